@@ -37,6 +37,14 @@ pub enum SessionError {
     Store(#[from] RedisStoreError),
 }
 
+/// The right of one task, of all replicas, to refresh a stored session. Expires by itself, because a replica may stop.
+#[derive(Debug)]
+pub struct SessionLock {
+    key: String,
+    /// Random, so that a task whose lock has expired does not remove that of another task.
+    owner: String,
+}
+
 /// A session, if there is one, and which cookies the request has.
 pub type FoundSession<T> = (Option<OpenedSession<T>>, SessionPlace);
 
@@ -117,15 +125,13 @@ impl Sessions {
     ) -> Result<(), SessionError> {
         let Some(store) = &self.store else { return self.write_now(response, session, place, is_secure) };
         let OpenedSession { data, times, authenticated, age, stored_id } = session;
-        let text = serde_json::to_vec(&Stored { times: *times, authenticated: *authenticated, data })
-            .expect("sessions consist of texts and numbers");
-        let lifetime = self.lifetime(*times, *authenticated, now);
-        let sealed = |id: &str| self.cookies.keys.seal(&self.context(id), &text);
+        let stored = Stored { times: *times, authenticated: *authenticated, data };
         let (id, is_written) = match stored_id {
-            Some(id) => (id.clone(), store.replace(&session_key(id), sealed(id).as_bytes(), lifetime).await?),
+            Some(id) => (id.clone(), self.replace(id, &stored, now).await?),
             None => {
                 let id: Box<str> = random_text(ID_BYTES).into();
-                store.set(&session_key(&id), sealed(&id).as_bytes(), lifetime).await?;
+                let lifetime = self.lifetime(*times, *authenticated, now);
+                store.set(&session_key(&id), self.seal(&id, &stored).as_bytes(), lifetime).await?;
                 (id, true)
             }
         };
@@ -136,6 +142,46 @@ impl Sessions {
             self.cookies.write_id(response, &id, *age, place, is_secure)?;
         }
         Ok(())
+    }
+
+    /// The stored session with this id, as it is now. `None` if it has ended.
+    pub async fn read<T: DeserializeOwned>(&self, id: &str) -> Result<Option<Stored<T>>, RedisStoreError> {
+        self.load(self.stored()?, id).await
+    }
+
+    /// Replaces a stored session, but not its cookies. False if it has ended meanwhile, which it then stays.
+    pub async fn replace<T: Serialize>(
+        &self,
+        id: &str,
+        session: &Stored<T>,
+        now: u64,
+    ) -> Result<bool, RedisStoreError> {
+        let lifetime = self.lifetime(session.times, session.authenticated, now);
+        self.stored()?.replace(&session_key(id), self.seal(id, session).as_bytes(), lifetime).await
+    }
+
+    /// Ends the stored session with this id.
+    pub async fn end_stored(&self, id: &str) -> Result<(), RedisStoreError> {
+        self.stored()?.delete(&session_key(id)).await.map(drop)
+    }
+
+    /// The lock of a stored session, which expires after this time. `None` while another task has it.
+    pub async fn lock(&self, id: &str, expires_in: Duration) -> Result<Option<SessionLock>, RedisStoreError> {
+        let lock = SessionLock { key: format!("lock:{id}"), owner: random_text(ID_BYTES) };
+        let is_set = self.stored()?.set_if_absent(&lock.key, lock.owner.as_bytes(), expires_in).await?;
+        Ok(is_set.then_some(lock))
+    }
+
+    /// Removes a lock. If that fails, the lock expires.
+    pub async fn unlock(&self, lock: SessionLock) {
+        if let Ok(store) = self.stored() {
+            store.delete_if(&lock.key, lock.owner.as_bytes()).await.ok();
+        }
+    }
+
+    /// The store, for sessions that are in it.
+    fn stored(&self) -> Result<&RedisStore, RedisStoreError> {
+        self.store.as_ref().ok_or(RedisStoreError::Unavailable)
     }
 
     /// Ends the sessions in the cookies of a request.
@@ -186,6 +232,11 @@ impl Sessions {
         let sealed = store.get(&session_key(id)).await?;
         let text = sealed.and_then(|sealed| self.cookies.keys.open(&self.context(id), &sealed));
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    fn seal<T: Serialize>(&self, id: &str, session: &Stored<T>) -> String {
+        let text = serde_json::to_vec(session).expect("sessions consist of texts and numbers");
+        self.cookies.keys.seal(&self.context(id), &text)
     }
 
     /// Binds a stored session to its id: a session that was copied to another id does not open.

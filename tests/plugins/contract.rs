@@ -290,6 +290,23 @@ pub(super) fn minimal_configurations_build() {
     }
 }
 
+fn openid_connect(fields: Value) -> Value {
+    let mut config = json!({"issuer": "https://login.example", "client_id": ["a"]});
+    config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    config
+}
+
+fn bearer_issuer() -> Value {
+    json!({"issuer": "https://b.example", "audiences": ["a"]})
+}
+
+/// A configuration with one further issuer, which has these changes.
+fn bearer_issuers(changes: Value) -> Value {
+    let mut issuer = bearer_issuer();
+    issuer.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    openid_connect(json!({"bearer_issuers": [issuer]}))
+}
+
 /// Configurations that Kong's schema of the plugin refuses, each with the beginning of the field that the message
 /// names. Every plugin has at least one.
 fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
@@ -468,6 +485,24 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"client_id": ["shop"]}), "config.issuer"),
             (json!({"issuer": "login.example", "client_id": ["shop"]}), "config.issuer"),
             (json!({"issuer": "https://login.example", "client_id": ["a"], "auth_methods": ["saml"]}), "config.auth"),
+            (openid_connect(json!({"extra_jwks_uris": ["https://b.example/keys"]})), "config.extra_jwks_uris"),
+            (openid_connect(json!({"bearer_issuers": [{"issuer": "https://b.example"}]})), "config.bearer_issuers[0]"),
+            (bearer_issuers(json!({"audiences": []})), "config.bearer_issuers[0].audiences"),
+            (bearer_issuers(json!({"audiences": ["a", ""]})), "config.bearer_issuers[0].audiences"),
+            (bearer_issuers(json!({"issuer": ""})), "config.bearer_issuers[0].issuer"),
+            (bearer_issuers(json!({"issuer": "robots"})), "config.bearer_issuers[0].issuer"),
+            (bearer_issuers(json!({"issuer": "https://login.example/"})), "config.bearer_issuers[0].issuer"),
+            (bearer_issuers(json!({"jwks_uri": "ftp://b.example"})), "config.bearer_issuers[0].jwks_uri"),
+            (bearer_issuers(json!({"jwks_uri": "http://169.254.169.254/"})), "config.bearer_issuers[0].jwks_uri"),
+            (
+                openid_connect(json!({"bearer_issuers": [bearer_issuer(), bearer_issuer()]})),
+                "config.bearer_issuers[1].issuer",
+            ),
+            (openid_connect(json!({"bearer_issuers": vec![bearer_issuer(); 17]})), "config.bearer_issuers"),
+            (
+                openid_connect(json!({"bearer_issuers": [bearer_issuer()], "auth_methods": ["introspection"]})),
+                "config.bearer_issuers",
+            ),
         ],
         "ldap-auth" | "ldap-auth-advanced" => vec![
             (json!({}), "config"),

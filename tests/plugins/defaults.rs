@@ -47,7 +47,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "allow_origin_absent": true,
         }),
         "hmac-auth" => json!({
-            "hide_credentials": false, "clock_skew": 300, "anonymous": null, "validate_request_body": false,
+            "hide_credentials": false, "clock_skew": 300.0, "anonymous": null, "validate_request_body": false,
             "enforce_headers": [], "algorithms": ["hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512"],
             "realm": null,
         }),

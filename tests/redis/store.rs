@@ -59,6 +59,11 @@ async fn values_are_kept_until_they_expire_or_are_deleted() {
     assert!(left() > 7100, "{}", left());
     assert_eq!(store.confirm("a", b"2", HOUR).await, Ok(false));
     assert_eq!(store.confirm("b", b"", HOUR).await, Ok(false), "an absent value is not an empty one");
+    assert_eq!(store.delete_if("a", b"2").await, Ok(false), "another value");
+    assert_eq!(store.get("a").await.unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(store.delete_if("a", b"1").await, Ok(true));
+    assert_eq!(store.delete_if("a", b"1").await, Ok(false));
+    assert_eq!(store.delete_if("b", b"").await, Ok(false), "an absent value is not an empty one");
     let too_long = vec![0; MAX_VALUE + 1];
     assert_eq!(store.set("long", &too_long, HOUR).await, Err(RedisStoreError::TooLong));
     assert_eq!(store.set_if_absent("long", &too_long[1..], HOUR).await, Ok(true));

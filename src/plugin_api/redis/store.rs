@@ -102,6 +102,15 @@ impl RedisStore {
         self.redis.query::<bool>(&key, command).await.map_err(Into::into)
     }
 
+    /// Deletes a key if it has this value. Returns whether it had: what another replica has set meanwhile stays.
+    pub async fn delete_if(&self, key: &str, value: &[u8]) -> Result<bool, RedisStoreError> {
+        let key = self.server_key(key);
+        let add_arguments = |command: &mut redis::Cmd| {
+            command.arg(value);
+        };
+        Ok(self.redis.run_script::<bool>(&DELETE_IF, &[key.as_bytes()], add_arguments).await?)
+    }
+
     async fn put(
         &self,
         key: &str,
@@ -158,6 +167,14 @@ static CONFIRM: RedisScript = RedisScript::new(
         redis.call('PEXPIRE', KEYS[1], ARGV[2])
     end
     return 1",
+);
+
+/// Comparing and deleting are one step, so that no other value is deleted.
+static DELETE_IF: RedisScript = RedisScript::new(
+    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+        return 0
+    end
+    return redis.call('DEL', KEYS[1])",
 );
 
 /// The longest expiry in milliseconds, which is above 100 years.

@@ -18,10 +18,6 @@ pub struct SealedCookie {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CookieParts(u8);
 
-impl CookieParts {
-    pub const ONE: CookieParts = CookieParts(1);
-}
-
 /// The value is too long for the cookies that browsers store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session of {0} bytes is too long for cookies, which may have {MAX_SEALED_BYTES}")]
@@ -94,6 +90,12 @@ impl SealedCookie {
         }
         self.clear_parts(response, count + 1, former, is_secure);
         Ok(())
+    }
+
+    /// In how many cookies of a request a value may be, valid or not. Needs no keys, unlike [`SealedCookie::open`].
+    pub fn parts_in(&self, request: &HeaderMap) -> CookieParts {
+        let is_sent = |part: &u8| cookie_values(request, &part_name(self.name(), *part)).next().is_some();
+        CookieParts((1..=MAX_PARTS).rev().find(is_sent).unwrap_or_default())
     }
 
     /// Removes the cookies from the browser.
@@ -245,6 +247,23 @@ mod tests {
                 "session_3=; Path=/; SameSite=Lax; HttpOnly; Max-Age=0",
             ]
         );
+    }
+
+    #[test]
+    fn all_parts_of_a_request_are_removed() {
+        for (line, expected) in [
+            ("a=b", &[][..]),
+            ("session=1.x", &["session"]),
+            ("session_2=y; session=2.x; session_1=z; session_7=z", &["session", "session_2"]),
+            ("session_3=y", &["session", "session_2", "session_3"]),
+        ] {
+            let request = HeaderMap::from_iter([(COOKIE, HeaderValue::from_static(line))]);
+            let mut response = HeaderMap::new();
+            cookie().clear(&mut response, cookie().parts_in(&request), false);
+            let names = response.values().map(|value| value.to_str().unwrap().split('=').next().unwrap());
+            assert_eq!(names.collect::<Vec<_>>(), expected, "{line}");
+            assert!(response.values().all(|value| value.to_str().unwrap().ends_with("; Max-Age=0")), "{line}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ mod body_digest;
 mod parameters;
 mod signed_text;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, DATE, PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
@@ -66,9 +66,10 @@ use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, Named
 pub(crate) struct Config {
     /// Remove the header with the signature before the request is sent to the endpoint.
     hide_credentials: bool,
-    /// How many seconds the date of a request may differ from Portico's clock.
-    #[schemars(range(min = 1))]
-    clock_skew: u32,
+    /// How many seconds the date of a request may differ from Portico's clock, above 0. Both are compared by whole
+    /// seconds: with `0.5`, they must be in the same second.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    clock_skew: f64,
     /// Id or username of the consumer for requests without a valid signature. If unset, such requests are rejected.
     anonymous: Option<String>,
     /// Require that the header `Digest` is that of the body, if the request has a body or the header. The bodies of
@@ -88,7 +89,7 @@ impl Default for Config {
         use HmacAlgorithm::{Sha1, Sha256, Sha384, Sha512};
         Config {
             hide_credentials: false,
-            clock_skew: 300,
+            clock_skew: 300.0,
             anonymous: None,
             validate_request_body: false,
             enforce_headers: Vec::new(),
@@ -98,6 +99,8 @@ impl Default for Config {
     }
 }
 
+/// The largest clock skew in seconds, which is above 30 years.
+const MAX_CLOCK_SKEW: f64 = 1e9;
 /// Takes precedence over `Date`, which browsers do not let scripts set.
 const X_DATE: HeaderName = HeaderName::from_static("x-date");
 /// Size limit of bodies whose digest is compared, in bytes.
@@ -126,9 +129,9 @@ impl PluginKind for HmacAuth {
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
-        if config.clock_skew == 0 {
-            let remedy = "set it to at least 1 second, for example 300";
-            invalid.push(Diagnostic::in_config("clock_skew", "is 0, so no date is accepted", remedy));
+        if !(f64::MIN_POSITIVE..=MAX_CLOCK_SKEW).contains(&config.clock_skew) {
+            let message = format!("must be above 0 and at most {MAX_CLOCK_SKEW} seconds");
+            invalid.push(Diagnostic::in_config("clock_skew", message, "set it to a number of seconds, such as 300"));
         }
         if config.algorithms.is_empty() {
             let remedy = "list at least one algorithm, for example hmac-sha256";
@@ -152,7 +155,7 @@ impl PluginKind for HmacAuth {
             policy,
             challenge,
             hides_credentials: config.hide_credentials,
-            clock_skew: Duration::from_secs(config.clock_skew.into()),
+            clock_skew: Duration::from_secs_f64(config.clock_skew),
             validates_body: config.validate_request_body,
             enforced: enforced.into(),
             algorithms: config.algorithms.into(),
@@ -295,13 +298,14 @@ impl HmacAuth {
     ) -> Result<(), HmacRejection> {
         let is_signed = |name: &HeaderName| parameters.is_some_and(|parameters| parameters.signs(name.as_str()));
         let signs_any = is_signed(&X_DATE) || is_signed(&DATE);
+        let second = UNIX_EPOCH + Duration::from_secs(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
         let is_current = |name: &HeaderName| {
             let mut values = headers.get_all(name).iter();
             let (Some(value), None) = (values.next(), values.next()) else { return false };
             let Some(date) = value.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok()) else {
                 return false;
             };
-            let difference = now.duration_since(date).unwrap_or_else(|later| later.duration());
+            let difference = second.duration_since(date).unwrap_or_else(|later| later.duration());
             difference <= self.clock_skew
         };
         let mut counted = [X_DATE, DATE].into_iter().filter(|name| !signs_any || is_signed(name));

@@ -72,15 +72,15 @@ async fn each_entry_signs_its_line() {
     let cases = [
         ("date", format!("date: {NOON}")),
         ("DATE", format!("DATE: {NOON}")),
-        ("date request-line", format!("date: {NOON}\nGET /p%61th?q=%20 HTTP/1.1")),
-        ("@request-target date", format!("@request-target: get /p%61th?q=%20\ndate: {NOON}")),
+        ("date request-line", format!("date: {NOON}\nGET /p%61th%2c%2C?q=%20%2c HTTP/1.1")),
+        ("@request-target date", format!("@request-target: get /p%61th%2c%2C?q=%20%2c\ndate: {NOON}")),
         ("date  host", format!("date: {NOON}\nhost: shop.example")),
         ("date x-missing", format!("date: {NOON}\nx-missing:")),
         ("date x-two", format!("date: {NOON}\nx-two: a, b")),
         ("date not/a/name", format!("date: {NOON}\nnot/a/name:")),
     ];
     let request = |authorization: &str| {
-        dated("/p%61th?q=%20")
+        dated("/p%61th%2c%2C?q=%20%2c")
             .header("host", "shop.example")
             .header("x-two", "a")
             .header("x-two", "b")
@@ -214,6 +214,11 @@ async fn dates_are_within_the_clock_skew() {
     let mut later = signed();
     later.now = noon() + Duration::from_secs(61);
     check("a minute", &json!({"clock_skew": 60}), later, Some(NO_DATE)).await;
+    for (milliseconds, rejection) in [(0, None), (999, None), (1000, Some(NO_DATE))] {
+        let mut later = signed();
+        later.now = noon() + Duration::from_millis(milliseconds);
+        check("half a second", &json!({"clock_skew": 0.5}), later, rejection).await;
+    }
 }
 
 // docs/kong-compatibility.md, 4.13
@@ -312,6 +317,7 @@ fn invalid_configurations_are_rejected() {
     let cases = [
         (json!({"clock_skew": 0}), "config.clock_skew"),
         (json!({"clock_skew": -1}), "config.clock_skew"),
+        (json!({"clock_skew": 1e300}), "config.clock_skew"),
         (json!({"algorithms": []}), "config.algorithms"),
         (json!({"algorithms": ["hmac-md5"]}), "config.algorithms[0]"),
         (json!({"enforce_headers": ["date", "a b"]}), "config.enforce_headers[1]"),

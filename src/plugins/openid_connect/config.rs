@@ -18,6 +18,12 @@ pub(crate) struct Config {
     /// Values of `iss` that are accepted in tokens, for providers whose document names another issuer, also one with
     /// `{tenantid}` for one of these values. If empty, only that of the document.
     pub(super) issuers_allowed: Vec<String>,
+    /// Further issuers whose signed access tokens are accepted, at most 16. Logins, introspection and all other methods
+    /// are those of `issuer`. All fields about claims apply to the tokens of these issuers, too, except for
+    /// `audience_required`: each of them can name any consumer, group and role.
+    pub(super) bearer_issuers: Vec<BearerIssuer>,
+    /// Must be empty: the keys of one issuer would verify the tokens of all others. Use `bearer_issuers` instead.
+    pub(super) extra_jwks_uris: Vec<String>,
     /// Id of Portico as a client of the provider; one entry.
     pub(super) client_id: Vec<String>,
     /// Secret of the client, from a Secret; at most one entry. Without it, the client is a public one.
@@ -214,6 +220,21 @@ pub(crate) struct Config {
     pub(super) forbidden_error_message: String,
 }
 
+/// An issuer whose signed access tokens are accepted.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BearerIssuer {
+    /// The exact value of the claim `iss`, with or without a slash at its end. Unless `jwks_uri` is set, it is the URL
+    /// below which the document `/.well-known/openid-configuration` names the keys.
+    pub(super) issuer: String,
+    /// `https` or `http` URL of the issuer's JSON Web Key Set. A host without dots is a Service in the namespace of the
+    /// plugin.
+    pub(super) jwks_uri: Option<String>,
+    /// Accepted audiences, at least one: `aud` of a token must contain one of them. `audience_required` does not apply
+    /// to these tokens.
+    pub(super) audiences: Vec<String>,
+}
+
 /// Credentials that are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -303,6 +324,8 @@ impl Default for Config {
         Config {
             issuer: String::new(),
             issuers_allowed: Vec::new(),
+            bearer_issuers: Vec::new(),
+            extra_jwks_uris: Vec::new(),
             client_id: Vec::new(),
             client_secret: Vec::new(),
             client_auth: Vec::new(),

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use super::claims::ClaimSources;
 use super::rejection_log::RejectionLog;
 use super::replies::OpenIdRejection;
+use super::session_tokens::SessionTokens;
 use super::signed_token::TokenClaims;
 use super::token_identity::TokenIdentity;
 use crate::plugin_api::redis::RedisStoreError;
@@ -25,8 +26,24 @@ pub(super) struct AcceptedClient {
     pub(super) access_token: Option<Box<str>>,
     pub(super) id_token: Option<Box<str>>,
     pub(super) introspection: Option<Arc<TokenClaims>>,
+    /// Whether the audience was compared with those of a further issuer.
+    pub(super) has_known_audience: bool,
     /// `Set-Cookie` for the response.
     pub(super) cookies: HeaderMap,
+}
+
+impl AcceptedClient {
+    /// A client with these tokens in its session.
+    pub(super) fn with_session(tokens: SessionTokens, cookies: HeaderMap) -> Self {
+        AcceptedClient {
+            claims: Arc::new(tokens.claims()),
+            access_token: Some(tokens.access_token),
+            id_token: Some(tokens.id_token),
+            introspection: None,
+            has_known_audience: false,
+            cookies,
+        }
+    }
 }
 
 impl OpenIdDecision {
@@ -37,6 +54,7 @@ impl OpenIdDecision {
             access_token: Some(identity.access_token.clone()),
             id_token: None,
             introspection: identity.introspection.clone(),
+            has_known_audience: identity.bearer_issuer.is_some(),
             cookies: HeaderMap::new(),
         }))
     }

@@ -144,7 +144,7 @@ impl BrowserLogins<'_> {
         if let Some(field) = unmet {
             self.log.rejected(cx.scope, "login", &format!("the claims of the new tokens do not satisfy `{field}`"));
             let mut reply = replies::insufficient_login(&self.settings.forbidden);
-            self.settings.logins.clear(&login.state, &mut reply.headers, is_secure(cx));
+            self.settings.logins.clear(&login.state, &cx.head.headers, &mut reply.headers, is_secure(cx));
             return Some(OpenIdDecision::Reply(reply));
         }
         let sessions = &self.settings.sessions;
@@ -165,7 +165,7 @@ impl BrowserLogins<'_> {
             }
             Err(error) => return Some(self.failed_login(cx, Some(&login), &error.to_string())),
         }
-        self.settings.logins.clear(&login.state, &mut reply.headers, is_secure(cx));
+        self.settings.logins.clear(&login.state, &cx.head.headers, &mut reply.headers, is_secure(cx));
         Some(OpenIdDecision::Reply(reply))
     }
 
@@ -173,7 +173,7 @@ impl BrowserLogins<'_> {
         self.log.rejected(cx.scope, "login", message);
         let mut reply = replies::failed_login(&self.settings.unauthorized);
         if let Some(login) = login {
-            self.settings.logins.clear(&login.state, &mut reply.headers, is_secure(cx));
+            self.settings.logins.clear(&login.state, &cx.head.headers, &mut reply.headers, is_secure(cx));
         }
         OpenIdDecision::Reply(reply)
     }

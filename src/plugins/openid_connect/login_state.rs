@@ -104,7 +104,7 @@ impl LoginCookies {
             .collect();
         others.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
         for (_, oldest) in others.iter().skip(MAX_LOGINS - 1) {
-            oldest.clear(response, CookieParts::ONE, is_secure);
+            oldest.clear(response, oldest.parts_in(request), is_secure);
         }
         let Some(name) = self.name_of(&login.state) else { return };
         let text = serde_json::to_vec(login).expect("a login consists of texts and numbers");
@@ -113,10 +113,11 @@ impl LoginCookies {
             .expect("a login is short: its page is limited");
     }
 
-    /// Removes the cookie of a login that has ended.
-    pub(super) fn clear(&self, state: &str, response: &mut HeaderMap, is_secure: bool) {
+    /// Removes the cookie of a login that has ended: all of its parts that the request has.
+    pub(super) fn clear(&self, state: &str, request: &HeaderMap, response: &mut HeaderMap, is_secure: bool) {
         if let Some(name) = self.name_of(state) {
-            self.cookie(&name).clear(response, CookieParts::ONE, is_secure);
+            let cookie = self.cookie(&name);
+            cookie.clear(response, cookie.parts_in(request), is_secure);
         }
     }
 
@@ -201,6 +202,28 @@ mod tests {
         let mut to_endpoint = request.clone();
         cookies.remove_from(&mut to_endpoint);
         assert!(to_endpoint.is_empty());
+    }
+
+    /// A long redirect URI and a long page need two cookies.
+    #[test]
+    fn all_parts_of_a_login_are_removed() {
+        let (cookies, keys) = (login_cookies("a"), SealingKeys::for_tests("k"));
+        let long = |start: &str| format!("{start}{}", "p".repeat(MAX_PAGE_BYTES - start.len()));
+        let login = LoginState::begin(&long("https://a.example/"), &long("/"), None, 1000);
+        let mut response = HeaderMap::new();
+        cookies.set(&keys, &login, &HeaderMap::new(), &mut response, true);
+        let names = |response: &HeaderMap| -> Vec<String> {
+            let lines = response.get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap());
+            lines.map(|line| line.split('=').next().unwrap().to_owned()).collect()
+        };
+        let set = names(&response);
+        assert_eq!(set.len(), 2, "{set:?}");
+        let request = request_after(&response);
+        assert!(cookies.find(&keys, &request, &login.state, 1000).is_some());
+        let mut response = HeaderMap::new();
+        cookies.clear(&login.state, &request, &mut response, true);
+        assert_eq!(names(&response), set);
+        assert!(response.values().all(|value| value.to_str().unwrap().contains("Max-Age=0")), "{response:?}");
     }
 
     #[test]

@@ -30,7 +30,9 @@
 //! `session_secret`, or of the Secret `portico-keys`, which all replicas share. Only GET and HEAD requests begin a
 //! login, and only if they open a page: others get status 401.
 //!
-//! Clients without a browser send an access token, or a name and a password for which Portico requests one.
+//! Clients without a browser send an access token, or a name and a password for which Portico requests one. Signed
+//! access tokens may also be those of the issuers in `bearer_issuers`. The claim `iss` selects the issuer, whose keys
+//! verify the token.
 //!
 //! ```text
 //!   callback, logout? ─ yes ─▶ finish the login, end the session
@@ -45,6 +47,7 @@
 //! ```
 
 mod authentication_level;
+mod bearer_issuers;
 mod claims;
 mod config;
 mod credentials;
@@ -59,6 +62,7 @@ mod rejection_log;
 mod relying_party;
 mod replies;
 mod revoked_sessions;
+mod session_refresh;
 mod session_tokens;
 mod settings;
 mod signed_token;
@@ -82,6 +86,7 @@ use self::rejection_log::RejectionLog;
 use self::relying_party::AuthenticationError;
 use self::replies::OpenIdRejection;
 use self::revoked_sessions::RevokedSessions;
+use self::session_refresh::{RefreshFailure, SessionRefresh};
 use self::session_tokens::SessionTokens;
 use self::settings::OpenIdSettings;
 use self::token_identity::TokenIdentity;
@@ -148,10 +153,11 @@ impl PluginKind for OpenIdConnect {
             }
         };
         let verification = format!(
-            "{} {} {:?} {:?} {:?} {} {:?} {:?} {:?}",
+            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?}",
             cx.object,
             config.issuer,
             config.issuers_allowed,
+            config.bearer_issuers,
             config.client_id,
             config.auth_methods,
             config.leeway,
@@ -288,7 +294,8 @@ impl OpenIdConnect {
                     };
                 }
                 Ok(None) => {}
-                Err(message) => return OpenIdDecision::unavailable(cx, &self.log, &message),
+                Err(RefreshFailure::Provider(message)) => return OpenIdDecision::unavailable(cx, &self.log, &message),
+                Err(RefreshFailure::Store(error)) => return OpenIdDecision::without_sessions(cx, &self.log, error),
             }
         }
         match credential {
@@ -383,25 +390,33 @@ impl OpenIdConnect {
         Ok((Some(session), place))
     }
 
-    /// The session with tokens that have not expired. `Ok(None)`: the session has ended. `Err`: the provider is not
-    /// available.
+    /// The session with tokens that have not expired. `Ok(None)`: the session has ended.
     async fn refresh_if_expired(
         &self,
         session: OpenedSession<SessionTokens>,
         now: u64,
-    ) -> Result<Option<OpenedSession<SessionTokens>>, String> {
+    ) -> Result<Option<OpenedSession<SessionTokens>>, RefreshFailure> {
         if !session.data.has_expired(now) {
             return Ok(Some(session));
         }
         if !self.settings.refreshes_tokens || session.data.refresh_token.is_none() {
             return Ok(None);
         }
-        let result = self.refreshes.refresh(&session.data, &self.settings.party, &self.services, now).await;
-        match &*result {
-            // The cookie must be replaced, whatever its age is.
-            Ok(Some(tokens)) => Ok(Some(OpenedSession { data: tokens.clone(), age: SessionAge::Renewed, ..session })),
+        let refresh = SessionRefresh {
+            party: Arc::clone(&self.settings.party),
+            sessions: Arc::clone(&self.settings.sessions),
+            old: session.data.clone(),
+            stored_id: session.stored_id.clone(),
+            now,
+        };
+        match &*self.refreshes.refresh(refresh, &self.services).await {
+            Ok(Some(refreshed)) => {
+                // Otherwise, the cookie must be replaced, whatever its age is.
+                let age = if refreshed.are_stored { session.age } else { SessionAge::Renewed };
+                Ok(Some(OpenedSession { data: refreshed.tokens.clone(), age, ..session }))
+            }
             Ok(None) => Ok(None),
-            Err(message) => Err(message.clone()),
+            Err(failure) => Err(failure.clone()),
         }
     }
 
@@ -419,7 +434,7 @@ impl OpenIdConnect {
             let written = self.settings.sessions.write_now(&mut cookies, &session, place, is_secure(cx));
             self.log_unwritten(cx, written);
         }
-        client_of_session(session, cookies)
+        AcceptedClient::with_session(session.data, cookies)
     }
 
     async fn use_session(
@@ -435,7 +450,7 @@ impl OpenIdConnect {
             let written = self.settings.sessions.write(&mut cookies, &session, place, is_secure(cx), now).await;
             self.log_unwritten(cx, written);
         }
-        client_of_session(session, cookies)
+        AcceptedClient::with_session(session.data, cookies)
     }
 
     fn log_unwritten(&self, cx: &RequestCx<'_>, written: Result<(), SessionError>) {
@@ -445,24 +460,13 @@ impl OpenIdConnect {
     }
 }
 
-fn client_of_session(session: OpenedSession<SessionTokens>, cookies: HeaderMap) -> AcceptedClient {
-    let tokens = session.data;
-    AcceptedClient {
-        claims: Arc::new(tokens.claims()),
-        access_token: Some(tokens.access_token),
-        id_token: Some(tokens.id_token),
-        introspection: None,
-        cookies,
-    }
-}
-
 /// Decisions about clients.
 impl OpenIdConnect {
     fn cached(&self, digest: &Sha256Digest, now: u64) -> Option<Arc<TokenIdentity>> {
         let found = self.cache.find(digest)?;
         let identity = found.as_ref()?;
-        let metadata = self.settings.party.provider.current();
-        identity.is_valid(metadata.as_deref(), now).then(|| Arc::clone(identity))
+        let is_published = |key: &_| self.settings.party.publishes(identity.bearer_issuer, key);
+        identity.is_valid(is_published, now).then(|| Arc::clone(identity))
     }
 
     /// The key of a credential in the cache.
@@ -525,8 +529,11 @@ impl OpenIdConnect {
     }
 
     fn authorize(&self, cx: &mut RequestCx<'_>, client: AcceptedClient) -> Result<(), OpenIdRejection> {
-        let AcceptedClient { claims, access_token, id_token, introspection, cookies } = client;
-        let rules = &self.settings.claims;
+        let AcceptedClient { claims, access_token, id_token, introspection, has_known_audience, cookies } = client;
+        let rules = match has_known_audience {
+            true => &self.settings.claims_without_audience,
+            false => &self.settings.claims,
+        };
         if let Some(field) = rules.violated(&claims) {
             self.log.rejected(cx.scope, "authorization", &format!("the claims do not satisfy `{field}`"));
             return Err(OpenIdRejection::Forbidden);

@@ -56,6 +56,8 @@ pub(super) struct ProviderMetadata {
 /// What the fetches depend on.
 #[derive(Clone, PartialEq, Eq)]
 struct ProviderSettings {
+    /// The field with the issuer.
+    field: String,
     document: String,
     issuer: String,
     issuers_allowed: Vec<String>,
@@ -77,7 +79,7 @@ const ENDPOINTS: [&str; 7] = [
     "jwks_uri",
 ];
 
-const WELL_KNOWN: &str = "/.well-known/openid-configuration";
+pub(super) const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
 impl Provider {
     /// Validates issuer and endpoints, and starts the fetches. A rebuilt plugin with the same provider keeps it.
@@ -94,39 +96,46 @@ impl Provider {
         ];
         let fields = ENDPOINTS.map(|name| if name == "jwks_uri" { "jwks_endpoint" } else { name });
         let urls = fields.into_iter().zip(endpoints).filter_map(|(field, url)| Some((field, url.as_deref()?)));
-        let mut invalid = Vec::new();
-        for (field, url) in urls.chain([("issuer", issuer)]) {
-            if url.is_empty() {
-                invalid.push(Diagnostic::in_config(field, "is missing", "set it to the URL of the OpenID provider"));
-                continue;
-            }
-            match RemoteUrl::parse(url) {
-                Err(message) => {
-                    invalid.push(Diagnostic::in_config(field, message, "use a URL such as https://login.example"));
-                }
-                Ok(url) if url.authorization.is_some() => {
-                    let message = "contains a username, which is not supported";
-                    invalid.push(Diagnostic::in_config(field, message, "remove it"));
-                }
-                Ok(url) => invalid.extend(cx.check_host(field, &url.host)),
-            }
-        }
+        let invalid: Vec<Diagnostic> =
+            urls.chain([("issuer", issuer)]).filter_map(|(field, url)| check_url(field, url, cx)).collect();
         if !invalid.is_empty() {
             return Err(invalid);
         }
+        Ok(Provider::start(
+            "issuer".to_owned(),
+            issuer,
+            config.issuers_allowed.clone(),
+            endpoints.map(Clone::clone),
+            cx,
+        ))
+    }
+
+    /// Another issuer, of which only the keys are used. `field` has its URL, which [`check_url`] has accepted.
+    pub(super) fn open_issuer(issuer: &str, field: String, cx: &BuildCx<'_>) -> Arc<Provider> {
+        Provider::start(field, issuer, Vec::new(), [const { None }; ENDPOINTS.len()], cx)
+    }
+
+    fn start(
+        field: String,
+        issuer: &str,
+        issuers_allowed: Vec<String>,
+        endpoints: [Option<String>; ENDPOINTS.len()],
+        cx: &BuildCx<'_>,
+    ) -> Arc<Provider> {
         let settings = ProviderSettings {
+            field,
             document: format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/')),
             issuer: issuer.to_owned(),
-            issuers_allowed: config.issuers_allowed.clone(),
-            endpoints: endpoints.map(Clone::clone),
+            issuers_allowed,
+            endpoints,
             namespace: cx.namespace().map(str::to_owned),
             object: cx.object.to_owned(),
         };
         let name = format!(
-            "{} OpenID provider {} {:?} {:?}",
-            cx.object, settings.document, settings.issuers_allowed, settings.endpoints
+            "{} OpenID provider {} {} {:?} {:?}",
+            cx.object, settings.field, settings.document, settings.issuers_allowed, settings.endpoints
         );
-        Ok(cx.state.get_or_create(&name, || {
+        cx.state.get_or_create(&name, || {
             let shared = Arc::new(SharedProvider { settings, metadata: ArcSwapOption::empty() });
             let (progress_sender, progress) = watch::channel(0);
             let (stop_on_drop, stopped) = oneshot::channel();
@@ -138,7 +147,7 @@ impl Provider {
             };
             cx.services.spawn(Box::pin(fetcher.run(progress_sender, stopped)));
             Provider { shared, progress, _stop_on_drop: stop_on_drop }
-        }))
+        })
     }
 
     /// What is known of the provider now.
@@ -188,7 +197,7 @@ impl MetadataFetcher {
                     }
                     let message = format!("the document of the provider cannot be used: {error}");
                     let remedy = "make the URL reachable from Portico, or correct it";
-                    self.diagnostic.set(Some(Diagnostic::in_config("issuer", message, remedy)));
+                    self.diagnostic.set(Some(Diagnostic::in_config(&self.shared.settings.field, message, remedy)));
                 }
             }
             progress.send_modify(|fetches| *fetches += 1);
@@ -224,7 +233,7 @@ impl MetadataFetcher {
             userinfo,
             revocation,
             end_session,
-            _subscription: keys.subscribe(&settings.object, "config.issuer", &self.services),
+            _subscription: keys.subscribe(&settings.object, &format!("config.{}", settings.field), &self.services),
             keys,
             names_issuer: parsed.names_issuer,
             needs_secret_in_body: parsed.needs_secret_in_body,
@@ -275,6 +284,20 @@ impl ParsedDocument {
     }
 }
 
+/// What is wrong with the URL of a provider or of its keys.
+pub(super) fn check_url(field: &str, url: &str, cx: &BuildCx<'_>) -> Option<Diagnostic> {
+    if url.is_empty() {
+        return Some(Diagnostic::in_config(field, "is missing", "set it to the URL of the OpenID provider"));
+    }
+    match RemoteUrl::parse(url) {
+        Err(message) => Some(Diagnostic::in_config(field, message, "use a URL such as https://login.example")),
+        Ok(url) if url.authorization.is_some() => {
+            Some(Diagnostic::in_config(field, "contains a username, which is not supported", "remove it"))
+        }
+        Ok(url) => cx.check_host(field, &url.host),
+    }
+}
+
 /// Whether an issuer is that of one tenant for this template. Tokens must still name an issuer that is listed.
 fn is_of_tenant(issuer: &str, template: &str) -> bool {
     let Some((before, after)) = template.split_once(TENANT) else { return false };
@@ -307,6 +330,7 @@ mod tests {
 
     fn settings(issuer: &str) -> ProviderSettings {
         ProviderSettings {
+            field: "issuer".to_owned(),
             document: String::new(),
             issuer: issuer.to_owned(),
             issuers_allowed: vec!["https://other.example/{tenant}".to_owned()],

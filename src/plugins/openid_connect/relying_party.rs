@@ -4,19 +4,23 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::bearer_issuers::BearerIssuers;
 use super::claims::ClaimSources;
 use super::config::AuthMethod;
 use super::login_state::LoginState;
 use super::provider::{Provider, ProviderMetadata};
 use super::provider_client::{IssuedTokens, ProviderClient, ProviderError};
 use super::session_tokens::SessionTokens;
-use super::signed_token::{IdTokenContext, TokenClaims, TokenError, TokenRules, is_signed_token};
+use super::signed_token::{IdTokenContext, TokenClaims, TokenError, TokenRules, VerifiedToken, is_signed_token};
 use super::token_identity::TokenIdentity;
 use crate::plugin_api::consumers::Sha256Digest;
+use crate::plugin_api::token::jwk::PublishedKey;
 
 /// The client with its provider.
 pub(super) struct RelyingParty {
     pub(super) provider: Arc<Provider>,
+    /// Other issuers of access tokens.
+    pub(super) issuers: BearerIssuers,
     pub(super) client: ProviderClient,
     pub(super) rules: TokenRules,
     pub(super) methods: Box<[AuthMethod]>,
@@ -130,14 +134,18 @@ impl RelyingParty {
         if !self.is_verified_by_keys(token) {
             return None;
         }
+        if let Some((index, issuer)) = self.issuers.find(token) {
+            let verified = issuer.verify_locally(token, self.rules.leeway, now)?.map_err(AuthenticationError::from);
+            return Some(verified.and_then(|verified| signed_identity(token, digest, verified, Some(index))));
+        }
         let metadata = self.provider.current();
         let metadata = metadata.as_ref()?;
         match self.rules.verify(token, metadata, now) {
             Err(TokenError::UnknownKey | TokenError::NoKeys) if metadata.keys.can_refresh() => None,
-            verified => Some(verified.map_err(Into::into).and_then(|verified| {
-                TokenRules::check_access_token(&verified.claims)?;
-                Ok(identity(token, digest, verified.claims, Some(verified.key)))
-            })),
+            verified => {
+                let verified = verified.map_err(AuthenticationError::from);
+                Some(verified.and_then(|verified| signed_identity(token, digest, verified, None)))
+            }
         }
     }
 
@@ -148,11 +156,16 @@ impl RelyingParty {
         digest: Sha256Digest,
         now: u64,
     ) -> Result<TokenIdentity, AuthenticationError> {
+        let is_signed = self.is_verified_by_keys(token);
+        // Before the document of the provider, which may not be available.
+        if is_signed && let Some((index, issuer)) = self.issuers.find(token) {
+            let verified = issuer.verify(token, self.rules.leeway, now).await?;
+            return signed_identity(token, digest, verified, Some(index));
+        }
         let metadata = self.metadata().await?;
-        if self.is_verified_by_keys(token) {
+        if is_signed {
             let verified = self.rules.verify_with_new_keys(token, &metadata, now).await?;
-            TokenRules::check_access_token(&verified.claims)?;
-            return Ok(identity(token, digest, verified.claims, Some(verified.key)));
+            return signed_identity(token, digest, verified, None);
         }
         let introspects = self.accepts(AuthMethod::Introspection) && metadata.introspection.is_some();
         if introspects {
@@ -209,6 +222,14 @@ impl RelyingParty {
         })
     }
 
+    /// Whether a key is still published: by the provider, or by the further issuer with this index.
+    pub(super) fn publishes(&self, bearer_issuer: Option<usize>, key: &Arc<PublishedKey>) -> bool {
+        match bearer_issuer {
+            Some(index) => self.issuers.publishes(index, key),
+            None => self.provider.current().as_ref().is_some_and(|metadata| metadata.keys.publishes(key)),
+        }
+    }
+
     /// Whether the token is a signed one, which the keys of the provider verify.
     fn is_verified_by_keys(&self, token: &str) -> bool {
         self.accepts(AuthMethod::Bearer) && is_signed_token(token)
@@ -258,15 +279,21 @@ impl RelyingParty {
     }
 }
 
-fn identity(
+fn signed_identity(
     token: &str,
     digest: Sha256Digest,
-    claims: TokenClaims,
-    key: Option<Arc<crate::plugin_api::token::jwk::PublishedKey>>,
-) -> TokenIdentity {
+    verified: VerifiedToken,
+    bearer_issuer: Option<usize>,
+) -> Result<TokenIdentity, AuthenticationError> {
+    TokenRules::check_access_token(&verified.claims)?;
+    Ok(TokenIdentity { bearer_issuer, ..identity(token, digest, verified.claims, Some(verified.key)) })
+}
+
+fn identity(token: &str, digest: Sha256Digest, claims: TokenClaims, key: Option<Arc<PublishedKey>>) -> TokenIdentity {
     let expires = claims.get("exp").and_then(Value::as_f64).map_or(u64::MAX, |exp| exp as u64);
     let claims = Arc::new(ClaimSources(vec![claims]));
-    TokenIdentity { digest, claims, key, introspection: None, access_token: token.into(), expires }
+    let access_token = token.into();
+    TokenIdentity { digest, claims, key, bearer_issuer: None, introspection: None, access_token, expires }
 }
 
 /// When an access token expires, in seconds since 1970: by the response, or by the token.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use http::Method;
 
 use super::authentication_level::AuthenticationLevel;
+use super::bearer_issuers::BearerIssuers;
 use super::claims::ClaimRules;
 use super::config::{AuthMethod, ClientAuth, Config, LoginAction, LogoutMethod, SessionStorage, TokenLocation};
 use super::endpoint_headers::EndpointHeaders;
 use super::login_state::LoginCookies;
-use super::provider::Provider;
+use super::provider::{Provider, WELL_KNOWN};
 use super::provider_client::ProviderClient;
 use super::relying_party::RelyingParty;
 use super::signed_token::TokenRules;
@@ -29,10 +30,12 @@ use crate::plugin_api::stored_sessions::Sessions;
 pub(super) struct OpenIdSettings {
     pub(super) party: Arc<RelyingParty>,
     pub(super) claims: ClaimRules,
+    /// The same for tokens whose audience is known.
+    pub(super) claims_without_audience: ClaimRules,
     /// How users must have logged in. `None`: in any way.
     pub(super) level: Option<AuthenticationLevel>,
     pub(super) headers: EndpointHeaders,
-    pub(super) sessions: Sessions,
+    pub(super) sessions: Arc<Sessions>,
     pub(super) logins: LoginCookies,
     pub(super) redirect_uri: Option<RedirectUri>,
     pub(super) authorization_args: Box<[(String, String)]>,
@@ -83,6 +86,7 @@ impl Config {
         let mut invalid = Vec::new();
         let client = self.client(cx, &mut invalid);
         let provider = Provider::open(self, cx).map_err(|errors| invalid.extend(errors)).ok();
+        let issuers = self.issuers(cx).map_err(|errors| invalid.extend(errors)).ok();
         let redirect_uri = self.redirect_uri(&mut invalid);
         let login_page = self.login_page(&mut invalid);
         let logout = self.logout(&mut invalid);
@@ -105,8 +109,8 @@ impl Config {
         let cookies = self.cookies(cx, &mut invalid);
         let server = self.session_server(redis, cx, &mut invalid);
         self.add_notes(cx);
-        let (Some(client), Some(provider), Some(headers), Some((cookies, logins)), Some(server), true) =
-            (client, provider, headers, cookies, server, invalid.is_empty())
+        let (Some(client), Some(provider), Some(issuers), Some(headers), Some((cookies, logins)), Some(server), true) =
+            (client, provider, issuers, headers, cookies, server, invalid.is_empty())
         else {
             return Err(invalid);
         };
@@ -117,6 +121,7 @@ impl Config {
         Ok(OpenIdSettings {
             party: Arc::new(RelyingParty {
                 provider,
+                issuers,
                 rules: TokenRules {
                     client_id: client.client_id.clone(),
                     issuers_allowed: boxed(&self.issuers_allowed),
@@ -129,9 +134,18 @@ impl Config {
                 token_ttl: ttl(self.cache_tokens),
             }),
             claims: ClaimRules::new(self, cx.namespace()),
+            claims_without_audience: ClaimRules::new(
+                &Config { audience_required: Vec::new(), ..self.clone() },
+                cx.namespace(),
+            ),
             level,
             headers,
-            sessions: Sessions::new(cookies, server.as_ref().map(|server| (server, "redis")), "openid-connect", cx),
+            sessions: Arc::new(Sessions::new(
+                cookies,
+                server.as_ref().map(|server| (server, "redis")),
+                "openid-connect",
+                cx,
+            )),
             logins,
             redirect_uri,
             authorization_args: authorization_args.into(),
@@ -153,6 +167,23 @@ impl Config {
 
     fn accepts(&self, method: AuthMethod) -> bool {
         self.auth_methods.contains(&method)
+    }
+
+    fn issuers(&self, cx: &BuildCx<'_>) -> Result<BearerIssuers, Vec<Diagnostic>> {
+        let mut invalid = Vec::new();
+        if !self.extra_jwks_uris.is_empty() {
+            let message = "must be empty: a key of one issuer would verify the tokens of all others";
+            let remedy = "list each issuer in `bearer_issuers`, with its `jwks_uri` and its `audiences`";
+            invalid.push(Diagnostic::in_config("extra_jwks_uris", message, remedy));
+        }
+        if !self.bearer_issuers.is_empty() && !self.accepts(AuthMethod::Bearer) {
+            let message = "has no effect, because `auth_methods` does not contain `bearer`";
+            invalid.push(Diagnostic::in_config("bearer_issuers", message, "add `bearer`, or remove this field"));
+        }
+        let issuer = self.issuer.strip_suffix(WELL_KNOWN).unwrap_or(&self.issuer);
+        let own: Vec<&str> = self.issuers_allowed.iter().map(String::as_str).chain([issuer]).collect();
+        let issuers = BearerIssuers::open(&self.bearer_issuers, &own, cx).map_err(|errors| invalid.extend(errors));
+        issuers.ok().filter(|_| invalid.is_empty()).ok_or(invalid)
     }
 
     fn client(&self, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> Option<ProviderClient> {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::provider::ProviderMetadata;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::signature::Algorithm;
-use crate::plugin_api::token::{KeyCheck, UnverifiedToken};
+use crate::plugin_api::token::{KeyCheck, KeySet, UnverifiedToken};
 
 /// What tokens must contain.
 #[derive(Debug)]
@@ -43,12 +43,12 @@ pub(super) enum TokenError {
     /// The provider may have published the key since the keys were fetched.
     #[error("the key of the token is not known")]
     UnknownKey,
-    #[error("the keys of the provider are not available")]
+    #[error("the keys of the issuer are not available")]
     NoKeys,
 }
 
 impl TokenError {
-    fn invalid(message: &'static str) -> Self {
+    pub(super) fn invalid(message: &'static str) -> Self {
         TokenError::Invalid(Cow::Borrowed(message))
     }
 }
@@ -72,20 +72,10 @@ impl TokenRules {
         metadata: &ProviderMetadata,
         now: u64,
     ) -> Result<VerifiedToken, TokenError> {
-        let token = UnverifiedToken::parse(text.as_bytes()).map_err(TokenError::invalid)?;
-        if token.algorithm.is_symmetric() {
-            return Err(TokenError::invalid("the token is signed with a secret instead of a key"));
-        }
+        let token = parse_signed(text)?;
         // The issuer is compared first, so that tokens of other issuers do not cause a fetch of the keys.
         self.check_issuer(&token.claims, metadata)?;
-        let key = match metadata.keys.verify(&token) {
-            KeyCheck::Verified(key) => key,
-            KeyCheck::InvalidSignature => return Err(TokenError::invalid("the signature of the token is invalid")),
-            KeyCheck::UnknownKey => return Err(TokenError::UnknownKey),
-            KeyCheck::NoKeys => return Err(TokenError::NoKeys),
-        };
-        self.check_times(&token.claims, now)?;
-        Ok(VerifiedToken { algorithm: token.algorithm, claims: token.claims, key })
+        verify_by_keys(token, &metadata.keys, self.leeway, now)
     }
 
     /// As [`TokenRules::verify`]. If the key is not known, the keys are fetched again, at most once in thirty seconds.
@@ -187,22 +177,47 @@ impl TokenRules {
         };
         is_allowed.then_some(()).ok_or(TokenError::invalid("`iss` of the token is another issuer"))
     }
+}
 
-    fn check_times(&self, claims: &TokenClaims, now: u64) -> Result<(), TokenError> {
-        let leeway = f64::from(self.leeway);
-        // Exact: 53 bits hold the seconds of many million years.
-        let now = now as f64;
-        let time = |name: &str| claims.get(name).map(|value| value.as_f64().unwrap_or(f64::NAN));
-        match time("exp") {
-            None => return Err(TokenError::invalid("the token has no `exp`")),
-            Some(exp) if exp + leeway > now => {}
-            Some(_) => return Err(TokenError::invalid("the token has expired")),
-        }
-        match time("nbf") {
-            None => Ok(()),
-            Some(nbf) if nbf - leeway <= now => Ok(()),
-            Some(_) => Err(TokenError::invalid("the token is not valid yet")),
-        }
+/// Reads a token that must be signed with a key.
+pub(super) fn parse_signed(text: &str) -> Result<UnverifiedToken<'_>, TokenError> {
+    let token = UnverifiedToken::parse(text.as_bytes()).map_err(TokenError::invalid)?;
+    match token.algorithm.is_symmetric() {
+        true => Err(TokenError::invalid("the token is signed with a secret instead of a key")),
+        false => Ok(token),
+    }
+}
+
+/// Verifies signature and times of a token. The caller has compared the issuer of the keys with that of the token.
+pub(super) fn verify_by_keys(
+    token: UnverifiedToken<'_>,
+    keys: &KeySet,
+    leeway: u32,
+    now: u64,
+) -> Result<VerifiedToken, TokenError> {
+    let key = match keys.verify(&token) {
+        KeyCheck::Verified(key) => key,
+        KeyCheck::InvalidSignature => return Err(TokenError::invalid("the signature of the token is invalid")),
+        KeyCheck::UnknownKey => return Err(TokenError::UnknownKey),
+        KeyCheck::NoKeys => return Err(TokenError::NoKeys),
+    };
+    check_times(&token.claims, leeway, now)?;
+    Ok(VerifiedToken { algorithm: token.algorithm, claims: token.claims, key })
+}
+
+fn check_times(claims: &TokenClaims, leeway: u32, now: u64) -> Result<(), TokenError> {
+    // Exact: 53 bits hold the seconds of many million years.
+    let (leeway, now) = (f64::from(leeway), now as f64);
+    let time = |name: &str| claims.get(name).map(|value| value.as_f64().unwrap_or(f64::NAN));
+    match time("exp") {
+        None => return Err(TokenError::invalid("the token has no `exp`")),
+        Some(exp) if exp + leeway > now => {}
+        Some(_) => return Err(TokenError::invalid("the token has expired")),
+    }
+    match time("nbf") {
+        None => Ok(()),
+        Some(nbf) if nbf - leeway <= now => Ok(()),
+        Some(_) => Err(TokenError::invalid("the token is not valid yet")),
     }
 }
 
@@ -290,7 +305,7 @@ mod tests {
             (json!({"exp": 2000, "nbf": 1006}), false),
             (json!({"exp": 2000, "nbf": "0"}), false),
         ] {
-            assert_eq!(rules().check_times(&claims(value.clone()), 1000).is_ok(), is_valid, "{value}");
+            assert_eq!(check_times(&claims(value.clone()), 5, 1000).is_ok(), is_valid, "{value}");
         }
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::claims::ClaimSources;
-use super::provider::ProviderMetadata;
 use super::signed_token::TokenClaims;
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::digest_cache::DigestEntry;
@@ -18,6 +17,8 @@ pub(super) struct TokenIdentity {
     pub(super) claims: Arc<ClaimSources>,
     /// The key that verified the token. `None` if the provider itself verified the credential.
     pub(super) key: Option<Arc<PublishedKey>>,
+    /// The index of the further issuer whose key it is. `None` for a key of the provider.
+    pub(super) bearer_issuer: Option<usize>,
     /// The result of the introspection.
     pub(super) introspection: Option<Arc<TokenClaims>>,
     /// The access token; for a password, the one that was issued for it.
@@ -28,8 +29,7 @@ pub(super) struct TokenIdentity {
 
 impl TokenIdentity {
     /// Whether the result is still valid: its key is still published.
-    pub(super) fn is_valid(&self, metadata: Option<&ProviderMetadata>, now: u64) -> bool {
-        let is_published = |key| metadata.is_some_and(|metadata| metadata.keys.publishes(key));
+    pub(super) fn is_valid(&self, is_published: impl FnOnce(&Arc<PublishedKey>) -> bool, now: u64) -> bool {
         self.expires > now && self.key.as_ref().is_none_or(is_published)
     }
 }

@@ -9,8 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::relying_party::{AuthenticationError, RelyingParty};
-use super::session_tokens::SessionTokens;
+use super::session_refresh::{RefreshFailure, RefreshResult, SessionRefresh};
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 
@@ -26,20 +25,15 @@ struct Refresh {
     result: watch::Receiver<Option<Arc<RefreshResult>>>,
 }
 
-/// The new tokens. An error is `Ok(None)` if the session has ended, and `Err` if the provider is not available.
-pub(super) type RefreshResult = Result<Option<SessionTokens>, String>;
-
 impl TokenRefreshes {
-    /// The new tokens for those of a session. Continues if the request ends, so that the new tokens are not lost.
+    /// The result of a refresh of this session. Continues if the request ends, so that the new tokens are not lost.
     pub(super) async fn refresh(
         &self,
-        old: &SessionTokens,
-        party: &Arc<RelyingParty>,
+        session: SessionRefresh,
         services: &Arc<dyn PluginServices>,
-        now: u64,
     ) -> Arc<RefreshResult> {
-        let unavailable = |message: &str| Arc::new(Err(message.to_owned()));
-        let digest = sha256(old.refresh_token.as_deref().unwrap_or_default().as_bytes());
+        let unavailable = |message: &str| Arc::new(Err(RefreshFailure::Provider(message.to_owned())));
+        let digest = sha256(session.old.refresh_token.as_deref().unwrap_or_default().as_bytes());
         let mut result = {
             let mut by_token = self.by_token.lock();
             by_token.retain(|_, refresh| refresh.started_at.elapsed() < KEPT);
@@ -48,15 +42,9 @@ impl TokenRefreshes {
                 None if by_token.len() >= MAX_REFRESHES => return unavailable("too many sessions are refreshed"),
                 None => {
                     let (sender, result) = watch::channel(None);
-                    let (party, old) = (Arc::clone(party), old.clone());
                     services.spawn(Box::pin(async move {
-                        let result = match party.refresh(&old, now).await {
-                            Ok(tokens) => Ok(Some(tokens)),
-                            Err(AuthenticationError::Rejected(_)) => Ok(None),
-                            Err(AuthenticationError::Unavailable(message)) => Err(message),
-                        };
                         // The receivers no longer exist if all requests have ended and the plugin was removed.
-                        sender.send_replace(Some(Arc::new(result)));
+                        sender.send_replace(Some(Arc::new(session.run().await)));
                     }));
                     by_token.insert(digest, Refresh { started_at: Instant::now(), result: result.clone() });
                     result

@@ -3,9 +3,11 @@
 
 mod attacks;
 mod browser;
+mod issuers;
 mod provider;
 mod step_up;
 mod stored;
+mod vendors;
 
 use std::sync::Arc;
 
@@ -347,14 +349,11 @@ async fn expired_tokens_are_refreshed_once() {
         assert_eq!(response.status, 200, "{}", response.text());
         assert!(response.header("set-cookie").unwrap().starts_with("session=1."));
     }
-    let refreshes = |provider: &Provider| {
-        provider.requests("/token").iter().filter(|request| request.contains("grant_type=refresh_token")).count()
-    };
-    assert_eq!(refreshes(&provider), 1);
+    assert_eq!(provider.refreshes(), 1);
     // A request with the former cookie, which another tab still has.
     browser.cookies = before.cookies;
     assert_eq!(site.get(&mut browser, "/").await.status, 200);
-    assert_eq!(refreshes(&provider), 1);
+    assert_eq!(provider.refreshes(), 1);
 }
 
 #[tokio::test]

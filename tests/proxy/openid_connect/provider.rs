@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
@@ -32,6 +32,14 @@ pub(crate) struct Provider {
 pub(crate) struct Behavior {
     /// Changes of the claims of ID tokens; null removes a claim.
     pub(crate) id_token_claims: Value,
+    /// Changes of the document; null removes a member.
+    pub(crate) document: Value,
+    /// Changes of the claims of access tokens for logins; null removes a claim.
+    pub(crate) access_token_claims: Value,
+    /// Access tokens are signed with a key that is not published.
+    pub(crate) foreign_access_tokens: bool,
+    /// Access tokens of logins that request no audience are no signed tokens.
+    pub(crate) opaque_without_audience: bool,
     /// Signs ID tokens with a key that is not published.
     pub(crate) signs_with_other_key: bool,
     /// Replaces the algorithm in the header of ID tokens.
@@ -50,6 +58,8 @@ pub(crate) struct Behavior {
     pub(crate) bodies: Vec<(&'static str, String)>,
     /// Never responds at this path.
     pub(crate) stalls_at: Option<&'static str>,
+    /// Responds to requests for tokens only after this time, which is when they have taken effect.
+    pub(crate) token_delay: Duration,
 }
 
 #[derive(Default)]
@@ -66,6 +76,8 @@ struct Grant {
     challenge: String,
     nonce: String,
     redirect_uri: String,
+    /// The parameter `audience`.
+    audience: Option<String>,
 }
 
 pub(crate) struct SigningKey {
@@ -115,13 +127,15 @@ impl Provider {
                 while let Some(request) = stream.request().await {
                     let issuer = issuer.get().expect("no request comes before the provider has started");
                     let path = request.split(' ').nth(1).unwrap();
-                    let (status, body, stalls) = {
+                    let (status, body, stalls, delay) = {
                         let state = &mut *state.lock().unwrap();
                         let (status, body) = respond(&request, issuer, &key, state);
                         let replaced = state.behavior.bodies.iter().find(|(replaced, _)| *replaced == path);
                         let body = replaced.map_or_else(|| body.to_string(), |(_, body)| body.clone());
-                        (status, body, state.behavior.stalls_at == Some(path))
+                        let delay = if path == "/token" { state.behavior.token_delay } else { Duration::ZERO };
+                        (status, body, state.behavior.stalls_at == Some(path), delay)
                     };
+                    tokio::time::sleep(delay).await; // A slow provider.
                     if stalls {
                         std::future::pending::<()>().await;
                     }
@@ -164,6 +178,7 @@ impl Provider {
             challenge: query["code_challenge"].clone(),
             nonce: query["nonce"].clone(),
             redirect_uri: redirect_uri.clone(),
+            audience: query.get("audience").cloned(),
         };
         state.codes.insert(code.clone(), grant);
         let issuer = if state.behavior.names_issuer { format!("&iss={}", self.issuer) } else { String::new() };
@@ -174,6 +189,11 @@ impl Provider {
     pub(crate) fn requests(&self, path: &str) -> Vec<String> {
         let requests = self.endpoint.log.requests();
         requests.into_iter().filter(|request| request.split(' ').nth(1) == Some(path)).collect()
+    }
+
+    /// How many refreshes were requested.
+    pub(crate) fn refreshes(&self) -> usize {
+        self.requests("/token").iter().filter(|request| request.contains("grant_type=refresh_token")).count()
     }
 
     pub(crate) fn revoked(&self) -> Vec<String> {
@@ -226,7 +246,7 @@ fn respond(request: &str, issuer: &str, key: &SigningKey, state: &mut State) -> 
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let path = head.split(' ').nth(1).unwrap();
     match path {
-        "/.well-known/openid-configuration" => {
+        path if path.ends_with("/.well-known/openid-configuration") => {
             let url = |path: &str| format!("{issuer}/{path}");
             let document = json!({
                 "issuer": issuer, "authorization_endpoint": url("authorize"), "token_endpoint": url("token"),
@@ -234,7 +254,7 @@ fn respond(request: &str, issuer: &str, key: &SigningKey, state: &mut State) -> 
                 "revocation_endpoint": url("revoke"), "end_session_endpoint": url("logout"),
                 "authorization_response_iss_parameter_supported": state.behavior.names_issuer,
             });
-            (200, document)
+            (200, with(document, &state.behavior.document))
         }
         "/keys" => (200, json!({"keys": [key.jwk()]})),
         "/token" => token_response(head, &form(body), issuer, key, state),
@@ -292,7 +312,7 @@ fn token_response(
     if !is_client(head) {
         return (401, json!({"error": "invalid_client"}));
     }
-    let nonce = match grant_type {
+    let (nonce, audience) = match grant_type {
         "authorization_code" => {
             let code = &form["code"];
             if !state.used_codes.insert(code.clone()) {
@@ -303,7 +323,7 @@ fn token_response(
             if challenge != grant.challenge || form["redirect_uri"] != grant.redirect_uri {
                 return error("invalid_grant");
             }
-            Some(grant.nonce)
+            (Some(grant.nonce), grant.audience)
         }
         "refresh_token" => {
             if !state.refresh_tokens.remove(&form["refresh_token"]) || state.behavior.refuses_refreshes {
@@ -311,17 +331,27 @@ fn token_response(
                 state.refresh_tokens.clear();
                 return error("invalid_grant");
             }
-            None
+            (None, None)
         }
-        "password" if (&*form["username"], &*form["password"]) == ("anna", "a:pass wörd") => None,
+        "password" if (&*form["username"], &*form["password"]) == ("anna", "a:pass wörd") => (None, None),
         "password" => return error("invalid_grant"),
         _ => return error("unsupported_grant_type"),
     };
     let refresh_token = state.next("refresh");
     state.refresh_tokens.insert(refresh_token.clone());
     let number = state.next("access");
-    let access_claims = json!({"sub": "anna", "aud": CLIENT, "jti": number, "roles": ["staff"]});
-    let access_token = key.sign("ES256", &with(base_claims(issuer), &access_claims));
+    let other_key = SigningKey::generate("first");
+    let access_token = match &audience {
+        None if state.behavior.opaque_without_audience => number,
+        _ => {
+            let for_whom =
+                audience.as_ref().map_or(json!(CLIENT), |audience| json!([audience, format!("{issuer}/user")]));
+            let claims = json!({"sub": "anna", "aud": for_whom, "jti": number, "roles": ["staff"]});
+            let claims = with(with(base_claims(issuer), &claims), &state.behavior.access_token_claims);
+            let signer = if state.behavior.foreign_access_tokens { &other_key } else { key };
+            signer.sign("ES256", &claims)
+        }
+    };
     let hash = digest(&SHA256, access_token.as_bytes());
     let mut claims = with(
         base_claims(issuer),
@@ -334,7 +364,6 @@ fn token_response(
         claims["nonce"] = nonce.into();
     }
     let claims = with(claims, &state.behavior.id_token_claims);
-    let other_key = SigningKey::generate("first");
     let signer = if state.behavior.signs_with_other_key { &other_key } else { key };
     let id_token = signer.sign(state.behavior.algorithm.unwrap_or("ES256"), &claims);
     let response = json!({

@@ -1,5 +1,7 @@
 //! Sessions in Redis: what one replica begins and ends, another one sees.
 
+use std::time::Duration;
+
 use portico::plugin_api::sealed_cookie::random_text;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -8,6 +10,7 @@ use super::Site;
 use super::browser::Browser;
 use super::provider::{Behavior, CLIENT, Provider, with};
 use crate::harness::TEST_TIMEOUT;
+use crate::polling::until;
 use crate::redis_server::RedisProcess;
 
 /// Sessions in the server.
@@ -80,6 +83,68 @@ async fn logout_tokens_end_stored_sessions_at_all_replicas() {
     let key = server.redis_cli(&["KEYS", "*revoked*"]);
     server.redis_cli(&["SET", key.trim(), "never"]);
     assert_eq!(second.get(&mut browser, "/").await.status, 302);
+}
+
+/// The provider ends all sessions of a user whose refresh token is used again.
+#[tokio::test]
+async fn one_of_all_replicas_refreshes_a_stored_session() {
+    let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
+    let config = stored(&server, &json!({}));
+    let (first, second) = (Site::start(&provider, config.clone()).await, Site::start(&provider, config).await);
+    provider.set(Behavior { expires_in: Some(0), ..Behavior::default() });
+    let browser = first.logged_in(&provider).await;
+    let at_once = async || {
+        let mut tabs = [browser.clone(), browser.clone(), browser.clone(), browser.clone()];
+        let [a, b, c, d] = &mut tabs;
+        let responses = tokio::join!(first.get(a, "/"), second.get(b, "/"), first.get(c, "/"), second.get(d, "/"));
+        [responses.0.status, responses.1.status, responses.2.status, responses.3.status]
+    };
+    // Long enough that all requests come while the token is used.
+    let token_delay = Duration::from_millis(500);
+    provider.set(Behavior { token_delay, ..Behavior::default() });
+    assert_eq!((at_once().await, provider.refreshes()), ([200; 4], 1));
+    assert_eq!((at_once().await, provider.refreshes()), ([200; 4], 1), "the new tokens have not expired");
+    assert_eq!(server.redis_cli(&["KEYS", "*:lock:*"]).trim(), "", "the lock is released");
+}
+
+#[tokio::test]
+async fn refused_refreshes_end_stored_sessions_at_all_replicas() {
+    let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
+    let config = stored(&server, &json!({}));
+    let (first, second) = (Site::start(&provider, config.clone()).await, Site::start(&provider, config).await);
+    provider.set(Behavior { expires_in: Some(0), ..Behavior::default() });
+    let mut browser = first.logged_in(&provider).await;
+    provider.set(Behavior { refuses_refreshes: true, ..Behavior::default() });
+    for site in [&first, &second] {
+        assert_eq!(site.get(&mut browser.clone(), "/").await.status, 302);
+    }
+    assert_eq!((provider.refreshes(), server.redis_cli(&["KEYS", "*"]).trim()), (1, ""));
+    // A logout during a refresh is not undone by it.
+    provider.set(Behavior { expires_in: Some(0), ..Behavior::default() });
+    browser = first.logged_in(&provider).await;
+    provider.set(Behavior { token_delay: Duration::from_millis(500), ..Behavior::default() });
+    let (mut tab, mut other) = (browser.clone(), browser.clone());
+    let log_out = async {
+        until("the refresh has begun", async || provider.refreshes() == 2).await;
+        other.send(second.server.address, "POST /logout HTTP/1.1", "", "").await.status
+    };
+    let (response, logout) = tokio::join!(first.get(&mut tab, "/"), log_out);
+    assert_eq!((response.status, logout), (302, 303));
+    assert_eq!(server.redis_cli(&["KEYS", "*"]).trim(), "");
+}
+
+#[tokio::test]
+async fn a_replica_that_has_stopped_does_not_prevent_refreshes() {
+    let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
+    let site = Site::start(&provider, stored(&server, &json!({}))).await;
+    provider.set(Behavior { expires_in: Some(0), ..Behavior::default() });
+    let mut browser = site.logged_in(&provider).await;
+    provider.set(Behavior::default());
+    let lock = server.redis_cli(&["KEYS", "*"]).trim().replace(":session:", ":lock:");
+    server.redis_cli(&["SET", &lock, "of a replica that has stopped", "PX", "700"]);
+    let start = Instant::now();
+    assert_eq!((site.get(&mut browser, "/").await.status, provider.refreshes()), (200, 1));
+    assert!(start.elapsed() > Duration::from_millis(500), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
