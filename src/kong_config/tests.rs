@@ -126,7 +126,8 @@ fn services_have_endpoints_and_settings() {
 fn routes_keep_their_conditions() {
     let (objects, notes) = objects(with(json!({
         "services": [{"name": "s", "host": "s.example", "port": 81, "routes": [
-            {"name": "all", "paths": ["/a", "~/b/\\d+$"], "hosts": ["A.example", "*.b.example", "c.example:81"],
+            {"name": "all", "paths": ["/a", "~/b/\\d+$", "~/c/[^[/]+$"],
+                "hosts": ["A.example", "*.b.example", "c.example:81"],
                 "methods": ["GET", "POST"], "headers": {"X-A": ["1", "2,3"]}, "snis": ["a.example"],
                 "regex_priority": 5, "strip_path": false, "preserve_host": true, "protocols": ["https"],
                 "https_redirect_status_code": 301, "path_handling": "v1", "request_buffering": false},
@@ -154,7 +155,8 @@ fn routes_keep_their_conditions() {
     );
     let backend = json!({"service": {"name": "s", "port": {"number": 81}}});
     let path = |path: &str| json!({"path": path, "pathType": "ImplementationSpecific", "backend": backend});
-    let rule = json!({"host": "a.example", "http": {"paths": [path("/a"), path("/~/b/\\d+$")]}});
+    let rule =
+        json!({"host": "a.example", "http": {"paths": [path("/a"), path("/~/b/\\d+$"), path("/~/c/[^\\[/]+$")]}});
     assert_eq!(all["spec"], json!({"rules": [rule]}));
     let unnamed = &objects["Ingress/s-route-1"];
     assert_eq!(annotations(unnamed), ["host-aliases=a.*", "any-path=true", "strip-path=true", "preserve-host=false"]);
@@ -434,6 +436,7 @@ fn what_kong_refuses_is_rejected() {
         (route(json!({"hosts": ["a.*.example"]})), "services[0].routes[0].hosts[0]"),
         (route(json!({"hosts": ["a.example:x"]})), "services[0].routes[0].hosts[0]"),
         (route(json!({"paths": ["~/a("]})), "services[0].routes[0].paths[0]"),
+        (route(json!({"paths": ["~/a[[b"]})), "services[0].routes[0].paths[0]"),
         (route(json!({"paths": ["~a"]})), "services[0].routes[0].paths[0]"),
         (route(json!({"paths": ["/a%zz"]})), "services[0].routes[0].paths[0]"),
         (route(json!({"paths": ["/"], "protocols": []})), "services[0].routes[0].protocols"),
