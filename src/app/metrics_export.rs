@@ -59,12 +59,12 @@ fn entries_of(open_metrics: &str, started: SystemTime, now: SystemTime, resource
     let (mut metrics, mut points) = (Vec::new(), 0);
     for family in families(open_metrics) {
         for (metric, size) in family.into_metrics(times) {
-            metrics.push(metric);
-            points += size;
-            if points >= MAX_POINTS {
+            if points + size > MAX_POINTS && !metrics.is_empty() {
                 entries.push(encode_metrics(resource, SCOPE, std::mem::take(&mut metrics)));
                 points = 0;
             }
+            metrics.push(metric);
+            points += size;
         }
     }
     if !metrics.is_empty() {
@@ -330,8 +330,12 @@ portico_seconds_bucket{le=\"+Inf\",a=\"b\"} 6
 
     #[test]
     fn messages_have_a_bound() {
-        let samples = (0..2_500).map(|number| format!("a_total{{n=\"{number}\"}} 1\n"));
-        let text = format!("# TYPE a counter\n{}# TYPE b gauge\nb 1\n# EOF\n", samples.collect::<String>());
+        let family = |name: &str, points: usize| {
+            let samples = (0..points).map(|number| format!("{name}{{n=\"{number}\"}} 1\n"));
+            format!("# TYPE {name} gauge\n{}", samples.collect::<String>())
+        };
+        let families = [("a", 2_500), ("b", 1), ("c", 998), ("d", 1_500), ("e", 500)];
+        let text: String = families.into_iter().map(|(name, points)| family(name, points)).collect();
         let (start, now) = times();
         let entries = entries_of(&text, start, now, &OtlpResource::new([]));
         let points = entries.iter().map(|entry| {
@@ -340,13 +344,12 @@ portico_seconds_bucket{le=\"+Inf\",a=\"b\"} 6
             metrics
                 .iter()
                 .map(|metric| match &metric.data {
-                    Some(Data::Sum(sum)) => sum.data_points.len(),
                     Some(Data::Gauge(gauge)) => gauge.data_points.len(),
                     other => panic!("{other:?}"),
                 })
                 .sum::<usize>()
         });
-        assert_eq!(points.collect::<Vec<_>>(), [1_000, 1_000, 501]);
+        assert_eq!(points.collect::<Vec<_>>(), [1_000, 1_000, 501, 998, 1_000, 1_000]);
     }
 
     #[test]
