@@ -23,22 +23,32 @@ use crate::plugin_api::trace::otlp_metrics::{
 pub(super) const METRICS_QUEUE: QueueSettings =
     QueueSettings { max_batch_size: 1, max_entries: 200, ..DEFAULT_LOG_QUEUE };
 
-/// Sends the metrics that `render` writes as OpenMetrics, until it is dropped.
-pub(super) async fn export_at_interval(
-    render: impl Fn() -> Result<String, std::fmt::Error> + Send + Sync + 'static,
-    started: SystemTime,
-    resource: OtlpResource,
-    queue: Arc<BatchQueue>,
-    period: Duration,
-) {
-    let render = Arc::new(render);
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // At the start, most metrics are missing.
-    ticks.tick().await;
-    loop {
+/// Sends the metrics to a server.
+#[derive(Clone)]
+pub(super) struct MetricsExport {
+    /// Writes the metrics as OpenMetrics.
+    pub(super) render: Arc<dyn Fn() -> Result<String, std::fmt::Error> + Send + Sync>,
+    pub(super) started: SystemTime,
+    pub(super) resource: OtlpResource,
+    pub(super) queue: Arc<BatchQueue>,
+}
+
+impl MetricsExport {
+    /// Sends the metrics at an interval, until it is dropped.
+    pub(super) async fn run(self, period: Duration) {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // At the start, most metrics are missing.
         ticks.tick().await;
-        let (render, resource) = (Arc::clone(&render), resource.clone());
+        loop {
+            ticks.tick().await;
+            self.send().await;
+        }
+    }
+
+    /// Adds the metrics of now to the queue of the server.
+    pub(super) async fn send(&self) {
+        let MetricsExport { render, started, resource, queue } = self.clone();
         // Thousands of series take milliseconds, which the control side has no thread to spare for.
         let entries = tokio::task::spawn_blocking(move || {
             let text = render()?;
