@@ -198,8 +198,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     }
     drain_until(&data_plane.proxy, deadline, &drain).await;
     if options.otlp.access_log.is_some() {
-        // The last lines are still to be sent.
-        tokio::task::block_in_place(|| data_plane.access_log.finish());
+        // The lines of the last requests are still to be added to the queue of their server.
+        tokio::task::block_in_place(|| data_plane.access_log.flush());
     }
     if let Some(export) = metrics_export {
         // What has happened since the last interval.
