@@ -430,6 +430,8 @@ fn what_kong_refuses_is_rejected() {
         (host(json!({"host": "a.example", "path": "/a?b"})), "services[0].path"),
         (host(json!({"host": "a.example", "path": "/a%zz"})), "services[0].path"),
         (host(json!({"host": "a.example", "protocol": "grpc", "path": "/a"})), "services[0].path"),
+        (host(json!({"url": "http://a.example/a//b"})), "services[0].url"),
+        (host(json!({"url": "http://a.example/a%zz"})), "services[0].url"),
         (route(json!({"name": "a b", "paths": ["/"]})), "services[0].routes[0].name"),
         (route(json!({"hosts": ["a b"]})), "services[0].routes[0].hosts[0]"),
         (route(json!({"hosts": ["a.example", "*.*.example"]})), "services[0].routes[0].hosts[1]"),
