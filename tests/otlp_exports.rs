@@ -82,6 +82,35 @@ fn entries(message: &Value, lists: [&str; 3]) -> Vec<Value> {
     of_resources.flat_map(|scope| all(&scope, lists[2])).collect()
 }
 
+/// The number of requests for the good route.
+fn requests_of_good(message: &Value) -> Option<Value> {
+    let metrics = entries(message, ["resourceMetrics", "scopeMetrics", "metrics"]);
+    let requests = metrics.iter().find(|metric| metric["name"] == "portico_requests")?["sum"].clone();
+    let is_good = |point: &&Value| point["attributes"].to_string().contains("HTTPRoute/default/good");
+    requests["dataPoints"].as_array()?.iter().find(is_good).map(|point| point["asInt"].clone())
+}
+
+#[test]
+fn a_collector_gets_the_last_metrics_before_the_end() {
+    let site = Site::new();
+    save_good_objects(&site);
+    site.save("headers", "X-Token: secret\n");
+    let collector = Collector::start();
+    let flags = [
+        ["--metrics-otlp-endpoint", &collector.url],
+        ["--metrics-otlp-interval", "1h"],
+        ["--otlp-protocol", "http/json"],
+        ["--otlp-headers-file", "headers"],
+    ];
+    let program = run(&site, &flags.concat());
+    program.wait_started();
+    for _ in 0..3 {
+        assert_eq!(get(&site.address_of("port"), "/good/of-test").status, 200);
+    }
+    program.stop().expect_success();
+    assert_eq!(collector.wait_for("/v1/metrics", requests_of_good), "3");
+}
+
 #[test]
 fn a_collector_gets_traces_lines_and_metrics() {
     let site = Site::new();
@@ -115,13 +144,7 @@ fn a_collector_gets_traces_lines_and_metrics() {
     assert_eq!(line, json!({"path": "/good/of-test", "status": 200, "trace_id": trace}));
     assert_eq!(record["traceId"], trace);
 
-    let counted = |message: &Value| {
-        let metrics = entries(message, ["resourceMetrics", "scopeMetrics", "metrics"]);
-        let requests = metrics.iter().find(|metric| metric["name"] == "portico_requests")?["sum"].clone();
-        let points = requests["dataPoints"].as_array()?.clone();
-        points.into_iter().find(|point| point["attributes"].to_string().contains("HTTPRoute/default/good"))
-    };
-    assert_eq!(collector.wait_for("/v1/metrics", counted)["asInt"], "1");
+    assert_eq!(collector.wait_for("/v1/metrics", requests_of_good), "1");
     let histogram = collector.wait_for("/v1/metrics", |message| {
         let metrics = entries(message, ["resourceMetrics", "scopeMetrics", "metrics"]);
         let durations = metrics.iter().find(|metric| metric["name"] == "portico_request_duration_seconds")?;

@@ -23,22 +23,32 @@ use crate::plugin_api::trace::otlp_metrics::{
 pub(super) const METRICS_QUEUE: QueueSettings =
     QueueSettings { max_batch_size: 1, max_entries: 200, ..DEFAULT_LOG_QUEUE };
 
-/// Sends the metrics that `render` writes as OpenMetrics, until it is dropped.
-pub(super) async fn export_at_interval(
-    render: impl Fn() -> Result<String, std::fmt::Error> + Send + Sync + 'static,
-    started: SystemTime,
-    resource: OtlpResource,
-    queue: Arc<BatchQueue>,
-    period: Duration,
-) {
-    let render = Arc::new(render);
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // At the start, most metrics are missing.
-    ticks.tick().await;
-    loop {
+/// Sends the metrics to a server.
+#[derive(Clone)]
+pub(super) struct MetricsExport {
+    /// Writes the metrics as OpenMetrics.
+    pub(super) render: Arc<dyn Fn() -> Result<String, std::fmt::Error> + Send + Sync>,
+    pub(super) started: SystemTime,
+    pub(super) resource: OtlpResource,
+    pub(super) queue: Arc<BatchQueue>,
+}
+
+impl MetricsExport {
+    /// Sends the metrics at an interval, until it is dropped.
+    pub(super) async fn run(self, period: Duration) {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // At the start, most metrics are missing.
         ticks.tick().await;
-        let (render, resource) = (Arc::clone(&render), resource.clone());
+        loop {
+            ticks.tick().await;
+            self.send().await;
+        }
+    }
+
+    /// Adds the metrics of now to the queue of the server.
+    pub(super) async fn send(&self) {
+        let MetricsExport { render, started, resource, queue } = self.clone();
         // Thousands of series take milliseconds, which the control side has no thread to spare for.
         let entries = tokio::task::spawn_blocking(move || {
             let text = render()?;
@@ -59,12 +69,12 @@ fn entries_of(open_metrics: &str, started: SystemTime, now: SystemTime, resource
     let (mut metrics, mut points) = (Vec::new(), 0);
     for family in families(open_metrics) {
         for (metric, size) in family.into_metrics(times) {
-            metrics.push(metric);
-            points += size;
-            if points >= MAX_POINTS {
+            if points + size > MAX_POINTS && !metrics.is_empty() {
                 entries.push(encode_metrics(resource, SCOPE, std::mem::take(&mut metrics)));
                 points = 0;
             }
+            metrics.push(metric);
+            points += size;
         }
     }
     if !metrics.is_empty() {
@@ -330,8 +340,12 @@ portico_seconds_bucket{le=\"+Inf\",a=\"b\"} 6
 
     #[test]
     fn messages_have_a_bound() {
-        let samples = (0..2_500).map(|number| format!("a_total{{n=\"{number}\"}} 1\n"));
-        let text = format!("# TYPE a counter\n{}# TYPE b gauge\nb 1\n# EOF\n", samples.collect::<String>());
+        let family = |name: &str, points: usize| {
+            let samples = (0..points).map(|number| format!("{name}{{n=\"{number}\"}} 1\n"));
+            format!("# TYPE {name} gauge\n{}", samples.collect::<String>())
+        };
+        let families = [("a", 2_500), ("b", 1), ("c", 998), ("d", 1_500), ("e", 500)];
+        let text: String = families.into_iter().map(|(name, points)| family(name, points)).collect();
         let (start, now) = times();
         let entries = entries_of(&text, start, now, &OtlpResource::new([]));
         let points = entries.iter().map(|entry| {
@@ -340,13 +354,12 @@ portico_seconds_bucket{le=\"+Inf\",a=\"b\"} 6
             metrics
                 .iter()
                 .map(|metric| match &metric.data {
-                    Some(Data::Sum(sum)) => sum.data_points.len(),
                     Some(Data::Gauge(gauge)) => gauge.data_points.len(),
                     other => panic!("{other:?}"),
                 })
                 .sum::<usize>()
         });
-        assert_eq!(points.collect::<Vec<_>>(), [1_000, 1_000, 501]);
+        assert_eq!(points.collect::<Vec<_>>(), [1_000, 1_000, 501, 998, 1_000, 1_000]);
     }
 
     #[test]

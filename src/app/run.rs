@@ -29,7 +29,7 @@ use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
 use super::kong_config;
 use super::kong_metrics::{self, KongMetrics};
-use super::metrics_export::{METRICS_QUEUE, export_at_interval};
+use super::metrics_export::{METRICS_QUEUE, MetricsExport};
 use super::otlp::OtlpServers;
 use super::overload_meters::OverloadMeters;
 use super::plugin_services::{MachineIdentity, OnlineServices};
@@ -161,7 +161,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     tasks.spawn(follow_vaults(Arc::clone(&vaults), Arc::clone(&plugin_services) as _));
     let services: Arc<dyn PluginServices> = Arc::clone(&plugin_services) as _;
     let servers = OtlpServers::new(&options.otlp, &state, &services, &node)?;
-    start_exports(&options, &servers, &data_plane, (status_views, started), &mut tasks)?;
+    let metrics_export = start_exports(&options, &servers, &data_plane, (status_views, started), &mut tasks)?;
     let plugins = plugin_factory(&options, plugin_services, state.clone(), node);
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
     let (gateway_services, services_shutdown) =
@@ -198,8 +198,12 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     }
     drain_until(&data_plane.proxy, deadline, &drain).await;
     if options.otlp.access_log.is_some() {
-        // The last lines are still to be sent.
-        tokio::task::block_in_place(|| data_plane.access_log.finish());
+        // The lines of the last requests are still to be added to the queue of their server.
+        tokio::task::block_in_place(|| data_plane.access_log.flush());
+    }
+    if let Some(export) = metrics_export {
+        // What has happened since the last interval.
+        export.send().await;
     }
     // After the last request, whose log phase may add to the queues.
     flush_queues(&state, QUEUE_FLUSH_LIMIT).await;
@@ -212,14 +216,14 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     Ok(ExitStatus::Success)
 }
 
-/// Starts the traces, and what servers of OTLP get of the access log and the metrics.
+/// Starts the traces, and what servers of OTLP get of the access log and the metrics. Returns the export of metrics.
 fn start_exports(
     options: &RunOptions,
     servers: &OtlpServers<'_>,
     data_plane: &DataPlane,
     (views, started): (Arc<StatusViews>, SystemTime),
     tasks: &mut JoinSet<()>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<MetricsExport>> {
     if let Some(tracing) = &options.tracing {
         data_plane.proxy.trace(request_tracer::start(tracing, servers)?);
     }
@@ -228,12 +232,12 @@ fn start_exports(
         let queue = servers.start(flag, url, OtlpSignal::Logs, DEFAULT_LOG_QUEUE)?;
         data_plane.access_log.export(LineExport::new(servers.resource(), queue));
     }
-    if let Some((url, period)) = &options.otlp.metrics {
-        let queue = servers.start("--metrics-otlp-endpoint", url, OtlpSignal::Metrics, METRICS_QUEUE)?;
-        let render = move || views.metrics(Exposition::OpenMetrics);
-        tasks.spawn(export_at_interval(render, started, servers.resource(), queue, *period));
-    }
-    Ok(())
+    let Some((url, period)) = &options.otlp.metrics else { return Ok(None) };
+    let queue = servers.start("--metrics-otlp-endpoint", url, OtlpSignal::Metrics, METRICS_QUEUE)?;
+    let render = Arc::new(move || views.metrics(Exposition::OpenMetrics));
+    let export = MetricsExport { render, started, resource: servers.resource(), queue };
+    tasks.spawn(export.clone().run(*period));
+    Ok(Some(export))
 }
 
 /// How long the queues of plugins may take to send what is left when the process stops.

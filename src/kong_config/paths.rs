@@ -24,6 +24,43 @@ pub(super) fn has_invalid_escape(path: &str) -> bool {
     path.split('%').skip(1).any(|rest| !is_escape(rest))
 }
 
+/// The expression in Rust's syntax: a bracket in a class is literal in PCRE, and would begin a nested class in Rust.
+pub(super) fn escape_brackets_in_classes(pattern: &str) -> String {
+    let mut escaped = String::with_capacity(pattern.len());
+    let (mut rest, mut in_class) = (pattern, false);
+    while let Some(character) = rest.chars().next() {
+        let length = match character {
+            '\\' => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            '[' if in_class => posix_class_length(rest).unwrap_or_else(|| {
+                escaped.push('\\');
+                1
+            }),
+            '[' => {
+                in_class = true;
+                // A closing bracket at the start of a class is literal in both.
+                ["[^]", "[]", "[^"].into_iter().find(|start| rest.starts_with(start)).map_or(1, str::len)
+            }
+            ']' => {
+                in_class = false;
+                1
+            }
+            other => other.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        escaped.push_str(token);
+        rest = after;
+    }
+    escaped
+}
+
+/// The length of a class such as `[:alpha:]` or `[:^alpha:]` at the start of the text, if there is one.
+fn posix_class_length(text: &str) -> Option<usize> {
+    let name = text.strip_prefix("[:")?;
+    let end = name.find(":]")?;
+    let letters = name[..end].strip_prefix('^').unwrap_or(&name[..end]);
+    letters.bytes().all(|byte| byte.is_ascii_lowercase()).then_some("[:".len() + end + ":]".len())
+}
+
 /// The error of an expression that Kong does not accept either. What only Portico does not support is reported when the
 /// Ingress is compiled.
 pub(super) fn regex_error(pattern: &str) -> Option<String> {
@@ -37,4 +74,29 @@ pub(super) fn regex_error(pattern: &str) -> Option<String> {
             | ErrorKind::EscapeUnexpectedEof
     );
     is_error.then(|| error.kind().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_in_classes_are_literal() {
+        for (pattern, expected) in [
+            ("/items/[^[/]+$", r"/items/[^\[/]+$"),
+            ("/[[a]b[[]", r"/[\[a]b[\[]"),
+            (r"/[\[[]\[[a]", r"/[\[\[]\[[a]"),
+            ("/[][a][^][b]", r"/[]\[a][^]\[b]"),
+            ("/[[:alpha:][:^digit:]_]", "/[[:alpha:][:^digit:]_]"),
+            ("/[[:A]é[x]", r"/[\[:A]é[x]"),
+            ("/[a-z]+/(b|c)", "/[a-z]+/(b|c)"),
+        ] {
+            let escaped = escape_brackets_in_classes(pattern);
+            assert_eq!(escaped, expected, "{pattern}");
+            assert_eq!(regex_error(&escaped), None, "{pattern}");
+        }
+        for pattern in ["/[a", "/[[a", r"/[a\]", "/[", "/[]"] {
+            assert!(regex_error(&escape_brackets_in_classes(pattern)).is_some(), "{pattern}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::fields::EntityFields;
 use super::model::{Entity, EntityIndex, EntityKind, FormatVersion};
 use super::names::Names;
 use super::objects::Draft;
-use super::paths::{has_invalid_escape, regex_error};
+use super::paths::{escape_brackets_in_classes, has_invalid_escape, regex_error};
 use super::services::ServicePlan;
 use super::settings::TranslationSettings;
 use crate::api::kong::annotations::{
@@ -322,7 +322,8 @@ fn ingress_path(path: &str, version: FormatVersion) -> Result<String, (String, S
             let message = format!("{path:?} does not start with ~/");
             return Err((message, format!("write ~/{pattern}")));
         }
-        if let Some(error) = regex_error(pattern) {
+        let pattern = escape_brackets_in_classes(pattern);
+        if let Some(error) = regex_error(&pattern) {
             return Err((format!("the regular expression is invalid: {error}"), "correct it".to_owned()));
         }
         return Ok(format!("/~{pattern}"));
@@ -338,7 +339,7 @@ fn ingress_path(path: &str, version: FormatVersion) -> Result<String, (String, S
     // Kong's migration of older files adds the ~ to such paths.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~/%-".contains(&byte);
     if version != FormatVersion::V3 && !path.bytes().all(is_plain) {
-        return Ok(format!("/~{path}"));
+        return Ok(format!("/~{}", escape_brackets_in_classes(path)));
     }
     if path.starts_with("/~") {
         let message = "a plain path that starts with /~ would be a regular expression in an Ingress";

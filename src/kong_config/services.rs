@@ -148,8 +148,11 @@ fn read_location(fields: &mut EntityFields<'_>) -> Option<ServiceLocation> {
             return None;
         }
         let location = parse_url(&url);
-        if location.is_none() {
-            fields.findings.reject(&field, "this is not a URL", "write it like http://backend.example:8080/path");
+        match &location {
+            Some(location) => check_path(fields, &field, location.path.as_deref()),
+            None => {
+                fields.findings.reject(&field, "this is not a URL", "write it like http://backend.example:8080/path");
+            }
         }
         return location;
     }
@@ -168,11 +171,15 @@ fn read_location(fields: &mut EntityFields<'_>) -> Option<ServiceLocation> {
         let message = format!("{host:?} is not a host");
         fields.findings.reject(fields.field("host"), message, "write a DNS name or an address, without a port");
     }
-    if let Some(problem) = path.as_deref().and_then(path_problem) {
-        let remedy = "write a path such as /base, in which other characters are percent-encoded";
-        fields.findings.reject(fields.field("path"), format!("the path {problem}"), remedy);
-    }
+    check_path(fields, &fields.field("path"), path.as_deref());
     Some(ServiceLocation { protocol, host, port: port.unwrap_or(80), path })
+}
+
+fn check_path(fields: &EntityFields<'_>, field: &str, path: Option<&str>) {
+    if let Some(problem) = path.and_then(path_problem) {
+        let remedy = "write a path such as /base, in which other characters are percent-encoded";
+        fields.findings.reject(field, format!("the path {problem}"), remedy);
+    }
 }
 
 /// The fields that a URL stands for.

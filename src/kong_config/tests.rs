@@ -151,7 +151,8 @@ fn settings_of_upstreams_that_differ_are_reported() {
 fn routes_keep_their_conditions() {
     let (objects, notes) = objects(with(json!({
         "services": [{"name": "s", "host": "s.example", "port": 81, "routes": [
-            {"name": "all", "paths": ["/a", "~/b/\\d+$"], "hosts": ["A.example", "*.b.example", "c.example:81"],
+            {"name": "all", "paths": ["/a", "~/b/\\d+$", "~/c/[^[/]+$"],
+                "hosts": ["A.example", "*.b.example", "c.example:81"],
                 "methods": ["GET", "POST"], "headers": {"X-A": ["1", "2,3"]}, "snis": ["a.example"],
                 "regex_priority": 5, "strip_path": false, "preserve_host": true, "protocols": ["https"],
                 "https_redirect_status_code": 301, "path_handling": "v1", "request_buffering": false},
@@ -179,7 +180,8 @@ fn routes_keep_their_conditions() {
     );
     let backend = json!({"service": {"name": "s", "port": {"number": 81}}});
     let path = |path: &str| json!({"path": path, "pathType": "ImplementationSpecific", "backend": backend});
-    let rule = json!({"host": "a.example", "http": {"paths": [path("/a"), path("/~/b/\\d+$")]}});
+    let rule =
+        json!({"host": "a.example", "http": {"paths": [path("/a"), path("/~/b/\\d+$"), path("/~/c/[^\\[/]+$")]}});
     assert_eq!(all["spec"], json!({"rules": [rule]}));
     let unnamed = &objects["Ingress/s-route-1"];
     assert_eq!(annotations(unnamed), ["host-aliases=a.*", "any-path=true", "strip-path=true", "preserve-host=false"]);
@@ -457,12 +459,15 @@ fn what_kong_refuses_is_rejected() {
         (host(json!({"host": "a.example", "path": "/a?b"})), "services[0].path"),
         (host(json!({"host": "a.example", "path": "/a%zz"})), "services[0].path"),
         (host(json!({"host": "a.example", "protocol": "grpc", "path": "/a"})), "services[0].path"),
+        (host(json!({"url": "http://a.example/a//b"})), "services[0].url"),
+        (host(json!({"url": "http://a.example/a%zz"})), "services[0].url"),
         (route(json!({"name": "a b", "paths": ["/"]})), "services[0].routes[0].name"),
         (route(json!({"hosts": ["a b"]})), "services[0].routes[0].hosts[0]"),
         (route(json!({"hosts": ["a.example", "*.*.example"]})), "services[0].routes[0].hosts[1]"),
         (route(json!({"hosts": ["a.*.example"]})), "services[0].routes[0].hosts[0]"),
         (route(json!({"hosts": ["a.example:x"]})), "services[0].routes[0].hosts[0]"),
         (route(json!({"paths": ["~/a("]})), "services[0].routes[0].paths[0]"),
+        (route(json!({"paths": ["~/a[[b"]})), "services[0].routes[0].paths[0]"),
         (route(json!({"paths": ["~a"]})), "services[0].routes[0].paths[0]"),
         (route(json!({"paths": ["/a%zz"]})), "services[0].routes[0].paths[0]"),
         (route(json!({"paths": ["/"], "protocols": []})), "services[0].routes[0].protocols"),

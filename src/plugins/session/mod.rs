@@ -74,6 +74,9 @@ struct SessionData {
     /// The groups that do not depend on the consumer.
     #[serde(rename = "g", skip_serializing_if = "Vec::is_empty", default)]
     groups: Vec<Arc<str>>,
+    /// The KongConsumerGroups that were found in addition to those of the consumer.
+    #[serde(rename = "f", skip_serializing_if = "Vec::is_empty", default)]
+    consumer_groups: Vec<Arc<str>>,
 }
 
 /// The session of a request, from `access` to `response`.
@@ -261,6 +264,8 @@ impl SessionPlugin {
             cx.head.headers.insert(AUTHENTICATED_GROUPS, groups);
         }
         cx.identity.groups.clone_from(&data.groups);
+        // The consumer may have other groups by now, which are added.
+        cx.identity.add_consumer_groups(data.consumer_groups.clone());
         true
     }
 
@@ -272,6 +277,7 @@ impl SessionPlugin {
             consumer: identity.consumer.as_ref().map(|consumer| Box::from(&*consumer.id)),
             credential: Box::from(&**credential),
             groups: identity.groups.clone(),
+            consumer_groups: found_groups(identity).cloned().collect(),
         })
     }
 
@@ -311,6 +317,14 @@ fn is_of(data: &SessionData, identity: &Identity) -> bool {
     identity.credential.as_deref() == Some(&*data.credential)
         && identity.consumer.as_ref().map(|consumer| &*consumer.id) == data.consumer.as_deref()
         && identity.groups == data.groups
+        && data.consumer_groups.iter().all(|group| identity.found_consumer_groups.contains(group))
+        && found_groups(identity).all(|group| data.consumer_groups.contains(group))
+}
+
+/// The KongConsumerGroups that an authentication plugin has found in addition to those of the consumer.
+fn found_groups(identity: &Identity) -> impl Iterator<Item = &Arc<str>> {
+    let own: &[Arc<str>] = identity.consumer.as_ref().map_or(&[], |consumer| consumer.groups());
+    identity.found_consumer_groups.iter().filter(move |group| !own.contains(group))
 }
 
 /// Size limit of bodies that are searched for a logout, in bytes.

@@ -105,7 +105,10 @@ impl Plugin for Directory {
                 groups,
                 ..Identity::default()
             };
+            cx.identity.add_consumer_groups(["gold", "beta"].map(Arc::from).to_vec());
         }
+        let groups = HeaderValue::try_from(cx.identity.consumer_groups().join(", ")).unwrap();
+        cx.head.headers.insert("x-consumer-groups", groups);
         AccessOutcome::Continue
     }
 }
@@ -130,6 +133,14 @@ async fn the_endpoint_gets_the_groups_of_a_session() {
     let request = TestRequest::get("/").header("x-authenticated-groups", "admin");
     let outcome = browser.send(&chain, request, 1).await;
     assert_eq!(outcome.upstream_header("x-authenticated-groups"), Some("agents, doubleagents"));
+    assert_eq!(outcome.upstream_header("x-consumer-groups"), Some("beta, gold"), "plugins of these groups run");
+    assert_eq!(outcome.response_header("set-cookie"), None, "the session is that of the identity");
+}
+
+#[test]
+fn sessions_without_groups_of_consumers_are_read() {
+    let data: SessionData = serde_json::from_value(json!({"i": "a", "k": "entry", "g": ["agents"]})).unwrap();
+    assert!(data.consumer_groups.is_empty(), "{data:?}");
 }
 
 #[tokio::test]

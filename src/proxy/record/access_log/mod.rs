@@ -21,7 +21,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
@@ -209,6 +209,8 @@ struct WriterShared {
     asleep: AtomicBool,
     stopping: AtomicBool,
     reopen: AtomicBool,
+    /// Dropped when all lines are written that were queued before.
+    flushes: Mutex<Vec<SyncSender<()>>>,
     /// Set if a server gets the lines as well.
     export: OnceLock<LineExport>,
     /// One for each worker.
@@ -252,6 +254,17 @@ impl AccessLogger {
     /// From now on, a server gets the lines as well. Only the first call has an effect.
     pub fn export(&self, export: LineExport) {
         self.shared.export.get_or_init(|| export);
+    }
+
+    /// Waits until all queued lines are written, and are in the queue of the server that gets them as well. The wait is
+    /// limited like that of [`Self::finish`].
+    pub fn flush(&self) {
+        let Some(thread) = &self.thread else { return };
+        let (flush, written) = sync_channel(0);
+        self.shared.flushes.lock().push(flush);
+        thread.unpark();
+        // The outcome does not matter: the lines are written, or the wait has timed out.
+        written.recv_timeout(STOP_TIMEOUT).ok();
     }
 
     /// Waits until all queued lines are written and stops the log; later lines are dropped and counted. The wait is
@@ -424,6 +437,7 @@ fn write_all(sink: &mut AccessLogSink, shared: &WriterShared) {
         }
         // Loaded before the last check of the queues, so that no line queued before the shutdown is left behind.
         let is_stopping = shared.stopping.load(Ordering::SeqCst);
+        let flushes = std::mem::take(&mut *shared.flushes.lock());
         let queues = shared.queues.lock().clone();
         let mut has_lines = false;
         for queue in queues {
@@ -436,6 +450,7 @@ fn write_all(sink: &mut AccessLogSink, shared: &WriterShared) {
                 }
             }
         }
+        drop(flushes);
         if is_stopping {
             return;
         }
@@ -492,6 +507,22 @@ mod tests {
         log.finish();
         assert!(std::fs::read_to_string(folder.path().join("old.log")).unwrap().contains(" /first "));
         assert_eq!(std::fs::read_to_string(&path).unwrap().matches(" /second ").count(), 100);
+    }
+
+    #[test]
+    fn lines_are_written_after_a_flush_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = start(&path);
+        let worker = log.add_worker(1);
+        for target in ["/first", "/second"] {
+            worker.write(record(target));
+            log.flush();
+            assert!(std::fs::read_to_string(&path).unwrap().contains(&format!(" {target} ")));
+        }
+        worker.write(record("/third"));
+        log.finish();
+        assert!(std::fs::read_to_string(&path).unwrap().contains(" /third "));
     }
 
     #[test]
