@@ -53,8 +53,7 @@ fn index_page() -> String {
     let mut kinds: Vec<_> = REGISTRY.iter().collect();
     kinds.sort_by_key(|kind| (std::cmp::Reverse(kind.priority()), kind.name()));
     let mut out = "# Plugins\n\n".to_owned();
-    out +=
-        "Plugins run in the order of this table: higher priorities run earlier, unless `ordering` of a KongPlugin\n";
+    out += "Plugins run in the order of this table: higher priorities run earlier, unless `ordering` of a KongPlugin\n";
     out += "changes the phase `access`. If instances of the same plugin are attached to a route, its service, the\n";
     out += "consumer, its groups and globally, only the most specific one runs.\n\n";
     out += "If the configuration of a plugin that fails closed is invalid, requests are rejected with 503. Any other\n";

@@ -68,7 +68,11 @@ pub(crate) fn page() -> String {
             module("e2e/go/helm/go.mod", "helm.sh/helm/v4"),
             "install, upgrade, rollback and uninstall of the chart",
         ),
-        ("Redis", Some("7.0 of Debian 12".to_owned()), "counters, sessions, tokens of OAuth 2.0 and stored responses; with TLS, Sentinel and a cluster"),
+        (
+            "Redis",
+            Some("7.0 of Debian 12".to_owned()),
+            "counters, sessions, tokens of OAuth 2.0 and stored responses; with TLS, Sentinel and a cluster",
+        ),
         ("Rust", toolchain(), "the only toolchain used for builds"),
         ("mdBook", assigned("scripts/docs.sh"), "these pages"),
     ];
