@@ -17,18 +17,19 @@ pub(super) struct AffectedObjects {
 
 impl AffectedObjects {
     /// The changed objects and all objects that refer to them. Dependents of a Gateway are added later if its plan
-    /// changed; a changed EndpointSlice affects its Service but not the routes to it.
-    pub(super) fn find(&mut self, store: &Store, changes: &Changes) -> Changes {
+    /// changed; a changed EndpointSlice affects its Service but not the routes to it. `policies`: their kinds, with what
+    /// a change of each affects.
+    pub(super) fn find(&mut self, store: &Store, changes: &Changes, policies: &[(Kind, BackendChange)]) -> Changes {
         let mut touched = changes.clone();
         touched.extend(store.dependency_index().affected_by(changes));
         self.endpoints_changed.clear();
-        for (id, reason) in self.backends(store, changes) {
+        for (id, reason) in self.backends(store, changes, policies) {
             let index = store.dependency_index();
             match reason {
                 // Of several policies for a Service, only one is in effect.
                 BackendChange::Endpoints => {
-                    for kind in [Kind::BackendPolicy, Kind::XBackendTrafficPolicy] {
-                        touched.extend(index.dependents_of_kind(&id, kind).cloned());
+                    for (kind, _) in policies.iter().filter(|(_, change)| *change == reason) {
+                        touched.extend(index.dependents_of_kind(&id, *kind).cloned());
                     }
                 }
                 BackendChange::Policy => touched.extend(index.dependents(&id).cloned()),
@@ -48,20 +49,21 @@ impl AffectedObjects {
     }
 
     /// The Services, XBackends and facades that changed EndpointSlices and policies refer to now or referred to before.
-    fn backends(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectId, BackendChange> {
+    fn backends(
+        &mut self,
+        store: &Store,
+        changes: &Changes,
+        policies: &[(Kind, BackendChange)],
+    ) -> BTreeMap<ObjectId, BackendChange> {
         let mut backends: BTreeMap<ObjectId, BackendChange> = BTreeMap::new();
         // The authorities in an object are part of the policies that refer to it.
         let bundles = changes.iter().filter(|id| matches!(id.kind, Kind::ConfigMap | Kind::ClusterTrustBundle));
         let index = store.dependency_index();
-        let policies = bundles.flat_map(|bundle| index.dependents_of_kind(bundle, Kind::BackendTlsPolicy));
-        for id in changes.iter().chain(policies) {
-            let reason = match id.kind {
-                Kind::EndpointSlice => BackendChange::Endpoints,
-                // Their settings belong to the upstreams, so routes are not compiled again.
-                Kind::BackendPolicy | Kind::XBackendTrafficPolicy => BackendChange::Endpoints,
-                Kind::BackendTlsPolicy => BackendChange::Policy,
-                _ => continue,
-            };
+        let with_bundles = bundles.flat_map(|bundle| index.dependents_of_kind(bundle, Kind::BackendTlsPolicy));
+        for id in changes.iter().chain(with_bundles) {
+            let of_policy = policies.iter().find(|(kind, _)| *kind == id.kind).map(|(_, change)| *change);
+            let of_slice = (id.kind == Kind::EndpointSlice).then_some(BackendChange::Endpoints);
+            let Some(reason) = of_policy.or(of_slice) else { continue };
             let mut backends_now: BTreeSet<ObjectId> = store.objects_referenced_by(id).filter(is_backend).collect();
             if id.kind == Kind::BackendTlsPolicy
                 && store.unparseable_policies.get(&id.key).is_some_and(|policy| policy.targets.is_none())
@@ -116,7 +118,7 @@ fn is_backend(id: &ObjectId) -> bool {
 /// Why a Service, XBackend or facade is compiled again; `Policy`, the stronger reason, also affects the routes to it.
 /// `Endpoints` includes the settings for requests to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum BackendChange {
+pub(super) enum BackendChange {
     Endpoints,
     Policy,
 }

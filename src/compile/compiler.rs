@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::affected::{AffectedObjects, keys_of_kind};
-use super::alternatives::{self, UpstreamAlternatives};
+use super::alternatives::UpstreamAlternatives;
 use super::backend::forbidden_addresses::ForbiddenAddresses;
 use super::backend::locality::{LocationFinder, ProcessLocation};
 use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
@@ -21,12 +21,10 @@ use super::kong::plugins::{PluginUpdate, Plugins};
 use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::verdict_updates::PolicyReferrers;
 use super::parents::planner::ParentPlanner;
-use super::policies::users::Users;
-use super::policies::{backend_policy, backend_tls, backend_traffic};
+use super::policy_kinds::{self, KindsWithUsers, PolicySources};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
 use super::routes::routers::Routers;
 use super::run::CompileRun;
-use super::upstream_settings::{self, PolicySources};
 use super::verdict::Verdicts;
 use super::verdict::oversized_objects::OversizedVerdicts;
 use super::verdict::table::VerdictTable;
@@ -34,8 +32,6 @@ use super::verdict_updates::other_kinds;
 use super::verdict_updates::served::ServedObjects;
 use super::verdict_updates::unserved_objects::ServiceUsers;
 use super::{CompileContext, parents};
-use crate::api::gateway::{BackendTlsPolicy, XBackend, XBackendTrafficPolicy};
-use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::plugin_api::vault::VaultQuery;
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
@@ -89,10 +85,7 @@ pub struct Compiler {
     policy_referrers: PolicyReferrers,
     policy_conflicts: PolicyConflicts,
     service_users: ServiceUsers,
-    tls_policy_users: Users<BackendTlsPolicy>,
-    traffic_policy_users: Users<XBackendTrafficPolicy>,
-    backend_policy_users: Users<BackendPolicy>,
-    x_backend_users: Users<XBackend>,
+    kinds_with_users: KindsWithUsers,
     verdicts: VerdictTable,
 }
 
@@ -146,7 +139,7 @@ impl Compiler {
         let changes = &*self.with_vault_users(cx.store, changes);
         let changes = &*self.plugins.with_entity_parents(cx.store, changes);
         let mut run = CompileRun { records_planned: self.records_planned(cx.store), ..CompileRun::default() };
-        let mut touched = self.affected.find(cx.store, changes);
+        let mut touched = self.affected.find(cx.store, changes, &self.kinds_with_users.changes());
         // The rules of these plugins contain the Services that the plugins may choose.
         let choosing = self.plugins.choosing_touched_services(&touched, self.affected.endpoints_changed());
         touched.extend(cx.store.dependency_index().affected_by(&choosing));
@@ -236,11 +229,8 @@ impl Compiler {
     /// them.
     fn records_planned(&self, store: &Store) -> bool {
         self.service_users.may_be_needed(store)
-            || self.tls_policy_users.may_be_needed(store)
             || !store.unparseable_policies.is_empty()
-            || self.traffic_policy_users.may_be_needed(store)
-            || self.backend_policy_users.may_be_needed(store)
-            || self.x_backend_users.may_be_needed(store)
+            || self.kinds_with_users.may_be_needed(store)
     }
 
     /// Updates the verdicts after all plans: they depend on the routes attached to a listener, on the sockets that
@@ -277,7 +267,7 @@ impl Compiler {
         }
 
         let replanned = std::mem::take(&mut run.replanned);
-        let (store, verdicts) = (cx.store, &mut self.verdicts);
+        let verdicts = &mut self.verdicts;
         let served = ServedObjects {
             parents: &self.parents.plans,
             routes: &self.routes.plans,
@@ -288,17 +278,8 @@ impl Compiler {
             policy_conflicts: &self.policy_conflicts,
         };
         self.service_users.update(cx, touched, &replanned, served, verdicts);
-        let find = |key: &ObjectKey| backend_tls::findings(cx, key);
-        self.tls_policy_users.update(store, touched, &replanned, &served, find, verdicts);
-        let find = |key: &ObjectKey| backend_traffic::findings(cx, key);
-        self.traffic_policy_users.update(store, touched, &replanned, &served, find, verdicts);
-        let find = |key: &ObjectKey| {
-            backend_policy::findings(store, key, &served, |upstream| alternatives::reference_problems(cx, upstream))
-        };
-        self.backend_policy_users.update(store, touched, &replanned, &served, find, verdicts);
-        let find = |key: &ObjectKey| x_backend_verdict::findings(cx, served.forbidden, key);
-        self.x_backend_users.update(store, touched, &replanned, &served, find, verdicts);
-        other_kinds::update(cx, touched, served, verdicts);
+        self.kinds_with_users.update(cx, touched, &replanned, &served, verdicts);
+        other_kinds::update(cx, touched, |kind| self.kinds_with_users.contains(kind), served, verdicts);
     }
 
     /// Updates the verdicts on `outdated` Ingresses, and on `streams`: TCPIngresses and UDPIngresses. If the sockets of
@@ -394,7 +375,7 @@ impl Compiler {
 
     /// What sets each block of the settings of an upstream.
     pub fn policy_sources(&self, store: &Store, upstream: &UpstreamKey) -> PolicySources {
-        upstream_settings::sources(store, upstream, &self.policy_conflicts)
+        policy_kinds::sources(store, upstream, &self.policy_conflicts)
     }
 
     /// Endpoints of the used upstreams that are new or whose Service or slices changed. Of all used upstreams, if the
@@ -417,7 +398,7 @@ impl Compiler {
             to_build.extend(self.upstream_usage.all());
         }
         let build = |key: &UpstreamKey| {
-            let (balance, traffic) = upstream_settings::settings(store, key, &self.policy_conflicts);
+            let (balance, traffic) = policy_kinds::settings(store, key, &self.policy_conflicts);
             let traffic = BackendTraffic { alternatives: self.alternatives.of(key), ..traffic };
             endpoints::build(store, key, &self.forbidden, self.location.current(), balance, traffic)
         };

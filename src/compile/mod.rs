@@ -38,9 +38,9 @@ mod objects;
 mod parents;
 mod paths;
 mod policies;
+mod policy_kinds;
 mod routes;
 mod run;
-mod upstream_settings;
 mod verdict_updates;
 
 pub use backend::locality::ProcessLocation;
@@ -59,4 +59,4 @@ pub use ingress::settings::{HostOwnership, IngressListener, IngressSettings, Str
 pub use ingress_class::dialect::has_path_expressions;
 pub use kong::plugins::with_degraded_plugins;
 pub(crate) use objects::route_kind::RouteKind;
-pub use upstream_settings::PolicySources;
+pub use policy_kinds::PolicySources;

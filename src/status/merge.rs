@@ -73,14 +73,8 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
             replace(&mut status, "controllers", merged, &mut left_out, None);
         }
         StatusLayout::Ancestors => {
-            let target = match kind {
-                Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy => ConditionTarget::ServicePolicyAncestor,
-                Kind::BackendPolicy => ConditionTarget::BackendPolicyAncestor,
-                Kind::XBackend => ConditionTarget::XBackendAncestor,
-                _ => ConditionTarget::Object,
-            };
             let merged = merge_ancestors(
-                target,
+                ConditionTarget::of_ancestors(kind),
                 list(observed, "ancestors"),
                 list(desired, "ancestors"),
                 controllers,

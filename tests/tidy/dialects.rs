@@ -36,11 +36,11 @@ const CALLERS: &[&str] = &[
     "src/compile/compiler.rs",
     "src/compile/ingress/",
     "src/compile/mod.rs",
+    "src/compile/policy_kinds.rs",
     "src/compile/routes/filters.rs",
     "src/compile/routes/planner.rs",
     "src/compile/routes/request/",
     "src/compile/routes/stream.rs",
-    "src/compile/upstream_settings.rs",
     "src/compile/verdict_updates/",
 ];
 

@@ -6,6 +6,7 @@ use super::users::Findings;
 use crate::api::gateway::BackendTlsPolicy;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
+use crate::compile::affected::BackendChange;
 use crate::compile::certificates::ca_bundle::AuthorityProblem;
 use crate::compile::certificates::endpoint_trust::ReadValidation;
 use crate::compile::verdict::{Code, Condition, Verdict};
@@ -16,6 +17,7 @@ impl TargetedPolicy for BackendTlsPolicy {
     const TARGETS: &'static [TargetKind] = &[TargetKind::Service];
     const USERS: &'static [Kind] =
         &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::Ingress, Kind::TcpIngress];
+    const CHANGE: BackendChange = BackendChange::Policy;
 
     fn table(store: &Store) -> &ObjectTable<Self> {
         &store.backend_tls_policies

@@ -15,6 +15,7 @@ use super::{acceptance, session_persistence};
 use crate::api::gateway::{RetryConstraint, XBackendTrafficPolicy};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
+use crate::compile::affected::BackendChange;
 use crate::compile::objects::duration::parse_duration;
 use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
@@ -24,6 +25,7 @@ use crate::upstream::{BackendTraffic, OverBudget, RetryLimits};
 impl TargetedPolicy for XBackendTrafficPolicy {
     const TARGETS: &'static [TargetKind] = &[TargetKind::Service];
     const USERS: &'static [Kind] = &[Kind::HttpRoute, Kind::GrpcRoute, Kind::Ingress];
+    const CHANGE: BackendChange = BackendChange::Endpoints;
 
     fn table(store: &Store) -> &ObjectTable<Self> {
         &store.x_backend_traffic_policies
@@ -39,8 +41,18 @@ impl TargetedPolicy for XBackendTrafficPolicy {
     }
 }
 
+/// Puts the settings for all requests to a Service in place of others.
+pub(in crate::compile) fn apply(store: &Store, service: &ObjectKey, traffic: BackendTraffic) -> BackendTraffic {
+    let BackendTraffic { retry_limits, affinity, .. } = backend_traffic(store, service);
+    BackendTraffic {
+        retry_limits: retry_limits.or(traffic.retry_limits),
+        affinity: affinity.or(traffic.affinity),
+        ..traffic
+    }
+}
+
 /// The settings for all requests to a Service. A policy with an invalid field has no effect.
-pub(in crate::compile) fn backend_traffic(store: &Store, service: &ObjectKey) -> BackendTraffic {
+fn backend_traffic(store: &Store, service: &ObjectKey) -> BackendTraffic {
     let whole_service = Target::of_service(service, None);
     let Some(policy) = policy_in_effect::<XBackendTrafficPolicy>(store, &whole_service) else {
         return BackendTraffic::default();

@@ -11,8 +11,8 @@
 //! Whatever a policy applies to reads its settings through precedence.rs: `backend` does so for Services. The policies
 //! for a target are found in the dependency index of the store, so that an edit looks at its own targets only.
 //!
-//! A kind of policies is one file or folder here, which implements [`target::TargetedPolicy`]. A kind of targets is a
-//! variant of [`target::TargetKind`].
+//! A kind of policies is one file or folder here, which implements [`target::TargetedPolicy`], and its rows in
+//! `policy_kinds`. A kind of targets is a variant of [`target::TargetKind`].
 
 pub(super) mod backend_policy;
 pub(super) mod backend_tls;

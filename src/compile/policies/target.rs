@@ -1,6 +1,7 @@
 //! What a policy applies to: an object in its namespace, or a section of that object.
 
 use crate::api::{Kind, ObjectId, ObjectKey, Resource};
+use crate::compile::affected::BackendChange;
 use crate::compile::verdict::Code;
 use crate::store::{ObjectTable, Store};
 
@@ -10,6 +11,8 @@ pub(in crate::compile) trait TargetedPolicy: Resource {
     const TARGETS: &'static [TargetKind];
     /// The kinds whose requests or connections a policy affects.
     const USERS: &'static [Kind];
+    /// What a change of a policy affects. Of settings that belong to upstreams, that is no route.
+    const CHANGE: BackendChange;
     /// Whether a policy also affects connections whose TLS is passed through.
     const AFFECTS_PASSTHROUGH: bool = false;
     /// For a policy whose status has entries for its targets, too: the condition of a policy without users, in place of

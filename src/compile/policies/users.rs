@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::precedence::policies_for;
 use super::target::TargetedPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey, Resource};
-use crate::compile::affected::keys_of_kind;
+use crate::compile::affected::{BackendChange, keys_of_kind};
 use crate::compile::verdict::table::VerdictTable;
 use crate::compile::verdict::{AncestorReference, AncestorVerdict, Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
@@ -21,6 +21,8 @@ pub(in crate::compile) trait WithUsers: Resource {
     const USERS: &'static [Kind];
     /// Whether it also affects connections whose TLS is passed through.
     const AFFECTS_PASSTHROUGH: bool;
+    /// What a change of an object affects, if it affects more than the routes that refer to the object.
+    const CHANGE: Option<BackendChange> = None;
     /// For an object whose status has entries for the referred objects where these are used without a Gateway, or not
     /// at all: the condition of an object without users, in place of that with the same type.
     const WITHOUT_USERS: Option<Code> = None;
@@ -45,6 +47,7 @@ pub(in crate::compile) trait WithUsers: Resource {
 impl<P: TargetedPolicy> WithUsers for P {
     const USERS: &'static [Kind] = P::USERS;
     const AFFECTS_PASSTHROUGH: bool = P::AFFECTS_PASSTHROUGH;
+    const CHANGE: Option<BackendChange> = Some(P::CHANGE);
     const WITHOUT_USERS: Option<Code> = P::WITHOUT_USERS;
 
     fn table(store: &Store) -> &ObjectTable<Self> {

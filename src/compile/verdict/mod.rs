@@ -179,6 +179,18 @@ pub enum ConditionTarget {
     Object,
 }
 
+impl ConditionTarget {
+    /// That of the entries about Gateways and other objects in the status of objects of a kind.
+    pub fn of_ancestors(kind: Kind) -> Self {
+        match kind {
+            Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy => ConditionTarget::ServicePolicyAncestor,
+            Kind::BackendPolicy => ConditionTarget::BackendPolicyAncestor,
+            Kind::XBackend => ConditionTarget::XBackendAncestor,
+            _ => ConditionTarget::Object,
+        }
+    }
+}
+
 /// Every possible (target, condition, status, reason), in a closed list, so that a test can require an example of each.
 macro_rules! codes {
     ($($name:ident = $target:ident $condition:literal $status:literal $reason:literal $sentence:literal;)*) => {

@@ -10,9 +10,11 @@ use crate::compile::verdict::table::VerdictTable;
 use crate::compile::{CompileContext, ingress_class, kong};
 use crate::store::Changes;
 
+/// `is_of_other_step`: whether another step updates the verdicts on objects of a kind.
 pub(in crate::compile) fn update(
     cx: CompileContext<'_>,
     touched: &Changes,
+    is_of_other_step: impl Fn(Kind) -> bool,
     served: ServedObjects<'_>,
     verdicts: &mut VerdictTable,
 ) {
@@ -20,7 +22,7 @@ pub(in crate::compile) fn update(
         let is_used = served.is_used(cx.store, id);
         let verdict = match id.kind {
             Kind::Gateway | Kind::ListenerSet | Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress => continue,
-            Kind::BackendPolicy | Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy | Kind::XBackend => continue,
+            kind if is_of_other_step(kind) => continue,
             kind if RouteKind::of(kind).is_some() || !kind.is_served() => continue,
             Kind::IngressClass => cx.store.ingress_classes.get(&id.key).map(|class| ingress_class::verdict(cx, class)),
             Kind::GatewayClass => cx.store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(cx, class)),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::connection_record::ConnectionRecord;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use crate::proxy::record::stats::StreamOutcome;
-use crate::upstream::{ConnectError, ConnectionPools, Overloaded, RawConnectError, RawConnection, RawDestination};
+use crate::upstream::{ConnectError, ConnectionPools, RawConnectError, RawConnection, RawDestination};
 
 /// Connects to the next endpoint, or to another one if that fails. Ends early if the listener aborts its connections.
 pub(super) async fn to_endpoint<B>(
@@ -42,8 +42,7 @@ async fn connect<B>(
     }
     connected.map_err(|error| match &error {
         RawConnectError::NoEndpoints => StreamOutcome::NoEndpoints,
-        RawConnectError::Overloaded(Overloaded::OverLimit | Overloaded::QueueTimeout) => StreamOutcome::OverLimit,
-        RawConnectError::Overloaded(Overloaded::CircuitOpen { .. }) => StreamOutcome::CircuitOpen,
+        RawConnectError::Overloaded(overloaded) => StreamOutcome::from(*overloaded),
         RawConnectError::Failed(error) => outcome_of(error),
     })
 }

@@ -24,7 +24,7 @@ use crate::proxy::worker::Worker;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::Served;
 use crate::snapshot::stream::StreamRule;
-use crate::upstream::{Admission, Alternatives, EndpointChoice, NoEndpoint, Overloaded, Upstream};
+use crate::upstream::{Admission, Alternatives, EndpointChoice, NoEndpoint, Upstream};
 
 pub(super) struct UdpSessions {
     http: Rc<HttpWorker>,
@@ -299,10 +299,10 @@ fn admit<'u>(
     let upstream = in_place.unwrap_or(assigned);
     let fallback = alternatives.and_then(|alternatives| alternatives.circuit_fallback.as_ref());
     let admitted = match (upstream.admit_session(), fallback) {
-        (Err(Overloaded::CircuitOpen { .. }), Some(fallback)) if in_place.is_none() => {
+        (Err(overloaded), Some(fallback)) if overloaded.has_fallback() && in_place.is_none() => {
             fallback.admit_session().map(|admission| (fallback, admission))
         }
         (admitted, _) => admitted.map(|admission| (upstream, admission)),
     };
-    admitted.map_err(DatagramDrop::of_overload)
+    admitted.map_err(|overloaded| DatagramDrop::of_outcome(overloaded.into()))
 }

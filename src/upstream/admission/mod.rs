@@ -77,6 +77,16 @@ pub enum Overloaded {
     },
 }
 
+impl Overloaded {
+    /// Whether the fallback of the circuit breaker takes the place of the upstream.
+    pub fn has_fallback(self) -> bool {
+        match self {
+            Overloaded::CircuitOpen { .. } => true,
+            Overloaded::OverLimit | Overloaded::QueueTimeout => false,
+        }
+    }
+}
+
 impl fmt::Display for Overloaded {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

@@ -35,7 +35,9 @@ impl Alternatives {
             return (alternative, in_turn(admit(alternative)).await);
         }
         match (in_turn(admit(upstream)).await, &self.circuit_fallback) {
-            (Err(Overloaded::CircuitOpen { .. }), Some(fallback)) => (fallback, in_turn(admit(fallback)).await),
+            (Err(overloaded), Some(fallback)) if overloaded.has_fallback() => {
+                (fallback, in_turn(admit(fallback)).await)
+            }
             (admission, _) => (upstream, admission),
         }
     }

@@ -41,11 +41,11 @@ impl CheckTarget {
         if key.transport == TransportProtocol::Udp && check.port.is_none() {
             return None;
         }
-        let protocol = match (&check.kind, check.port) {
-            (CheckKind::Grpc { .. }, _) => UpstreamProtocol::Http2,
+        let protocol = match check.port {
+            _ if check.kind.needs_http2() => UpstreamProtocol::Http2,
             // Another port is that of another server, usually a small one for checks.
-            (_, Some(_)) => UpstreamProtocol::Http1,
-            (_, None) => key.protocol,
+            Some(_) => UpstreamProtocol::Http1,
+            None => key.protocol,
         };
         let proxy_header = match (key.proxy_protocol, check.port) {
             (Some(version), None) => version.header_without_client(),
@@ -85,15 +85,11 @@ fn tls(key: &UpstreamKey, check: &ActiveCheck, protocol: UpstreamProtocol) -> Op
         let name = HeaderValue::try_from(format!("{}.{}.svc", key.service, key.namespace));
         name.unwrap_or(HeaderValue::from_static(""))
     };
-    let (settings, host) = match &check.kind {
-        CheckKind::Http { host, .. } => (settings.with_protocol(protocol), host.clone()),
-        CheckKind::Grpc { authority, .. } => (settings.with_protocol(protocol), authority.clone()),
-        // The certificate is verified for the host of each request, and this check has none. It finds out whether the
-        // endpoint accepts connections.
-        CheckKind::Tcp { send, expect } if settings.verifies_host() && send.is_empty() && expect.is_empty() => {
-            return None;
-        }
-        CheckKind::Tcp { .. } => (settings, service_name()),
+    let (settings, host) = match check.kind.host() {
+        Some(host) => (settings.with_protocol(protocol), host.clone()),
+        // The certificate is verified for the host of each request, and this check has none.
+        None if settings.verifies_host() && check.kind.only_connects() => return None,
+        None => (settings, service_name()),
     };
     let server_name = settings.server_name(Some(&host));
     Some(CheckTls { client: settings.client(), server_name })

@@ -90,6 +90,32 @@ pub enum CheckKind {
     Grpc { service: Box<str>, authority: HeaderValue },
 }
 
+impl CheckKind {
+    pub fn needs_http2(&self) -> bool {
+        match self {
+            CheckKind::Grpc { .. } => true,
+            CheckKind::Http { .. } | CheckKind::Tcp { .. } => false,
+        }
+    }
+
+    /// The host that a check sends, and for which certificates are verified.
+    pub fn host(&self) -> Option<&HeaderValue> {
+        match self {
+            CheckKind::Http { host, .. } => Some(host),
+            CheckKind::Grpc { authority, .. } => Some(authority),
+            CheckKind::Tcp { .. } => None,
+        }
+    }
+
+    /// Whether a check only finds out whether the endpoint accepts connections.
+    pub fn only_connects(&self) -> bool {
+        match self {
+            CheckKind::Tcp { send, expect } => send.is_empty() && expect.is_empty(),
+            CheckKind::Http { .. } | CheckKind::Grpc { .. } => false,
+        }
+    }
+}
+
 /// Statuses of responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRanges(pub Box<[RangeInclusive<u16>]>);

@@ -49,11 +49,11 @@ pub(in crate::compile) struct KongSettings {
 }
 
 impl KongSettings {
-    /// Adds the settings to those of policies of the Gateway API, which precede.
-    pub(in crate::compile) fn below(self, traffic: BackendTraffic) -> BackendTraffic {
+    /// Puts these settings in place of others, except the load balancing.
+    pub(in crate::compile) fn apply(self, traffic: BackendTraffic) -> BackendTraffic {
         BackendTraffic {
-            affinity: traffic.affinity.or(self.affinity),
-            health: traffic.health.or(self.health),
+            affinity: self.affinity.or(traffic.affinity),
+            health: self.health.or(traffic.health),
             ..traffic
         }
     }

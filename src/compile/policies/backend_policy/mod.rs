@@ -46,6 +46,7 @@ pub(in crate::compile) use verdict::findings;
 use super::target::{TargetKind, TargetReference, TargetedPolicy};
 use crate::api::Kind;
 use crate::api::portico::BackendPolicy;
+use crate::compile::affected::BackendChange;
 use crate::compile::verdict::Code;
 use crate::store::{ObjectTable, Store};
 
@@ -61,6 +62,7 @@ impl TargetedPolicy for BackendPolicy {
         Kind::TcpIngress,
         Kind::UdpIngress,
     ];
+    const CHANGE: BackendChange = BackendChange::Endpoints;
     const AFFECTS_PASSTHROUGH: bool = true;
     const WITHOUT_USERS: Option<Code> = Some(Code::BackendPolicyReconciling);
 

@@ -17,10 +17,7 @@ pub(in crate::proxy) struct ForwardError {
 impl ForwardError {
     /// The upstream has not admitted the request.
     pub(super) fn rejected(upstream: &Upstream, overloaded: Overloaded) -> Self {
-        let fallback = match overloaded {
-            Overloaded::CircuitOpen { .. } => upstream.circuit_fallback(),
-            Overloaded::OverLimit | Overloaded::QueueTimeout => None,
-        };
+        let fallback = if overloaded.has_fallback() { upstream.circuit_fallback() } else { None };
         ForwardError { error: overloaded.into(), fallback }
     }
 }

@@ -90,62 +90,80 @@ impl RequestRecord {
         activity.enter_phase(ActivityPhase::Idle, now);
         let duration = now - activity.started_at.get();
         let status = self.facts.status.unwrap_or_else(client_disconnected_status);
-        let series = self.facts.series.get_or_insert_with(|| worker.unrouted_series());
+        self.facts.attempts.finish(now);
+        // Whatever reads the record of a request has a line here.
+        self.add_to_metrics(status, duration);
+        self.run_log_plugins(status, duration);
+        self.end_trace(status, duration);
+        self.finish_observation(status);
+        self.write_access_log(status, duration);
+    }
+}
+
+impl RequestRecord {
+    fn add_to_metrics(&mut self, status: StatusCode, duration: Duration) {
+        let activity = &self.exchange.activity;
+        let series = self.facts.series.get_or_insert_with(|| self.exchange.worker().unrouted_series());
         series.add(status, duration, activity.bytes_in.get(), self.facts.bytes_out);
         if let Some(trace) = self.trace().filter(|trace| trace.is_sampled)
             && let Some(series) = &self.facts.series
         {
             series.add_exemplar(trace.trace, duration);
         }
-        self.facts.attempts.finish(now);
         if let Some(series) = &self.facts.series {
-            worker.count_attempts(&series.labels.backend, self.facts.attempts.as_slice());
+            self.exchange.worker().count_attempts(&series.labels.backend, self.facts.attempts.as_slice());
         }
+    }
+
+    fn run_log_plugins(&self, status: StatusCode, duration: Duration) {
         if let Some(run) = &self.plugin_run {
             run.run_log(&self.exchange, &self.facts, status, duration);
         }
-        self.end_trace(status, duration);
+    }
+
+    fn finish_observation(&mut self, status: StatusCode) {
         if let Some(observed) = &mut self.facts.observed {
             let picked = self.facts.attempts.pick().map(EndpointPick::name);
             observed.finish(status, self.facts.attempts.endpoint(), picked, self.facts.error);
         }
-        if let Some(logged) = self.facts.logged.take() {
-            let trace = self.trace().copied();
-            worker.log.write(AccessLogRecord {
-                time: SystemTime::now() - duration,
-                client: self.exchange.address,
-                tls: self.exchange.tls.as_ref().map(|tls| tls.version),
-                tls_cipher: self.exchange.tls.as_ref().and_then(|tls| tls.cipher),
-                server_name: self.exchange.tls.as_ref().and_then(|tls| tls.server_name.clone()),
-                listen_port: self.exchange.client.last_port(),
-                method: Some(logged.method),
-                protocol: Some(protocol_name(logged.version)),
-                host: logged.host,
-                target: Some(logged.target),
-                status: Some(status),
-                bytes_in: activity.bytes_in.get(),
-                bytes_out: self.facts.bytes_out,
-                duration,
-                connect_duration: None,
-                series: self.facts.series.clone(),
-                address: self.facts.attempts.endpoint(),
-                pick: self.facts.attempts.pick(),
-                tries: self.facts.attempts.as_slice(),
-                retry_stop: self.facts.attempts.retry_stop().map(RetryStop::name),
-                consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
-                request_id: Some(self.facts.request_id.clone()),
-                trace,
-                error: self.facts.error,
-                user_agent: logged.user_agent,
-                captured: logged.captured.as_deref(),
-                credentials: self.plugin_run.as_ref().map(|run| run.chain.credential_locations()),
-                privacy: worker.log.privacy(),
-            });
-        }
     }
-}
 
-impl RequestRecord {
+    fn write_access_log(&mut self, status: StatusCode, duration: Duration) {
+        let Some(logged) = self.facts.logged.take() else { return };
+        let log = &self.exchange.worker().log;
+        let trace = self.trace().copied();
+        log.write(AccessLogRecord {
+            time: SystemTime::now() - duration,
+            client: self.exchange.address,
+            tls: self.exchange.tls.as_ref().map(|tls| tls.version),
+            tls_cipher: self.exchange.tls.as_ref().and_then(|tls| tls.cipher),
+            server_name: self.exchange.tls.as_ref().and_then(|tls| tls.server_name.clone()),
+            listen_port: self.exchange.client.last_port(),
+            method: Some(logged.method),
+            protocol: Some(protocol_name(logged.version)),
+            host: logged.host,
+            target: Some(logged.target),
+            status: Some(status),
+            bytes_in: self.exchange.activity.bytes_in.get(),
+            bytes_out: self.facts.bytes_out,
+            duration,
+            connect_duration: None,
+            series: self.facts.series.clone(),
+            address: self.facts.attempts.endpoint(),
+            pick: self.facts.attempts.pick(),
+            tries: self.facts.attempts.as_slice(),
+            retry_stop: self.facts.attempts.retry_stop().map(RetryStop::name),
+            consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
+            request_id: Some(self.facts.request_id.clone()),
+            trace,
+            error: self.facts.error,
+            user_agent: logged.user_agent,
+            captured: logged.captured.as_deref(),
+            credentials: self.plugin_run.as_ref().map(|run| run.chain.credential_locations()),
+            privacy: log.privacy(),
+        });
+    }
+
     /// Passes the spans of the request to the tracer of all requests.
     fn end_trace(&self, status: StatusCode, duration: Duration) {
         let Some(traced) = self.facts.traced.as_deref().filter(|traced| traced.may_be_recorded()) else { return };

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::exposition::encode_counters;
 use super::{ProxyStats, StreamOutcome};
-use crate::upstream::{Overloaded, SingleWriterCounter};
+use crate::upstream::SingleWriterCounter;
 
 /// Why a datagram of a UDP listener was not forwarded, in either direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,16 +70,10 @@ impl DatagramDrop {
             StreamOutcome::InvalidBackend => DatagramDrop::InvalidBackend,
             StreamOutcome::UnsupportedRule => DatagramDrop::UnsupportedRule,
             StreamOutcome::NoEndpoints => DatagramDrop::NoEndpoints,
+            StreamOutcome::OverLimit => DatagramDrop::OverLimit,
+            StreamOutcome::CircuitOpen => DatagramDrop::CircuitOpen,
             StreamOutcome::PluginRejected => DatagramDrop::PluginRejected,
             _ => DatagramDrop::Failed,
-        }
-    }
-
-    /// The reason if the backend takes no session now.
-    pub(in crate::proxy) fn of_overload(overloaded: Overloaded) -> Self {
-        match overloaded {
-            Overloaded::OverLimit | Overloaded::QueueTimeout => DatagramDrop::OverLimit,
-            Overloaded::CircuitOpen { .. } => DatagramDrop::CircuitOpen,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::upstream::SingleWriterCounter;
+use crate::upstream::{Overloaded, SingleWriterCounter};
 
 /// How a connection or a UDP session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,15 @@ pub(in crate::proxy) enum StreamOutcome {
     SessionLimit,
     /// The backend or endpoint of a UDP session was removed.
     Reassigned,
+}
+
+impl From<Overloaded> for StreamOutcome {
+    fn from(overloaded: Overloaded) -> Self {
+        match overloaded {
+            Overloaded::OverLimit | Overloaded::QueueTimeout => StreamOutcome::OverLimit,
+            Overloaded::CircuitOpen { .. } => StreamOutcome::CircuitOpen,
+        }
+    }
 }
 
 impl StreamOutcome {
