@@ -12,10 +12,10 @@
 //!   static_tags: [{name: environment, value: production}]
 //! ```
 //!
-//! A request that is recorded has a span with the name of its method, and spans within it: one such as `GET
-//! (proxy)` from the first plugin to the end, and one such as `GET (balancer try 1)` for each attempt to get a response
-//! from an endpoint. The endpoint gets the context of the trace in header fields, whether or not the request is
-//! recorded; its parent is the span of its attempt.
+//! A request that is recorded has a span with the name of its method, and spans within it: one such as `GET (proxy)`
+//! from the first plugin to the end, and one such as `GET (balancer try 1)` for each attempt to get a response from an
+//! endpoint. The endpoint gets the context of the trace in header fields, whether or not the request is recorded; its
+//! parent is the span of its attempt.
 //!
 //! Requests never wait for the server. What is to be sent waits in a queue, which is limited by `queue` and, together
 //! with the queues of all plugins, by `--max-queued-bytes`. A batch is sent again unless the server responds with 400
