@@ -51,7 +51,8 @@ async fn server(endpoint: &Endpoint) -> TestServer {
 }
 
 async fn expect_refused(server: &TestServer, endpoint: &Endpoint) {
-    let [head, received] = &endpoint.log.requests()[..] else { panic!("{:?}", endpoint.log.requests()) };
+    let recorded = endpoint.log.requests();
+    let [head, received] = &recorded[..] else { panic!("{recorded:?}") };
     assert!(!head.contains("sec-websocket-extensions"), "{head}");
     let received: Vec<u8> = received.chars().map(|character| character as u8).collect();
     assert!(received.starts_with(SHORT), "{received:?}");
