@@ -34,7 +34,7 @@ fn kong_defaults(plugin: &str) -> Value {
         }),
         "grpc-gateway" => json!({
             "proto": null, "imports": {}, "descriptor_set": null, "max_message_bytes": 1_048_576,
-            "reject_unknown_fields": false, "emit_defaults": true,
+            "reject_unknown_fields": false, "emit_defaults": true, "json_names": false,
         }),
         "grpc-web" => json!({
             "proto": null, "imports": {}, "descriptor_set": null, "pass_stripped_path": false,

@@ -68,34 +68,43 @@ pub struct MessageWriter {
     /// The field that is written instead of the message, its name, and its JSON if it is not set.
     part: Option<(String, Box<str>)>,
     options: SerializeOptions,
+    uses_json_names: bool,
     max_bytes: usize,
     may_contain_any: bool,
 }
 
 impl MessageWriter {
-    /// Writes JSON of at most `max_bytes` bytes.
+    /// Writes JSON of at most `max_bytes` bytes, with the names of fields in the definition of the message.
     pub fn new(message: MessageDescriptor, writes_defaults: bool, max_bytes: usize) -> MessageWriter {
         let may_contain_any = may_contain_any(&message);
-        let options = SerializeOptions::new().skip_default_fields(!writes_defaults);
-        MessageWriter { message, part: None, options, max_bytes, may_contain_any }
+        let options = SerializeOptions::new().skip_default_fields(!writes_defaults).use_proto_field_name(true);
+        MessageWriter { message, part: None, options, uses_json_names: false, max_bytes, may_contain_any }
+    }
+
+    /// Writes the names that the JSON mapping of Protocol Buffers has by default, such as `unitPrice`.
+    #[must_use]
+    pub fn with_json_names(self) -> MessageWriter {
+        let options = self.options.use_proto_field_name(false);
+        MessageWriter { options, uses_json_names: true, ..self }
     }
 
     /// Writes this field instead of the whole message.
     #[must_use]
     pub fn with_part(mut self, field: &FieldDescriptor) -> MessageWriter {
+        let name = if self.uses_json_names { field.json_name() } else { field.name() };
         let empty = match field.kind() {
             _ if field.is_list() => "[]".to_owned(),
             _ if field.is_map() => "{}".to_owned(),
             Kind::Message(_) => "null".to_owned(),
             _ => {
-                let options = SerializeOptions::new().skip_default_fields(false);
+                let options = self.options.clone().skip_default_fields(false);
                 let empty = DynamicMessage::new(self.message.clone());
                 let written = empty.serialize_with_options(serde_json::value::Serializer, &options);
-                let value = written.ok().and_then(|mut object| object.get_mut(field.json_name()).map(|it| it.take()));
+                let value = written.ok().and_then(|mut object| object.get_mut(name).map(|it| it.take()));
                 value.map_or_else(|| "null".to_owned(), |value| value.to_string())
             }
         };
-        self.part = Some((field.json_name().to_owned(), empty.into()));
+        self.part = Some((name.to_owned(), empty.into()));
         self
     }
 

@@ -97,6 +97,9 @@ pub(crate) struct Config {
     /// Whether responses have the fields that have their default value, as in Kong. They take no bytes in messages, so
     /// the JSON of many small messages may become too large with them.
     emit_defaults: bool,
+    /// Whether responses name fields as the JSON mapping of Protocol Buffers does by default, such as `unitPrice`,
+    /// instead of as in the definitions, such as `unit_price`, as in Kong. Requests may have both names.
+    json_names: bool,
 }
 
 impl Default for Config {
@@ -108,6 +111,7 @@ impl Default for Config {
             max_message_bytes: 1 << 20,
             reject_unknown_fields: false,
             emit_defaults: true,
+            json_names: false,
         }
     }
 }
@@ -156,6 +160,7 @@ impl PluginKind for GrpcGateway {
         let mapping = Mapping {
             denies_unknown_fields: config.reject_unknown_fields,
             writes_defaults: config.emit_defaults,
+            uses_json_names: config.json_names,
             max_bytes,
         };
         let mut skipped = Vec::new();
@@ -239,6 +244,9 @@ impl Plugin for GrpcGateway {
         let status = CallStatus::from_fields(cx.headers);
         for name in HIDDEN_RESPONSE_FIELDS {
             cx.headers.remove(name);
+        }
+        if let Some(failure) = status.as_ref().filter(|status| !status.is_ok()) {
+            cx.headers.insert(CallStatus::STATUS_FIELD, u16::from(failure.code).into());
         }
         let max_bytes = self.max_bytes;
         // A stream that has failed at once has no message, and its HTTP status can still be chosen.

@@ -147,8 +147,8 @@ fn json_of(kind: &Kind, text: String) -> Json {
         _ => false,
     };
     match (kind, text.as_str()) {
-        (_, "true") if is_bool => Json::Bool(true),
-        (_, "false") if is_bool => Json::Bool(false),
+        (_, "true" | "1") if is_bool => Json::Bool(true),
+        (_, "false" | "0") if is_bool => Json::Bool(false),
         (Kind::Enum(_), number) => number.parse::<i32>().map_or_else(|_| Json::String(text.clone()), Json::from),
         _ => Json::String(text),
     }

@@ -57,6 +57,7 @@ pub(super) enum BodyField {
 pub(super) struct Mapping {
     pub(super) denies_unknown_fields: bool,
     pub(super) writes_defaults: bool,
+    pub(super) uses_json_names: bool,
     /// The largest message.
     pub(super) max_bytes: usize,
 }
@@ -117,6 +118,9 @@ impl Rules {
             name => BodyField::Field(field_of(&input, "body", name)?),
         };
         let mut writer = MessageWriter::new(output.clone(), mapping.writes_defaults, json_limit(mapping.max_bytes));
+        if mapping.uses_json_names {
+            writer = writer.with_json_names();
+        }
         let response_body = text(option, "response_body");
         if !response_body.is_empty() {
             writer = writer.with_part(&field_of(&output, "response_body", &response_body)?);

@@ -36,6 +36,15 @@ const PROTO: &str = r#"
 "#;
 
 async fn run(config: Value, request: TestRequest, response_fields: &[(&'static str, &str)]) -> TestOutcome {
+    run_with(PROTO, config, request, response_fields).await
+}
+
+async fn run_with(
+    proto: &str,
+    config: Value,
+    request: TestRequest,
+    response_fields: &[(&'static str, &str)],
+) -> TestOutcome {
     let mut request = request;
     let mut response = Response::new(());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
@@ -44,7 +53,7 @@ async fn run(config: Value, request: TestRequest, response_fields: &[(&'static s
     }
     request.upstream_response = response;
     let mut config = config;
-    config["proto"] = json!(PROTO);
+    config["proto"] = json!(proto);
     request.run(&chain(&[(&KIND, config)])).await
 }
 
@@ -103,6 +112,7 @@ async fn requests_become_calls() {
         ("PUT", "/v1/orders/7", "", "/shop.Orders/Put", "shop.Change", json!({"order": {"id": "7"}})),
         ("POST", "/v1/orders:add?id=3", r#"{"title": "a"}"#, "/shop.Orders/Add", "shop.Order", json!({"title": "a"})),
         ("POST", "/v1/orders:add", "", "/shop.Orders/Add", "shop.Order", json!({})),
+        ("GET", "/v1/orders/7?all=1", "", "/shop.Orders/Get", "shop.Query", json!({"id": "7", "all": true})),
         ("DELETE", "/v1/find/a/b", "", "/shop.Orders/Find", "shop.Query", json!({"name": "a/b"})),
         ("GET", "/v1/find", "", "/shop.Orders/Find", "shop.Query", json!({})),
     ] {
@@ -178,10 +188,25 @@ async fn responses_become_json() {
             (outcome.response.status, &*body),
             (StatusCode::FORBIDDEN, &br#"{"code":7,"message":"no access","details":[]}"#[..])
         );
-        assert_eq!(outcome.response_header("grpc-status"), None);
+        assert_eq!(outcome.response_header("grpc-status"), Some("7"));
+        assert_eq!(outcome.response_header("grpc-message"), None);
     }
     let mut outcome = run(json!({}), request("GET", "/v1/orders/7", ""), &[]).await;
     assert_eq!(outcome.filter_body_with(frame(0, &[8, 7]), Some(&status("0"))), r#"{"id":"7","title":""}"#);
+}
+
+/// As in Kong: with the names of the definitions, and numbers for flags.
+#[tokio::test]
+async fn names_are_those_of_the_definitions() {
+    let proto = PROTO.replace("string title = 2;", "string title = 2; bool is_paid = 3;");
+    let paid = frame(0, &[8, 7, 24, 1]);
+    for (config, expected) in [
+        (json!({"emit_defaults": false}), r#"{"id":"7","is_paid":true}"#),
+        (json!({"emit_defaults": false, "json_names": true}), r#"{"id":"7","isPaid":true}"#),
+    ] {
+        let mut outcome = run_with(&proto, config, request("GET", "/v1/orders/7", ""), &[]).await;
+        assert_eq!(outcome.filter_body_with(paid.clone(), Some(&status("0"))), expected);
+    }
 }
 
 #[tokio::test]

@@ -79,9 +79,14 @@ impl StreamingFilter for WebBody {
     }
 
     fn end(&mut self) -> Bytes {
-        let fields = self.status_fields();
+        let mut fields = self.status_fields();
+        // As in Kong, the status and the message are first, and always there.
+        let none = || HeaderValue::from_static("");
+        let first = [CallStatus::STATUS_FIELD, CallStatus::MESSAGE_FIELD]
+            .map(|name| (name.clone(), fields.remove(name).unwrap_or_else(none)));
+        let others = fields.iter().filter(|(name, _)| is_metadata(name));
         let mut block = Vec::new();
-        for (name, value) in fields.iter().filter(|(name, _)| is_metadata(name)) {
+        for (name, value) in first.iter().map(|(name, value)| (name, value)).chain(others) {
             for piece in [name.as_str().as_bytes(), b":", value.as_bytes(), b"\r\n"] {
                 block.extend_from_slice(piece);
             }

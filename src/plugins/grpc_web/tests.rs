@@ -42,7 +42,7 @@ const OK: [(&str, &str); 2] = [("grpc-status", "0"), ("x-took", "3")];
 #[tokio::test]
 async fn trailers_follow_the_messages_in_a_frame() {
     let message = frame(0, b"message");
-    let expected = [message.clone(), frame(TRAILERS_FLAG, b"grpc-status:0\r\nx-took:3\r\n")].concat();
+    let expected = [message.clone(), frame(TRAILERS_FLAG, b"grpc-status:0\r\ngrpc-message:\r\nx-took:3\r\n")].concat();
     for content_type in ["application/grpc-web", "application/grpc-web+proto", "Application/GRPC-Web-Text"] {
         let is_text = content_type.ends_with("Text");
         let body = if is_text { BASE64_STANDARD.encode(&message).into() } else { message.clone() };
@@ -70,7 +70,7 @@ async fn a_head_with_the_status_becomes_a_frame() {
     // The trailers of a server that has sent both precede, and those without a status end the call, too.
     let mut outcome = call(json!({}), request(), &[("grpc-status", "5")]).await;
     let filtered = outcome.filter_body_with("", Some(&trailers(&[("grpc-status", "0"), ("connection", "close")])));
-    assert_eq!(filtered, frame(TRAILERS_FLAG, b"grpc-status:0\r\n"));
+    assert_eq!(filtered, frame(TRAILERS_FLAG, b"grpc-status:0\r\ngrpc-message:\r\n"));
     let mut outcome = call(json!({}), request(), &[]).await;
     assert!(String::from_utf8_lossy(&outcome.filter_body("")).contains("grpc-status:2\r\n"));
 }
@@ -138,7 +138,7 @@ async fn messages_in_json_are_translated() {
     assert_eq!(sent_body(&outcome), Some(&proto));
     let two = [proto.clone(), proto.clone()].concat();
     let filtered = base64_body::decode(&outcome.filter_body_with(two, Some(&ok))).unwrap();
-    let last = frame(TRAILERS_FLAG, b"grpc-status:0\r\n");
+    let last = frame(TRAILERS_FLAG, b"grpc-status:0\r\ngrpc-message:\r\n");
     assert_eq!(filtered, [frame(0, json), frame(0, json), last].concat());
     // A message that cannot be translated ends the call with a status.
     for broken in [&proto[..6], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 1, 0xff]] {
