@@ -1,7 +1,9 @@
 //! A server that decides about requests, or that issues tokens for them: its URL in a configuration, the requests to
 //! it, and the report in the conditions of the object while it fails.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::body_budget::KeptBytes;
@@ -51,11 +53,30 @@ pub struct RemoteServer {
 
 /// Reports the state of a server, once for each change.
 pub struct ServerReports {
-    diagnostic: ServerDiagnostic,
-    field: String,
+    state: Arc<ReportedState>,
+    services: Arc<dyn PluginServices>,
     /// How long a failure is reported at least.
     hold: Duration,
-    failed_at: Mutex<Option<Instant>>,
+}
+
+struct ReportedState {
+    diagnostic: ServerDiagnostic,
+    field: String,
+    /// Whether requests had no response since the last one.
+    is_unanswered: AtomicBool,
+    outcomes: Mutex<Outcomes>,
+}
+
+/// What requests had for results, as far as it matters to what is reported.
+#[derive(Default)]
+struct Outcomes {
+    failed_at: Option<Instant>,
+    /// Whether the server has responded since then.
+    has_recovered: bool,
+    /// Whether a task waits for the end of the hold.
+    is_timed: bool,
+    /// Since when no request had a response.
+    unanswered_since: Option<Instant>,
 }
 
 /// The server did not respond, or not as it has to. The conditions of the object and the log have the reason.
@@ -67,6 +88,16 @@ const MAX_KEEP_ALIVE: Duration = Duration::from_secs(600);
 
 impl RemoteServer {
     pub fn new(config: RemoteServerConfig<'_>, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+        RemoteServer::with_hold(config, Duration::ZERO, cx)
+    }
+
+    /// A server that responds in place of a backend. Clients choose how many of the requests to it fail, so a failure
+    /// is reported for some time.
+    pub fn in_place_of_backend(config: RemoteServerConfig<'_>, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+        RemoteServer::with_hold(config, REPORT_HOLD, cx)
+    }
+
+    fn with_hold(config: RemoteServerConfig<'_>, hold: Duration, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let RemoteServerConfig { field, url, timeout_field, timeout, keep_alive, verify, max_response } = config;
         const REMEDY: &str = "set it to the URL of the server, such as https://auth.example/check";
         let mut invalid = Vec::new();
@@ -98,7 +129,7 @@ impl RemoteServer {
                 .filter(|time| !time.is_zero()),
             response_body: ResponseBodyUse::Collect { max_bytes: max_response },
         };
-        let reports = ServerReports::new(field, cx);
+        let reports = ServerReports::new(field, cx).holding(hold);
         Ok(RemoteServer { request, services: Arc::clone(cx.services), reports: Arc::new(reports) })
     }
 
@@ -146,7 +177,8 @@ impl RemoteServer {
                 }
                 // Not a failure of the server.
                 Err(RemoteFailure::Busy(_)) => {}
-                Err(failure) => reports.update(Some(format!("{server}: {}", failure.into_message()))),
+                Err(RemoteFailure::Unreachable(error)) => reports.update(Some(format!("{server}: {error}"))),
+                Err(RemoteFailure::NoResponse(error)) => reports.note_unanswered(format!("{server}: {error}")),
             }
             Err(RemoteServerFailed)
         }
@@ -241,8 +273,10 @@ impl std::fmt::Debug for RemoteServer {
 impl ServerReports {
     /// `field`: the path of the field with the server, below `config`.
     pub fn new(field: &str, cx: &BuildCx<'_>) -> Self {
-        let (hold, failed_at) = (Duration::ZERO, Mutex::default());
-        ServerReports { diagnostic: ServerDiagnostic::new(cx), field: field.to_owned(), hold, failed_at }
+        let (diagnostic, field) = (ServerDiagnostic::new(cx), field.to_owned());
+        let (is_unanswered, outcomes) = (AtomicBool::new(false), Mutex::default());
+        let state = Arc::new(ReportedState { diagnostic, field, is_unanswered, outcomes });
+        ServerReports { state, services: Arc::clone(cx.services), hold: Duration::ZERO }
     }
 
     /// The same, which report a failure for some time. So requests of which some succeed do not change the conditions
@@ -253,18 +287,77 @@ impl ServerReports {
 
     /// Reports a failure, or with `None` that the server responds.
     pub fn update(&self, failure: Option<String>) {
+        match failure {
+            Some(error) => self.state.fail(&mut self.state.outcomes.lock(), error),
+            None => self.note_response(),
+        }
+    }
+
+    /// Notes that a request had no response. What its client asked for may be the reason, so it is a failure only if
+    /// no request has had a response for some seconds.
+    pub fn note_unanswered(&self, error: String) {
+        let mut outcomes = self.state.outcomes.lock();
+        let since = *outcomes.unanswered_since.get_or_insert_with(Instant::now);
+        self.state.is_unanswered.store(true, Relaxed);
+        if since.elapsed() >= UNANSWERED_TIME {
+            self.state.fail(&mut outcomes, error);
+        }
+    }
+
+    fn note_response(&self) {
+        let ReportedState { diagnostic, is_unanswered, outcomes, .. } = &*self.state;
         // Nearly all requests succeed, and end here.
-        if failure.is_none() && !self.diagnostic.is_failing() {
+        if !diagnostic.is_failing() && !is_unanswered.load(Relaxed) {
             return;
         }
-        {
-            let mut failed_at = self.failed_at.lock();
-            match &failure {
-                Some(_) => *failed_at = Some(Instant::now()),
-                None if failed_at.is_some_and(|at| at.elapsed() < self.hold) => return,
-                None => {}
-            }
+        let mut outcomes = outcomes.lock();
+        outcomes.unanswered_since = None;
+        is_unanswered.store(false, Relaxed);
+        if !diagnostic.is_failing() {
+            return;
         }
+        if outcomes.failed_at.is_none_or(|at| at.elapsed() >= self.hold) {
+            return self.state.report(None);
+        }
+        outcomes.has_recovered = true;
+        // No other request may follow.
+        if !std::mem::replace(&mut outcomes.is_timed, true) {
+            self.services.spawn(Box::pin(end_hold(Arc::downgrade(&self.state), self.hold)));
+        }
+    }
+}
+
+/// Waits for the end of the hold of the last failure. The server responds again if it has since then.
+async fn end_hold(state: Weak<ReportedState>, hold: Duration) {
+    loop {
+        let end = {
+            let Some(state) = state.upgrade() else { return };
+            let mut outcomes = state.outcomes.lock();
+            let end = outcomes.failed_at.map(|at| at + hold).filter(|_| outcomes.has_recovered);
+            match end.filter(|end| *end > Instant::now()) {
+                Some(later) => later,
+                None => {
+                    outcomes.is_timed = false;
+                    if end.is_some() {
+                        state.report(None);
+                    }
+                    return;
+                }
+            }
+        };
+        sleep_until(end).await;
+    }
+}
+
+impl ReportedState {
+    fn fail(&self, outcomes: &mut Outcomes, error: String) {
+        outcomes.failed_at = Some(Instant::now());
+        outcomes.has_recovered = false;
+        self.report(Some(error));
+    }
+
+    /// Called while the outcomes are locked, so that reports stay in order.
+    fn report(&self, failure: Option<String>) {
         if !self.diagnostic.note_failing(failure.is_some()) {
             return;
         }
@@ -285,6 +378,11 @@ impl ServerReports {
     }
 }
 
+/// How long a failure of a server that responds to clients is reported at least.
+pub const REPORT_HOLD: Duration = Duration::from_secs(5);
+/// How long requests have no response until the server has failed.
+const UNANSWERED_TIME: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,20 +390,68 @@ mod tests {
     use crate::plugin_api::scripted_server::ScriptedServer;
     use crate::plugin_api::state::PluginState;
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_are_reported_for_some_time() {
+    /// Reports that hold failures for 5 seconds, and the reports that were made.
+    fn reports() -> (ServerReports, Arc<ScriptedServer>) {
         let (state, notes) = (PluginState::default(), BuildNotes::default());
         let server = ScriptedServer::new(|_| Err("refused".to_owned()));
         let services = server.services();
         let cx = BuildCx { object: "KongPlugin/a/b", state: &state, services: &services, node: "", notes: &notes };
-        let reports = ServerReports::new("host", &cx).holding(Duration::from_secs(5));
+        (ServerReports::new("host", &cx).holding(REPORT_HOLD), server)
+    }
+
+    async fn wait(seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// Whether each report was of a failure.
+    fn made(server: &ScriptedServer) -> Vec<bool> {
+        server.reports.lock().iter().map(Option::is_some).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_reported_for_some_time() {
+        let (reports, server) = reports();
         for _ in 0..100 {
             reports.update(Some("refused".to_owned()));
             reports.update(None);
         }
-        assert_eq!(server.reports.lock().len(), 1, "requests switch the condition");
-        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(made(&server), [true], "requests switch the condition");
+        // A later failure begins the time again, and no other request follows.
+        wait(3).await;
+        reports.update(Some("refused".to_owned()));
+        wait(1).await;
         reports.update(None);
-        assert!(server.reports.lock()[1..] == [None]);
+        wait(3).await;
+        assert_eq!(made(&server), [true]);
+        wait(2).await;
+        assert_eq!(made(&server), [true, false]);
+        // A server that has not responded again stays failed, until it does.
+        reports.update(Some("refused".to_owned()));
+        reports.update(None);
+        reports.update(Some("refused".to_owned()));
+        wait(60).await;
+        assert_eq!(made(&server), [true, false, true]);
+        reports.update(None);
+        assert_eq!(made(&server), [true, false, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn servers_that_respond_to_nobody_have_failed() {
+        let (reports, server) = reports();
+        // Clients can ask for what has no response, while the server responds to others.
+        for _ in 0..20 {
+            reports.note_unanswered("no response".to_owned());
+            wait(1).await;
+            reports.update(None);
+        }
+        assert_eq!(made(&server), []);
+        for _ in 0..7 {
+            reports.note_unanswered("no response".to_owned());
+            wait(1).await;
+        }
+        assert_eq!(made(&server), [true]);
+        reports.update(None);
+        wait(6).await;
+        assert_eq!(made(&server), [true, false]);
     }
 }

@@ -329,7 +329,7 @@ impl TestRequest {
             let request = AllowedRequest {
                 head,
                 has_body,
-                body: Some(&current).filter(|_| buffers_body),
+                body: Some(&current).filter(|_| is_read),
                 is_upgrade: false,
                 hops: HopCount::new(1),
                 path,

@@ -153,7 +153,7 @@ impl PluginKind for AzureFunctions {
             verify: config.https_verify,
             max_response: MAX_BODY,
         };
-        Ok(AzureFunctions { server: RemoteServer::new(server, cx)?, path, key, client_id })
+        Ok(AzureFunctions { server: RemoteServer::in_place_of_backend(server, cx)?, path, key, client_id })
     }
 }
 

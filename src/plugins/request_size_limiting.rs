@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub(crate) struct Config {
     size_unit: SizeUnit,
     /// The largest allowed bodies of some media types, in place of `allowed_payload_size`: types such as
     /// `application/json`, or all of a kind, such as `image/*`. A type goes before its kind. The smallest of all limits
-    /// applies to requests with several or unreadable types.
+    /// applies to requests with several types, an unreadable one, or none.
     content_types: BTreeMap<String, u64>,
     /// Reject requests that have neither a valid `Content-Length` nor `Transfer-Encoding: chunked`.
     require_content_length: bool,
@@ -132,9 +132,6 @@ impl Plugin for RequestSizeLimiting {
 impl RequestSizeLimiting {
     /// The limit of a request.
     fn max_bytes(&self, headers: &HeaderMap) -> u64 {
-        if self.by_type.is_empty() || !headers.contains_key(CONTENT_TYPE) {
-            return self.max_bytes;
-        }
         match MediaType::of(headers) {
             Some(media_type) => {
                 let limit = self.by_type.iter().find(|(range, _)| media_type.is_in(range));
@@ -216,7 +213,7 @@ mod tests {
             "content_types": {"image/*": 100, "image/png": 80, "application/json": 10},
         });
         for (types, limit) in [
-            (&[][..], 50),
+            (&[][..], 10),
             (&["text/plain"], 50),
             (&["application/json"], 10),
             (&["Application/JSON; charset=utf-8"], 10),

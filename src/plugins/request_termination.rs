@@ -32,9 +32,8 @@ pub(crate) struct Config {
     body: Option<String>,
     /// Media type of `body`; if unset, `application/json; charset=utf-8`.
     content_type: Option<String>,
-    /// Respond with a JSON description of the request, for debugging. It includes the request body if the plugin is
-    /// attached to a route, to a service or globally; consumers and consumer groups alone do not suffice. Cannot be
-    /// combined with `body` or `content_type`.
+    /// Respond with a JSON description of the request, for debugging. It includes the request body. Cannot be combined
+    /// with `body` or `content_type`.
     echo: bool,
     /// Respond only to requests with a header or query parameter of this name, and forward other requests.
     trigger: Option<String>,

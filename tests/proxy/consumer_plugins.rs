@@ -141,3 +141,30 @@ async fn bodies_are_read_for_the_plugins_of_their_consumer() {
     assert!(received[0].ends_with("\r\n\r\n{\"name\":\"a\"}"), "{}", received[0]);
     assert!(received[1].ends_with(injection) && received[2].ends_with(&large));
 }
+
+/// A body that is read after the limit of its consumer is known is limited as it was received.
+// docs/kong-compatibility.md, 4.27
+#[tokio::test]
+async fn changed_bodies_of_consumers_are_limited_as_they_were_received() {
+    let endpoint = Endpoint::ok().await;
+    let limit = || plugin("request-size-limiting", &json!({"allowed_payload_size": 60, "size_unit": "bytes"}));
+    let anna = vec![limit(), plugin("request-transformer", &json!({"remove": {"body": ["a"]}}))];
+    let added = format!("c:{}", "d".repeat(100));
+    let bert = vec![limit(), plugin("request-transformer", &json!({"add": {"body": [added]}}))];
+    let server = server(&endpoint, anna, bert).await;
+    let small = r#"{"a":"bbbbbbbbbb"}"#.to_owned();
+    let large = format!(r#"{{"a":"{}"}}"#, "b".repeat(100));
+    for (name, body, status) in
+        [("anna", &small, 200), ("anna", &large, 413), ("bert", &small, 200), ("bert", &large, 413)]
+    {
+        let mut client = server.connect().await;
+        let head = "POST / HTTP/1.1\r\nhost: a.example\r\ncontent-type: application/json\r\nconnection: close\r\n";
+        let length = body.len();
+        client
+            .send(format!(
+                "{head}x-name: {name}\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+            ))
+            .await;
+        assert_eq!(client.response().await.status, status, "{name}, {length} bytes");
+    }
+}

@@ -285,6 +285,35 @@ async fn chunked_bodies_beyond_a_limit_end_an_expectation() {
     }
 }
 
+/// The limit is that of what the client sends, also if another plugin makes it smaller or larger.
+// docs/kong-compatibility.md, 4.27
+#[tokio::test]
+async fn changed_bodies_are_limited_as_they_were_received() {
+    let endpoint = Endpoint::ok().await;
+    let limit = || ("request-size-limiting", json!({"allowed_payload_size": 60, "size_unit": "bytes"}));
+    let small = r#"{"a":"bbbbbbbbbb"}"#.to_owned();
+    let large = format!(r#"{{"a":"{}"}}"#, "b".repeat(100));
+    for (transformation, body, status) in [
+        (json!({"remove": {"body": ["a"]}}), &small, 200),
+        (json!({"remove": {"body": ["a"]}}), &large, 413),
+        (json!({"add": {"body": [format!("c:{}", "d".repeat(100))]}}), &small, 200),
+        (json!({"add": {"body": ["c:d"]}}), &large, 413),
+    ] {
+        let plugins = [limit(), ("request-transformer", transformation.clone())];
+        let server = server(Options::default(), &plugins, &endpoint).await;
+        let head = "POST / HTTP/1.1\r\nhost: a.example\r\ncontent-type: application/json\r\n";
+        let length = body.len();
+        for framed in [
+            format!("content-length: {length}\r\n\r\n{body}"),
+            format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),
+        ] {
+            let mut client = server.connect().await;
+            client.send(&format!("{head}{framed}")).await;
+            assert_eq!(client.response().await.status, status, "{transformation} {framed}");
+        }
+    }
+}
+
 // docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn rate_limited_response_has_retry_after() {

@@ -52,21 +52,22 @@ impl ConnectionLimits {
             self.idle.close_oldest_of_all();
         }
         let taken = self.connections.take(&share, 1, wait_deadline(timeout)).await;
-        taken.map_err(|reached| self.describe(reached, "connections", namespace, &share))
+        taken.map_err(|reached| describe(reached, &self.connections, "connections", namespace, &share))
     }
 
     /// Waits for permission to send a request with this timeout.
     pub(super) async fn request(&self, namespace: &str, timeout: Duration) -> Result<Held, String> {
         let share = self.requests.share(namespace);
         let taken = self.requests.take(&share, 1, wait_deadline(timeout)).await;
-        taken.map_err(|reached| self.describe(reached, "requests", namespace, &share))
+        taken.map_err(|reached| describe(reached, &self.requests, "requests", namespace, &share))
     }
 
     /// Waits for permission to send a request in place of a backend.
     pub(super) async fn request_of_client(&self, namespace: &str, timeout: Duration) -> Result<[Held; 2], String> {
         let share = self.in_place_of_backends.share(namespace);
         let taken = self.in_place_of_backends.take(&share, 1, wait_deadline(timeout)).await;
-        let held = taken.map_err(|reached| self.describe(reached, IN_PLACE_OF_BACKENDS, namespace, &share))?;
+        let what = "requests in place of backends";
+        let held = taken.map_err(|reached| describe(reached, &self.in_place_of_backends, what, namespace, &share))?;
         Ok([held, self.request(namespace, timeout).await?])
     }
 
@@ -86,23 +87,21 @@ impl ConnectionLimits {
     pub(super) fn has_waiting(&self, namespace: &str) -> bool {
         self.waiting.lock().contains_key(namespace)
     }
+}
 
-    fn describe(&self, reached: LimitReached, what: &str, namespace: &str, share: &Share) -> String {
-        let limit = match what {
-            IN_PLACE_OF_BACKENDS => self.in_place_of_backends.limit(),
-            _ => self.connections.limit(),
-        };
-        let remedy = "raise --max-plugin-connections if their servers are not too slow";
-        match reached {
-            LimitReached::All => format!("all {limit} {what} of plugins are in use; {remedy}"),
-            LimitReached::Share => {
-                let owner = match namespace {
-                    "" => "plugins without a namespace".to_owned(),
-                    namespace => format!("plugins of the namespace {namespace}"),
-                };
-                let held = share.held();
-                format!("the {owner} have {held} {what}, their share of the limit of {limit}; {remedy}")
-            }
+/// The message about a limit of `what` that is reached.
+fn describe(reached: LimitReached, limit: &SharedLimit, what: &str, namespace: &str, share: &Share) -> String {
+    let limit = limit.limit();
+    let remedy = "raise --max-plugin-connections if their servers are not too slow";
+    match reached {
+        LimitReached::All => format!("all {limit} {what} of plugins are in use; {remedy}"),
+        LimitReached::Share => {
+            let owner = match namespace {
+                "" => "plugins without a namespace".to_owned(),
+                namespace => format!("plugins of the namespace {namespace}"),
+            };
+            let held = share.held();
+            format!("the {owner} have {held} {what}, their share of the limit of {limit}; {remedy}")
         }
     }
 }
@@ -189,8 +188,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PermittedStream<S> {
     }
 }
 
-/// What messages call the requests that are sent in place of backends.
-const IN_PLACE_OF_BACKENDS: &str = "requests in place of backends";
 /// The longest wait for a permit.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// With the default limit, at most about 1,000 failing requests are sent per second.

@@ -253,8 +253,8 @@ fn annotated_hosts(service: &Object<Service>, sources: AddressSources) -> Option
 }
 
 /// Whether the Service may have a name outside of the cluster in place of endpoints.
-pub(in crate::compile) fn may_be_a_name(service: &Object<Service>) -> bool {
-    is_external_name(service) || service.meta.annotations.contains_key(ADDRESS_ANNOTATION)
+pub(in crate::compile) fn may_be_a_name(service: &Object<Service>, sources: AddressSources) -> bool {
+    is_external_name(service) || annotated_hosts(service, sources).is_some()
 }
 
 fn is_external_name(service: &Service) -> bool {

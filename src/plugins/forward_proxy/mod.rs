@@ -57,7 +57,7 @@ use crate::plugin_api::named_backend::NamedServer;
 use crate::plugin_api::relayed_response::{relay_stream, remove_fields_of_connection};
 use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls, is_host};
 use crate::plugin_api::remote_request::{RemoteRequest, basic_credentials};
-use crate::plugin_api::remote_server::ServerReports;
+use crate::plugin_api::remote_server::{REPORT_HOLD, ServerReports};
 use crate::plugin_api::{
     AccessOutcome, BeforeForwardCx, Plugin, PluginServices, RemoteFailure, Reply, ResponseBodyUse, Scopes,
 };
@@ -133,7 +133,7 @@ impl PluginKind for ForwardProxy {
     const PHASES: Phases = Phases::BEFORE_FORWARD;
     // Requests that must go through the proxy must not go around it.
     const FAIL_CLOSED: bool = true;
-    // The body of a request is not buffered for a plugin that only its consumer has.
+    // Once the consumer is known, bodies are read for plugins of the access phase only, and this one has none.
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;
@@ -248,6 +248,7 @@ impl Plugin for ForwardProxy {
                 // What a client asks for may take too long, or have a head that is too large.
                 Err(RemoteFailure::NoResponse(error)) => {
                     debug!(error, "A request through a proxy has no response");
+                    self.reports.note_unanswered(error);
                     failed()
                 }
             })
@@ -359,5 +360,3 @@ const TIMEOUT: Duration = MAX_REMOTE_TIMEOUT;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Short, because idle connections count against the limit of all plugins.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How long a failure of the proxy is reported at least.
-const REPORT_HOLD: Duration = Duration::from_secs(5);

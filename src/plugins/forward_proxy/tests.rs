@@ -311,6 +311,21 @@ async fn requests_are_never_sent_without_the_proxy() {
     }
 }
 
+/// A proxy that accepts connections and closes them has failed if no request gets a response.
+#[tokio::test(start_paused = true)]
+async fn proxies_that_never_respond_are_reported() {
+    let proxy = proxy(&[]);
+    let services: Arc<dyn PluginServices> = Arc::new(Arc::clone(&proxy));
+    let config = json!({"http_proxy_host": "proxy.shop", "http_proxy_port": 3128});
+    let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &services);
+    for is_reported in [false, true] {
+        let request = TestRequest { backend: Some(partner(80, None)), ..TestRequest::get("/") };
+        assert_eq!(request.run(&chain).await.reply_status().unwrap().as_u16(), 502);
+        assert_eq!(proxy.diagnostic.lock().is_some(), is_reported);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+}
+
 #[tokio::test]
 async fn requests_beyond_the_limit_of_connections_are_no_failure_of_the_proxy() {
     let proxy = Arc::new(ScriptedProxy { is_busy: true, ..ScriptedProxy::default() });

@@ -226,10 +226,6 @@ impl Config {
 
     pub(super) fn resolve(self, cx: &BuildCx<'_>) -> Result<CacheSettings, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
-        if self.response_code.is_empty() {
-            let remedy = "write the statuses to store, such as 200, or remove it";
-            invalid.push(Diagnostic::in_config("response_code", "has no status, so nothing would be stored", remedy));
-        }
         let statuses = resolve_each(&mut invalid, "response_code", &self.response_code, |code| {
             let status = StatusCode::from_u16(*code).ok().filter(|status| status.as_u16() <= 900);
             let status =
@@ -254,6 +250,14 @@ impl Config {
                 cx.note(Diagnostic::in_config(format!("content_type[{index}]"), message, remedy));
             }
             types.extend(parsed);
+        }
+        if types.is_empty() && !self.content_type.is_empty() {
+            let remedy = "write type/subtype, such as application/json or text/*";
+            invalid.push(Diagnostic::in_config(
+                "content_type",
+                "has no media type, so nothing would be stored",
+                remedy,
+            ));
         }
         let mut fields = resolve_each(&mut invalid, "vary_headers", &self.vary_headers, |name| {
             name.parse::<HeaderName>()

@@ -323,6 +323,8 @@ fn invalid_configurations_are_refused() {
         (json!({"strategy": "memory", "response_code": [99]}), "response_code[0]"),
         (json!({"strategy": "memory", "request_method": ["get"]}), "request_method[0]"),
         (json!({"strategy": "memory", "response_code": []}), "response_code"),
+        (json!({"strategy": "memory", "content_type": []}), "content_type"),
+        (json!({"strategy": "memory", "content_type": ["json"]}), "content_type"),
         (json!({"strategy": "memory", "vary_headers": ["a b"]}), "vary_headers[0]"),
         (json!({"strategy": "memory", "cache_ttl": 0}), "cache_ttl"),
         (json!({"strategy": "memory", "storage_ttl": 0}), "storage_ttl"),
@@ -332,6 +334,7 @@ fn invalid_configurations_are_refused() {
         (json!({"strategy": "disk"}), "strategy"),
     ] {
         let invalid = build(&KIND, &config).err().unwrap();
+        assert_eq!(invalid.len(), 1, "{config}: {invalid:?}");
         assert!(format!("{invalid:?}").contains(field), "{config}: {invalid:?}");
     }
     assert!(build(&KIND, &json!({})).is_err(), "the strategy is required");

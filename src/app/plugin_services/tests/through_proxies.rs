@@ -1,7 +1,6 @@
 //! Requests of clients that plugins send through proxies.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
+use std::pin::pin;
 
 use super::*;
 use crate::plugin_api::http_proxy::HttpProxy;
@@ -131,32 +130,35 @@ async fn bodies_through_a_proxy_are_read_as_clients_read_them() {
     let (servers, _lookups) = start(AddressPolicy::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = listener.local_addr().unwrap();
-    let sent = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&sent);
+    let (wait, waits) = oneshot::channel();
     let (close, closed) = oneshot::channel();
     tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         drop(socket.read(&mut [0; 1024]).await);
         socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n").await.unwrap();
-        while socket.write_all(&[b'x'; PART]).await.is_ok() {
-            counted.fetch_add(PART, Relaxed);
+        let (mut sent, mut wait) = (0, Some(wait));
+        loop {
+            let mut writing = pin!(socket.write_all(&[b'x'; PART]));
+            let written = match timeout(Duration::from_secs(3), &mut writing).await {
+                Ok(written) => written,
+                // Nothing is read any more.
+                Err(_) => {
+                    wait.take().map(|wait| wait.send(()));
+                    writing.await
+                }
+            };
+            if written.is_err() {
+                break;
+            }
+            sent += PART;
+            // The buffers of the two sockets take some megabytes.
+            assert!(sent < 64 << 20, "{sent} bytes were read");
         }
         _ = close.send(());
     });
     let (request, route) = request_through(proxy, "api.partner.example", None);
     let response = servers.send_in_place_of_backend(request, route).await.unwrap();
-    let mut before = 0;
-    // Until nothing is sent any more.
-    loop {
-        tokio::time::sleep(Duration::from_millis(200)).await; // Nothing else shows that a writer waits.
-        let now = sent.load(Relaxed);
-        if now == before && now > 0 {
-            break;
-        }
-        before = now;
-    }
-    // The buffers of the two sockets take some megabytes.
-    assert!(before < 64 << 20, "{before} bytes were read");
+    waits.await.expect("the proxy never has to wait");
     drop(response);
     closed.await.unwrap();
 }

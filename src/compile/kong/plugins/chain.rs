@@ -275,9 +275,10 @@ impl ChainAssembler<'_> {
     /// Reports backends to which the plugin cannot send requests, because they are not one host with a name.
     fn report_backends_without_name(&mut self, compiled: &CompiledPlugin) {
         let services = self.backends.iter().filter(|(kind, _)| *kind == Kind::Service);
+        let sources = self.cx.inputs.upstreams.trust_model().address_sources();
         for (_, meta) in services {
             let service = self.cx.store.services.get(&meta.key);
-            if service.is_some_and(|service| !may_be_a_name(service)) {
+            if service.is_some_and(|service| !may_be_a_name(service, sources)) {
                 let message = format!(
                     "{} sends requests to ExternalName Services only, so requests for Service {} get status 502",
                     compiled.object, meta.key
@@ -480,6 +481,8 @@ mod tests {
     use crate::diagnostic::Diagnostic;
     use crate::plugin_api::{self, BuildCx, Plugin, PluginRegistry, RegisteredKind};
     use crate::store::{AnyObject, Batch, Store};
+    use crate::upstream::tls::TrustAnchors;
+    use crate::upstream::{AddressPolicy, AddressSources, TrustModel, UpstreamRegistry};
 
     /// A guard for services, but not for routes.
     struct ServiceGuard;
@@ -573,6 +576,16 @@ mod tests {
 
     /// The same for a route with these plugins.
     fn chain_of_route(plugins: &str, objects: Vec<(Kind, Value)>, fail_open: bool) -> (Option<Arc<Chain>>, String) {
+        chain_with_trust(TrustModel::default(), plugins, objects, fail_open)
+    }
+
+    /// The same with this trust in the objects.
+    fn chain_with_trust(
+        trust: TrustModel,
+        plugins: &str,
+        objects: Vec<(Kind, Value)>,
+        fail_open: bool,
+    ) -> (Option<Arc<Chain>>, String) {
         let annotations = json!({"konghq.com/plugins": plugins});
         let route = json!({"metadata": {"namespace": "a", "name": "r", "annotations": annotations}, "spec": {}});
         let objects = objects.into_iter().chain([(Kind::HttpRoute, route)]);
@@ -587,6 +600,7 @@ mod tests {
         ]);
         let mut inputs = TestInputs::new(registry);
         inputs.plugin_factory.fail_open = fail_open;
+        inputs.upstreams = UpstreamRegistry::new(TrustAnchors::new([]), trust);
         let inputs = inputs.as_inputs();
         let cx = CompileContext::new(&store, &inputs);
         let mut plugins = Plugins::default();
@@ -613,14 +627,22 @@ mod tests {
     #[test]
     fn backends_that_a_plugin_cannot_send_requests_to_are_reported() {
         let port = json!([{"port": 80}]);
-        for (spec, is_reported) in [
-            (json!({"type": "ExternalName", "externalName": "api.partner.example", "ports": port}), false),
-            (json!({"ports": port}), true),
+        let annotated = || json!({"portico.dev/address": "api.partner.example"});
+        let sources = AddressSources { annotation: false, external_names: true };
+        let in_cluster = || TrustModel::MultiTenant { addresses: AddressPolicy::default(), sources };
+        let external = json!({"type": "ExternalName", "externalName": "api.partner.example", "ports": port});
+        for (annotations, spec, trust, is_reported) in [
+            (json!({}), external, in_cluster(), false),
+            (json!({}), json!({"ports": port}), in_cluster(), true),
+            (annotated(), json!({"ports": port}), TrustModel::SingleTenant, false),
+            // The annotation has no effect in a cluster.
+            (annotated(), json!({"ports": port}), in_cluster(), true),
         ] {
-            let service = json!({"metadata": {"namespace": "a", "name": "web"}, "spec": spec});
+            let metadata = json!({"namespace": "a", "name": "web", "annotations": annotations});
+            let service = json!({"metadata": metadata, "spec": spec});
             let plugin = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "named-backend-guard"});
             let objects = vec![(Kind::KongPlugin, plugin), (Kind::Service, service)];
-            let (_, diagnostics) = chain_and_diagnostics(objects, !FAIL_OPEN);
+            let (_, diagnostics) = chain_with_trust(trust, "p", objects, !FAIL_OPEN);
             let message = "KongPlugin/a/p sends requests to ExternalName Services only, so requests for Service a/web \
                            get status 502";
             assert_eq!(diagnostics.contains(message), is_reported, "{diagnostics}");

@@ -83,6 +83,8 @@ pub(in crate::proxy) async fn run_access(
     let mut request_line = request_line.filter(|_| chain.reads_request_line());
     let reply = loop {
         if let Some(max_bytes) = max_body {
+            let limit = record.plugin_run.as_ref().and_then(|run| usize::try_from(run.state.body_limit?).ok());
+            let max_bytes = limit.map_or(max_bytes, |limit| limit.min(max_bytes));
             body = Some(read_body(&record.exchange, request, max_bytes, routed.rule.id.namespace()).await?);
         }
         let RequestRecord { exchange, facts, plugin_run, .. } = &mut *record;
@@ -144,6 +146,10 @@ pub(in crate::proxy) async fn run_access(
         }
         record.facts.request_id = id;
     }
+    // The limit is that of what the client sends, not of what plugins make of it.
+    if let Some(limit) = run.state.body_limit {
+        request.body_mut().limit(limit)?;
+    }
     // Only a completely buffered body is ever replaced. The request already has the `Content-Length` of the new body.
     if let Some(body) = run.state.replacement_body.take() {
         request.body_mut().replace_buffered(body);
@@ -152,9 +158,6 @@ pub(in crate::proxy) async fn run_access(
         && let Some(fields) = run.state.fields_of_request()
     {
         request.body_mut().no_trailers().merge(fields.request);
-    }
-    if let Some(limit) = run.state.body_limit {
-        request.body_mut().limit(limit)?;
     }
     if let Some(reply) = reply {
         return Err(EarlyExit::PluginReply(reply));
