@@ -143,7 +143,7 @@ async fn traces_arrive() -> Result<()> {
 /// The flags `--trace-…` of both gateways: gRPC for one and protobuf over HTTP for the other.
 async fn all_requests(folder: &Path, jaeger: &Jaeger) -> Result<()> {
     let log = folder.join("outer-access.log");
-    let _outer = start_outer(folder, "", &log, &["--trace-otlp-protocol", "grpc"], "http://127.0.0.1:4317").await?;
+    let _outer = start_outer(folder, "", &log, &["--otlp-protocol", "grpc"], "http://127.0.0.1:4317").await?;
     let _inner = start_inner(folder, "", &["--trace-otlp-endpoint", "http://127.0.0.1:4318", "--trace-sampling", "1"]);
     let _inner = _inner.await?;
     let _prometheus = start_prometheus(folder).await?;

@@ -26,12 +26,11 @@ pub(super) struct OtlpArgs {
 
     /// Protocol of all servers for OTLP
     #[arg(long, value_enum, value_name = "NAME", env = "PORTICO_OTLP_PROTOCOL", requires = OTLP_SERVERS)]
-    #[arg(default_value_t = OtlpProtocolArg::HttpProtobuf, alias = "trace-otlp-protocol")]
+    #[arg(default_value_t = OtlpProtocolArg::HttpProtobuf)]
     otlp_protocol: OtlpProtocolArg,
 
     /// File with headers of the requests to servers for OTLP, such as `Authorization: Bearer TOKEN`, one in each line
     #[arg(long, value_name = "FILE", env = "PORTICO_OTLP_HEADERS_FILE", requires = OTLP_SERVERS)]
-    #[arg(alias = "trace-headers-file")]
     otlp_headers_file: Option<PathBuf>,
 
     /// File with the certificates of the authorities that are trusted for servers for OTLP, in place of the system's

@@ -97,6 +97,9 @@ pub enum AttemptOutcome {
     Unfinished,
 }
 
+/// The reason of a request error if an endpoint has refused the connection.
+pub const CONNECTION_REFUSED: &str = "connection_refused";
+
 impl Attempt {
     pub fn start(endpoint: SocketAddr, now: Instant) -> Self {
         Attempt {

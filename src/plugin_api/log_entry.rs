@@ -14,7 +14,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::completed_request::{Attempt, AttemptOutcome, CredentialLocations, LoggedHeads, LoggedTls, REDACTED};
+use super::completed_request::{
+    Attempt, AttemptOutcome, CONNECTION_REFUSED, CredentialLocations, LoggedHeads, LoggedTls, REDACTED,
+};
 use super::context::{LogCx, ResponseSource};
 use super::fields::UrlEncodedForm;
 use super::masking::{LogMask, mask_object};
@@ -292,7 +294,7 @@ fn upstream_status(attempts: &[Attempt]) -> String {
 
 /// Kong has 502 for a refused connection, for which clients of a Gateway get 503.
 fn failure_status(status: StatusCode, reason: &str) -> StatusCode {
-    if reason == "connection_refused" { StatusCode::BAD_GATEWAY } else { status }
+    if reason == CONNECTION_REFUSED { StatusCode::BAD_GATEWAY } else { status }
 }
 
 /// Path and query, with the values of credentials replaced.

@@ -15,7 +15,7 @@ use super::log_entry::{LogEntry, shorten_value};
 use super::masking::mask_object;
 use super::session_entry::SessionEntry;
 use super::shared_values::{LogFieldMode, LogObjectField, parse_path};
-use super::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables, host_without_port};
+use super::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables, find_header, host_without_port};
 use crate::diagnostic::Diagnostic;
 
 /// The fields in the order of their names.
@@ -181,8 +181,7 @@ fn text(bytes: &[u8]) -> LuaValue<'_> {
 }
 
 fn request_header<'v>(heads: &'v LoggedHeads, credentials: &CredentialLocations, name: &[u8]) -> LuaValue<'v> {
-    let Ok(name) = HeaderName::from_bytes(name) else { return LuaValue::Nil };
-    let Some(value) = heads.request.get(&name) else { return LuaValue::Nil };
+    let Some((name, value)) = find_header(&heads.request, name) else { return LuaValue::Nil };
     header_text(credentials, &name, value)
 }
 
@@ -210,9 +209,45 @@ fn query_argument<'v>(heads: &'v LoggedHeads, credentials: &CredentialLocations,
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, Method, Uri, Version};
     use serde_json::json;
 
     use super::*;
+    use crate::plugin_api::Scheme;
+
+    #[test]
+    fn hyphens_of_header_names_may_be_underscores() {
+        let request = [("x-tenant", "shop"), ("x_own", "a"), ("x-own", "b"), ("x-secret", "key")];
+        let request: HeaderMap = request
+            .into_iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        let heads = LoggedHeads {
+            method: Method::GET,
+            target: Uri::from_static("/"),
+            version: Version::HTTP_11,
+            client: [192, 0, 2, 1].into(),
+            scheme: Scheme::Http,
+            host: HeaderValue::from_static("a.example"),
+            listen_port: 80,
+            request,
+            response: HeaderMap::new(),
+            upstream_target: None,
+        };
+        let headers = vec![HeaderName::from_static("x-secret")];
+        let credentials = CredentialLocations { headers, ..CredentialLocations::default() };
+        for (name, expected) in [
+            ("x-tenant", Some("shop")),
+            ("X_Tenant", Some("shop")),
+            ("x_own", Some("a")),
+            ("x-own", Some("b")),
+            ("x_secret", Some(REDACTED)),
+            ("x_other", None),
+        ] {
+            let expected = expected.map_or(LuaValue::Nil, |value| text(value.as_bytes()));
+            assert_eq!(request_header(&heads, &credentials, name.as_bytes()), expected, "{name}");
+        }
+    }
 
     #[test]
     fn fields_are_set_and_removed_in_nested_objects() {

@@ -148,17 +148,18 @@ impl UsageReports {
 
     /// The requests of each plan: object, plan, outcome, number.
     pub fn totals(&self) -> Vec<(String, Box<str>, PlanOutcome, u64)> {
-        let (mut totals, mut known) = (Vec::new(), Vec::new());
-        for object in self.objects() {
-            for plan in &object.plans {
+        let mut totals = Vec::new();
+        for same in self.objects().chunk_by(|one, other| one.object == other.object) {
+            // No other object has the same plans.
+            let mut known: Vec<&Arc<PlanTotals>> = Vec::new();
+            for plan in same.iter().flat_map(|object| object.plans.iter()) {
                 if known.iter().any(|other| Arc::ptr_eq(other, plan)) {
                     continue;
                 }
-                known.push(Arc::clone(plan));
+                known.push(plan);
+                let object = &same[0].object;
                 let numbers = PlanOutcome::ALL.map(|outcome| (outcome, plan.counter(outcome).load(Relaxed)));
-                totals.extend(
-                    numbers.map(|(outcome, number)| (object.object.clone(), plan.plan.clone(), outcome, number)),
-                );
+                totals.extend(numbers.map(|(outcome, number)| (object.clone(), plan.plan.clone(), outcome, number)));
             }
         }
         totals

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::connection::BrokerConnection;
 use super::message::KafkaMessage;
-use super::protocol::{ErrorCode, Metadata, PartitionMetadata};
+use super::protocol::{Broker, ErrorCode, Metadata, PartitionMetadata};
 use crate::plugin_api::kafka::checksum::crc32;
+use crate::plugin_api::remote::is_host;
 
 /// The host and the port of a broker.
 pub(super) type BrokerAddress = (String, u16);
@@ -58,8 +59,8 @@ impl ClusterView {
 
     /// Takes what a broker has responded. Returns the error of each topic that it knows nothing about.
     pub(super) fn learn(&mut self, metadata: Metadata, topics: &[Arc<str>]) -> Vec<(Arc<str>, ErrorCode)> {
-        let is_host = |host: &str| !host.is_empty() && host.len() <= 253 && host.chars().all(is_host_character);
-        let brokers = metadata.brokers.into_iter().filter(|broker| broker.port != 0 && is_host(&broker.host));
+        let is_usable = |broker: &Broker| broker.port != 0 && broker.host.len() <= 253 && is_host(&broker.host);
+        let brokers = metadata.brokers.into_iter().filter(is_usable);
         self.brokers = brokers.take(MAX_BROKERS).map(|broker| (broker.id, (broker.host, broker.port))).collect();
         let mut errors = Vec::new();
         for topic in topics {
@@ -128,11 +129,6 @@ impl ClusterView {
     }
 }
 
-/// Characters of DNS names and of IPv6 addresses.
-fn is_host_character(character: char) -> bool {
-    character.is_ascii_alphanumeric() || "-._:".contains(character)
-}
-
 /// How long leaders are known without another request. Producers of Kafka's own have the same.
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// More brokers of a cluster are ignored.
@@ -143,7 +139,7 @@ const UNKNOWN_TOPIC: ErrorCode = ErrorCode(3);
 mod tests {
     use bytes::Bytes;
 
-    use super::super::protocol::{Broker, TopicMetadata};
+    use super::super::protocol::TopicMetadata;
     use super::*;
 
     fn metadata(leaders: &[Option<i32>]) -> Metadata {
@@ -153,7 +149,7 @@ mod tests {
         };
         let broker = |(id, host): (i32, &str)| Broker { id, host: host.to_owned(), port: 9092 };
         Metadata {
-            brokers: [(1, "a.example"), (2, "b.example"), (3, "c/d"), (4, "")].map(broker).to_vec(),
+            brokers: [(1, "a.example"), (2, "b.example"), (3, "c/d"), (4, ""), (5, "e:9092")].map(broker).to_vec(),
             topics: vec![
                 TopicMetadata {
                     error: ErrorCode(0),
@@ -203,6 +199,6 @@ mod tests {
         assert_eq!(view.partition_of(&message(Some("123456789"))), led(1, 2));
         let mut address = |broker| view.take_link(broker).map(|link| link.address);
         assert_eq!(address(2), Some(("b.example".to_owned(), 9092)));
-        assert_eq!((address(3), address(4)), (None, None));
+        assert_eq!([3, 4, 5].map(address), [None, None, None], "these hosts are not usable");
     }
 }

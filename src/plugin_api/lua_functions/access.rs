@@ -18,7 +18,7 @@ use crate::plugin_api::media_type::is_grpc;
 use crate::plugin_api::reply::{Reply, ReplyBody};
 use crate::plugin_api::request_edits::{checked_path, header_value};
 use crate::plugin_api::template::{
-    LuaValue, MAX_VALUE_BYTES, ScriptAction, ScriptArgument, ScriptHost, Variable, VariableKey, Variables,
+    LuaValue, MAX_VALUE_BYTES, ScriptAction, ScriptArgument, ScriptHost, Variable, VariableKey, Variables, find_header,
     host_without_port,
 };
 
@@ -444,13 +444,11 @@ impl Variables for AccessHost<'_, '_> {
 impl AccessHost<'_, '_> {
     /// The first value of a header. As in Kong, hyphens of the name may be underscores.
     fn header(&self, name: &[u8]) -> Option<&[u8]> {
-        let name = std::str::from_utf8(name).ok()?;
         // That of the client, as in Kong: the endpoint may get another one.
-        if name.eq_ignore_ascii_case(HOST.as_str()) {
+        if name.eq_ignore_ascii_case(HOST.as_str().as_bytes()) {
             return Some(self.cx.client.host.as_bytes());
         }
-        let headers = &self.cx.head.headers;
-        headers.get(name).or_else(|| headers.get(name.replace('_', "-"))).map(HeaderValue::as_bytes)
+        find_header(&self.cx.head.headers, name).map(|(_, value)| value.as_bytes())
     }
 }
 

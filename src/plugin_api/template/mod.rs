@@ -29,7 +29,7 @@ pub use expression::Expression;
 pub use script::{LuaScript, ScriptAction, ScriptArgument, ScriptError, ScriptHost, ScriptSyntaxError};
 pub use syntax_error::TemplateSyntaxError;
 pub use value::LuaValue;
-pub use variables::{Variable, VariableKey, Variables, host_without_port};
+pub use variables::{Variable, VariableKey, Variables, find_header, host_without_port};
 
 /// The longest text of a template, and the longest value that a template or a function may return.
 pub const MAX_VALUE_BYTES: usize = 64 << 10;

@@ -1,5 +1,7 @@
 //! The variables of expressions, and the trait through which a plugin supplies their values.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 use super::value::LuaValue;
 
 /// Supplies the values of variables for one request.
@@ -94,6 +96,19 @@ impl Variable {
             _ => return None,
         })
     }
+}
+
+/// The name and the first value of a header. As in Kong, hyphens of the name may be underscores.
+pub fn find_header<'h>(headers: &'h HeaderMap, name: &[u8]) -> Option<(HeaderName, &'h HeaderValue)> {
+    let find = |name: &[u8]| {
+        let name = HeaderName::from_bytes(name).ok()?;
+        headers.get(&name).map(|value| (name, value))
+    };
+    let with_hyphens = || {
+        let name: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+        find(&name)
+    };
+    find(name).or_else(|| if name.contains(&b'_') { with_hyphens() } else { None })
 }
 
 /// The host of an authority.

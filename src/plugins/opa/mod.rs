@@ -48,6 +48,8 @@ mod policy_decision;
 #[cfg(test)]
 mod tests;
 
+use std::net::Ipv6Addr;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
@@ -57,6 +59,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
+use crate::plugin_api::remote::is_host;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
 use policy_decision::PolicyDecision;
@@ -160,8 +163,8 @@ impl PluginKind for Opa {
             let remedy = "set it to the path of the decision, such as /v1/data/shop/allow";
             invalid.push(Diagnostic::in_config("opa_path", "is missing or is not a path", remedy));
         }
-        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        if config.opa_host.is_empty() || !config.opa_host.bytes().all(is_host) {
+        let in_brackets = config.opa_host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if !in_brackets.map_or(is_host(&config.opa_host), |host| host.parse::<Ipv6Addr>().is_ok()) {
             let remedy = "set it to a name or an IP address, without scheme, port and path";
             invalid.push(Diagnostic::in_config("opa_host", "is not a host", remedy));
         }

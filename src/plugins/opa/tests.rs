@@ -137,6 +137,8 @@ fn invalid_configurations_name_the_field() {
         (json!({"opa_path": "v1/data"}), "config.opa_path"),
         (json!({"opa_path": "/a", "opa_host": ""}), "config.opa_host"),
         (json!({"opa_path": "/a", "opa_host": "user@host"}), "config.opa_host"),
+        (json!({"opa_path": "/a", "opa_host": "opa:8181"}), "config.opa_host"),
+        (json!({"opa_path": "/a", "opa_host": "[opa]"}), "config.opa_host"),
         (json!({"opa_path": "/a", "opa_port": 0}), "config.opa_port"),
         (json!({"opa_path": "/a", "opa_protocol": "grpc"}), "config.opa_protocol"),
         (json!({"opa_path": "/a", "timeout": 0}), "config.timeout"),

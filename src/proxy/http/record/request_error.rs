@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use crate::plugin_api::completed_request::CONNECTION_REFUSED;
 use crate::request_target::TargetError;
 use crate::snapshot::regex_steps::RegexInput;
 use crate::snapshot::routing::Unrouted;
@@ -251,10 +252,10 @@ impl RequestError {
             RequestError::QueueTimeout => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "queue_timeout", "Too many requests at a time", true),
             RequestError::CircuitOpen { .. } => (Backend, StatusCode::SERVICE_UNAVAILABLE, "circuit_open", UNAVAILABLE, true),
             RequestError::NoRingBalancerPeer => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_PEER, true),
-            RequestError::RingBalancerConnectionRefused => (Backend, StatusCode::BAD_GATEWAY, "connection_refused", INVALID_RESPONSE, true),
+            RequestError::RingBalancerConnectionRefused => (Backend, StatusCode::BAD_GATEWAY, CONNECTION_REFUSED, INVALID_RESPONSE, true),
             RequestError::ConnectionLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "connection_limit", "Too many requests at a time", true),
             RequestError::BufferLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "buffer_limit", "Too many requests at a time", true),
-            RequestError::ConnectionRefused => (Backend, StatusCode::SERVICE_UNAVAILABLE, "connection_refused", UNAVAILABLE, true),
+            RequestError::ConnectionRefused => (Backend, StatusCode::SERVICE_UNAVAILABLE, CONNECTION_REFUSED, UNAVAILABLE, true),
             RequestError::TlsHandshake => (Backend, StatusCode::BAD_GATEWAY, "tls_handshake", INVALID_RESPONSE, false),
             RequestError::ConnectTimeout => (Backend, StatusCode::GATEWAY_TIMEOUT, "connect_timeout", TIMED_OUT, true),
             RequestError::ResponseTimeout => (Backend, StatusCode::GATEWAY_TIMEOUT, "response_timeout", TIMED_OUT, false),
