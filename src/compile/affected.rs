@@ -17,8 +17,8 @@ pub(super) struct AffectedObjects {
 
 impl AffectedObjects {
     /// The changed objects and all objects that refer to them. Dependents of a Gateway are added later if its plan
-    /// changed; a changed EndpointSlice affects its Service but not the routes to it. `policies`: their kinds, with what
-    /// a change of each affects.
+    /// changed; a changed EndpointSlice affects its Service but not the routes to it. `policies`: their kinds, and
+    /// what a change of each affects.
     pub(super) fn find(&mut self, store: &Store, changes: &Changes, policies: &[(Kind, BackendChange)]) -> Changes {
         let mut touched = changes.clone();
         touched.extend(store.dependency_index().affected_by(changes));
