@@ -225,11 +225,10 @@ fn otlp_has_servers_of_its_own_for_each_signal() {
     };
     let none = run("--trace-propagation w3c");
     assert_eq!((&none.tracing, &none.otlp.access_log, &none.otlp.metrics), (&None, &None, &None));
-    let all = run(
-        "--trace-otlp-endpoint http://a --access-log-otlp-endpoint http://b --metrics-otlp-endpoint http://c \
-                   --metrics-otlp-interval 5s --otlp-protocol grpc --otlp-ca-file ca.pem --otlp-client-cert-file tls.crt \
-                   --otlp-client-key-file tls.key --trace-propagation none",
-    );
+    let all =
+        run("--trace-otlp-endpoint http://a --access-log-otlp-endpoint http://b --metrics-otlp-endpoint http://c \
+                   --metrics-otlp-interval 5s --otlp-protocol grpc --otlp-ca-file ca.pem \
+                   --otlp-client-cert-file tls.crt --otlp-client-key-file tls.key --trace-propagation none");
     assert_eq!(all.otlp.access_log.as_deref(), Some("http://b"));
     assert_eq!(all.otlp.metrics, Some(("http://c".to_owned(), Duration::from_secs(5))));
     assert_eq!((all.otlp.protocol, all.otlp.ca_file), (OtlpProtocolArg::Grpc, Some("ca.pem".into())));
