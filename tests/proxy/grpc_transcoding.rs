@@ -101,10 +101,10 @@ fn trailers(block: &[u8]) -> Vec<u8> {
 async fn browsers_call_grpc_backends() {
     let endpoint = grpc_endpoint(&Arc::default()).await;
     let server = server("grpc-web", json!({"proto": PROTO}), &endpoint).await;
-    let ok = [MESSAGE, &trailers(b"grpc-status:0\r\n")].concat();
-    let failed = [MESSAGE, &trailers(b"grpc-status:5\r\n")].concat();
+    let ok = [MESSAGE, &trailers(b"grpc-status:0\r\ngrpc-message:\r\n")].concat();
+    let failed = [MESSAGE, &trailers(b"grpc-status:5\r\ngrpc-message:\r\n")].concat();
     let refused = trailers(b"grpc-status:16\r\ngrpc-message:no%20key\r\n");
-    let json = [&frame(0, br#"{"id":"7","title":""}"#)[..], &trailers(b"grpc-status:0\r\n")].concat();
+    let json = [&frame(0, br#"{"id":"7","title":""}"#)[..], &trailers(b"grpc-status:0\r\ngrpc-message:\r\n")].concat();
     let text = b"AAAAAAIIBw==";
     for (method, content_type, body, expected) in [
         ("Get", "application/grpc-web+proto", MESSAGE, ok.clone()),
@@ -149,8 +149,13 @@ async fn messages_of_streams_arrive_one_by_one() {
     let gateway = server("grpc-gateway", json!({"proto": PROTO}), &endpoint).await;
     let order: &[u8] = b"{\"id\":\"0\",\"title\":\"\"}\n";
     let cases = [
-        (&web, web_request("Watch", "application/grpc-web"), MESSAGE, trailers(b"grpc-status:0\r\n")),
-        (&web, web_request("Watch", "application/grpc-web-text"), MESSAGE, trailers(b"grpc-status:0\r\n")),
+        (&web, web_request("Watch", "application/grpc-web"), MESSAGE, trailers(b"grpc-status:0\r\ngrpc-message:\r\n")),
+        (
+            &web,
+            web_request("Watch", "application/grpc-web-text"),
+            MESSAGE,
+            trailers(b"grpc-status:0\r\ngrpc-message:\r\n"),
+        ),
         (&gateway, Request::get("http://a.example/v1/orders:watch").body(()).unwrap(), order, Vec::new()),
     ];
     for (server, request, message, last) in cases {
