@@ -337,7 +337,7 @@ mod tests {
     }
 
     async fn wait(seconds: u64) {
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await; // Time is paused.
     }
 
     /// Whether each report was of a failure.
