@@ -381,7 +381,7 @@ mod tests {
             wait(1).await;
             reports.update(None);
         }
-        assert_eq!(made(&server), []);
+        assert!(made(&server).is_empty());
         for _ in 0..7 {
             reports.note_unanswered("no response".to_owned());
             wait(1).await;
