@@ -400,7 +400,7 @@ mod tests {
     }
 
     async fn wait(seconds: u64) {
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await; // Time is paused.
     }
 
     /// Whether each report was of a failure.
@@ -444,7 +444,7 @@ mod tests {
             wait(1).await;
             reports.update(None);
         }
-        assert_eq!(made(&server), []);
+        assert!(made(&server).is_empty());
         for _ in 0..7 {
             reports.note_unanswered("no response".to_owned());
             wait(1).await;

@@ -322,7 +322,7 @@ async fn proxies_that_never_respond_are_reported() {
         let request = TestRequest { backend: Some(partner(80, None)), ..TestRequest::get("/") };
         assert_eq!(request.run(&chain).await.reply_status().unwrap().as_u16(), 502);
         assert_eq!(proxy.diagnostic.lock().is_some(), is_reported);
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_secs(6)).await; // Time is paused.
     }
 }
 

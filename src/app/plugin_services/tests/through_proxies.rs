@@ -143,7 +143,9 @@ async fn bodies_through_a_proxy_are_read_as_clients_read_them() {
                 Ok(written) => written,
                 // Nothing is read any more.
                 Err(_) => {
-                    wait.take().map(|wait| wait.send(()));
+                    if let Some(wait) = wait.take() {
+                        _ = wait.send(());
+                    }
                     writing.await
                 }
             };
