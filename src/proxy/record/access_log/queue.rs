@@ -85,7 +85,8 @@ impl LineQueue {
     }
 }
 
-/// Of all workers together, with the origins of exported lines. Bridges a disk stall of 0.8 seconds at 50,000 requests per second with lines of 400 bytes.
+/// Of all workers together, with the origins of exported lines. Bridges a disk stall of 0.8 seconds at 50,000 requests
+/// per second with lines of 400 bytes.
 const MAX_QUEUED_BYTES: usize = 16 << 20;
 /// Of one of many workers.
 const MIN_QUEUED_BYTES: usize = 1 << 20;

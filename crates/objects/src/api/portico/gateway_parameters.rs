@@ -27,7 +27,7 @@ pub struct GatewayParametersSpec {
     #[serde(default)]
     pub service: GatewayServiceSettings,
     /// The access log entries of the requests and connections of a Gateway, in place of what flags say about them. They
-    /// have no effect with `--access-log off`.
+    /// have no effect with `--access-log off`, unless `--access-log-otlp-endpoint` is set.
     #[serde(default, rename = "accessLog")]
     pub access_log: GatewayAccessLogSettings,
     /// The traces of the requests and connections of a Gateway, in place of what flags say about them. They have no
