@@ -264,7 +264,7 @@ async fn request_errors_are_equal_over_every_transport() {
 }
 
 /// Request errors without a case, because one request is not enough to cause them, and the files that test them.
-const TESTED_IN: [(&str, &str); 28] = [
+const TESTED_IN: [(&str, &str); 32] = [
     ("external_auth_denied", "external_auth.rs"),
     ("external_auth_unavailable", "external_auth.rs"),
     ("external_auth_timeout", "external_auth.rs"),
@@ -293,6 +293,10 @@ const TESTED_IN: [(&str, &str); 28] = [
     ("tunnel_idle", "upgrade.rs"),
     ("tunnel_broken", "upgrade.rs"),
     ("tunnel_closed", "upgrade.rs"),
+    ("client_message_too_large", "websocket_limits.rs"),
+    ("endpoint_message_too_large", "websocket_limits.rs"),
+    ("invalid_client_frame", "websocket_limits.rs"),
+    ("invalid_endpoint_frame", "websocket_limits.rs"),
 ];
 
 /// Every error on `docs/request-errors.md` needs a case. A unit test of the request errors compares that page with the
