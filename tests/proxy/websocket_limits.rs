@@ -124,8 +124,10 @@ async fn frames_that_are_refused_have_their_reason() {
         client.send(HANDSHAKE).await;
         assert_eq!(client.response().await.status, 101);
         // What the endpoint may send arrives before the client sends what it must not.
-        assert_eq!(received(&mut client, sent.len()).await, sent, "{reason}");
-        client.send(sent).await;
+        if !sent.is_empty() {
+            assert_eq!(received(&mut client, sent.len()).await, sent);
+            client.send(sent).await;
+        }
         assert_eq!(received(&mut client, closed.len()).await, closed, "{reason}");
         drop(client);
         expect_reason(&server, reason).await;
