@@ -126,8 +126,8 @@ fn services_have_endpoints_and_settings() {
 #[test]
 fn settings_of_upstreams_that_differ_are_reported() {
     let (objects, notes) = objects(with(json!({"upstreams": [
-        {"name": "pool", "hash_on": "header", "hash_on_header": "x-user", "hash_fallback": "cookie", "hash_on_cookie": "c",
-            "algorithm": "consistent-hashing",
+        {"name": "pool", "algorithm": "consistent-hashing", "hash_on": "header", "hash_on_header": "x-user",
+            "hash_fallback": "cookie", "hash_on_cookie": "c",
             "healthchecks": {"active": {"timeout": 0.5, "healthy": {"interval": 1.2}, "unhealthy": {"interval": 3}}}},
     ]})));
     let spec = &objects["KongUpstreamPolicy/pool"]["spec"];

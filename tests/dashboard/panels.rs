@@ -253,7 +253,8 @@ const ROUTES: &[Panel] = &[
         "reqps",
         "The twenty busiest rules of the routes",
         &[(
-            r#"topk(20, sum by (route, rule) (rate(portico_requests_total{job=~"$job",route=~"$route"}[$__rate_interval])))"#,
+            "topk(20, sum by (route, rule) \
+             (rate(portico_requests_total{job=~\"$job\",route=~\"$route\"}[$__rate_interval])))",
             "{{route}} {{rule}}",
         )],
     ),

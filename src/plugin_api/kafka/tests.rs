@@ -314,7 +314,7 @@ async fn messages_after_a_pause_need_no_other_attempt() {
             let began = Instant::now();
             assert_eq!(producer.produce(&messages(&[value])).await, [None], "{acks:?}");
             assert_eq!(began.elapsed(), Duration::ZERO, "{acks:?}");
-            tokio::time::sleep(Duration::from_secs(30)).await; // The broker closes what is idle, before Portico would.
+            tokio::time::sleep(Duration::from_secs(30)).await; // Time is paused, and Portico closes what is idle later.
             assert_eq!(brokers.received(PRODUCE).len(), number + 1, "{acks:?}");
         }
         assert_eq!(brokers.connections.load(Relaxed), 3, "{acks:?}");

@@ -3,6 +3,7 @@
 use std::pin::pin;
 
 use super::*;
+use crate::plugin_api::RemoteTls;
 use crate::plugin_api::http_proxy::HttpProxy;
 use crate::upstream::UpstreamProtocol;
 use crate::upstream::tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors};
