@@ -15,8 +15,9 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use crate::scenarios::client::{Connection, Target};
 use crate::scenarios::objects::SCENARIO_TIMEOUT;
 
-/// The time between two requests of a client: short, but without using much CPU.
-const REQUEST_INTERVAL: Duration = Duration::from_millis(10);
+/// The time between two requests of a client: short, but some tests have two loads for minutes, which should leave the
+/// CPU to what they test.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Clients that repeat a request, half of them on a keep-alive connection, the others on a new connection for each.
 /// Dropping it stops them.
