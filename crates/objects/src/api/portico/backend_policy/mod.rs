@@ -43,7 +43,7 @@ pub struct BackendPolicy {
 }
 
 /// The targets and the settings. An absent block leaves the settings as they are without the policy.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendPolicySpec {
     /// What the policy applies to: Services, XBackends and KongServiceFacades of its namespace. `sectionName` is the

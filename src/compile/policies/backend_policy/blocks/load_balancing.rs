@@ -160,7 +160,7 @@ fn locality(spec: &LocalitySpec, block: &mut BlockReader<'_>) -> Locality {
 
 /// The endpoints of a level. `None` unless it has exactly one of its fields. Those of labels are not known; the verdict
 /// says so.
-pub(super) fn failover_level(spec: &LocalityLevel) -> Option<FailoverLevel> {
+pub(in crate::compile::policies::backend_policy) fn failover_level(spec: &LocalityLevel) -> Option<FailoverLevel> {
     match (&spec.zone, &spec.region, &spec.match_labels) {
         (Some(zone), None, None) => Some(FailoverLevel::Zone(zone.as_str().into())),
         (None, Some(region), None) => Some(FailoverLevel::Region(region.as_str().into())),
