@@ -77,7 +77,7 @@ pub(in crate::proxy) fn serve(
                 Ok(response) => response,
                 Err(exit) => exit.into_response(&mut cx),
             };
-            begin_response(&mut cx, &mut response, origin.source);
+            apply_request_decisions(&mut cx, &mut response, origin.source);
             plugins::attach_unmatched(&mut cx);
             if cx.record.plugin_run.is_some() {
                 cx.enter(RequestStep::ResponsePlugins);
@@ -230,7 +230,7 @@ impl ResponseOrigin {
 }
 
 /// Adds to the head of a response what the request has determined, wherever the response comes from.
-fn begin_response(cx: &mut RequestContext<'_>, response: &mut Response<BodySource>, source: ResponseSource) {
+fn apply_request_decisions(cx: &mut RequestContext<'_>, response: &mut Response<BodySource>, source: ResponseSource) {
     if let Some(observed) = &mut cx.record.facts.observed {
         observed.set_source(source);
     }

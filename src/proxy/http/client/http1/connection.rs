@@ -158,7 +158,7 @@ where
                     };
                     let Poll::Ready(served) = request.poll(cx) else { return self.poll_while_responding(cx) };
                     self.request.set(None);
-                    self.begin_response(served);
+                    self.begin_sending(served);
                 }
                 ServingState::Sending => {
                     let Some(response) = &mut *self.response else { return Poll::Ready(Http1End::Finished) };
@@ -263,7 +263,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn begin_response(&mut self, served: ServedRequest) {
+    fn begin_sending(&mut self, served: ServedRequest) {
         let (response, body, tunnel) = ResponseBody::attach(served);
         self.tunnel = tunnel;
         let mut head = take_buffer();
