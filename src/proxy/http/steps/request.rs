@@ -19,7 +19,6 @@ use tokio::time::Instant;
 use super::accepted_protocols;
 use super::affinity;
 use super::backend::{self, SelectedAction};
-use super::destination;
 use super::early_exit::EarlyExit;
 use super::external_auth;
 use super::order::RequestStep;
@@ -27,6 +26,7 @@ use super::plugins;
 use super::product_headers;
 use super::redirect;
 use super::request_context::RequestContext;
+use super::request_filters;
 use super::request_headers;
 use super::request_record::RequestRecord;
 use super::routing;
@@ -98,7 +98,7 @@ fn respond(
 ) -> impl Future<Output = Result<Response<BodySource>, EarlyExit>> {
     async move {
         let client_sent_head = request.method() == Method::HEAD;
-        let destination = prepare(cx, &mut request).await?;
+        let destination = run_steps_before_forwarding(cx, &mut request).await?;
         cx.enter(RequestStep::Forwarding);
         let reports_latencies = cx.product_header_names().is_some();
         // A plugin may have changed the method. The response then announces a body that does not follow.
@@ -156,7 +156,7 @@ fn respond(
 }
 
 /// The steps before a request is forwarded. They rewrite it for the endpoint.
-async fn prepare<'r>(
+async fn run_steps_before_forwarding<'r>(
     cx: &mut RequestContext<'r>,
     request: &mut Request<RequestBody>,
 ) -> Result<Destination<'r>, EarlyExit> {
@@ -203,7 +203,7 @@ async fn prepare<'r>(
     cx.enter(RequestStep::RequestFilters);
     match action {
         SelectedAction::Redirect(action) => Err(redirect::redirect(cx, action, &routed)),
-        SelectedAction::Forward(backends, backend) => destination::prepare(cx, backends, backend, routed, request),
+        SelectedAction::Forward(backends, backend) => request_filters::apply(cx, backends, backend, routed, request),
         SelectedAction::StandIn(failure) => Err(RequestError::InvalidRule(failure).into()),
     }
 }
