@@ -233,7 +233,7 @@ where
         {
             return Poll::Ready(Err(EndpointError::RequestBody(failure)));
         }
-        let response = ready!(exchange.poll_head(cx, on_informational))?;
+        let response = ready!(exchange.poll_response_head(cx, on_informational))?;
         if exchange.outgoing.is_some() {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Err(EndpointError::Invalid(InvalidMessage::EarlyUpgrade)));
@@ -283,7 +283,7 @@ where
 }
 
 impl<B> Exchange<B> {
-    fn poll_head(
+    fn poll_response_head(
         &mut self,
         cx: &mut Context<'_>,
         on_informational: &mut impl FnMut(Response<()>),

@@ -147,7 +147,7 @@ where
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
         for _ in 0..MAX_STEPS {
             match self.state {
-                ServingState::Reading => match ready!(self.poll_head(cx)) {
+                ServingState::Reading => match ready!(self.poll_request_head(cx)) {
                     Ok(Some(request)) => self.begin_request(request),
                     Ok(None) => self.state = ServingState::Closing,
                     Err(end) => return Poll::Ready(end),
@@ -189,7 +189,7 @@ where
     }
 
     /// Reads the head of a request. None at the end of the connection.
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ReceivedRequest>, Http1End>> {
+    fn poll_request_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ReceivedRequest>, Http1End>> {
         loop {
             if self.exchange.activity.http2.get() {
                 return Poll::Ready(Err(Http1End::Finished));
