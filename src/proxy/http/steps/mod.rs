@@ -1,6 +1,7 @@
 //! What happens to one request, in order: target, routing, headers, plugins, authorization, response.
 
 pub(in crate::proxy) mod accepted_protocols;
+pub(in crate::proxy) mod access_plugins;
 pub(in crate::proxy) mod affinity;
 pub(in crate::proxy) mod backend;
 mod background_request;

@@ -17,6 +17,7 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use tokio::time::Instant;
 
 use super::accepted_protocols;
+use super::access_plugins;
 use super::affinity;
 use super::backend::{self, SelectedAction};
 use super::early_exit::EarlyExit;
@@ -181,9 +182,9 @@ async fn run_steps_before_forwarding<'r>(
     if let Some(chain) = &routed.rule.plugins {
         if chain.may_wait(&cx.view.snapshot.consumers) {
             // Boxed, so that the future of requests without plugins stays small.
-            Box::pin(plugins::run_access(cx, chain, &mut routed, request)).await?;
+            Box::pin(access_plugins::run(cx, chain, &mut routed, request)).await?;
         } else {
-            plugins::run_access_at_once(cx, chain, &mut routed, request)?;
+            access_plugins::run_at_once(cx, chain, &mut routed, request)?;
         }
     }
     cx.enter(RequestStep::Backend);
