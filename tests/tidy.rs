@@ -306,7 +306,7 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "aws_environment remote server_text",
-            "http_proxy body_budget chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login \
+            "http_proxy http_version body_budget chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login \
              media_type message_limits multipart named_backend plugin_regex \
              reply route_description scheme shared_keys state template timing violations weighted_list xml",
             "masking shared_values",

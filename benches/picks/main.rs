@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use portico::upstream::settings::{Balancing, BalancingAlgorithm, RequestHash};
+use portico::upstream::settings::{Balancing, BalancingAlgorithm, HashTable, RequestHash};
 use portico::upstream::{ConnectionPools, EndpointChoice, Outcome, OutcomeClass, Upstream, hash64};
 
 use crate::world::{ALGORITHMS, address, pools, upstream_with};
@@ -34,7 +34,7 @@ const PICKS: u64 = 200_000;
 fn main() {
     println!("CPU ns/pick, median (least–most)          1 thread              2 threads");
     let plain = ALGORITHMS.map(|(name, algorithm)| (name, Balancing { algorithm, ..Balancing::default() }));
-    let maglev = BalancingAlgorithm::Maglev { table_size: 65_537 };
+    let maglev = BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 65_537 });
     for (name, balance) in plain.into_iter().chain([("Maglev, bounded load", bounded(maglev, 125))]) {
         for count in [10_u16, 100, 1_000] {
             let upstream = upstream(count, &balance);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Empty;
 use portico::http1::NameCase;
-use portico::upstream::settings::{Balancing, BalancingAlgorithm};
+use portico::upstream::settings::{Balancing, BalancingAlgorithm, HashTable, LatencyAverage};
 use portico::upstream::{
     ConnectionPools, EndpointAddress, EndpointConnector, Endpoints, IdleLimits, SocketBudget, Upstream, UpstreamKey,
     UpstreamRegistry, WorkerSubsetting,
@@ -18,9 +18,9 @@ pub(crate) const ALGORITHMS: [(&str, BalancingAlgorithm); 6] = [
     ("round robin", BalancingAlgorithm::RoundRobin),
     ("random", BalancingAlgorithm::Random),
     ("least requests", BalancingAlgorithm::LeastRequests),
-    ("peak EWMA", BalancingAlgorithm::PeakEwma { decay: DECAY, failure_penalty: PENALTY }),
-    ("Maglev", BalancingAlgorithm::Maglev { table_size: 65_537 }),
-    ("ring hash", BalancingAlgorithm::RingHash { points: None }),
+    ("peak EWMA", BalancingAlgorithm::PeakEwma(LatencyAverage { decay: DECAY, failure_penalty: PENALTY })),
+    ("Maglev", BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 65_537 })),
+    ("ring hash", BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points: None })),
 ];
 
 const DECAY: Duration = Duration::from_secs(10);

@@ -42,6 +42,7 @@ pub mod graphql;
 pub mod grpc;
 pub mod header_spoofing;
 pub mod http_proxy;
+pub mod http_version;
 pub mod idle_connections;
 pub mod instance;
 pub mod introspection;

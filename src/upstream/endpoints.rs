@@ -28,7 +28,7 @@ use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::attempt_settings::CurrentAttemptSettings;
 use super::check_queue::CheckQueue;
 use super::check_report::{CheckCounters, CheckReport};
-use super::configured_endpoints::{EndpointAddress, Endpoints};
+use super::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
 use super::endpoint_state::EndpointState;
 use super::limits::EndpointConnectionLimits;
 use super::load_balancing::{EndpointSet, PickCounts};
@@ -182,6 +182,32 @@ impl Upstream {
             probe_queue: Arc::default(),
             check_counters: CheckCounters::default(),
             resolved: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Hands the settings to the parts that apply them. Those of alternatives follow apart, since they are upstreams.
+    fn configure(&self, traffic: &BackendTraffic) {
+        let BackendTraffic {
+            retry_limits,
+            affinity,
+            health,
+            limits,
+            circuit_breaker: _,
+            alternatives: _,
+            retries,
+            timeouts,
+            is_dry_run,
+        } = traffic;
+        self.detection.configure(health.as_ref(), *is_dry_run);
+        let enforced = limits.as_deref().filter(|_| !*is_dry_run);
+        self.connection_limits.set(enforced);
+        self.sockets.set_limit(enforced.and_then(|limits| limits.max_connections));
+        self.overload.set(traffic, &self.key);
+        self.retries.set_limits(*retry_limits);
+        self.attempts.set(retries.as_ref(), timeouts.as_ref());
+        self.affinity.store(affinity.clone());
+        if affinity.is_some() {
+            self.keeps_affinity.store(true, Relaxed);
         }
     }
 

@@ -42,11 +42,11 @@ use crate::rewound::Rewound;
 /// The connection belongs to its request, or to a pool. Dropping it while its request is being sent gives that up.
 pub(super) struct Http1EndpointConnection<B> {
     monitor: ResponseMonitor,
-    exchange: Rc<RefCell<Exchange<B>>>,
+    exchange: Rc<RefCell<EndpointExchange<B>>>,
 }
 
 /// A request with its response.
-struct Exchange<B> {
+struct EndpointExchange<B> {
     socket: UpstreamSocket,
     counted: CountedConnection,
     age: ConnectionAge,
@@ -100,7 +100,7 @@ impl<B> Http1EndpointConnection<B> {
         let socket = connector.open_socket(target, address, &[], socket_deadline, counters).await?;
         Ok(Http1EndpointConnection {
             monitor: socket.monitor().clone(),
-            exchange: Rc::new(RefCell::new(Exchange {
+            exchange: Rc::new(RefCell::new(EndpointExchange {
                 socket,
                 counted: CountedConnection::new(counters),
                 age: ConnectionAge::new(),
@@ -233,7 +233,7 @@ where
         {
             return Poll::Ready(Err(EndpointError::RequestBody(failure)));
         }
-        let response = ready!(exchange.poll_head(cx, on_informational))?;
+        let response = ready!(exchange.poll_response_head(cx, on_informational))?;
         if exchange.outgoing.is_some() {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Err(EndpointError::Invalid(InvalidMessage::EarlyUpgrade)));
@@ -262,7 +262,7 @@ where
 }
 
 /// Sends the rest of a request whose response has begun, unless its connection is dropped.
-async fn send_rest<B>(exchange: Weak<RefCell<Exchange<B>>>)
+async fn send_rest<B>(exchange: Weak<RefCell<EndpointExchange<B>>>)
 where
     B: Body + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -282,8 +282,8 @@ where
     .await;
 }
 
-impl<B> Exchange<B> {
-    fn poll_head(
+impl<B> EndpointExchange<B> {
+    fn poll_response_head(
         &mut self,
         cx: &mut Context<'_>,
         on_informational: &mut impl FnMut(Response<()>),
@@ -337,7 +337,7 @@ impl<B> Exchange<B> {
     }
 }
 
-impl<B> Exchange<B>
+impl<B> EndpointExchange<B>
 where
     B: Body + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use portico::upstream::settings::{Balancing, BalancingAlgorithm};
+use portico::upstream::settings::{Balancing, BalancingAlgorithm, HashTable, LatencyAverage};
 use portico::upstream::{EndpointAddress, Endpoints, UpstreamKey, UpstreamRegistry};
 use stats_alloc::Region;
 
@@ -23,9 +23,13 @@ pub(crate) fn check() -> String {
         ("round robin", BalancingAlgorithm::RoundRobin, MAX_BYTES),
         ("random", BalancingAlgorithm::Random, MAX_BYTES),
         ("least requests", BalancingAlgorithm::LeastRequests, MAX_BYTES),
-        ("peak EWMA", BalancingAlgorithm::PeakEwma { decay: second, failure_penalty: second }, MAX_BYTES),
-        ("Maglev", BalancingAlgorithm::Maglev { table_size: 65_537 }, MAX_BYTES_WITH_TABLE),
-        ("ring hash", BalancingAlgorithm::RingHash { points: None }, MAX_BYTES_WITH_RING),
+        (
+            "peak EWMA",
+            BalancingAlgorithm::PeakEwma(LatencyAverage { decay: second, failure_penalty: second }),
+            MAX_BYTES,
+        ),
+        ("Maglev", BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 65_537 }), MAX_BYTES_WITH_TABLE),
+        ("ring hash", BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points: None }), MAX_BYTES_WITH_RING),
     ]
     .into_iter()
     .map(|(name, algorithm, max_bytes)| {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::upstream::settings::{
-    Balancing, BalancingAlgorithm, HealthSettings, PassiveChecks, RequestLimits, WhenUnhealthy,
+    Balancing, BalancingAlgorithm, HashTable, HealthSettings, LatencyAverage, PassiveChecks, RequestLimits,
+    WhenUnhealthy,
 };
 use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, Upstream};
 use tokio::net::{TcpSocket, TcpStream};
@@ -20,7 +21,7 @@ use crate::harness::{
 use crate::retry::sum;
 use crate::{stream, udp};
 
-const MAGLEV: BalancingAlgorithm = BalancingAlgorithm::Maglev { table_size: 251 };
+const MAGLEV: BalancingAlgorithm = BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 251 });
 
 fn endpoints(addresses: &[SocketAddr], balance: Balancing) -> Endpoints {
     let mut addresses: Vec<_> = addresses.iter().copied().map(EndpointAddress::Ip).collect();
@@ -57,7 +58,7 @@ async fn endpoint_that_fails_fast_gets_few_requests() {
     let working = Endpoint::ok().await;
     let web = upstream("web", &[]);
     let (decay, failure_penalty) = (Duration::from_secs(600), Duration::from_secs(60));
-    let ewma = BalancingAlgorithm::PeakEwma { decay, failure_penalty };
+    let ewma = BalancingAlgorithm::PeakEwma(LatencyAverage { decay, failure_penalty });
     web.set_endpoints(endpoints(&[failing.address, working.address], algorithm(ewma)));
     let server = server(&web).await;
     let mut client = server.connect().await;
@@ -74,7 +75,7 @@ async fn each_backend_of_a_rule_measures_its_endpoints() {
     let failing = Endpoint::responding_with("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
     let working = Endpoint::ok().await;
     let (decay, failure_penalty) = (Duration::from_secs(600), Duration::from_secs(60));
-    let ewma = BalancingAlgorithm::PeakEwma { decay, failure_penalty };
+    let ewma = BalancingAlgorithm::PeakEwma(LatencyAverage { decay, failure_penalty });
     let backends = ["web", "web-canary"].map(|service| {
         let backend = upstream(service, &[]);
         backend.set_endpoints(endpoints(&[failing.address, working.address], algorithm(ewma)));

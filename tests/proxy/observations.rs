@@ -7,7 +7,9 @@ use portico::plugin_api::{AccessOutcome, Reply};
 use portico::proxy::observations::{Observation, ObservationMode, ObservedRequests};
 use portico::snapshot::redirect::RedirectAction;
 use portico::snapshot::rule::{Action, RouteFailure};
-use portico::upstream::settings::{Balancing, BalancingAlgorithm, CombineKeys, HashKey, HashSource, RequestHash};
+use portico::upstream::settings::{
+    Balancing, BalancingAlgorithm, CombineKeys, HashKey, HashSource, HashTable, RequestHash,
+};
 use portico::upstream::{EndpointAddress, Endpoints};
 
 use crate::harness::{
@@ -77,7 +79,7 @@ async fn observation_says_why_the_endpoint_was_picked() {
     let hashed = upstream("hashed", &[]);
     let keys = [HashKey { source: HashSource::Path, regex: None }].into();
     let hash = RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None };
-    let algorithm = BalancingAlgorithm::Maglev { table_size: 251 };
+    let algorithm = BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 251 });
     hashed.set_endpoints(Endpoints {
         addresses: vec![EndpointAddress::Ip(endpoint.address)],
         balance: Balancing { algorithm, hash: Some(Arc::new(hash)), ..Balancing::default() },

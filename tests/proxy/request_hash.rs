@@ -12,7 +12,8 @@ use http::{HeaderName, Request};
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Filters, HeaderEdits, Rewrite};
 use portico::upstream::settings::{
-    Balancing, BalancingAlgorithm, CombineKeys, HashKey, HashSource, Locality, RequestHash, SameSite, SetCookie,
+    Balancing, BalancingAlgorithm, CombineKeys, HashKey, HashSource, HashTable, Locality, RequestHash, SameSite,
+    SetCookie,
 };
 use portico::upstream::{EndpointAddress, Endpoints, Outcome, OutcomeClass, Upstream};
 use socket2::Socket;
@@ -49,7 +50,7 @@ impl Halves {
             levels: addresses.iter().map(level).collect(),
             addresses: addresses.into_iter().map(EndpointAddress::Ip).collect(),
             balance: Balancing {
-                algorithm: BalancingAlgorithm::Maglev { table_size: 65_537 },
+                algorithm: BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 65_537 }),
                 hash: Some(Arc::new(keys)),
                 locality: Locality { overprovisioning_percent: 100, ..Locality::default() },
                 ..Balancing::default()

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::form::{duration, object, thousandths};
 use crate::upstream::settings::{
-    Balancing, BalancingAlgorithm, CombineKeys, FailoverLevel, HashKey, HashSource, Locality, LocalityMode,
+    Balancing, CombineKeys, FailoverLevel, HashKey, HashSource, HashTable, LatencyAverage, Locality, LocalityMode,
     RequestHash, SameSite, SetCookie, SlowStart, WhenUnhealthy,
 };
 use crate::upstream::{AffinityCarrier, AffinitySettings};
@@ -19,25 +19,17 @@ pub(in crate::app) fn load_balancing(balancing: &Balancing) -> Value {
         must_exceed_threshold,
         when_unhealthy,
     } = balancing;
-    let (name, ewma) = match algorithm {
-        BalancingAlgorithm::RoundRobin => ("RoundRobin", None),
-        BalancingAlgorithm::LeastRequests => ("LeastRequests", None),
-        BalancingAlgorithm::PeakEwma { decay, failure_penalty } => {
-            let fields = [("decay", Some(duration(*decay))), ("failurePenalty", Some(duration(*failure_penalty)))];
-            ("PeakEwma", Some(object(fields)))
-        }
-        BalancingAlgorithm::Random => ("Random", None),
-        BalancingAlgorithm::Maglev { .. } => ("Maglev", None),
-        BalancingAlgorithm::RingHash { .. } => ("RingHash", None),
-    };
+    let ewma = algorithm.latency().map(|LatencyAverage { decay, failure_penalty }| {
+        object([("decay", Some(duration(decay))), ("failurePenalty", Some(duration(failure_penalty)))])
+    });
     let when_unhealthy = match when_unhealthy {
         WhenUnhealthy::UseAll => "UseAll",
         WhenUnhealthy::Fail => "Fail",
     };
     object([
-        ("algorithm", Some(json!(name))),
+        ("algorithm", Some(json!(algorithm.name()))),
         ("peakEwma", ewma),
-        ("hash", hash.as_deref().map(|hash| request_hash(hash, *algorithm))),
+        ("hash", hash.as_deref().map(|hash| request_hash(hash, algorithm.hash_table()))),
         ("slowStart", slow_start.as_ref().map(slow_start_block)),
         ("locality", Some(locality_block(locality))),
         ("panicThresholdPercent", Some(json!(panic_threshold_percent))),
@@ -75,12 +67,12 @@ fn slow_start_block(settings: &SlowStart) -> Value {
     ])
 }
 
-fn request_hash(hash: &RequestHash, algorithm: BalancingAlgorithm) -> Value {
+fn request_hash(hash: &RequestHash, table: Option<HashTable>) -> Value {
     let RequestHash { keys, combine, bounded_load_percent } = hash;
-    let (maglev_size, ring_size) = match algorithm {
-        BalancingAlgorithm::Maglev { table_size } => (Some(table_size), None),
-        BalancingAlgorithm::RingHash { points } => (None, points),
-        _ => (None, None),
+    let (maglev_size, ring_size) = match table {
+        Some(HashTable::Maglev { table_size }) => (Some(table_size), None),
+        Some(HashTable::RingHash { points }) => (None, points),
+        None => (None, None),
     };
     let combine = match combine {
         CombineKeys::First => "First",

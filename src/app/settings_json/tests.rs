@@ -12,7 +12,7 @@ use crate::api::gateway::Channel;
 use crate::schema;
 use crate::upstream::settings::{
     ActiveCheck, AdaptiveLimit, AdmissionControl, Balancing, BalancingAlgorithm, CheckKind, CircuitBreakerSettings,
-    CombineKeys, FailoverLevel, FailurePercentage, FailureThresholds, FallbackResponse, HashKey, HashSource,
+    CombineKeys, FailoverLevel, FailurePercentage, FailureThresholds, FallbackResponse, HashKey, HashSource, HashTable,
     HealthSettings, HedgeSettings, InitialHealth, Locality, LocalityMode, PassiveChecks, RequestHash, RequestLimits,
     RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SetCookie, SlowRequests, SlowStart,
     StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
@@ -37,7 +37,7 @@ fn endpoints() -> Endpoints {
         ..UpstreamKey::default()
     };
     let balance = Balancing {
-        algorithm: BalancingAlgorithm::Maglev { table_size: 5003 },
+        algorithm: BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 5003 }),
         hash: Some(Arc::new(RequestHash {
             keys: [
                 HashKey { source: HashSource::Header(name("x-user")), regex: Some(Regex::new("^(a+)").unwrap()) },

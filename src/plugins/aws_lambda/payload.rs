@@ -5,11 +5,12 @@ use std::time::UNIX_EPOCH;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{COOKIE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::plugin_api::RequestCx;
+use crate::plugin_api::http_version::decimal_protocol_name;
 use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::request_json::{body_fields, headers, query};
 
@@ -135,7 +136,7 @@ fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
         "isBase64Encoded": is_encoded,
         "requestContext": {
             "path": path,
-            "protocol": protocol(cx.head.version),
+            "protocol": decimal_protocol_name(cx.head.version),
             "httpMethod": cx.head.method.as_str(),
             "domainName": cx.client.host,
             "domainPrefix": domain_prefix(cx),
@@ -175,7 +176,7 @@ fn gateway_v2(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
             "http": {
                 "method": cx.head.method.as_str(),
                 "path": cx.path,
-                "protocol": protocol(cx.head.version),
+                "protocol": decimal_protocol_name(cx.head.version),
                 "sourceIp": cx.client.address.to_string(),
                 "userAgent": header(cx, USER_AGENT.as_str()),
             },
@@ -198,14 +199,6 @@ fn header<'r>(cx: &'r RequestCx<'_>, name: &str) -> Option<&'r str> {
 /// The first label of the host.
 fn domain_prefix<'r>(cx: &RequestCx<'r>) -> &'r str {
     cx.client.host.split(['.', ':']).next().unwrap_or_default()
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2.0",
-        _ => "HTTP/1.1",
-    }
 }
 
 fn epoch_milliseconds(cx: &RequestCx<'_>) -> u64 {

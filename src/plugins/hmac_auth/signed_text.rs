@@ -3,12 +3,13 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine;
+use http::HeaderName;
 use http::header::HOST;
-use http::{HeaderName, Version};
 
 use super::parameters::SignatureParameters;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::consumers::HmacAlgorithm;
+use crate::plugin_api::http_version::decimal_protocol_name;
 use crate::plugin_api::login::BASE64;
 
 /// The method in lower case and the target, after this name.
@@ -51,7 +52,8 @@ impl<'t, 'c> SignedText<'t, 'c> {
         let head = &*self.cx.head;
         let target = self.cx.raw_target.as_bytes();
         if name.eq_ignore_ascii_case(REQUEST_LINE) {
-            let parts = [head.method.as_str().as_bytes(), b" ", target, b" ", version_name(head.version)];
+            let parts =
+                [head.method.as_str().as_bytes(), b" ", target, b" ", decimal_protocol_name(head.version).as_bytes()];
             parts.into_iter().for_each(|part| context.update(part));
             return;
         }
@@ -81,15 +83,5 @@ impl ExpectedSignature {
     pub(super) fn is(&self, signature: &str) -> bool {
         let Ok(signature) = BASE64.decode(signature) else { return false };
         verify_slices_are_equal(self.0.as_ref(), &signature).is_ok()
-    }
-}
-
-fn version_name(version: Version) -> &'static [u8] {
-    match version {
-        Version::HTTP_09 => b"HTTP/0.9",
-        Version::HTTP_10 => b"HTTP/1.0",
-        Version::HTTP_2 => b"HTTP/2.0",
-        Version::HTTP_3 => b"HTTP/3.0",
-        _ => b"HTTP/1.1",
     }
 }

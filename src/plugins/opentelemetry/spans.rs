@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use http::Version;
-
 use crate::plugin_api::LogCx;
+use crate::plugin_api::http_version::decimal_version;
 use crate::plugin_api::log_entry::logged_url;
 use crate::plugin_api::timing::PluginPhase;
 use crate::plugin_api::trace::attempts::{RequestClock, attempt_spans, attempt_status, authorization_span};
@@ -69,7 +68,7 @@ fn root_span(cx: &LogCx<'_>, context: &RequestTrace, clock: RequestClock) -> Spa
         span.attribute("http.url", logged_url(heads, cx.request.credentials));
         span.attribute("http.host", String::from_utf8_lossy(heads.host.as_bytes()));
         span.attribute("http.scheme", heads.scheme.as_str());
-        span.attribute("http.flavor", flavor(heads.version));
+        span.attribute("http.flavor", decimal_version(heads.version));
         span.attribute("http.client_ip", heads.client);
         span.attribute("net.peer.ip", heads.client);
     }
@@ -80,13 +79,4 @@ fn root_span(cx: &LogCx<'_>, context: &RequestTrace, clock: RequestClock) -> Spa
         span.attribute("kong.consumer", &*consumer.id);
     }
     span
-}
-
-/// The version of HTTP as attributes name it.
-fn flavor(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2.0",
-        _ => "1.1",
-    }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use http::{HeaderName, Version};
+use http::HeaderName;
 use serde::Serialize;
 
 use super::{Config, PhaseFlavor, SpanName, StaticTag};
 use crate::plugin_api::LogCx;
+use crate::plugin_api::http_version::protocol_name;
 use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::timing::PluginPhase;
 use crate::plugin_api::trace::attempts::{RequestClock, attempt_spans, attempt_status};
@@ -115,7 +116,7 @@ impl SpanRecorder {
             tags.insert("http.method".into(), heads.method.to_string());
             tags.insert("http.host".into(), String::from_utf8_lossy(heads.host.as_bytes()).into_owned());
             tags.insert("http.path".into(), shorten(heads.target.path()).into_owned());
-            tags.insert("http.protocol".into(), protocol(heads.version).to_owned());
+            tags.insert("http.protocol".into(), protocol_name(heads.version).to_owned());
         }
         tags.insert("lc".into(), "kong".to_owned());
         tags.insert("http.status_code".into(), cx.summary.status.as_u16().to_string());
@@ -282,14 +283,6 @@ fn microseconds(start: u64, end: u64) -> u64 {
 
 fn method<'a>(cx: &'a LogCx<'_>) -> &'a str {
     cx.request.heads.map_or("HTTP", |heads| heads.method.as_str())
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
-    }
 }
 
 const MAX_TAGS: usize = 32;

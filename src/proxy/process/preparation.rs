@@ -54,7 +54,7 @@ pub(super) async fn prepare_and_serve(
     mut registration: ConnectionRegistration,
 ) {
     // Boxed, so that the memory for the steps is freed when they end.
-    let preparing = Box::pin(prepare(stream, address, steps, &http.worker, &connections));
+    let preparing = Box::pin(prepare_connection(stream, address, steps, &http.worker, &connections));
     match while_listening(&connections, &mut registration, preparing).await.flatten() {
         Some(PreparedConnection::Http { transport, address, session }) => {
             let http2 = session.as_ref().is_some_and(|session| session.http2);
@@ -112,7 +112,7 @@ enum PreparedConnection {
 }
 
 /// Returns None if the connection has failed; the reason has been recorded by then.
-async fn prepare(
+async fn prepare_connection(
     mut stream: TcpStream,
     peer: SocketAddr,
     steps: PreparationSteps,

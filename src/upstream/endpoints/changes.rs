@@ -10,7 +10,7 @@ use tracing::warn;
 use super::Upstream;
 use super::checks::check_of;
 use crate::upstream::affinity::AffinityEndpoints;
-use crate::upstream::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
+use crate::upstream::configured_endpoints::{EndpointAddress, Endpoints};
 use crate::upstream::load_balancing::{EndpointSet, ResolvedEndpoint, SetSettings};
 use crate::upstream::locality::PriorityLevels;
 use crate::upstream::ssrf_guard::BlockedAddress;
@@ -31,23 +31,11 @@ impl Upstream {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        let BackendTraffic { retry_limits, affinity, limits, health, retries, timeouts, is_dry_run, .. } =
-            &endpoints.traffic;
-        self.detection.configure(health.as_ref(), *is_dry_run);
-        let limits = limits.as_deref().filter(|_| !endpoints.traffic.is_dry_run);
-        self.connection_limits.set(limits);
-        self.sockets.set_limit(limits.and_then(|limits| limits.max_connections));
-        self.overload.set(&endpoints.traffic, &self.key);
-        self.retries.set_limits(*retry_limits);
-        self.attempts.set(retries.as_ref(), timeouts.as_ref());
-        self.affinity.store(affinity.clone());
-        if affinity.is_some() {
-            self.keeps_affinity.store(true, Relaxed);
-        }
+        self.configure(&endpoints.traffic);
         let known_check = check_of(&self.configured.load()).cloned();
         let has_other_check = known_check.as_ref() != check_of(&endpoints);
         let has_other_identities = self.configured.load().identities != endpoints.identities;
-        let lacks_affinity_endpoints = affinity.is_some() && self.affinity_endpoints.load().is_none();
+        let lacks_affinity_endpoints = endpoints.traffic.affinity.is_some() && self.affinity_endpoints.load().is_none();
         self.configured.store(Arc::new(endpoints));
         self.revision.fetch_add(1, Release);
         let is_published = self.publish(&resolved);

@@ -14,7 +14,7 @@ use crate::upstream::load_balancing::{
 };
 use crate::upstream::locality::LevelReport;
 use crate::upstream::outcome::Outcome;
-use crate::upstream::settings::{BalancingAlgorithm, HashSource, WhenUnhealthy};
+use crate::upstream::settings::{HashSource, LatencyAverage, WhenUnhealthy};
 use crate::upstream::upstream_availability::UpstreamAvailability;
 use crate::upstream::worker_endpoints::WorkerEndpoints;
 use crate::upstream::worker_subset::WorkerSubsetting;
@@ -61,9 +61,8 @@ impl Upstream {
         let settings = worker.all().settings();
         let availability = self.availability();
         let has_slow_starts = settings.slow_start.is_some() && self.has_slow_starts();
-        let needs_time = has_slow_starts
-            || availability != UpstreamAvailability::All
-            || matches!(settings.algorithm, BalancingAlgorithm::PeakEwma { .. });
+        let needs_time =
+            has_slow_starts || availability != UpstreamAvailability::All || settings.algorithm.latency().is_some();
         let health = match health_rule(availability, settings.when_unhealthy, choice.is_repeatable) {
             Ok(health) => health,
             Err(reason) => {
@@ -130,7 +129,7 @@ impl Upstream {
         let settings = set.settings();
         self.counts_requests.store(settings.needs_requests(), Relaxed);
         self.counts_all_requests.store(settings.bounded_load_percent.is_some(), Relaxed);
-        self.measures_latency.store(matches!(settings.algorithm, BalancingAlgorithm::PeakEwma { .. }), Relaxed);
+        self.measures_latency.store(settings.algorithm.latency().is_some(), Relaxed);
         self.is_hashing.store(settings.algorithm.is_hashing(), Relaxed);
         self.has_balancing.store(*settings != SetSettings::default(), Relaxed);
     }
@@ -155,7 +154,7 @@ impl Upstream {
             return;
         }
         let reachable = self.reachable.load();
-        if let BalancingAlgorithm::PeakEwma { decay, failure_penalty } = reachable.settings().algorithm
+        if let Some(LatencyAverage { decay, failure_penalty }) = reachable.settings().algorithm.latency()
             && let Some(sample) = LatencySample::of(outcome, failure_penalty)
             && let Some(index) = reachable.position(address)
         {
@@ -168,7 +167,7 @@ impl Upstream {
         if former.is_empty() {
             return;
         }
-        if let BalancingAlgorithm::PeakEwma { decay, .. } = former.settings().algorithm {
+        if let Some(LatencyAverage { decay, .. }) = former.settings().algorithm.latency() {
             let now = self.detection.clock.now();
             let estimates = former.iter().filter_map(|known| known.state.load.latency.estimate(now, decay));
             let (sum, count) = estimates.fold((0.0, 0.0), |(sum, count), estimate| (sum + estimate, count + 1.0));

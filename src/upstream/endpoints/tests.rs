@@ -9,7 +9,7 @@ use super::*;
 use crate::upstream::EndpointIdentities;
 use crate::upstream::load_balancing::{NoEndpoint, Picked, PickedBecause};
 use crate::upstream::outcome::{Outcome, OutcomeClass};
-use crate::upstream::settings::{Balancing, BalancingAlgorithm, WhenUnhealthy};
+use crate::upstream::settings::{Balancing, BalancingAlgorithm, HashTable, LatencyAverage, WhenUnhealthy};
 use crate::upstream::worker_endpoints::WorkerEndpoints;
 use crate::upstream::{EndpointChoice, WorkerSubsetting};
 
@@ -318,7 +318,7 @@ fn least_requests_chooses_the_least_busy_endpoint() {
 /// Endpoints of which the one with the lowest latency gets all requests.
 fn by_latency(texts: &[&str], panic_threshold_percent: u8) -> Endpoints {
     let [decay, failure_penalty] = [3600, 1].map(std::time::Duration::from_secs);
-    let algorithm = BalancingAlgorithm::PeakEwma { decay, failure_penalty };
+    let algorithm = BalancingAlgorithm::PeakEwma(LatencyAverage { decay, failure_penalty });
     let balance = Balancing { algorithm, panic_threshold_percent, ..Balancing::default() };
     Endpoints { balance, ..endpoints(texts) }
 }
@@ -494,8 +494,8 @@ fn endpoints_without_weight_get_sessions_only() {
         BalancingAlgorithm::RoundRobin,
         BalancingAlgorithm::Random,
         BalancingAlgorithm::LeastRequests,
-        BalancingAlgorithm::Maglev { table_size: 251 },
-        BalancingAlgorithm::RingHash { points: None },
+        BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 251 }),
+        BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points: None }),
     ] {
         set(algorithm);
         let mut counts = [0; 4];

@@ -9,7 +9,7 @@ use super::picked::{NoEndpoint, Picked, PickedBecause};
 use super::rotation::Rotation;
 use super::slow_start::weight_factor;
 use crate::upstream::health::Availability;
-use crate::upstream::settings::BalancingAlgorithm;
+use crate::upstream::settings::{BalancingAlgorithm, LatencyAverage};
 
 /// What a pick depends on in addition to the set.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +54,7 @@ pub(in crate::upstream) fn choose(
     let chosen = match (cx.hash, set.settings.algorithm) {
         (Some(hash), _) if set.table.is_some() => chooser.by_hash(hash),
         // Without the hash that its algorithm needs, a request gets the next endpoint in turn.
-        (
-            _,
-            BalancingAlgorithm::RoundRobin | BalancingAlgorithm::RingHash { .. } | BalancingAlgorithm::Maglev { .. },
-        ) => {
+        (_, BalancingAlgorithm::RoundRobin | BalancingAlgorithm::ConsistentHash(_)) => {
             match rotation {
                 // Retries do not advance the rotation: with two endpoints, every request would start at the same one.
                 Some(rotation) if cx.avoid.is_empty() => chooser.in_turn(set, rotation),
@@ -66,7 +63,7 @@ pub(in crate::upstream) fn choose(
         }
         (_, BalancingAlgorithm::Random) => chooser.at_random(),
         (_, BalancingAlgorithm::LeastRequests) => chooser.by_cost(|chooser, index| chooser.relative_requests(index)),
-        (_, BalancingAlgorithm::PeakEwma { decay, .. }) => {
+        (_, BalancingAlgorithm::PeakEwma(LatencyAverage { decay, .. })) => {
             chooser.by_cost(|chooser, index| chooser.expected_latency(index, decay))
         }
     };

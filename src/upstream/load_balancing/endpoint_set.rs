@@ -80,9 +80,7 @@ impl SetSettings {
 
     /// Whether picks depend on the requests in progress.
     pub(in crate::upstream) fn needs_requests(&self) -> bool {
-        let compares_loads =
-            matches!(self.algorithm, BalancingAlgorithm::LeastRequests | BalancingAlgorithm::PeakEwma { .. });
-        compares_loads || self.bounded_load_percent.is_some() || self.max_requests.is_some()
+        self.algorithm.compares_requests() || self.bounded_load_percent.is_some() || self.max_requests.is_some()
     }
 }
 
@@ -94,13 +92,11 @@ impl EndpointSet {
         settings: SetSettings,
         identity: impl Fn(usize) -> String,
     ) -> Self {
-        let table = if settings.algorithm.is_hashing() {
+        let table = settings.algorithm.hash_table().and_then(|table| {
             let endpoints = endpoints.iter().enumerate();
             let named = endpoints.map(|(index, endpoint)| (identity(index), endpoint.weight, index as u32));
-            EndpointTable::build(settings.algorithm, named.collect())
-        } else {
-            None
-        };
+            EndpointTable::build(table, named.collect())
+        });
         let mut set = EndpointSet::without_table(endpoints, settings);
         set.table = table;
         set

@@ -3,7 +3,7 @@
 
 use super::maglev::Maglev;
 use super::ring_hash::RingHash;
-use crate::upstream::settings::BalancingAlgorithm;
+use crate::upstream::settings::HashTable;
 
 /// Maps keys to endpoints.
 #[derive(Debug)]
@@ -30,12 +30,8 @@ struct Member {
 
 impl EndpointTable {
     /// The table for these endpoints: identity, weight and position of each. Those with one identity share its keys,
-    /// since the addresses of a name may differ between replicas. `None` if the algorithm does not hash, or if there is
-    /// nothing to choose.
-    pub(super) fn build(algorithm: BalancingAlgorithm, mut endpoints: Vec<(String, u32, u32)>) -> Option<Self> {
-        if !algorithm.is_hashing() {
-            return None;
-        }
+    /// since the addresses of a name may differ between replicas. `None` if there is nothing to choose.
+    pub(super) fn build(table: HashTable, mut endpoints: Vec<(String, u32, u32)>) -> Option<Self> {
         endpoints.sort();
         let indexes = endpoints.iter().map(|(_, _, index)| *index).collect();
         let mut members: Vec<Member> = Vec::new();
@@ -49,13 +45,9 @@ impl EndpointTable {
                 }
             }
         }
-        let kind = match algorithm {
-            BalancingAlgorithm::Maglev { table_size } => TableKind::Maglev(Maglev::build(&identities, table_size)?),
-            BalancingAlgorithm::RingHash { points } => TableKind::RingHash(RingHash::build(&identities, points)?),
-            BalancingAlgorithm::RoundRobin
-            | BalancingAlgorithm::LeastRequests
-            | BalancingAlgorithm::PeakEwma { .. }
-            | BalancingAlgorithm::Random => return None,
+        let kind = match table {
+            HashTable::Maglev { table_size } => TableKind::Maglev(Maglev::build(&identities, table_size)?),
+            HashTable::RingHash { points } => TableKind::RingHash(RingHash::build(&identities, points)?),
         };
         Some(EndpointTable { kind, members: members.into(), indexes })
     }

@@ -11,13 +11,14 @@ use crate::upstream::endpoint_load::LatencySample;
 use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::health::EndpointHealth;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
-use crate::upstream::settings::{BalancingAlgorithm, SlowStart};
+use crate::upstream::settings::{BalancingAlgorithm, HashTable, LatencyAverage, SlowStart};
 
-const MAGLEV: BalancingAlgorithm = BalancingAlgorithm::Maglev { table_size: 65_537 };
-const RING: BalancingAlgorithm = BalancingAlgorithm::RingHash { points: None };
+const MAGLEV: BalancingAlgorithm = BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 65_537 });
+const RING: BalancingAlgorithm = BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points: None });
 const DECAY: Duration = Duration::from_secs(10);
 const PENALTY: Duration = Duration::from_secs(1);
-const EWMA: BalancingAlgorithm = BalancingAlgorithm::PeakEwma { decay: DECAY, failure_penalty: PENALTY };
+const EWMA: BalancingAlgorithm =
+    BalancingAlgorithm::PeakEwma(LatencyAverage { decay: DECAY, failure_penalty: PENALTY });
 const PLAIN: PickContext<'_> = PickContext {
     avoid: &[],
     hash: None,

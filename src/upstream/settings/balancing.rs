@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::RequestHash;
+use super::{BalancingAlgorithm, RequestHash};
 
 /// The load balancing of an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balancing {
     pub algorithm: BalancingAlgorithm,
-    /// What [`BalancingAlgorithm::RingHash`] and [`BalancingAlgorithm::Maglev`] hash of a request. `None`: they are
-    /// not used.
+    /// What [`BalancingAlgorithm::ConsistentHash`] hashes of a request. `None`: it is not used.
     pub hash: Option<Arc<RequestHash>>,
     pub slow_start: Option<SlowStart>,
     pub locality: Locality,
@@ -20,41 +19,6 @@ pub struct Balancing {
     /// Whether exactly the threshold is too few as well.
     pub must_exceed_threshold: bool,
     pub when_unhealthy: WhenUnhealthy,
-}
-
-/// The load-balancing algorithm.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BalancingAlgorithm {
-    /// In turn, by weight. Every worker has its own position, so that nothing is shared.
-    #[default]
-    RoundRobin,
-    /// The endpoint with the fewest requests in progress over all workers, in relation to its weight.
-    LeastRequests,
-    /// The endpoint with the lowest product of its latency, as a moving average that follows peaks at once, and its
-    /// requests in progress.
-    PeakEwma {
-        /// The time in which the influence of an old sample falls to 1/e.
-        decay: Duration,
-        /// A failure counts as a response after this time, so that an endpoint that fails fast does not attract
-        /// requests.
-        failure_penalty: Duration,
-    },
-    Random,
-    /// Consistent hashing with a table of `table_size` slots, a prime number.
-    Maglev {
-        table_size: u32,
-    },
-    /// Consistent hashing with points on a ring: `points` for the whole ring, or 160 for each endpoint.
-    RingHash {
-        points: Option<u32>,
-    },
-}
-
-impl BalancingAlgorithm {
-    /// Whether the endpoint depends on a hash of the request.
-    pub fn is_hashing(self) -> bool {
-        matches!(self, BalancingAlgorithm::Maglev { .. } | BalancingAlgorithm::RingHash { .. })
-    }
 }
 
 /// How the share of an endpoint grows after it has become available: its weight is multiplied by

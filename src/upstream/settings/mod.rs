@@ -7,6 +7,7 @@
 
 mod active_check;
 mod balancing;
+mod balancing_algorithm;
 mod circuit_breaker;
 mod health;
 mod limits;
@@ -19,7 +20,8 @@ mod timeouts;
 pub use active_check::{
     ActiveCheck, CheckFailureKind, CheckKind, CheckResult, FailureThresholds, InitialHealth, StatusRanges,
 };
-pub use balancing::{Balancing, BalancingAlgorithm, FailoverLevel, Locality, LocalityMode, SlowStart, WhenUnhealthy};
+pub use balancing::{Balancing, FailoverLevel, Locality, LocalityMode, SlowStart, WhenUnhealthy};
+pub use balancing_algorithm::{BalancingAlgorithm, HashTable, LatencyAverage};
 pub use circuit_breaker::{CircuitBreakerSettings, FallbackResponse, SlowRequests};
 pub use health::{FailurePercentage, HealthSettings, PassiveChecks, SuccessRate};
 pub use limits::{AdaptiveLimit, AdmissionControl, RequestLimits};

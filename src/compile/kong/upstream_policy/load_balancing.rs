@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::fields::{HASHING, Notation, UpstreamFields};
 use super::findings::Findings;
 use super::hash_input::HashInput;
-use crate::upstream::settings::{Balancing, BalancingAlgorithm, CombineKeys, HashKey, RequestHash, WhenUnhealthy};
+use crate::upstream::settings::{
+    Balancing, BalancingAlgorithm, CombineKeys, HashKey, HashTable, LatencyAverage, RequestHash, WhenUnhealthy,
+};
 
 /// The load balancing; `None` if the fields say nothing about it. `checks_health`: whether Kong would take endpoints
 /// out of service.
@@ -45,7 +47,7 @@ fn algorithm(fields: &UpstreamFields<'_>, keys: &[HashKey], findings: &mut Findi
         Some(HASHING) => Some(hashing(fields)),
         Some("round-robin") => Some(BalancingAlgorithm::RoundRobin),
         Some("least-connections") => Some(BalancingAlgorithm::LeastRequests),
-        Some("latency") => Some(BalancingAlgorithm::PeakEwma { decay: DECAY, failure_penalty: FAILURE_PENALTY }),
+        Some("latency") => Some(BalancingAlgorithm::PeakEwma(LATENCY_AVERAGE)),
         // New sessions go to the endpoints in turn.
         Some("sticky-sessions") => Some(BalancingAlgorithm::RoundRobin),
         Some(other) => {
@@ -71,7 +73,8 @@ fn algorithm(fields: &UpstreamFields<'_>, keys: &[HashKey], findings: &mut Findi
 }
 
 fn hashing(fields: &UpstreamFields<'_>) -> BalancingAlgorithm {
-    BalancingAlgorithm::RingHash { points: fields.slots.and_then(|slots| u32::try_from(slots).ok()) }
+    let points = fields.slots.and_then(|slots| u32::try_from(slots).ok());
+    BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points })
 }
 
 /// What is hashed: the input, and its fallback for requests without it.
@@ -109,6 +112,6 @@ fn threshold(fields: &UpstreamFields<'_>, findings: &mut Findings) -> u8 {
     whole
 }
 
-/// Kong's balancer by latency forgets a sample in this time.
-const DECAY: Duration = Duration::from_secs(10);
-const FAILURE_PENALTY: Duration = Duration::from_secs(1);
+/// Kong's balancer by latency forgets a sample in the time of `decay`.
+const LATENCY_AVERAGE: LatencyAverage =
+    LatencyAverage { decay: Duration::from_secs(10), failure_penalty: Duration::from_secs(1) };

@@ -54,12 +54,15 @@ fn balancing((settings, findings): (KongSettings, Findings)) -> String {
 // docs/kong-compatibility.md, 1.7, 3.8
 #[test]
 fn algorithms_and_inputs_of_a_policy() {
-    let ring = "RingHash { points: None }";
+    let ring = "ConsistentHash(RingHash { points: None })";
     for (spec, expected) in [
         (json!({}), "RoundRobin [] ! ?".to_owned()),
         (json!({"algorithm": "round-robin"}), "RoundRobin [] ! ?".to_owned()),
         (json!({"algorithm": "least-connections", "slots": 10}), "LeastRequests [] ! ?spec.slots".to_owned()),
-        (json!({"algorithm": "latency"}), "PeakEwma { decay: 10s, failure_penalty: 1s } [] ! ?".to_owned()),
+        (
+            json!({"algorithm": "latency"}),
+            "PeakEwma(LatencyAverage { decay: 10s, failure_penalty: 1s }) [] ! ?".to_owned(),
+        ),
         (json!({"algorithm": "random"}), "RoundRobin [] !spec.algorithm ?".to_owned()),
         (json!({"algorithm": "consistent-hashing"}), "RoundRobin [] ! ?spec.algorithm".to_owned()),
         (
@@ -68,7 +71,7 @@ fn algorithms_and_inputs_of_a_policy() {
         ),
         (
             json!({"algorithm": "consistent-hashing", "slots": 100, "hashOn": {"input": "ip"}}),
-            "RingHash { points: Some(100) } [ip/128] ! ?".to_owned(),
+            "ConsistentHash(RingHash { points: Some(100) }) [ip/128] ! ?".to_owned(),
         ),
         (
             json!({"algorithm": "consistent-hashing", "hashOn": {"input": "consumer"}, "hashOnFallback": {"input": "ip"}}),
@@ -111,9 +114,12 @@ fn algorithms_and_inputs_of_a_policy() {
 // docs/kong-compatibility.md, 1.8
 #[test]
 fn algorithms_and_inputs_of_a_kong_ingress() {
-    let ring = "RingHash { points: None }";
+    let ring = "ConsistentHash(RingHash { points: None })";
     for (upstream, expected) in [
-        (json!({"algorithm": "latency"}), "PeakEwma { decay: 10s, failure_penalty: 1s } [] ! ?".to_owned()),
+        (
+            json!({"algorithm": "latency"}),
+            "PeakEwma(LatencyAverage { decay: 10s, failure_penalty: 1s }) [] ! ?".to_owned(),
+        ),
         (json!({"hash_on": "ip"}), format!("{ring} [ip/128] ! ?")),
         (json!({"algorithm": "round-robin", "hash_on": "path"}), format!("{ring} [path] ! ?upstream.algorithm")),
         (json!({"hash_on": "none", "hash_fallback": "ip"}), "RoundRobin [] ! ?upstream.hash_fallback".to_owned()),
@@ -147,7 +153,7 @@ fn policy_replaces_single_fields_of_a_kong_ingress() {
     let fields = policy.or(ingress);
     assert_eq!(fields.host_header, Some("a.example"));
     let balancing = settings(&fields, &mut findings).balancing.unwrap();
-    assert!(matches!(balancing.algorithm, BalancingAlgorithm::PeakEwma { .. }), "{balancing:?}");
+    assert!(matches!(balancing.algorithm, BalancingAlgorithm::PeakEwma(_)), "{balancing:?}");
     assert_eq!((balancing.hash, balancing.panic_threshold_percent), (None, 20));
 }
 

@@ -1,45 +1,34 @@
 //! BackendPolicies: how requests to Services, XBackends and KongServiceFacades are balanced, limited and repeated.
 //!
 //! ```text
-//!   blocks.rs      the blocks of a policy; each is taken whole from one policy
+//!   blocks/        the blocks of a policy; each is taken whole from one policy
+//!     ├ load_balancing.rs, request_hash.rs, session.rs, health.rs, active_check.rs, limits.rs, circuit_breaker.rs,
+//!     │ retry.rs, timeouts.rs                            block ─▶ `upstream::settings`
+//!     └ block_reader.rs                                  fields, and the problems with them
 //!   layers.rs      target ─▶ the policies that apply to it, in the order of precedence
 //!   effective.rs   upstream ─▶ its settings, with those of other sources for blocks that no policy has
 //!   verdict.rs     the conditions Accepted and Programmed
 //!     ├ displacement.rs    blocks that something else sets
 //!     └ rule_settings.rs   the rules that set blocks themselves
 //!   affected.rs    target ─▶ the policies that affect it, for its status and events
-//!   load_balancing.rs, request_hash.rs, session.rs, health.rs, active_check.rs, limits.rs, circuit_breaker.rs,
-//!   retry.rs, timeouts.rs                              block ─▶ `upstream::settings`
-//!   block_reader.rs                                    fields, and the problems with them
 //! ```
 //!
 //! The settings belong to the upstreams, so an edit of a policy changes neither routes nor routers.
 
-mod active_check;
 mod affected;
-mod block_reader;
 mod blocks;
-mod circuit_breaker;
 mod datagram_fields;
 mod displacement;
 mod effective;
-mod failover;
-mod health;
 mod layers;
-mod limits;
-mod load_balancing;
-mod request_hash;
-mod retry;
+mod policy_target;
 mod rule_settings;
-mod session;
-mod timeouts;
 mod unserved_fields;
 mod verdict;
 
 pub(in crate::compile) use affected::affected_by;
-pub(in crate::compile) use blocks::Block;
+pub(in crate::compile) use blocks::{Block, failover_settings};
 pub(in crate::compile) use effective::{apply, is_enforceable};
-pub(in crate::compile) use failover::failover_settings;
 pub(in crate::compile) use layers::{backend_key, first_with_block, overriding_policy, policies_of_upstream, sources};
 pub(in crate::compile) use verdict::findings;
 

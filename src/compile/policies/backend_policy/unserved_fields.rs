@@ -4,8 +4,7 @@
 use crate::api::portico::{BackendPolicySpec, LocalityLevel};
 use crate::diagnostic::Diagnostic;
 
-use super::blocks::Block;
-use super::load_balancing::failover_level;
+use super::blocks::{Block, failover_level};
 use crate::upstream::settings::FailoverLevel;
 
 /// The fields of a policy that have no effect, each with its block.

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::blocks::{Block, is_or_are, names};
+use super::blocks::{Block, BlockSettings, is_or_are, names, timeout_notes};
 use super::datagram_fields;
 use super::displacement::{Displacement, Precedence, displace};
-use super::effective::{DryRun, PolicyTarget, Translated, is_dry_run, translate};
+use super::effective::{DryRun, is_dry_run};
 use super::layers::first_with_block;
+use super::policy_target::PolicyTarget;
 use super::rule_settings::{has_parts_for_all_rules, own_rules};
-use super::timeouts;
 use super::unserved_fields::unserved_fields;
 use crate::api::core::ServicePort;
 use crate::api::portico::BackendPolicy;
@@ -66,12 +66,14 @@ impl<'a> Review<'a> {
         let blocks: Vec<Block> = Block::all_in(spec).collect();
         let mut warnings = Vec::new();
         let mut invalid = BTreeMap::new();
+        let mut settings = BlockSettings::default();
         for block in &blocks {
             // Problems do not depend on the target.
-            match translate(*block, spec, &target) {
-                Ok(Translated::Timeouts(settings)) => warnings.extend(timeouts::notes(&settings)),
-                Ok(_) => {}
-                Err(problems) => drop(invalid.insert(*block, problems)),
+            let problems = block.translate(spec, &target, &mut settings);
+            if !problems.is_empty() {
+                invalid.insert(*block, problems);
+            } else if *block == Block::Timeouts {
+                warnings.extend(settings.traffic.timeouts.iter().flat_map(|timeouts| timeout_notes(timeouts)));
             }
         }
         let mut review = Review {

@@ -10,8 +10,8 @@
 
 pub(in crate::proxy) mod activity;
 pub(in crate::proxy) mod body_source;
-pub(in crate::proxy) mod caller;
 pub(in crate::proxy) mod client_body;
+pub(in crate::proxy) mod client_caller;
 pub(in crate::proxy) mod client_exchange;
 pub(in crate::proxy) mod client_protocol;
 pub(in crate::proxy) mod continuations;

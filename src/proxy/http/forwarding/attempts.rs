@@ -25,7 +25,7 @@ use super::hedging::{attempt_hedged, attempt_in_time};
 use super::outgoing_request::OutgoingRequest;
 use crate::proxy::http::fields::field_policy::ConnectionFields;
 use crate::proxy::http::fields::headers::strip_hop_by_hop;
-use crate::proxy::http::record::attempts::Attempts;
+use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::{

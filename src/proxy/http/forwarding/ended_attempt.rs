@@ -16,7 +16,7 @@ use super::retry_after::requested_wait;
 use super::service_attempts::{OVERLOADED, is_overloaded};
 use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::plugin_api::media_type::is_grpc;
-use crate::proxy::http::record::attempts::Attempts;
+use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::router::is_call;
 use crate::turn_clock;

@@ -24,7 +24,7 @@ use super::forward_error::ForwardError;
 use super::outgoing_request::copy_request;
 use super::replay_policy::is_idempotent;
 use super::time_limits::{forward_in_time, forward_until};
-use crate::proxy::http::record::attempts::Attempts;
+use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::Alternatives;

@@ -15,7 +15,7 @@ use super::attempt_policy::AttemptPolicy;
 use super::caller::Caller;
 use super::ended_attempt::{AttemptResult, EndedAttempt};
 use super::outgoing_request::OutgoingRequest;
-use crate::proxy::http::record::attempts::Attempts;
+use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::HedgeOutcome;

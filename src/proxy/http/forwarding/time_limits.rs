@@ -17,7 +17,7 @@ use super::forward_error::ForwardError;
 use super::outgoing_request::OutgoingRequest;
 use super::service_attempts::ServiceAttempts;
 use crate::plugin_api::completed_request::AttemptOutcome;
-use crate::proxy::http::record::attempts::Attempts;
+use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::{Outcome, OutcomeClass};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 
-use super::attempts::Attempts;
+use super::request_attempts::Attempts;
 use super::response_deadline::ResponseDeadline;
 use crate::plugin_api::Reply;
 use crate::plugin_api::completed_request::AuthorizationCall;

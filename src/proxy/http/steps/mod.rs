@@ -1,12 +1,12 @@
 //! What happens to one request, in order: target, routing, headers, plugins, authorization, response.
 
 pub(in crate::proxy) mod accepted_protocols;
+pub(in crate::proxy) mod access_plugins;
 pub(in crate::proxy) mod affinity;
 pub(in crate::proxy) mod backend;
 mod background_request;
 pub(in crate::proxy) mod condition_fields;
 pub(in crate::proxy) mod cross_origin;
-pub(in crate::proxy) mod destination;
 pub(in crate::proxy) mod early_exit;
 pub(in crate::proxy) mod error_response;
 pub(in crate::proxy) mod external_auth;
@@ -23,6 +23,7 @@ pub(in crate::proxy) mod reply_response;
 pub(in crate::proxy) mod reported_client;
 pub(in crate::proxy) mod request;
 pub(in crate::proxy) mod request_context;
+pub(in crate::proxy) mod request_filters;
 pub(in crate::proxy) mod request_hash;
 pub(in crate::proxy) mod request_headers;
 pub(in crate::proxy) mod request_record;

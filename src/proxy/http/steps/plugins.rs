@@ -1,11 +1,10 @@
-//! Runs the plugins of a rule on a request and on its response.
+//! Runs the plugins of a rule in place of the backend, and on the response. `access_plugins.rs` runs them before.
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -15,169 +14,21 @@ use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
 use super::order::RequestStep;
 use super::plugin_run::{PluginRun, keep_headers_of_request};
-use super::read_body::read_body;
 use super::reply_budget::ReplyBudget;
 use super::reply_response::reply_response;
 use super::reported_client::{client_address, client_scheme};
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
 use super::response_filters;
-use super::route_captures::RouteCaptures;
-use crate::plugin_api::chain::{
-    AccessEnd, AllowedRequest, ChainRequest, ChainResponse, ChainState, ForwardingOutcome, RequestBodyState,
-};
+use crate::plugin_api::chain::{AllowedRequest, ChainResponse, ChainState, ForwardingOutcome};
 use crate::plugin_api::context::{BackgroundPlaces, BackgroundSlot};
-use crate::plugin_api::{
-    Chain, ClientInfo, Reply, ReplyBody, ReplyStream, RequestLine, RespondedRequest, ResponseSource,
-};
+use crate::plugin_api::{ClientInfo, Reply, ReplyBody, ReplyStream, RespondedRequest, ResponseSource};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::filtered_body::FilteredBody;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::request_target::RequestPath;
-
-/// Runs the access phase of plugins that do not wait. The future of the phase is polled in its place, so it need not be
-/// moved into a box of its own.
-pub(in crate::proxy) fn run_access_at_once(
-    cx: &mut RequestContext<'_>,
-    chain: &Arc<Chain>,
-    routed: &mut RoutedRequest<'_>,
-    request: &mut Request<RequestBody>,
-) -> Result<(), EarlyExit> {
-    let access = pin!(run_access(cx, chain, routed, request));
-    match access.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => outcome,
-        // The plugin contradicts its `may_wait`.
-        Poll::Pending => Err(RequestError::PluginTimeout.into()),
-    }
-}
-
-/// Runs the access phase of the plugins. Ends the request if one of them replies, otherwise applies their changes.
-pub(in crate::proxy) async fn run_access(
-    cx: &mut RequestContext<'_>,
-    chain: &Arc<Chain>,
-    routed: &mut RoutedRequest<'_>,
-    request: &mut Request<RequestBody>,
-) -> Result<(), EarlyExit> {
-    let original_uri = request.uri().clone();
-    let request_line = match cx.request_line.take() {
-        None if chain.reads_request_line() => {
-            let (target, host) = (original_uri.clone(), Some(routed.host.raw.clone()));
-            Some(Box::new(RequestLine { target, host }))
-        }
-        taken => taken,
-    };
-    let product_header_names = cx.product_header_names();
-    let record = &mut *cx.record;
-    // Few chains buffer bodies at all. The data of an upgraded connection is never a body.
-    let (mut body, mut max_body) = (None, None);
-    if chain.body_buffer_limit().is_some() && routed.upgrade.is_none() {
-        let taken = std::mem::replace(request, Request::new(RequestBody::empty(&record.exchange)));
-        let (head, request_body) = taken.into_parts();
-        max_body = chain.body_buffer_limit_for(&head);
-        *request = Request::from_parts(head, request_body);
-    }
-    let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
-    let mut request_line = request_line.filter(|_| chain.reads_request_line());
-    let reply = loop {
-        if let Some(max_bytes) = max_body {
-            let limit = record.plugin_run.as_ref().and_then(|run| usize::try_from(run.state.body_limit?).ok());
-            let max_bytes = limit.map_or(max_bytes, |limit| limit.min(max_bytes));
-            body = Some(read_body(&record.exchange, request, max_bytes, routed.rule.id.namespace()).await?);
-        }
-        let RequestRecord { exchange, facts, plugin_run, .. } = &mut *record;
-        let client = client_info(exchange, routed, request.headers());
-        let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
-        let (mut head, request_body) = taken.into_parts();
-        // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
-        let run = plugin_run.get_or_insert_with(|| {
-            let trace = facts.traced.as_ref().map(|traced| Box::new(traced.context));
-            // Allocated first, so that the large value is built in the box instead of being moved into it.
-            Box::write(
-                Box::new_uninit(),
-                PluginRun {
-                    chain: Arc::clone(chain),
-                    state: ChainState::new(routed.regex_steps, trace),
-                    responded_at: None,
-                    source: ResponseSource::Proxy,
-                    request_line: request_line.take(),
-                    kept_response: Vec::new(),
-                },
-            )
-        });
-        run.state.expects_continue = routed.framing.expects_continue;
-        let end = {
-            // Pinned here, since the large future would be moved with each call that gets it.
-            let access = pin!(chain.access(
-                ChainRequest {
-                    head: &mut head,
-                    path: routed.path.path(),
-                    query: routed.path.query(),
-                    raw_target: routed.path.raw(),
-                    uri_captures: &uri_captures,
-                    client,
-                    framing: routed.framing,
-                    id: &facts.request_id,
-                    body: match &body {
-                        Some(body) => RequestBodyState::Read(body),
-                        None if routed.upgrade.is_some() => RequestBodyState::Absent,
-                        None => RequestBodyState::Unread,
-                    },
-                    consumers: &cx.view.snapshot.consumers,
-                    now: SystemTime::now(),
-                },
-                &mut run.state,
-            ));
-            until_timed_out(&exchange.activity, access).await.ok_or(RequestError::PluginTimeout)?
-        };
-        *request = Request::from_parts(head, request_body);
-        match end {
-            AccessEnd::Complete => break None,
-            AccessEnd::Reply(reply) => break Some(reply),
-            AccessEnd::NeedsBody(max_bytes) => max_body = Some(max_bytes),
-        }
-    };
-    let Some(run) = &mut record.plugin_run else { return Ok(()) };
-    if let Some(id) = run.state.new_id.take() {
-        if let Some(names) = product_header_names {
-            request.headers_mut().insert(&names.request_id, id.clone());
-        }
-        record.facts.request_id = id;
-    }
-    // The limit is that of what the client sends, not of what plugins make of it.
-    if let Some(limit) = run.state.body_limit {
-        request.body_mut().limit(limit)?;
-    }
-    // Only a completely buffered body is ever replaced. The request already has the `Content-Length` of the new body.
-    if let Some(body) = run.state.replacement_body.take() {
-        request.body_mut().replace_buffered(body);
-    }
-    if request.body().may_have_trailers()
-        && let Some(fields) = run.state.fields_of_request()
-    {
-        request.body_mut().no_trailers().merge(fields.request);
-    }
-    if let Some(reply) = reply {
-        return Err(EarlyExit::PluginReply(reply));
-    }
-    if !is_same_text(request.uri(), &original_uri) && *request.uri() != original_uri {
-        // A plugin has changed the target, for example removed a key from the query.
-        let path = RequestPath::parse(request.method(), request.uri()).ok().flatten();
-        routed.replaced_path = Some(path.ok_or(RequestError::InvalidRewrite)?);
-        routed.has_plugin_path = request.uri().path() != original_uri.path();
-    }
-    Ok(())
-}
-
-/// Whether both targets refer to the same bytes, so that they need not be compared. Most plugins do not touch the
-/// target. Both must exist at the same time, or one could have the memory that the other had.
-fn is_same_text(uri: &Uri, other: &Uri) -> bool {
-    let path = |uri: &Uri| uri.path_and_query().map(|target| std::ptr::from_ref(target.as_str()));
-    let authority = |uri: &Uri| uri.authority().map(|authority| std::ptr::from_ref(authority.as_str()));
-    path(uri) == path(other) && authority(uri) == authority(other) && uri.scheme() == other.scheme()
-}
 
 /// Whether a plugin may respond to this request in place of the backend. Most requests need no future for that.
 pub(in crate::proxy) fn may_stand_in_for_backend(cx: &RequestContext<'_>) -> bool {
@@ -281,7 +132,12 @@ pub(in crate::proxy) fn run_after_forward(
     Ok(response)
 }
 
-fn client_info<'r>(exchange: &'r ClientExchange, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
+/// What plugins know of the client.
+pub(super) fn client_info<'r>(
+    exchange: &'r ClientExchange,
+    routed: &'r RoutedRequest<'_>,
+    headers: &HeaderMap,
+) -> ClientInfo<'r> {
     ClientInfo {
         address: client_address(exchange, headers),
         port: exchange.address.port(),
@@ -410,26 +266,5 @@ impl PluginRun {
             *head.response.status_mut() = status;
         }
         source
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets_of_the_same_text_are_not_compared() {
-        for text in ["/a?b=c", "/", "http://a.example/", "a.example:443", "*"] {
-            let uri: Uri = text.parse().unwrap();
-            assert!(is_same_text(&uri, &uri.clone()), "{text}");
-        }
-        let uri: Uri = "http://a.example/a?b".parse().unwrap();
-        for other in ["http://a.example/a?c", "http://b.example/a?b", "https://a.example/a?b", "/a?b"] {
-            let other: Uri = other.parse().unwrap();
-            assert!(!is_same_text(&uri, &other), "{other}");
-        }
-        let mut parts = uri.clone().into_parts();
-        parts.scheme = Some(http::uri::Scheme::HTTPS);
-        assert!(!is_same_text(&uri, &Uri::from_parts(parts).unwrap()), "another scheme");
     }
 }

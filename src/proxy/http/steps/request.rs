@@ -17,9 +17,9 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use tokio::time::Instant;
 
 use super::accepted_protocols;
+use super::access_plugins;
 use super::affinity;
 use super::backend::{self, SelectedAction};
-use super::destination;
 use super::early_exit::EarlyExit;
 use super::external_auth;
 use super::order::RequestStep;
@@ -27,6 +27,7 @@ use super::plugins;
 use super::product_headers;
 use super::redirect;
 use super::request_context::RequestContext;
+use super::request_filters;
 use super::request_headers;
 use super::request_record::RequestRecord;
 use super::routing;
@@ -77,7 +78,7 @@ pub(in crate::proxy) fn serve(
                 Ok(response) => response,
                 Err(exit) => exit.into_response(&mut cx),
             };
-            begin_response(&mut cx, &mut response, origin.source);
+            apply_request_decisions(&mut cx, &mut response, origin.source);
             plugins::attach_unmatched(&mut cx);
             if cx.record.plugin_run.is_some() {
                 cx.enter(RequestStep::ResponsePlugins);
@@ -98,7 +99,7 @@ fn respond(
 ) -> impl Future<Output = Result<Response<BodySource>, EarlyExit>> {
     async move {
         let client_sent_head = request.method() == Method::HEAD;
-        let destination = prepare(cx, &mut request).await?;
+        let destination = run_steps_before_forwarding(cx, &mut request).await?;
         cx.enter(RequestStep::Forwarding);
         let reports_latencies = cx.product_header_names().is_some();
         // A plugin may have changed the method. The response then announces a body that does not follow.
@@ -156,7 +157,7 @@ fn respond(
 }
 
 /// The steps before a request is forwarded. They rewrite it for the endpoint.
-async fn prepare<'r>(
+async fn run_steps_before_forwarding<'r>(
     cx: &mut RequestContext<'r>,
     request: &mut Request<RequestBody>,
 ) -> Result<Destination<'r>, EarlyExit> {
@@ -181,9 +182,9 @@ async fn prepare<'r>(
     if let Some(chain) = &routed.rule.plugins {
         if chain.may_wait(&cx.view.snapshot.consumers) {
             // Boxed, so that the future of requests without plugins stays small.
-            Box::pin(plugins::run_access(cx, chain, &mut routed, request)).await?;
+            Box::pin(access_plugins::run(cx, chain, &mut routed, request)).await?;
         } else {
-            plugins::run_access_at_once(cx, chain, &mut routed, request)?;
+            access_plugins::run_at_once(cx, chain, &mut routed, request)?;
         }
     }
     cx.enter(RequestStep::Backend);
@@ -203,7 +204,7 @@ async fn prepare<'r>(
     cx.enter(RequestStep::RequestFilters);
     match action {
         SelectedAction::Redirect(action) => Err(redirect::redirect(cx, action, &routed)),
-        SelectedAction::Forward(backends, backend) => destination::prepare(cx, backends, backend, routed, request),
+        SelectedAction::Forward(backends, backend) => request_filters::apply(cx, backends, backend, routed, request),
         SelectedAction::StandIn(failure) => Err(RequestError::InvalidRule(failure).into()),
     }
 }
@@ -230,7 +231,7 @@ impl ResponseOrigin {
 }
 
 /// Adds to the head of a response what the request has determined, wherever the response comes from.
-fn begin_response(cx: &mut RequestContext<'_>, response: &mut Response<BodySource>, source: ResponseSource) {
+fn apply_request_decisions(cx: &mut RequestContext<'_>, response: &mut Response<BodySource>, source: ResponseSource) {
     if let Some(observed) = &mut cx.record.facts.observed {
         observed.set_source(source);
     }

@@ -10,6 +10,7 @@ use super::external_auth::authorization_record::AuthorizationRecord;
 use super::plugin_run::PluginRun;
 use crate::plugin_api::FieldNames;
 use crate::plugin_api::completed_request::{AuthorizationCall, AuthorizationResult};
+use crate::plugin_api::http_version::protocol_name;
 use crate::plugin_api::trace::RequestTrace;
 use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
@@ -17,7 +18,7 @@ use crate::proxy::http::fields::field_policy::{ResponseTrailerPolicy, clean_resp
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::record::request_error::{CLIENT_DISCONNECTED, client_disconnected_status};
 use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
-use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
+use crate::proxy::record::access_log::AccessLogRecord;
 use crate::proxy::record::request_tracer::EndedRequest;
 use crate::snapshot::cors::CorsHeaders;
 use crate::turn_clock;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, Uri, Version};
+use http::{HeaderValue, Method, Uri};
 
 use super::query::redact_values;
 use super::{AccessLogField, AccessLogFormat, AccessLogRecord, attempt_list, encode};
@@ -252,15 +252,6 @@ impl<'r> LogValue<'r> {
             LogValue::Address(address) => encode::address(address, line),
             LogValue::Tries(tries) => attempt_list::write_text(tries, line),
         }
-    }
-}
-
-/// The name of a version of HTTP in field `protocol`.
-pub(in crate::proxy) fn protocol_name(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
     }
 }
 

@@ -32,7 +32,6 @@ use parking_lot::Mutex;
 pub(in crate::proxy) use self::captured::CapturedHeads;
 pub use self::export::LineExport;
 pub use self::fields::AccessLogField;
-pub(in crate::proxy) use self::line::protocol_name;
 pub(in crate::proxy) use self::queue::LostLines;
 pub(in crate::proxy) use self::template_line::host_name;
 

@@ -23,11 +23,12 @@ use tokio::time::Instant;
 
 pub use self::selection::{HeaderSelection, LateRecording, TraceSelection};
 use self::spans::{request_spans, stream_spans};
-use super::access_log::{host_name, protocol_name};
+use super::access_log::host_name;
 use super::stats::RequestSeries;
 use crate::access_log_syntax::LineFacts;
 use crate::plugin_api::batch_queue::BatchQueue;
 use crate::plugin_api::completed_request::{Attempt, AuthorizationCall};
+use crate::plugin_api::http_version::protocol_name;
 use crate::plugin_api::masking::{LogMask, MaskedAccessField};
 use crate::plugin_api::timing::PhaseTiming;
 use crate::plugin_api::trace::otlp::{OtlpResource, encode_spans};

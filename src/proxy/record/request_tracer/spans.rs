@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::{Method, Version};
+use http::Method;
 
 use super::{EndedRequest, EndedStream, TracedHead};
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome};
+use crate::plugin_api::http_version::version_number;
 use crate::plugin_api::masking::MaskedAccessField;
 use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::timing::PhaseTiming;
@@ -142,7 +143,7 @@ fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'
         let host = ended.masked(MaskedAccessField::Host, String::from_utf8_lossy(host.as_bytes()));
         span.attribute("server.address", shorten(&host));
     }
-    span.attribute("network.protocol.version", protocol_version(head.version));
+    span.attribute("network.protocol.version", version_number(head.version));
     span.attribute("client.address", ended.masked(MaskedAccessField::Client, ended.client.to_string().into()));
     if let Some(agent) = &head.user_agent {
         let agent = ended.masked(MaskedAccessField::UserAgent, String::from_utf8_lossy(agent.as_bytes()));
@@ -218,12 +219,4 @@ fn add_labels(span: &mut Span, series: &RequestSeries) {
 fn known_method(method: &Method) -> Option<&'static str> {
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
     known.into_iter().find(|name| *name == method.as_str())
-}
-
-fn protocol_version(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        _ => "1.1",
-    }
 }

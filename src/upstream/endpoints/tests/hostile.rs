@@ -7,16 +7,19 @@ use http::StatusCode;
 use tokio::time::advance;
 
 use super::*;
-use crate::upstream::settings::{HealthSettings, PassiveChecks};
+use crate::upstream::settings::{HashTable, HealthSettings, LatencyAverage, PassiveChecks};
 use crate::upstream::{BackendTraffic, hash64};
 
 const ALGORITHMS: [BalancingAlgorithm; 6] = [
     BalancingAlgorithm::RoundRobin,
     BalancingAlgorithm::Random,
     BalancingAlgorithm::LeastRequests,
-    BalancingAlgorithm::PeakEwma { decay: Duration::from_secs(10), failure_penalty: Duration::from_secs(1) },
-    BalancingAlgorithm::Maglev { table_size: 65_537 },
-    BalancingAlgorithm::RingHash { points: None },
+    BalancingAlgorithm::PeakEwma(LatencyAverage {
+        decay: Duration::from_secs(10),
+        failure_penalty: Duration::from_secs(1),
+    }),
+    BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 65_537 }),
+    BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points: None }),
 ];
 
 fn address_of(number: usize) -> SocketAddr {

@@ -7,13 +7,7 @@ mod gateway_parameters;
 
 use serde_json::{Value, json};
 
-pub use backend_policy::{
-    ActiveCheckSpec, AdaptiveLimitSpec, AdmissionControlSpec, BackendPolicy, BackendPolicySpec,
-    BackendSessionPersistence, BackendTimeoutsSpec, BackoffSpec, CircuitBreakerSpec, CircuitFallback, FailoverSpec,
-    FailurePercentageSpec, FallbackResponseSpec, HashCookieSpec, HashKeySpec, HashSpec, HealthSpec, HedgeSpec,
-    LimitsSpec, LoadBalancingSpec, LocalityLevel, LocalitySpec, PassiveCheckSpec, PeakEwmaSpec, PolicySessionCookie,
-    ResetHeaderSpec, RetryBudgetSpec, RetrySpec, SlowStartSpec, StaleFallback, SubsetSpec, SuccessRateSpec,
-};
+pub use backend_policy::*;
 pub use gateway_parameters::{
     GatewayAccessLogSettings, GatewayParameters, GatewayParametersSpec, GatewayServiceSettings, GatewayTracingSettings,
     ListenerNodePort, TRAFFIC_POLICIES,

@@ -147,7 +147,7 @@ where
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
         for _ in 0..MAX_STEPS {
             match self.state {
-                ServingState::Reading => match ready!(self.poll_head(cx)) {
+                ServingState::Reading => match ready!(self.poll_request_head(cx)) {
                     Ok(Some(request)) => self.begin_request(request),
                     Ok(None) => self.state = ServingState::Closing,
                     Err(end) => return Poll::Ready(end),
@@ -158,7 +158,7 @@ where
                     };
                     let Poll::Ready(served) = request.poll(cx) else { return self.poll_while_responding(cx) };
                     self.request.set(None);
-                    self.begin_response(served);
+                    self.begin_sending(served);
                 }
                 ServingState::Sending => {
                     let Some(response) = &mut *self.response else { return Poll::Ready(Http1End::Finished) };
@@ -189,7 +189,7 @@ where
     }
 
     /// Reads the head of a request. None at the end of the connection.
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ReceivedRequest>, Http1End>> {
+    fn poll_request_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ReceivedRequest>, Http1End>> {
         loop {
             if self.exchange.activity.http2.get() {
                 return Poll::Ready(Err(Http1End::Finished));
@@ -263,7 +263,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn begin_response(&mut self, served: ServedRequest) {
+    fn begin_sending(&mut self, served: ServedRequest) {
         let (response, body, tunnel) = ResponseBody::attach(served);
         self.tunnel = tunnel;
         let mut head = take_buffer();

@@ -11,10 +11,10 @@ use super::ext_authz::{
     AttributeContext, AttributePeer, AttributeRequest, CheckRequest, HttpAttributes, PeerAddress, ProtoTimestamp,
     SocketAttributes, TlsAttributes,
 };
+use crate::plugin_api::http_version::protocol_name;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::steps::reported_client::{client_address, client_scheme};
 use crate::proxy::http::steps::request_context::{RequestContext, RoutedRequest};
-use crate::proxy::record::access_log::protocol_name;
 use crate::snapshot::external_auth::GrpcAuthorization;
 
 pub(super) fn build(

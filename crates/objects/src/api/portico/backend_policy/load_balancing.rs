@@ -30,9 +30,7 @@ pub struct LoadBalancingSpec {
     /// endpoints with few requests in progress, `PeakEwma` those with a low latency and few requests in progress.
     /// `Random` chooses at random. `Maglev` and `RingHash` send requests with the same `hash.keys` to the same
     /// endpoint.
-    #[schemars(transform = form::one_of(
-        ["RoundRobin", "LeastRequests", "PeakEwma", "Random", "Maglev", "RingHash"],
-    ))]
+    #[schemars(transform = form::one_of(BALANCING_ALGORITHMS))]
     pub algorithm: Option<String>,
     /// Settings of the algorithm PeakEwma.
     pub peak_ewma: Option<PeakEwmaSpec>,
@@ -53,6 +51,9 @@ pub struct LoadBalancingSpec {
     #[schemars(transform = form::one_of(["UseAll", "Fail"]))]
     pub when_unhealthy: Option<String>,
 }
+
+/// The values of `algorithm`.
+pub const BALANCING_ALGORITHMS: [&str; 6] = ["RoundRobin", "LeastRequests", "PeakEwma", "Random", "Maglev", "RingHash"];
 
 /// Settings of the algorithm PeakEwma.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -18,15 +18,15 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use active_check::ActiveCheckSpec;
-pub use circuit_breaker::{CircuitBreakerSpec, CircuitFallback, FallbackResponseSpec, StaleFallback};
-pub use health::{FailurePercentageSpec, HealthSpec, PassiveCheckSpec, SuccessRateSpec};
-pub use limits::{AdaptiveLimitSpec, AdmissionControlSpec, LimitsSpec};
-pub use load_balancing::{LoadBalancingSpec, LocalityLevel, LocalitySpec, PeakEwmaSpec, SlowStartSpec};
-pub use request_hash::{HashCookieSpec, HashKeySpec, HashSpec};
-pub use retry::{BackoffSpec, HedgeSpec, ResetHeaderSpec, RetrySpec};
-pub use session::{BackendSessionPersistence, PolicySessionCookie};
-pub use timeouts::BackendTimeoutsSpec;
+pub use active_check::*;
+pub use circuit_breaker::*;
+pub use health::*;
+pub use limits::*;
+pub use load_balancing::*;
+pub use request_hash::*;
+pub use retry::*;
+pub use session::*;
+pub use timeouts::*;
 
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::{VALIDATIONS, every};
@@ -43,7 +43,7 @@ pub struct BackendPolicy {
 }
 
 /// The targets and the settings. An absent block leaves the settings as they are without the policy.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendPolicySpec {
     /// What the policy applies to: Services, XBackends and KongServiceFacades of its namespace. `sectionName` is the

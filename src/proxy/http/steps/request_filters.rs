@@ -1,5 +1,5 @@
-//! Where a request is forwarded to, and how: the session, the hash, the filters of the rule and then of the backend
-//! (header edits, mirrors and rewrites), and what limits the time.
+//! The filters of a request, those of the rule and then those of the backend (header edits, mirrors and rewrites), and
+//! where it is forwarded to, and how: the session, the hash, and what limits the time.
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -21,7 +21,7 @@ use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::rule::{Backend, BackendTarget, Filters, Mirror, WeightedBackends};
 
 /// Applies the filters of the request, and returns where it is forwarded to, and how.
-pub(in crate::proxy) fn prepare<'r>(
+pub(in crate::proxy) fn apply<'r>(
     cx: &mut RequestContext<'r>,
     backends: &'r WeightedBackends,
     backend: &'r Backend,

@@ -1,6 +1,39 @@
 //! The blocks of a BackendPolicy. Each is taken whole from one policy, so that the halves of two never mix.
+//!
+//! Whatever differs between the blocks is in this file: their paths, where the policy has them, and the settings that
+//! they become, with a file for the fields of each.
 
+mod active_check;
+mod block_reader;
+mod circuit_breaker;
+mod failover;
+mod health;
+mod limits;
+mod load_balancing;
+mod request_hash;
+mod retry;
+mod session;
+mod timeouts;
+
+use std::sync::Arc;
+
+use block_reader::BlockReader;
+pub(in crate::compile) use failover::failover_settings;
+pub(super) use load_balancing::failover_level;
+pub(super) use timeouts::notes as timeout_notes;
+
+use super::policy_target::PolicyTarget;
 use crate::api::portico::{BackendPolicySpec, LoadBalancingSpec};
+use crate::diagnostic::Diagnostic;
+use crate::upstream::BackendTraffic;
+use crate::upstream::settings::{Balancing, HealthSettings};
+
+/// The settings of an upstream, of which each block sets a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct BlockSettings {
+    pub balance: Balancing,
+    pub traffic: BackendTraffic,
+}
 
 /// A block of a BackendPolicy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +115,65 @@ impl Block {
         }
     }
 
+    /// Sets what the block says, or its default if it is absent. Returns the problems: with one, the settings are not
+    /// to be used.
+    pub(super) fn translate(
+        self,
+        spec: &BackendPolicySpec,
+        target: &PolicyTarget,
+        settings: &mut BlockSettings,
+    ) -> Vec<Diagnostic> {
+        let BlockSettings { balance, traffic } = settings;
+        let mut problems = Vec::new();
+        let path = if self == Block::PassiveHealth { "health" } else { self.path() };
+        let reader = &mut BlockReader::new(format!("spec.{path}"), &mut problems);
+        match self {
+            Block::LoadBalancing => {
+                let block = spec.load_balancing.as_ref();
+                *balance = block.map(|spec| load_balancing::translate(spec, reader)).unwrap_or_default();
+            }
+            Block::SessionPersistence => {
+                let block = spec.load_balancing.as_ref().and_then(|spec| spec.session_persistence.as_ref());
+                traffic.affinity = block.and_then(|spec| session::translate(spec, &target.owner, &mut problems));
+            }
+            Block::PassiveHealth => {
+                let active = traffic.health.as_ref().and_then(|health| health.active.clone());
+                let passive = spec.health.as_ref().map(|spec| health::translate(spec, reader));
+                let is_set = passive.is_some() || active.is_some();
+                let health = HealthSettings { active, ..passive.unwrap_or_default() };
+                traffic.health = is_set.then(|| Arc::new(health));
+            }
+            Block::ActiveHealth => {
+                let block = spec.health.as_ref().and_then(|health| health.active.as_ref());
+                let check = block.and_then(|spec| active_check::translate(spec, &target.host, reader));
+                if check.is_some() || traffic.health.is_some() {
+                    let passive = traffic.health.as_deref().cloned().unwrap_or_default();
+                    traffic.health = Some(Arc::new(HealthSettings { active: check.map(Arc::new), ..passive }));
+                }
+            }
+            Block::Limits => {
+                traffic.limits = spec.limits.as_ref().map(|spec| Arc::new(limits::translate(spec, reader)));
+            }
+            Block::CircuitBreaker => {
+                let block = spec.circuit_breaker.as_ref();
+                traffic.circuit_breaker = block.map(|spec| Arc::new(circuit_breaker::translate(spec, reader)));
+            }
+            Block::Retry => {
+                traffic.retries = spec.retry.as_ref().map(|spec| Arc::new(retry::translate(spec, reader)));
+            }
+            Block::RetryBudget => {
+                traffic.retry_limits = spec.retry_budget.as_ref().map(|spec| retry::retry_limits(spec, reader));
+            }
+            Block::Timeouts => {
+                traffic.timeouts = spec.timeouts.as_ref().map(|spec| Arc::new(timeouts::translate(spec, reader)));
+            }
+            // The settings refer to other upstreams, so they are not those of one upstream.
+            Block::Failover => drop(spec.failover.as_ref().map(|spec| failover_settings(spec, &mut problems))),
+            Block::Subsets => {}
+        }
+        problems
+    }
+
     /// The blocks that a policy sets.
     pub(super) fn all_in(spec: &BackendPolicySpec) -> impl Iterator<Item = Block> {
         Block::ALL.into_iter().filter(|block| block.is_set(spec))
@@ -122,6 +214,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::ObjectKey;
+    use crate::compile::policies::target::TargetKind;
 
     fn spec(blocks: serde_json::Value) -> BackendPolicySpec {
         let mut spec = json!({"targetRefs": []});
@@ -164,5 +258,34 @@ mod tests {
         let both = spec(json!({"health": {"passive": {}, "active": {}}}));
         assert_eq!(names(&[Block::ActiveHealth], &both), "health.active", "not all of health");
         assert!(Block::ALL.is_sorted());
+    }
+
+    #[test]
+    fn an_absent_block_resets_its_settings_only() {
+        let target = PolicyTarget::new(TargetKind::Service, &ObjectKey::new("shop", "cart"));
+        let present = spec(json!({
+            "loadBalancing": {"algorithm": "Random", "sessionPersistence": {}}, "health": {"passive": {}, "active": {}},
+            "limits": {"maxRequests": 5}, "circuitBreaker": {}, "retry": {}, "retryBudget": {}, "timeouts": {},
+        }));
+        let absent = spec(json!({}));
+        let mut all = BlockSettings::default();
+        for block in Block::ALL {
+            assert!(block.translate(&present, &target, &mut all).is_empty(), "{}", block.path());
+        }
+        let mut settings = all.clone();
+        for (position, block) in Block::ALL.iter().enumerate() {
+            block.translate(&absent, &target, &mut settings);
+            // The blocks that follow are still those of the policy.
+            let mut expected = BlockSettings::default();
+            for following in &Block::ALL[position + 1..] {
+                following.translate(&present, &target, &mut expected);
+            }
+            // No settings of health checks are those by default.
+            for settings in [&mut settings, &mut expected] {
+                settings.traffic.health.get_or_insert_default();
+            }
+            assert_eq!(settings, expected, "{}", block.path());
+        }
+        assert_ne!(all, BlockSettings::default());
     }
 }

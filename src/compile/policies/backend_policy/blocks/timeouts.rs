@@ -24,7 +24,7 @@ pub(super) fn translate(spec: &BackendTimeoutsSpec, block: &mut BlockReader<'_>)
 }
 
 /// Warnings about timeouts that never expire, because one that contains them expires first.
-pub(super) fn notes(timeouts: &RequestTimeouts) -> Vec<Diagnostic> {
+pub(in crate::compile::policies::backend_policy) fn notes(timeouts: &RequestTimeouts) -> Vec<Diagnostic> {
     let RequestTimeouts { connect, idle: _, request, backend_request, stream_idle, max_duration } = *timeouts;
     let limits = |timeout: Option<Duration>| timeout.filter(|timeout| !timeout.is_zero());
     let mut notes = Vec::new();

@@ -1,30 +1,19 @@
 //! `spec.loadBalancing` without the session persistence: the algorithm and what belongs to it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::block_reader::BlockReader;
 use super::request_hash::request_hash;
-use crate::api::portico::{LoadBalancingSpec, LocalityLevel, LocalitySpec, SlowStartSpec};
+use crate::api::portico::{HashSpec, LoadBalancingSpec, LocalityLevel, LocalitySpec, SlowStartSpec};
 use crate::upstream::settings::{
-    Balancing, BalancingAlgorithm, FailoverLevel, Locality, LocalityMode, RequestHash, SlowStart, WhenUnhealthy,
+    Balancing, BalancingAlgorithm, FailoverLevel, HashTable, LatencyAverage, Locality, LocalityMode, RequestHash,
+    SlowStart, WhenUnhealthy,
 };
 
 pub(super) fn translate(spec: &LoadBalancingSpec, block: &mut BlockReader<'_>) -> Balancing {
-    let kind = block.choice(
-        "algorithm",
-        spec.algorithm.as_ref(),
-        [
-            ("RoundRobin", AlgorithmName::RoundRobin),
-            ("LeastRequests", AlgorithmName::LeastRequests),
-            ("PeakEwma", AlgorithmName::PeakEwma),
-            ("Random", AlgorithmName::Random),
-            ("Maglev", AlgorithmName::Maglev),
-            ("RingHash", AlgorithmName::RingHash),
-        ],
-    );
-    let kind = kind.unwrap_or(AlgorithmName::RoundRobin);
-    let (algorithm, hash) = algorithm(kind, spec, block);
+    let algorithms = BalancingAlgorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
+    let named = block.choice("algorithm", spec.algorithm.as_ref(), algorithms).unwrap_or_default();
+    let (algorithm, hash) = algorithm(named, spec, block);
     Balancing {
         algorithm,
         hash,
@@ -47,64 +36,58 @@ pub(super) fn translate(spec: &LoadBalancingSpec, block: &mut BlockReader<'_>) -
     }
 }
 
-/// The values of `algorithm`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AlgorithmName {
-    RoundRobin,
-    LeastRequests,
-    PeakEwma,
-    Random,
-    Maglev,
-    RingHash,
-}
-
+/// The algorithm with its settings, and what it hashes. `named`: the algorithm with the defaults of its settings.
 fn algorithm(
-    kind: AlgorithmName,
+    named: BalancingAlgorithm,
     spec: &LoadBalancingSpec,
     block: &mut BlockReader<'_>,
 ) -> (BalancingAlgorithm, Option<Arc<RequestHash>>) {
-    if spec.peak_ewma.is_some() && kind != AlgorithmName::PeakEwma {
+    if spec.peak_ewma.is_some() && named.latency().is_none() {
         block.problem("peakEwma", "it has no effect with this algorithm", "set algorithm to PeakEwma, or remove it");
     }
-    let is_hashing = matches!(kind, AlgorithmName::Maglev | AlgorithmName::RingHash);
-    if is_hashing != spec.hash.as_ref().is_some_and(|hash| !hash.keys.is_empty()) {
+    if named.is_hashing() != spec.hash.as_ref().is_some_and(|hash| !hash.keys.is_empty()) {
         let message = "it is required for Maglev and RingHash and has no effect otherwise";
         block.problem("hash.keys", message, "add hash.keys, or change the algorithm");
     }
     let hash = spec.hash.as_ref().map(|spec| request_hash(spec, &mut block.object("hash")));
-    let algorithm = match kind {
-        AlgorithmName::RoundRobin => BalancingAlgorithm::RoundRobin,
-        AlgorithmName::LeastRequests => BalancingAlgorithm::LeastRequests,
-        AlgorithmName::Random => BalancingAlgorithm::Random,
-        AlgorithmName::PeakEwma => {
+    let algorithm = match named {
+        BalancingAlgorithm::RoundRobin | BalancingAlgorithm::LeastRequests | BalancingAlgorithm::Random => named,
+        BalancingAlgorithm::PeakEwma(default) => {
             let spec = spec.peak_ewma.clone().unwrap_or_default();
             let mut block = block.object("peakEwma");
             let decay = block.duration("decay", spec.decay.as_ref(), ["1s", "1h"]);
             let penalty = block.duration("failurePenalty", spec.failure_penalty.as_ref(), ["0s", "60s"]);
-            BalancingAlgorithm::PeakEwma {
-                decay: decay.unwrap_or(Duration::from_secs(10)),
-                failure_penalty: penalty.unwrap_or(Duration::from_secs(1)),
-            }
+            BalancingAlgorithm::PeakEwma(LatencyAverage {
+                decay: decay.unwrap_or(default.decay),
+                failure_penalty: penalty.unwrap_or(default.failure_penalty),
+            })
         }
-        AlgorithmName::Maglev => {
-            let size = spec.hash.as_ref().and_then(|hash| hash.maglev_size);
-            BalancingAlgorithm::Maglev { table_size: maglev_size(size, &mut block.object("hash")) }
-        }
-        AlgorithmName::RingHash => {
-            let size = spec.hash.as_ref().and_then(|hash| hash.ring_size);
-            BalancingAlgorithm::RingHash { points: block.object("hash").number("ringSize", size, RING_SIZES) }
+        BalancingAlgorithm::ConsistentHash(table) => {
+            BalancingAlgorithm::ConsistentHash(hash_table(table, spec.hash.as_ref(), &mut block.object("hash")))
         }
     };
-    (algorithm, hash.map(Arc::new).filter(|_| is_hashing))
+    (algorithm, hash.map(Arc::new).filter(|_| named.is_hashing()))
+}
+
+fn hash_table(named: HashTable, spec: Option<&HashSpec>, block: &mut BlockReader<'_>) -> HashTable {
+    match named {
+        HashTable::Maglev { table_size } => {
+            let size = spec.and_then(|hash| hash.maglev_size);
+            HashTable::Maglev { table_size: maglev_size(size, block).unwrap_or(table_size) }
+        }
+        HashTable::RingHash { points } => {
+            let size = spec.and_then(|hash| hash.ring_size);
+            HashTable::RingHash { points: block.number("ringSize", size, RING_SIZES).or(points) }
+        }
+    }
 }
 
 const MAGLEV_SIZES: std::ops::RangeInclusive<u32> = 1009..=5_000_011;
 const RING_SIZES: std::ops::RangeInclusive<u32> = 1024..=8_388_608;
-const DEFAULT_MAGLEV_SIZE: u32 = 65_537;
 
 /// The number of slots, which must be prime: only then does an endpoint's step visit all of them.
-fn maglev_size(size: Option<i32>, block: &mut BlockReader<'_>) -> u32 {
-    let Some(size) = block.number("maglevSize", size, MAGLEV_SIZES) else { return DEFAULT_MAGLEV_SIZE };
+fn maglev_size(size: Option<i32>, block: &mut BlockReader<'_>) -> Option<u32> {
+    let size = block.number("maglevSize", size, MAGLEV_SIZES)?;
     if !is_prime(size) {
         let primes = nearest_primes(size, &MAGLEV_SIZES);
         let primes: Vec<String> = primes.iter().map(u32::to_string).collect();
@@ -114,7 +97,7 @@ fn maglev_size(size: Option<i32>, block: &mut BlockReader<'_>) -> u32 {
             format!("use a prime number, such as {}", primes.join(" or ")),
         );
     }
-    size
+    Some(size)
 }
 
 /// Whether a number below 2³² is prime.
@@ -177,7 +160,7 @@ fn locality(spec: &LocalitySpec, block: &mut BlockReader<'_>) -> Locality {
 
 /// The endpoints of a level. `None` unless it has exactly one of its fields. Those of labels are not known; the verdict
 /// says so.
-pub(super) fn failover_level(spec: &LocalityLevel) -> Option<FailoverLevel> {
+pub(in crate::compile::policies::backend_policy) fn failover_level(spec: &LocalityLevel) -> Option<FailoverLevel> {
     match (&spec.zone, &spec.region, &spec.match_labels) {
         (Some(zone), None, None) => Some(FailoverLevel::Zone(zone.as_str().into())),
         (None, Some(region), None) => Some(FailoverLevel::Region(region.as_str().into())),
@@ -191,6 +174,12 @@ const MAX_FAILOVER_LEVELS: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::portico::BALANCING_ALGORITHMS;
+
+    #[test]
+    fn the_schema_allows_the_algorithms_that_exist() {
+        assert_eq!(BalancingAlgorithm::ALL.map(BalancingAlgorithm::name), BALANCING_ALGORITHMS);
+    }
 
     #[test]
     fn primes_and_their_neighbors_are_found() {
