@@ -353,7 +353,7 @@ const LAYERS: &[Row] = &[
         &[
             "client_counts",
             "buffer_budget connection ipv4_text limits rejected_paths unforwarded_budget",
-            "record",
+            "telemetry",
             "worker",
             "http stream",
             "udp",

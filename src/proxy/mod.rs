@@ -15,9 +15,9 @@ mod http;
 mod ipv4_text;
 mod limits;
 mod process;
-mod record;
 mod rejected_paths;
 mod stream;
+mod telemetry;
 mod udp;
 mod unforwarded_budget;
 mod worker;
@@ -29,11 +29,11 @@ pub use connection::tls::{MinTlsVersion, TlsPolicy};
 pub use http::fields::product_names::{ProductHeaderMode, ProductToken};
 pub use limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
-pub use record::access_log;
-pub use record::observations;
-pub use record::request_tracer::{HeaderSelection, LateRecording, RequestTracer, TraceSelection};
-pub use record::stats::{DURATION_BOUNDS, ProxyStats};
 pub use rejected_paths::RejectedPaths;
+pub use telemetry::access_log;
+pub use telemetry::observations;
+pub use telemetry::request_tracer::{HeaderSelection, LateRecording, RequestTracer, TraceSelection};
+pub use telemetry::stats::{DURATION_BOUNDS, ProxyStats};
 
 use crate::snapshot::BindAddress;
 

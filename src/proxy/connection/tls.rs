@@ -419,7 +419,7 @@ impl ClientHandshakeError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::record::stats::ProxyHeaderOutcome;
+    use crate::proxy::telemetry::stats::ProxyHeaderOutcome;
 
     /// Dashboards depend on the labels, so the documentation lists exactly the existing ones.
     #[test]

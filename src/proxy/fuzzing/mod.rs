@@ -8,4 +8,4 @@ pub(crate) mod proxy_header;
 pub(crate) mod sessions;
 
 pub(crate) use super::http::steps::external_auth::fuzzing as check_responses;
-pub(crate) use super::record::access_log::fuzzing as access_log_lines;
+pub(crate) use super::telemetry::access_log::fuzzing as access_log_lines;

@@ -28,8 +28,8 @@ use crate::proxy::connection::transport::Transport;
 use crate::proxy::http::client::client_connection;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::http_worker::HttpWorker;
-use crate::proxy::record::stats::WorkerStats;
 use crate::proxy::stream::AssignedStream;
+use crate::proxy::telemetry::stats::WorkerStats;
 use crate::proxy::worker::Worker;
 use crate::snapshot::Served;
 

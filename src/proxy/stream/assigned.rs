@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::plugin_api::completed_request::LoggedTls;
 use crate::plugin_api::{StreamChain, StreamDecision};
-use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
+use crate::proxy::telemetry::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::rule::{Backend, BackendTarget, RouteFailure};

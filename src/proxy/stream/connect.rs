@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::connection_record::ConnectionRecord;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
-use crate::proxy::record::stats::StreamOutcome;
+use crate::proxy::telemetry::stats::StreamOutcome;
 use crate::upstream::{ConnectError, ConnectionPools, RawConnectError, RawConnection, RawDestination};
 
 /// Connects to the next endpoint, or to another one if that fails. Ends early if the listener aborts its connections.

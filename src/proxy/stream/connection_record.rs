@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::assigned::StreamLog;
 use crate::plugin_api::EndedSession;
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, LoggedTls};
-use crate::proxy::record::access_log::AccessLogRecord;
-use crate::proxy::record::request_tracer::EndedStream;
-use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
+use crate::proxy::telemetry::access_log::AccessLogRecord;
+use crate::proxy::telemetry::request_tracer::EndedStream;
+use crate::proxy::telemetry::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
 use crate::turn_clock;
 

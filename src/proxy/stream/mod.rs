@@ -26,7 +26,7 @@ use super::connection::listener_connections::{ConnectionRegistration, ListenerCo
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use super::connection::transport::Transport;
 use super::limits::MAX_ENDPOINTS;
-use super::record::stats::{OpenGuard, StreamOutcome};
+use super::telemetry::stats::{OpenGuard, StreamOutcome};
 use super::worker::Worker;
 use crate::rewound::Rewound;
 use crate::upstream::{ClientSlot, ConnectionPools, RawConnection, RawDestination};

@@ -18,8 +18,8 @@ use super::session::{self, Forwarded, Session, SessionEndpoint, SessionKey, Sess
 use super::socket::UdpListener;
 use crate::proxy::client_counts::ClientLimitReached;
 use crate::proxy::http::exchange::http_worker::HttpWorker;
-use crate::proxy::record::stats::{DatagramDrop, RequestSeries, StreamOutcome};
 use crate::proxy::stream::{AssignedStream, StreamLog};
+use crate::proxy::telemetry::stats::{DatagramDrop, RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::Served;

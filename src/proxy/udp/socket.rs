@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::receive_buffers::{Datagram, ReceiveBuffers};
-use crate::proxy::record::stats::DatagramDrop;
+use crate::proxy::telemetry::stats::DatagramDrop;
 use crate::snapshot::BindAddress;
 
 /// The socket of one worker at one address.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Worker;
-use crate::proxy::record::stats::{RequestLabels, RequestSeries};
+use crate::proxy::telemetry::stats::{RequestLabels, RequestSeries};
 use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, WeightedBackends};
 use crate::snapshot::stream::StreamRule;
 use crate::snapshot::{Bind, BindAddress, HttpBind, HttpListener, Snapshot};

@@ -13,7 +13,7 @@ pub(crate) struct Counts {
 }
 
 /// Source files of the code for request metrics. Callgrind attributes inlined lines to their source file, too.
-const METRICS_FILES: [&str; 2] = ["src/proxy/record/stats/", "src/upstream/traffic.rs"];
+const METRICS_FILES: [&str; 2] = ["src/proxy/telemetry/stats/", "src/upstream/traffic.rs"];
 /// Paths of libraries. Their inlined code, such as an atomic addition, counts as part of the code that uses it.
 const LIBRARY_PATHS: [&str; 3] = ["/rustc/", "/rust/deps/", "/registry/"];
 /// The function that looks up the counters of a request. Most of its instructions are inlined code of the standard
@@ -88,7 +88,7 @@ ob=(1) /bin/portico
 fl=(1) src/proxy/http/steps/request.rs
 fn=(1) portico::proxy::http::request::answer
 10 100
-fi=(2) src/proxy/record/stats/mod.rs
+fi=(2) src/proxy/telemetry/stats/mod.rs
 20 5
 +3 2
 fi=(6) /rustc/library/core/src/sync/atomic.rs

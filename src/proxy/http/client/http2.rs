@@ -36,7 +36,7 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::record::request_error::REFUSED_STREAM;
 use crate::proxy::http::steps::request::{self, ServedRequest};
 use crate::proxy::limits::ProxyLimits;
-use crate::proxy::record::stats::OpenGuard;
+use crate::proxy::telemetry::stats::OpenGuard;
 use crate::turn_clock::Turn;
 
 /// Serves all requests of a connection whose client sent the HTTP/2 preface or negotiated HTTP/2.

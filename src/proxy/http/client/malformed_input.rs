@@ -9,7 +9,7 @@ use crate::plugin_api::http_version::protocol_name;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
-use crate::proxy::record::access_log::AccessLogRecord;
+use crate::proxy::telemetry::access_log::AccessLogRecord;
 
 /// Input that could not be parsed as a request.
 pub(in crate::proxy) struct MalformedInput {

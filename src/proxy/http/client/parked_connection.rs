@@ -19,7 +19,7 @@ use crate::http1::{NextInput, poll_receive};
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::http::exchange::activity::{ActivityPhase, UploadState};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::record::stats::OpenGuard;
+use crate::proxy::telemetry::stats::OpenGuard;
 
 /// Why a connection is no longer parked.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::proxy::connection::relay::{CountedStream, RelayEnd, RelayLimits, rela
 use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::record::request_error::{TUNNEL_BROKEN, TUNNEL_CLOSED, TUNNEL_IDLE};
 use crate::proxy::http::steps::request_record::RequestRecord;
-use crate::proxy::record::stats::OpenGuard;
+use crate::proxy::telemetry::stats::OpenGuard;
 use crate::upstream::UpgradedConnection;
 
 /// A tunnel between a client and an endpoint after an upgrade.

@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use super::attempt_error::AttemptError;
 use super::attempt_timeouts::AttemptTimeouts;
-use super::next_attempt::{NextAttempt, Retry, RetryDelay};
 use super::replay_policy::{ReplayPolicy, is_idempotent};
 use super::service_attempts::{RequestRetries, ServiceAttempts, is_overloaded};
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
@@ -251,6 +250,36 @@ impl<'r> AttemptPolicy<'r> {
 
 /// The shortest time after which a second attempt competes with the first one.
 const MIN_HEDGE_DELAY: Duration = Duration::from_millis(10);
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextAttempt {
+    /// Nothing: its outcome is not one that is retried.
+    Never,
+    /// Nothing, although its outcome is one that is retried.
+    Stop(RetryStop),
+    Retry(Retry),
+}
+
+/// Another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Retry {
+    pub(super) reason: RetryReason,
+    pub(super) delay: RetryDelay,
+}
+
+/// When another attempt begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RetryDelay {
+    /// At once, at another endpoint.
+    None,
+    /// After the back-off.
+    Backoff,
+    /// After the back-off, and at least the base of it, since there is no endpoint that was not tried.
+    SameEndpoint,
+    /// After the wait that the response requests.
+    Requested(Duration),
+}
 
 #[cfg(test)]
 mod tests {

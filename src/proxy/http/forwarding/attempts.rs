@@ -21,7 +21,7 @@ use super::ended_attempt::{AnotherAttempt, AttemptResult, EndedAttempt};
 use super::endpoint_response::EndpointResponse;
 use super::forward_error::ForwardError;
 use super::framing;
-use super::hedging::{attempt_hedged, attempt_in_time};
+use super::hedging::attempt_hedged;
 use super::outgoing_request::OutgoingRequest;
 use crate::proxy::http::fields::field_policy::ConnectionFields;
 use crate::proxy::http::fields::headers::strip_hop_by_hop;
@@ -74,7 +74,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         } else {
             let outcome = match outgoing.attempt_deadline {
                 None => outgoing.attempt().await,
-                Some(_) => Box::pin(attempt_in_time(outgoing)).await,
+                Some(_) => Box::pin(outgoing.attempt_in_time()).await,
             };
             EndedAttempt { started_at, retries, reason, outcome }
         };
@@ -100,6 +100,16 @@ pub(in crate::proxy) async fn forward<C: Caller>(
 }
 
 impl<'u, C: Caller> OutgoingRequest<'u, C> {
+    /// Sends the request to its endpoint, within the time of one attempt.
+    pub(super) async fn attempt_in_time(&mut self) -> AttemptResult<C> {
+        match self.attempt_deadline {
+            None => self.attempt().await,
+            Some(deadline) => timeout_at(deadline, self.attempt())
+                .await
+                .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
+        }
+    }
+
     /// Sends the request to its endpoint. A new connection must be established by the deadline of the attempt.
     pub(super) async fn attempt(&mut self) -> AttemptResult<C> {
         let mut may_resend_unprocessed = self.replay.allows_resending;

@@ -7,10 +7,10 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::attempt_error::AttemptError;
+use super::attempt_policy::{NextAttempt, Retry};
 use super::caller::Caller;
 use super::endpoint_response::EndpointResponse;
 use super::forward_error::ForwardError;
-use super::next_attempt::{NextAttempt, Retry};
 use super::outgoing_request::OutgoingRequest;
 use super::retry_after::requested_wait;
 use super::service_attempts::{OVERLOADED, is_overloaded};

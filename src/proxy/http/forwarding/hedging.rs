@@ -8,27 +8,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-use super::attempt_error::AttemptError;
 use super::attempt_policy::AttemptPolicy;
 use super::caller::Caller;
 use super::ended_attempt::{AttemptResult, EndedAttempt};
 use super::outgoing_request::OutgoingRequest;
 use crate::proxy::http::record::request_attempts::Attempts;
-use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::HedgeOutcome;
-
-/// Sends the request to its endpoint, within the time of one attempt.
-pub(super) async fn attempt_in_time<C: Caller>(outgoing: &mut OutgoingRequest<'_, C>) -> AttemptResult<C> {
-    match outgoing.attempt_deadline {
-        None => outgoing.attempt().await,
-        Some(deadline) => timeout_at(deadline, outgoing.attempt())
-            .await
-            .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
-    }
-}
 
 /// Sends the request to its endpoint, which was recorded as the first attempt, and after `delay` to another one, too.
 /// Returns the attempt whose outcome counts; `outgoing` is its request then.
@@ -40,13 +28,13 @@ pub(super) async fn attempt_hedged<C: Caller>(
 ) -> EndedAttempt<C> {
     let ended = |started_at, outcome| EndedAttempt { started_at, retries: 0, reason: None, outcome };
     let Some(mut second) = outgoing.duplicate() else {
-        return ended(started_at, attempt_in_time(outgoing).await);
+        return ended(started_at, outgoing.attempt_in_time().await);
     };
     let (caller, policy, first_endpoint) = (Rc::clone(&outgoing.caller), outgoing.policy, outgoing.endpoint);
     let counters = caller.pools().hedge_counters();
     let second_started_at;
     let Race { winner, outcome, lost } = {
-        let mut first = pin!(attempt_in_time(outgoing));
+        let mut first = pin!(outgoing.attempt_in_time());
         if let Ok(outcome) = timeout(delay, first.as_mut()).await {
             return ended(started_at, outcome);
         }
@@ -60,7 +48,7 @@ pub(super) async fn attempt_hedged<C: Caller>(
             parent.begin(attempts.as_slice().len());
         }
         second.attempt_deadline = policy.attempt_time().map(|time| second_started_at + time);
-        race::<C, _, _>(first, pin!(attempt_in_time(&mut second)), policy).await
+        race::<C, _, _>(first, pin!(second.attempt_in_time()), policy).await
     };
     counters.count(match (&outcome, winner) {
         (Ok(response), _) if !policy.is_good(response) => HedgeOutcome::Failed,

@@ -30,7 +30,7 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
-use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
+use crate::proxy::telemetry::stats::{MirrorCounters, MirrorOutcome};
 use crate::shared_limit::SharedLimit;
 use crate::snapshot::rule::Mirror;
 use crate::upstream::{ClientSlot, ConnectionPools, EndpointSearch, Upstream};

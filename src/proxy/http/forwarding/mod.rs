@@ -28,6 +28,5 @@ pub(in crate::proxy) mod upgrade;
 mod attempt_error;
 mod ended_attempt;
 mod hedging;
-mod next_attempt;
 mod retry_after;
 mod service_attempts;

@@ -10,10 +10,10 @@ use super::response_deadline::ResponseDeadline;
 use crate::plugin_api::Reply;
 use crate::plugin_api::completed_request::AuthorizationCall;
 use crate::plugin_api::completed_request::LoggedHeads;
-use crate::proxy::record::access_log::{CapturedHeads, WorkerAccessLog};
-use crate::proxy::record::observations::ObservedRequest;
-use crate::proxy::record::request_tracer::TracedRequest;
-use crate::proxy::record::stats::RequestSeries;
+use crate::proxy::telemetry::access_log::{CapturedHeads, WorkerAccessLog};
+use crate::proxy::telemetry::observations::ObservedRequest;
+use crate::proxy::telemetry::request_tracer::TracedRequest;
+use crate::proxy::telemetry::stats::RequestSeries;
 
 /// What has happened to a request so far. Forwarding writes what concerns its attempts, the steps write the rest.
 pub(in crate::proxy) struct RequestFacts {

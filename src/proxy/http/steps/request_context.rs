@@ -17,7 +17,7 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
 use crate::proxy::http::record::request_facts;
-use crate::proxy::record::request_tracer::TracedPlace;
+use crate::proxy::telemetry::request_tracer::TracedPlace;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::request_target::{RequestHost, RequestPath};
 use crate::snapshot::HttpListener;

@@ -18,8 +18,8 @@ use crate::proxy::http::fields::field_policy::{ResponseTrailerPolicy, clean_resp
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::record::request_error::{CLIENT_DISCONNECTED, client_disconnected_status};
 use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
-use crate::proxy::record::access_log::AccessLogRecord;
-use crate::proxy::record::request_tracer::EndedRequest;
+use crate::proxy::telemetry::access_log::AccessLogRecord;
+use crate::proxy::telemetry::request_tracer::EndedRequest;
 use crate::snapshot::cors::CorsHeaders;
 use crate::turn_clock;
 use crate::upstream::{EndpointPick, RetryStop, UpstreamKey};

@@ -36,7 +36,7 @@ use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
 use crate::proxy::http::exchange::filtered_body::FilteredBody;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::request_facts::RequestFacts;
-use crate::proxy::record::stats::UnfilteredBody;
+use crate::proxy::telemetry::stats::UnfilteredBody;
 use crate::turn_clock;
 
 /// Applies the filters in order. The source changes if the response is replaced.

@@ -11,8 +11,8 @@ use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::masking::LogMask;
 use crate::plugin_api::masking::json_mask::JsonMask;
 use crate::plugin_api::masking::text_mask::{MaskedKind, TextMask};
-use crate::proxy::record::access_log::line::testing::record;
-use crate::proxy::record::access_log::{CapturedHeads, Privacy};
+use crate::proxy::telemetry::access_log::line::testing::record;
+use crate::proxy::telemetry::access_log::{CapturedHeads, Privacy};
 
 fn line(template: &str, record: &AccessLogRecord<'_>) -> String {
     let template = LineTemplate::parse(template).unwrap();

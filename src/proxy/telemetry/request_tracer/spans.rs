@@ -13,7 +13,7 @@ use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::timing::PhaseTiming;
 use crate::plugin_api::trace::attempts::{RequestClock, attempt_error, attempt_spans, authorization_span};
 use crate::plugin_api::trace::{RequestTrace, Span, SpanEvent, SpanId, SpanKind};
-use crate::proxy::record::stats::RequestSeries;
+use crate::proxy::telemetry::stats::RequestSeries;
 
 /// The span of a request comes first.
 pub(super) fn request_spans(

@@ -14,7 +14,7 @@ use super::query::redact_values;
 use super::{AccessLogField, AccessLogFormat, AccessLogRecord, attempt_list, encode};
 use crate::plugin_api::completed_request::Attempt;
 use crate::plugin_api::masking::MaskedAccessField;
-use crate::proxy::record::stats::RequestLabels;
+use crate::proxy::telemetry::stats::RequestLabels;
 use crate::upstream::EndpointPick;
 
 /// The layout of a line, with its constant parts formatted once.
@@ -281,8 +281,8 @@ pub(super) mod testing {
     use http::StatusCode;
 
     use super::*;
-    use crate::proxy::record::access_log::Privacy;
-    use crate::proxy::record::stats::RequestSeries;
+    use crate::proxy::telemetry::access_log::Privacy;
+    use crate::proxy::telemetry::stats::RequestSeries;
 
     static NOTHING_CHOSEN: Privacy = Privacy { shown_parameters: Vec::new(), masks_clients: false };
 
@@ -333,7 +333,7 @@ mod tests {
     use crate::plugin_api::masking::LogMask;
     use crate::plugin_api::masking::json_mask::JsonMask;
     use crate::plugin_api::masking::text_mask::{MaskedKind, TextMask};
-    use crate::proxy::record::access_log::Privacy;
+    use crate::proxy::telemetry::access_log::Privacy;
 
     fn line(format: AccessLogFormat, fields: &[AccessLogField], record: &AccessLogRecord<'_>) -> String {
         let mut line = Vec::new();

@@ -474,7 +474,7 @@ mod tests {
 
     use super::line::testing::record;
     use super::*;
-    use crate::proxy::record::stats::RequestLabels;
+    use crate::proxy::telemetry::stats::RequestLabels;
     use crate::snapshot::access_logs::GatewayAccessLog;
 
     fn start(path: &Path) -> Arc<AccessLogger> {
