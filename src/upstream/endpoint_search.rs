@@ -1,4 +1,4 @@
-//! How the endpoints that failed for a request or connection are avoided.
+//! The search for an endpoint for one request or connection, which avoids those that have failed for it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
