@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::blocks::Block;
+use super::policy_target::backend_key;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::precedence::policies_with_target;
@@ -31,11 +32,6 @@ pub(in crate::compile) fn policies_of_upstream<'a>(
     let port = port_name(store, &key, upstream).map(|name| Target::of_service(&key, Some(name)));
     let layers = facade.into_iter().chain(port).chain([Target::of_service(&key, None)]);
     layers.flat_map(|target| policies_with_target(store, &target)).collect()
-}
-
-/// The Service or XBackend of an upstream.
-pub(in crate::compile) fn backend_key(upstream: &UpstreamKey) -> ObjectKey {
-    ObjectKey { namespace: upstream.namespace.clone(), name: upstream.service.clone() }
 }
 
 /// The name of the port of a Service that an upstream is for.

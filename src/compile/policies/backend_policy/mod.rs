@@ -29,7 +29,8 @@ mod verdict;
 pub(in crate::compile) use affected::affected_by;
 pub(in crate::compile) use blocks::{Block, failover_settings};
 pub(in crate::compile) use effective::{apply, is_enforceable};
-pub(in crate::compile) use layers::{backend_key, first_with_block, overriding_policy, policies_of_upstream, sources};
+pub(in crate::compile) use layers::{first_with_block, overriding_policy, policies_of_upstream, sources};
+pub(in crate::compile) use policy_target::backend_key;
 pub(in crate::compile) use verdict::findings;
 
 use super::target::{TargetKind, TargetReference, TargetedPolicy};

@@ -1,6 +1,5 @@
 //! The target of a policy, as far as the settings of a block depend on it.
 
-use super::layers::backend_key;
 use crate::api::{Kind, ObjectKey};
 use crate::compile::policies::target::TargetKind;
 use crate::store::Store;
@@ -39,4 +38,9 @@ impl PolicyTarget {
         let ObjectKey { namespace, name } = key;
         PolicyTarget { owner: format!("{kind}/{namespace}/{name}"), host: format!("{name}.{namespace}.svc") }
     }
+}
+
+/// The Service or XBackend of an upstream.
+pub(in crate::compile) fn backend_key(upstream: &UpstreamKey) -> ObjectKey {
+    ObjectKey { namespace: upstream.namespace.clone(), name: upstream.service.clone() }
 }
