@@ -316,7 +316,7 @@ const LAYERS: &[Row] = &[
             "relayed_response remote_client services",
             "ended_session",
             "trace",
-            "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
+            "aws_signature context credential_values digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
             "request_edits response_edits",
             "aws_credentials redis remote_server",

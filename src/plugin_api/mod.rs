@@ -31,6 +31,7 @@ pub mod content_coding;
 pub mod context;
 pub mod cookies;
 pub mod counting;
+mod credential_values;
 pub mod decimal;
 pub mod digest_cache;
 pub mod ended_session;

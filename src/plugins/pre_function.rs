@@ -30,7 +30,8 @@
 //! and `kong.ctx.shared` has values for later functions and for templates of other plugins, such as `$(shared.version)`
 //! in `request-transformer`. In `access` and `header_filter`, its fields are assigned; they are texts, numbers and
 //! booleans. A function may store up to 64 values of each kind, and 64 KiB, for a request. What functions in `access`
-//! read has its credentials: logs contain them if such a function stores them.
+//! read has its credentials. Logs contain `REDACTED` in place of copies of them: of `Authorization` and what plugins of
+//! the route read as credentials. What functions make of them otherwise, such as a part, is logged.
 //!
 //! `kong.request.get_headers` and `get_query` are read by field: `kong.request.get_headers()["x-a"]`, or a local
 //! variable and its fields until the function changes the request. A header that occurs several times has its first
