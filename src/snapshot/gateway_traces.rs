@@ -19,6 +19,18 @@ pub struct GatewayTracing {
     pub propagation: Option<Propagation>,
 }
 
+impl GatewayTracing {
+    /// These settings, and those of `base` for absent ones.
+    #[must_use]
+    pub fn or(self, base: GatewayTracing) -> GatewayTracing {
+        GatewayTracing {
+            share: self.share.or(base.share),
+            rules: self.rules.or(base.rules),
+            propagation: self.propagation.or(base.propagation),
+        }
+    }
+}
+
 impl GatewayTraces {
     /// The settings of a Gateway, if it has some.
     pub fn of(&self, gateway: &str) -> Option<&GatewayTracing> {
