@@ -73,6 +73,8 @@ const IMPORTS: &[Row] = &[
         &[
             "access_log_syntax",
             "api",
+            // Of a Secret, as of the files of a client.
+            "certified_key",
             "diagnostic",
             "plugin_api",
             "request_target",
@@ -161,6 +163,7 @@ const IMPORTS: &[Row] = &[
         ],
     ),
     ("admin", &["http_server", "metrics::Exposition"]),
+    ("certified_key", &[]),
     ("echo", &["http_server", "quantity"]),
     ("hop_count", &[]),
     ("http1", &["hop_count"]),

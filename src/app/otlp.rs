@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use rustls::crypto::aws_lc_rs;
 
 use super::tls_files::{read_authorities, read_client_certificate};
 use crate::args::{OtlpOptions, OtlpProtocolArg};
@@ -107,7 +106,7 @@ fn check_tls_files(options: &OtlpOptions) -> anyhow::Result<Option<Arc<TlsFiles>
     let client = options.client_certificate.clone();
     let client = client.map(|(certificate, key)| ClientCertificateFiles { certificate, key });
     if let Some(files) = &client {
-        let read = read_client_certificate(files, &aws_lc_rs::default_provider());
+        let read = read_client_certificate(files);
         read.map_err(|problem| anyhow!("--otlp-client-cert-file or --otlp-client-key-file {problem}"))?;
     }
     let files = TlsFiles { authorities: options.ca_file.clone(), client };
