@@ -325,7 +325,7 @@ const LAYERS: &[Row] = &[
             "aws_credentials redis remote_server",
             "background counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
-            "session_entry",
+            "sent_headers session_entry",
             "kafka log_fields otlp_delivery statsd",
             "lua_functions tracer",
             "client_certificate",

@@ -81,6 +81,7 @@ pub mod scheme;
 #[cfg(test)]
 pub(crate) mod scripted_server;
 pub mod sealed_cookie;
+pub mod sent_headers;
 pub mod server_diagnostics;
 pub mod server_text;
 pub mod services;
