@@ -319,6 +319,7 @@ const LAYERS: &[Row] = &[
             "relayed_response remote_client services",
             "ended_session",
             "trace",
+            "otlp_messages",
             "aws_signature context credential_values digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
             "request_edits response_edits",

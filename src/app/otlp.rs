@@ -12,7 +12,7 @@ use super::tls_files::{read_authorities, read_client_certificate};
 use crate::args::{OtlpOptions, OtlpProtocolArg};
 use crate::plugin_api::batch_queue::{BatchQueue, QueueSettings};
 use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
-use crate::plugin_api::trace::otlp::OtlpResource;
+use crate::plugin_api::otlp_messages::spans_and_logs::OtlpResource;
 use crate::plugin_api::tracer::{ExportFormat, ExportServer};
 use crate::plugin_api::{BuildCx, BuildNotes, ClientCertificateFiles, PluginServices, PluginState, TlsFiles};
 use crate::version::VERSION;

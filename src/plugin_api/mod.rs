@@ -62,6 +62,7 @@ pub mod multipart;
 pub mod named_backend;
 pub mod openapi;
 pub mod otlp_delivery;
+pub mod otlp_messages;
 pub mod password;
 pub mod plugin_regex;
 pub mod redis;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use portico::access_log_syntax::SamplingRules;
 use portico::plugin_api::otlp_delivery::OtlpSignal;
-use portico::plugin_api::trace::otlp::OtlpResource;
+use portico::plugin_api::otlp_messages::spans_and_logs::OtlpResource;
 use portico::plugin_api::trace::{Propagation, TraceFormat};
 use portico::proxy::access_log::{AccessLogDestination, LineExport};
 use portico::proxy::{HeaderSelection, LateRecording, TraceSelection};
