@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::access_log_syntax::{LineRule, LineRules, LineTemplate, SamplingRule, SamplingRules};
+use crate::access_log_syntax::{LineRule, LineRules, LineTemplate, SamplingRate, SamplingRule, SamplingRules};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::portico::{GatewayAccessLogSettings, GatewayParameters, GatewayTracingSettings};
 use crate::api::{Kind, Object};
@@ -75,7 +75,7 @@ fn of_gateways<T: Default + PartialEq>(
 
 /// The settings that are valid, and the mistakes in others.
 #[derive(Debug)]
-struct ReadSettings<T> {
+struct ObservabilitySettings<T> {
     valid: T,
     mistakes: Vec<Mistake>,
 }
@@ -89,24 +89,24 @@ struct Mistake {
     problem: String,
 }
 
-fn read_access_log(settings: &GatewayAccessLogSettings) -> ReadSettings<GatewayAccessLog> {
+fn read_access_log(settings: &GatewayAccessLogSettings) -> ObservabilitySettings<GatewayAccessLog> {
     let mut mistakes = Vec::new();
     let template = settings.format.as_deref().map(|text| LineTemplate::parse(text).map_err(|error| error.to_string()));
     let template = valid(&mut mistakes, "format", template);
     let rules = valid_elements(&mut mistakes, "filter", settings.filter.as_deref(), str::parse::<LineRule>);
     let valid = GatewayAccessLog { template, rules: rules.map(|rules| LineRules(rules.into())) };
-    ReadSettings { valid, mistakes }
+    ObservabilitySettings { valid, mistakes }
 }
 
-fn read_tracing(settings: &GatewayTracingSettings) -> ReadSettings<GatewayTracing> {
+fn read_tracing(settings: &GatewayTracingSettings) -> ObservabilitySettings<GatewayTracing> {
     let mut mistakes = Vec::new();
-    let share = valid(&mut mistakes, "sampling", settings.sampling.as_deref().map(str::parse));
+    let rate = valid(&mut mistakes, "sampling", settings.sampling.as_deref().map(str::parse::<SamplingRate>));
     let rules = valid_elements(&mut mistakes, "rules", settings.rules.as_deref(), str::parse::<SamplingRule>);
     let format = |name: &str| TraceFormat::from_name(name).ok_or_else(|| format!("there is no format `{name}`"));
     let formats = valid_elements(&mut mistakes, "propagation", settings.propagation.as_deref(), format);
     let rules = rules.map(|rules| SamplingRules(rules.into()));
     let propagation = formats.map(|formats| Propagation::preserving(&formats));
-    ReadSettings { valid: GatewayTracing { share, rules, propagation }, mistakes }
+    ObservabilitySettings { valid: GatewayTracing { rate, rules, propagation }, mistakes }
 }
 
 /// The value of a setting, if it is set to a valid one.
@@ -138,11 +138,11 @@ fn valid_elements<T>(
 mod tests {
     use super::*;
 
-    fn access_log(yaml: &str) -> ReadSettings<GatewayAccessLog> {
+    fn access_log(yaml: &str) -> ObservabilitySettings<GatewayAccessLog> {
         read_access_log(&serde_saphyr::from_str(yaml).unwrap())
     }
 
-    fn tracing(yaml: &str) -> ReadSettings<GatewayTracing> {
+    fn tracing(yaml: &str) -> ObservabilitySettings<GatewayTracing> {
         read_tracing(&serde_saphyr::from_str(yaml).unwrap())
     }
 
@@ -150,7 +150,7 @@ mod tests {
     fn traces_of_a_gateway_take_precedence_field_by_field() {
         let class = || tracing("{sampling: 5%, rules: [drop path=/a], propagation: [w3c, b3-single]}").valid;
         let own = tracing("{sampling: 0%, rules: []}").valid.or(class());
-        assert_eq!((own.share.map(|share| share.rate()), own.rules), (Some(0.0), Some(SamplingRules::default())));
+        assert_eq!((own.rate.map(SamplingRate::value), own.rules), (Some(0.0), Some(SamplingRules::default())));
         let formats = [TraceFormat::W3c, TraceFormat::B3Single];
         assert_eq!(own.propagation, Some(Propagation::preserving(&formats)));
         assert_eq!(GatewayTracing::default().or(class()), class());
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn mistakes_in_traces_have_their_reason() {
         for (yaml, setting, problem) in [
-            ("{sampling: '0.05'}", "sampling", "`0.05` is no share"),
+            ("{sampling: '0.05'}", "sampling", "`0.05` is no rate"),
             ("{rules: [keep 1%, drop status=404]}", "rules", "`status` is known when a request ends"),
             ("{propagation: [w3c, zipkin]}", "propagation", "there is no format `zipkin`"),
         ] {
