@@ -13,6 +13,7 @@ pub mod drain;
 pub mod echo;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod hex_digits;
 pub mod hop_count;
 pub mod http1;
 mod http2_frames;

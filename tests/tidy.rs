@@ -102,6 +102,7 @@ const IMPORTS: &[Row] = &[
         "proxy",
         &[
             "access_log_syntax",
+            "hex_digits",
             "hop_count",
             "http1",
             "http2_frames",
@@ -120,6 +121,8 @@ const IMPORTS: &[Row] = &[
         "plugin_api",
         &[
             "diagnostic",
+            // Of the identifiers of traces.
+            "hex_digits",
             // Requests in place of backends say how often they were forwarded.
             "hop_count",
             "persistent_map",
@@ -165,6 +168,7 @@ const IMPORTS: &[Row] = &[
     ("admin", &["http_server", "metrics::Exposition"]),
     ("certified_key", &[]),
     ("echo", &["http_server", "quantity"]),
+    ("hex_digits", &[]),
     ("hop_count", &[]),
     ("http1", &["hop_count"]),
     ("http2_frames", &[]),
