@@ -7,11 +7,13 @@ pub mod access_log_syntax;
 pub mod admin;
 pub mod app;
 pub mod args;
+mod certified_key;
 pub mod compile;
 pub mod drain;
 pub mod echo;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod hex_digits;
 pub mod hop_count;
 pub mod http1;
 mod http2_frames;

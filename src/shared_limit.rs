@@ -170,7 +170,7 @@ impl Share {
     }
 
     /// Counts units as held, if the owner then holds at most `max` units.
-    fn try_hold_up_to(self: &Arc<Self>, units: usize, max: usize) -> Option<HeldShare> {
+    pub(crate) fn try_hold_up_to(self: &Arc<Self>, units: usize, max: usize) -> Option<HeldShare> {
         self.try_add(units, max).then(|| HeldShare { share: Arc::clone(self), units })
     }
 
@@ -222,7 +222,7 @@ impl Drop for HeldShare {
 /// How many times as much as is free an owner may hold.
 pub(crate) const TIMES_FREE: usize = 7;
 /// How often an owner that waits for its share looks for what others have released.
-const SHARE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const SHARE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

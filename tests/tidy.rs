@@ -73,6 +73,8 @@ const IMPORTS: &[Row] = &[
         &[
             "access_log_syntax",
             "api",
+            // Of a Secret, as of the files of a client.
+            "certified_key",
             "diagnostic",
             "plugin_api",
             "request_target",
@@ -100,6 +102,7 @@ const IMPORTS: &[Row] = &[
         "proxy",
         &[
             "access_log_syntax",
+            "hex_digits",
             "hop_count",
             "http1",
             "http2_frames",
@@ -118,6 +121,8 @@ const IMPORTS: &[Row] = &[
         "plugin_api",
         &[
             "diagnostic",
+            // Of the identifiers of traces.
+            "hex_digits",
             // Requests in place of backends say how often they were forwarded.
             "hop_count",
             "persistent_map",
@@ -161,7 +166,9 @@ const IMPORTS: &[Row] = &[
         ],
     ),
     ("admin", &["http_server", "metrics::Exposition"]),
+    ("certified_key", &[]),
     ("echo", &["http_server", "quantity"]),
+    ("hex_digits", &[]),
     ("hop_count", &[]),
     ("http1", &["hop_count"]),
     ("http2_frames", &[]),
@@ -316,13 +323,14 @@ const LAYERS: &[Row] = &[
             "relayed_response remote_client services",
             "ended_session",
             "trace",
-            "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
+            "otlp_messages",
+            "aws_signature context credential_values digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
             "request_edits response_edits",
             "aws_credentials redis remote_server",
             "background counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
-            "session_entry",
+            "sent_headers session_entry",
             "kafka log_fields otlp_delivery statsd",
             "lua_functions tracer",
             "client_certificate",

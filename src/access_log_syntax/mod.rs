@@ -19,5 +19,5 @@ mod variable;
 
 pub use parts::{LinePart, LineTemplate, LineTemplateError, ValueForm};
 pub use rules::{LineFacts, LineRule, LineRules};
-pub use sampling::{SampledShare, SamplingRule, SamplingRules};
+pub use sampling::{SamplingRate, SamplingRule, SamplingRules};
 pub use variable::{DurationUnit, LineVariable, SeriesLabel, TimeForm};

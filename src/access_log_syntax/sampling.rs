@@ -14,9 +14,9 @@ pub struct SamplingRules(pub Box<[SamplingRule]>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SamplingRule(LineRule);
 
-/// A part of all requests, such as `5%`.
+/// The part of all requests that is recorded, such as `5%`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SampledShare(PartsPerMillion);
+pub struct SamplingRate(PartsPerMillion);
 
 impl SamplingRules {
     /// From 0 to 1: the part that is recorded of requests with these facts. `None` if no rule applies to them.
@@ -44,20 +44,20 @@ impl FromStr for SamplingRule {
     }
 }
 
-impl SampledShare {
+impl SamplingRate {
     /// From 0 to 1.
-    pub fn rate(self) -> f64 {
+    pub fn value(self) -> f64 {
         f64::from(self.0.0) / f64::from(PartsPerMillion::WHOLE.0)
     }
 }
 
-impl FromStr for SampledShare {
+impl FromStr for SamplingRate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let share = text.parse().ok().filter(|_| text.ends_with('%'));
-        let error = || format!("`{text}` is no share; write one from 0% to 100%, with at most four decimals");
-        share.map(SampledShare).ok_or_else(error)
+        let rate = text.parse().ok().filter(|_| text.ends_with('%'));
+        let error = || format!("`{text}` is no rate; write one from 0% to 100%, with at most four decimals");
+        rate.map(SamplingRate).ok_or_else(error)
     }
 }
 
@@ -101,9 +101,9 @@ mod tests {
 
     #[test]
     fn shares_need_the_percent_sign() {
-        assert_eq!("12.5%".parse::<SampledShare>().map(SampledShare::rate), Ok(0.125));
+        assert_eq!("12.5%".parse::<SamplingRate>().map(SamplingRate::value), Ok(0.125));
         for text in ["0.1", "", "%", "101%", "0.00001%", "-1%"] {
-            assert!(text.parse::<SampledShare>().is_err(), "{text}");
+            assert!(text.parse::<SamplingRate>().is_err(), "{text}");
         }
     }
 }

@@ -13,11 +13,11 @@ use tracing::warn;
 
 use crate::plugin_api::batch_queue::{BatchQueue, QueueSettings};
 use crate::plugin_api::log_delivery::DEFAULT_LOG_QUEUE;
-use crate::plugin_api::trace::otlp::{OtlpAttribute, OtlpResource};
-use crate::plugin_api::trace::otlp_metrics::metric_data::{Data, Number};
-use crate::plugin_api::trace::otlp_metrics::{
+use crate::plugin_api::otlp_messages::metrics::metric_data::{Data, Number};
+use crate::plugin_api::otlp_messages::metrics::{
     CUMULATIVE, HistogramPoint, NumberPoint, OtlpGauge, OtlpHistogram, OtlpMetric, OtlpSum, encode_metrics,
 };
+use crate::plugin_api::otlp_messages::spans_and_logs::{OtlpAttribute, OtlpResource};
 
 /// A request has the points of one entry. What an unavailable server has not got is of little use later.
 pub(super) const METRICS_QUEUE: QueueSettings =
@@ -276,7 +276,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plugin_api::trace::otlp_metrics::{ExportMetrics, metrics_to_json};
+    use crate::plugin_api::otlp_messages::metrics::{ExportMetrics, metrics_to_json};
 
     const TEXT: &str = "\
 # HELP portico_requests Requests with \"quotes\".

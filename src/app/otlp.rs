@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use rustls::crypto::aws_lc_rs;
 
 use super::tls_files::{read_authorities, read_client_certificate};
 use crate::args::{OtlpOptions, OtlpProtocolArg};
 use crate::plugin_api::batch_queue::{BatchQueue, QueueSettings};
 use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
-use crate::plugin_api::trace::otlp::OtlpResource;
+use crate::plugin_api::otlp_messages::spans_and_logs::OtlpResource;
 use crate::plugin_api::tracer::{ExportFormat, ExportServer};
 use crate::plugin_api::{BuildCx, BuildNotes, ClientCertificateFiles, PluginServices, PluginState, TlsFiles};
 use crate::version::VERSION;
@@ -107,7 +106,7 @@ fn check_tls_files(options: &OtlpOptions) -> anyhow::Result<Option<Arc<TlsFiles>
     let client = options.client_certificate.clone();
     let client = client.map(|(certificate, key)| ClientCertificateFiles { certificate, key });
     if let Some(files) = &client {
-        let read = read_client_certificate(files, &aws_lc_rs::default_provider());
+        let read = read_client_certificate(files);
         read.map_err(|problem| anyhow!("--otlp-client-cert-file or --otlp-client-key-file {problem}"))?;
     }
     let files = TlsFiles { authorities: options.ca_file.clone(), client };

@@ -13,7 +13,7 @@ pub(super) fn start(options: &TraceOptions, servers: &OtlpServers<'_>) -> anyhow
     let formats: Vec<_> = options.propagation.iter().copied().filter_map(format).collect();
     let header = options.header.clone().map(|(name, places)| HeaderSelection::new(name, places));
     let selection = TraceSelection {
-        rate: options.sampling,
+        rate: options.sampling_rate,
         rules: options.rules.clone(),
         header,
         late: LateRecording::new(options.errors, options.slow),

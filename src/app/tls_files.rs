@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use webpki::anchor_from_trusted_cert;
 
+use crate::certified_key::{KeyProblem, SUPPORTED_KEYS, certified_key};
 use crate::plugin_api::ClientCertificateFiles;
 
 /// The certificates of authorities, at least one.
@@ -18,21 +17,17 @@ pub(super) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static
 }
 
 /// A certificate with its key, which belongs to it.
-pub(super) fn read_client_certificate(
-    files: &ClientCertificateFiles,
-    provider: &CryptoProvider,
-) -> Result<Arc<CertifiedKey>, String> {
+pub(super) fn read_client_certificate(files: &ClientCertificateFiles) -> Result<Arc<CertifiedKey>, String> {
     let ClientCertificateFiles { certificate, key } = files;
     let chain = parse_certificates(&read(certificate)?).map_err(|problem| about(certificate, &problem))?;
     let der = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| about(key, "has no private key in PEM"))?;
-    let unsupported = "has a key of a type that is not supported; use RSA, ECDSA or Ed25519";
-    let loaded = provider.key_provider.load_private_key(der).map_err(|_| about(key, unsupported))?;
-    let certified = CertifiedKey::new(chain, loaded);
-    match certified.keys_match() {
-        // `Unknown` means that the key type does not reveal its public half; handshakes still work.
-        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
-        Err(_) => Err(about(key, &format!("is not the key of the first certificate in {}", certificate.display()))),
-    }
+    let problem = |problem| match problem {
+        KeyProblem::Unsupported => format!("has a key of a type that is not supported; use {SUPPORTED_KEYS}"),
+        KeyProblem::OtherCertificate => {
+            format!("is not the key of the first certificate in {}", certificate.display())
+        }
+    };
+    certified_key(chain, &der).map(Arc::new).map_err(|found| about(key, &problem(found)))
 }
 
 fn parse_authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -75,7 +70,6 @@ mod tests {
 
     #[test]
     fn client_certificates_have_their_key() {
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
         let folder = tempfile::tempdir().unwrap();
         let generate = || rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
         let (own, other) = (generate(), generate());
@@ -89,17 +83,17 @@ mod tests {
             key: save("key", key),
         };
         let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
-        let read = read_client_certificate(&files(&certificate, &key), &provider).unwrap();
+        let read = read_client_certificate(&files(&certificate, &key)).unwrap();
         assert_eq!(read.cert[..], [own.cert.der().clone()]);
         for (certificate, key, expected) in [
             ("text", &*key, "certificate: has no certificate in PEM"),
             (&certificate, "text", "key: has no private key in PEM"),
             (&certificate, &other.signing_key.serialize_pem(), "is not the key of the first certificate"),
         ] {
-            let error = read_client_certificate(&files(certificate, key), &provider).unwrap_err();
+            let error = read_client_certificate(&files(certificate, key)).unwrap_err();
             assert!(error.contains(expected) && !error.contains("PRIVATE"), "{error}");
         }
         let missing = ClientCertificateFiles { certificate: "missing".into(), key: "missing".into() };
-        assert!(read_client_certificate(&missing, &provider).unwrap_err().starts_with("missing: "));
+        assert!(read_client_certificate(&missing).unwrap_err().starts_with("missing: "));
     }
 }

@@ -83,7 +83,7 @@ pub enum TraceFormatArg {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceOptions {
     pub endpoint: String,
-    pub sampling: f64,
+    pub sampling_rate: f64,
     pub rules: SamplingRules,
     /// A header whose requests are recorded, and how many of them in a second.
     pub header: Option<(HeaderName, u32)>,
@@ -117,7 +117,7 @@ impl TraceArgs {
         };
         Ok(Some(TraceOptions {
             endpoint,
-            sampling: self.trace_sampling,
+            sampling_rate: self.trace_sampling,
             rules: SamplingRules(self.trace_rules.into()),
             header: self.trace_header.map(|name| (name, self.trace_header_limit)),
             errors: self.trace_errors,

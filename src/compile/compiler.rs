@@ -13,7 +13,7 @@ use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
 use super::backend::{endpoints, x_backend_verdict};
 use super::certificates::SecretCache;
 use super::gateways::gateway::GatewayPlan;
-use super::gateways::gateway_parameters;
+use super::gateways::observability;
 use super::ingress::{IngressCompiler, StreamIngressCompiler};
 use super::kong;
 use super::kong::consumers::Consumers;
@@ -155,8 +155,8 @@ impl Compiler {
             self.routers.listeners_changed(listeners);
         }
         if keys_of_kind(&touched, Kind::Gateway).next().is_some() {
-            self.routers.set_access_logs(gateway_parameters::access_logs(cx.store));
-            self.routers.set_traces(gateway_parameters::traces(cx.store));
+            self.routers.set_access_logs(observability::access_logs(cx.store));
+            self.routers.set_traces(observability::traces(cx.store));
         }
         // Plugins are built before routes and Ingresses are planned, because plugin chains contain them.
         let mut plugins = self.plugins.update(cx, &self.parents.plans, &touched, &parents.routes);

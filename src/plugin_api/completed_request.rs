@@ -169,6 +169,11 @@ impl CredentialLocations {
         [http::header::AUTHORIZATION, http::header::PROXY_AUTHORIZATION].contains(name) || self.headers.contains(name)
     }
 
+    /// Whether a cookie with this name is a credential.
+    pub fn has_cookie(&self, name: &str) -> bool {
+        self.cookies.iter().any(|cookie| cookie.eq_ignore_ascii_case(name))
+    }
+
     /// The query with the values of credentials replaced. `None` if it contains none.
     pub fn redact_query(&self, query: &str) -> Option<String> {
         let form = UrlEncodedForm(query.as_bytes());
@@ -214,10 +219,7 @@ impl CredentialLocations {
 
     /// A Cookie header with the values of credentials replaced. `None` if it contains none.
     pub fn redact_cookies(&self, header: &str) -> Option<String> {
-        let is_credential = |pair: &str| {
-            let name = pair.split('=').next().unwrap_or_default().trim();
-            self.cookies.iter().any(|cookie| cookie.eq_ignore_ascii_case(name))
-        };
+        let is_credential = |pair: &str| self.has_cookie(pair.split('=').next().unwrap_or_default().trim());
         if self.cookies.is_empty() || !header.split(';').any(is_credential) {
             return None;
         }

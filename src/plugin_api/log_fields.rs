@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::completed_request::{CredentialLocations, LoggedHeads, REDACTED};
 use super::context::LogCx;
+use super::credential_values::CredentialValues;
 use super::fields::UrlEncodedForm;
 use super::log_entry::{LogEntry, shorten_value};
 use super::masking::mask_object;
@@ -60,6 +61,12 @@ impl CustomFields {
             (Some(session), true) => return SessionEntry::new(session, cx).to_json(),
             (Some(session), false) => SessionEntry::new(session, cx).to_value(),
         };
+        let values = cx.request.heads.map(|heads| CredentialValues::of_request(heads, cx.request.credentials));
+        // Before a long text is cut, perhaps inside of a credential.
+        let loggable = |value: Value| match &values {
+            Some(values) => shorten_text(values.redact(value)),
+            None => shorten_text(value),
+        };
         for LogObjectField { path, value, mode } in of_functions {
             let exists = || path.iter().try_fold(&object, |parent, name| parent.get(name)).is_some();
             let applies = match mode {
@@ -68,21 +75,21 @@ impl CustomFields {
                 LogFieldMode::Replace => exists(),
             };
             if applies {
-                set(&mut object, &path, value.map(shorten_text));
+                set(&mut object, &path, value.map(&loggable));
             }
         }
-        self.apply(&mut object, cx);
+        self.apply(&mut object, cx, loggable);
         mask_object(&cx.request.credentials.masks, object.to_string().into_bytes())
     }
 
     /// Sets or removes the fields of an object.
-    fn apply(&self, object: &mut Value, cx: &LogCx<'_>) {
+    fn apply(&self, object: &mut Value, cx: &LogCx<'_>, loggable: impl Fn(Value) -> Value) {
         let variables = LogVariables { cx };
         let mut budget = Budget::default();
         for CustomField { path, expression } in &self.0 {
             let value = expression.evaluate(&variables, &mut budget).and_then(|value| value.to_json());
             match value {
-                Ok(value) => set(object, path, value.map(shorten_text)),
+                Ok(value) => set(object, path, value.map(&loggable)),
                 Err(error) => debug!(field = path.join("."), %error, "A custom field of a log has no value"),
             }
         }

@@ -1,6 +1,7 @@
 //! A server that decides about requests, or that issues tokens for them: its URL in a configuration, the requests to
 //! it, and the report in the conditions of the object while it fails.
 
+use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -159,16 +160,18 @@ impl RemoteServer {
         .boxed()
     }
 
-    /// Sends a request in place of a backend, which `prepare` completes. Any response will do, and its body streams.
+    /// Sends the request of a client in place of a backend, which `prepare` completes. Any response will do, and its
+    /// body streams.
     pub fn stream(
         &self,
+        client: IpAddr,
         prepare: impl FnOnce(&mut RemoteRequest),
     ) -> BoxFuture<'static, Result<StreamedResponse, RemoteServerFailed>> {
         let mut request = self.request.clone();
         prepare(&mut request);
         let reports = Arc::clone(&self.reports);
         let server = format!("{}:{}", request.remote.host, request.remote.port);
-        let sending = self.services.send_in_place_of_backend(request, None);
+        let sending = self.services.send_in_place_of_backend(client, request, None);
         async move {
             match sending.await {
                 Ok(response) => {
@@ -186,7 +189,7 @@ impl RemoteServer {
     }
 
     /// Like [`RemoteServer::send`], in place of a backend. The response is collected with [`PendingResponse::collect`].
-    pub fn begin(&self, prepare: impl FnOnce(&mut RemoteRequest)) -> PendingResponse {
+    pub fn begin(&self, client: IpAddr, prepare: impl FnOnce(&mut RemoteRequest)) -> PendingResponse {
         let mut request = self.request.clone();
         prepare(&mut request);
         let max_bytes = match request.response_body {
@@ -198,7 +201,7 @@ impl RemoteServer {
             timeout: request.timeout,
             max_bytes,
             reports: Arc::clone(&self.reports),
-            sending: self.services.send_in_place_of_backend(request, None),
+            sending: self.services.send_in_place_of_backend(client, request, None),
         }
     }
 

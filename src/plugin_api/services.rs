@@ -1,5 +1,6 @@
 //! Runtime services for plugins: background tasks, HTTP requests, connections to other servers, status reports.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,12 +68,14 @@ pub trait PluginServices: Send + Sync {
 
     /// Sends the request of a client in place of a backend, through a proxy if there is a route. The body of the
     /// response streams. All such requests together have a part of the connections, so that plugins which decide about
-    /// requests have the others. Dropping the future ends the request.
+    /// requests have the others, and each client `address` has a share of them. Dropping the future ends the request.
     fn send_in_place_of_backend(
         &self,
+        address: IpAddr,
         request: RemoteRequest,
         route: Option<ProxyRoute>,
     ) -> BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {
+        let _ = address;
         let sending = route.is_none().then(|| self.send(request));
         Box::pin(async move {
             let unavailable = || RemoteFailure::Unreachable("proxies are not available here".to_owned());

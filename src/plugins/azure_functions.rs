@@ -168,7 +168,7 @@ impl Plugin for AzureFunctions {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         let Some(call) = cx.take_plugin_data::<FunctionCall>() else { return AccessOutcome::Reply(failed()) };
         let hops = cx.hops;
-        let sending = self.server.stream(|request| {
+        let sending = self.server.stream(cx.client.address, |request| {
             let FunctionCall { method, target, headers, body } = call;
             request.method = method;
             request.target = target;

@@ -15,12 +15,9 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::lua_functions::{FunctionConfig, LuaFunctions};
-use crate::plugin_api::{
-    AccessOutcome, BuildCx, ChangedFields, LogCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
-    Scopes,
-};
+use crate::plugin_api::{BuildCx, Phases, PluginKind, Scopes};
 
-pub(crate) struct PostFunction(LuaFunctions);
+pub(crate) struct PostFunction;
 
 impl PluginKind for PostFunction {
     const NAME: &'static str = "post-function";
@@ -29,35 +26,9 @@ impl PluginKind for PostFunction {
     const FAIL_CLOSED: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = FunctionConfig;
-    type Plugin = PostFunction;
+    type Plugin = LuaFunctions;
 
-    fn build(config: FunctionConfig, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        LuaFunctions::build(config, cx).map(PostFunction)
-    }
-}
-
-impl Plugin for PostFunction {
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        self.0.access(cx)
-    }
-
-    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
-        self.0.response(cx)
-    }
-
-    fn log(&self, cx: &LogCx<'_>) {
-        self.0.log(cx);
-    }
-
-    fn logs_heads(&self) -> bool {
-        self.0.logs_heads()
-    }
-
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        self.0.declare_fields(fields);
+    fn build(config: FunctionConfig, cx: &BuildCx<'_>) -> Result<LuaFunctions, Vec<Diagnostic>> {
+        LuaFunctions::build(config, cx)
     }
 }

@@ -30,7 +30,8 @@
 //! and `kong.ctx.shared` has values for later functions and for templates of other plugins, such as `$(shared.version)`
 //! in `request-transformer`. In `access` and `header_filter`, its fields are assigned; they are texts, numbers and
 //! booleans. A function may store up to 64 values of each kind, and 64 KiB, for a request. What functions in `access`
-//! read has its credentials: logs contain them if such a function stores them.
+//! read has its credentials. Logs contain `REDACTED` in place of copies of them: of `Authorization` and what plugins of
+//! the route read as credentials. What functions make of them otherwise, such as a part, is logged.
 //!
 //! `kong.request.get_headers` and `get_query` are read by field: `kong.request.get_headers()["x-a"]`, or a local
 //! variable and its fields until the function changes the request. A header that occurs several times has its first
@@ -48,12 +49,9 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::lua_functions::{FunctionConfig, LuaFunctions};
-use crate::plugin_api::{
-    AccessOutcome, BuildCx, ChangedFields, LogCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
-    Scopes,
-};
+use crate::plugin_api::{BuildCx, Phases, PluginKind, Scopes};
 
-pub(crate) struct PreFunction(LuaFunctions);
+pub(crate) struct PreFunction;
 
 impl PluginKind for PreFunction {
     const NAME: &'static str = "pre-function";
@@ -62,36 +60,10 @@ impl PluginKind for PreFunction {
     const FAIL_CLOSED: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = FunctionConfig;
-    type Plugin = PreFunction;
+    type Plugin = LuaFunctions;
 
-    fn build(config: FunctionConfig, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        LuaFunctions::build(config, cx).map(PreFunction)
-    }
-}
-
-impl Plugin for PreFunction {
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        self.0.access(cx)
-    }
-
-    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
-        self.0.response(cx)
-    }
-
-    fn log(&self, cx: &LogCx<'_>) {
-        self.0.log(cx);
-    }
-
-    fn logs_heads(&self) -> bool {
-        self.0.logs_heads()
-    }
-
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        self.0.declare_fields(fields);
+    fn build(config: FunctionConfig, cx: &BuildCx<'_>) -> Result<LuaFunctions, Vec<Diagnostic>> {
+        LuaFunctions::build(config, cx)
     }
 }
 

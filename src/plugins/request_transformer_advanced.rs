@@ -30,14 +30,13 @@
 //! `rename` has the path of the old name and the new name alone, as in `order.customer:buyer`. A body in whose values
 //! paths lead to more than 20,000 fields is rejected with 413.
 
-use http::request;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::json_fields::JsonType;
 use crate::plugin_api::request_edits::{EntryLists, RequestEditConfig, RequestEdits};
-use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, RequestCx, record};
+use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -141,7 +140,7 @@ impl From<TypedFieldLists> for EntryLists {
     }
 }
 
-pub(crate) struct RequestTransformerAdvanced(RequestEdits);
+pub(crate) struct RequestTransformerAdvanced;
 
 impl PluginKind for RequestTransformerAdvanced {
     const NAME: &'static str = "request-transformer-advanced";
@@ -150,9 +149,9 @@ impl PluginKind for RequestTransformerAdvanced {
     // Endpoints or clients would otherwise get what the plugin was to remove or to replace.
     const FAIL_CLOSED: bool = true;
     type Config = Config;
-    type Plugin = RequestTransformerAdvanced;
+    type Plugin = RequestEdits;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<RequestEdits, Vec<Diagnostic>> {
         let Replacements { body, json_types, headers, querystring, uri } = config.replace;
         let edits = RequestEditConfig {
             http_method: config.http_method,
@@ -165,32 +164,7 @@ impl PluginKind for RequestTransformerAdvanced {
             allowed_body: config.allow.body,
             has_paths: !config.dots_in_keys,
         };
-        RequestEdits::build(edits, cx).map(RequestTransformerAdvanced)
-    }
-}
-
-impl Plugin for RequestTransformerAdvanced {
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        match self.0.edit(cx) {
-            Ok(()) => AccessOutcome::Continue,
-            Err(reply) => AccessOutcome::Reply(reply),
-        }
-    }
-
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        self.0.declare_fields(fields);
-    }
-
-    fn body_buffer_limit(&self) -> Option<usize> {
-        self.0.body_buffer_limit()
-    }
-
-    fn buffers_body(&self, head: &request::Parts) -> bool {
-        self.0.buffers_body(head)
+        RequestEdits::build(edits, cx)
     }
 }
 

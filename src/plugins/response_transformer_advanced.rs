@@ -32,7 +32,7 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::json_fields::JsonType;
 use crate::plugin_api::response_edits::{Operation, ResponseEditConfig, ResponseEdits};
-use crate::plugin_api::{BuildCx, ChangedFields, Phases, Plugin, PluginKind, ResponseCx, ResponseOutcome, record};
+use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -150,7 +150,7 @@ impl From<ValuesConfig> for Operation {
     }
 }
 
-pub(crate) struct ResponseTransformerAdvanced(ResponseEdits);
+pub(crate) struct ResponseTransformerAdvanced;
 
 impl PluginKind for ResponseTransformerAdvanced {
     const NAME: &'static str = "response-transformer-advanced";
@@ -159,9 +159,9 @@ impl PluginKind for ResponseTransformerAdvanced {
     // Endpoints or clients would otherwise get what the plugin was to remove or to replace.
     const FAIL_CLOSED: bool = true;
     type Config = Config;
-    type Plugin = ResponseTransformerAdvanced;
+    type Plugin = ResponseEdits;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<ResponseEdits, Vec<Diagnostic>> {
         let mut problems: Vec<Diagnostic> = config.transform.functions.iter().enumerate().map(lua_function).collect();
         let RemoveConfig { json, headers, if_status } = config.remove;
         let remove = Operation { headers, json, if_status, ..Operation::default() };
@@ -179,7 +179,7 @@ impl PluginKind for ResponseTransformerAdvanced {
             has_paths: !config.dots_in_keys,
         };
         match ResponseEdits::build(&edits, cx) {
-            Ok(edits) if problems.is_empty() => Ok(ResponseTransformerAdvanced(edits)),
+            Ok(edits) if problems.is_empty() => Ok(edits),
             Ok(_) => Err(problems),
             Err(others) => {
                 problems.extend(others);
@@ -195,19 +195,6 @@ fn lua_function((index, function): (usize, &String)) -> Diagnostic {
     let message = format!("is the Lua function {start:?}, and Portico does not run Lua");
     let remedy = "use remove, rename, replace, add, append and allow of this plugin, or response_jq_program of jq";
     Diagnostic::in_config(format!("transform.functions[{index}]"), message, remedy)
-}
-
-impl Plugin for ResponseTransformerAdvanced {
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        self.0.declare_fields(fields);
-    }
-
-    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
-        match self.0.edit(cx) {
-            Some(reply) => ResponseOutcome::Replace(reply),
-            None => ResponseOutcome::Continue,
-        }
-    }
 }
 
 #[cfg(test)]

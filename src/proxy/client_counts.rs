@@ -67,7 +67,7 @@ impl Drop for ClientPermit {
 
 /// The address under which a client is counted. A network of IPv6 with 64 bits is usually one client, which may use any
 /// of its addresses.
-pub(in crate::proxy) fn counted_address(client: IpAddr) -> IpAddr {
+pub(crate) fn counted_address(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
         address @ IpAddr::V4(_) => address,

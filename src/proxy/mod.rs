@@ -24,6 +24,7 @@ mod worker;
 
 use std::collections::BTreeMap;
 
+pub(crate) use client_counts::counted_address;
 pub use connection::splice::PIPE_DESCRIPTORS_OF_WORKER;
 pub use connection::tls::{MinTlsVersion, TlsPolicy};
 pub use http::fields::product_names::{ProductHeaderMode, ProductToken};

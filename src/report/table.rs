@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Table};
 use super::diagnostic::{ReportedDiagnostic, from_verdict};
 use super::plain::escape_controls;
 use super::summary::count;
-use crate::compile::verdict::{Code, Condition, PublishedAddress, Verdict, Verdicts};
+use crate::compile::verdict::{Code, Condition, PARAMETERS_VALID, PublishedAddress, Verdict, Verdicts};
 use crate::diagnostic::{Diagnostic, Topic};
 
 /// The table of all objects with their verdicts.
@@ -71,6 +71,9 @@ impl VerdictWord {
             !verdict.diagnostics.is_empty()
                 || verdict.all_conditions().any(|(_, condition)| !condition.diagnostics.is_empty())
         };
+        let mut own_errors = verdict.conditions.iter().filter(|condition| condition.code.is_error()).peekable();
+        let is_only_in_part =
+            own_errors.peek().is_some() && own_errors.all(|condition| condition.code.condition() == PARAMETERS_VALID);
         match (is_fine(&verdict.conditions), fine_count == parts.len()) {
             _ if verdict.all_conditions().next().is_none() && has_remarks() => VerdictWord::ReadWithRemarks,
             _ if verdict.all_conditions().next().is_none() => VerdictWord::Read,
@@ -80,7 +83,7 @@ impl VerdictWord {
             (true, true) if verdict.about(Topic::Plugin).next().is_some() => VerdictWord::Partly,
             (true, true) if has_remarks() => VerdictWord::AcceptedWithRemarks,
             (true, true) => VerdictWord::Accepted,
-            _ if fine_count > 0 || serves_some => VerdictWord::Partly,
+            _ if fine_count > 0 || serves_some || is_only_in_part => VerdictWord::Partly,
             _ => VerdictWord::Refused,
         }
     }
@@ -244,6 +247,14 @@ mod tests {
                 Verdict { conditions: vec![condition(bad, &["no such thing", "nor this"])], ..Verdict::default() },
             ),
             (
+                Kind::GatewayClass,
+                ObjectKey::cluster("remark"),
+                Verdict {
+                    conditions: vec![condition(good, &[]), condition(Code::ClassParametersPartlyInvalid, &["no rule"])],
+                    ..Verdict::default()
+                },
+            ),
+            (
                 Kind::Gateway,
                 ObjectKey::new("default", "web"),
                 Verdict { addresses: vec!["127.0.0.1".to_owned()], listeners: vec![listener], ..Verdict::default() },
@@ -335,6 +346,7 @@ mod tests {
 KIND                 NAMESPACE/NAME   VERDICT    DETAIL
 GatewayClass         other            Refused    InvalidParameters: spec.x: no such thing (+1 more)
 GatewayClass         portico          Accepted
+GatewayClass         remark           Partly     PartiallyInvalid: spec.x: no rule
 Gateway              default/web      Accepted   127.0.0.1, 1 listener, 2 routes
 HTTPRoute            default/a        Accepted   web/http web2
 HTTPRoute            default/b        Partly     InvalidParameters: spec.x: no \\u{1b}[0m

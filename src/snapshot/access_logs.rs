@@ -15,3 +15,11 @@ pub struct GatewayAccessLog {
     pub template: Option<LineTemplate>,
     pub rules: Option<LineRules>,
 }
+
+impl GatewayAccessLog {
+    /// These settings, and those of `base` for absent ones.
+    #[must_use]
+    pub fn or(self, base: GatewayAccessLog) -> GatewayAccessLog {
+        GatewayAccessLog { template: self.template.or(base.template), rules: self.rules.or(base.rules) }
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::access_log_syntax::{SampledShare, SamplingRules};
+use crate::access_log_syntax::{SamplingRate, SamplingRules};
 use crate::plugin_api::trace::Propagation;
 
 /// The settings by Gateway, `namespace/name`, of those that have some.
@@ -14,9 +14,21 @@ pub struct GatewayTraces(pub BTreeMap<Arc<str>, GatewayTracing>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewayTracing {
     /// The part of the requests that is recorded, unless a rule decides.
-    pub share: Option<SampledShare>,
+    pub rate: Option<SamplingRate>,
     pub rules: Option<SamplingRules>,
     pub propagation: Option<Propagation>,
+}
+
+impl GatewayTracing {
+    /// These settings, and those of `base` for absent ones.
+    #[must_use]
+    pub fn or(self, base: GatewayTracing) -> GatewayTracing {
+        GatewayTracing {
+            rate: self.rate.or(base.rate),
+            rules: self.rules.or(base.rules),
+            propagation: self.propagation.or(base.propagation),
+        }
+    }
 }
 
 impl GatewayTraces {

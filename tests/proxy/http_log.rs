@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ impl PluginServices for LoopbackServices {
 
     fn send_in_place_of_backend(
         &self,
+        _address: IpAddr,
         request: RemoteRequest,
         route: Option<ProxyRoute>,
     ) -> BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {
@@ -687,7 +689,7 @@ async fn concurrent_requests_are_all_logged() {
 }
 
 /// Functions of all phases add fields, which `custom_fields_by_lua` precedes; their values are also in templates of
-/// other plugins. Credentials that a function of `log` reads are replaced.
+/// other plugins. Credentials that a function of `log` reads are replaced, and copies that others have made.
 // docs/kong-compatibility.md, 4.22
 #[tokio::test]
 async fn functions_add_fields_and_share_values() {
@@ -698,7 +700,9 @@ async fn functions_add_fields_and_share_values() {
                     kong.log.set_serialize_value('app.version', kong.ctx.shared.version)\n\
                     kong.log.set_serialize_value('request.method', 'changed', {mode = 'add'})\n\
                     kong.log.set_serialize_value('absent', 1, {mode = 'replace'})\n\
-                    kong.log.set_serialize_value('table', {a = 1, b = {c = true}})"],
+                    kong.log.set_serialize_value('table', {a = 1, b = {c = true}})\n\
+                   kong.ctx.shared.key = kong.request.get_header('apikey')\n\
+                   kong.log.set_serialize_value('copy', 'of ' .. kong.ctx.shared.key)"],
         "header_filter": ["kong.log.set_serialize_value('status', kong.response.get_status())"],
         "log": ["kong.log.set_serialize_value('late', kong.request.get_path())\n\
                  kong.log.set_serialize_value('key', kong.request.get_header('apikey'))\n\
@@ -708,7 +712,9 @@ async fn functions_add_fields_and_share_values() {
     });
     let transformer = json!({"add": {"headers": ["x-version:$(shared.version)", "x-none:$(shared.none)"]}});
     let plugins = [("pre-function", functions), ("request-transformer", transformer), ("key-auth", json!({}))];
-    let config = json!({"custom_fields_by_lua": {"late": "return 'last'", "from": "return kong.ctx.shared.version"}});
+    let config = json!({"custom_fields_by_lua": {
+        "late": "return 'last'", "from": "return kong.ctx.shared.version", "shared_key": "return kong.ctx.shared.key",
+    }});
     let logging = LoggingServer::start(config, &receiver, &plugins, to(&endpoint)).await;
     let mut client = Client::connect(logging.server.address).await;
     let request = "GET /a?b=c HTTP/1.1\r\nHost: a.example\r\napikey: secret\r\n\r\n";
@@ -722,6 +728,7 @@ async fn functions_add_fields_and_share_values() {
     assert_eq!((&object["request"]["method"], object.get("absent")), (&json!("GET"), None));
     assert_eq!(object["table"], json!({"a": 1, "b": {"c": true}}));
     assert_eq!((&object["late"], &object["from"], &object["shared"]), (&json!("last"), &json!("1.2"), &json!("1.2")));
-    assert_eq!(object["key"], "REDACTED");
+    assert_eq!((&object["key"], &object["shared_key"]), (&json!("REDACTED"), &json!("REDACTED")));
+    assert_eq!(object["copy"], "of REDACTED");
     assert!(object["request"].get("querystring").is_none(), "{object}");
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use portico::access_log_syntax::SamplingRules;
 use portico::plugin_api::otlp_delivery::OtlpSignal;
-use portico::plugin_api::trace::otlp::OtlpResource;
+use portico::plugin_api::otlp_messages::spans_and_logs::OtlpResource;
 use portico::plugin_api::trace::{Propagation, TraceFormat};
 use portico::proxy::access_log::{AccessLogDestination, LineExport};
 use portico::proxy::{HeaderSelection, LateRecording, TraceSelection};
@@ -79,9 +79,9 @@ async fn gateways_have_rates_and_formats_of_their_own() {
     let (endpoint, collector) = (Endpoint::ok().await, Collector::start().await);
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     server.proxy.trace(tracer(&collector, TraceSelection::default()));
-    let set = |share: &str, formats: Option<&[TraceFormat]>| {
+    let set = |rate: &str, formats: Option<&[TraceFormat]>| {
         let own = GatewayTracing {
-            share: Some(share.parse().unwrap()),
+            rate: Some(rate.parse().unwrap()),
             rules: None,
             propagation: formats.map(Propagation::preserving),
         };

@@ -1,4 +1,5 @@
-//! The limits of connections and requests of plugins. Each namespace has a share of both.
+//! The limits of connections and requests of plugins. Each namespace has a share of both, and each client one of the
+//! requests that its namespace may have in place of backends.
 //!
 //! ```text
 //!   request ─▶ permit for a request ─▶ idle connection ──────────────────────▶ response
@@ -8,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep};
 
+use super::client_shares::{ClientShares, RequestOfClient};
 use crate::plugin_api::idle_connections::IdleConnections;
 use crate::shared_limit::{Held, LimitReached, Share, SharedLimit};
 
@@ -27,6 +30,7 @@ pub(super) struct ConnectionLimits {
     /// Those of the requests that are sent in place of backends. Fewer, so that clients cannot take the connections of
     /// plugins that decide about requests.
     in_place_of_backends: SharedLimit,
+    clients: ClientShares,
     idle: IdleConnections,
     /// How many callers of each namespace wait for a connection.
     waiting: Mutex<BTreeMap<Box<str>, usize>>,
@@ -37,7 +41,8 @@ impl ConnectionLimits {
     pub(super) fn new(limit: usize, idle: IdleConnections) -> Self {
         let (connections, requests) = (SharedLimit::new(limit), SharedLimit::new(limit));
         let in_place_of_backends = SharedLimit::new(limit.div_ceil(2));
-        ConnectionLimits { connections, requests, in_place_of_backends, idle, waiting: Mutex::default() }
+        let (clients, waiting) = (ClientShares::default(), Mutex::default());
+        ConnectionLimits { connections, requests, in_place_of_backends, clients, idle, waiting }
     }
 
     /// Waits for permission to open a connection. `timeout` is that of what needs it.
@@ -62,13 +67,27 @@ impl ConnectionLimits {
         taken.map_err(|reached| describe(reached, &self.requests, "requests", namespace, &share))
     }
 
-    /// Waits for permission to send a request in place of a backend.
-    pub(super) async fn request_of_client(&self, namespace: &str, timeout: Duration) -> Result<[Held; 2], String> {
-        let share = self.in_place_of_backends.share(namespace);
-        let taken = self.in_place_of_backends.take(&share, 1, wait_deadline(timeout)).await;
-        let what = "requests in place of backends";
-        let held = taken.map_err(|reached| describe(reached, &self.in_place_of_backends, what, namespace, &share))?;
-        Ok([held, self.request(namespace, timeout).await?])
+    /// Waits for permission to send a request of this client in place of a backend.
+    pub(super) async fn request_of_client(
+        &self,
+        namespace: &str,
+        client: IpAddr,
+        timeout: Duration,
+    ) -> Result<PermitOfClient, String> {
+        let (limit, deadline) = (&self.in_place_of_backends, wait_deadline(timeout));
+        let share = limit.share(namespace);
+        let of_client = self.clients.take(namespace, client, || share.room(limit.free()), deadline).await;
+        let of_client = of_client.map_err(|requests| {
+            format!(
+                "the client has {requests} {IN_PLACE_OF_BACKENDS}, its share of those of its namespace; \
+                 {MORE_CONNECTIONS}"
+            )
+        })?;
+        let taken = limit.take(&share, 1, deadline).await;
+        let of_namespace =
+            taken.map_err(|reached| describe(reached, limit, IN_PLACE_OF_BACKENDS, namespace, &share))?;
+        let request = self.request(namespace, timeout).await?;
+        Ok(PermitOfClient { _held: [request, of_namespace], _of_client: of_client })
     }
 
     /// Closes an idle connection of a namespace, if there is one and others wait that it makes room for.
@@ -89,10 +108,19 @@ impl ConnectionLimits {
     }
 }
 
+/// Permits one request in place of a backend, until it is dropped.
+pub(super) struct PermitOfClient {
+    _held: [Held; 2],
+    _of_client: RequestOfClient,
+}
+
+const IN_PLACE_OF_BACKENDS: &str = "requests in place of backends";
+const MORE_CONNECTIONS: &str = "raise --max-plugin-connections if their servers are not too slow";
+
 /// The message about a limit of `what` that is reached.
 fn describe(reached: LimitReached, limit: &SharedLimit, what: &str, namespace: &str, share: &Share) -> String {
     let limit = limit.limit();
-    let remedy = "raise --max-plugin-connections if their servers are not too slow";
+    let remedy = MORE_CONNECTIONS;
     match reached {
         LimitReached::All => format!("all {limit} {what} of plugins are in use; {remedy}"),
         LimitReached::Share => {
@@ -192,3 +220,58 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PermittedStream<S> {
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// With the default limit, at most about 1,000 failing requests are sent per second.
 const FAILURE_PAUSE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// Takes permits of a client until it waits in vain.
+    async fn take_all(limits: &ConnectionLimits, namespace: &str, client: &str) -> (Vec<PermitOfClient>, String) {
+        let mut permits = Vec::new();
+        loop {
+            match limits.request_of_client(namespace, client.parse().unwrap(), TIMEOUT).await {
+                Ok(permit) => permits.push(permit),
+                Err(error) => return (permits, error),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_client_leaves_requests_of_its_namespace_to_others() {
+        let limits = ConnectionLimits::new(256, IdleConnections::default());
+        let (slow, error) = take_all(&limits, "shop", "2001:db8::1").await;
+        assert!((90..=100).contains(&slow.len()), "{} of 112", slow.len());
+        let expected = format!("the client has {} requests in place of backends", slow.len());
+        assert!(error.starts_with(&expected), "{error}");
+        // A client usually has all addresses of such a network.
+        assert!(take_all(&limits, "shop", "2001:db8::2").await.0.is_empty());
+        let began = Instant::now();
+        let other = limits.request_of_client("shop", "192.0.2.1".parse().unwrap(), TIMEOUT).await;
+        assert!(other.is_ok() && began.elapsed() < SHORT, "others wait for nothing");
+        let same_elsewhere = limits.request_of_client("blog", "2001:db8::1".parse().unwrap(), TIMEOUT).await;
+        assert!(same_elsewhere.is_ok() && began.elapsed() < SHORT, "a namespace has shares of its own");
+        drop(slow);
+        let (more, _) = take_all(&limits, "shop", "192.0.2.1").await;
+        assert!(more.len() >= 90, "{}: nothing stays reserved", more.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_clients_fill_the_share_of_their_namespace() {
+        let limits = ConnectionLimits::new(256, IdleConnections::default());
+        let mut permits = Vec::new();
+        let error = loop {
+            let client = format!("192.0.2.{}", permits.len());
+            match limits.request_of_client("shop", client.parse().unwrap(), TIMEOUT).await {
+                Ok(permit) => permits.push(permit),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(permits.len(), 112);
+        assert!(error.starts_with("the plugins of the namespace shop have 112 requests"), "{error}");
+    }
+
+    /// On paused time, what does not wait takes no time at all.
+    const SHORT: Duration = Duration::from_millis(1);
+}

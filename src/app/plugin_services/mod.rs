@@ -6,6 +6,7 @@
 //!              └ otherwise DNS ────────────────────────┘
 //! ```
 
+mod client_shares;
 mod connection_limits;
 mod datagrams;
 mod metadata_endpoints;
@@ -14,7 +15,7 @@ mod tls;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -184,6 +185,7 @@ impl PluginServices for OnlineServices {
 
     fn send_in_place_of_backend(
         &self,
+        address: IpAddr,
         request: RemoteRequest,
         route: Option<ProxyRoute>,
     ) -> BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {
@@ -192,9 +194,8 @@ impl PluginServices for OnlineServices {
         // On the threads of the control side, where the idle connections are.
         self.runtime.spawn(async move {
             let sending = async {
-                let permits = limits.request_of_client(request.remote.share(), request.timeout).await;
-                let permits = permits.map_err(RemoteFailure::Busy)?;
-                client.stream(request, route, permits).await
+                let permit = limits.request_of_client(request.remote.share(), address, request.timeout).await;
+                client.stream(request, route, permit.map_err(RemoteFailure::Busy)?).await
             };
             let outcome = tokio::select! {
                 outcome = sending => outcome,

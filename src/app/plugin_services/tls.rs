@@ -69,10 +69,9 @@ impl TlsConnectors {
 
     /// Built for each connection: those to the few servers with files of their own stay open.
     async fn with_files(&self, files: Arc<TlsFiles>, verify: bool, alpn: Alpn) -> io::Result<TlsConnector> {
-        let provider = Arc::clone(&self.provider);
         let read = move || {
             let authorities = files.authorities.as_deref().map(read_authorities).transpose()?;
-            let client = files.client.as_ref().map(|client| read_client_certificate(client, &provider)).transpose()?;
+            let client = files.client.as_ref().map(read_client_certificate).transpose()?;
             Ok::<_, String>((authorities, client))
         };
         let (authorities, client) = spawn_blocking(read).await?.map_err(io::Error::other)?;

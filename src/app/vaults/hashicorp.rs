@@ -80,13 +80,11 @@ impl HashicorpClient {
     }
 
     async fn token(&self, server: &HashicorpVault, query: &VaultQuery) -> Result<HeaderValue, ReadError> {
-        if let VaultLogin::Token(token) = &server.login {
-            return header(token.reveal());
-        }
         let pause = pause_after_failure(query.server.retry_after);
         self.logins.token(server, pause, self.log_in(server)).await
     }
 
+    /// A token of the settings needs no request and lasts as long as they do.
     async fn log_in(&self, server: &HashicorpVault) -> Result<LoginToken, ReadError> {
         let now = Instant::now();
         let unavailable = |message: &str| ReadError::Unavailable(message.to_owned());

@@ -8,7 +8,6 @@ pub(super) mod endpoint_trust;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -19,6 +18,7 @@ use crate::api::core::Secret;
 use crate::api::gateway::SecretObjectReference;
 use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::certified_key::{KeyProblem, SUPPORTED_KEYS, certified_key};
 use crate::compile::objects::missing_object::missing_object;
 use crate::compile::objects::reference_grants::{CrossNamespaceReference, Referrer};
 use crate::compile::verdict::Code;
@@ -152,7 +152,7 @@ pub(super) fn client_certificate(store: &Store, target: &ObjectKey) -> Result<Ar
     let Some(secret) = store.secrets.get(target) else {
         return Err(missing_object(store, "", Kind::Secret, target));
     };
-    let certified = certified_key(secret).map_err(|problem| with_secret_name(target, problem))?;
+    let certified = read_certified_key(secret).map_err(|problem| with_secret_name(target, problem))?;
     Ok(Arc::new(certified))
 }
 
@@ -162,8 +162,8 @@ fn with_secret_name(target: &ObjectKey, problem: Diagnostic) -> Diagnostic {
 }
 
 fn parse_certificate(key: &ObjectKey, secret: &Secret) -> Result<Certificate, Diagnostic> {
-    let certified = certified_key(secret)?;
-    // `certified_key` has already rejected a chain with a block that cannot be parsed.
+    let certified = read_certified_key(secret)?;
+    // `read_certified_key` has already rejected a chain with a block that cannot be parsed.
     let chain: Vec<_> =
         certified.cert.iter().filter_map(|der| Some(x509_parser::parse_x509_certificate(der).ok()?.1)).collect();
     let first_to_expire =
@@ -194,7 +194,7 @@ fn dns_names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
 
 /// The certificate chain with its private key. The message of an error continues a sentence that starts with
 /// the name of the Secret.
-fn certified_key(secret: &Secret) -> Result<CertifiedKey, Diagnostic> {
+fn read_certified_key(secret: &Secret) -> Result<CertifiedKey, Diagnostic> {
     let problem = |message: String, remedy: &str| Diagnostic::of_object(message, remedy);
     let value = |key: &str| {
         secret.value(key).filter(|bytes| !bytes.is_empty()).ok_or_else(|| {
@@ -224,26 +224,17 @@ fn certified_key(secret: &Secret) -> Result<CertifiedKey, Diagnostic> {
             "store the key as a block BEGIN PRIVATE KEY",
         )
     })?;
-    let key = any_supported_type(&key).map_err(|_| {
-        problem(
-            format!("has a {PRIVATE_KEY_ENTRY} of an unsupported type"),
-            "use RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519",
-        )
-    })?;
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
-        // `Unknown` means that the key type does not reveal its public half; handshakes still work.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
-        Err(_) => {
-            let message = format!(
-                "has a {PRIVATE_KEY_ENTRY} that does not belong to the first certificate of its {CERTIFICATE_ENTRY}"
-            );
-            Err(problem(
-                message,
-                "store the key that the certificate was issued for, and the server's certificate first",
-            ))
+    certified_key(chain, &key).map_err(|found| match found {
+        KeyProblem::Unsupported => {
+            problem(format!("has a {PRIVATE_KEY_ENTRY} of an unsupported type"), &format!("use {SUPPORTED_KEYS}"))
         }
-    }
+        KeyProblem::OtherCertificate => problem(
+            format!(
+                "has a {PRIVATE_KEY_ENTRY} that does not belong to the first certificate of its {CERTIFICATE_ENTRY}"
+            ),
+            "store the key that the certificate was issued for, and the server's certificate first",
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -288,7 +279,7 @@ mod tests {
             (&*certificate, "hello", Some("not a private key")),
             (&*key, &*key, Some("without a certificate")),
         ] {
-            let problem = certified_key(&secret(certificate, key)).err();
+            let problem = read_certified_key(&secret(certificate, key)).err();
             match (problem, expected) {
                 (None, None) => {}
                 (Some(problem), Some(expected)) => assert!(problem.message.contains(expected), "{problem:?}"),

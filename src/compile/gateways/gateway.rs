@@ -9,7 +9,7 @@ use super::gateway_ports::GatewayPorts;
 use super::listener;
 use super::listener::{ListenerId, ListenerPlan, ListenerSource};
 use super::port_owners::{FamilyPort, PortOwners};
-use super::{allowed_listeners, frontend_validation, gateway_parameters, listener_conflicts};
+use super::{allowed_listeners, frontend_validation, gateway_parameters, listener_conflicts, observability};
 use crate::api::gateway::{ALL_DEFAULT_GATEWAYS, Gateway, GatewayClass, ParentReference};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
@@ -147,6 +147,7 @@ pub(in crate::compile) fn class_verdict(cx: CompileContext<'_>, class: &Object<G
         Ok(_) => Condition::without_diagnostics(Code::ClassAccepted),
         Err(problem) => Condition::new(Code::ClassInvalidParameters, vec![problem]),
     });
+    verdict.conditions.extend(observability::condition_of_class(cx.store, class));
     verdict
 }
 
@@ -233,6 +234,7 @@ pub(in crate::compile) fn plan(
     let insecure = (!insecure.is_empty()).then(|| Condition::new(Code::GatewayInsecureFrontend, insecure));
     let is_default = gateway.spec.default_scope.as_deref() == Some(ALL_DEFAULT_GATEWAYS);
     let default = is_default.then(|| Condition::without_diagnostics(Code::GatewayDefault));
+    let parameters = observability::condition_of_gateway(cx.store, gateway);
     let (backend_client, resolved_refs) = BackendClient::of_gateway(cx.store, secrets, gateway);
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
@@ -243,7 +245,10 @@ pub(in crate::compile) fn plan(
         is_default,
         bind_addresses: if can_bind { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if can_bind { assigned.reported_addresses.clone() } else { Vec::new() },
-        conditions: [accepted, programmed].into_iter().chain(resolved_refs).chain(insecure).chain(default).collect(),
+        conditions: [Some(accepted), Some(programmed), resolved_refs, parameters, insecure, default]
+            .into_iter()
+            .flatten()
+            .collect(),
         backend_client,
         listeners,
         certificates,

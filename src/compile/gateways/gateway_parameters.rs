@@ -1,21 +1,13 @@
-//! The GatewayParameters of a Gateway: its own and those of its class, merged.
-
-use std::sync::Arc;
+//! The GatewayParameters of a Gateway: its own and those of its class. Their settings of the Service, merged.
 
 use ipnet::IpNet;
 
-use crate::access_log_syntax::{LineRule, LineRules, LineTemplate, SamplingRule, SamplingRules};
 use crate::api::core::ServiceType;
 use crate::api::gateway::{Gateway, GatewayClass};
-use crate::api::portico::{
-    GatewayAccessLogSettings, GatewayParameters, GatewayServiceSettings, GatewayTracingSettings, TRAFFIC_POLICIES,
-};
+use crate::api::portico::{GatewayParameters, GatewayServiceSettings, TRAFFIC_POLICIES};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::addresses::ClientPath;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::trace::{Propagation, TraceFormat};
-use crate::snapshot::access_logs::{GatewayAccessLog, GatewayAccessLogs};
-use crate::snapshot::gateway_traces::{GatewayTraces, GatewayTracing};
 use crate::store::Store;
 
 /// The parameters of a class; an error at `spec.parametersRef` if they cannot be used. Those of a deleted class are not
@@ -76,79 +68,6 @@ pub(in crate::compile) fn service_settings(store: &Store, gateway: &Object<Gatew
     })
 }
 
-/// What the Gateways set about their access log.
-pub(in crate::compile) fn access_logs(store: &Store) -> GatewayAccessLogs {
-    if store.gateway_parameters.is_empty() {
-        return GatewayAccessLogs::default();
-    }
-    let of_gateway = |gateway: &Arc<Object<Gateway>>| {
-        let settings = merged(store, gateway, |parameters| &parameters.spec.access_log, GatewayAccessLogSettings::or)?;
-        let log = read_access_log(&settings).ok().filter(|log| *log != GatewayAccessLog::default())?;
-        Some((Arc::from(gateway.meta.key.to_string()), log))
-    };
-    GatewayAccessLogs(store.gateways.values().filter_map(of_gateway).collect())
-}
-
-/// What the Gateways set about their traces.
-pub(in crate::compile) fn traces(store: &Store) -> GatewayTraces {
-    if store.gateway_parameters.is_empty() {
-        return GatewayTraces::default();
-    }
-    let of_gateway = |gateway: &Arc<Object<Gateway>>| {
-        let settings = merged(store, gateway, |parameters| &parameters.spec.tracing, GatewayTracingSettings::or)?;
-        let tracing = read_tracing(&settings).ok().filter(|tracing| *tracing != GatewayTracing::default())?;
-        Some((Arc::from(gateway.meta.key.to_string()), tracing))
-    };
-    GatewayTraces(store.gateways.values().filter_map(of_gateway).collect())
-}
-
-/// A block of the settings of a Gateway and of its class. `None` while they cannot be read.
-fn merged<T: Clone + Default>(
-    store: &Store,
-    gateway: &Object<Gateway>,
-    block: fn(&GatewayParameters) -> &T,
-    or: fn(T, &T) -> T,
-) -> Option<T> {
-    let class = store.class_of(gateway)?;
-    let own = of_gateway(store, gateway).ok()?.map(|parameters| block(parameters).clone()).unwrap_or_default();
-    let of_class = of_class(store, class).ok()?;
-    Some(match of_class {
-        Some(parameters) => or(own, block(parameters)),
-        None => own,
-    })
-}
-
-/// The field that is invalid, and why.
-fn read_access_log(settings: &GatewayAccessLogSettings) -> Result<GatewayAccessLog, (String, String)> {
-    let template = settings.format.as_deref().map(LineTemplate::parse).transpose();
-    let template = template.map_err(|error| ("format".to_owned(), error.to_string()))?;
-    let rule =
-        |(index, text): (usize, &String)| text.parse::<LineRule>().map_err(|error| (format!("filter[{index}]"), error));
-    let rules = settings.filter.as_ref().map(|rules| rules.iter().enumerate().map(rule).collect());
-    Ok(GatewayAccessLog { template, rules: rules.transpose()?.map(LineRules) })
-}
-
-/// The field that is invalid, and why.
-fn read_tracing(settings: &GatewayTracingSettings) -> Result<GatewayTracing, (String, String)> {
-    let share = settings.sampling.as_deref().map(str::parse).transpose();
-    let share = share.map_err(|error| ("sampling".to_owned(), error))?;
-    let rule = |(index, text): (usize, &String)| {
-        text.parse::<SamplingRule>().map_err(|error| (format!("rules[{index}]"), error))
-    };
-    let rules = settings.rules.as_ref().map(|rules| rules.iter().enumerate().map(rule).collect());
-    let format = |(index, name): (usize, &String)| {
-        let found = TraceFormat::from_name(name);
-        found.ok_or_else(|| (format!("propagation[{index}]"), format!("there is no format `{name}`")))
-    };
-    let formats: Option<Result<Vec<_>, _>> =
-        settings.propagation.as_ref().map(|names| names.iter().enumerate().map(format).collect());
-    Ok(GatewayTracing {
-        share,
-        rules: rules.transpose()?.map(SamplingRules),
-        propagation: formats.transpose()?.map(|formats| Propagation::preserving(&formats)),
-    })
-}
-
 /// Remarks on settings that have no effect on the Service of a Gateway.
 pub(in crate::compile) fn remarks_on_ignored_settings(
     store: &Store,
@@ -196,19 +115,13 @@ fn check_kind(field: &str, group: &str, kind: &str) -> Result<(), Diagnostic> {
     Err(Diagnostic::error(field, message, format!("refer to a {supported} of group {}", supported.group())))
 }
 
-/// Parameters that exist and are valid.
+/// Parameters that exist, and whose settings of the Service are valid: they may restrict the clients of the Gateway.
 fn find<'s>(store: &'s Store, field: &str, key: &ObjectKey) -> Result<&'s Object<GatewayParameters>, Diagnostic> {
     let described = format!("{} {key}", Kind::GatewayParameters);
     let Some(parameters) = store.gateway_parameters.get(key) else {
         let remedy = "create it, or correct the reference; `portico crds` prints the definition of its kind";
         return Err(Diagnostic::not_found(format!("{field}.name"), described, remedy));
     };
-    let of_log = read_access_log(&parameters.spec.access_log).err().map(|error| ("accessLog", error));
-    let of_traces = || read_tracing(&parameters.spec.tracing).err().map(|error| ("tracing", error));
-    if let Some((block, (name, problem))) = of_log.or_else(of_traces) {
-        let message = format!("{described} is invalid: spec.{block}.{name}: {problem}");
-        return Err(Diagnostic::error(format!("{field}.name"), message, "correct the field"));
-    }
     match invalid_value(&parameters.spec.service) {
         Some((name, value, expected)) => {
             let message = format!("{described} is invalid: spec.service.{name} is {value:?}");
@@ -241,31 +154,16 @@ fn invalid_value(settings: &GatewayServiceSettings) -> Option<(&'static str, &st
 mod tests {
     use super::*;
 
-    fn settings(yaml: &str) -> GatewayTracingSettings {
-        serde_saphyr::from_str(yaml).unwrap()
-    }
-
     #[test]
-    fn traces_of_a_gateway_take_precedence_field_by_field() {
-        let class = settings("{sampling: 5%, rules: [drop path=/a], propagation: [w3c, b3-single]}");
-        let own = settings("{sampling: 0%, rules: []}").or(&class);
-        let read = read_tracing(&own).unwrap();
-        assert_eq!((read.share.map(|share| share.rate()), read.rules), (Some(0.0), Some(SamplingRules::default())));
-        let formats = [TraceFormat::W3c, TraceFormat::B3Single];
-        assert_eq!(read.propagation, Some(Propagation::preserving(&formats)));
-        assert_eq!(read_tracing(&GatewayTracingSettings::default()), Ok(GatewayTracing::default()));
-        assert_eq!(GatewayTracingSettings::default().or(&class), class);
-    }
-
-    #[test]
-    fn mistakes_in_traces_have_their_field() {
-        for (yaml, field, problem) in [
-            ("{sampling: '0.05'}", "sampling", "`0.05` is no share"),
-            ("{rules: [keep 1%, drop status=404]}", "rules[1]", "`status` is known when a request ends"),
-            ("{propagation: [w3c, zipkin]}", "propagation[1]", "there is no format `zipkin`"),
+    fn settings_that_restrict_clients_are_never_ignored() {
+        for (yaml, field) in [
+            ("{loadBalancerSourceRanges: [192.0.2.0/24, 192.0.2.0]}", Some("loadBalancerSourceRanges")),
+            ("{externalTrafficPolicy: local}", Some("externalTrafficPolicy")),
+            ("{type: Internal}", Some("type")),
+            ("{loadBalancerSourceRanges: [192.0.2.0/24], type: ClusterIP}", None),
         ] {
-            let (found, text) = read_tracing(&settings(yaml)).unwrap_err();
-            assert!(found == field && text.starts_with(problem), "{yaml}: {found}: {text}");
+            let settings: GatewayServiceSettings = serde_saphyr::from_str(yaml).unwrap();
+            assert_eq!(invalid_value(&settings).map(|(field, ..)| field), field, "{yaml}");
         }
     }
 }

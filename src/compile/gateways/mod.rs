@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Gateway ────── gateway.rs ──────┬ listener.rs ─ listener_protocol.rs   one listener
-//!     └ gateway_parameters.rs       ├ gateway_ports.rs ─ port_owners.rs    which Gateway has a port
+//!     ├ gateway_parameters.rs       ├ gateway_ports.rs ─ port_owners.rs    which Gateway has a port
+//!     │   └ observability.rs        │
 //!   ListenerSet ── listener_set.rs ─┤ frontend_validation.rs               certificates of clients
 //!     ├ allowed_listeners.rs        └ listener_conflicts.rs, listener_overlaps.rs
 //!     └ listener_set_ports.rs
@@ -23,5 +24,6 @@ pub(super) mod listener_protocol;
 pub(super) mod listener_set;
 pub(super) mod listener_set_ports;
 pub(super) mod needed_references;
+pub(super) mod observability;
 pub(super) mod port_owners;
 pub(super) mod served_gateways;

@@ -229,6 +229,8 @@ macro_rules! codes {
 codes! {
     ClassAccepted = GatewayClass "Accepted" true "Accepted" "Portico serves the Gateways of this class.";
     ClassInvalidParameters = GatewayClass "Accepted" false "InvalidParameters" "The parameters cannot be used.";
+    ClassParametersPartlyInvalid = GatewayClass "portico.dev/ParametersValid" false "PartiallyInvalid"
+        "Some of the parameters are ignored.";
 
     ClassSupportedVersion = GatewayClass "SupportedVersion" true "SupportedVersion"
         "The installed release of Gateway API is served.";
@@ -241,6 +243,8 @@ codes! {
     GatewayUnsupportedAddress = Gateway "Accepted" false "UnsupportedAddress"
         "An address is of a type that cannot be used.";
     GatewayInvalidParameters = Gateway "Accepted" false "InvalidParameters" "The parameters cannot be used.";
+    GatewayParametersPartlyInvalid = Gateway "portico.dev/ParametersValid" false "PartiallyInvalid"
+        "Some of the parameters are ignored.";
     GatewayInvalid = Gateway "Accepted" false "Invalid" "The GatewayClass is not accepted.";
     GatewayProgrammed = Gateway "Programmed" true "Programmed" "The Gateway is being served.";
     GatewayAddressNotUsable = Gateway "Programmed" false "AddressNotUsable" "An address cannot be used.";
@@ -385,6 +389,10 @@ codes! {
 /// The condition of a route of which requests get an error in place of a response of the backend, because of plugins. A
 /// route without such plugins does not have it.
 pub const PLUGINS_RESOLVED: &str = "portico.dev/PluginsResolved";
+
+/// The condition of a Gateway or GatewayClass of whose parameters some are ignored because of a mistake. One without
+/// mistakes does not have it.
+pub const PARAMETERS_VALID: &str = "portico.dev/ParametersValid";
 
 impl Code {
     /// Whether the condition reports an error. Information, such as overlapping listeners, does not.

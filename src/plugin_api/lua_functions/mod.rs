@@ -17,7 +17,7 @@ use super::changed_fields::ChangedFields;
 use super::kind::BuildCx;
 use super::reply::Reply;
 use super::template::{Budget, LuaScript, ScriptAction};
-use super::{AccessOutcome, LogCx, RequestCx, ResponseCx, ResponseOutcome};
+use super::{AccessOutcome, LogCx, Plugin, RequestCx, ResponseCx, ResponseOutcome};
 use crate::diagnostic::Diagnostic;
 use access::{AccessAction, AccessHost};
 use header_filter::{HeaderFilterAction, HeaderFilterHost};
@@ -105,8 +105,20 @@ impl LuaFunctions {
         Ok(LuaFunctions { access, header_filter, log, changed, object: cx.object.into() })
     }
 
+    /// The reply to a request for which a function fails. Messages contain no values of the request.
+    fn failure(&self, phase: &str, error: &dyn std::fmt::Display) -> Box<Reply> {
+        warn!(object = &*self.object, phase, %error, "A function has failed");
+        Reply::negotiated(http::StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred", "function_failed")
+    }
+}
+
+impl Plugin for LuaFunctions {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     /// Runs the functions of `access`, until one of them responds.
-    pub fn access(&self, cx: &mut RequestCx<'_>) -> AccessOutcome<'static> {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let mut budget = Budget::default();
         let mut host = AccessHost::new(cx);
         for script in &self.access {
@@ -121,7 +133,7 @@ impl LuaFunctions {
     }
 
     /// Runs the functions of `header_filter`.
-    pub fn response(&self, cx: &mut ResponseCx<'_>) -> ResponseOutcome<'static> {
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         let mut budget = Budget::default();
         for script in &self.header_filter {
             if let Err(error) = script.run(&mut HeaderFilterHost { cx: &mut *cx }, &mut budget) {
@@ -132,7 +144,7 @@ impl LuaFunctions {
     }
 
     /// Runs the functions of `log`. One that fails adds nothing more.
-    pub fn log(&self, cx: &LogCx<'_>) {
+    fn log(&self, cx: &LogCx<'_>) {
         let mut budget = Budget::default();
         for script in &self.log {
             if let Err(error) = script.run(&mut LogHost::new(cx), &mut budget) {
@@ -142,18 +154,12 @@ impl LuaFunctions {
     }
 
     /// Whether a function of `log` reads the request.
-    pub fn logs_heads(&self) -> bool {
+    fn logs_heads(&self) -> bool {
         !self.log.is_empty()
     }
 
-    pub fn declare_fields(&self, fields: &mut ChangedFields) {
+    fn declare_fields(&self, fields: &mut ChangedFields) {
         fields.merge(self.changed.clone());
-    }
-
-    /// The reply to a request for which a function fails. Messages contain no values of the request.
-    fn failure(&self, phase: &str, error: &dyn std::fmt::Display) -> Box<Reply> {
-        warn!(object = &*self.object, phase, %error, "A function has failed");
-        Reply::negotiated(http::StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred", "function_failed")
     }
 }
 

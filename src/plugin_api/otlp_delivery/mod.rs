@@ -27,10 +27,10 @@ use super::batch_queue::{BatchOutcome, BatchSender};
 use super::grpc::frame;
 use super::kind::BuildCx;
 use super::log_delivery::DeliveryReports;
+use super::otlp_messages::json::{logs_to_json, traces_to_json};
+use super::otlp_messages::metrics::metrics_to_json;
 use super::remote_request::{RemoteRequest, ResponseBodyUse};
 use super::services::PluginServices;
-use super::trace::otlp_json::{logs_to_json, traces_to_json};
-use super::trace::otlp_metrics::metrics_to_json;
 use grpc_client::GrpcMethod;
 use response::ExportResult;
 

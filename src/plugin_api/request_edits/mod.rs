@@ -31,6 +31,7 @@ use super::path_encoding::encode_path;
 use super::reply::Reply;
 use super::request_variables::RequestVariables;
 use super::template::{Budget, Template};
+use super::{AccessOutcome, Plugin};
 use crate::diagnostic::Diagnostic;
 
 pub use config::{EntryLists, RequestEditConfig};
@@ -77,27 +78,9 @@ impl RequestEdits {
     }
 
     /// Edits a request. Returns the reply to one that cannot be edited.
-    pub fn edit(&self, cx: &mut RequestCx<'_>) -> Result<(), Box<Reply>> {
+    fn edit(&self, cx: &mut RequestCx<'_>) -> Result<(), Box<Reply>> {
         let result = self.render(cx).and_then(|changes| self.apply(changes, cx));
         result.map_err(|failure| self.failure_reply(&failure))
-    }
-
-    /// Declares the header fields that the edits may change.
-    pub fn declare_fields(&self, fields: &mut ChangedFields) {
-        fields.request.add_all(self.headers.names());
-        // Those of a body that is changed or moves to the query.
-        fields.request.add_all(&[CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING]);
-    }
-
-    /// How many bytes of bodies are buffered, if bodies may change.
-    pub fn body_buffer_limit(&self) -> Option<usize> {
-        (self.edits_bodies() || self.moves_form()).then_some(MAX_BODY_BYTES)
-    }
-
-    /// Whether the body of a request with this head may change.
-    pub fn buffers_body(&self, head: &request::Parts) -> bool {
-        let may_be_edited = self.edited_format(head).is_some() || self.may_become_editable(head);
-        may_be_edited && body::is_editable(ContentCoding::from_headers(&head.headers))
     }
 
     fn edits_bodies(&self) -> bool {
@@ -229,6 +212,35 @@ impl RequestEdits {
                 Reply::negotiated(StatusCode::BAD_REQUEST, message, "invalid_body_encoding")
             }
         }
+    }
+}
+
+impl Plugin for RequestEdits {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        match self.edit(cx) {
+            Ok(()) => AccessOutcome::Continue,
+            Err(reply) => AccessOutcome::Reply(reply),
+        }
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        fields.request.add_all(self.headers.names());
+        // Those of a body that is changed or moves to the query.
+        fields.request.add_all(&[CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING]);
+    }
+
+    fn body_buffer_limit(&self) -> Option<usize> {
+        (self.edits_bodies() || self.moves_form()).then_some(MAX_BODY_BYTES)
+    }
+
+    /// Whether the body of a request with this head may change.
+    fn buffers_body(&self, head: &request::Parts) -> bool {
+        let may_be_edited = self.edited_format(head).is_some() || self.may_become_editable(head);
+        may_be_edited && body::is_editable(ContentCoding::from_headers(&head.headers))
     }
 }
 

@@ -20,6 +20,7 @@ use super::changed_fields::ChangedFields;
 use super::context::ResponseCx;
 use super::kind::BuildCx;
 use super::reply::{Reply, ReplyBody};
+use super::{Plugin, ResponseOutcome};
 use crate::diagnostic::Diagnostic;
 
 pub use operations::{Operation, ResponseEditConfig};
@@ -46,17 +47,9 @@ impl ResponseEdits {
         Ok(ResponseEdits { headers, json: Arc::new(json), statuses, new_body })
     }
 
-    /// Declares the header fields that the edits may change.
-    pub fn declare_fields(&self, fields: &mut ChangedFields) {
-        self.headers.declare(&mut fields.response);
-        if self.new_body.is_some() {
-            fields.response.add_all(BODY_FIELDS);
-        }
-    }
-
     /// Edits the head, and adds a filter of the body if it may change. Returns the reply that replaces the response if
     /// its whole body is replaced.
-    pub fn edit(&self, cx: &mut ResponseCx<'_>) -> Option<Box<Reply>> {
+    fn edit(&self, cx: &mut ResponseCx<'_>) -> Option<Box<Reply>> {
         let active = self.statuses.active(cx.status);
         self.headers.apply(cx.headers, active);
         if let Some(body) = self.new_body.as_ref().filter(|_| active.replace && may_replace_body(cx)) {
@@ -73,6 +66,22 @@ impl ResponseEdits {
             }));
         }
         None
+    }
+}
+
+impl Plugin for ResponseEdits {
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        self.headers.declare(&mut fields.response);
+        if self.new_body.is_some() {
+            fields.response.add_all(BODY_FIELDS);
+        }
+    }
+
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
+        match self.edit(cx) {
+            Some(reply) => ResponseOutcome::Replace(reply),
+            None => ResponseOutcome::Continue,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //!              └── after 1, 2, 4 … 60 seconds ────────────────────────────────────────────────────────────┘
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,8 @@ const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Size limit of a key set.
 const MAX_SET_BYTES: usize = 1 << 20;
+/// How many of the plugins that use a key set a line of the log names.
+const MAX_LOGGED_OBJECTS: usize = 5;
 
 /// The key set of one URI, shared by all plugins of a namespace that use it. Dropping the last reference ends the
 /// fetches.
@@ -111,7 +114,8 @@ impl KeySet {
         })
     }
 
-    /// Reports in the conditions of an object while the keys cannot be fetched. `field` is its field with the URI.
+    /// Reports in the conditions of an object while the keys cannot be fetched. `field` is its field with the
+    /// URI, relative to `config`.
     pub fn subscribe(&self, object: &str, field: &str, services: &Arc<dyn PluginServices>) -> KeySetSubscription {
         let (object, field): (Arc<str>, Arc<str>) = (object.into(), field.into());
         let mut subscribers = self.shared.subscribers.lock();
@@ -171,7 +175,8 @@ async fn fetch_loop(
             Ok(keys) => {
                 let key_count = keys.len();
                 if progress.failures > 0 || shared.keys.load().is_none() {
-                    info!(uri = &*shared.uri, keys = key_count, "Fetched the JSON Web Key Set of a token issuer");
+                    let objects = shared.objects();
+                    info!(objects, uri = &*shared.uri, keys = key_count, "Fetched the key set of a token issuer");
                 }
                 progress.failures = 0;
                 shared.replace_keys(keys);
@@ -181,9 +186,10 @@ async fn fetch_loop(
                 progress.failures = progress.failures.saturating_add(1);
                 if progress.failures == 1 {
                     warn!(
+                        objects = shared.objects(),
                         uri = &*shared.uri,
                         %error,
-                        "Cannot fetch the JSON Web Key Set of a token issuer; known keys remain in use"
+                        "Cannot fetch the key set of a token issuer; known keys remain in use"
                     );
                 }
                 shared.report(&services, Some(error));
@@ -218,6 +224,17 @@ impl SharedKeySet {
             services.report(object, error.as_deref().map(|error| fetch_diagnostic(field, error)));
         }
         subscribers.last_error = error;
+    }
+
+    /// The plugins that use the key set, for the log.
+    fn objects(&self) -> String {
+        let subscribers = self.subscribers.lock();
+        let objects: BTreeSet<&str> = subscribers.fields.iter().map(|(object, _)| &**object).collect();
+        let mut listed = objects.iter().take(MAX_LOGGED_OBJECTS).copied().collect::<Vec<_>>().join(", ");
+        if let Some(more) = objects.len().checked_sub(MAX_LOGGED_OBJECTS).filter(|more| *more > 0) {
+            listed.push_str(&format!(" and {more} more"));
+        }
+        listed
     }
 
     /// Replaces the keys. An unchanged key keeps its `Arc`, so that cached tokens verified with it stay valid.
@@ -267,5 +284,24 @@ fn pause_after_failures(failures: u32) -> Duration {
     match failures {
         0 => REFRESH_INTERVAL,
         failures => Duration::from_secs(1 << (failures - 1).min(6)).min(MAX_BACKOFF),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin_api::services::OfflineServices;
+
+    #[test]
+    fn log_names_the_plugins_of_a_key_set() {
+        let (state, services) = (PluginState::default(), Arc::new(OfflineServices) as Arc<dyn PluginServices>);
+        let keys = KeySet::open_in("https://issuer.example/keys", Some("shop"), &state, &services);
+        let subscribe = |name: &str| keys.subscribe(&format!("KongPlugin/shop/{name}"), "jwks[0].uri", &services);
+        // One is rebuilt meanwhile, and listed once.
+        let _first = [subscribe("a"), subscribe("b"), subscribe("a")];
+        assert_eq!(keys.shared.objects(), "KongPlugin/shop/a, KongPlugin/shop/b");
+        let _more = ["c", "d", "e", "f", "g"].map(subscribe);
+        let objects = keys.shared.objects();
+        assert!(objects.ends_with(", KongPlugin/shop/e and 2 more"), "{objects}");
     }
 }

@@ -8,6 +8,7 @@ use super::format::{
     DATADOG_PARENT_ID, DATADOG_PRIORITY, DATADOG_TAGS, DATADOG_TRACE_ID, DATADOG_UPPER_BITS, INSTANA_L, INSTANA_S,
     INSTANA_T, OT_SAMPLED, OT_SPAN_ID, OT_TRACE_ID, TRACEPARENT, TRACESTATE, TraceFormat, UBER_TRACE_ID,
 };
+use crate::hex_digits::hex_digits;
 
 pub(super) fn inject(format: TraceFormat, context: &RequestTrace, headers: &mut HeaderMap) {
     let RequestTrace { trace, server_span, upstream_span: span, is_sampled, .. } = *context;
@@ -60,27 +61,14 @@ pub(super) fn inject(format: TraceFormat, context: &RequestTrace, headers: &mut 
 /// The value of the field, without the machinery of formatting: most requests that are not recorded get one, too.
 fn traceparent(trace: TraceId, span: SpanId, is_sampled: bool) -> HeaderValue {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(&mut text[3..19], trace.high());
-    write_hex(&mut text[19..35], trace.low());
-    write_hex(&mut text[36..52], span.value());
+    text[3..19].copy_from_slice(&hex_digits(trace.high()));
+    text[19..35].copy_from_slice(&hex_digits(trace.low()));
+    text[36..52].copy_from_slice(&hex_digits(span.value()));
     if is_sampled {
         text[54] = b'1';
     }
     HeaderValue::from_bytes(&text).expect("identifiers are digits")
 }
-
-/// Fills a text with the last digits of a number. A loop without iterators, which also costs little in a build with
-/// little optimization.
-fn write_hex(text: &mut [u8], mut number: u64) {
-    let mut place = text.len();
-    while place > 0 {
-        place -= 1;
-        text[place] = HEX_DIGITS[(number & 0xF) as usize];
-        number >>= 4;
-    }
-}
-
-const HEX_DIGITS: [u8; 16] = *b"0123456789abcdef";
 
 /// Replaces a span that [`inject`] has written as the parent of the endpoint, in all formats.
 pub(super) fn replace_parent(headers: &mut HeaderMap, from: SpanId, to: SpanId) {

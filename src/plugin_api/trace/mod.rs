@@ -1,9 +1,9 @@
 //! Distributed traces: the context that requests carry in header fields, the decision which requests are recorded, and
-//! the messages of OpenTelemetry's protocol.
+//! what is recorded of them.
 //!
 //! ```text
 //!   fields of the client ─extract─▶ ParentContext ─Sampling─▶ RequestTrace ─inject─▶ fields of the endpoint
-//!                                                                 └ at the end: Span ─▶ otlp, or JSON of Zipkin
+//!                                                                 └ at the end: Span ─▶ otlp_messages, or Zipkin
 //! ```
 
 pub mod attempts;
@@ -12,9 +12,6 @@ pub mod context;
 mod extract;
 mod format;
 mod inject;
-pub mod otlp;
-pub mod otlp_json;
-pub mod otlp_metrics;
 mod propagation;
 mod sampling;
 pub mod span;

@@ -1,14 +1,11 @@
-//! Tests of formats with the examples of their specifications and with broken fields, of sampling and of messages.
+//! Tests of formats with the examples of their specifications and with broken fields, and of sampling.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use prost::Message;
 
 use super::context::{AttemptParent, ParentContext, RequestTrace, SpanId, TraceId};
 use super::format::{InjectedFormat, TraceFormat};
-use super::otlp::{ExportTraces, OtlpResource, encode_spans};
 use super::propagation::Propagation;
 use super::sampling::{Sampling, SamplingStrategy};
-use super::span::{Span, SpanKind};
 
 fn headers(text: &str) -> HeaderMap {
     let lines = text.split('|').filter(|line| !line.is_empty());
@@ -350,37 +347,6 @@ fn traces_continue_those_of_clients() {
     let context = RequestTrace::new(Some(decision), false, true);
     assert!(context.parent.is_none() && context.trace.is_short() && context.trace.high() == 0);
     assert_ne!(RequestTrace::new(None, true, false).trace, RequestTrace::new(None, true, false).trace);
-}
-
-#[test]
-fn entries_of_a_batch_are_one_message() {
-    let span = |name: &'static str, error: Option<&'static str>| Span {
-        trace: TraceId::new(0x0102).unwrap(),
-        id: SpanId::new(3).unwrap(),
-        parent: SpanId::new(4),
-        name: name.into(),
-        kind: SpanKind::Server,
-        start: 20,
-        end: 10,
-        attributes: vec![("a".into(), true.into()), ("b".into(), 7_u16.into()), ("c".into(), "d".into())],
-        events: Vec::new(),
-        error: error.map(Into::into),
-    };
-    let resource = OtlpResource::new([("service.name", "shop")]);
-    let mut body = encode_spans(&resource, "test", &[span("one", None), span("two", Some("refused"))]).to_vec();
-    body.extend_from_slice(&encode_spans(&resource, "test", &[span("three", None)]));
-    let message = ExportTraces::decode(&*body).unwrap();
-    let spans: Vec<_> =
-        message.resource_spans.iter().flat_map(|entry| &entry.scope_spans).flat_map(|scope| &scope.spans).collect();
-    assert_eq!(spans.iter().map(|span| &*span.name).collect::<Vec<_>>(), ["one", "two", "three"]);
-    assert_eq!((spans[0].trace_id.len(), &spans[0].trace_id[14..]), (16, &[1, 2][..]));
-    assert_eq!(
-        (&spans[0].span_id[..], &spans[0].parent_span_id[..]),
-        (&[0, 0, 0, 0, 0, 0, 0, 3][..], &[0, 0, 0, 0, 0, 0, 0, 4][..])
-    );
-    assert_eq!((spans[0].kind, spans[0].start_time_unix_nano, spans[0].end_time_unix_nano), (2, 20, 20));
-    assert_eq!(spans[1].status.as_ref().map(|status| (status.code, &*status.message)), Some((2, "refused")));
-    assert_eq!((spans[0].attributes.len(), spans[0].status.is_none()), (3, true));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! One call: its request, and its result.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::uri::PathAndQuery;
@@ -30,6 +32,7 @@ pub(super) struct AggregateCall {
 
 /// A call with the values of one request.
 pub(super) struct PreparedCall {
+    client: IpAddr,
     target: PathAndQuery,
     headers: HeaderMap,
     body: Bytes,
@@ -137,12 +140,12 @@ impl AggregateCall {
             headers.insert(name.clone(), HeaderValue::from_maybe_shared(Bytes::from(value)).ok()?);
         }
         let body = if self.forward_body { cx.current_body().cloned().unwrap_or_default() } else { Bytes::new() };
-        Some(PreparedCall { target, headers, body })
+        Some(PreparedCall { client: cx.client.address, target, headers, body })
     }
 
     /// The bytes of the response are taken from `kept`.
     pub(super) async fn send(&self, prepared: PreparedCall, kept: &mut dyn KeptBytes) -> Result<Value, CallFailure> {
-        let pending = self.server.begin(|request| {
+        let pending = self.server.begin(prepared.client, |request| {
             request.method = self.method.clone();
             request.target = prepared.target;
             request.headers.extend(prepared.headers);

@@ -189,13 +189,13 @@ impl Plugin for AwsLambda {
 impl AwsLambda {
     async fn invoke(&self, cx: &mut BeforeForwardCx<'_>) -> Option<Box<Reply>> {
         let Some(Payload(payload)) = cx.take_plugin_data() else { return Some(no_result()) };
-        let (now, log_type) = (cx.now, self.log_type);
+        let (now, client, log_type) = (cx.now, cx.client.address, self.log_type);
         let scope = SigningScope { region: &self.region, service: "lambda" };
         let is_expected: fn(StatusCode) -> bool =
             if self.preserves_status { |_| true } else { |status| status.is_success() || status.is_redirection() };
         let sending = self.credentials.with_keys(now, |keys| {
             let mut is_signed = None;
-            let pending = self.server.begin(|request| {
+            let pending = self.server.begin(client, |request| {
                 request.method = Method::POST;
                 let headers = &mut request.headers;
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -225,7 +225,7 @@ impl Plugin for ForwardProxy {
         };
         let is_plain = connection.remote.tls.is_none();
         let request = self.request(cx, &connection, body);
-        let sending = self.services.send_in_place_of_backend(request, Some(connection.route));
+        let sending = self.services.send_in_place_of_backend(cx.client.address, request, Some(connection.route));
         AccessOutcome::Wait(Box::pin(async move {
             Some(match sending.await {
                 // Through a tunnel, the status is that of the backend.

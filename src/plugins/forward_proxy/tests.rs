@@ -1,5 +1,6 @@
 //! Tests of requests through a proxy that a script plays.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -35,6 +36,7 @@ impl PluginServices for Arc<ScriptedProxy> {
 
     fn send_in_place_of_backend(
         &self,
+        _address: IpAddr,
         request: RemoteRequest,
         route: Option<ProxyRoute>,
     ) -> BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {

@@ -19,10 +19,10 @@ use tracing::warn;
 
 use super::schema::{FieldCost, PricedSchema, QUERY};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::consumers::{Sha256Digest, hex, sha256};
 use crate::plugin_api::counting::unix_second;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig, RemoteServerFailed};
+use crate::plugin_api::sent_headers::parse_sent_headers;
 use crate::plugin_api::shared_fetch::SharedFetches;
 use crate::plugin_api::{BuildCx, PluginServices};
 
@@ -139,24 +139,8 @@ impl SchemaSource {
 }
 
 fn read_headers(configured: &BTreeMap<String, String>, invalid: &mut Vec<Diagnostic>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in configured {
-        let path = format!("introspection_headers[{name}]");
-        match (parse_header_name(&path, name), HeaderValue::from_str(value)) {
-            (Ok(HOST | CONTENT_LENGTH | CONTENT_TYPE), _) => {
-                invalid.push(Diagnostic::in_config(path, "cannot be set", "remove it: the plugin sets it"));
-            }
-            (Ok(name), Ok(mut value)) => {
-                value.set_sensitive(true);
-                headers.insert(name, value);
-            }
-            (Err(error), _) => invalid.push(error),
-            (_, Err(_)) => {
-                let remedy = "use visible ASCII characters and spaces only";
-                invalid.push(Diagnostic::in_config(path, "is not a valid header value", remedy));
-            }
-        }
-    }
+    let set_here = [HOST, CONTENT_LENGTH, CONTENT_TYPE];
+    let mut headers = parse_sent_headers("introspection_headers", configured, &set_here, invalid);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
     headers

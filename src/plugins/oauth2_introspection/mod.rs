@@ -35,18 +35,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{
-    AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, parse_header_name,
-};
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity_headers};
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
+use crate::plugin_api::sent_headers::parse_sent_headers;
 use crate::plugin_api::token::strip_bearer_scheme;
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, ReplyBody, RequestCx,
@@ -201,24 +200,9 @@ impl Config {
                 invalid.push(Diagnostic::in_config("authorization_value", "is not a valid header value", remedy));
             }
         }
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.custom_introspection_headers {
-            let path = format!("custom_introspection_headers[{name}]");
-            match (parse_header_name(&path, name), HeaderValue::from_str(value)) {
-                (Ok(HOST | CONTENT_LENGTH | CONTENT_TYPE | AUTHORIZATION), _) => {
-                    invalid.push(Diagnostic::in_config(path, "cannot be set", "remove it: the plugin sets it"));
-                }
-                (Ok(name), Ok(mut value)) => {
-                    value.set_sensitive(true);
-                    headers.insert(name, value);
-                }
-                (Err(error), _) => invalid.push(error),
-                (_, Err(_)) => {
-                    let remedy = "use visible ASCII characters and spaces only";
-                    invalid.push(Diagnostic::in_config(path, "is not a valid header value", remedy));
-                }
-            }
-        }
+        let set_here = [HOST, CONTENT_LENGTH, CONTENT_TYPE, AUTHORIZATION];
+        let configured = &self.custom_introspection_headers;
+        let headers = parse_sent_headers("custom_introspection_headers", configured, &set_here, invalid);
         IntrospectionRequests {
             authorization,
             headers,

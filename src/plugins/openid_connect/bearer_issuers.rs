@@ -113,7 +113,7 @@ impl BearerIssuer {
         let keys = match &self.jwks_uri {
             Some(uri) => {
                 let keys = KeySet::open(uri, cx);
-                let subscription = keys.subscribe(cx.object, &format!("config.{path}.jwks_uri"), cx.services);
+                let subscription = keys.subscribe(cx.object, &format!("{path}.jwks_uri"), cx.services);
                 IssuerKeys::Configured { keys, _subscription: subscription }
             }
             None => IssuerKeys::Discovered(Provider::open_issuer(&self.issuer, format!("{path}.issuer"), cx)),
@@ -181,3 +181,41 @@ impl TrustedIssuer {
 
 /// Each issuer has fetches of its own.
 const MAX_ISSUERS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::plugin_api::scripted_server::{ScriptedServer, response};
+    use crate::plugin_api::{BuildNotes, PluginState};
+
+    /// The fields in reports about keys that cannot be fetched.
+    async fn reported_fields(issuer: serde_json::Value) -> Vec<String> {
+        let server = ScriptedServer::new(|request| match request.target.path() {
+            "/.well-known/openid-configuration" => {
+                let document = json!({"issuer": "https://a.example", "jwks_uri": "https://a.example/keys"});
+                Ok(response(200, "", &document.to_string()))
+            }
+            _ => Err("refused".to_owned()),
+        });
+        let (services, state, notes) = (server.services(), PluginState::default(), BuildNotes::default());
+        let cx = BuildCx { object: "KongPlugin/a/b", state: &state, services: &services, node: "", notes: &notes };
+        let issuers: [BearerIssuer; 1] = [serde_json::from_value(issuer).unwrap()];
+        let _issuers = BearerIssuers::open(&issuers, &[], &cx).unwrap_or_else(|invalid| panic!("{invalid:?}"));
+        tokio::time::sleep(Duration::from_millis(500)).await; // Time is paused.
+        let reports = server.reports.lock();
+        reports.iter().flatten().map(|diagnostic| diagnostic.field.clone()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_cannot_be_fetched_are_reported_at_their_field() {
+        let issuer = json!({"issuer": "https://a.example", "audiences": ["shop"]});
+        assert_eq!(reported_fields(issuer.clone()).await, ["config.bearer_issuers[0].issuer"]);
+        let mut issuer = issuer;
+        issuer["jwks_uri"] = json!("https://a.example/own-keys");
+        assert_eq!(reported_fields(issuer).await, ["config.bearer_issuers[0].jwks_uri"]);
+    }
+}

@@ -233,7 +233,7 @@ impl MetadataFetcher {
             userinfo,
             revocation,
             end_session,
-            _subscription: keys.subscribe(&settings.object, &format!("config.{}", settings.field), &self.services),
+            _subscription: keys.subscribe(&settings.object, &settings.field, &self.services),
             keys,
             names_issuer: parsed.names_issuer,
             needs_secret_in_body: parsed.needs_secret_in_body,

@@ -40,7 +40,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::log_entry::LogEntry;
 use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
-use crate::plugin_api::trace::otlp::{OtlpResource, encode_log, encode_spans};
+use crate::plugin_api::otlp_messages::spans_and_logs::{OtlpResource, encode_log, encode_spans};
 use crate::plugin_api::trace::{HeaderType, PropagationConfig, Sampling, SamplingStrategy, TraceFormat};
 use crate::plugin_api::tracer::{
     ExportFormat, ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts,

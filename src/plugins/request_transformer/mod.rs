@@ -74,13 +74,12 @@
 #[cfg(test)]
 mod tests;
 
-use http::request;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::request_edits::{EntryLists, RequestEditConfig, RequestEdits};
-use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, RequestCx, record};
+use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -135,7 +134,7 @@ impl From<FieldLists> for EntryLists {
     }
 }
 
-pub(crate) struct RequestTransformer(RequestEdits);
+pub(crate) struct RequestTransformer;
 
 impl PluginKind for RequestTransformer {
     const NAME: &'static str = "request-transformer";
@@ -144,9 +143,9 @@ impl PluginKind for RequestTransformer {
     // Endpoints or clients would otherwise get what the plugin was to remove or to replace.
     const FAIL_CLOSED: bool = true;
     type Config = Config;
-    type Plugin = RequestTransformer;
+    type Plugin = RequestEdits;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<RequestEdits, Vec<Diagnostic>> {
         let Replacements { body, headers, querystring, uri } = config.replace;
         let edits = RequestEditConfig {
             http_method: config.http_method,
@@ -159,31 +158,6 @@ impl PluginKind for RequestTransformer {
             allowed_body: None,
             has_paths: false,
         };
-        RequestEdits::build(edits, cx).map(RequestTransformer)
-    }
-}
-
-impl Plugin for RequestTransformer {
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        match self.0.edit(cx) {
-            Ok(()) => AccessOutcome::Continue,
-            Err(reply) => AccessOutcome::Reply(reply),
-        }
-    }
-
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        self.0.declare_fields(fields);
-    }
-
-    fn body_buffer_limit(&self) -> Option<usize> {
-        self.0.body_buffer_limit()
-    }
-
-    fn buffers_body(&self, head: &request::Parts) -> bool {
-        self.0.buffers_body(head)
+        RequestEdits::build(edits, cx)
     }
 }

@@ -35,7 +35,7 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::json_fields::JsonType;
 use crate::plugin_api::response_edits::{Operation, ResponseEditConfig, ResponseEdits};
-use crate::plugin_api::{BuildCx, ChangedFields, Phases, Plugin, PluginKind, ResponseCx, ResponseOutcome, record};
+use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -93,7 +93,7 @@ impl From<ValuesConfig> for Operation {
     }
 }
 
-pub(crate) struct ResponseTransformer(ResponseEdits);
+pub(crate) struct ResponseTransformer;
 
 impl PluginKind for ResponseTransformer {
     const NAME: &'static str = "response-transformer";
@@ -102,9 +102,9 @@ impl PluginKind for ResponseTransformer {
     // Endpoints or clients would otherwise get what the plugin was to remove or to replace.
     const FAIL_CLOSED: bool = true;
     type Config = Config;
-    type Plugin = ResponseTransformer;
+    type Plugin = ResponseEdits;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<ResponseEdits, Vec<Diagnostic>> {
         let RemoveConfig { json, headers } = config.remove;
         let RenameConfig { json: renamed, headers: renamed_headers } = config.rename;
         let edits = ResponseEditConfig {
@@ -115,19 +115,6 @@ impl PluginKind for ResponseTransformer {
             append: config.append.into(),
             ..ResponseEditConfig::default()
         };
-        ResponseEdits::build(&edits, cx).map(ResponseTransformer)
-    }
-}
-
-impl Plugin for ResponseTransformer {
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        self.0.declare_fields(fields);
-    }
-
-    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
-        match self.0.edit(cx) {
-            Some(reply) => ResponseOutcome::Replace(reply),
-            None => ResponseOutcome::Continue,
-        }
+        ResponseEdits::build(&edits, cx)
     }
 }

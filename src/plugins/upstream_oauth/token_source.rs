@@ -16,10 +16,10 @@ use serde::Deserialize;
 use super::config::{AuthMethod, Config, GrantType};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::BuildCx;
-use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::consumers::{Sha256Digest, hex, sha256};
 use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body, query_value};
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig, RemoteServerFailed};
+use crate::plugin_api::sent_headers::parse_sent_headers;
 use crate::plugin_api::shared_fetch::SharedFetches;
 
 /// Where the plugins with one configuration get their tokens.
@@ -176,24 +176,8 @@ impl Config {
     /// The headers of requests to the token endpoint.
     fn headers(&self, invalid: &mut Vec<Diagnostic>) -> HeaderMap {
         let oauth = &self.oauth;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &oauth.token_headers {
-            let path = format!("oauth.token_headers[{name}]");
-            match (parse_header_name(&path, name), HeaderValue::from_str(value)) {
-                (Ok(HOST | CONTENT_LENGTH | CONTENT_TYPE), _) => {
-                    invalid.push(Diagnostic::in_config(path, "cannot be set", "remove it: the plugin sets it"));
-                }
-                (Ok(name), Ok(mut value)) => {
-                    value.set_sensitive(true);
-                    headers.insert(name, value);
-                }
-                (Err(error), _) => invalid.push(error),
-                (_, Err(_)) => {
-                    let remedy = "use visible ASCII characters and spaces only";
-                    invalid.push(Diagnostic::in_config(path, "is not a valid header value", remedy));
-                }
-            }
-        }
+        let set_here = [HOST, CONTENT_LENGTH, CONTENT_TYPE];
+        let mut headers = parse_sent_headers("oauth.token_headers", &oauth.token_headers, &set_here, invalid);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(FORM_MEDIA_TYPE));
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         if self.client.auth_method == AuthMethod::ClientSecretBasic {

@@ -1,5 +1,6 @@
 //! Requests of clients that plugins send through proxies.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 
 use super::*;
@@ -65,6 +66,8 @@ fn request_through(
     (request, Some(ProxyRoute { proxy, tls }))
 }
 
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
 /// The trust of a BackendTLSPolicy, and the names that it requires, also apply behind a proxy.
 #[tokio::test]
 async fn handshakes_through_a_proxy_have_the_settings_of_the_backend() {
@@ -87,7 +90,7 @@ async fn handshakes_through_a_proxy_have_the_settings_of_the_backend() {
     ] {
         let proxy = tunneling_proxy(&authority, name).await;
         let (request, route) = request_through(proxy, "api.partner.example", Some(settings));
-        match servers.send_in_place_of_backend(request, route).await {
+        match servers.send_in_place_of_backend(CLIENT, request, route).await {
             Ok(response) => assert!(is_trusted && response.status.as_u16() == 200, "{name}"),
             Err(RemoteFailure::Unreachable(error)) => {
                 assert!(!is_trusted && error.contains("TLS handshake failed"), "{name}: {error}");
@@ -106,7 +109,7 @@ async fn requests_of_clients_leave_connections_to_plugins_that_decide() {
     let failure = loop {
         let (request, route) = request_through(proxy, "api.partner.example", None);
         let request = RemoteRequest { timeout: Duration::from_secs(6), ..request };
-        match servers.send_in_place_of_backend(request, route).await {
+        match servers.send_in_place_of_backend(CLIENT, request, route).await {
             Ok(response) => responses.push(response),
             Err(failure) => break failure,
         }
@@ -121,7 +124,7 @@ async fn requests_of_clients_leave_connections_to_plugins_that_decide() {
     // A client that goes away leaves its place to others.
     responses.pop();
     let (request, route) = request_through(proxy, "api.partner.example", None);
-    servers.send_in_place_of_backend(request, route).await.unwrap();
+    servers.send_in_place_of_backend(CLIENT, request, route).await.unwrap();
 }
 
 /// A body of which nothing is read does not fill the memory.
@@ -160,7 +163,7 @@ async fn bodies_through_a_proxy_are_read_as_clients_read_them() {
         _ = close.send(());
     });
     let (request, route) = request_through(proxy, "api.partner.example", None);
-    let response = servers.send_in_place_of_backend(request, route).await.unwrap();
+    let response = servers.send_in_place_of_backend(CLIENT, request, route).await.unwrap();
     waits.await.expect("the proxy never has to wait");
     drop(response);
     closed.await.unwrap();

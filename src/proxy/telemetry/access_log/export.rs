@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::queue::LineBatch;
 use crate::plugin_api::batch_queue::BatchQueue;
+use crate::plugin_api::otlp_messages::spans_and_logs::{OtlpResource, encode_log};
 use crate::plugin_api::trace::RequestTrace;
-use crate::plugin_api::trace::otlp::{OtlpResource, encode_log};
 
 /// The queue of the server. The thread that writes lines fills it.
 pub struct LineExport {

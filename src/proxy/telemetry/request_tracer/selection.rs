@@ -62,7 +62,7 @@ impl TraceSelection {
     pub(super) fn rate<'f>(&self, own: Option<&GatewayTracing>, facts: impl FnOnce() -> LineFacts<'f>) -> f64 {
         let rules = own.and_then(|own| own.rules.as_ref()).unwrap_or(&self.rules);
         let by_rule = if rules.is_empty() { None } else { rules.rate(&facts()) };
-        let of_gateway = || Some(own?.share?.rate());
+        let of_gateway = || Some(own?.rate?.value());
         by_rule.or_else(of_gateway).unwrap_or(self.rate)
     }
 
@@ -208,19 +208,20 @@ mod tests {
     fn gateways_and_rules_have_rates_of_their_own() {
         let rules = |texts: &[&str]| SamplingRules(texts.iter().map(|text| text.parse().unwrap()).collect());
         let selection = TraceSelection { rate: 0.1, rules: rules(&["keep 50% route=a"]), ..TraceSelection::default() };
-        let of = |share: Option<&str>, texts: Option<&[&str]>| GatewayTracing {
-            share: share.map(|share| share.parse().unwrap()),
+        let of = |rate: Option<&str>, texts: Option<&[&str]>| GatewayTracing {
+            rate: rate.map(|rate| rate.parse().unwrap()),
             rules: texts.map(rules),
             propagation: None,
         };
         let rate = |own: Option<&GatewayTracing>, route| {
             (selection.rate(own, || LineFacts { route, ..LineFacts::default() }) * 100.0).round() as u32
         };
-        let (nothing, share, both) = (of(None, None), of(Some("20%"), None), of(Some("20%"), Some(&["drop route=b"])));
+        let (nothing, own_rate, both) =
+            (of(None, None), of(Some("20%"), None), of(Some("20%"), Some(&["drop route=b"])));
         for (own, of_a, of_b) in [
             (None, 50, 10),
             (Some(&nothing), 50, 10),
-            (Some(&share), 50, 20),
+            (Some(&own_rate), 50, 20),
             (Some(&both), 20, 0),
             (Some(&of(None, Some(&[]))), 10, 10),
         ] {

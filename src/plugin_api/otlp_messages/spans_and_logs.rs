@@ -1,4 +1,4 @@
-//! The messages of OpenTelemetry's protocol, as opentelemetry-proto defines them, with the fields that are written.
+//! The messages of spans and logs, as opentelemetry-proto defines them, with the fields that are written.
 //!
 //! The entry of one request is a field of the message that a server gets, so the entries of a batch, one after the
 //! other, are that message.
@@ -6,8 +6,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::context::RequestTrace;
-use super::span::{AttributeValue, Span, SpanKind};
+use crate::plugin_api::trace::{AttributeValue, RequestTrace, Span, SpanKind};
 
 /// `ExportTraceServiceRequest`.
 #[derive(Clone, PartialEq, Message)]
@@ -254,3 +253,40 @@ fn key_value(key: &str, value: &AttributeValue) -> OtlpAttribute {
 
 const SEVERITY_INFO: i32 = 9;
 const STATUS_ERROR: i32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin_api::trace::{SpanId, TraceId};
+
+    #[test]
+    fn entries_of_a_batch_are_one_message() {
+        let span = |name: &'static str, error: Option<&'static str>| Span {
+            trace: TraceId::new(0x0102).unwrap(),
+            id: SpanId::new(3).unwrap(),
+            parent: SpanId::new(4),
+            name: name.into(),
+            kind: SpanKind::Server,
+            start: 20,
+            end: 10,
+            attributes: vec![("a".into(), true.into()), ("b".into(), 7_u16.into()), ("c".into(), "d".into())],
+            events: Vec::new(),
+            error: error.map(Into::into),
+        };
+        let resource = OtlpResource::new([("service.name", "shop")]);
+        let mut body = encode_spans(&resource, "test", &[span("one", None), span("two", Some("refused"))]).to_vec();
+        body.extend_from_slice(&encode_spans(&resource, "test", &[span("three", None)]));
+        let message = ExportTraces::decode(&*body).unwrap();
+        let spans: Vec<_> =
+            message.resource_spans.iter().flat_map(|entry| &entry.scope_spans).flat_map(|scope| &scope.spans).collect();
+        assert_eq!(spans.iter().map(|span| &*span.name).collect::<Vec<_>>(), ["one", "two", "three"]);
+        assert_eq!((spans[0].trace_id.len(), &spans[0].trace_id[14..]), (16, &[1, 2][..]));
+        assert_eq!(
+            (&spans[0].span_id[..], &spans[0].parent_span_id[..]),
+            (&[0, 0, 0, 0, 0, 0, 0, 3][..], &[0, 0, 0, 0, 0, 0, 0, 4][..])
+        );
+        assert_eq!((spans[0].kind, spans[0].start_time_unix_nano, spans[0].end_time_unix_nano), (2, 20, 20));
+        assert_eq!(spans[1].status.as_ref().map(|status| (status.code, &*status.message)), Some((2, "refused")));
+        assert_eq!((spans[0].attributes.len(), spans[0].status.is_none()), (3, true));
+    }
+}

@@ -1,11 +1,11 @@
-//! The messages of OpenTelemetry's protocol as JSON: its specification, "JSON Protobuf Encoding". Identifiers are
+//! The messages of spans and logs as JSON: its specification, "JSON Protobuf Encoding". Identifiers are
 //! hexadecimal, integers of 64 bits are texts, enums are numbers, and fields with defaults are left out.
 
 use bytes::Bytes;
 use prost::{DecodeError, Message};
 use serde_json::{Map, Value, json};
 
-use super::otlp::{
+use super::spans_and_logs::{
     AnyValue, ExportLogs, ExportTraces, LogRecord, OtlpAttribute, OtlpEvent, OtlpResource, OtlpScope, OtlpSpan,
     any_value,
 };
@@ -120,7 +120,7 @@ fn any_value(value: &AnyValue) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::otlp::{ResourceLogs, ResourceSpans, ScopeLogs, ScopeSpans, Status};
+    use super::super::spans_and_logs::{ResourceLogs, ResourceSpans, ScopeLogs, ScopeSpans, Status};
     use super::*;
 
     fn text(value: &str) -> Option<AnyValue> {

@@ -1,12 +1,12 @@
-//! The messages of metrics of OpenTelemetry's protocol, as opentelemetry-proto defines them, with the fields that are
+//! The messages of metrics, as opentelemetry-proto defines them, with the fields that are
 //! written, and their JSON.
 
 use bytes::Bytes;
 use prost::{DecodeError, Message};
 use serde_json::{Map, Value, json};
 
-use super::otlp::{OtlpAttribute, OtlpResource, OtlpScope, instrumentation_scope};
-use super::otlp_json::{attributes, resource, scope_of};
+use super::json::{attributes, resource, scope_of};
+use super::spans_and_logs::{OtlpAttribute, OtlpResource, OtlpScope, instrumentation_scope};
 
 /// `ExportMetricsServiceRequest`.
 #[derive(Clone, PartialEq, Message)]
