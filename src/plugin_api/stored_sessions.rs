@@ -9,14 +9,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use http::HeaderMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::redis::{RedisServer, RedisStore, RedisStoreError};
+use super::redis::{RedisServer, RedisStore, RedisStoreError, ReplacedValue};
 use super::sealed_cookie::{
-    CookieTooLarge, OpenedSession, SessionAge, SessionCookies, SessionPlace, SessionTimes, Stored, random_text,
+    CookieTooLarge, OpenedSession, SessionAge, SessionCookies, SessionPlace, SessionTimes, Stored, StoredPlace,
+    random_text,
 };
 use crate::plugin_api::kind::BuildCx;
 
@@ -82,21 +84,21 @@ impl Sessions {
         let Some(store) = &self.store else { return Ok(self.cookies.open(request, now)) };
         let ([id, remembered_id], place) = self.cookies.open_ids(request);
         if let Some(id) = &id
-            && let Some(session) = self.load(store, id).await?
+            && let Some((session, text)) = self.load(store, id).await?
         {
             let age = self.cookies.timeouts.age(session.times, now);
             if age != SessionAge::Expired {
-                return Ok((Some(opened(session, age, id)), place));
+                return Ok((Some(opened(session, age, id, text)), place));
             }
         }
         if let Some((id, (_, timeouts))) = remembered_id.zip(self.cookies.remember.as_ref())
-            && let Some(session) = self.load(store, &id).await?
+            && let Some((session, text)) = self.load(store, &id).await?
         {
             let times = SessionTimes { created: session.authenticated, ..session.times };
             if timeouts.age(times, now) != SessionAge::Expired {
                 // The session begins again, but not the time for which it is remembered.
                 let session = Stored { times: SessionTimes::begin(now), ..session };
-                return Ok((Some(opened(session, SessionAge::Renewed, &id)), place));
+                return Ok((Some(opened(session, SessionAge::Renewed, &id, text)), place));
             }
         }
         Ok((None, place))
@@ -114,7 +116,7 @@ impl Sessions {
     }
 
     /// Writes a session, and sets the cookies. A stored session that has ended meanwhile stays so, and its cookies are
-    /// removed.
+    /// removed. One that another request has written meanwhile, such as new tokens, stays as it is.
     pub async fn write<T: Serialize>(
         &self,
         response: &mut HeaderMap,
@@ -124,13 +126,18 @@ impl Sessions {
         now: u64,
     ) -> Result<(), SessionError> {
         let Some(store) = &self.store else { return self.write_now(response, session, place, is_secure) };
-        let OpenedSession { data, times, authenticated, age, stored_id } = session;
+        let OpenedSession { data, times, authenticated, age, stored: place_in_store } = session;
         let stored = Stored { times: *times, authenticated: *authenticated, data };
-        let (id, is_written) = match stored_id {
-            Some(id) => (id.clone(), self.replace(id, &stored, now).await?),
+        let lifetime = self.lifetime(*times, *authenticated, now);
+        let (id, is_written) = match place_in_store {
+            Some(StoredPlace { id, text: None }) => (id.clone(), self.replace(id, &stored, now).await?),
+            Some(StoredPlace { id, text: Some(read) }) => {
+                let sealed = self.seal(id, &stored);
+                let replaced = store.replace_if(&session_key(id), read, sealed.as_bytes(), lifetime).await?;
+                (id.clone(), replaced != ReplacedValue::Absent)
+            }
             None => {
                 let id: Box<str> = random_text(ID_BYTES).into();
-                let lifetime = self.lifetime(*times, *authenticated, now);
                 store.set(&session_key(&id), self.seal(&id, &stored).as_bytes(), lifetime).await?;
                 (id, true)
             }
@@ -146,7 +153,7 @@ impl Sessions {
 
     /// The stored session with this id, as it is now. `None` if it has ended.
     pub async fn read<T: DeserializeOwned>(&self, id: &str) -> Result<Option<Stored<T>>, RedisStoreError> {
-        self.load(self.stored()?, id).await
+        Ok(self.load(self.stored()?, id).await?.map(|(session, _)| session))
     }
 
     /// Replaces a stored session, but not its cookies. False if it has ended meanwhile, which it then stays.
@@ -160,9 +167,25 @@ impl Sessions {
         self.stored()?.replace(&session_key(id), self.seal(id, session).as_bytes(), lifetime).await
     }
 
-    /// Ends the stored session with this id.
-    pub async fn end_stored(&self, id: &str) -> Result<(), RedisStoreError> {
-        self.stored()?.delete(&session_key(id)).await.map(drop)
+    /// Ends the stored session with this id if it is as `condition` requires. Returns the session if it has not ended.
+    /// What another replica writes meanwhile is not removed.
+    pub async fn end_if<T: DeserializeOwned>(
+        &self,
+        id: &str,
+        condition: impl Fn(&Stored<T>) -> bool,
+    ) -> Result<Option<Stored<T>>, RedisStoreError> {
+        let (store, key) = (self.stored()?, session_key(id));
+        for _ in 0..MAX_COMPARISONS {
+            let Some(sealed) = store.get(&key).await? else { return Ok(None) };
+            match self.unseal::<T>(id, &sealed) {
+                Some(session) if !condition(&session) => return Ok(Some(session)),
+                _ if store.delete_if(&key, &sealed).await? => return Ok(None),
+                // Another request has written it, such as its times.
+                _ => {}
+            }
+        }
+        store.delete(&key).await?;
+        Ok(None)
     }
 
     /// The lock of a stored session, which expires after this time. `None` while another task has it.
@@ -224,14 +247,19 @@ impl Sessions {
         names.map(|name| format!("revoked:{name}")).collect()
     }
 
+    /// The session with this id, and its sealed text.
     async fn load<T: DeserializeOwned>(
         &self,
         store: &RedisStore,
         id: &str,
-    ) -> Result<Option<Stored<T>>, RedisStoreError> {
+    ) -> Result<Option<(Stored<T>, Bytes)>, RedisStoreError> {
         let sealed = store.get(&session_key(id)).await?;
-        let text = sealed.and_then(|sealed| self.cookies.keys.open(&self.context(id), &sealed));
-        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+        Ok(sealed.and_then(|sealed| Some((self.unseal(id, &sealed)?, sealed))))
+    }
+
+    fn unseal<T: DeserializeOwned>(&self, id: &str, sealed: &[u8]) -> Option<Stored<T>> {
+        let text = self.cookies.keys.open(&self.context(id), sealed)?;
+        serde_json::from_slice(&text).ok()
     }
 
     fn seal<T: Serialize>(&self, id: &str, session: &Stored<T>) -> String {
@@ -256,9 +284,10 @@ impl Sessions {
     }
 }
 
-fn opened<T>(session: Stored<T>, age: SessionAge, id: &str) -> OpenedSession<T> {
+fn opened<T>(session: Stored<T>, age: SessionAge, id: &str, text: Bytes) -> OpenedSession<T> {
     let Stored { times, authenticated, data } = session;
-    OpenedSession { data, times, authenticated, age, stored_id: Some(id.into()) }
+    let stored = Some(StoredPlace { id: id.into(), text: Some(text) });
+    OpenedSession { data, times, authenticated, age, stored }
 }
 
 fn session_key(id: &str) -> String {
@@ -267,6 +296,8 @@ fn session_key(id: &str) -> String {
 
 /// The random bytes of an id.
 const ID_BYTES: usize = 32;
+/// How often a session is compared while other requests change it, before it ends as it is.
+const MAX_COMPARISONS: usize = 5;
 /// The longest session in the store, sealed.
 const MAX_SESSION_BYTES: usize = 256 * 1024;
 /// How long the store keeps what has no limit, in seconds: 400 days, the longest lifetime of cookies in browsers.

@@ -108,6 +108,21 @@ async fn message_that_is_too_long_closes_both_sides() {
     expect_refused(&server, &endpoint).await;
 }
 
+/// A client need not wait for the response to the handshake, though it must not assume that it succeeds.
+#[tokio::test]
+async fn messages_sent_with_the_handshake_are_limited() {
+    let endpoint = endpoint(HELLO).await;
+    let server = server(&endpoint).await;
+    let mut client = server.connect().await;
+    client.send([HANDSHAKE.as_bytes(), SHORT, TOO_LONG].concat()).await;
+    assert_eq!(client.response().await.status, 101);
+    let received = client.read_to_end().await.unwrap();
+    // The refused message may have been read first.
+    let expected = [CLOSED_TOO_LARGE.to_vec(), [HELLO, CLOSED_TOO_LARGE].concat()];
+    assert!(expected.contains(&received), "{received:?}");
+    expect_refused(&server, &endpoint).await;
+}
+
 // docs/kong-compatibility.md, 5.20
 #[tokio::test]
 async fn frames_that_are_refused_have_their_reason() {

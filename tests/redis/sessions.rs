@@ -4,12 +4,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
-use http::Request;
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Request};
 use portico::diagnostic::Diagnostic;
 use portico::plugin_api::consumers::{EntityId, KeyCredential};
+use portico::plugin_api::redis::RedisConfig;
+use portico::plugin_api::sealed_cookie::{
+    CookieAttributes, CookieSameSite, CookieSettings, OpenedSession, SealedCookie, SealingKeys, SessionAge,
+    SessionCookies, SessionPlace, SessionTimeouts, Stored,
+};
+use portico::plugin_api::stored_sessions::Sessions;
 use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with, consumer};
 use portico::plugin_api::{
-    Chain, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteStream, SharedKey, SharedKeySet, SharedKeys,
+    BuildCx, BuildNotes, Chain, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteStream, SharedKey,
+    SharedKeySet, SharedKeys,
 };
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
@@ -257,4 +265,85 @@ async fn stored_sessions_take_little_memory() {
     let bytes = (server.used_memory() - before) / SESSIONS;
     println!("{bytes} bytes for each session, {} MB for 100,000; {seconds:.0} s", bytes / 10);
     assert!(bytes < 1000, "a session takes {bytes} bytes");
+}
+
+/// The sessions of a plugin whose data are texts.
+fn sessions_of_texts(server: &RedisProcess) -> Sessions {
+    let services: Arc<dyn PluginServices> = TestServices::resolving("redis.shop");
+    let (state, notes) = (PluginState::default(), BuildNotes::default());
+    let cx =
+        BuildCx { object: "KongPlugin/default/test", state: &state, services: &services, node: "test", notes: &notes };
+    let redis = json!({"host": "redis.shop", "port": server.port, "timeout": 60_000});
+    let redis = serde_json::from_value::<RedisConfig>(redis).unwrap().validate("redis", &cx).ok().unwrap();
+    let settings = CookieSettings {
+        name: "session",
+        path: "/",
+        domain: None,
+        same_site: CookieSameSite::Lax,
+        http_only: true,
+        secure: None,
+    };
+    let attributes = CookieAttributes::validate(&settings, "name", "").unwrap();
+    let secret = Some("0123456789abcdef0123456789abcdef");
+    let cookies = SessionCookies {
+        keys: SealingKeys::from_config(secret, None, ("secret", "former"), "session", &cx).ok().unwrap(),
+        cookie: SealedCookie::new(attributes, "test"),
+        timeouts: SessionTimeouts { idling: 900, rolling: 3600, absolute: 0 },
+        remember: None,
+    };
+    Sessions::new(cookies, Some((&redis, "redis")), "session", &cx)
+}
+
+/// A request that only records when the session was used has read it before.
+#[tokio::test]
+async fn times_of_use_do_not_replace_what_was_written_meanwhile() {
+    let server = RedisProcess::start(&[]).await;
+    let sessions = sessions_of_texts(&server);
+    let mut response = HeaderMap::new();
+    let began = OpenedSession::begin("old".to_owned(), 1000);
+    sessions.write(&mut response, &began, SessionPlace::default(), true, 1000).await.unwrap();
+    let cookie = response[SET_COOKIE].to_str().unwrap().split(';').next().unwrap();
+    let request = HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(cookie).unwrap())]);
+    let open = async |now: u64| {
+        let (opened, place) = sessions.open::<String>(&request, now).await.unwrap();
+        let mut opened = opened.expect("a session");
+        assert_eq!(opened.age, SessionAge::Used);
+        opened.times = opened.times.after(opened.age, now);
+        (opened, place)
+    };
+    let (opened, place) = open(1100).await;
+    let id = opened.stored.as_ref().expect("a stored session").id.clone();
+    let read = async || sessions.read::<String>(&id).await.unwrap();
+    let refreshed = Stored { data: "new".to_owned(), ..read().await.unwrap() };
+    assert_eq!(sessions.replace(&id, &refreshed, 1100).await, Ok(true));
+    sessions.write(&mut HeaderMap::new(), &opened, place, true, 1100).await.unwrap();
+    assert_eq!(read().await.unwrap().data, "new");
+    // Without such a change, the time is recorded.
+    let (opened, place) = open(1200).await;
+    sessions.write(&mut HeaderMap::new(), &opened, place, true, 1200).await.unwrap();
+    let stored = read().await.unwrap();
+    assert_eq!((&*stored.data, stored.times.used), ("new", 1200));
+    // A session that has ended stays so, and its cookie is removed.
+    let (opened, place) = open(1300).await;
+    assert!(sessions.end_if(&id, |stored: &Stored<String>| stored.data == "new").await.unwrap().is_none());
+    let mut response = HeaderMap::new();
+    sessions.write(&mut response, &opened, place, true, 1300).await.unwrap();
+    assert!(read().await.is_none());
+    assert!(response[SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+}
+
+#[tokio::test]
+async fn sessions_end_only_as_they_are() {
+    let server = RedisProcess::start(&[]).await;
+    let sessions = sessions_of_texts(&server);
+    for (data, is_kept) in [("old", false), ("new", true)] {
+        let mut response = HeaderMap::new();
+        let began = OpenedSession::begin(data.to_owned(), 1000);
+        sessions.write(&mut response, &began, SessionPlace::default(), true, 1000).await.unwrap();
+        let key = server.redis_cli(&["KEYS", "*"]);
+        let id = key.trim().rsplit(':').next().unwrap();
+        let kept = sessions.end_if(id, |stored: &Stored<String>| stored.data == "old").await.unwrap();
+        assert_eq!(kept.map(|stored| stored.data).as_deref(), is_kept.then_some(data));
+        assert_eq!(server.redis_cli(&["DBSIZE"]).trim() == "1", is_kept);
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::plugin_api::redis::{RedisConfig, RedisStore, RedisStoreError};
+use portico::plugin_api::redis::{RedisConfig, RedisStore, RedisStoreError, ReplacedValue};
 use portico::plugin_api::{BuildCx, BuildNotes, PluginServices, PluginState};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -64,7 +64,15 @@ async fn values_are_kept_until_they_expire_or_are_deleted() {
     assert_eq!(store.delete_if("a", b"1").await, Ok(true));
     assert_eq!(store.delete_if("a", b"1").await, Ok(false));
     assert_eq!(store.delete_if("b", b"").await, Ok(false), "an absent value is not an empty one");
+    store.set("a", b"1", HOUR).await.unwrap();
+    assert_eq!(store.replace_if("a", b"2", b"3", HOUR).await, Ok(ReplacedValue::Changed));
+    assert_eq!(store.get("a").await.unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(store.replace_if("a", b"1", &binary, 2 * HOUR).await, Ok(ReplacedValue::Replaced));
+    assert_eq!((store.get("a").await.unwrap().as_deref(), left() > 7100), (Some(&*binary), true));
+    assert_eq!(store.replace_if("b", b"", b"3", HOUR).await, Ok(ReplacedValue::Absent));
+    assert_eq!(store.get("b").await, Ok(None), "a value that was deleted does not come back");
     let too_long = vec![0; MAX_VALUE + 1];
+    assert_eq!(store.replace_if("a", &binary, &too_long, HOUR).await, Err(RedisStoreError::TooLong));
     assert_eq!(store.set("long", &too_long, HOUR).await, Err(RedisStoreError::TooLong));
     assert_eq!(store.set_if_absent("long", &too_long[1..], HOUR).await, Ok(true));
 }

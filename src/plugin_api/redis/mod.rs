@@ -30,7 +30,7 @@ use redis::{Cmd, FromRedisValue, Script, Value};
 pub use config::{RedisAliases, RedisConfig};
 pub use counters::{CounterIncrement, CounterTotals};
 pub use server::RedisServer;
-pub use store::{RedisStore, RedisStoreError};
+pub use store::{RedisStore, RedisStoreError, ReplacedValue};
 
 use self::cluster::Cluster;
 use self::node::{CallError, LinkSettings, NodeSettings, NodeTarget, RedisNode};

@@ -24,6 +24,16 @@ pub struct RedisStore {
     max_value_bytes: usize,
 }
 
+/// What became of a value that was to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplacedValue {
+    Replaced,
+    /// The key has another value, which stays.
+    Changed,
+    /// The key has no value any more, and gets none.
+    Absent,
+}
+
 /// Why a call of the store failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisStoreError {
@@ -74,6 +84,30 @@ impl RedisStore {
     /// Replaces the value of a key if it has one. Returns whether it had: a key that was deleted stays so.
     pub async fn replace(&self, key: &str, value: &[u8], expires_in: Duration) -> Result<bool, RedisStoreError> {
         self.put(key, value, expires_in, Some("XX")).await
+    }
+
+    /// Replaces the value of a key if it is `old`.
+    pub async fn replace_if(
+        &self,
+        key: &str,
+        old: &[u8],
+        new: &[u8],
+        expires_in: Duration,
+    ) -> Result<ReplacedValue, RedisStoreError> {
+        if new.len() > self.max_value_bytes {
+            return Err(RedisStoreError::TooLong);
+        }
+        let key = self.server_key(key);
+        let milliseconds = milliseconds(expires_in);
+        let add_arguments = |command: &mut redis::Cmd| {
+            command.arg(old).arg(new).arg(milliseconds);
+        };
+        match self.redis.run_script::<u8>(&REPLACE_IF, &[key.as_bytes()], add_arguments).await? {
+            0 => Ok(ReplacedValue::Absent),
+            1 => Ok(ReplacedValue::Changed),
+            2 => Ok(ReplacedValue::Replaced),
+            _ => Err(RedisStoreError::Unavailable),
+        }
     }
 
     /// Whether a key has this value, which the server then keeps for this time at least.
@@ -167,6 +201,19 @@ static CONFIRM: RedisScript = RedisScript::new(
         redis.call('PEXPIRE', KEYS[1], ARGV[2])
     end
     return 1",
+);
+
+/// Comparing and replacing are one step, so that no other value is replaced.
+static REPLACE_IF: RedisScript = RedisScript::new(
+    "local value = redis.call('GET', KEYS[1])
+    if not value then
+        return 0
+    end
+    if value ~= ARGV[1] then
+        return 1
+    end
+    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+    return 2",
 );
 
 /// Comparing and deleting are one step, so that no other value is deleted.

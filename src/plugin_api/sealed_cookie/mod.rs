@@ -16,5 +16,5 @@ mod timeouts;
 pub use attributes::{CookieAttributes, CookieSameSite, CookieSettings};
 pub use cookies::{CookieParts, CookieTooLarge, SealedCookie, cookies, remove_cookies};
 pub use sealing_keys::{SealingKeys, random_text};
-pub use session::{OpenedSession, SessionCookies, SessionPlace, Stored};
+pub use session::{OpenedSession, SessionCookies, SessionPlace, Stored, StoredPlace};
 pub use timeouts::{SessionAge, SessionTimeouts, SessionTimes, unix_second};

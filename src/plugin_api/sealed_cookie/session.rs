@@ -1,5 +1,6 @@
 //! A session in sealed cookies: one that ends with the browser, and one that remembers the session for longer.
 
+use bytes::Bytes;
 use http::HeaderMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,8 +27,16 @@ pub struct OpenedSession<T> {
     /// When the client was authenticated. A remembered session begins again, but was authenticated earlier.
     pub authenticated: u64,
     pub age: SessionAge,
-    /// The id in the store, if the session is in one.
-    pub stored_id: Option<Box<str>>,
+    /// Where the session is, if it is in a store.
+    pub stored: Option<StoredPlace>,
+}
+
+/// Where a session was found in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredPlace {
+    pub id: Box<str>,
+    /// The sealed text that was read. Only that is replaced when the session is written. `None`: whatever is there.
+    pub text: Option<Bytes>,
 }
 
 /// Which cookies of sessions a request has sent, valid or not.
@@ -55,7 +64,7 @@ impl SessionCookies {
         let mut place = SessionPlace { session, ..SessionPlace::default() };
         let opened = text.and_then(|text| read::<T>(&text)).and_then(|Stored { times, authenticated, data }| {
             let age = self.timeouts.age(times, now);
-            (age != SessionAge::Expired).then_some(OpenedSession { data, times, authenticated, age, stored_id: None })
+            (age != SessionAge::Expired).then_some(OpenedSession { data, times, authenticated, age, stored: None })
         });
         let Some((remember, timeouts)) = &self.remember else { return (opened, place) };
         let (text, parts) = remember.open(&self.keys, request);
@@ -65,7 +74,7 @@ impl SessionCookies {
             (timeouts.age(times, now) != SessionAge::Expired).then_some(())?;
             // The session begins again, but not the time for which it is remembered.
             let times = SessionTimes::begin(now);
-            Some(OpenedSession { data, times, authenticated, age: SessionAge::Renewed, stored_id: None })
+            Some(OpenedSession { data, times, authenticated, age: SessionAge::Renewed, stored: None })
         });
         (opened, place)
     }
@@ -79,7 +88,7 @@ impl SessionCookies {
         place: SessionPlace,
         is_secure: bool,
     ) -> Result<(), CookieTooLarge> {
-        let OpenedSession { data, times, authenticated, age, stored_id: _ } = session;
+        let OpenedSession { data, times, authenticated, age, stored: _ } = session;
         let text = |times| {
             let stored = Stored { times, authenticated: *authenticated, data };
             serde_json::to_vec(&stored).expect("sessions consist of texts and numbers")
@@ -150,7 +159,7 @@ impl<T> OpenedSession<T> {
     /// A session that begins now.
     pub fn begin(data: T, now: u64) -> Self {
         let (times, age) = (SessionTimes::begin(now), SessionAge::Renewed);
-        OpenedSession { data, times, authenticated: now, age, stored_id: None }
+        OpenedSession { data, times, authenticated: now, age, stored: None }
     }
 }
 

@@ -5,13 +5,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use serde_json::Value;
 
+use super::key_issuer::KeyIssuer;
 use super::signature::{Algorithm, KeyFamily, PublicKey};
+use super::unverified_token::UnverifiedToken;
 
 /// A public key of a set, parsed for each algorithm that it may be used with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedKey {
     /// The key id (`kid`), which tokens refer to.
     pub id: Option<Box<str>>,
+    /// `None`: the key is for all tokens that are verified with its set.
+    issuer: Option<KeyIssuer>,
     keys: Vec<PublicKey>,
 }
 
@@ -37,6 +41,7 @@ impl PublishedKey {
             Some(Some(algorithm)) => std::slice::from_ref(algorithm),
             Some(None) => return None,
         };
+        let issuer = KeyIssuer::parse(key.get("issuer")).ok()?;
         let key: Jwk = serde_json::from_value(key.clone()).ok()?;
         let is_for_signatures =
             key.common.public_key_use.as_ref().is_none_or(|key_use| *key_use == PublicKeyUse::Signature);
@@ -48,7 +53,12 @@ impl PublishedKey {
         let keys = algorithms.iter().filter_map(|algorithm| parse_public_key(*algorithm, &key.algorithm));
         let keys: Vec<PublicKey> = keys.collect();
         let id = key.common.key_id.map(String::into_boxed_str);
-        Some(PublishedKey { id, keys }).filter(|key| !key.keys.is_empty())
+        Some(PublishedKey { id, issuer, keys }).filter(|key| !key.keys.is_empty())
+    }
+
+    /// Whether the token is one of the issuer of this key, as far as the key names one.
+    pub(super) fn may_sign(&self, token: &UnverifiedToken<'_>) -> bool {
+        self.issuer.as_ref().is_none_or(|issuer| issuer.may_sign(token))
     }
 
     /// The key parsed for this algorithm.

@@ -13,6 +13,8 @@ const MAX_KEYS_TRIED: usize = 8;
 pub enum KeyCheck {
     Verified(Arc<PublishedKey>),
     InvalidSignature,
+    /// The key that the token refers to is one of another issuer, whose keys are in the same set.
+    OtherIssuer,
     /// The token refers to an unknown key, which may be a new one.
     UnknownKey,
     /// The keys have never been fetched successfully.
@@ -25,14 +27,17 @@ impl KeySet {
         let keys = self.current();
         let Some(keys) = keys.as_ref() else { return KeyCheck::NoKeys };
         let Some(id) = token.key_id() else {
-            let candidates =
-                keys.iter().filter(|key| key.for_algorithm(token.algorithm).is_some()).take(MAX_KEYS_TRIED);
+            let can_verify =
+                |key: &&Arc<PublishedKey>| key.for_algorithm(token.algorithm).is_some() && key.may_sign(token);
+            let candidates = keys.iter().filter(can_verify).take(MAX_KEYS_TRIED);
             return first_verifying_key(token, candidates).map_or(KeyCheck::InvalidSignature, KeyCheck::Verified);
         };
         let keys_with_id = || keys.iter().filter(|key| key.id.as_deref() == Some(id));
-        match first_verifying_key(token, keys_with_id().take(MAX_KEYS_TRIED)) {
+        let of_issuer = || keys_with_id().filter(|key| key.may_sign(token));
+        match first_verifying_key(token, of_issuer().take(MAX_KEYS_TRIED)) {
             Some(key) => KeyCheck::Verified(key),
-            None if keys_with_id().next().is_some() => KeyCheck::InvalidSignature,
+            None if of_issuer().next().is_some() => KeyCheck::InvalidSignature,
+            None if keys_with_id().next().is_some() => KeyCheck::OtherIssuer,
             None => KeyCheck::UnknownKey,
         }
     }

@@ -11,6 +11,7 @@ mod bearer;
 pub(crate) mod fuzzing;
 pub mod jwk;
 mod key_check;
+mod key_issuer;
 mod key_set;
 pub mod published_keys;
 pub mod signature;

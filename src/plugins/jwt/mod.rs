@@ -354,7 +354,7 @@ impl Jwt {
             KeyCheck::Verified(_) => {
                 Err(TokenDecision::Reject(JwtRejection::Claims(vec![("aud", "token for another audience")])))
             }
-            KeyCheck::InvalidSignature => reject("Invalid signature"),
+            KeyCheck::InvalidSignature | KeyCheck::OtherIssuer => reject("Invalid signature"),
             KeyCheck::UnknownKey | KeyCheck::NoKeys if issuer.keys.can_refresh() => {
                 Err(TokenDecision::AwaitKeys(issuer_index))
             }

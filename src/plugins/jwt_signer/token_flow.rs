@@ -232,7 +232,7 @@ async fn verify_signature(keys: &KeySet, token: &UnverifiedToken<'_>) -> Result<
     }
     match check {
         KeyCheck::Verified(key) => Ok(key),
-        KeyCheck::InvalidSignature | KeyCheck::UnknownKey => Err(SignerRejection::InvalidToken),
+        KeyCheck::InvalidSignature | KeyCheck::OtherIssuer | KeyCheck::UnknownKey => Err(SignerRejection::InvalidToken),
         KeyCheck::NoKeys => Err(SignerRejection::Unavailable),
     }
 }

@@ -55,8 +55,7 @@ impl Logouts<'_> {
     }
 
     async fn revoke_tokens(&self, cx: &RequestCx<'_>, tokens: &SessionTokens, metadata: &ProviderMetadata) {
-        let all = tokens.refresh_token.as_deref().into_iter().chain([&*tokens.access_token]);
-        for token in all {
+        for token in tokens.revocable() {
             if let Err(error) = self.settings.party.client.revoke(metadata, token).await {
                 self.log.rejected(cx.scope, "revocation", &error.to_string());
             }

@@ -98,7 +98,7 @@ use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::redis::RedisStoreError;
-use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, unix_second};
+use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, StoredPlace, unix_second};
 use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, PluginServices, Reply, RequestCx,
@@ -406,14 +406,16 @@ impl OpenIdConnect {
             party: Arc::clone(&self.settings.party),
             sessions: Arc::clone(&self.settings.sessions),
             old: session.data.clone(),
-            stored_id: session.stored_id.clone(),
+            stored_id: session.stored.as_ref().map(|stored| stored.id.clone()),
+            revokes: self.settings.logout.revokes,
             now,
         };
         match &*self.refreshes.refresh(refresh, &self.services).await {
             Ok(Some(refreshed)) => {
                 // Otherwise, the cookie must be replaced, whatever its age is.
                 let age = if refreshed.are_stored { session.age } else { SessionAge::Renewed };
-                Ok(Some(OpenedSession { data: refreshed.tokens.clone(), age, ..session }))
+                let stored = session.stored.map(|stored| StoredPlace { text: None, ..stored });
+                Ok(Some(OpenedSession { data: refreshed.tokens.clone(), age, stored, ..session }))
             }
             Ok(None) => Ok(None),
             Err(failure) => Err(failure.clone()),

@@ -222,15 +222,17 @@ impl IssuedTokens {
     }
 }
 
-/// The JSON object of a response. A status 4xx with an error code is a rejection.
+/// The JSON object of a response. A status 4xx with an error code is a rejection, unless the code or the status says
+/// that the same request may succeed later: a provider that limits the rate of requests ends no sessions.
 fn read_object(response: &RemoteResponse) -> Result<Map<String, Value>, ProviderError> {
     if response.status.is_success() {
         let body = serde_json::from_slice(&response.body).ok();
         return body.ok_or_else(|| ProviderError::Unavailable("the response is not a JSON object".to_owned()));
     }
-    let code = error_code(response);
-    match code {
-        Some(code) if response.status.is_client_error() && code != INVALID_CLIENT => Err(ProviderError::Rejected(code)),
+    let is_about_request = response.status.is_client_error()
+        && !matches!(response.status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    match error_code(response) {
+        Some(code) if is_about_request && !OTHER_CAUSES.contains(&&*code) => Err(ProviderError::Rejected(code)),
         Some(code) => Err(ProviderError::Unavailable(format!("status {}: {code}", response.status))),
         None => Err(ProviderError::Unavailable(format!("status {}", response.status))),
     }
@@ -283,5 +285,36 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const MAX_RESPONSE_BYTES: usize = 256 * 1024;
 /// The error code if the credentials of the client are not valid.
 const INVALID_CLIENT: &str = "invalid_client";
+/// Error codes that are not about the credential in the request (RFC 6749, sections 4.1.2.1 and 5.2).
+const OTHER_CAUSES: [&str; 3] = [INVALID_CLIENT, "server_error", "temporarily_unavailable"];
 /// Limit of an error code in the log.
 const MAX_CODE_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // RFC 6749, section 5.2, and RFC 6585, section 4
+    #[test]
+    fn only_errors_about_the_credential_are_rejections() {
+        for (status, body, is_rejected) in [
+            (400, r#"{"error":"invalid_grant"}"#, true),
+            (400, r#"{"error":"interaction_required"}"#, true),
+            (401, r#"{"error":"invalid_token"}"#, true),
+            (401, r#"{"error":"invalid_client"}"#, false),
+            (429, r#"{"error":"invalid_grant"}"#, false),
+            (429, r#"{"error":"too_many_requests"}"#, false),
+            (408, r#"{"error":"timeout"}"#, false),
+            (400, r#"{"error":"temporarily_unavailable"}"#, false),
+            (400, r#"{"error":"server_error"}"#, false),
+            (503, r#"{"error":"invalid_grant"}"#, false),
+            (400, "{}", false),
+            (200, "[]", false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let response = RemoteResponse { status, headers: HeaderMap::new(), body: Bytes::from(body) };
+            let error = read_object(&response).unwrap_err();
+            assert_eq!(matches!(error, ProviderError::Rejected(_)), is_rejected, "{status} {body}: {error}");
+        }
+    }
+}

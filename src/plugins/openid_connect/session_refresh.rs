@@ -25,6 +25,8 @@ pub(super) struct SessionRefresh {
     pub(super) old: SessionTokens,
     /// The id of a session in Redis.
     pub(super) stored_id: Option<Box<str>>,
+    /// Whether logouts revoke the tokens of sessions.
+    pub(super) revokes: bool,
     /// In seconds since 1970.
     pub(super) now: u64,
 }
@@ -70,17 +72,17 @@ impl SessionRefresh {
         loop {
             let lock = self.sessions.lock(id, longest).await?;
             // After the lock: a replica that had it has written the new tokens before.
-            let stored = self.sessions.read::<SessionTokens>(id).await?;
-            let result = match (stored, &lock) {
-                (None, _) => Some(Ok(None)),
-                (Some(stored), _) if stored.data != self.old => {
+            let result = match (self.sessions.read::<SessionTokens>(id).await, &lock) {
+                (Err(error), _) => Some(Err(error.into())),
+                (Ok(None), _) => Some(Ok(None)),
+                (Ok(Some(stored)), _) if stored.data != self.old => {
                     Some(Ok(Some(RefreshedTokens { tokens: stored.data, are_stored: true })))
                 }
-                (Some(stored), Some(_)) => {
+                (Ok(Some(stored)), Some(_)) => {
                     let now = self.now.saturating_add(start.elapsed().as_secs());
                     Some(self.refresh_and_store(id, stored, now).await)
                 }
-                (Some(_), None) => None,
+                (Ok(Some(_)), None) => None,
             };
             if let Some(lock) = lock {
                 self.sessions.unlock(lock).await;
@@ -97,23 +99,45 @@ impl SessionRefresh {
     }
 
     async fn refresh_and_store(&self, id: &str, stored: Stored<SessionTokens>, now: u64) -> RefreshResult {
-        let Some(tokens) = self.request_tokens(now).await? else {
-            // The other replicas must not use the token again. If that fails, the provider refuses it again.
-            self.sessions.end_stored(id).await.ok();
-            return Ok(None);
-        };
+        let Some(tokens) = self.request_tokens(now).await? else { return self.end_refused(id).await };
         let session = Stored { data: tokens, ..stored };
         for _ in 0..MAX_WRITES {
             match self.sessions.replace(id, &session, now).await {
                 Ok(true) => return Ok(Some(RefreshedTokens { tokens: session.data, are_stored: true })),
-                // A logout has ended the session meanwhile.
-                Ok(false) => return Ok(None),
+                // A logout has ended the session meanwhile, and did not know these tokens.
+                Ok(false) => {
+                    self.revoke(&session.data).await;
+                    return Ok(None);
+                }
                 Err(RedisStoreError::TooLong) => break,
                 Err(RedisStoreError::Unavailable) => sleep(PAUSE).await,
             }
         }
         // The provider no longer accepts the old tokens, so the new ones must not be lost.
         Ok(Some(RefreshedTokens { tokens: session.data, are_stored: false }))
+    }
+
+    /// Ends the session, because the other replicas must not use the token again. A replica whose lock had expired may
+    /// have used it before, and have written the tokens that it got.
+    async fn end_refused(&self, id: &str) -> RefreshResult {
+        let end = |stored: &Stored<SessionTokens>| stored.data == self.old;
+        match self.sessions.end_if(id, end).await {
+            Ok(Some(stored)) => Ok(Some(RefreshedTokens { tokens: stored.data, are_stored: true })),
+            // If it was not ended, the provider refuses the token again.
+            Ok(None) | Err(_) => Ok(None),
+        }
+    }
+
+    async fn revoke(&self, tokens: &SessionTokens) {
+        if !self.revokes {
+            return;
+        }
+        let Ok(metadata) = self.party.metadata().await else { return };
+        for token in tokens.revocable() {
+            if let Err(error) = self.party.client.revoke(&metadata, token).await {
+                tracing::warn!(%error, "Cannot revoke the new tokens of a session that has ended");
+            }
+        }
     }
 
     /// `None` if the provider refuses.

@@ -42,6 +42,11 @@ impl SessionTokens {
         (text("sid"), text("sub"))
     }
 
+    /// The tokens that a logout revokes, that with the longer life first.
+    pub(super) fn revocable(&self) -> impl Iterator<Item = &str> {
+        self.refresh_token.as_deref().into_iter().chain([&*self.access_token])
+    }
+
     pub(super) fn has_expired(&self, now: u64) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }

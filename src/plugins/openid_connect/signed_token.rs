@@ -198,6 +198,7 @@ pub(super) fn verify_by_keys(
     let key = match keys.verify(&token) {
         KeyCheck::Verified(key) => key,
         KeyCheck::InvalidSignature => return Err(TokenError::invalid("the signature of the token is invalid")),
+        KeyCheck::OtherIssuer => return Err(TokenError::invalid("the key of the token is one of another issuer")),
         KeyCheck::UnknownKey => return Err(TokenError::UnknownKey),
         KeyCheck::NoKeys => return Err(TokenError::NoKeys),
     };

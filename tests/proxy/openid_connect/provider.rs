@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::harness::{Endpoint, header};
 
@@ -60,6 +61,8 @@ pub(crate) struct Behavior {
     pub(crate) stalls_at: Option<&'static str>,
     /// Responds to requests for tokens only after this time, which is when they have taken effect.
     pub(crate) token_delay: Duration,
+    /// Responds to requests for tokens only after a notification.
+    pub(crate) token_gate: Option<Arc<Notify>>,
 }
 
 #[derive(Default)]
@@ -127,15 +130,19 @@ impl Provider {
                 while let Some(request) = stream.request().await {
                     let issuer = issuer.get().expect("no request comes before the provider has started");
                     let path = request.split(' ').nth(1).unwrap();
-                    let (status, body, stalls, delay) = {
+                    let (status, body, stalls, delay, gate) = {
                         let state = &mut *state.lock().unwrap();
                         let (status, body) = respond(&request, issuer, &key, state);
                         let replaced = state.behavior.bodies.iter().find(|(replaced, _)| *replaced == path);
                         let body = replaced.map_or_else(|| body.to_string(), |(_, body)| body.clone());
                         let delay = if path == "/token" { state.behavior.token_delay } else { Duration::ZERO };
-                        (status, body, state.behavior.stalls_at == Some(path), delay)
+                        let gate = state.behavior.token_gate.clone().filter(|_| path == "/token");
+                        (status, body, state.behavior.stalls_at == Some(path), delay, gate)
                     };
                     tokio::time::sleep(delay).await; // A slow provider.
+                    if let Some(gate) = gate {
+                        gate.notified().await;
+                    }
                     if stalls {
                         std::future::pending::<()>().await;
                     }

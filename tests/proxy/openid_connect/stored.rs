@@ -1,9 +1,12 @@
 //! Sessions in Redis: what one replica begins and ends, another one sees.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portico::plugin_api::sealed_cookie::random_text;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Site;
@@ -145,6 +148,94 @@ async fn a_replica_that_has_stopped_does_not_prevent_refreshes() {
     let start = Instant::now();
     assert_eq!((site.get(&mut browser, "/").await.status, provider.refreshes()), (200, 1));
     assert!(start.elapsed() > Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+/// The lock of the first replica expires while it refreshes, so that the second one uses the same token, which the
+/// provider then refuses.
+#[tokio::test]
+async fn tokens_of_a_replica_whose_lock_has_expired_are_kept() {
+    let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
+    let config = stored(&server, &json!({}));
+    let (first, second) = (Site::start(&provider, config.clone()).await, Site::start(&provider, config).await);
+    provider.set(Behavior { expires_in: Some(0), ..Behavior::default() });
+    let browser = first.logged_in(&provider).await;
+    let lock = server.redis_cli(&["KEYS", "*"]).trim().replace(":session:", ":lock:");
+    let gates = [(); 2].map(|()| Arc::new(Notify::new()));
+    let wait_at = |gate: &Arc<Notify>| Behavior { token_gate: Some(Arc::clone(gate)), ..Behavior::default() };
+    provider.set(wait_at(&gates[0]));
+    let (mut tab, mut other) = (browser.clone(), browser);
+    let second_refresh = async {
+        until("the first refresh has begun", async || provider.refreshes() == 1).await;
+        server.redis_cli(&["DEL", &lock]);
+        provider.set(wait_at(&gates[1]));
+        second.get(&mut other, "/").await.status
+    };
+    let first_refresh = async {
+        let finish = async {
+            until("the second refresh has begun", async || provider.refreshes() == 2).await;
+            gates[0].notify_one();
+        };
+        let (response, ()) = tokio::join!(first.get(&mut tab, "/"), finish);
+        let is_locked = server.redis_cli(&["EXISTS", &lock]).trim() == "1";
+        gates[1].notify_one();
+        (response.status, is_locked)
+    };
+    let (of_first, of_second) = tokio::join!(first_refresh, second_refresh);
+    assert_eq!(of_first, (200, true), "the first replica does not remove the lock of the second one");
+    assert_eq!((of_second, provider.refreshes()), (200, 2));
+    assert_eq!(server.redis_cli(&["EXISTS", &lock]).trim(), "0");
+    for site in [&first, &second] {
+        assert_eq!(site.get(&mut tab, "/").await.status, 200, "the session has the tokens of the first replica");
+    }
+}
+
+// RFC 7009
+#[tokio::test]
+async fn logouts_during_refreshes_also_revoke_the_new_tokens() {
+    let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
+    for (revokes, revoked) in [(true, 2), (false, 0)] {
+        let site = Site::start(&provider, stored(&server, &json!({"logout_revoke": revokes}))).await;
+        provider.set(Behavior { expires_in: Some(0), ..Behavior::default() });
+        let browser = site.logged_in(&provider).await;
+        let gate = Arc::new(Notify::new());
+        provider.set(Behavior { token_gate: Some(Arc::clone(&gate)), ..Behavior::default() });
+        let (mut tab, mut other) = (browser.clone(), browser);
+        let before = (provider.refreshes(), provider.revoked().len());
+        let log_out = async {
+            until("the refresh has begun", async || provider.refreshes() > before.0).await;
+            let response = other.send(site.server.address, "POST /logout HTTP/1.1", "", "").await;
+            gate.notify_one();
+            response.status
+        };
+        let (response, logout) = tokio::join!(site.get(&mut tab, "/"), log_out);
+        assert_eq!((response.status, logout), (302, 303));
+        let refresh_tokens = provider.revoked().split_off(before.1);
+        let refresh_tokens: HashSet<&String> =
+            refresh_tokens.iter().filter(|token| token.starts_with("refresh-")).collect();
+        assert_eq!(refresh_tokens.len(), revoked, "{refresh_tokens:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_read_is_not_locked() {
+    let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
+    let site = Site::start(&provider, stored(&server, &json!({}))).await;
+    provider.set(Behavior { expires_in: Some(0), ..Behavior::default() });
+    let mut browser = site.logged_in(&provider).await;
+    let session = server.redis_cli(&["KEYS", "*"]).trim().to_owned();
+    let lock = session.replace(":session:", ":lock:");
+    server.redis_cli(&["SET", &lock, "of another replica"]);
+    server.redis_cli(&["CONFIG", "RESETSTAT"]);
+    let break_session = async {
+        let attempts = || server.redis_cli(&["INFO", "commandstats"]);
+        until("the request waits for the lock", async || attempts().contains("cmdstat_set:calls=")).await;
+        // In one step: the request gets the lock, and then a session that is no text.
+        let script = "redis.call('DEL', KEYS[1], KEYS[2]) redis.call('LPUSH', KEYS[1], 'x')";
+        server.redis_cli(&["EVAL", script, "2", &session, &lock]);
+    };
+    let (response, ()) = tokio::join!(site.get(&mut browser, "/"), break_session);
+    assert_eq!((response.status, provider.refreshes()), (503, 0));
+    assert_eq!(server.redis_cli(&["EXISTS", &lock]).trim(), "0");
 }
 
 #[tokio::test]

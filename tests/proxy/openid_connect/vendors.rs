@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Site;
 use super::browser::Browser;
-use super::provider::{Behavior, CLIENT, Provider, base_claims, form, with};
+use super::provider::{Behavior, CLIENT, Provider, SigningKey, base_claims, form, with};
 
 const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
 const OTHER_TENANT: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
@@ -113,6 +113,42 @@ async fn both_versions_of_tokens_of_entra_are_accepted() {
             let token = provider.key.sign_with(&header, &claims.to_string());
             let response = site.send(&format!("authorization: Bearer {token}\r\n")).await;
             assert_eq!(response.status, status, "{name} {header}: {}", response.text());
+        }
+    }
+}
+
+/// The set of all tenants also has keys that sign the tokens of one tenant only.
+#[tokio::test]
+async fn keys_of_entra_sign_only_tokens_of_their_issuer() {
+    let provider = Provider::start().await;
+    let consumers = SigningKey::generate("consumers");
+    let ([v2, v1], [other, _]) = (names(&provider, TENANT), names(&provider, OTHER_TENANT));
+    let of_all = format!("{}/{{tenantid}}/v2.0", provider.issuer);
+    let common: &SigningKey = &provider.key;
+    let keys = [(common, of_all), (&consumers, other.clone())];
+    let keys = keys.map(|(key, issuer)| with(key.jwk(), &json!({"issuer": issuer})));
+    let bodies = vec![("/keys", json!({"keys": keys}).to_string())];
+    provider.set(Behavior { bodies, ..of_entra(&provider, json!({})) });
+    let fields = json!({"auth_methods": ["bearer"], "issuers_allowed": [v2, v1, other]});
+    let site = entra_site(&provider, &fields).await;
+    for (name, key, issuer, tenant, status) in [
+        ("a key of all tenants", common, &v2, json!(TENANT), 200),
+        ("a key of all tenants, version 1.0", common, &v1, json!(TENANT), 200),
+        ("a key of all tenants for the other one", common, &other, json!(OTHER_TENANT), 200),
+        ("a key of all tenants, without a tenant", common, &v2, Value::Null, 401),
+        ("a key of all tenants, with another tenant", common, &v2, json!(OTHER_TENANT), 401),
+        ("the key of a tenant", &consumers, &other, json!(OTHER_TENANT), 200),
+        ("the key of a tenant for another one", &consumers, &v2, json!(TENANT), 401),
+        ("the key of a tenant for the issuer of another one", &consumers, &v2, json!(OTHER_TENANT), 401),
+        ("the same, version 1.0", &consumers, &v1, json!(OTHER_TENANT), 401),
+        ("what all issuers contain in place of a tenant", &consumers, &v2, json!("v2.0"), 401),
+    ] {
+        let claims = with(base_claims(issuer), &json!({"tid": tenant, "sub": "a"})).to_string();
+        let id = key.jwk()["kid"].clone();
+        for header in [json!({"alg": "ES256", "kid": id}), json!({"alg": "ES256"})] {
+            let token = key.sign_with(&header, &claims);
+            let response = site.send(&format!("authorization: Bearer {token}\r\n")).await;
+            assert_eq!(response.status, status, "{name} {header}");
         }
     }
 }

@@ -202,6 +202,10 @@ impl<S: AsyncRead + Unpin> LimitedSide<'_, S> {
 
     /// Reads until the side has closed.
     fn poll_drain(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Also while bytes arrive faster than they are read.
+        if let Poll::Ready(error) = self.poll_deadline(cx) {
+            return Poll::Ready(Err(error));
+        }
         for _ in 0..MAX_READS_PER_TURN {
             if self.scanner.has_closed() {
                 return Poll::Ready(Ok(()));
@@ -214,7 +218,7 @@ impl<S: AsyncRead + Unpin> LimitedSide<'_, S> {
                 }
                 // An error is the end of a side that has to close.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => return self.poll_deadline(cx).map(Err),
+                Poll::Pending => return Poll::Pending,
             }
         }
         cx.waker().wake_by_ref();

@@ -129,6 +129,33 @@ async fn a_side_that_does_not_close_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_side_that_never_stops_sending_is_cut_off() {
+    /// Has always more bytes, none of which begins a valid frame.
+    struct Flood {
+        reads: usize,
+    }
+
+    impl AsyncRead for Flood {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            self.reads += 1;
+            assert!(self.reads < 100_000, "the side is read without an end");
+            let length = buffer.remaining();
+            buffer.put_slice(&vec![0xff; length]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    let refused = RefusedFrame::default();
+    let limit = NonZeroU32::new(LIMIT).unwrap();
+    let limits = MessageLimits { client: limit, endpoint: limit };
+    let mut client = LimitedSide::client(Flood { reads: 0 }, limits, &refused);
+    let mut bytes = [0; 100];
+    assert!(client.read(&mut bytes).await.unwrap() > 0, "a close frame for the endpoint");
+    let (read, ()) = tokio::join!(client.read(&mut bytes), tokio::time::advance(MAX_CLOSING_TIME * 2));
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
 async fn short_messages_pass_unchanged_in_any_parts() {
     let frames = |frame: fn(u8) -> Vec<u8>| [frame(0), frame(99), frame(100), frame(1)].concat();
     let (end, reason, (to_client, to_endpoint)) = run(async |mut client, mut endpoint| {
