@@ -162,6 +162,9 @@ async fn prepare<'r>(
 ) -> Result<Destination<'r>, EarlyExit> {
     cx.enter(RequestStep::Target);
     let target = routing::read_target(cx, request);
+    if target.is_err() {
+        cx.set_style_without_host();
+    }
     let routed = target.and_then(|target| {
         cx.enter(RequestStep::Route);
         Ok(routing::select_rule(cx, request, target)?)
