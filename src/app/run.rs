@@ -437,7 +437,7 @@ fn manifest_files(options: &RunOptions) -> Manifests {
         Manifests::new(options.manifests.clone(), options.channel).with_large_objects(options.budgets.large_objects());
     let Some(file) = options.kong_config.clone() else { return manifests };
     let settings = TranslationSettings { namespace: "default".to_owned(), class: options.ingress_class.class.clone() };
-    manifests.with_translated(vec![file], kong_config::translator(settings))
+    manifests.with_translated(vec![file], kong_config::serving_translator(settings))
 }
 
 /// Tables for editing files at a terminal; with a cluster, verdicts are in the statuses and the log.

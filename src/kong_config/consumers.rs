@@ -10,6 +10,7 @@ use super::names::Names;
 use super::objects::Draft;
 use super::settings::TranslationSettings;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
+use crate::api::names::ENTITY_ID_ANNOTATION;
 
 /// The consumers and groups, by their positions in the file, and the Secrets with credentials.
 pub(super) struct ConsumerPlans {
@@ -18,10 +19,17 @@ pub(super) struct ConsumerPlans {
     pub(super) secrets: Vec<Draft>,
 }
 
+/// What credentials are read with.
+pub(super) struct CredentialContext {
+    pub(super) hashed_passwords: bool,
+    /// When the file was read, if its objects are served as they are.
+    pub(super) read_at: Option<i64>,
+}
+
 pub(super) fn plan(
     model: &mut Model<'_>,
     index: &EntityIndex,
-    hashed_passwords: bool,
+    context: &CredentialContext,
     settings: &TranslationSettings,
     names: &mut Names,
 ) -> ConsumerPlans {
@@ -54,6 +62,9 @@ pub(super) fn plan(
                 draft.fields.insert(field.to_owned(), json!(value));
             }
         }
+        if let Some(id) = &consumer.id {
+            draft.annotate(ENTITY_ID_ANNOTATION, id.as_str());
+        }
         consumer.fields.finish();
         consumers.push(draft);
     }
@@ -80,7 +91,7 @@ pub(super) fn plan(
             continue;
         };
         let consumer_name = &consumers[consumer].name;
-        let secret = plan_credential(kind, credential, consumer_name, hashed_passwords, names, &mut unique);
+        let secret = plan_credential(kind, credential, consumer_name, context, names, &mut unique);
         let Some(secret) = secret else { continue };
         let list = consumers[consumer].fields.entry("credentials").or_insert_with(|| json!([]));
         if let Value::Array(list) = list {
@@ -155,7 +166,7 @@ fn plan_credential(
     kind: &str,
     mut credential: Entity<'_>,
     consumer: &str,
-    hashed_passwords: bool,
+    context: &CredentialContext,
     names: &mut Names,
     unique: &mut UniqueValues,
 ) -> Option<Draft> {
@@ -171,7 +182,7 @@ fn plan_credential(
     let path = credential.path().to_owned();
     let findings = credential.fields.findings;
     let mut data = Map::new();
-    let mut is_complete = true;
+    let (mut is_complete, mut created) = (true, None);
     for name in required {
         match credential.fields.text(name).filter(|value| !value.is_empty()) {
             Some(value) => {
@@ -199,6 +210,8 @@ fn plan_credential(
         "key-auth" => {
             if let Some(ttl) = credential.fields.number("ttl", 0, i64::MAX).filter(|ttl| *ttl > 0) {
                 data.insert("ttl".to_owned(), json!(ttl.to_string()));
+                // As in Kong, it counts from the creation of the key: when it is read if the file has no time.
+                created = credential.fields.decimal("created_at").map(|seconds| seconds as i64).or(context.read_at);
             }
         }
         "oauth2" => {
@@ -226,7 +239,7 @@ fn plan_credential(
         _ => {}
     }
     credential.fields.finish();
-    if label == "basic-auth" && hashed_passwords {
+    if label == "basic-auth" && context.hashed_passwords {
         let message = "the password is a hash in Kong's own format, because _transform is false";
         findings.leave_out(&path, message, "write the password itself, and remove _transform");
         return None;
@@ -237,5 +250,9 @@ fn plan_credential(
     let name = names.name("Secret", &format!("{consumer}-{label}"));
     let mut secret = Draft::new("v1", "Secret", &name, &path).with("stringData", Value::Object(data));
     secret.label(CREDENTIAL_LABEL, label);
+    if let Some(id) = &credential.id {
+        secret.annotate(ENTITY_ID_ANNOTATION, id.as_str());
+    }
+    secret.created = created.filter(|_| context.read_at.is_some());
     Some(secret)
 }

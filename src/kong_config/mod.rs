@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 
 use crate::api::names::ENTITY_NAME_ANNOTATION;
 use crate::manifests::{TranslatedObject, Translation};
-use consumers::ConsumerPlans;
+use consumers::{ConsumerPlans, CredentialContext};
 use fields::FileFindings;
 use names::Names;
 use objects::Draft;
@@ -44,21 +44,26 @@ use routes::{ConvertedRoute, NO_SERVICE, RouteContext};
 pub use admin_calls::{ScriptContext, translate_admin_calls};
 pub use settings::TranslationSettings;
 
-/// Translates a file. `variable`: the value of an environment variable.
-pub fn translate(
-    mut file: Value,
-    settings: &TranslationSettings,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Translation {
+/// What a file is translated with, in addition to the settings.
+pub struct FileContext<'a> {
+    /// The value of an environment variable.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// When the file was read, in seconds since 1970, if its objects are served as they are. A cluster knows itself
+    /// when objects were created.
+    pub read_at: Option<i64>,
+}
+
+/// Translates a file.
+pub fn translate(mut file: Value, settings: &TranslationSettings, context: &FileContext<'_>) -> Translation {
     let findings = FileFindings::default();
-    environment::resolve(&mut file, "", variable, &findings);
+    environment::resolve(&mut file, "", context.variable, &findings);
     vaults::check_references(&file, &findings);
     let hashed_passwords = file.get("_transform") == Some(&Value::Bool(false));
     let objects = if findings.is_rejected() {
         // What a template stands for is not known, so the rest would be reported for wrong reasons.
         Vec::new()
     } else {
-        translate_entities(file, settings, hashed_passwords, &findings)
+        translate_entities(file, settings, &CredentialContext { hashed_passwords, read_at: context.read_at }, &findings)
     };
     let (rejections, notes) = findings.into_parts();
     match rejections.is_empty() {
@@ -70,7 +75,7 @@ pub fn translate(
 fn translate_entities(
     file: Value,
     settings: &TranslationSettings,
-    hashed_passwords: bool,
+    credentials: &CredentialContext,
     findings: &FileFindings,
 ) -> Vec<TranslatedObject> {
     let (mut model, index) = model::read(file, findings);
@@ -88,7 +93,7 @@ fn translate_entities(
     for (position, route) in std::mem::take(&mut model.routes).into_iter().enumerate() {
         routes.push(routes::plan(route, position, &context, &mut names));
     }
-    let mut consumers = consumers::plan(&mut model, &index, hashed_passwords, settings, &mut names);
+    let mut consumers = consumers::plan(&mut model, &index, credentials, settings, &mut names);
     let mut entities = custom_entities::plan(std::mem::take(&mut model.custom_entities), &index);
     let mut scopes = PluginScopes {
         services: &mut services,

@@ -17,6 +17,8 @@ pub(super) struct Draft {
     api_version: &'static str,
     kind: &'static str,
     is_cluster_wide: bool,
+    /// In seconds since 1970, if it matters.
+    pub(super) created: Option<i64>,
     pub(super) annotations: Map<String, Value>,
     pub(super) labels: Map<String, Value>,
     /// The names of the plugins that are attached to it.
@@ -32,6 +34,7 @@ impl Draft {
             api_version,
             kind,
             is_cluster_wide: false,
+            created: None,
             annotations: Map::new(),
             labels: Map::new(),
             plugins: Vec::new(),
@@ -79,6 +82,9 @@ impl Draft {
             metadata.insert("namespace".to_owned(), Value::from(settings.namespace.as_str()));
         }
         metadata.insert("name".to_owned(), Value::from(self.name));
+        if let Some(created) = self.created.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
+            metadata.insert("creationTimestamp".to_owned(), Value::from(created.to_string()));
+        }
         for (name, map) in [("labels", self.labels), ("annotations", self.annotations)] {
             if !map.is_empty() {
                 metadata.insert(name.to_owned(), Value::Object(map));

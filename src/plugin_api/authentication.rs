@@ -162,7 +162,7 @@ pub fn parse_header_name(path: &str, name: &str) -> Result<HeaderName, Diagnosti
 }
 
 fn set_consumer_headers(headers: &mut HeaderMap, consumer: &Consumer) {
-    headers.insert(CONSUMER_ID, consumer.id.header().clone());
+    headers.insert(CONSUMER_ID, consumer.reported_id().header().clone());
     if let Some(custom_id) = consumer.custom_id().and_then(EntityName::header) {
         headers.insert(CONSUMER_CUSTOM_ID, custom_id.clone());
     }

@@ -27,7 +27,7 @@ use plugins::{ConsumerPlugins, OrderedPlugins, PluginSubject};
 /// A consumer with everything about it that plugins write into requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
-    /// Stable for the lifetime of the object.
+    /// Stable for the lifetime of the object, and the id of no other consumer.
     pub id: EntityId,
     pub username: Option<EntityName>,
     /// Fields that most consumers do not have.
@@ -40,6 +40,8 @@ struct ConsumerExtras {
     groups: Box<[Arc<str>]>,
     acls: Box<[Arc<str>]>,
     acls_header: Option<HeaderValue>,
+    /// Boxed because only consumers of a declarative file of Kong have one.
+    given_id: Option<Box<EntityId>>,
 }
 
 impl Consumer {
@@ -57,9 +59,21 @@ impl Consumer {
             acls_header: if acls.is_empty() { None } else { header_value(&acls.join(", ")) },
             groups: groups.into(),
             acls: acls.into(),
+            given_id: None,
         };
         let extras = (extras != ConsumerExtras::default()).then(|| Box::new(extras));
         Consumer { id, username: username.map(EntityName::from), extras }
+    }
+
+    /// The same consumer with an id that its configuration gives it.
+    pub fn with_given_id(mut self, id: EntityId) -> Self {
+        self.extras.get_or_insert_default().given_id = Some(Box::new(id));
+        self
+    }
+
+    /// The id that backends and logs get: the given one, if there is one.
+    pub fn reported_id(&self) -> &EntityId {
+        self.extras.as_ref().and_then(|extras| extras.given_id.as_deref()).unwrap_or(&self.id)
     }
 
     /// The id of the consumer in an external directory.

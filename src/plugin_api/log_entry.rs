@@ -164,15 +164,14 @@ impl<'a> LogEntry<'a> {
             route: cx.description.map(|description| &*description.route),
             service: cx.description.map(|description| &*description.service),
             consumer: consumer.map(|consumer| ConsumerJson {
-                id: &consumer.id,
+                id: consumer.reported_id(),
                 username: consumer.username.as_deref(),
                 custom_id: consumer.custom_id().map(|id| &**id),
             }),
-            authenticated_entity: cx
-                .identity
-                .credential
-                .as_deref()
-                .map(|id| AuthenticatedEntityJson { id, consumer_id: consumer.map(|consumer| &*consumer.id) }),
+            authenticated_entity: cx.identity.credential.as_deref().map(|id| AuthenticatedEntityJson {
+                id,
+                consumer_id: consumer.map(|consumer| &**consumer.reported_id()),
+            }),
             trace_id: cx.trace.map(trace_ids),
             span_id: cx.trace.map(|trace| trace.server_span.to_string()),
             correlation_id: cx.correlation_id.map(|(name, id)| HeadersJson::value(credentials, name, id)),

@@ -56,7 +56,7 @@ impl ConsumerIdentifier {
     pub fn of(self, identity: &Identity) -> Option<&str> {
         let consumer = identity.consumer.as_deref()?;
         match self {
-            ConsumerIdentifier::ConsumerId => Some(&consumer.id),
+            ConsumerIdentifier::ConsumerId => Some(consumer.reported_id()),
             ConsumerIdentifier::CustomId => consumer.custom_id().map(|id| &**id),
             ConsumerIdentifier::Username => consumer.username.as_deref(),
         }

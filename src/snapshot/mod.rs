@@ -160,6 +160,14 @@ impl HttpBind {
         port_tls::select_by_server_name(&self.listeners, name)
     }
 
+    /// The style of responses to requests whose host cannot be read: that of the Ingresses of Kong's dialect if the
+    /// address serves no other routes.
+    pub fn style_without_host(&self) -> UnmatchedStyle {
+        let of_conditions = |listener: &&Arc<HttpListener>| matches!(listener.routes, Routes::ByConditions(_));
+        let listener = self.listeners.iter().map(|(_, listener)| listener).find(of_conditions);
+        listener.map_or_else(UnmatchedStyle::default, |listener| listener.unmatched)
+    }
+
     /// The certificates for this server name: `None` if no listener matches, or the listener does not terminate TLS.
     pub fn certificates(&self, name: Option<&str>) -> Option<&Arc<Certificates>> {
         self.tls.as_ref()?.certificates_for(name)

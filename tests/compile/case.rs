@@ -664,9 +664,9 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     }
     let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let server_name = bind.tls.as_ref().map(|_| &*host);
-    let routing_request =
-        RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
+    let plaintext = RoutingRequest::plaintext(path, query, &method, &headers);
+    let routing_request = RoutingRequest { scheme, server_name, listener_port: listener.port, ..plaintext };
     let Ok(matched) = listener.route(&host, &routing_request) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
     };

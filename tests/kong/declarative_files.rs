@@ -264,6 +264,11 @@ routes:
       - {name: request-termination, config: {status_code: 418}}
 consumers:
   - {id: 6b4a1e0c-1f6f-4f6f-9d5b-7d1b0f1c8a01, username: guest}
+  - id: 0d3a8d6e-52b7-4a3e-8a53-0e8f4a2f7c02
+    username: ann
+    keyauth_credentials:
+      - {id: 5f0c7f3b-7a04-4c1d-9a6c-2c1de0c1ad03, key: of-ann, ttl: 86400}
+      - {id: 5f0c7f3b-7a04-4c1d-9a6c-2c1de0c1ad04, key: expired, ttl: 86400, created_at: 1700000000}
 "#;
     site.save("kong.yml", &file.replace("ECHO", &site.address_of("echo")));
     let program = start(&site, &["--kong-config", "kong.yml"]);
@@ -273,6 +278,14 @@ consumers:
     assert_eq!(response.json()["path"], "/service");
     let request = send(&site, "a.example", "/anonymous", "").unwrap().json();
     assert_eq!(request["headers"]["x-consumer-username"], serde_json::json!(["guest"]), "{request}");
+    for (key, consumer, credential) in [
+        ("of-ann", "0d3a8d6e-52b7-4a3e-8a53-0e8f4a2f7c02", serde_json::json!(["5f0c7f3b-7a04-4c1d-9a6c-2c1de0c1ad03"])),
+        ("expired", "6b4a1e0c-1f6f-4f6f-9d5b-7d1b0f1c8a01", serde_json::Value::Null),
+    ] {
+        let request = send(&site, "a.example", "/anonymous", &format!("apikey: {key}\r\n")).unwrap().json();
+        assert_eq!(request["headers"]["x-consumer-id"], serde_json::json!([consumer]), "{request}");
+        assert_eq!(request["headers"]["x-credential-identifier"], credential, "{request}");
+    }
     let response = send(&site, "a.example", "/serviceless", "").unwrap();
     let message = response.json()["message"].clone();
     assert_eq!((response.status, message), (503, "no Service found with those values".into()));

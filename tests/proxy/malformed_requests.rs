@@ -9,6 +9,7 @@ use crate::accounting::{access_log_records, scrape};
 use crate::harness::{
     Client, Endpoint, Options, TEST_TIMEOUT, TestResponse, TestServer, header, routes_to, with_timeout,
 };
+use crate::kong;
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
 struct Case {
@@ -170,6 +171,28 @@ async fn error_format_follows_the_readable_headers() {
         let response = server.request(&format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}x y: z\r\n\r\n")).await;
         assert_eq!((response.status, response.header("content-type")), (status, Some(content_type)), "{fields}");
         assert!(response.text().contains(body_part), "{fields}{}", response.text());
+    }
+}
+
+/// The host of these requests cannot be read, so the listener decides.
+// docs/kong-compatibility.md, 3.6
+#[tokio::test]
+async fn malformed_requests_to_ingresses_get_the_headers_of_kong() {
+    let of_ingresses = kong::server(Options::default(), vec![]).await;
+    let of_a_gateway = TestServer::with_routes(vec![]).await;
+    for request in
+        ["GET / HTTP/1.1\r\nhost: a\r\nx y: z\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET /% HTTP/1.1\r\nhost: a\r\n\r\n"]
+    {
+        let response = of_ingresses.request(request).await;
+        assert_eq!(response.status, 400, "{request}");
+        assert!(response.header("server").is_some_and(|server| server.starts_with("portico/")), "{request}");
+        let latency = response.header("x-kong-response-latency");
+        assert!(latency.is_some_and(|latency| latency.parse::<u32>().is_ok()), "{request} {latency:?}");
+        let id = response.header("x-kong-request-id").expect("the id of the request");
+        assert!(response.text().contains(id), "{request} {}", response.text());
+        let response = of_a_gateway.request(request).await;
+        let product = ["server", "x-kong-response-latency", "x-kong-request-id"].map(|name| response.header(name));
+        assert_eq!((response.status, product), (400, [None; 3]), "{request}");
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::consumers::CredentialContext;
 use super::fields::{FileFindings, LEFT_OUT};
 use super::settings::TranslationSettings;
 use super::vaults;
@@ -59,7 +60,8 @@ pub fn translate_admin_calls(
     let (model, lines) = reading.entities.into_file();
     let findings = FileFindings::default();
     vaults::check_references(&model, &findings);
-    let objects = super::translate_entities(model, settings, false, &findings);
+    let credentials = CredentialContext { hashed_passwords: false, read_at: None };
+    let objects = super::translate_entities(model, settings, &credentials, &findings);
     let (rejections, notes) = findings.into_parts();
     let file: Arc<Path> = Arc::from(file);
     let mut diagnostics: Vec<ManifestDiagnostic> = Vec::new();

@@ -52,7 +52,7 @@ impl InputParts {
         }
         if let Some(consumer) = cx.identity.consumer.as_ref().filter(|_| self.consumer) {
             input["consumer"] = json!({
-                "id": &*consumer.id,
+                "id": &**consumer.reported_id(),
                 "username": consumer.username.as_deref(),
                 "custom_id": consumer.custom_id().map(|id| &**id),
             });

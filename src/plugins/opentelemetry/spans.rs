@@ -76,7 +76,7 @@ fn root_span(cx: &LogCx<'_>, context: &RequestTrace, clock: RequestClock) -> Spa
     span.attribute("http.status_code", status.as_u16());
     span.attribute("kong.request.id", String::from_utf8_lossy(cx.request.id.as_bytes()));
     if let Some(consumer) = &cx.identity.consumer {
-        span.attribute("kong.consumer", &*consumer.id);
+        span.attribute("kong.consumer", &**consumer.reported_id());
     }
     span
 }

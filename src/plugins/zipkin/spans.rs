@@ -122,7 +122,7 @@ impl SpanRecorder {
         tags.insert("http.status_code".into(), cx.summary.status.as_u16().to_string());
         tags.insert("kong.node.id".into(), self.node.to_string());
         if let Some(consumer) = &cx.identity.consumer {
-            tags.insert("kong.consumer".into(), consumer.id.to_string());
+            tags.insert("kong.consumer".into(), consumer.reported_id().to_string());
         }
         if let Some(credential) = cx.identity.credential.as_ref().filter(|_| self.config.include_credential) {
             tags.insert("kong.credential".into(), credential.to_string());

@@ -28,6 +28,8 @@ pub struct RoutingRequest<'a> {
     pub forwarded: Option<&'a dyn ForwardedFields>,
     /// The host as the client sent it, with its port if it has one. The port may be a condition of a route.
     pub authority: &'a [u8],
+    /// The port of the listener, as clients see it.
+    pub listener_port: u16,
     /// The scheme of the connection.
     pub scheme: Scheme,
     /// The server name (SNI) of the TLS handshake, in lower case.
@@ -46,18 +48,19 @@ impl<'a> RoutingRequest<'a> {
             headers,
             forwarded: None,
             authority: b"",
+            listener_port: Scheme::Http.port(),
             scheme: Scheme::Http,
             server_name: None,
             regex_steps: RegexSteps::default(),
         }
     }
 
-    /// The port in the request's authority, or the scheme's default.
+    /// The port in the request's authority, or else that of the listener.
     pub(in crate::snapshot) fn port(&self) -> u16 {
         let digits = self.authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
         let (host, port) = self.authority.split_at(self.authority.len() - digits);
         let port =
             if host.ends_with(b":") { str::from_utf8(port).ok().and_then(|port| port.parse().ok()) } else { None };
-        port.unwrap_or(self.scheme.port())
+        port.unwrap_or(self.listener_port)
     }
 }

@@ -46,6 +46,10 @@ pub const NO_SERVICE_ANNOTATION: &str = "portico.dev/no-service";
 /// empty name stands for no service. In a cluster, it would let users give their routes the names of others.
 pub const ENTITY_NAME_ANNOTATION: &str = "portico.dev/entity-name";
 
+/// Annotation on a KongConsumer or on the Secret of a credential with its id for backends and logs. In a cluster, it
+/// would let users give their consumers the ids of others.
+pub const ENTITY_ID_ANNOTATION: &str = "portico.dev/entity-id";
+
 /// Prefix of Portico's own annotations.
 pub const PORTICO_PREFIX: &str = "portico.dev/";
 

@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use super::plugins::referenced_plugins;
 use crate::api::kong::KongConsumer;
-use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::api::names::ENTITY_ID_ANNOTATION;
+use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
@@ -216,7 +217,8 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
         match credentials::read_credential(cx.store, &secret, &field) {
             Ok(credentials::CredentialSecret::Acl(group)) => acls.push(group),
             Ok(credentials::CredentialSecret::Credential(credential)) => {
-                raw_credentials.push((derive_uuid(Kind::Secret, &secret), credential));
+                let given = cx.store.secrets.get(&secret).and_then(|secret| given_id(cx, &secret.meta));
+                raw_credentials.push((given.unwrap_or_else(|| derive_uuid(Kind::Secret, &secret)), credential));
             }
             Ok(credentials::CredentialSecret::Htpasswd(htpasswd)) => {
                 raw_credentials.extend(htpasswd.entries.into_iter().map(|(username, hash)| {
@@ -232,8 +234,11 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
     problems.extend(referenced_plugins(cx, Kind::KongConsumer, &object.meta).filter_map(Result::err));
     acls.sort();
     acls.dedup();
-    let consumer =
+    let mut consumer =
         Consumer::new(consumer_id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
+    if let Some(id) = given_id(cx, &object.meta) {
+        consumer = consumer.with_given_id(id);
+    }
     let consumer = Arc::new(consumer);
     let credentials = raw_credentials.into_iter().map(|(id, raw)| Credential::new(id, raw, &consumer));
     KnownConsumer {
@@ -246,11 +251,18 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
     }
 }
 
+/// The id that an annotation gives to a consumer or credential. It has no effect in a cluster.
+fn given_id(cx: CompileContext<'_>, meta: &Meta) -> Option<EntityId> {
+    let is_trusted = cx.inputs.upstreams.trust_model().address_sources().annotation;
+    let id = meta.annotations.get(ENTITY_ID_ANNOTATION).filter(|id| is_trusted && !id.is_empty());
+    id.map(|id| EntityId::from_text(id))
+}
+
 /// A hash that distinguishes consumers, equal in all processes. It covers the creation time. Of Secrets it covers the
 /// resource version and not the content, because metrics expose a fingerprint that includes this hash.
 fn content_hash(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let names = (&*consumer.id, consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));
+    let names = (&**consumer.reported_id(), consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));
     (names, consumer.groups(), object.meta.created).hash(&mut hasher);
     for name in &object.credentials {
         let key = ObjectKey::new(&object.meta.key.namespace, name);

@@ -20,6 +20,7 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::steps::error_response::ErrorFormat;
+use crate::proxy::http::steps::product_headers;
 
 /// Responds to unparsable input with an error and closes the connection.
 pub(in crate::proxy) async fn reject(
@@ -40,6 +41,7 @@ pub(in crate::proxy) async fn reject(
     let id = exchange.http.request_ids.next();
     let mut response = ErrorFormat::for_http1(partial.method.as_ref(), &partial.headers).render_error(&details, &id);
     response.headers_mut().insert(X_REQUEST_ID, id.clone());
+    product_headers::set_rejection_headers(&exchange, &id, response.headers_mut());
     let bytes = serialize_http1(&response);
     let input = MalformedInput {
         head: partial,

@@ -1,12 +1,13 @@
 //! The headers that identify the proxy, `Via`, `Server` and the id of the request, and those that report its latencies.
 
 use http::header::SERVER;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use tokio::time::Instant;
 
 use super::request_context::RequestContext;
 use crate::plugin_api::{ResponseSource, decimal};
 use crate::proxy::http::exchange::body_source::BodySource;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::product_names::plain_via;
 use crate::proxy::http::fields::via::append_via;
 
@@ -47,6 +48,19 @@ pub(in crate::proxy) fn set_response_headers(
     } else {
         headers.insert(&names.response_latency, milliseconds_header(started_at, now));
     }
+}
+
+/// Adds the product headers to the response to input that could not be parsed as a request.
+pub(in crate::proxy) fn set_rejection_headers(exchange: &ClientExchange, id: &HeaderValue, headers: &mut HeaderMap) {
+    let view = exchange.worker().view();
+    let bind = view.http_bind(&exchange.connections.address);
+    let option = bind.and_then(|bind| bind.style_without_host().product_headers);
+    let Some(names) = exchange.http.product_headers.names(option) else { return };
+    let now = Instant::now();
+    let started = exchange.activity.head_started_at().unwrap_or(now);
+    headers.insert(&names.request_id, id.clone());
+    headers.insert(SERVER, exchange.http.product_headers.server.clone());
+    headers.insert(&names.response_latency, milliseconds_header(started, now));
 }
 
 fn milliseconds_header(from: Instant, to: Instant) -> HeaderValue {

@@ -163,6 +163,9 @@ async fn run_steps_before_forwarding<'r>(
 ) -> Result<Destination<'r>, EarlyExit> {
     cx.enter(RequestStep::Target);
     let target = routing::read_target(cx, request);
+    if target.is_err() {
+        cx.set_style_without_host();
+    }
     let routed = target.and_then(|target| {
         cx.enter(RequestStep::Route);
         Ok(routing::select_rule(cx, request, target)?)

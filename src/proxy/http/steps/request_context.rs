@@ -131,6 +131,13 @@ impl<'r> RequestContext<'r> {
         self.exchange().http.product_headers.names(option)
     }
 
+    /// Takes the style of the response from the address, because the host of the request cannot be read.
+    pub(in crate::proxy) fn set_style_without_host(&mut self) {
+        if let Some(bind) = self.view.http_bind(&self.exchange().connections.address) {
+            self.style_without_rule = bind.style_without_host();
+        }
+    }
+
     /// Copies the head of the request, and the facts about its client that plugins get.
     pub(in crate::proxy) fn copy_heads<B>(&mut self, routed: &RoutedRequest<'_>, request: &Request<B>) {
         let headers = request.headers();

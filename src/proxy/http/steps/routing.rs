@@ -78,6 +78,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         headers: request.headers(),
         forwarded: Some(&fields),
         authority: host.raw.as_bytes(),
+        listener_port: listener.port,
         scheme: record.exchange.client.scheme,
         server_name: record.exchange.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
         regex_steps: RegexSteps::new(record.exchange.worker().limits.max_regex_steps),

@@ -59,7 +59,7 @@ fn append<T: Clone>(list: &mut Arc<[T]>, item: T) {
     *list = list.iter().cloned().chain([item]).collect();
 }
 
-/// A request, parsed from `METHOD host path`, followed by headers, `sni:name` and `tls`.
+/// A request, parsed from `METHOD host path`, followed by headers, `sni:name`, `tls` and `on:port`.
 struct TestRequest {
     method: Method,
     host: String,
@@ -69,6 +69,8 @@ struct TestRequest {
     headers: HeaderMap,
     server_name: Option<String>,
     scheme: Scheme,
+    /// That of the scheme, unless the request names another one.
+    listener_port: Option<u16>,
 }
 
 impl TestRequest {
@@ -88,10 +90,13 @@ impl TestRequest {
             headers: HeaderMap::new(),
             server_name: None,
             scheme: Scheme::Http,
+            listener_port: None,
         };
         for word in words {
             if word == "tls" {
                 request.scheme = Scheme::Https;
+            } else if let Some(port) = word.strip_prefix("on:") {
+                request.listener_port = Some(port.parse().unwrap());
             } else if let Some(name) = word.strip_prefix("sni:") {
                 (request.scheme, request.server_name) = (Scheme::Https, Some(name.into()));
             } else {
@@ -110,6 +115,7 @@ impl TestRequest {
             headers: &self.headers,
             forwarded: None,
             authority: self.authority.as_bytes(),
+            listener_port: self.listener_port.unwrap_or(self.scheme.port()),
             scheme: self.scheme,
             server_name: self.server_name.as_deref(),
             regex_steps: RegexSteps::default(),
@@ -154,13 +160,16 @@ fn route_conditions() {
         ("a.* /", "GET a.b.c /", true),
         ("a.* /", "GET a /", false),
         ("a.* *.c /", "GET x.c /", true),
-        // The port of a request matters only if the route names one; it defaults to the port of the scheme.
+        // The port of a request matters only if the route names one; it defaults to the port of the listener.
         ("a.example /", "GET a.example:81 /", true),
         ("a.example:81 /", "GET a.example:81 /", true),
         ("a.example:81 /", "GET a.example /", false),
         ("a.example:81 a.example:82 /", "GET a.example:82 /", true),
         ("a.example:80 /", "GET a.example /", true),
         ("a.example:443 /", "GET a.example / tls", true),
+        ("a.example:80 /", "GET a.example / on:8000", false),
+        ("a.example:8000 /", "GET a.example / on:8000", true),
+        ("a.example:8000 /", "GET a.example:80 / on:8000", false),
         ("*.example:81 /", "GET a.example:82 /", false),
         ("POST PUT", "PUT a /", true),
         ("POST PUT", "GET a /", false),
