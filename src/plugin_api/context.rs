@@ -158,6 +158,8 @@ pub struct BeforeForwardCx<'r> {
     pub identity: &'r Identity,
     /// The fields that servers of plugins and authorization servers have changed, as they are in `head` now.
     pub decided_fields: Option<&'r FieldNames>,
+    /// See [`RequestCx::api_version`].
+    pub api_version: Option<&'r str>,
     /// The Service that a plugin has chosen in `access`, in place of the backends of the rule.
     pub chosen_backend: Option<&'r BackendName>,
     /// Headers to set on the response to this request, as in `access`.

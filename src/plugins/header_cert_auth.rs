@@ -52,6 +52,7 @@ use crate::plugin_api::client_certificate::{
     CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource, RevocationMode,
     chain_digest,
 };
+use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
 
@@ -202,6 +203,8 @@ impl Plugin for HeaderCertAuth {
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         CertificatePolicy::remove_claims_of_client(cx);
+        // The endpoint may take another spelling for the header, which no proxy has written.
+        remove_alike(&mut cx.head.headers, &self.header);
         let mut values = cx.head.headers.get_all(&self.header).iter().cloned().collect::<Vec<_>>();
         if !cx.client.is_peer_trusted {
             cx.head.headers.remove(&self.header);
@@ -301,6 +304,9 @@ mod tests {
         consumers.add(&consumer("anna", &[]));
         let request = TestRequest::get("/").with_consumers(&consumers);
         let mut request = values.iter().fold(request, |request, value| request.header("x-client-cert", value));
+        for name in ["x_client_cert", "x-client_cert", "x_client_cert_dn", "x-client-cert-san"] {
+            request = request.header(name, "forged");
+        }
         (request.is_peer_trusted, request.now) = (is_trusted, at_day(5));
         request.run(&chain(&[(&KIND, config.clone())])).await
     }
@@ -338,6 +344,35 @@ mod tests {
             if !is_trusted {
                 assert_eq!(outcome.upstream_header("x-client-cert"), None);
             }
+            let sent = format!("{:?}", outcome.request.headers);
+            assert!(!sent.contains("forged"), "the endpoint may read another spelling: {sent}");
+        }
+    }
+
+    /// With an anonymous consumer, a forged certificate makes a client that one, and not the owner of the certificate.
+    #[tokio::test]
+    async fn forged_certificates_identify_nobody() {
+        let authority = TestAuthority::new("ca");
+        let mut config = config(&authority, "url_encoded");
+        config["anonymous"] = json!("anna");
+        let certificate = url_encoded(&[&authority.issue_for("anna")]);
+        let for_servers = authority.issue(|params| {
+            params.distinguished_name.push(rcgen::DnType::CommonName, "anna");
+            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        });
+        let expired = authority.issue(|params| {
+            params.distinguished_name.push(rcgen::DnType::CommonName, "anna");
+            params.not_after = rcgen::date_time_ymd(2026, 1, 4);
+        });
+        for (name, value, is_trusted, is_anonymous) in [
+            ("of a trusted peer", certificate.clone(), true, false),
+            ("of another peer", certificate, false, true),
+            ("for servers", url_encoded(&[&for_servers]), true, true),
+            ("expired", url_encoded(&[&expired]), true, true),
+        ] {
+            let outcome = run(&config, &[&*value], is_trusted).await;
+            assert_eq!(outcome.upstream_identity().2, is_anonymous, "{name}");
+            assert_eq!(outcome.state.identity.credential.is_none(), is_anonymous, "{name}");
         }
     }
 

@@ -99,6 +99,7 @@ mod sessions;
 mod several_tracers;
 mod slow_client_certificates;
 mod small_frames;
+mod stored_for_others;
 mod stream;
 mod stream_attacks;
 mod stream_logs;

@@ -7,7 +7,7 @@ use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState};
 use portico::plugins::REGISTRY;
 use portico::plugins::proxy_cache::store::{CacheStore, Purge};
 use portico::snapshot::Snapshot;
-use portico::snapshot::rule::Filters;
+use portico::snapshot::rule::{Action, Filters};
 use serde_json::{Value, json};
 
 use crate::external_auth::{filters, http_filter};
@@ -22,16 +22,24 @@ async fn server(plugins: &[(&str, Value)], endpoint: &Endpoint) -> (TestServer, 
 }
 
 /// Like [`server`], and the route has these filters.
-async fn filtered_server(
+pub(crate) async fn filtered_server(
     plugins: &[(&str, Value)],
     filters: Filters,
     endpoint: &Endpoint,
+) -> (TestServer, PluginState) {
+    routed_server(plugins, filters, forward(vec![(1, upstream("web", &[endpoint.address]))])).await
+}
+
+/// Like [`filtered_server`], with this action.
+pub(crate) async fn routed_server(
+    plugins: &[(&str, Value)],
+    filters: Filters,
+    action: Action,
 ) -> (TestServer, PluginState) {
     let plugins: Vec<(&dyn AnyPluginKind, Value)> =
         plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
     let state = PluginState::default();
     let chain = chain_with(&plugins, &state, &loopback_services());
-    let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
     let route = Route { plugins: Some(chain), filters, ..route(action) };
     let mut consumers = ConsumerDirectory::default();
     consumers.add(&consumer("anna", &["staff"]));
@@ -53,7 +61,7 @@ async fn get(server: &TestServer, target: &str, fields: &str) -> TestResponse {
 }
 
 /// An endpoint that numbers its responses, which have these fields.
-async fn counting(fields: &'static str) -> Endpoint {
+pub(crate) async fn counting(fields: &'static str) -> Endpoint {
     Endpoint::scripted(move |mut stream, _| async move {
         while let Some(request) = stream.request().await {
             let count = stream.log().requests().len();
@@ -88,7 +96,7 @@ async fn stored_responses_are_sent_without_the_endpoint() {
 }
 
 /// A server that decides by a header or a cookie, as the plugins and the filter ask for it.
-async fn deciding() -> Endpoint {
+pub(crate) async fn deciding() -> Endpoint {
     Endpoint::scripted(|mut stream, _| async move {
         while let Some(request) = stream.request().await {
             let is_allowed =

@@ -74,6 +74,7 @@ impl Chain {
                 id: request.id,
                 identity: &state.identity,
                 decided_fields: state.named_fields.as_deref(),
+                api_version: state.api_version.as_deref(),
                 chosen_backend,
                 response_headers: &mut state.response_headers,
                 now: request.now,

@@ -60,6 +60,24 @@ impl TestAuthority {
         (issuer.der().clone(), TestAuthority(issuer))
     }
 
+    /// A certificate for a client, and what signs others with its key although it is no authority.
+    pub(crate) fn client(&self, name: &str) -> (CertificateDer<'static>, TestAuthority) {
+        let mut params = parameters(name);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let issuer = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap();
+        (issuer.der().clone(), TestAuthority(issuer))
+    }
+
+    /// An authority whose certificate has this serial number.
+    pub(crate) fn numbered_intermediate(&self, serial: u64) -> (CertificateDer<'static>, TestAuthority) {
+        let mut params = parameters("sub");
+        params.serial_number = Some(serial.into());
+        let issuer = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap();
+        (issuer.der().clone(), TestAuthority(issuer))
+    }
+
     /// A list in PEM with these serial numbers, valid from day 1 to day 10.
     pub(crate) fn revocation_list(&self, serials: &[u64]) -> String {
         let revoked = |serial: &u64| RevokedCertParams {

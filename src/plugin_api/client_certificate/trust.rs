@@ -204,6 +204,37 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_no_authorities() {
+        let authority = TestAuthority::new("ca");
+        let trust = trust(&[&authority], &[], RevocationMode::Skip);
+        let (certificate, client) = authority.client("anna");
+        assert!(trust.verify(std::slice::from_ref(&certificate), at_day(5)).is_ok());
+        let forged = client.issue_for("bert");
+        assert!(trust.verify(&[forged, certificate], at_day(5)).is_err());
+    }
+
+    #[test]
+    fn certificates_end_with_their_authority() {
+        let authority = TestAuthority::new("ca");
+        let trust = trust(&[&authority], &[], RevocationMode::Skip);
+        let longer = [authority.issue(|params| params.not_after = rcgen::date_time_ymd(2026, 3, 1))];
+        assert!(trust.verify(&longer, at_day(30)).is_ok());
+        assert!(trust.verify(&longer, at_day(40)).is_err(), "the authority has expired");
+    }
+
+    #[test]
+    fn certificates_end_with_a_revoked_intermediate_authority() {
+        let authority = TestAuthority::new("ca");
+        let (intermediate, issuer) = authority.numbered_intermediate(7);
+        let chain = [issuer.issue(|_| {}), intermediate];
+        for (revoked, is_trusted) in [(8, true), (7, false)] {
+            let lists = [authority.revocation_list(&[revoked])];
+            let trust = trust(&[&authority], &lists, RevocationMode::IgnoreMissing);
+            assert_eq!(trust.verify(&chain, at_day(5)).is_ok(), is_trusted, "{revoked}");
+        }
+    }
+
+    #[test]
     fn revoked_certificates_are_rejected() {
         let (authority, other) = (TestAuthority::new("ca"), TestAuthority::new("other"));
         let serial = |number: u64| {

@@ -1,8 +1,8 @@
 //! The property of a request by which it is counted, and its value.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
 use super::table::CounterKey;
@@ -46,7 +46,7 @@ impl LimitIdentifier {
             LimitBy::Service => Some(&cx.route.service)
                 .filter(|service| !service.is_empty())
                 .map(|service| Self::from_bytes(SERVICE, service.as_bytes())),
-            LimitBy::Header(name) => cx.head.headers.get(name).map(|value| Self::from_bytes(HEADER, value.as_bytes())),
+            LimitBy::Header(name) => counted_value(&cx.head.headers, name).map(|value| Self::from_bytes(HEADER, value)),
             LimitBy::Path(path) => (cx.path == path).then(|| Self::from_bytes(PATH, path.as_bytes())),
             LimitBy::Route => Some(Self::from_bytes(ROUTE, cx.route.route.as_bytes())),
             LimitBy::ConsumerGroup => {
@@ -116,13 +116,26 @@ impl LimitIdentifier {
                 octets[..IPV6_NETWORK_BYTES].copy_from_slice(network);
                 format!("{}/64", Ipv6Addr::from(octets))
             }
-            (kind, bytes) if kind & DIGEST == 0 && bytes.iter().all(is_unescaped) => {
+            (kind, bytes) if kind & DIGEST == 0 && bytes.iter().all(is_unescaped) && !is_address(bytes) => {
                 String::from_utf8_lossy(bytes).into_owned()
             }
             // The leading colon prevents collisions: the other forms do not begin with one.
             (_, bytes) => format!(":{}", consumers::hex(bytes)),
         }
     }
+}
+
+/// The value of a field by which requests are counted. `None` for a field that occurs several times: the backend may
+/// read another value than the one that is counted.
+pub fn counted_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
+    let mut values = headers.get_all(name).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    Some(value.as_bytes())
+}
+
+/// Whether a value would have the key of a client address at the server. Those of IPv6 have colons.
+fn is_address(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<Ipv4Addr>().is_ok())
 }
 
 const IPV6_NETWORK_BYTES: usize = 8;
@@ -141,3 +154,29 @@ const TEXT: u8 = 10;
 const DIGEST: u8 = 0x80;
 /// Identifiers longer than this number of bytes are replaced by their digest.
 const MAX_IDENTIFIER_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A client must not use up what another one may send.
+    #[test]
+    fn values_of_clients_have_keys_of_their_own_at_the_server() {
+        let identifiers = [
+            LimitIdentifier::address([192, 0, 2, 1].into()),
+            LimitIdentifier::from_bytes(HEADER, b"192.0.2.1"),
+            LimitIdentifier::from_bytes(HEADER, &[192, 0, 2, 1]),
+            LimitIdentifier::address("2001:db8::1".parse().unwrap()),
+            LimitIdentifier::from_bytes(HEADER, b"2001:db8::/64"),
+            LimitIdentifier::from_bytes(HEADER, b":c0000201"),
+            LimitIdentifier::from_bytes(HEADER, b"c0000201"),
+            LimitIdentifier::from_bytes(HEADER, b""),
+            LimitIdentifier::from_bytes(HEADER, b"a:b"),
+            LimitIdentifier::from_bytes(HEADER, &[b'x'; 65]),
+        ];
+        let keys: BTreeSet<_> = identifiers.iter().map(LimitIdentifier::for_server).collect();
+        assert_eq!(keys.len(), identifiers.len(), "{keys:?}");
+    }
+}

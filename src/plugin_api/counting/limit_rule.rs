@@ -120,8 +120,14 @@ impl ActiveLimit {
                 let weighted = u128::from(counts.previous) * u128::from(self.rest_ms) / u128::from(self.length_ms);
                 counts.current.saturating_add(u64::try_from(weighted).unwrap_or(u64::MAX))
             }
-            LimitKind::Bucket { interval_us } => counts.current.saturating_sub(self.now_us).div_ceil(interval_us),
+            LimitKind::Bucket { interval_us } => self.until_full_us(counts.current, interval_us).div_ceil(interval_us),
         }
+    }
+
+    /// Until a bucket is full again. One that would be full later than an empty one is full: the clock was set back.
+    fn until_full_us(&self, full_at: u64, interval_us: u64) -> u64 {
+        let longest = self.max.saturating_mul(interval_us).saturating_add(CLOCK_DIFFERENCE_US);
+        Some(full_at.saturating_sub(self.now_us)).filter(|rest| *rest <= longest).unwrap_or_default()
     }
 
     pub fn admits(&self, counts: LimitUse, amount: u64) -> bool {
@@ -138,7 +144,8 @@ impl ActiveLimit {
         let current = match self.kind {
             LimitKind::Fixed(_) | LimitKind::Sliding { .. } => counts.current.saturating_add(amount),
             LimitKind::Bucket { interval_us } => {
-                counts.current.max(self.now_us).saturating_add(amount.saturating_mul(interval_us))
+                let rest = self.until_full_us(counts.current, interval_us);
+                self.now_us.saturating_add(rest).saturating_add(amount.saturating_mul(interval_us))
             }
         };
         LimitUse { current, ..counts }
@@ -165,7 +172,7 @@ impl ActiveLimit {
                 }
             }
             LimitKind::Bucket { interval_us } => {
-                let ahead = counts.current.saturating_sub(self.now_us);
+                let ahead = self.until_full_us(counts.current, interval_us);
                 let allowed = self.max.saturating_sub(1).saturating_mul(interval_us);
                 u128::from(ahead.saturating_sub(allowed).div_ceil(1000))
             }
@@ -189,6 +196,9 @@ impl ActiveLimit {
         }
     }
 }
+
+/// By how much the clocks of replicas may differ that count in the same bucket: a minute.
+pub(super) const CLOCK_DIFFERENCE_US: u64 = 60_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -261,5 +271,20 @@ mod tests {
         let admitted: Vec<bool> = [0, 0, 0, 0, 499, 500, 501, 5000, 5000, 5000, 5000].map(|ms| take(1_000 + ms)).into();
         let expected = [true, true, true, false, false, true, false, true, true, true, false];
         assert_eq!(admitted, expected);
+    }
+
+    /// A clock that was an hour ahead for one request must not block the client for an hour.
+    #[test]
+    fn buckets_begin_again_when_the_clock_is_set_back() {
+        let rule = LimitRule::new(2, LimitKind::Bucket { interval_us: 1_000_000 });
+        let (ahead, now) = (at(&rule, 3_700_000), at(&rule, 100_000));
+        let counts = ahead.after(LimitUse::default(), 1);
+        assert_eq!((now.used(counts), now.wait_ms(counts), now.remaining(counts, 0)), (0, 0, 2));
+        let counts = now.after(now.after(counts, 1), 1);
+        assert!(!now.admits(counts, 1));
+        assert_eq!(now.wait_ms(counts), 1000);
+        // Replicas whose clocks differ a little count together.
+        let other = at(&rule, 70_000);
+        assert!(!other.admits(counts, 1));
     }
 }

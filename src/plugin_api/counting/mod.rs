@@ -23,7 +23,7 @@ mod version_use;
 mod window_counters;
 
 pub use entry_budget::{DEFAULT_ENTRIES, EntryBudget};
-pub use identifier::{LimitBy, LimitIdentifier};
+pub use identifier::{LimitBy, LimitIdentifier, counted_value};
 pub use limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse, WindowLength};
 pub use limit_store::LimitStore;
 pub use period::{Period, Window, unix_second};

@@ -66,7 +66,8 @@ pub(super) fn server_key(group: &str, rule: &LimitRule, number: u64) -> String {
 }
 
 /// Each limit has two keys, those of its window and of the one before, and six arguments: the limit, the seconds until
-/// the key expires, the rest of a sliding window and its length, the interval of a bucket, and the time.
+/// the key expires, the rest of a sliding window and its length, the interval of a bucket, and the time. A bucket that
+/// would be full too late is full, as in [`ActiveLimit::used`], with the same difference between clocks.
 static COUNT: RedisScript = RedisScript::new(
     "local amount = tonumber(ARGV[1])
     local reply = {1}
@@ -77,6 +78,9 @@ static COUNT: RedisScript = RedisScript::new(
         local current = tonumber(redis.call('GET', KEYS[2 * i - 1]) or 0)
         local previous, used = 0, current
         if interval > 0 then
+            if current - now > max * interval + 60000000 then
+                current = now
+            end
             used = math.ceil(math.max(current - now, 0) / interval)
         elseif rest > 0 then
             previous = tonumber(redis.call('GET', KEYS[2 * i]) or 0)

@@ -97,6 +97,13 @@ async fn each_entry_signs_its_line() {
     check("a header named like the request line", &json!({}), request(&spoofed), Some(MISMATCH)).await;
     let first_only = authorization("date x-two", &format!("date: {NOON}\nx-two: a"));
     check("all values of a header are signed", &json!({}), request(&first_only), Some(MISMATCH)).await;
+    let signed = || authorization("date x-two", &format!("date: {NOON}\nx-two: a, b"));
+    for values in [&["b", "a"][..], &["a", "b", "b"], &["a"], &["a", "b", ""], &["", "a", "b"], &[]] {
+        let request = values.iter().fold(dated("/"), |request, value| request.header("x-two", value));
+        let name = format!("the header is {values:?}");
+        check(&name, &json!({}), request.header("authorization", &signed()), Some(MISMATCH)).await;
+    }
+    check("a date that occurs twice", &json!({}), self::signed().header("date", NOON), Some(NO_DATE)).await;
 }
 
 // docs/kong-compatibility.md, 4.13

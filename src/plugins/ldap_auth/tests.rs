@@ -158,6 +158,21 @@ async fn entries_are_searched_for() {
     assert_eq!(message, "ldap.example:389: it rejects config.bind_dn: invalidCredentials (49): no");
 }
 
+/// Whatever a username contains, the attribute is compared with all of it.
+#[tokio::test]
+async fn usernames_do_not_change_the_filter() {
+    let directory = ScriptedDirectory::responding(|_, _| vec![result(0)]);
+    let chain = chain_of(&searching(json!({"cache_ttl": 0})), &directory);
+    for username in ["anna)(uid=*", "*)(objectClass=*", "anna\\2a", "an\0na", "(&)", "an*", " anna"] {
+        let before = directory.requests().len();
+        assert_eq!(status(&chain, login(&format!("{username}:secret"))).await, WRONG, "{username}");
+        let sent = directory.requests().split_off(before);
+        let search = format!("search ou=users,dc=x below uid={username} 1.1");
+        assert!(sent.contains(&search), "{username}: {sent:?}");
+        assert!(!sent.iter().any(|request| request.ends_with("secret")), "no entry, no password: {sent:?}");
+    }
+}
+
 /// A directory in which the user has these values of `memberOf`.
 fn with_groups(values: &'static [&'static str]) -> Arc<ScriptedDirectory> {
     ScriptedDirectory::responding(move |_, request| match request.split(' ').next() {

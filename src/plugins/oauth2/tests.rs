@@ -328,6 +328,19 @@ async fn pkce_binds_codes_to_the_client_that_requested_them() {
     }
 }
 
+// RFC 9700, section 2.1.1
+#[tokio::test]
+async fn codes_without_a_challenge_are_not_for_clients_that_use_pkce() {
+    for config in [all_grants(), with(json!({"pkce": "none"}))] {
+        let chain = chain_of(config);
+        let code = code(&chain, &[]).await;
+        let exchange = [("grant_type", "authorization_code"), ("code", &*code)];
+        let with_verifier = [&exchange[..], &[("code_verifier", VERIFIER)]].concat();
+        assert_eq!(token(&chain, &with_verifier).await.error(), (400, "Invalid code"));
+        assert_eq!(token(&chain, &exchange).await.error(), (200, ""));
+    }
+}
+
 #[tokio::test]
 async fn codes_are_bound_to_client_and_redirect_uri() {
     let chain = chain_of(all_grants());

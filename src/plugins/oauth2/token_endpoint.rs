@@ -137,7 +137,9 @@ impl OAuth2 {
     }
 
     fn check_verifier(&self, client: &OAuthClient, code: &IssuedCode, verifier: Option<&str>) -> Result<(), Refusal> {
-        if code.challenge.is_none() && !self.requires_pkce(client) {
+        // A verifier without a challenge: an attacker has removed the challenge from the request of the client (RFC
+        // 9700, section 2.1.1).
+        if code.challenge.is_none() && verifier.is_none() && !self.requires_pkce(client) {
             return Ok(());
         }
         let verifier = verifier.ok_or(Refusal::NoVerifier)?;

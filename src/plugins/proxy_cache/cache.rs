@@ -227,6 +227,7 @@ impl ResponseCache {
         let by_authorization = self.settings.mode == Mode::Kong
             && !self.settings.shares_authorized
             && cx.head.headers.contains_key(AUTHORIZATION);
+        let is_content_unkeyed = content.is_none() && ![Method::GET, Method::HEAD].contains(method);
         let parts = KeyParts {
             plugin: self.name,
             route: &cx.route.route,
@@ -237,6 +238,8 @@ impl ResponseCache {
             identity: cx.identity,
             decided_fields: cx.decided_fields,
             by_authorization,
+            sent_target: is_content_unkeyed.then_some((cx.path, cx.query)),
+            api_version: cx.api_version,
             chosen_backend: cx.chosen_backend,
             content,
         };

@@ -53,7 +53,9 @@ pub(crate) struct Config {
     /// not distinguish them.
     #[serde(default)]
     ignore_uri_case: bool,
-    /// The parameters of the query on which the response depends. If unset, all.
+    /// The parameters of the query on which the response depends. If unset, all. Those that a backend may read as one
+    /// of these count, too: with another letter case, with other characters in the name than letters, digits, `-` and
+    /// `_`, or with a semicolon.
     #[serde(default)]
     vary_query_params: Vec<String>,
     /// The fields of the request on which the response depends, in addition to those that `Vary` names.
@@ -139,7 +141,6 @@ pub(super) struct CacheSettings {
     pub(super) storage_ttl: Option<Duration>,
     pub(super) cache_control: bool,
     pub(super) ignores_case: bool,
-    /// Sorted.
     pub(super) parameters: Vec<String>,
     /// Sorted.
     pub(super) fields: Vec<HeaderName>,
@@ -230,7 +231,7 @@ impl Config {
             let status = StatusCode::from_u16(*code).ok().filter(|status| status.as_u16() <= 900);
             let status =
                 status.ok_or_else(|| (format!("{code} is not a status of 100 to 900"), "use a status such as 200"))?;
-            if [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
+            if OF_ONE_REQUEST.contains(&status) {
                 let remedy = "remove it; with `mode: rfc9111`, ranges and 304 are made from whole responses";
                 return Err((format!("a response with {code} is only for its own request"), remedy));
             }
@@ -311,8 +312,6 @@ impl Config {
             return Err(invalid);
         }
         let default_collapse = if self.mode == Mode::Rfc9111 { 5000 } else { 0 };
-        let mut parameters = self.vary_query_params;
-        parameters.sort_unstable();
         Ok(CacheSettings {
             mode: self.mode,
             statuses,
@@ -322,7 +321,7 @@ impl Config {
             storage_ttl: self.storage_ttl.map(|ttl| Duration::from_secs(ttl.into())),
             cache_control: self.cache_control,
             ignores_case: self.ignore_uri_case,
-            parameters,
+            parameters: self.vary_query_params,
             fields,
             response_fields: self.response_headers,
             max_body: self.max_body_size as usize,
@@ -373,6 +372,13 @@ fn default_body_size() -> u32 {
     1 << 20
 }
 
+/// The statuses of responses that depend on ranges and conditions of their request, which the key does not contain.
+const OF_ONE_REQUEST: [StatusCode; 4] = [
+    StatusCode::PARTIAL_CONTENT,
+    StatusCode::NOT_MODIFIED,
+    StatusCode::PRECONDITION_FAILED,
+    StatusCode::RANGE_NOT_SATISFIABLE,
+];
 const MAX_BODY: u32 = 64 << 20;
 /// A minute in milliseconds.
 const MAX_COLLAPSE: u32 = 60_000;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   first half:  route, plugin, scheme, host, target                     one resource: unsafe methods invalidate it
-//!   second half: the first half, method, identity, parameters, fields, content, chosen Service   one response
+//!   second half: the first half, method, identity, fields, content, version, chosen Service      one response
 //! ```
 //!
 //! Each part is written with its length, so that no two requests have the same parts in other places.
@@ -30,6 +30,11 @@ pub(super) struct KeyParts<'r> {
     pub(super) decided_fields: Option<&'r FieldNames>,
     /// Whether responses to requests with different `Authorization` differ.
     pub(super) by_authorization: bool,
+    /// The path and the query of a request whose content the key does not contain, as the client sent them: a plugin
+    /// may have made them content.
+    pub(super) sent_target: Option<(&'r str, Option<&'r str>)>,
+    /// The version of the API that a plugin has found, such as in a header.
+    pub(super) api_version: Option<&'r str>,
     /// The Service that a plugin has chosen for the request.
     pub(super) chosen_backend: Option<&'r BackendName>,
     /// The digest of the content, if that selects the response.
@@ -54,6 +59,14 @@ impl KeyParts<'_> {
         self.push_decided_fields(&mut text);
         if let Some(content) = self.content {
             text.push(content);
+        }
+        if let Some((path, query)) = self.sent_target {
+            text.push(path.as_bytes());
+            text.push(query.unwrap_or_default().as_bytes());
+        }
+        if let Some(version) = self.api_version {
+            text.push(b"version");
+            text.push(version.as_bytes());
         }
         if let Some(backend) = self.chosen_backend {
             text.push(b"backend");
@@ -135,20 +148,29 @@ impl<T: AsRef<str>> TargetLocation<T> {
     }
 }
 
-/// All parameters, or those that are listed, sorted by name. Values of one name keep their order, and nothing is
-/// decoded: what the backend may distinguish has different keys.
-fn push_query(text: &mut Parts, query: &str, names: &[String]) {
+/// All parameters, or those that the backend may read as listed ones, sorted by name. Values of one name keep their
+/// order, and nothing is decoded: what the backend may distinguish has different keys.
+fn push_query(text: &mut Parts, query: &str, listed: &[String]) {
     let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
     let parameters = parameters.map(|parameter| (parameter.split('=').next().unwrap_or_default(), parameter));
-    let mut parameters: Vec<_> = parameters
-        .filter(|(name, _)| names.is_empty() || names.binary_search_by(|listed| listed.as_str().cmp(name)).is_ok())
-        .collect();
+    let mut parameters: Vec<_> =
+        parameters.filter(|(name, parameter)| listed.is_empty() || may_be_listed(name, parameter, listed)).collect();
     // Stable.
     parameters.sort_by_key(|(name, _)| *name);
     for (_, parameter) in parameters {
         text.push(parameter.as_bytes());
     }
     text.end_list();
+}
+
+/// Whether a backend may read a parameter as a listed one. It may decode the name, or ignore its case, a part of it
+/// such as `[]`, or what precedes a semicolon: a client must not change a response for others with a parameter that is
+/// not part of the key.
+fn may_be_listed(name: &str, parameter: &str, listed: &[String]) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    !name.bytes().all(is_plain)
+        || parameter.contains(';')
+        || listed.iter().any(|listed| listed.eq_ignore_ascii_case(name))
 }
 
 struct Parts(Vec<u8>);

@@ -147,7 +147,11 @@ fn report_in_access(cache: &ResponseCache, cx: &mut BeforeForwardCx<'_>, outcome
     cache.report(cx.response_headers, report);
 }
 
-pub(super) fn after_forward(cache: &ResponseCache, fetch: Fetch, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
+pub(super) fn after_forward(
+    cache: &ResponseCache,
+    mut fetch: Fetch,
+    cx: &mut AfterForwardCx<'_>,
+) -> Option<Box<Reply>> {
     if let Some(resource) = &fetch.changes {
         if cx.status.is_some_and(|status| status.is_success() || status.is_redirection()) {
             cache.invalidate(fetch.key);
@@ -184,6 +188,9 @@ pub(super) fn after_forward(cache: &ResponseCache, fetch: Fetch, cx: &mut AfterF
         Err(reason) => (CacheOutcome::Bypass, format!("{forwarded}; detail={reason}")),
         Ok((admitted, tags)) => {
             let outcome = if is_refresh { CacheOutcome::Refresh } else { CacheOutcome::Miss };
+            if !is_for_waiting(&admitted) {
+                fetch.flight = None;
+            }
             match cache.collect(fetch, admitted, tags, cx) {
                 true => (outcome, format!("{forwarded}; stored")),
                 false => (CacheOutcome::Bypass, format!("{forwarded}; detail=size")),
@@ -250,6 +257,14 @@ fn admit(
     let fresh = freshness.lifetime.saturating_sub(freshness.initial_age);
     let keep = settings.storage_ttl.unwrap_or(fresh + STALE_STORAGE);
     Ok((Admitted { directives, freshness, vary, keep }, tags))
+}
+
+/// Whether requests that wait for the response may get it. If they have to validate it, they need not wait for a client
+/// that reads its body slowly.
+fn is_for_waiting(admitted: &Admitted) -> bool {
+    let Admitted { directives, freshness, .. } = admitted;
+    let is_fresh = freshness.lifetime > freshness.initial_age && !directives.no_cache;
+    is_fresh || directives.stale_while_revalidate.is_some()
 }
 
 fn report(cache: &ResponseCache, fetch: &Fetch, cx: &mut AfterForwardCx<'_>, outcome: CacheOutcome, status: String) {

@@ -163,6 +163,12 @@ async fn keys_contain_all_that_selects_a_response() {
     is(&listed.get("/a?id=1&utm=2", &[], "one").await, "Miss", None);
     is(&listed.get("/A?utm=3&id=1", &[], "two").await, "Hit", Some("one"));
     is(&listed.get("/a?id=2", &[], "two").await, "Miss", None);
+    // What a backend may read as the listed parameter must not change the response without it.
+    is(&listed.get("/a?utm=2", &[], "none").await, "Miss", None);
+    for hidden in ["%69d=3", "ID=3", "id[]=3", "i%64=3", "utm=1;id=3", "+id=3", "%20id=3", "i.d=3"] {
+        is(&listed.get(&format!("/a?{hidden}"), &[], "another").await, "Miss", None);
+    }
+    is(&listed.get("/a", &[], "another").await, "Hit", Some("none"));
 }
 
 /// Authenticates the client that a header names.
@@ -177,16 +183,59 @@ impl Plugin for Login {
     }
 }
 
-#[tokio::test]
-async fn authenticated_clients_have_responses_of_their_own() {
-    let cache = Cache::new(kong());
+/// Finds the version of the API in a header.
+struct Version;
+
+impl Plugin for Version {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        *cx.api_version = cx.head.headers.get("x-version").map(|version| version.to_str().unwrap().into());
+        AccessOutcome::Continue
+    }
+}
+
+/// Makes a POST request of each request, as if the path was now in its body.
+struct Convert;
+
+impl Plugin for Convert {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        (cx.head.method, cx.head.uri) = (http::Method::POST, "/convert".parse().unwrap());
+        AccessOutcome::Continue
+    }
+}
+
+/// A cache behind another plugin.
+fn behind(plugin: impl Plugin, config: Value) -> Cache {
+    let cache = Cache::new(config.clone());
     let mut builder = ChainBuilder::default();
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
-    let plugin = build_with(&KIND, &kong(), &cache.state, &services).unwrap();
-    let (login, stored) = (global_instance(Arc::new(Login)), instance(&KIND, plugin));
-    builder.add("login", 1000, AttachmentPoint::Base(BaseScope::Route), login);
-    builder.add("proxy-cache", 100, AttachmentPoint::Base(BaseScope::Route), stored);
-    let cache = Cache { chain: builder.build(names()).unwrap(), ..cache };
+    let built = build_with(&KIND, &config, &cache.state, &services).unwrap();
+    builder.add("other", 1000, AttachmentPoint::Base(BaseScope::Route), global_instance(Arc::new(plugin)));
+    builder.add("proxy-cache", 100, AttachmentPoint::Base(BaseScope::Route), instance(&KIND, built));
+    Cache { chain: builder.build(names()).unwrap(), ..cache }
+}
+
+#[tokio::test]
+async fn keys_contain_what_plugins_have_found_in_the_request() {
+    let cache = behind(Version, rfc9111());
+    let with = |version: &str| TestRequest::get("/a").header("x-version", version);
+    let fields = [("cache-control", "max-age=60")];
+    cache.send(with("v1"), &fields, "one").await;
+    cache.send(with("v2"), &fields, "two").await;
+    cache.get("/a", &fields, "none").await;
+    for (request, body) in [(with("v1"), "one"), (with("v2"), "two"), (TestRequest::get("/a"), "none")] {
+        assert_eq!(cached(&cache.send(request, &fields, "another").await).1.as_deref(), Some(body));
+    }
+    let cache = behind(Convert, json!({"strategy": "memory", "request_method": ["GET", "POST"]}));
+    for expected in ["Miss", "Hit"] {
+        for target in ["/users/1", "/users/2", "/users/2?all=1"] {
+            assert_eq!(cached(&cache.get(target, &[], "text").await).0, Some(expected), "{target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn authenticated_clients_have_responses_of_their_own() {
+    let cache = behind(Login, kong());
     let requests: [&[(&'static str, &str)]; 6] = [
         &[],
         &[("x-consumer", "anna")],
@@ -320,6 +369,7 @@ async fn responses_are_purged_by_tag_and_key() {
 fn invalid_configurations_are_refused() {
     for (config, field) in [
         (json!({"strategy": "memory", "response_code": [200, 206]}), "response_code[1]"),
+        (json!({"strategy": "memory", "response_code": [416]}), "response_code[0]"),
         (json!({"strategy": "memory", "response_code": [99]}), "response_code[0]"),
         (json!({"strategy": "memory", "request_method": ["get"]}), "request_method[0]"),
         (json!({"strategy": "memory", "response_code": []}), "response_code"),

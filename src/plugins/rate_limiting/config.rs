@@ -33,7 +33,7 @@ pub(crate) struct Config {
     /// The property of a request that selects its counter: requests with the same value share one. Requests without
     /// this property are counted by client address.
     limit_by: LimitByName,
-    /// The request header for `limit_by: header`.
+    /// The request header for `limit_by: header`. Requests that have it several times are counted by client address.
     header_name: Option<String>,
     /// The path for `limit_by: path`. All requests with exactly this path share one counter.
     path: Option<String>,

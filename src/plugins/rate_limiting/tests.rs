@@ -198,6 +198,9 @@ async fn requests_are_counted_by_the_configured_identifier() {
         (header.clone(), "/ 192.0.2.1 x-tenant=a", "/ 192.0.2.2 x-tenant=a", true),
         (header.clone(), "/ 192.0.2.1 x-tenant=a", "/ 192.0.2.1 x-tenant=b", false),
         (header.clone(), without_headers, without_headers, true),
+        // The endpoint may read either value, so that neither is that of the client.
+        (header.clone(), "/ 192.0.2.1 x-tenant=a x-tenant=b", "/ 192.0.2.1 x-tenant=c x-tenant=b", true),
+        (header.clone(), "/ 192.0.2.1 x-tenant=a x-tenant=a", "/ 192.0.2.2 x-tenant=a x-tenant=a", false),
         // A header whose bytes equal those of an address has its own counter.
         (header.clone(), "/ 97.98.99.100", "/ 192.0.2.1 x-tenant=abcd", false),
         (path.clone(), "/a 192.0.2.1", "/a 192.0.2.2", true),
@@ -214,7 +217,7 @@ async fn requests_are_counted_by_the_configured_identifier() {
             let mut request = TestRequest::get(words.next().unwrap());
             request.address = words.next().unwrap().parse().unwrap();
             for (name, value) in words.map(|word| word.split_once('=').unwrap()) {
-                request.request.headers_mut().insert(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+                request.request.headers_mut().append(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
             }
             request.run(&chain).await.reply.is_none()
         };

@@ -31,7 +31,7 @@ pub(crate) struct Config {
     identifier: IdentifierName,
     /// Several properties: requests share a counter if all of them are equal. Replaces `identifier`.
     compound_identifier: Vec<IdentifierName>,
-    /// The request header for `header`.
+    /// The request header for `header`. Requests that have it several times are counted by client address.
     header_name: Option<String>,
     /// The path for `path`. All requests with exactly this path share one counter.
     path: Option<String>,

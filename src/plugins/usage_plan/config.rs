@@ -22,7 +22,7 @@ pub(crate) struct Config {
     /// The property of a request that selects its counters: requests with the same value share the rate and the quotas
     /// of a plan, on all routes of this object. Requests without this property are counted by client address.
     limit_by: LimitByName,
-    /// The request header for `limit_by: header`.
+    /// The request header for `limit_by: header`. Requests that have it several times are counted by client address.
     header_name: Option<String>,
     /// Where the use is counted.
     policy: PolicyName,

@@ -25,7 +25,7 @@ use self::config::ValidatedConfig;
 use self::plan::BuiltPlan;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{
-    ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, PlanOutcome, PlanUse, RequestUse, unix_second,
+    ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, PlanOutcome, PlanUse, RequestUse, counted_value, unix_second,
 };
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, NamedGroup, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal,
@@ -167,8 +167,8 @@ fn client_name(limit_by: &LimitBy, cx: &RequestCx<'_>) -> String {
         LimitBy::Consumer => of_consumer().or_else(of_credential),
         LimitBy::Credential => of_credential(),
         LimitBy::ConsumerGroup => identity.consumer_groups().first().map(|group| format!("group {group}")),
-        LimitBy::Header(name) => cx.head.headers.get(name).map(|value| {
-            let digest = consumers::hex(&consumers::sha256(value.as_bytes()));
+        LimitBy::Header(name) => counted_value(&cx.head.headers, name).map(|value| {
+            let digest = consumers::hex(&consumers::sha256(value));
             format!("{name} {}", &digest[..16])
         }),
         LimitBy::Ip | LimitBy::Path(_) | LimitBy::Route | LimitBy::Service => None,

@@ -39,7 +39,7 @@ pub(crate) fn storable(
     if CacheControl::of_request(request).no_store {
         return Err("request-no-store");
     }
-    if !(200..600).contains(&status.as_u16()) || [206, 304].contains(&status.as_u16()) {
+    if !(200..600).contains(&status.as_u16()) || OF_ONE_REQUEST.contains(&status.as_u16()) {
         return Err("status");
     }
     // With `must-understand`, `no-store` is for caches that do not know the status (section 5.2.2.3).
@@ -148,6 +148,11 @@ const NOT_STORED: [&str; 15] = [
     "x-cache-key",
 ];
 
+/// The statuses of responses that depend on what the key does not contain: credentials, ranges and conditions, the size
+/// of fields, the rate or the connection of the client. One client could store them for others, and RFC 6585 forbids to
+/// store four of them.
+const OF_ONE_REQUEST: [u16; 14] = [206, 304, 401, 407, 408, 412, 416, 417, 421, 425, 428, 429, 431, 511];
+
 /// The statuses whose caching requirements Portico implements.
 const UNDERSTOOD: [u16; 18] =
     [200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 403, 404, 405, 410, 414, 500, 501, 503];
@@ -206,6 +211,11 @@ mod tests {
             (200, &[("cache-control", "max-age=60"), ("trailer", "x")], "trailer"),
             (206, &[("cache-control", "max-age=60")], "status"),
             (304, &[("cache-control", "max-age=60")], "status"),
+            (401, &[("cache-control", "public, max-age=60")], "status"),
+            (412, &[("cache-control", "public, max-age=60")], "status"),
+            (416, &[("cache-control", "public, max-age=60")], "status"),
+            (429, &[("cache-control", "public, max-age=60")], "status"),
+            (431, &[("cache-control", "public, max-age=60")], "status"),
             (599, &[], "no-expiry"),
             (200, &[], "expired"),
             (200, &[("cache-control", "no-cache")], "expired"),

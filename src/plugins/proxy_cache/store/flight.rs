@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{CacheKey, Partition};
 
@@ -14,17 +14,23 @@ pub(crate) struct Flight {
     ended: Arc<Semaphore>,
     /// How many more requests may wait.
     places: Arc<Semaphore>,
+    began: Instant,
 }
 
 impl Flight {
     pub(super) fn new() -> Self {
-        Flight { ended: Arc::new(Semaphore::new(0)), places: Arc::new(Semaphore::new(MAX_WAITING)) }
+        Flight {
+            ended: Arc::new(Semaphore::new(0)),
+            places: Arc::new(Semaphore::new(MAX_WAITING)),
+            began: Instant::now(),
+        }
     }
 
-    /// Waits until the response is stored or cannot be, or for this time. Returns at once if too many wait.
+    /// Waits until the response is stored or cannot be, or until this time after the beginning, so that a client that
+    /// reads slowly does not delay each request of others. Returns at once if too many wait.
     pub(crate) async fn wait(&self, limit: Duration) {
         let Ok(_place) = self.places.try_acquire() else { return };
-        drop(timeout(limit, self.ended.acquire()).await);
+        drop(timeout_at(self.began + limit, self.ended.acquire()).await);
     }
 
     pub(super) fn is_same(&self, other: &Flight) -> bool {

@@ -212,6 +212,8 @@ async fn one_of_several_requests_flies() {
     let began = tokio::time::Instant::now();
     flight.wait(Duration::from_secs(5)).await;
     assert_eq!(began.elapsed(), Duration::from_secs(5));
+    flight.wait(Duration::from_secs(5)).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(5), "later requests do not wait for the same response again");
     let waits = tokio::spawn({
         let flight = flight.clone();
         async move { flight.wait(Duration::from_secs(500)).await }
