@@ -15,13 +15,24 @@ pub(crate) fn module_docs(name: &str) -> String {
 /// Whether the plugin implements the method of the phase outside of tests.
 pub(crate) fn implements(name: &str, phase: &str) -> bool {
     let function = format!("fn {phase}");
-    texts(name).iter().any(|text| {
+    let mut texts = texts(name);
+    texts.extend(shared_implementation(&texts[0]));
+    texts.iter().any(|text| {
         let production = text.split("#[cfg(test)]\nmod tests {").next().expect("split returns at least one part");
         production.lines().map(str::trim_start).any(|line| {
             line.strip_prefix(&function)
                 .is_some_and(|rest| rest.starts_with("<'a>(&'a self") || rest.starts_with("(&self"))
         })
     })
+}
+
+/// The text of the module of `plugin_api` that implements the plugin, if it is one that several kinds share.
+fn shared_implementation(main_file: &str) -> Option<String> {
+    let plugin = main_file.lines().find_map(|line| line.trim().strip_prefix("type Plugin = "))?.trim_end_matches(';');
+    let implementation = format!("impl Plugin for {plugin} {{");
+    let folders = fs::read_dir(root().join("src/plugin_api")).unwrap().map(|entry| entry.unwrap().path());
+    let mut texts = folders.filter_map(|folder| fs::read_to_string(folder.join("mod.rs")).ok());
+    texts.find(|text| text.contains(&implementation))
 }
 
 /// The texts of the main file of the plugin and of the other files in its directory, without `tests.rs`.
