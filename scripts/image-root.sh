@@ -102,16 +102,13 @@ build() {
 
 # Builds the program with the allocator and the linking of a release. Only the workspace's crates are compiled for it:
 # dependencies are those of a debug build, which are in the same build folder, and contain paths of this machine. The
-# program has a target folder of its own, so that it does not replace the one of a debug build. The types of objects are
-# not optimized: they take long, and no request uses them, so they do not change what `make baseline` counts.
+# program has a target folder of its own, so that it does not replace the one of a debug build.
 build_for_tests() {
-    local manifest name level settings=()
+    local manifest name settings=()
     for manifest in Cargo.toml crates/*/Cargo.toml; do
         name=$(sed -n '/^name = /{s/^name = "\(.*\)"$/\1/p;q}' "$manifest")
-        level=1
-        if [ "$name" = portico-objects ]; then level=0; fi
         settings+=(
-            --config "profile.dev.package.$name.opt-level=$level"
+            --config "profile.dev.package.$name.opt-level=1"
             --config "profile.dev.package.$name.debug=false"
             --config "profile.dev.package.$name.debug-assertions=false"
             --config "profile.dev.package.$name.overflow-checks=false"
