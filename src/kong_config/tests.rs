@@ -1,5 +1,7 @@
 //! Tests of the translation: every entity, what is left out, and broken files.
 
+mod lifetimes;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
@@ -8,8 +10,13 @@ use super::{FileContext, TranslationSettings, translate};
 use crate::manifests::Translation;
 
 fn translated(file: Value) -> Translation {
+    translated_at(file, None)
+}
+
+/// The translation of a file that was read at this second since 1970, or that is converted.
+fn translated_at(file: Value, read_at: Option<i64>) -> Translation {
     let settings = TranslationSettings { namespace: "default".to_owned(), class: "portico".to_owned() };
-    translate(file, &settings, &FileContext { variable: &|_| None, read_at: None })
+    translate(file, &settings, &FileContext { variable: &|_| None, read_at })
 }
 
 /// The objects by kind and name, and the notes as `field: message`.
@@ -323,25 +330,6 @@ fn consumers_have_credentials_groups_and_plugins() {
     assert_eq!(objects["KongPlugin/r-key-auth"]["config"], json!({"key_names": ["k"]}));
     let global = &objects["KongClusterPlugin/prometheus"]["metadata"];
     assert_eq!((&global["labels"]["global"], global.get("namespace")), (&json!("true"), None));
-}
-
-#[test]
-fn keys_expire_after_their_creation() {
-    let file = with(json!({"consumers": [{"username": "ann", "keyauth_credentials": [
-        {"key": "one", "ttl": 60}, {"key": "two", "ttl": 60, "created_at": 1_000}, {"key": "three", "created_at": 1_000}
-    ]}]}));
-    let served = [json!("1970-01-02T00:00:00Z"), json!("1970-01-01T00:16:40Z"), Value::Null];
-    // The API server knows when it has created the Secrets of a converted file.
-    for (read_at, expected) in [(Some(86_400), served), (None, [Value::Null, Value::Null, Value::Null])] {
-        let settings = TranslationSettings { namespace: "default".to_owned(), class: "portico".to_owned() };
-        let context = FileContext { variable: &|_| None, read_at };
-        let Translation::Objects(objects, _) = translate(file.clone(), &settings, &context) else {
-            panic!("the file was rejected")
-        };
-        let secrets = objects.iter().filter(|object| object.value["kind"] == "Secret");
-        let created: Vec<_> = secrets.map(|object| object.value["metadata"]["creationTimestamp"].clone()).collect();
-        assert_eq!(created, expected, "{read_at:?}");
-    }
 }
 
 #[test]

@@ -156,9 +156,9 @@ impl Site<'_> {
 }
 
 fn instance_of_login(logs_in: bool) -> portico::plugin_api::instance::PluginInstance {
-    struct Nobody;
-    impl Plugin for Nobody {}
-    global_instance(if logs_in { Arc::new(Login) } else { Arc::new(Nobody) })
+    struct Inactive;
+    impl Plugin for Inactive {}
+    global_instance(if logs_in { Arc::new(Login) } else { Arc::new(Inactive) })
 }
 
 /// A cache, and whether the content of a POST request may select what it sends.

@@ -205,7 +205,7 @@ mod tests {
         let cx = BuildCx { object: "KongPlugin/a/b", state: &state, services: &services, node: "", notes: &notes };
         let issuers: [BearerIssuer; 1] = [serde_json::from_value(issuer).unwrap()];
         let _issuers = BearerIssuers::open(&issuers, &[], &cx).unwrap_or_else(|invalid| panic!("{invalid:?}"));
-        tokio::time::sleep(Duration::from_millis(500)).await; // Time is paused.
+        tokio::time::sleep(Duration::from_millis(500)).await; // Time is paused: it ends when every fetch has failed.
         let reports = server.reports.lock();
         reports.iter().flatten().map(|diagnostic| diagnostic.field.clone()).collect()
     }
