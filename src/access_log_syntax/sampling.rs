@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_need_the_percent_sign() {
+    fn rates_need_the_percent_sign() {
         assert_eq!("12.5%".parse::<SamplingRate>().map(SamplingRate::value), Ok(0.125));
         for text in ["0.1", "", "%", "101%", "0.00001%", "-1%"] {
             assert!(text.parse::<SamplingRate>().is_err(), "{text}");

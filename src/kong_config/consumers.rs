@@ -211,7 +211,8 @@ fn plan_credential(
             if let Some(ttl) = credential.fields.number("ttl", 0, i64::MAX).filter(|ttl| *ttl > 0) {
                 data.insert("ttl".to_owned(), json!(ttl.to_string()));
                 // As in Kong, it counts from the creation of the key: when it is read if the file has no time.
-                created = credential.fields.decimal("created_at").map(|seconds| seconds as i64).or(context.read_at);
+                let mut read_created = || credential.fields.decimal("created_at").map(|seconds| seconds as i64);
+                created = context.read_at.map(|read_at| read_created().unwrap_or(read_at));
             }
         }
         "oauth2" => {
@@ -253,6 +254,6 @@ fn plan_credential(
     if let Some(id) = &credential.id {
         secret.annotate(ENTITY_ID_ANNOTATION, id.as_str());
     }
-    secret.created = created.filter(|_| context.read_at.is_some());
+    secret.created = created;
     Some(secret)
 }

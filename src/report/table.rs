@@ -50,7 +50,7 @@ pub(super) enum VerdictWord {
     AcceptedWithRemarks,
     /// Valid, but not referenced.
     Pending,
-    /// Some listeners, parents or rules are accepted and some are not, or a plugin is not in effect.
+    /// Some listeners, parents or rules are accepted and some are not, or a plugin or a parameter is not in effect.
     Partly,
     Refused,
 }
@@ -71,9 +71,6 @@ impl VerdictWord {
             !verdict.diagnostics.is_empty()
                 || verdict.all_conditions().any(|(_, condition)| !condition.diagnostics.is_empty())
         };
-        let mut own_errors = verdict.conditions.iter().filter(|condition| condition.code.is_error()).peekable();
-        let is_only_in_part =
-            own_errors.peek().is_some() && own_errors.all(|condition| condition.code.condition() == PARAMETERS_VALID);
         match (is_fine(&verdict.conditions), fine_count == parts.len()) {
             _ if verdict.all_conditions().next().is_none() && has_remarks() => VerdictWord::ReadWithRemarks,
             _ if verdict.all_conditions().next().is_none() => VerdictWord::Read,
@@ -83,7 +80,7 @@ impl VerdictWord {
             (true, true) if verdict.about(Topic::Plugin).next().is_some() => VerdictWord::Partly,
             (true, true) if has_remarks() => VerdictWord::AcceptedWithRemarks,
             (true, true) => VerdictWord::Accepted,
-            _ if fine_count > 0 || serves_some || is_only_in_part => VerdictWord::Partly,
+            _ if fine_count > 0 || serves_some || ignores_parameters_only(&verdict.conditions) => VerdictWord::Partly,
             _ => VerdictWord::Refused,
         }
     }
@@ -99,6 +96,12 @@ impl VerdictWord {
             VerdictWord::Refused => "Refused",
         }
     }
+}
+
+/// Whether the only error is that parameters have mistakes, which leaves everything else in service.
+fn ignores_parameters_only(conditions: &[Condition]) -> bool {
+    let errors: Vec<Code> = conditions.iter().map(|condition| condition.code).filter(|code| code.is_error()).collect();
+    !errors.is_empty() && errors.iter().all(|code| code.condition() == PARAMETERS_VALID)
 }
 
 /// Whether a condition takes the whole route out of service. Other conditions leave its valid rules in service.

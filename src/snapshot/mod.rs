@@ -160,9 +160,9 @@ impl HttpBind {
         port_tls::select_by_server_name(&self.listeners, name)
     }
 
-    /// The style of responses to requests whose host cannot be read: that of the Ingresses of Kong's dialect if the
-    /// address serves no other routes.
-    pub fn style_without_host(&self) -> UnmatchedStyle {
+    /// The style of responses to requests that are refused before a listener is selected: that of Ingresses if the
+    /// address serves some.
+    pub fn style_without_listener(&self) -> UnmatchedStyle {
         let of_conditions = |listener: &&Arc<HttpListener>| matches!(listener.routes, Routes::ByConditions(_));
         let listener = self.listeners.iter().map(|(_, listener)| listener).find(of_conditions);
         listener.map_or_else(UnmatchedStyle::default, |listener| listener.unmatched)

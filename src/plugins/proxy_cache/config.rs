@@ -231,7 +231,7 @@ impl Config {
             let status = StatusCode::from_u16(*code).ok().filter(|status| status.as_u16() <= 900);
             let status =
                 status.ok_or_else(|| (format!("{code} is not a status of 100 to 900"), "use a status such as 200"))?;
-            if OF_ONE_REQUEST.contains(&status) {
+            if OF_RANGES_AND_CONDITIONS.contains(&status) {
                 let remedy = "remove it; with `mode: rfc9111`, ranges and 304 are made from whole responses";
                 return Err((format!("a response with {code} is only for its own request"), remedy));
             }
@@ -373,7 +373,7 @@ fn default_body_size() -> u32 {
 }
 
 /// The statuses of responses that depend on ranges and conditions of their request, which the key does not contain.
-const OF_ONE_REQUEST: [StatusCode; 4] = [
+const OF_RANGES_AND_CONDITIONS: [StatusCode; 4] = [
     StatusCode::PARTIAL_CONTENT,
     StatusCode::NOT_MODIFIED,
     StatusCode::PRECONDITION_FAILED,

@@ -54,7 +54,7 @@ pub(in crate::proxy) fn set_response_headers(
 pub(in crate::proxy) fn set_rejection_headers(exchange: &ClientExchange, id: &HeaderValue, headers: &mut HeaderMap) {
     let view = exchange.worker().view();
     let bind = view.http_bind(&exchange.connections.address);
-    let option = bind.and_then(|bind| bind.style_without_host().product_headers);
+    let option = bind.and_then(|bind| bind.style_without_listener().product_headers);
     let Some(names) = exchange.http.product_headers.names(option) else { return };
     let now = Instant::now();
     let started = exchange.activity.head_started_at().unwrap_or(now);

@@ -164,7 +164,7 @@ async fn run_steps_before_forwarding<'r>(
     cx.enter(RequestStep::Target);
     let target = routing::read_target(cx, request);
     if target.is_err() {
-        cx.set_style_without_host();
+        cx.set_style_without_listener();
     }
     let routed = target.and_then(|target| {
         cx.enter(RequestStep::Route);

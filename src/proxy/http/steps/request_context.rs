@@ -131,10 +131,10 @@ impl<'r> RequestContext<'r> {
         self.exchange().http.product_headers.names(option)
     }
 
-    /// Takes the style of the response from the address, because the host of the request cannot be read.
-    pub(in crate::proxy) fn set_style_without_host(&mut self) {
+    /// Takes the style of the response from the address, because the request is refused before a listener is selected.
+    pub(in crate::proxy) fn set_style_without_listener(&mut self) {
         if let Some(bind) = self.view.http_bind(&self.exchange().connections.address) {
-            self.style_without_rule = bind.style_without_host();
+            self.style_without_rule = bind.style_without_listener();
         }
     }
 

@@ -7,20 +7,8 @@ use http::StatusCode;
 use tokio::time::advance;
 
 use super::*;
-use crate::upstream::settings::{HashTable, HealthSettings, LatencyAverage, PassiveChecks};
+use crate::upstream::settings::{HealthSettings, PassiveChecks};
 use crate::upstream::{BackendTraffic, hash64};
-
-const ALGORITHMS: [BalancingAlgorithm; 6] = [
-    BalancingAlgorithm::RoundRobin,
-    BalancingAlgorithm::Random,
-    BalancingAlgorithm::LeastRequests,
-    BalancingAlgorithm::PeakEwma(LatencyAverage {
-        decay: Duration::from_secs(10),
-        failure_penalty: Duration::from_secs(1),
-    }),
-    BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 65_537 }),
-    BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points: None }),
-];
 
 fn address_of(number: usize) -> SocketAddr {
     SocketAddr::from(([10, 1, (number / 256) as u8, (number % 256) as u8], 80))
@@ -44,7 +32,7 @@ fn pick_of(upstream: &Upstream, worker: &mut WorkerEndpoints, request: u64) -> R
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_endpoints_are_shared_and_the_only_available_one_is_found() {
     const COUNT: usize = 10_000;
-    for algorithm in ALGORITHMS {
+    for algorithm in BalancingAlgorithm::ALL {
         let (upstream, mut worker) = (upstream(), WorkerEndpoints::default());
         upstream.set_endpoints(numbered(0..COUNT, algorithm));
         let mut counts: BTreeMap<SocketAddr, u32> = BTreeMap::new();
@@ -75,7 +63,7 @@ async fn ten_thousand_endpoints_are_shared_and_the_only_available_one_is_found()
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_come_and_go_each_second_are_not_healed_by_that() {
     const COUNT: usize = 6;
-    for algorithm in ALGORITHMS {
+    for algorithm in BalancingAlgorithm::ALL {
         let (upstream, mut worker) = (upstream(), WorkerEndpoints::default());
         let hour = Duration::from_secs(3600);
         let passive =
@@ -109,7 +97,7 @@ async fn endpoints_that_come_and_go_each_second_are_not_healed_by_that() {
 
 #[tokio::test(start_paused = true)]
 async fn endpoint_that_fails_and_recovers_each_second_disturbs_no_other() {
-    for algorithm in ALGORITHMS {
+    for algorithm in BalancingAlgorithm::ALL {
         let (upstream, mut worker) = (upstream(), WorkerEndpoints::default());
         upstream.set_endpoints(numbered(0..3, algorithm));
         let endpoint_of = |worker: &mut WorkerEndpoints, request| pick_of(&upstream, worker, request).unwrap().address;
@@ -140,7 +128,7 @@ async fn endpoint_that_fails_and_recovers_each_second_disturbs_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn first_endpoint_that_recovers_gets_all_requests() {
-    for algorithm in ALGORITHMS {
+    for algorithm in BalancingAlgorithm::ALL {
         for when_unhealthy in [WhenUnhealthy::UseAll, WhenUnhealthy::Fail] {
             let (upstream, mut worker) = (upstream(), WorkerEndpoints::default());
             let endpoints = numbered(0..5, algorithm);

@@ -48,17 +48,6 @@ pub struct GatewayAccessLogSettings {
     pub filter: Option<Vec<String>>,
 }
 
-impl GatewayAccessLogSettings {
-    /// These settings, and those of `base` for absent fields.
-    #[must_use]
-    pub fn or(self, base: &GatewayAccessLogSettings) -> GatewayAccessLogSettings {
-        GatewayAccessLogSettings {
-            format: self.format.or_else(|| base.format.clone()),
-            filter: self.filter.or_else(|| base.filter.clone()),
-        }
-    }
-}
-
 /// Which requests of a Gateway are recorded, and in which fields their traces go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct GatewayTracingSettings {
@@ -78,18 +67,6 @@ pub struct GatewayTracingSettings {
 
 /// The formats of trace contexts.
 const TRACE_FORMATS: [&str; 9] = ["w3c", "b3", "b3-single", "jaeger", "ot", "datadog", "aws", "gcp", "instana"];
-
-impl GatewayTracingSettings {
-    /// These settings, and those of `base` for absent fields.
-    #[must_use]
-    pub fn or(self, base: &GatewayTracingSettings) -> GatewayTracingSettings {
-        GatewayTracingSettings {
-            sampling: self.sampling.or_else(|| base.sampling.clone()),
-            rules: self.rules.or_else(|| base.rules.clone()),
-            propagation: self.propagation.or_else(|| base.propagation.clone()),
-        }
-    }
-}
 
 /// Fields of a Service. Portico does not set absent ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
