@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::Response;
 use portico::plugin_api::chain::{AccessOrdering, AttachmentPoint, BaseScope, ChainBuilder, OverlayScope};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
-use portico::plugin_api::instance::ExecutionPlace;
+use portico::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use portico::plugin_api::services::OfflineServices;
 use portico::plugin_api::testing::{TestOutcome, TestRequest, build_with, consumer, global_instance, instance, names};
 use portico::plugin_api::{
@@ -155,7 +155,7 @@ impl Site<'_> {
     }
 }
 
-fn instance_of_login(logs_in: bool) -> portico::plugin_api::instance::PluginInstance {
+fn instance_of_login(logs_in: bool) -> PluginInstance {
     struct Inactive;
     impl Plugin for Inactive {}
     global_instance(if logs_in { Arc::new(Login) } else { Arc::new(Inactive) })
@@ -189,7 +189,7 @@ fn answering_config(kind: &dyn AnyPluginKind) -> Value {
         "rate-limiting" => json!({"minute": 1}),
         "rate-limiting-advanced" | "graphql-rate-limiting-advanced" => json!({"limit": [1], "window_size": [60]}),
         "usage-plan" => json!({"plans": [{"name": "free", "quotas": {"day": 1}}]}),
-        "response-ratelimiting" => json!({"limits": {"videos": {"minute": 1}}}),
+        "response-ratelimiting" => json!({"limits": {"videos": {"minute": 1}}, "block_on_first_violation": true}),
         "jq" => json!({"request_jq_program": "error(\"no\")"}),
         "degraphql" => json!({"routes": [{"uri": "/other", "query": "{ me }"}]}),
         _ => minimal_config(kind),
@@ -303,7 +303,6 @@ const SILENT: &[&str] = &[
     "opentelemetry",
     "request-transformer",
     "request-transformer-advanced",
-    "response-ratelimiting",
     "route-by-header",
     "session",
     "soap",

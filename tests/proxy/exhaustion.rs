@@ -69,7 +69,7 @@ async fn idle_connections_give_way_to_new_ones() {
     let mut unused = server.connect().await;
     let http2 = Http2Client::connect(server.address).await;
     assert_eq!(http2.get("/").await.status, 200);
-    tokio::time::sleep(Duration::from_millis(500)).await; // Connections give way only when they are idle for 250 ms.
+    until_all_may_give_way().await;
     // The unused one first.
     let mut new = server.connect().await;
     assert_eq!(new.get("/").await.status, 200);
@@ -82,6 +82,12 @@ async fn idle_connections_give_way_to_new_ones() {
     with_timeout("the end of the HTTP/2 connection", http2.wait_for_end()).await.ok();
     assert_eq!(kept.get("/").await.status, 200);
     assert_eq!(scrape(&server)["portico_connections_evicted_total"], 2.0);
+}
+
+/// Waits until all idle connections may give way to a new one. Before that, an earlier one would give way in place of
+/// the unused one if the process was paused between the two.
+pub(crate) async fn until_all_may_give_way() {
+    tokio::time::sleep(Duration::from_millis(500)).await; // They give way after 250 ms, without a signal.
 }
 
 /// The kernel distributes connections to workers, and a worker without idle connections needs those of others.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::accounting::{scrape, wait_for_metrics};
+use crate::exhaustion::until_all_may_give_way;
 use crate::frames::{self, DATA, RawConnection};
 use crate::harness::{
     Client, Endpoint, LONGER_THAN_PAUSES, Options, TEST_TIMEOUT, TestServer, routes_to, with_timeout,
@@ -241,6 +242,7 @@ async fn parked_connections_give_way_to_new_ones() {
     assert_eq!(kept.get("/").await.status, 200);
     let mut unused = server.connect().await;
     wait_for_parked(&server, 2).await;
+    until_all_may_give_way().await;
     let mut new = server.connect().await;
     assert_eq!(new.get("/").await.status, 200);
     assert_eq!(unused.read_to_end().await.unwrap(), b"");
