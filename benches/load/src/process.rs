@@ -46,6 +46,13 @@ impl Process {
         Ok(Duration::from_nanos(self.threads()?.iter().map(since).sum()))
     }
 
+    /// Whether a child of this process has ended. It is a zombie until its exit status is read.
+    pub(crate) fn has_ended(self) -> bool {
+        let Ok(text) = fs::read_to_string(format!("/proc/{}/stat", self.0)) else { return true };
+        // The name in parentheses may contain spaces (proc_pid_stat(5)).
+        text.rsplit_once(')').is_none_or(|(_, fields)| fields.trim_start().starts_with('Z'))
+    }
+
     /// Resident memory in MiB.
     pub(crate) fn resident(self) -> Result<f64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.0)).context("the process is gone")?;
@@ -67,5 +74,25 @@ impl ServingProcesses {
     /// Resident memory in MiB. A page that several processes share counts for each of them.
     pub(crate) fn resident(&self) -> Result<f64> {
         self.0.iter().map(|process| process.resident()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn an_ended_child_is_noticed_before_its_status_is_read() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let process = Process(child.id());
+        assert!(!process.has_ended());
+        drop(child.stdin.take());
+        while !process.has_ended() {
+            std::thread::yield_now();
+        }
+        assert!(child.wait().unwrap().success());
+        assert!(process.has_ended());
     }
 }

@@ -58,13 +58,13 @@ impl Server {
     }
 
     /// Repeats the probe until it succeeds, for a limited time: the proxies have no readiness signal in common that
-    /// would replace polling.
+    /// would replace polling. Fails at once if the server has ended, for example because its program does not exist.
     pub(crate) async fn until_ready<T>(&self, probe: impl AsyncFn() -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             match probe().await {
                 Ok(result) => return Ok(result),
-                Err(error) if Instant::now() > deadline => {
+                Err(error) if Instant::now() > deadline || self.process().has_ended() => {
                     return Err(error.context(format!("{} does not respond; {}", self.name, self.output())));
                 }
                 Err(_) => sleep(PROBE_INTERVAL).await,
