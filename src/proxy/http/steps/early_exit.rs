@@ -13,7 +13,7 @@ use super::reply_response::reply_response;
 use super::request_context::RequestContext;
 use crate::plugin_api::{Reply, ResponseSource};
 use crate::proxy::http::exchange::body_source::BodySource;
-use crate::proxy::http::forwarding::forward_error::ForwardError;
+use crate::proxy::http::forwarding::forwarded::ForwardError;
 use crate::proxy::http::record::request_error::{EXTERNAL_AUTH_DENIED, RequestError};
 use crate::snapshot::rule_options::GrpcErrorStyle;
 use crate::upstream::settings::CircuitBreakerSettings;
