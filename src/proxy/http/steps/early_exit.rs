@@ -131,7 +131,10 @@ impl EarlyExit {
 
 fn error_response(error: RequestError, cx: &mut RequestContext<'_>) -> Response<BodySource> {
     let rejects_expectation = || {
-        cx.record.plugin_run.as_ref().is_some_and(|run| run.state.expects_continue && run.state.body_limit.is_some())
+        cx.record
+            .plugin_run
+            .as_ref()
+            .is_some_and(|run| run.state.expects_continue && run.state.body_changes.limit.is_some())
     };
     let error = match error {
         RequestError::BodyTooLarge if rejects_expectation() => RequestError::ExpectedBodyTooLarge,
