@@ -315,7 +315,7 @@ const LAYERS: &[Row] = &[
             "aws_environment remote server_text",
             "http_proxy http_version body_budget chosen_backend cookies decimal endpoint_timeouts form_body \
              header_spoofing kind login media_type message_limits multipart named_backend plugin_regex \
-             reply route_description scheme shared_keys state template timing violations weighted_list xml",
+             reply request_body_changes route_description scheme shared_keys state template timing violations weighted_list xml",
             "masking shared_values",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
@@ -430,7 +430,7 @@ const LAYERS: &[Row] = &[
             "alternatives limits",
             "check_queue configured_endpoints locality upstream_availability worker_subset",
             "admission worker_endpoints",
-            "endpoints http2 registry socket",
+            "http2 registry socket upstream",
             "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",
             "http1",

@@ -111,17 +111,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let meters = ChangeMeters::register(metrics.registry());
     let diagnostic_meters = DiagnosticMeters::register(metrics.registry(), cluster.is_some());
 
-    let (state, node) = (PluginState::default(), Arc::<str>::from(node_name()));
-    let queued_bytes = QueuedBytes::of(&state, options.max_queued_bytes);
-    metrics.registry().register_collector(Box::new(QueueMeters { state: state.clone(), bytes: queued_bytes }));
-    let _log_folder = LogFolder::set(&state, options.file_log_folder.clone());
-    let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
-    metrics.registry().register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
-    let caches = CacheMeters(CacheStore::of(&state, options.max_cache_bytes));
-    metrics.registry().register_collector(Box::new(caches.clone()));
+    let node = Arc::<str>::from(node_name());
+    let SharedState { state, log_folder: _log_folder, caches, usage } = SharedState::new(&options, metrics.registry());
     let purges = cache_purges(&options, caches, &node).await?;
-    let usage = UsageReports::of(&state);
-    metrics.registry().register_collector(Box::new(UsageMeters(Arc::clone(&usage))));
     let (admin_views, view_queries) =
         AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone(), usage);
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
@@ -145,13 +137,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let (watcher, ticks) = ManifestWatcher::start();
     let dns = data_plane.follow_dns();
     let own_sockets = data_plane.proxy.own_sockets();
-    let permits_aws = options.cluster.as_ref().is_none_or(|cluster| cluster.aws_pod_credentials);
-    let aws = permits_aws.then(|| Arc::new(AwsEnvironment::from_variables(|name| std::env::var(name).ok())));
-    let google = options.cluster.as_ref().is_none_or(|cluster| cluster.gcp_pod_credentials);
-    let identity = MachineIdentity { aws, google };
-    let (plugin_services, lookups) =
-        OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections, keys, identity)
-            .context("cannot set up connections for plugins")?;
+    let (identity, connections) = (machine_identity(&options), data_plane.plugin_connections);
+    let (plugin_services, lookups) = OnlineServices::start(&data_plane.trust, own_sockets, connections, keys, identity)
+        .context("cannot set up connections for plugins")?;
     let plugin_diagnostics = plugin_services.diagnostics();
     let plugin_services = Arc::new(plugin_services);
     let vaults = VaultValues::of(&state);
@@ -197,6 +185,56 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         services.run().await;
     }
     drain_until(&data_plane.proxy, deadline, &drain).await;
+    send_what_is_left(&options, &data_plane, metrics_export, &state).await;
+    if let Some(statuses) = statuses {
+        statuses.shutdown().await;
+    }
+    drain_task.abort();
+    // The last log entries matter most for diagnosis.
+    tokio::task::block_in_place(|| data_plane.access_log.finish());
+    Ok(ExitStatus::Success)
+}
+
+/// The state of plugins, with what the flags limit for all of them together.
+struct SharedState {
+    state: PluginState,
+    /// The plugins that write files use it as long as it exists.
+    log_folder: Arc<LogFolder>,
+    caches: CacheMeters,
+    usage: Arc<UsageReports>,
+}
+
+impl SharedState {
+    fn new(options: &RunOptions, registry: &mut Registry) -> Self {
+        let state = PluginState::default();
+        let queued_bytes = QueuedBytes::of(&state, options.max_queued_bytes);
+        registry.register_collector(Box::new(QueueMeters { state: state.clone(), bytes: queued_bytes }));
+        let log_folder = LogFolder::set(&state, options.file_log_folder.clone());
+        let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
+        registry.register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
+        let caches = CacheMeters(CacheStore::of(&state, options.max_cache_bytes));
+        registry.register_collector(Box::new(caches.clone()));
+        let usage = UsageReports::of(&state);
+        registry.register_collector(Box::new(UsageMeters(Arc::clone(&usage))));
+        SharedState { state, log_folder, caches, usage }
+    }
+}
+
+/// What plugins and vaults may do with the identity of this Pod or machine.
+fn machine_identity(options: &RunOptions) -> MachineIdentity {
+    let permits_aws = options.cluster.as_ref().is_none_or(|cluster| cluster.aws_pod_credentials);
+    let aws = permits_aws.then(|| Arc::new(AwsEnvironment::from_variables(|name| std::env::var(name).ok())));
+    let google = options.cluster.as_ref().is_none_or(|cluster| cluster.gcp_pod_credentials);
+    MachineIdentity { aws, google }
+}
+
+/// Sends what logs, metrics and plugins have kept for their servers, after the last request.
+async fn send_what_is_left(
+    options: &RunOptions,
+    data_plane: &DataPlane,
+    metrics_export: Option<MetricsExport>,
+    state: &PluginState,
+) {
     if options.otlp.access_log.is_some() {
         // The lines of the last requests are still to be added to the queue of their server.
         tokio::task::block_in_place(|| data_plane.access_log.flush());
@@ -206,14 +244,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         export.send().await;
     }
     // After the last request, whose log phase may add to the queues.
-    flush_queues(&state, QUEUE_FLUSH_LIMIT).await;
-    if let Some(statuses) = statuses {
-        statuses.shutdown().await;
-    }
-    drain_task.abort();
-    // The last log entries matter most for diagnosis.
-    tokio::task::block_in_place(|| data_plane.access_log.finish());
-    Ok(ExitStatus::Success)
+    flush_queues(state, QUEUE_FLUSH_LIMIT).await;
 }
 
 /// Starts the traces, and what servers of OTLP get of the access log and the metrics. Returns the export of metrics.

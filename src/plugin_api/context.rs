@@ -23,6 +23,7 @@ use super::endpoint_timeouts::EndpointTimeouts;
 use super::message_limits::MessageLimits;
 use super::named_backend::NamedBackend;
 use super::plugin_regex::RemainingRegexSteps;
+use super::request_body_changes::RequestBodyChanges;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
 use super::shared_values::{LogObjectField, SharedValues};
@@ -54,17 +55,14 @@ pub struct RequestCx<'r> {
     pub new_id: &'r mut Option<HeaderValue>,
     /// The whole body as the client sent it, if a plugin of the chain buffers bodies.
     pub body: Option<&'r Bytes>,
-    /// The body to send upstream instead. See [`RequestCx::replace_body`].
-    pub replacement_body: &'r mut Option<Bytes>,
+    /// What happens to the body. To replace it, see [`RequestCx::replace_body`].
+    pub body_changes: &'r mut RequestBodyChanges,
     /// The identity that authentication plugins have established so far.
     pub identity: &'r mut Identity,
     pub consumers: &'r ConsumerDirectory,
     /// Headers to set on the response to this request, before `Plugin::response` runs. They replace those of the
     /// endpoint.
     pub response_headers: &'r mut ResponseHeaders,
-    /// Size limit of the request body in bytes; a longer body is rejected with 413. The smallest limit of all plugins
-    /// applies.
-    pub body_limit: &'r mut Option<u64>,
     /// The timeouts for endpoints. Those that are set precede the same ones of the rule and of its Service.
     pub endpoint_timeouts: &'r mut EndpointTimeouts,
     /// The limits of messages, if the request becomes a WebSocket. Without them, its bytes are not looked at.
@@ -101,14 +99,14 @@ impl RequestCx<'_> {
 
     /// The body as it will be sent upstream, if a plugin of the chain buffers bodies.
     pub fn current_body(&self) -> Option<&Bytes> {
-        self.replacement_body.as_ref().or(self.body)
+        self.body_changes.replacement.as_ref().or(self.body)
     }
 
     /// Replaces the body that is sent upstream and sets `Content-Length`. Has no effect if the body was not buffered.
     pub fn replace_body(&mut self, body: Bytes) {
         if self.body.is_some() {
             self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-            *self.replacement_body = Some(body);
+            self.body_changes.replacement = Some(body);
         }
     }
 

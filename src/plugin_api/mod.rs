@@ -74,6 +74,7 @@ pub mod remote_request;
 pub mod remote_server;
 mod repeated_query;
 pub mod reply;
+pub mod request_body_changes;
 pub mod request_edits;
 pub mod request_json;
 pub mod request_variables;

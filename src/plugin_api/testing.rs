@@ -322,7 +322,7 @@ impl TestRequest {
         expect_declared("request", &received, &head.headers, &declared.request);
         if reply.is_none() && chain.may_stand_in_for_backend(&state) {
             let (path, query) = (uri.path(), uri.query());
-            let current = state.replacement_body.clone().unwrap_or_else(|| body.clone());
+            let current = state.body_changes.replacement.clone().unwrap_or_else(|| body.clone());
             let has_body = !current.is_empty();
             let limit = SharedLimit::new(self.background_places);
             let head = &mut head;

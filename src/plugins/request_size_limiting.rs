@@ -124,7 +124,7 @@ impl Plugin for RequestSizeLimiting {
             None => {}
         }
         // The length is unknown, so the proxy counts the bytes while the body streams.
-        *cx.body_limit = Some(cx.body_limit.map_or(max_bytes, |limit| limit.min(max_bytes)));
+        cx.body_changes.limit = Some(cx.body_changes.limit.map_or(max_bytes, |limit| limit.min(max_bytes)));
         AccessOutcome::Continue
     }
 }
@@ -200,10 +200,16 @@ mod tests {
     async fn bodies_without_length_are_limited_while_streaming() {
         let limiting_chain = |config: &serde_json::Value| chain(&[(&KIND, config.clone())]);
         let eight_kilobytes = json!({"allowed_payload_size": 8, "size_unit": "kilobytes"});
-        assert_eq!(TestRequest::get("/").run(&limiting_chain(&eight_kilobytes)).await.state.body_limit, Some(8192));
+        assert_eq!(
+            TestRequest::get("/").run(&limiting_chain(&eight_kilobytes)).await.state.body_changes.limit,
+            Some(8192)
+        );
         let chunked = TestRequest::get("/").header("transfer-encoding", "chunked");
-        assert_eq!(chunked.run(&limiting_chain(&eight_kilobytes)).await.state.body_limit, Some(8192));
-        assert_eq!(TestRequest::get("/").run(&limiting_chain(&json!({}))).await.state.body_limit, Some(128 << 20));
+        assert_eq!(chunked.run(&limiting_chain(&eight_kilobytes)).await.state.body_changes.limit, Some(8192));
+        assert_eq!(
+            TestRequest::get("/").run(&limiting_chain(&json!({}))).await.state.body_changes.limit,
+            Some(128 << 20)
+        );
     }
 
     #[tokio::test]
@@ -231,7 +237,7 @@ mod tests {
             let request = TestRequest::get("/").header("transfer-encoding", "chunked");
             let request = types.iter().fold(request, |request, value| request.header("content-type", value));
             let outcome = request.run(&chain(&[(&KIND, config.clone())])).await;
-            assert_eq!(outcome.state.body_limit, Some(limit), "{types:?}");
+            assert_eq!(outcome.state.body_changes.limit, Some(limit), "{types:?}");
         }
     }
 

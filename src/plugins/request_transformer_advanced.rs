@@ -229,7 +229,7 @@ mod tests {
         ] {
             let outcome = transform(&config, content_type, body).await;
             assert_eq!(outcome.reply_status(), None, "{config}");
-            let found = outcome.state.replacement_body.map(|body| String::from_utf8(body.to_vec()).unwrap());
+            let found = outcome.state.body_changes.replacement.map(|body| String::from_utf8(body.to_vec()).unwrap());
             assert_eq!(found.as_deref().unwrap_or(body), expected, "{config} {body}");
         }
         let multipart = "multipart/form-data; boundary=b";
@@ -237,7 +237,7 @@ mod tests {
         let body = format!("{}{}--b--\r\n", part("a"), part("b"));
         let outcome = transform(&json!({"allow": {"body": ["b"]}}), multipart, &body).await;
         let expected = format!("{}--b--\r\n", part("b"));
-        assert_eq!(outcome.state.replacement_body.as_deref(), Some(expected.as_bytes()));
+        assert_eq!(outcome.state.body_changes.replacement.as_deref(), Some(expected.as_bytes()));
     }
 
     #[tokio::test]

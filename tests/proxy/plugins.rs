@@ -404,7 +404,7 @@ async fn plugin_body_replaces_the_request_body() {
 async fn body_beyond_the_plugin_limit_gets_413() {
     let endpoint = Endpoint::ok().await;
     let limiting = ScriptedPlugin::access(|cx| {
-        *cx.body_limit = Some(10);
+        cx.body_changes.limit = Some(10);
         AccessOutcome::Continue
     });
     let server = server(vec![limiting], &endpoint).await;

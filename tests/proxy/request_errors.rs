@@ -166,7 +166,7 @@ async fn invalid_endpoint() -> Endpoint {
 
 fn body_limiting_plugin() -> ScriptedPlugin {
     ScriptedPlugin::access(|cx| {
-        *cx.body_limit = Some(10);
+        cx.body_changes.limit = Some(10);
         AccessOutcome::Continue
     })
 }

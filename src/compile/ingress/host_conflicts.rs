@@ -11,7 +11,7 @@ use crate::api::networking::Ingress;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::ingress_routes::{HostOrders, HostRule, NamedHost, RouteOrder};
+use crate::snapshot::ingress_routes::{HostOrders, HostRule, NamedHost};
 use crate::snapshot::router::by_conditions::{HostCondition, HostName};
 use crate::store::Store;
 
@@ -44,13 +44,13 @@ pub(super) fn find<'p>(
     if plans.windows(2).all(|plans| plans[0].1.order() == plans[1].1.order()) {
         return problems;
     }
-    let mut owners: BTreeMap<Option<HostName>, (&ObjectKey, RouteOrder)> = BTreeMap::new();
+    let mut owners: BTreeMap<Option<HostName>, (&ObjectKey, &IngressPlan)> = BTreeMap::new();
     for (key, plan) in plans {
         let mut fields: Option<BTreeMap<Option<HostName>, String>> = None;
         let names: BTreeSet<Option<HostName>> = named_hosts(plan).into_iter().map(|(name, _)| name).collect();
         for name in names {
-            let (owner, first) = *owners.entry(name.clone()).or_insert((key, plan.order()));
-            if first == plan.order() {
+            let (owner, first) = *owners.entry(name.clone()).or_insert((key, plan));
+            if first.order() == plan.order() {
                 continue;
             }
             let hosts = match &name {
@@ -60,7 +60,7 @@ pub(super) fn find<'p>(
             let message = format!(
                 "Ingress {owner} is older and has {hosts} too, in dialect {}, so this Ingress gets only the requests \
                  for it that no rule of that dialect matches",
-                dialect_name(first)
+                first.dialect.name()
             );
             let remedy = "use classes of one dialect for all Ingresses with the same host";
             let ingress = store.ingresses.get(key).map(|ingress| &***ingress);
@@ -104,12 +104,4 @@ fn fields_of_hosts(ingress: &Ingress) -> BTreeMap<Option<HostName>, String> {
         fields.entry(name).or_insert(field);
     }
     fields
-}
-
-/// The name of the dialect with this order.
-fn dialect_name(order: RouteOrder) -> &'static str {
-    match order {
-        RouteOrder::ByHost => "kubernetes",
-        RouteOrder::ByConditions => "kong",
-    }
 }

@@ -18,8 +18,8 @@ pub(super) struct PlannedIngresses {
     plans: BTreeMap<ObjectKey, Arc<IngressPlan>>,
     /// The Ingresses with each host, sorted. Most hosts have one Ingress.
     by_host: BTreeMap<ClaimedHost, SmallVec<[ObjectKey; 1]>>,
-    /// The number of Ingresses of the dialect `kubernetes`.
-    kubernetes_count: usize,
+    /// The number of Ingresses whose routes are ordered by host.
+    by_host_count: usize,
 }
 
 /// What Ingresses share: of several Ingresses with the same one, the oldest may take precedence.
@@ -50,13 +50,13 @@ impl PlannedIngresses {
     /// Adds, replaces or removes a plan. Adds the hosts that it has or had to `changed`.
     pub(super) fn set(&mut self, key: &ObjectKey, plan: Option<Arc<IngressPlan>>, changed: &mut BTreeSet<ClaimedHost>) {
         let hosts = plan.as_ref().map(|plan| claimed_hosts(plan)).unwrap_or_default();
-        self.kubernetes_count += plan.iter().filter(|plan| plan.by_host.is_some()).count();
+        self.by_host_count += plan.iter().filter(|plan| plan.by_host.is_some()).count();
         let before = match plan {
             Some(plan) => self.plans.insert(key.clone(), plan),
             None => self.plans.remove(key),
         };
         let hosts_before = before.as_ref().map(|plan| claimed_hosts(plan)).unwrap_or_default();
-        self.kubernetes_count -= before.iter().filter(|plan| plan.by_host.is_some()).count();
+        self.by_host_count -= before.iter().filter(|plan| plan.by_host.is_some()).count();
         for host in hosts_before.difference(&hosts) {
             if let Some(keys) = self.by_host.get_mut(host) {
                 keys.retain(|other| *other != *key);
@@ -94,9 +94,9 @@ impl PlannedIngresses {
         self.plans.is_empty()
     }
 
-    /// Whether an Ingress has the dialect `kubernetes`.
-    pub(super) fn has_kubernetes(&self) -> bool {
-        self.kubernetes_count > 0
+    /// Whether the routes of an Ingress are ordered by host.
+    pub(super) fn has_by_host(&self) -> bool {
+        self.by_host_count > 0
     }
 
     /// All hosts.

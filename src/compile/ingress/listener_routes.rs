@@ -17,17 +17,17 @@ use crate::snapshot::router::{HostRouter, RouteMatch};
 #[derive(Debug)]
 pub(super) struct ListenerRoutes {
     flavor: RouterFlavor,
-    /// The routes of Kong's Ingresses, and `default_route`.
+    /// The routes in the order by conditions, and `default_route`.
     by_conditions: Arc<ConditionsRouter>,
-    /// The default backend, if all Ingresses have Kong's dialect.
+    /// The default backend, if the routes of all Ingresses have that order.
     default_route: Option<Arc<ConditionRoute>>,
-    /// The routes in both orders; `None` if all Ingresses have Kong's dialect.
+    /// The routes in both orders; `None` if those of all Ingresses are ordered by conditions.
     dialects: Option<Arc<IngressRoutes>>,
     /// The plan whose default backend `dialects` has.
     default_plan: Option<Arc<IngressPlan>>,
 }
 
-/// The routes of Kong's Ingresses that were removed and added.
+/// The routes in the order by conditions that were removed and added.
 #[derive(Debug, Default)]
 pub(super) struct ChangedRoutes {
     removed: Vec<Arc<ConditionRoute>>,
@@ -64,9 +64,9 @@ impl ListenerRoutes {
     ) {
         let default_plan = ingresses.default_backend();
         let ChangedRoutes { mut removed, mut added } = changed_routes;
-        // If there are several dialects, the default backend comes after the routes of all of them.
+        // If there are both orders, the default backend comes after the routes of all of them.
         let default_route =
-            default_plan.filter(|_| !ingresses.has_kubernetes()).and_then(|plan| plan.default_route.clone());
+            default_plan.filter(|_| !ingresses.has_by_host()).and_then(|plan| plan.default_route.clone());
         if default_route.as_ref().map(Arc::as_ptr) != self.default_route.as_ref().map(Arc::as_ptr) {
             removed.extend(self.default_route.take());
             added.extend(default_route.clone());
@@ -75,7 +75,7 @@ impl ListenerRoutes {
         if !removed.is_empty() || !added.is_empty() {
             self.by_conditions = Arc::new(self.by_conditions.with_routes(&removed, &added));
         }
-        if !ingresses.has_kubernetes() {
+        if !ingresses.has_by_host() {
             (self.dialects, self.default_plan) = (None, None);
             return;
         }

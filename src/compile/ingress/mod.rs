@@ -1,12 +1,12 @@
 //! Compiles Ingresses. All Ingresses share two ports. The class of an Ingress selects its dialect: that of Kong's
-//! ingress controller (docs/kong-compatibility.md), in kong/, or `kubernetes`, in kubernetes/.
+//! ingress controller (docs/kong-compatibility.md), in dialects/kong/, or `kubernetes`, in dialects/kubernetes/.
 //!
 //! ```text
-//!   TCPIngress, UDPIngress ─▶ kong/streams/ ─▶ a Bind for each of their ports
-//!   Ingress ─ ../ingress_class/: served? ─ plan_by_dialect.rs ┬▶ kubernetes/
-//!                                                             └▶ kong/plan.rs
-//!                                                             each ─▶ service_backend.rs ─▶ ../backend/
-//!                                                                  └▶ plan.rs ─▶ ../certificates/  spec.tls
+//!   TCPIngress, UDPIngress ─▶ dialects/kong/streams/ ─▶ a Bind for each of their ports
+//!   Ingress ─ ../ingress_class/: served? ─ dialects/ ┬▶ kubernetes/
+//!                                                    └▶ kong/plan.rs
+//!                                                    each ─▶ service_backend.rs ─▶ ../backend/
+//!                                                         └▶ plan.rs ─▶ ../certificates/  spec.tls
 //!   hosts ─ host_claims.rs ─▶ whose they are, before planning
 //!   all plans ┬ host_index.rs ─▶ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
 //!             └ publish.rs ─▶ status.loadBalancer
@@ -14,14 +14,12 @@
 //!
 //! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
+mod dialects;
 mod host_claims;
 mod host_conflicts;
 mod host_index;
-mod kong;
-mod kubernetes;
 mod listener_routes;
 mod plan;
-mod plan_by_dialect;
 pub(super) mod publish;
 mod service_backend;
 pub(super) mod settings;
@@ -46,9 +44,9 @@ use crate::snapshot::rule::RouteRule;
 use crate::snapshot::{Bind, BindAddress, HttpListener};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
+pub(super) use dialects::kong::streams::StreamIngressCompiler;
 use host_claims::HostClaims;
 use host_index::{ClaimedHost, PlannedIngresses};
-pub(super) use kong::streams::StreamIngressCompiler;
 use listener_routes::{ChangedRoutes, ListenerRoutes};
 use plan::{EqualParts, IngressPlan};
 use settings::{HostOwnership, IngressListener, IngressSettings};
@@ -97,8 +95,17 @@ impl IngressUpdate {
     }
 }
 
+/// What differs between two plans of the Ingresses that an update has planned.
+#[derive(Debug, Default)]
+struct ChangedParts {
+    routes: ChangedRoutes,
+    hosts: BTreeSet<ClaimedHost>,
+    /// The Ingresses whose routes or certificates changed.
+    ingresses: BTreeSet<ObjectKey>,
+}
+
 impl IngressCompiler {
-    /// Plans the touched Ingresses.
+    /// Plans the touched Ingresses, and what all of them serve together as far as that changes it.
     pub(super) fn update(
         &mut self,
         cx: CompileContext<'_>,
@@ -108,13 +115,44 @@ impl IngressCompiler {
     ) -> IngressUpdate {
         let mut updated = IngressUpdate::default();
         let settings = cx.inputs.ingress;
-        let mut changed_routes = ChangedRoutes::default();
-        let mut changed_hosts = BTreeSet::new();
-        // The Ingresses whose routes or certificates changed.
-        let mut changed_ingresses = BTreeSet::new();
+        let mut changed = self.plan_touched(cx, plugins, secrets, touched, &mut updated);
+        let is_default_secret_touched = settings
+            .default_secret
+            .as_ref()
+            .is_some_and(|secret| touched.contains(&ObjectId::new(Kind::Secret, secret.clone())));
+        let is_first = self.routes.is_none();
+        if is_default_secret_touched || is_first {
+            // The default certificate is that of any host, unless an Ingress has one for any host.
+            changed.hosts.insert(ClaimedHost::Host(None));
+        }
+        if !changed.ingresses.is_empty() || is_default_secret_touched || is_first {
+            self.join_plans(cx, secrets, changed, &mut updated);
+        }
+        let is_published_service = |id: &ObjectId| id.kind == Kind::Service && settings.publish.uses_service(&id.key);
+        if is_first || touched.iter().any(is_published_service) {
+            let published = settings.publish.addresses(cx.store);
+            if published != self.published {
+                self.published = published;
+                updated.verdicts_to_update.extend(self.ingresses.keys().cloned());
+            }
+        }
+        updated
+    }
+
+    /// Plans the touched Ingresses, and those that share their budgets and hosts.
+    fn plan_touched(
+        &mut self,
+        cx: CompileContext<'_>,
+        plugins: &Plugins,
+        secrets: &mut SecretCache,
+        touched: &Changes,
+        updated: &mut IngressUpdate,
+    ) -> ChangedParts {
+        let mut changed_parts = ChangedParts::default();
+        let host_ownership = cx.inputs.ingress.host_ownership;
         let mut ingresses: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Ingress).cloned().collect();
         let claim_changes = self.host_claims.update(cx, ingresses.iter());
-        match settings.host_ownership {
+        match host_ownership {
             HostOwnership::Any => updated.verdicts_to_update.extend(claim_changes.outdated),
             HostOwnership::Namespace => ingresses.extend(claim_changes.owner_changed),
         }
@@ -126,93 +164,97 @@ impl IngressCompiler {
             let object = cx.store.ingresses.get(&id.key);
             let budgets = cx.inputs.budgets;
             let (after, changed) = match object {
-                Some(object) => self
-                    .budgets
-                    .plan(budgets, &id, age, |share| plan_by_dialect::plan(cx, plugins, secrets, object, share)),
+                Some(object) => {
+                    self.budgets.plan(budgets, &id, age, |share| dialects::plan(cx, plugins, secrets, object, share))
+                }
                 None => (None, self.budgets.remove(budgets, &id)),
             };
             to_plan.extend(changed.into_iter().map(|id| (created(&id), id)));
             let mut after = after.flatten();
-            if let (HostOwnership::Namespace, Some(plan), Some(object)) = (settings.host_ownership, &mut after, object)
-            {
+            if let (HostOwnership::Namespace, Some(plan), Some(object)) = (host_ownership, &mut after, object) {
                 self.host_claims.remove_foreign_hosts(object, plan);
             }
             updated.verdicts_to_update.insert(id.key.clone());
-            let before = self.ingresses.get(&id.key).cloned();
-            let equal_parts = match (&before, &mut after) {
-                (None, None) => continue,
-                (Some(before), Some(after)) => after.share_equal_parts(before),
-                _ => EqualParts::default(),
-            };
-            let after = after.map(Arc::new);
-            updated.plans.push(ChangedPlan { before: before.clone(), after: after.clone() });
-            // Diagnostics about conflicts name fields, which may have moved.
-            let is_equal = equal_parts.routes && equal_parts.certificates && !self.conflicts.contains_key(&id.key);
-            if let (true, Some(after)) = (is_equal, &after) {
-                self.ingresses.replace_equal(&id.key, Arc::clone(after));
-                continue;
-            }
-            self.ingresses.set(&id.key, after.clone(), &mut changed_hosts);
-            if !equal_parts.routes {
-                updated.router_built = true;
-                changed_routes.add(before.as_deref(), after.as_deref());
-            }
-            changed_ingresses.insert(id.key);
+            self.replace_plan(id.key, after, &mut changed_parts, updated);
         }
-        let is_default_secret_touched = settings
-            .default_secret
-            .as_ref()
-            .is_some_and(|secret| touched.contains(&ObjectId::new(Kind::Secret, secret.clone())));
+        changed_parts
+    }
+
+    /// Replaces the plan of an Ingress, and notes what differs.
+    fn replace_plan(
+        &mut self,
+        key: ObjectKey,
+        mut after: Option<IngressPlan>,
+        changed: &mut ChangedParts,
+        updated: &mut IngressUpdate,
+    ) {
+        let before = self.ingresses.get(&key).cloned();
+        let equal_parts = match (&before, &mut after) {
+            (None, None) => return,
+            (Some(before), Some(after)) => after.share_equal_parts(before),
+            _ => EqualParts::default(),
+        };
+        let after = after.map(Arc::new);
+        updated.plans.push(ChangedPlan { before: before.clone(), after: after.clone() });
+        // Diagnostics about conflicts name fields, which may have moved.
+        let is_equal = equal_parts.routes && equal_parts.certificates && !self.conflicts.contains_key(&key);
+        if let (true, Some(after)) = (is_equal, &after) {
+            self.ingresses.replace_equal(&key, Arc::clone(after));
+            return;
+        }
+        self.ingresses.set(&key, after.clone(), &mut changed.hosts);
+        if !equal_parts.routes {
+            updated.router_built = true;
+            changed.routes.add(before.as_deref(), after.as_deref());
+        }
+        changed.ingresses.insert(key);
+    }
+
+    /// Updates what is compiled from all plans together: routes, certificates, conflicts and binds.
+    fn join_plans(
+        &mut self,
+        cx: CompileContext<'_>,
+        secrets: &mut SecretCache,
+        changed: ChangedParts,
+        updated: &mut IngressUpdate,
+    ) {
+        let settings = cx.inputs.ingress;
+        let ChangedParts { routes: changed_routes, hosts: changed_hosts, ingresses: mut changed_ingresses } = changed;
         let is_first = self.routes.is_none();
-        if is_default_secret_touched || is_first {
-            // The default certificate is that of any host, unless an Ingress has one for any host.
-            changed_hosts.insert(ClaimedHost::Host(None));
+        let affected = self.ingresses.with_hosts(&changed_hosts);
+        let mut routes = self.routes.take().unwrap_or_else(|| ListenerRoutes::new(settings.flavor));
+        if updated.router_built {
+            routes.update(&self.ingresses, &self.ingresses.by_age(&affected), &changed_hosts, changed_routes);
         }
-        if !changed_ingresses.is_empty() || is_default_secret_touched || is_first {
-            let affected = self.ingresses.with_hosts(&changed_hosts);
-            let mut routes = self.routes.take().unwrap_or_else(|| ListenerRoutes::new(settings.flavor));
-            if updated.router_built {
-                routes.update(&self.ingresses, &self.ingresses.by_age(&affected), &changed_hosts, changed_routes);
-            }
-            self.routes = Some(routes);
-            // An affected Ingress may also conflict with others because of hosts that did not change.
-            let plans = self.ingresses.by_age(&self.ingresses.neighbors(&affected));
-            let (mut certificates, mut conflicts) = resolve_conflicts(cx, secrets, &plans);
-            let changed_certificates = changed_hosts.iter().filter_map(|host| {
-                let pattern = host.pattern()?;
-                let certificates = certificates.remove(&pattern);
-                (certificates.as_ref() != self.tls.certificates_of(&pattern)).then_some((pattern, certificates))
-            });
-            let changed_certificates: Vec<_> = changed_certificates.collect();
-            changed_ingresses.extend(affected.into_iter().cloned());
-            for key in changed_ingresses {
-                let new = conflicts.remove(&key);
-                if new.as_ref() != self.conflicts.get(&key) {
-                    match new {
-                        Some(new) => drop(self.conflicts.insert(key.clone(), new)),
-                        None => drop(self.conflicts.remove(&key)),
-                    }
-                    updated.verdicts_to_update.insert(key);
+        self.routes = Some(routes);
+        // An affected Ingress may also conflict with others because of hosts that did not change.
+        let plans = self.ingresses.by_age(&self.ingresses.neighbors(&affected));
+        let (mut certificates, mut conflicts) = resolve_conflicts(cx, secrets, &plans);
+        let changed_certificates = changed_hosts.iter().filter_map(|host| {
+            let pattern = host.pattern()?;
+            let certificates = certificates.remove(&pattern);
+            (certificates.as_ref() != self.tls.certificates_of(&pattern)).then_some((pattern, certificates))
+        });
+        let changed_certificates: Vec<_> = changed_certificates.collect();
+        changed_ingresses.extend(affected.into_iter().cloned());
+        for key in changed_ingresses {
+            let new = conflicts.remove(&key);
+            if new.as_ref() != self.conflicts.get(&key) {
+                match new {
+                    Some(new) => drop(self.conflicts.insert(key.clone(), new)),
+                    None => drop(self.conflicts.remove(&key)),
                 }
-            }
-            let have_certificates_changed = !changed_certificates.is_empty();
-            if have_certificates_changed {
-                self.tls = self.tls.with_certificates(changed_certificates);
-            }
-            // The binds contain the router and the certificates.
-            if updated.router_built || is_first || have_certificates_changed {
-                self.build_binds(settings);
+                updated.verdicts_to_update.insert(key);
             }
         }
-        let is_published_service = |id: &ObjectId| id.kind == Kind::Service && settings.publish.uses_service(&id.key);
-        if is_first || touched.iter().any(is_published_service) {
-            let published = settings.publish.addresses(cx.store);
-            if published != self.published {
-                self.published = published;
-                updated.verdicts_to_update.extend(self.ingresses.keys().cloned());
-            }
+        let have_certificates_changed = !changed_certificates.is_empty();
+        if have_certificates_changed {
+            self.tls = self.tls.with_certificates(changed_certificates);
         }
-        updated
+        // The binds contain the router and the certificates.
+        if updated.router_built || is_first || have_certificates_changed {
+            self.build_binds(settings);
+        }
     }
 
     fn build_binds(&mut self, settings: &IngressSettings) {
@@ -308,8 +350,7 @@ fn resolve_conflicts(
     let mut assigned: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
     let mut default_backend_owner: Option<&ObjectKey> = None;
     let found = host_conflicts::find(cx.store, plans).into_iter();
-    let found = found.chain(kubernetes::path_conflicts::find(plans));
-    for (key, problem) in found.chain(kong::path_conflicts::find(cx.inputs.ingress.flavor, plans)) {
+    for (key, problem) in found.chain(dialects::path_conflicts(cx.inputs.ingress.flavor, plans)) {
         conflicts.entry(key.clone()).or_default().push(problem);
     }
     for &(key, plan) in plans {

@@ -10,6 +10,7 @@ use crate::compile::CompileContext;
 use crate::compile::budgets::{PathExpressions, RouterHost};
 use crate::compile::certificates;
 use crate::compile::certificates::SecretCache;
+use crate::compile::ingress_class::dialect::Dialect;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::HostPattern;
@@ -22,6 +23,7 @@ use crate::upstream::UpstreamKey;
 /// The compiled state of a served Ingress.
 #[derive(Debug, Default)]
 pub(super) struct IngressPlan {
+    pub dialect: Dialect,
     pub generation: i64,
     pub created: Option<i64>,
     pub routes: Vec<Arc<ConditionRoute>>,
@@ -32,7 +34,7 @@ pub(super) struct IngressPlan {
     ///
     /// [`TieBreaker::rule`]: crate::snapshot::router::TieBreaker::rule
     pub path_positions: Vec<Box<[PathPosition]>>,
-    /// The routes of an Ingress of the dialect `kubernetes`, which has no `routes` and no `default_route`.
+    /// The routes of an Ingress in a dialect that orders them by host, which has no `routes` and no `default_route`.
     pub by_host: Option<RoutesByHost>,
     pub certificates: Vec<HostCertificate>,
     /// Each once, sorted.
@@ -48,6 +50,12 @@ impl IngressPlan {
     pub(super) fn path_expressions(&self) -> (PathExpressions, BTreeSet<RouterHost>) {
         let mut expressions = Vec::new();
         let mut hosts = BTreeSet::new();
+        for path in self.by_host.iter().flat_map(|routes| &routes.paths) {
+            if let Some(expression) = path.route_match.path_expression() {
+                expressions.push(expression);
+                hosts.insert(RouterHost { listener: None, host: path.host.to_string().into() });
+            }
+        }
         for route in self.routes.iter().chain(&self.default_route) {
             let of_route = route.paths.iter().filter_map(PathCondition::expression);
             let before = expressions.len();
@@ -198,4 +206,46 @@ pub(super) fn default_certificates(cx: CompileContext<'_>, secrets: &mut SecretC
     let from_secret = secret.and_then(|secret| certificates::from_secret(cx.store, secrets, secret).ok());
     let default = from_secret.or_else(|| settings.default_certificate.clone());
     Arc::new(Certificates::new(default.into_iter().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::router::{PathMatch, TieBreaker};
+    use crate::snapshot::rule::{Action, Filters, RouteFailure, RuleId};
+
+    /// A rule for a path of a host.
+    fn host_path(host: &str, path: PathMatch) -> HostPath {
+        let id = RuleId { route: "Ingress/a/b".into(), rule: "0.0".into() };
+        let action = Action::Fail(RouteFailure::NoService);
+        let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, options: None };
+        let route_match = RouteMatch {
+            path,
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+            call: None,
+            server_names: Arc::default(),
+            tie_breaker: TieBreaker { created: None, route: "a/b".into(), rule: 0, index: 0 },
+            rule: Arc::new(rule),
+        };
+        HostPath { host: HostPattern::parse(Some(host)), route_match, field: "spec".to_owned() }
+    }
+
+    #[test]
+    fn expressions_of_the_order_by_host_count_toward_the_budget() {
+        let paths = vec![
+            host_path("a.example", PathMatch::Regex("/user/[0-9]+".into())),
+            host_path("*.b.example", PathMatch::Regex("/[a-f]*".into())),
+            host_path("c.example", PathMatch::Prefix("/plain".into())),
+        ];
+        let plan =
+            IngressPlan { by_host: Some(RoutesByHost { paths, default_backend: None }), ..IngressPlan::default() };
+        let (expressions, hosts) = plan.path_expressions();
+        let prefixes: Vec<&[u8]> = expressions.iter().map(|(prefix, _)| &**prefix).collect();
+        assert_eq!(prefixes, [&b"/user/"[..], b"/"]);
+        assert!(expressions.iter().all(|(_, states)| *states > 0));
+        let hosts: Vec<&str> = hosts.iter().map(|host| &*host.host).collect();
+        assert_eq!(hosts, ["*.b.example", "a.example"]);
+    }
 }

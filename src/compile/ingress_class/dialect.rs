@@ -10,15 +10,24 @@ use crate::diagnostic::{Diagnostic, Topic};
 use crate::schema::nearest;
 
 /// The meaning of Ingresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::compile) enum Dialect {
-    /// That of Kong's ingress controller, with its annotations and plugins.
+    /// That of Kong's ingress controller, with its annotations and plugins. A class without the annotation has it.
+    #[default]
     Kong,
     /// That of the Kubernetes specification, without annotations.
     Kubernetes,
 }
 
 impl Dialect {
+    /// Its value of [`DIALECT_ANNOTATION`].
+    pub(in crate::compile) fn name(self) -> &'static str {
+        match self {
+            Dialect::Kong => "kong",
+            Dialect::Kubernetes => "kubernetes",
+        }
+    }
+
     /// Whether Kong's annotations, plugins and parameters have an effect.
     fn has_annotations(self) -> bool {
         match self {

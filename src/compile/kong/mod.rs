@@ -1,5 +1,5 @@
 //! Kong's kinds and annotations, as far as they apply to all routes: plugins, consumers, policies, and the annotations
-//! of routes and Services. `../ingress/kong` has what applies to Ingresses only.
+//! of routes and Services. `../ingress/dialects/kong` has what applies to Ingresses only.
 //!
 //! ```text
 //!   known_annotations.rs ─┬ route_annotations.rs ───── of an Ingress or HTTPRoute

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
@@ -15,6 +14,7 @@ use crate::plugin_api::context::{CorrelationHeader, Identity, PluginData, Respon
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::plugin_api::message_limits::MessageLimits;
 use crate::plugin_api::plugin_regex::RemainingRegexSteps;
+use crate::plugin_api::request_body_changes::RequestBodyChanges;
 use crate::plugin_api::timing::PhaseTimings;
 use crate::plugin_api::trace::RequestTrace;
 
@@ -24,8 +24,8 @@ pub struct ChainState {
     pub identity: Identity,
     /// Headers to set on the response.
     pub response_headers: ResponseHeaders,
-    /// See [`RequestCx::body_limit`](crate::plugin_api::RequestCx::body_limit).
-    pub body_limit: Option<u64>,
+    /// What happens to the body of the request.
+    pub body_changes: RequestBodyChanges,
     /// Whether the client waits for an interim response before it sends the body.
     pub expects_continue: bool,
     /// See [`RequestCx::endpoint_timeouts`](crate::plugin_api::RequestCx::endpoint_timeouts).
@@ -40,8 +40,6 @@ pub struct ChainState {
     pub new_id: Option<HeaderValue>,
     /// See [`RequestCx::correlation_id`](crate::plugin_api::RequestCx::correlation_id).
     pub(super) correlation_id: Option<CorrelationHeader>,
-    /// The body to send upstream instead of the buffered one; `Content-Length` is already set.
-    pub replacement_body: Option<Bytes>,
     /// The instances that are selected so far, in the order of execution. Those after the one that replied are selected
     /// in the response phase.
     pub(super) selected: SmallVec<[SelectedInstance; 12]>,

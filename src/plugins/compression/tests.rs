@@ -97,12 +97,12 @@ async fn uploads_are_decompressed() {
     let chain = chain(&[(&KIND, json!({"request": {"decompress": true}}))]);
     let outcome = encoded_upload("gzip", gzip(b"{\"a\":1}")).run(&chain).await;
     assert_eq!(outcome.reply_status(), None);
-    assert_eq!(outcome.state.replacement_body.as_deref(), Some(&b"{\"a\":1}"[..]));
+    assert_eq!(outcome.state.body_changes.replacement.as_deref(), Some(&b"{\"a\":1}"[..]));
     let headers = ["content-encoding", "content-digest", "content-length"].map(|name| outcome.upstream_header(name));
     assert_eq!(headers, [None, None, Some("7")]);
     for plain in [TestRequest::get("/"), TestRequest::post("/", "text/plain", "a"), encoded_upload("identity", "a")] {
         let outcome = plain.run(&chain).await;
-        assert_eq!((outcome.reply_status(), outcome.state.replacement_body), (None, None));
+        assert_eq!((outcome.reply_status(), outcome.state.body_changes.replacement), (None, None));
     }
     let call = TestRequest::post("/", "application/grpc", "a").header("content-encoding", "gzip");
     assert_eq!(call.run(&chain).await.reply_status(), None);

@@ -26,7 +26,7 @@ async fn run(request: TestRequest) -> TestOutcome {
 }
 
 fn sent(outcome: &TestOutcome) -> Value {
-    let body = outcome.state.replacement_body.as_ref().expect("the plugin has made a body");
+    let body = outcome.state.body_changes.replacement.as_ref().expect("the plugin has made a body");
     assert_eq!(outcome.request.method, Method::POST);
     assert_eq!(outcome.request.uri, "/graphql");
     assert_eq!(outcome.request.headers[CONTENT_TYPE], "application/json");

@@ -72,7 +72,7 @@ fn message(outcome: &TestOutcome, name: &str) -> Value {
     let none = BTreeMap::new();
     let pool = Definitions { proto: Some(PROTO), imports: &none, descriptor_set: None }.load().unwrap().unwrap();
     let message = pool.get_message_by_name(name).unwrap();
-    let body = outcome.state.replacement_body.as_ref().unwrap();
+    let body = outcome.state.body_changes.replacement.as_ref().unwrap();
     let writer = crate::plugin_api::grpc::MessageWriter::new(message, false, 10_000);
     serde_json::from_slice(&writer.write(&body[5..]).unwrap()).unwrap()
 }

@@ -33,7 +33,7 @@ fn trailers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn sent_body(outcome: &TestOutcome) -> Option<&Bytes> {
-    outcome.state.replacement_body.as_ref()
+    outcome.state.body_changes.replacement.as_ref()
 }
 
 const OK: [(&str, &str); 2] = [("grpc-status", "0"), ("x-took", "3")];

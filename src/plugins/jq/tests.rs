@@ -191,7 +191,7 @@ async fn requests_are_changed_or_rejected() {
         let outcome = transform(config, content_type, body).await;
         let found = match outcome.reply_status() {
             Some(status) => Err(status.as_u16()),
-            None => Ok(outcome.state.replacement_body.map(|body| String::from_utf8(body.to_vec()).unwrap())),
+            None => Ok(outcome.state.body_changes.replacement.map(|body| String::from_utf8(body.to_vec()).unwrap())),
         };
         assert_eq!(found.as_ref().map(Option::as_deref), expected.as_ref().copied(), "{config} {body}");
     }

@@ -172,13 +172,13 @@ async fn hidden_keys_are_removed_from_all_locations() {
         let forwarded = ["apikey", "api-key", "api_key", "b"].map(|name| outcome.upstream_header(name));
         assert_eq!(forwarded, [None, None, None, Some("c")]);
         assert_eq!(outcome.request.uri, uri);
-        assert_eq!(outcome.state.replacement_body.as_deref(), Some(expected.as_bytes()));
+        assert_eq!(outcome.state.body_changes.replacement.as_deref(), Some(expected.as_bytes()));
         assert_eq!(outcome.upstream_header("content-length"), Some(&*expected.len().to_string()));
     }
     let get = TestRequest::get("http://example.test/p?apikey=a+key").with_consumers(&consumers());
     let outcome = get.run(&chain(&[(&KIND, config)])).await;
     assert_eq!(outcome.request.uri, "http://example.test/p");
-    assert_eq!(outcome.state.replacement_body, None);
+    assert_eq!(outcome.state.body_changes.replacement, None);
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn keys_are_forwarded_by_default() {
     let request = TestRequest::get("/?apikey=a+key").with_consumers(&consumers());
     let outcome = request.run(&chain(&[(&KIND, json!({}))])).await;
     assert_eq!(outcome.request.uri, "/?apikey=a+key");
-    assert_eq!(outcome.state.replacement_body, None);
+    assert_eq!(outcome.state.body_changes.replacement, None);
 }
 
 // docs/kong-compatibility.md, 4.17

@@ -201,7 +201,7 @@ async fn bodies_are_edited() {
             let outcome = transform(&config, request).await;
             let case = format!("{config} {content_type} {body:?} {is_compressed}");
             assert_eq!(outcome.reply_status(), None, "{case}");
-            match &outcome.state.replacement_body {
+            match &outcome.state.body_changes.replacement {
                 Some(replaced) => {
                     assert_eq!(String::from_utf8_lossy(replaced), expected, "{case}");
                     assert_eq!(outcome.upstream_header("content-length"), Some(&*expected.len().to_string()), "{case}");
@@ -228,13 +228,13 @@ async fn forms_move_to_the_query_if_the_method_has_no_body() {
         let outcome = transform(&config, TestRequest::post("/?q=1", FORM, body)).await;
         assert_eq!(outcome.request.uri, expected, "{method}");
         assert_eq!(outcome.request.method.as_str(), method.to_ascii_uppercase());
-        assert_eq!(outcome.state.replacement_body, Some(Bytes::new()));
+        assert_eq!(outcome.state.body_changes.replacement, Some(Bytes::new()));
         assert_eq!((outcome.upstream_header("content-length"), outcome.upstream_header("content-type")), (None, None));
     }
     let outcome = transform(&json!({"http_method": "GET"}), TestRequest::post("/", JSON, "{}")).await;
-    assert_eq!((outcome.state.replacement_body, outcome.request.uri.query()), (None, None));
+    assert_eq!((outcome.state.body_changes.replacement, outcome.request.uri.query()), (None, None));
     let outcome = transform(&json!({"http_method": "POST"}), TestRequest::post("/", FORM, "a=1")).await;
-    assert_eq!((outcome.state.replacement_body, outcome.request.uri.query()), (None, None));
+    assert_eq!((outcome.state.body_changes.replacement, outcome.request.uri.query()), (None, None));
 }
 
 #[tokio::test]
@@ -260,10 +260,10 @@ async fn bodies_beyond_limits_and_broken_encodings_are_rejected() {
     // Two gzip members are one body.
     let two = Bytes::from([gzip(b"b=1&"), gzip(b"a=2")].concat());
     let outcome = transform(&config, TestRequest::post("/", FORM, two).header("content-encoding", "gzip")).await;
-    assert_eq!(outcome.state.replacement_body.as_deref(), Some(&b"b=1"[..]));
+    assert_eq!(outcome.state.body_changes.replacement.as_deref(), Some(&b"b=1"[..]));
     // An unknown encoding leaves the body as it is.
     let request = TestRequest::post("/", FORM, "a=1").header("content-encoding", "gzip, br");
-    assert_eq!(transform(&config, request).await.state.replacement_body, None);
+    assert_eq!(transform(&config, request).await.state.body_changes.replacement, None);
 }
 
 #[test]

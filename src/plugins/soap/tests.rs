@@ -20,7 +20,7 @@ async fn sent(config: &Value, request: TestRequest) -> Option<String> {
         assert_eq!(status, StatusCode::BAD_REQUEST);
         return None;
     }
-    let body = outcome.state.replacement_body.clone().unwrap_or_default();
+    let body = outcome.state.body_changes.replacement.clone().unwrap_or_default();
     Some(String::from_utf8(body.to_vec()).unwrap())
 }
 

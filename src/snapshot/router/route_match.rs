@@ -37,7 +37,7 @@ pub struct RouteMatch {
 
 impl RouteMatch {
     /// The literal prefix and the number of states if the path is a regular expression.
-    pub(super) fn path_expression(&self) -> Option<(Box<[u8]>, u32)> {
+    pub fn path_expression(&self) -> Option<(Box<[u8]>, u32)> {
         match &self.path {
             PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
             PathMatch::Regex(pattern) => literal_prefix_and_states(pattern, RegexAnchor::Whole),

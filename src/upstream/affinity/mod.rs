@@ -2,8 +2,8 @@
 //! selected backend.
 //!
 //! ```text
-//!   cookie or header of the request ─▶ token.rs ─ pins ─▶ endpoints.rs: the endpoint of the pin ─▶ first attempt
-//!   cookie or header of the response ◀─ token.rs ◀─ pin ── endpoints.rs ◀─ another endpoint responded
+//!   cookie or header of the request ─▶ token.rs ─ pins ─▶ upstream.rs: the endpoint of the pin ─▶ first attempt
+//!   cookie or header of the response ◀─ token.rs ◀─ pin ── upstream.rs ◀─ another endpoint responded
 //! ```
 //!
 //! A pin names an endpoint by a hash, so it can lead only to an endpoint of the backend that the rule has selected, and

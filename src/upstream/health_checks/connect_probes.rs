@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::error;
 
 use crate::upstream::connect::{ConnectionTls, StreamOpener};
-use crate::upstream::endpoints::ProbeOrder;
 use crate::upstream::tls::UpstreamServerName;
+use crate::upstream::upstream::ProbeOrder;
 use crate::upstream::{ConnectError, OwnSockets, Upstream, UpstreamKey, UpstreamRegistry};
 
 /// The probes of a process. They belong to one thread.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::RouteFacts;
 use super::chosen_backends::{ChoiceSettings, ChosenBackends};
+use super::compiled_plugin::CompiledPlugin;
 use super::references;
 use super::references::{PluginReferrers, PluginSubjects, UnresolvedPlugin};
-use super::{CompiledPlugin, Plugins, route_description};
+use super::{Plugins, route_description};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;

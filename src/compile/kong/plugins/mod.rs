@@ -7,13 +7,14 @@
 //!                                            └─▶ plugins of a consumer ─ subjects.rs ─▶ ConsumerDirectory
 //! ```
 //!
-//! custom_entities.rs adds the fields of KongCustomEntities to the configurations of plugins.
+//! compiled_plugin.rs builds one of them; custom_entities.rs adds the fields of KongCustomEntities to the configurations of plugins.
 //!
 //! A guard is a plugin that protects routes, such as authentication. A guard that cannot be built is replaced by a
 //! plugin that rejects all requests (docs/kong-compatibility.md, 3.12), unless plugins fail open.
 
 mod chain;
 mod chosen_backends;
+mod compiled_plugin;
 mod configuration;
 mod custom_entities;
 mod degraded;
@@ -32,8 +33,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::Value;
-
 pub(in crate::compile) use chain::{PluginSite, RuleChain};
 pub(in crate::compile) use chosen_backends::ChoiceSettings;
 pub use degraded::with_degraded_plugins;
@@ -51,16 +50,12 @@ use crate::compile::affected::keys_of_kind;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::chain::{AccessOrdering, BrokenPlugin};
 use crate::plugin_api::consumers::ConsumerDirectory;
-use crate::plugin_api::consumers::plugins::ConsumerPlugin;
-use crate::plugin_api::kind::STREAM_FAMILY;
 use crate::plugin_api::vault::VaultQuery;
-use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
-use custom_entities::{BuiltWithEntities, EntityParents, EntityProblems};
+use compiled_plugin::{CompiledPlugin, compile_plugin};
+use custom_entities::EntityParents;
 use references::PluginReferrers;
-use vault_values::VaultResolver;
 
 /// All plugin objects with their built plugins, and where they run.
 #[derive(Debug, Default)]
@@ -90,64 +85,6 @@ pub(in crate::compile) struct PluginUpdate {
     pub routes_to_update: Changes,
     /// Consumers and groups whose plugins on all routes may have changed.
     pub subjects_to_update: BTreeSet<ObjectId>,
-}
-
-/// The plugin built from an object.
-struct CompiledPlugin {
-    /// `None` if Portico does not have the plugin.
-    kind: Option<&'static dyn AnyPluginKind>,
-    name: String,
-    config: Value,
-    /// A hash of the configuration. It is equal in all processes, and does not reveal the secrets in the configuration.
-    configuration_hash: u64,
-    /// `Err` if the plugin cannot be used; `problems` then has the reasons.
-    plugin: Result<Arc<dyn Plugin>, ()>,
-    /// Errors, including those about settings that are in effect in Kong, but not here.
-    problems: Vec<Diagnostic>,
-    /// Warnings about settings that have no effect in Kong either, and about the size of the object.
-    ineffective_in_kong: Vec<Diagnostic>,
-    /// Warnings about a valid configuration, from building the plugin.
-    notes: Vec<Diagnostic>,
-    /// Whether it runs for requests: it is neither disabled nor only for streams. An inactive plugin replaces no other
-    /// instance.
-    is_active: bool,
-    stream_use: StreamUse,
-    /// Before and after which plugins it runs.
-    ordering: Option<Arc<AccessOrdering>>,
-    /// What must be read from servers of vaults. `None` if the configuration refers to no vault.
-    vault_queries: Option<Vec<Arc<VaultQuery>>>,
-    /// Whether the object is larger than an object may be, so that its configuration is unknown.
-    is_oversized: bool,
-    /// The object that configures it, such as `KongPlugin/default/limit`.
-    object: Arc<str>,
-    /// The KongCustomEntities that belong to it.
-    entities: EntityProblems,
-    /// What runs on all routes for the consumers and groups that refer to it. `None` if nothing does.
-    for_subjects: Option<Arc<ConsumerPlugin>>,
-}
-
-/// Whether a plugin is for the connections of TCPRoutes and TLSRoutes and the sessions of UDPRoutes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StreamUse {
-    /// It is disabled.
-    Disabled,
-    /// `protocols` has protocols of requests only.
-    RequestsOnly,
-    /// `protocols` is not set.
-    Unspecified,
-    /// `protocols` has a stream protocol. As in Kong, the plugin then runs for those of all stream protocols.
-    Streams,
-}
-
-impl StreamUse {
-    fn of(settings: &PluginSettings) -> Self {
-        match () {
-            () if settings.disabled => StreamUse::Disabled,
-            () if settings.protocols.is_empty() => StreamUse::Unspecified,
-            () if settings.protocols.iter().any(|name| STREAM_FAMILY.contains(&&**name)) => StreamUse::Streams,
-            () => StreamUse::RequestsOnly,
-        }
-    }
 }
 
 /// Plugins that run for all requests, on rules without a reference to them.
@@ -411,30 +348,6 @@ impl GlobalPlugins {
     }
 }
 
-impl CompiledPlugin {
-    /// Whether requests must not be served without the plugin. An unknown plugin is treated as a guard unless it is
-    /// known to be harmless, and so is one whose configuration is unknown.
-    fn is_guard(&self) -> bool {
-        self.is_oversized
-            || self.kind.map_or_else(|| unsupported_plugins::may_guard(&self.name), AnyPluginKind::fails_closed)
-    }
-
-    fn scopes(&self) -> Scopes {
-        self.kind.map_or(Scopes::ALL, AnyPluginKind::scopes)
-    }
-}
-
-impl std::fmt::Debug for CompiledPlugin {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Omit the configuration, which may contain values from Secrets.
-        formatter
-            .debug_struct("CompiledPlugin")
-            .field("object", &self.object)
-            .field("problems", &self.problems)
-            .finish()
-    }
-}
-
 fn plugin_settings<'s>(store: &'s Store, id: &ObjectId) -> Option<(&'s Meta, &'s PluginSettings)> {
     match id.kind {
         Kind::KongPlugin => store.kong_plugins.get(&id.key).map(|object| (&object.meta, &object.settings)),
@@ -443,148 +356,6 @@ fn plugin_settings<'s>(store: &'s Store, id: &ObjectId) -> Option<(&'s Meta, &'s
         }
         _ => None,
     }
-}
-
-fn compile_plugin(
-    cx: CompileContext<'_>,
-    id: &ObjectId,
-    meta: &Meta,
-    settings: &PluginSettings,
-    before: Option<CompiledPlugin>,
-) -> CompiledPlugin {
-    let object: Arc<str> = format!("{}/{}", id.kind, meta.key).into();
-    let kind = cx.inputs.plugin_factory.registry.find(&settings.plugin);
-    let mut compiled = CompiledPlugin {
-        kind,
-        name: settings.plugin.clone(),
-        config: Value::Null,
-        configuration_hash: 0,
-        plugin: Err(()),
-        problems: Vec::new(),
-        ineffective_in_kong: ineffective_in_kong(settings),
-        notes: Vec::new(),
-        is_active: !settings.disabled,
-        stream_use: StreamUse::of(settings),
-        ordering: None,
-        vault_queries: None,
-        is_oversized: false,
-        object,
-        entities: EntityProblems::new(),
-        for_subjects: None,
-    };
-    let limits = cx.inputs.budgets;
-    if let Some(problem) = limits.size_problem(cx.store, id.kind, &meta.key) {
-        compiled.is_oversized = problem.is_error();
-        if compiled.is_oversized { &mut compiled.problems } else { &mut compiled.ineffective_in_kong }.push(problem);
-    }
-    if compiled.is_oversized {
-        return compiled;
-    }
-    let Some(kind) = kind else {
-        compiled
-            .problems
-            .push(unsupported_plugins::unknown_plugin(&settings.plugin, &cx.inputs.plugin_factory.registry));
-        return compiled;
-    };
-    let max_secret_values = cx.inputs.budgets.max_secret_values();
-    let unsupported = protocols::unsupported(kind, settings);
-    if !unsupported.is_empty() {
-        compiled.problems.extend(unsupported);
-        // The plugin is not used, but the errors of its configuration are reported as well.
-        let config = configuration::build(cx.store, &meta.key, settings, max_secret_values);
-        let config = config.and_then(|mut config| {
-            let resolved = VaultResolver::new(cx, max_secret_values).resolve(&mut config, "config");
-            resolved.problem.map_or(Ok((config, resolved.is_unknown)), Err)
-        });
-        let config = config.map_err(|problem| vec![problem]);
-        if let Ok((_, true)) = config {
-            return compiled;
-        }
-        let config = config.map(|(config, _)| config);
-        let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &compiled.object, &config));
-        compiled.problems.extend(built.err().unwrap_or_default());
-        return compiled;
-    }
-    if protocols::are_only_of_streams(settings) {
-        compiled.problems.extend((!kind.runs_for_streams()).then(|| protocols::problem_of_streams(kind)));
-        compiled.is_active = false;
-    }
-    match ordering::parse(settings, kind, &cx.inputs.plugin_factory.registry) {
-        Ok(ordering) => compiled.ordering = ordering,
-        Err(problems) => {
-            compiled.problems.extend(problems);
-            return compiled;
-        }
-    }
-    match configuration::build(cx.store, &meta.key, settings, max_secret_values) {
-        Err(problem) => compiled.problems.push(problem),
-        Ok(mut config) => {
-            let mut resolver = VaultResolver::new(cx, max_secret_values);
-            let resolved = resolver.resolve(&mut config, "config");
-            let entities = custom_entities::of_plugin(cx, id, kind);
-            let mut with_fields = custom_entities::resolve(&entities, &mut resolver);
-            with_fields.queries.extend(resolved.queries);
-            let has_references = resolved.has_references || with_fields.has_references;
-            compiled.vault_queries = has_references.then(|| std::mem::take(&mut with_fields.queries));
-            if let Some(problem) = resolved.problem {
-                compiled.problems.push(problem);
-                return compiled;
-            }
-            if let Some(entity) = with_fields.unresolved.filter(|_| kind.fails_closed()) {
-                compiled.problems.push(custom_entities::unresolved_of_guard(entity));
-                compiled.entities = with_fields.problems;
-                return compiled;
-            }
-            if resolved.is_unknown || with_fields.is_unknown {
-                let message =
-                    "values of vaults are known only while Portico runs, so the plugin is not checked further";
-                compiled.notes.push(Diagnostic::warning("config", message, ""));
-                compiled.plugin = Ok(BrokenPlugin::with_message("the values of vaults are not known".to_owned()));
-                // They are not checked further either.
-                compiled.entities = with_fields.problems;
-                compiled.entities.extend(with_fields.usable.into_iter().map(|(key, _)| (key.clone(), Vec::new())));
-                return compiled;
-            }
-            let hash = configuration::configuration_hash(cx.store, &meta.key, settings);
-            compiled.configuration_hash = custom_entities::configuration_hash(hash, &entities);
-            // Keep the plugin if its configuration did not change, so that it keeps its state.
-            let is_unchanged = |before: &CompiledPlugin| {
-                before.name == compiled.name && before.config == config && before.entities.is_empty()
-            };
-            let unchanged = before.filter(|before| entities.is_empty() && is_unchanged(before));
-            if let Some(CompiledPlugin { plugin: Ok(plugin), notes, .. }) = unchanged {
-                compiled.plugin = Ok(plugin);
-                compiled.notes = notes;
-                compiled.config = config;
-                return compiled;
-            }
-            let BuiltWithEntities { built, config, problems } =
-                custom_entities::build(cx, kind, &compiled.object, config, with_fields);
-            compiled.entities = problems;
-            match built {
-                Ok((plugin, notes)) => {
-                    compiled.plugin = Ok(plugin);
-                    compiled.notes = notes;
-                    compiled.config = config;
-                }
-                Err(invalid) => compiled.problems.extend(invalid),
-            }
-        }
-    }
-    compiled
-}
-
-/// Warnings about settings that have no effect in Kong either.
-fn ineffective_in_kong(settings: &PluginSettings) -> Vec<Diagnostic> {
-    let mut warnings = Vec::new();
-    if settings.consumer_ref.is_some() {
-        let remedy = "refer to the plugin in the annotation konghq.com/plugins of the KongConsumer";
-        warnings.push(Diagnostic::warning("consumerRef", "it has no effect, as in Kong", remedy));
-    }
-    if settings.run_on.as_deref().is_some_and(|side| side != "first") {
-        warnings.push(Diagnostic::warning("run_on", "it has no effect, as in Kong", "remove it"));
-    }
-    warnings
 }
 
 /// Whether a filter refers to a KongPlugin. The reference has no namespace: that of the route applies.

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use super::Plugins;
 use super::chain::{duplicate_message, supports_scope};
+use super::compiled_plugin::{CompiledPlugin, StreamUse};
 use super::references;
 use super::references::{PluginReferrers, UnresolvedPlugin};
 use super::route_description;
-use super::{CompiledPlugin, Plugins, StreamUse};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId};
 use crate::compile::CompileContext;

@@ -5,8 +5,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::Plugins;
 use super::chain::rejecting_substitute;
-use super::{CompiledPlugin, Plugins};
+use super::compiled_plugin::CompiledPlugin;
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, ObjectId};
 use crate::compile::CompileContext;

@@ -1,7 +1,8 @@
 //! The verdict on an object that configures a plugin.
 
+use super::GlobalPlugins;
+use super::compiled_plugin::CompiledPlugin;
 use super::references::{MisplacedReferences, PluginReferrers};
-use super::{CompiledPlugin, GlobalPlugins};
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::verdict::{Code, Condition, Verdict};

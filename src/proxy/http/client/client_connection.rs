@@ -5,8 +5,11 @@
 //!         └───────────── Activity ──────────────┘ ◀─ one timer: idle, slow head, slow response, stall
 //! ```
 //!
-//! While a connection is idle, only its `ClientStream` exists: `parked_connection.rs` waits for the first bytes of each
-//! burst of requests, and has read them when this file gets the connection back.
+//! What serves requests has buffers and state that an idle connection does not need. Therefore a connection is parked
+//! when it is idle for [`ProxyLimits::park_after`]: only its `ClientStream` exists until the next bytes arrive. A new
+//! connection is parked until its first bytes arrive, so a client that sends nothing gets no buffers.
+//!
+//! [`ProxyLimits::park_after`]: crate::proxy::limits::ProxyLimits::park_after
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -22,16 +25,16 @@ use super::deadlines::{SHUTDOWN_TIMEOUT, deadline, first_deadline, idle_timeout,
 use super::http1::connection::{Http1ClientConnection, Http1End};
 use super::http2;
 use super::malformed_request::{lingering_close, reject};
-use super::parked_connection::{ParkingEnd, park, park_at};
 use super::tunnel::Tunnel;
-use crate::http1::InvalidMessage;
+use crate::http1::{InvalidMessage, NextInput, poll_receive};
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::connection::transport::Transport;
-use crate::proxy::http::exchange::activity::ActivityPhase;
+use crate::proxy::http::exchange::activity::{ActivityPhase, UploadState};
 use crate::proxy::http::exchange::client_body::ClientBody;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::steps::request::{self, ServedRequest};
+use crate::proxy::telemetry::stats::OpenGuard;
 use crate::rewound::Rewound;
 use crate::turn_clock::Turn;
 
@@ -66,6 +69,67 @@ pub(in crate::proxy) fn serve(
             }
         }
     }
+}
+
+/// Why a connection is no longer parked.
+#[derive(Debug)]
+enum ParkingEnd {
+    /// These bytes have arrived. With TLS, there may be something to read. Or the idle timeout has expired and the
+    /// connection must be closed in order.
+    Resume(BytesMut),
+    /// The connection was aborted or evicted, the client has closed it, or its socket has failed.
+    Close,
+}
+
+/// Waits until the connection must be served again or closed.
+async fn park(
+    stream: &mut ClientStream,
+    exchange: &ClientExchange,
+    registration: &mut ConnectionRegistration,
+    mut timer: Pin<&mut Sleep>,
+) -> ParkingEnd {
+    let _counted = OpenGuard::new(&exchange.worker().counters, |stats| &stats.parked);
+    poll_fn(|cx| {
+        registration.set_waker(cx.waker());
+        if exchange.connections.is_aborted() {
+            return Poll::Ready(ParkingEnd::Close);
+        }
+        // First, so that a request that has arrived is served even if the connection was evicted.
+        if let Poll::Ready(end) = poll_received(stream, cx) {
+            return Poll::Ready(end);
+        }
+        if registration.take_eviction() {
+            return Poll::Ready(ParkingEnd::Close);
+        }
+        let expired = poll_timeout(&exchange.activity, &exchange.http, idle_timeout(exchange), timer.as_mut(), cx);
+        expired.map(|()| ParkingEnd::Resume(BytesMut::new()))
+    })
+    .await
+}
+
+/// Ready when the client has sent something, or closed the connection.
+fn poll_received(stream: &mut ClientStream, cx: &mut Context<'_>) -> Poll<ParkingEnd> {
+    let mut received = BytesMut::new();
+    if stream.has_tls() {
+        // Reading takes memory, which a parked connection does not need.
+        let readable = ready!(stream.poll_readable(cx));
+        return Poll::Ready(if readable.is_ok() { ParkingEnd::Resume(received) } else { ParkingEnd::Close });
+    }
+    // Into memory of the thread, without a system call that only looks whether there is something.
+    match poll_receive(stream, cx, &mut received, NextInput::Unknown) {
+        Poll::Pending if !stream.holds_bytes() => Poll::Pending,
+        Poll::Pending | Poll::Ready(Ok(1..)) => Poll::Ready(ParkingEnd::Resume(received)),
+        Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(ParkingEnd::Close),
+    }
+}
+
+/// When a connection between two requests must be parked, unless it is used until then. None if it is still active, or
+/// closing. `resumed_at` is when it was unparked: what was read since may have been no data.
+fn park_at(exchange: &ClientExchange, resumed_at: Instant) -> Option<Instant> {
+    let is_idle =
+        exchange.activity.phase() == ActivityPhase::Idle && exchange.activity.upload.get() == UploadState::Complete;
+    let may_park = is_idle && !exchange.connections.is_closing();
+    may_park.then(|| exchange.activity.last_progress().max(resumed_at) + exchange.worker().limits.park_after)
 }
 
 /// What remains of a connection whose requests were served.

@@ -33,6 +33,7 @@ use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::exchange::client_body::ClientBody;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::client_protocol::ClientProtocol;
 use crate::proxy::http::record::request_error::REFUSED_STREAM;
 use crate::proxy::http::steps::request::{self, ServedRequest};
 use crate::proxy::limits::ProxyLimits;
@@ -54,7 +55,8 @@ where
             streams.requests_served.set(streams.requests_served.get() + 1);
             let has_body = !request.body().is_end_stream() || request.method() == Method::CONNECT;
             let expects_continue = has_body && request.headers().contains_key(EXPECT);
-            let stream = Rc::new(streams.open.connection.for_stream(streams.open_stream(has_body, expects_continue)));
+            let open = streams.open_stream(has_body, expects_continue);
+            let stream = Rc::new(streams.open.connection.for_stream(ClientProtocol::Http2, open));
             streams.next_stream.replace(Some(Rc::clone(&stream)));
             // Boxed, because the library and the runtime move the future of a stream several times.
             Box::pin(request::serve(stream, request.map(ClientBody::Library)).map(response_of_stream))

@@ -8,7 +8,6 @@ pub(in crate::proxy) mod http2;
 pub(in crate::proxy) mod http2_flood_guard;
 pub(in crate::proxy) mod malformed_input;
 pub(in crate::proxy) mod malformed_request;
-pub(in crate::proxy) mod parked_connection;
 pub(in crate::proxy) mod request_streams;
 pub(in crate::proxy) mod response_body;
 pub(in crate::proxy) mod stream_tracker;

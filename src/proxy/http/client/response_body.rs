@@ -153,6 +153,7 @@ impl Body for ResponseBody {
         if let Some(meter) = meter {
             meter.end_wait();
         }
+        // From the connection to the endpoint, unless a plugin or Portico itself has made the response.
         let polled = this.source.poll_next(activity, cx);
         if let Some(activity) = activity {
             activity.awaits_response_data.set(polled.is_pending());

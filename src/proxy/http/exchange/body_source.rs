@@ -13,7 +13,7 @@ use super::read_timeout::ReadTimeout;
 use super::request_body::RequestBody;
 use crate::http2_frames::MARKER_NAME;
 use crate::plugin_api::{ReplyStream, ReplyStreamError};
-use crate::proxy::http::forwarding::endpoint_response::EndpointResponse;
+use crate::proxy::http::forwarding::forwarded::EndpointResponse;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
 use crate::proxy::http::record::request_error::{RESPONSE_TRUNCATED, RequestError};
 use crate::upstream::{EndpointBody, EndpointError, UpgradedConnection};

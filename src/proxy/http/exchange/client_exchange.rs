@@ -124,15 +124,15 @@ impl ClientExchange {
         self.informational.take()
     }
 
-    /// The context of a new HTTP/2 stream on the same connection.
-    pub(in crate::proxy) fn for_stream(&self, stream: OpenStream) -> Self {
+    /// The context of a new stream on the same connection, whose requests have this protocol.
+    pub(in crate::proxy) fn for_stream(&self, protocol: ClientProtocol, stream: OpenStream) -> Self {
         let activity = Activity::new(&self.http.worker.limits);
         activity.begin_stream(|| stream.paused());
         ClientExchange {
             http: Rc::clone(&self.http),
             connections: Rc::clone(&self.connections),
             activity,
-            protocol: ClientProtocol::Http2,
+            protocol,
             address: self.address,
             client: Rc::clone(&self.client),
             tls: self.tls.clone(),

@@ -18,11 +18,11 @@ use http_body::{Body, Frame, SizeHint};
 use super::activity::{BodyFailure, UploadState};
 use super::client_body::{ClientBody, ClientBodyError};
 use super::client_exchange::ClientExchange;
-use super::client_protocol::ClientProtocol;
 use super::replay_buffer::ReplayBuffer;
 use crate::http1::JoinedData;
 use crate::http2_frames::MARKER_NAME;
 use crate::plugin_api::FieldNames;
+use crate::plugin_api::request_body_changes::RequestBodyChanges;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, NotKept};
 use crate::proxy::http::fields::field_policy;
 use crate::proxy::http::forwarding::mirror::{MirrorCopy, MirroredBody, PendingCopies};
@@ -34,8 +34,8 @@ use crate::turn_clock;
 pub(in crate::proxy) struct RequestBody {
     /// The rest of the body from the client. None if all of it has arrived.
     incoming: Option<ClientBody>,
-    /// The client's request is HTTP/2.
-    http2: bool,
+    /// The client's request has a stream of its own.
+    is_stream: bool,
     /// State that few requests need, boxed to keep the others small.
     extensions: Option<Box<BodyExtensions>>,
     /// The rule of the request, if it decides about fields of trailers that may follow.
@@ -73,7 +73,7 @@ impl RequestBody {
         });
         RequestBody {
             incoming,
-            http2: exchange.protocol == ClientProtocol::Http2,
+            is_stream: exchange.protocol.is_multiplexed(),
             extensions: None,
             rule: None,
             exchange: Rc::clone(exchange),
@@ -82,7 +82,7 @@ impl RequestBody {
 
     /// An empty body, for a request whose actual body was moved elsewhere.
     pub(in crate::proxy) fn empty(exchange: &Rc<ClientExchange>) -> Self {
-        RequestBody { incoming: None, http2: false, extensions: None, rule: None, exchange: Rc::clone(exchange) }
+        RequestBody { incoming: None, is_stream: false, extensions: None, rule: None, exchange: Rc::clone(exchange) }
     }
 
     /// The body of a request that Portico makes itself.
@@ -97,7 +97,7 @@ impl RequestBody {
     /// Whether trailers may follow the body, or have followed it.
     pub(in crate::proxy) fn may_have_trailers(&self) -> bool {
         match &self.incoming {
-            Some(incoming) => self.http2 || incoming.size_hint().exact().is_none(),
+            Some(incoming) => self.is_stream || incoming.size_hint().exact().is_none(),
             None => self.extensions.as_ref().is_some_and(|extensions| extensions.trailers.is_some()),
         }
     }
@@ -112,8 +112,21 @@ impl RequestBody {
         &mut self.extensions.get_or_insert_default().no_trailers
     }
 
+    /// Applies what the plugins have determined. Fails if the body exceeds their limit already.
+    pub(in crate::proxy) fn apply(&mut self, changes: &mut RequestBodyChanges) -> Result<(), RequestError> {
+        // The limit is that of what the client sends, not of what plugins make of it.
+        if let Some(limit) = changes.limit {
+            self.limit(limit)?;
+        }
+        // Only a completely buffered body is ever replaced. The request already has the `Content-Length` of the new one.
+        if let Some(body) = changes.replacement.take() {
+            self.replace_buffered(body);
+        }
+        Ok(())
+    }
+
     /// Limits the body to `max_bytes` bytes. Fails at once if the declared length exceeds the limit.
-    pub(in crate::proxy) fn limit(&mut self, max_bytes: u64) -> Result<(), RequestError> {
+    fn limit(&mut self, max_bytes: u64) -> Result<(), RequestError> {
         if self.size_hint().lower() > max_bytes {
             return Err(RequestError::BodyTooLarge);
         }
@@ -135,7 +148,7 @@ impl RequestBody {
     }
 
     /// Replaces the buffered data, which must be the whole body.
-    pub(in crate::proxy) fn replace_buffered(&mut self, body: Bytes) {
+    fn replace_buffered(&mut self, body: Bytes) {
         debug_assert!(self.is_fully_read(), "the rest of the old body would follow the new one");
         self.extensions.get_or_insert_default().buffered = body;
     }
@@ -147,7 +160,13 @@ impl RequestBody {
             let (buffered, kept) = (extensions.buffered.clone(), extensions.kept.clone());
             Box::new(BodyExtensions { buffered, kept, ..BodyExtensions::default() })
         });
-        RequestBody { incoming: None, http2: self.http2, extensions, rule: None, exchange: Rc::clone(&self.exchange) }
+        RequestBody {
+            incoming: None,
+            is_stream: self.is_stream,
+            extensions,
+            rule: None,
+            exchange: Rc::clone(&self.exchange),
+        }
     }
 
     /// Moves the body into a replay buffer of up to `max_bytes` bytes and returns a second handle to it, for a request
@@ -158,7 +177,7 @@ impl RequestBody {
         let handle = |buffer| {
             let extensions = BodyExtensions { replay: Some(buffer), ..BodyExtensions::default() };
             let extensions = Some(Box::new(extensions));
-            RequestBody { incoming: None, http2: false, extensions, rule: None, exchange: Rc::clone(&exchange) }
+            RequestBody { incoming: None, is_stream: false, extensions, rule: None, exchange: Rc::clone(&exchange) }
         };
         if let Some(buffer) = self.replay_buffer() {
             return handle(Rc::clone(buffer));
@@ -254,7 +273,7 @@ impl RequestBody {
 
     /// Returns the next frame, joined with the small HTTP/2 frames that arrived together with it.
     fn poll_joined(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        if !self.http2 {
+        if !self.is_stream {
             return self.poll_next(cx);
         }
         loop {
@@ -308,7 +327,7 @@ impl RequestBody {
         }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
             self.exchange.activity.mark_awaiting_client();
-            if self.http2 {
+            if self.is_stream {
                 self.exchange.request_continuation();
             }
             return Poll::Pending;
@@ -316,7 +335,7 @@ impl RequestBody {
         self.exchange.activity.mark_awaiting_endpoint();
         match frame {
             Some(Ok(mut frame)) => {
-                if self.http2
+                if self.is_stream
                     && let Some(trailers) = frame.trailers_mut()
                 {
                     trailers.remove(MARKER_NAME);
@@ -325,7 +344,7 @@ impl RequestBody {
                 activity.record_body(frame.data_ref().map_or(0, Bytes::len));
                 if let Some(data) = frame.data_ref() {
                     activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
-                    if self.http2
+                    if self.is_stream
                         && let Some((bodies, request)) = self.exchange.unforwarded()
                     {
                         bodies.forward_frame(request, data.len());
@@ -351,7 +370,7 @@ impl RequestBody {
                 self.exchange.activity.body_failure.set(Some(BodyFailure::Invalid));
                 Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
             }
-            None if self.http2 && !is_complete(self.incoming.as_ref()) => {
+            None if self.is_stream && !is_complete(self.incoming.as_ref()) => {
                 self.exchange.activity.body_failure.set(Some(BodyFailure::Invalid));
                 Poll::Ready(Some(Err(RequestBodyError::Reset)))
             }
@@ -389,7 +408,7 @@ impl RequestBody {
 
     /// The body has ended, or the rest of it is not read.
     fn close_unforwarded(&self) {
-        if self.http2
+        if self.is_stream
             && let Some((bodies, request)) = self.exchange.unforwarded()
         {
             bodies.close(request);

@@ -2,6 +2,7 @@
 
 use http::{HeaderValue, Version};
 
+use crate::plugin_api::http_version::{HttpVersion, version_number};
 use crate::snapshot::rule_options::ProductHeaderNames;
 
 /// When the product headers are written.
@@ -39,19 +40,27 @@ impl Default for ProductToken {
 pub(in crate::proxy) struct ProductHeaders {
     mode: ProductHeaderMode,
     pub(in crate::proxy) server: HeaderValue,
-    /// `Via` of messages received over HTTP/1.1, the most common case.
-    via_http11: HeaderValue,
+    /// `Via` of messages received in each version.
     via_http10: HeaderValue,
+    via_http11: HeaderValue,
     via_http2: HeaderValue,
+    via_http3: HeaderValue,
 }
 
 impl ProductHeaders {
     pub(in crate::proxy) fn new(mode: ProductHeaderMode, ProductToken(server): ProductToken) -> Self {
-        let via = |version: &str| {
-            let text = [version.as_bytes(), b" ", server.as_bytes()].concat();
+        let via = |version: Version| {
+            let text = [version_number(version).as_bytes(), b" ", server.as_bytes()].concat();
             HeaderValue::from_bytes(&text).expect("a version and a product token form a valid header value")
         };
-        ProductHeaders { mode, via_http11: via("1.1"), via_http10: via("1.0"), via_http2: via("2"), server }
+        ProductHeaders {
+            mode,
+            via_http10: via(Version::HTTP_10),
+            via_http11: via(Version::HTTP_11),
+            via_http2: via(Version::HTTP_2),
+            via_http3: via(Version::HTTP_3),
+            server,
+        }
     }
 
     /// The names of the headers to write; `None` to write none. `option` is that of the rule or listener.
@@ -68,10 +77,11 @@ impl ProductHeaders {
 
     /// The value of `Via` for a message received in this version.
     pub(in crate::proxy) fn via(&self, version: Version) -> &HeaderValue {
-        match version {
-            Version::HTTP_2 => &self.via_http2,
-            Version::HTTP_10 => &self.via_http10,
-            _ => &self.via_http11,
+        match HttpVersion::from(version) {
+            HttpVersion::Http09 | HttpVersion::Http10 => &self.via_http10,
+            HttpVersion::Http11 => &self.via_http11,
+            HttpVersion::Http2 => &self.via_http2,
+            HttpVersion::Http3 => &self.via_http3,
         }
     }
 }
@@ -81,10 +91,12 @@ pub(in crate::proxy) fn plain_via(version: Version) -> &'static HeaderValue {
     static HTTP11: HeaderValue = HeaderValue::from_static("1.1 portico");
     static HTTP10: HeaderValue = HeaderValue::from_static("1.0 portico");
     static HTTP2: HeaderValue = HeaderValue::from_static("2.0 portico");
-    match version {
-        Version::HTTP_2 => &HTTP2,
-        Version::HTTP_10 => &HTTP10,
-        _ => &HTTP11,
+    static HTTP3: HeaderValue = HeaderValue::from_static("3.0 portico");
+    match HttpVersion::from(version) {
+        HttpVersion::Http09 | HttpVersion::Http10 => &HTTP10,
+        HttpVersion::Http11 => &HTTP11,
+        HttpVersion::Http2 => &HTTP2,
+        HttpVersion::Http3 => &HTTP3,
     }
 }
 
@@ -100,8 +112,16 @@ mod tests {
             assert_eq!(ProductToken::new(text).is_some(), is_valid, "{text}");
         }
         let headers = ProductHeaders::new(ProductHeaderMode::ByRule, ProductToken::new("kong/3.9.1").unwrap());
-        assert_eq!(headers.via(Version::HTTP_2), "2 kong/3.9.1");
-        assert_eq!(headers.via(Version::HTTP_10), "1.0 kong/3.9.1");
-        assert_eq!(headers.via(Version::HTTP_11), "1.1 kong/3.9.1");
+        for (version, expected, plain) in [
+            (Version::HTTP_10, "1.0 kong/3.9.1", "1.0 portico"),
+            (Version::HTTP_11, "1.1 kong/3.9.1", "1.1 portico"),
+            (Version::HTTP_2, "2 kong/3.9.1", "2.0 portico"),
+            (Version::HTTP_3, "3 kong/3.9.1", "3.0 portico"),
+        ] {
+            assert_eq!(
+                (headers.via(version), plain_via(version)),
+                (&expected.parse().unwrap(), &plain.parse().unwrap())
+            );
+        }
     }
 }

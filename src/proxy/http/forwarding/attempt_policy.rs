@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use super::attempt_error::AttemptError;
 use super::attempt_timeouts::AttemptTimeouts;
-use super::replay_policy::{ReplayPolicy, is_idempotent};
 use super::service_attempts::{RequestRetries, ServiceAttempts, is_overloaded};
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::proxy::http::record::request_error::RequestError;
@@ -281,121 +280,38 @@ pub(super) enum RetryDelay {
     Requested(Duration),
 }
 
-#[cfg(test)]
-mod tests {
-    use http_body_util::{Empty, Full};
+/// Whether a request may be sent again.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct ReplayPolicy {
+    /// The whole request is available: its body is empty or completely buffered.
+    pub(in crate::proxy) complete: bool,
+    /// The method is idempotent, or the configuration or the client calls the request so.
+    pub(in crate::proxy) idempotent: bool,
+    /// The request may be sent again at all; within one attempt on a new connection, if a kept-alive connection turns
+    /// out to be closed, or if the endpoint did not process the request.
+    pub(in crate::proxy) allows_resending: bool,
+    /// What was sent of an incomplete body is kept, and sent again also if the endpoint may have processed it. Only
+    /// over HTTP/2, where a request whose body has no end, such as a stream of gRPC messages, must not be read in
+    /// advance.
+    pub(in crate::proxy) keeps_sent: bool,
+}
 
-    use super::super::service_attempts::OVERLOADED;
-    use super::*;
-    use crate::snapshot::timeouts_and_retries::TimeoutSetting;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn rule(max_retries: u32, codes: &[u16]) -> TimeoutsAndRetries {
-        let retry = RetryPolicy { max_retries, codes: codes.into(), backoff: SECOND };
-        TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
-    }
-
-    fn policy(rule: &TimeoutsAndRetries) -> AttemptPolicy<'_> {
-        AttemptPolicy { rule: Some(rule), ..AttemptPolicy::default() }
-    }
-
-    const WHOLE: ReplayPolicy =
-        ReplayPolicy { complete: true, idempotent: true, allows_resending: true, keeps_sent: false };
-    const STREAMED: ReplayPolicy = ReplayPolicy { complete: false, ..WHOLE };
-    const POST: ReplayPolicy = ReplayPolicy { idempotent: false, ..WHOLE };
-    const ATTEMPTS: NextAttempt = NextAttempt::Stop(RetryStop::Attempts);
-    const BODY: NextAttempt = NextAttempt::Stop(RetryStop::Body);
-
-    fn at_once(reason: RetryReason) -> NextAttempt {
-        NextAttempt::Retry(Retry { reason, delay: RetryDelay::None })
-    }
-
-    fn delayed(reason: RetryReason) -> NextAttempt {
-        NextAttempt::Retry(Retry { reason, delay: RetryDelay::Backoff })
-    }
-
-    #[test]
-    fn failed_attempts_are_followed_by_others() {
-        use NextAttempt::Never;
-        use RetryReason::{ConnectFailure, RefusedStream, Reset, Timeout};
-        let refused = AttemptError::NotConnected(RequestError::ConnectionRefused);
-        let timed_out = AttemptError::Failed(RequestError::BackendRequestTimeout);
-        let (not_processed, no_response) = (AttemptError::NotProcessed, AttemptError::NoResponse);
-        let no_retries = TimeoutsAndRetries::default();
-        let (two, none) = (rule(2, &[]), rule(0, &[]));
-        let (plain, retried, never) = (AttemptPolicy::default(), policy(&two), policy(&none));
-        for (case, policy, retries, replay, error, has_others, expected) in [
-            ("another endpoint", plain, 0, STREAMED, refused, true, at_once(ConnectFailure)),
-            ("the third endpoint", plain, 1, STREAMED, refused, true, at_once(ConnectFailure)),
-            ("no fourth endpoint", plain, 2, STREAMED, refused, true, ATTEMPTS),
-            ("no other endpoint", plain, 0, STREAMED, refused, false, Never),
-            ("not processed", plain, 0, POST, not_processed, true, at_once(RefusedStream)),
-            ("not sent", plain, 0, POST, AttemptError::NotSent, true, at_once(RefusedStream)),
-            ("perhaps processed", plain, 0, WHOLE, no_response, true, Never),
-            ("timeouts without retries", policy(&no_retries), 0, WHOLE, timed_out, true, Never),
-            (
-                "timeouts without retries, refused",
-                policy(&no_retries),
-                0,
-                WHOLE,
-                refused,
-                true,
-                at_once(ConnectFailure),
-            ),
-            ("rule with retries, refused", retried, 0, POST, refused, true, at_once(ConnectFailure)),
-            ("the same endpoint again", retried, 0, POST, refused, false, delayed(ConnectFailure)),
-            ("perhaps processed, idempotent", retried, 1, WHOLE, no_response, true, delayed(Reset)),
-            ("timeout of the attempt", retried, 1, WHOLE, timed_out, true, delayed(Timeout)),
-            ("perhaps processed, body not kept", retried, 1, STREAMED, no_response, true, BODY),
-            ("perhaps processed, not idempotent", retried, 1, POST, timed_out, true, Never),
-            ("invalid response", retried, 0, WHOLE, AttemptError::Failed(RequestError::InvalidResponse), true, Never),
-            ("stream reset", retried, 0, WHOLE, AttemptError::StreamReset, true, Never),
-            ("as many as configured", retried, 2, WHOLE, refused, true, ATTEMPTS),
-            ("mirrored copy", AttemptPolicy { is_mirror: true, ..plain }, 0, WHOLE, refused, true, Never),
-            ("no retries configured", never, 0, WHOLE, refused, true, Never),
-        ] {
-            assert_eq!(policy.next::<()>(retries, replay, Err(&error), || has_others), expected, "{case}");
+impl ReplayPolicy {
+    /// For a request whose body is not buffered.
+    pub(in crate::proxy) fn unbuffered<B: Body>(request: &Request<B>) -> Self {
+        ReplayPolicy {
+            complete: request.body().is_end_stream(),
+            idempotent: is_idempotent(request.method()),
+            allows_resending: true,
+            keeps_sent: false,
         }
-    }
-
-    #[test]
-    fn responses_with_listed_statuses_are_retried() {
-        let rule = rule(1, &[500, 503]);
-        let retry = delayed(RetryReason::Status);
-        for (case, policy, retries, replay, status, expected) in [
-            ("listed", policy(&rule), 0, WHOLE, 503, retry),
-            ("not listed", policy(&rule), 0, WHOLE, 502, NextAttempt::Never),
-            ("last attempt", policy(&rule), 1, WHOLE, 503, ATTEMPTS),
-            ("body not kept", policy(&rule), 0, STREAMED, 503, BODY),
-            ("not idempotent", policy(&rule), 0, POST, 503, NextAttempt::Never),
-            ("no rule", AttemptPolicy::default(), 0, WHOLE, 503, NextAttempt::Never),
-        ] {
-            let response = Response::builder().status(status).body(()).unwrap();
-            assert_eq!(policy.next(retries, replay, Ok(&response), || true), expected, "{case}");
-            let overloaded = Response::builder().status(status).header(OVERLOADED, "true").body(()).unwrap();
-            let next = policy.next(retries, replay, Ok(&overloaded), || true);
-            assert_eq!(next, NextAttempt::Never, "overloaded, {case}");
-        }
-    }
-
-    #[test]
-    fn bodies_are_buffered_only_if_they_may_be_sent_again() {
-        let with_codes = rule(1, &[503]);
-        let with_timeout = TimeoutsAndRetries { backend_request: TimeoutSetting::After(SECOND), ..rule(1, &[]) };
-        let put = || Request::put("/").body(Full::new(bytes::Bytes::from_static(b"body"))).unwrap();
-        for (case, rule, expected) in [
-            ("statuses", &with_codes, true),
-            ("timeout of an attempt", &with_timeout, true),
-            ("only unprocessed requests are retried", &rule(1, &[]), false),
-            ("no retries", &rule(0, &[503]), false),
-        ] {
-            assert_eq!(policy(rule).buffers(&put(), UpstreamProtocol::Http1), expected, "{case}");
-        }
-        let post = Request::post("/").body(Full::new(bytes::Bytes::from_static(b"body"))).unwrap();
-        let empty = Request::put("/").body(Empty::<bytes::Bytes>::new()).unwrap();
-        let buffers = |request: &Request<_>| policy(&with_codes).buffers(request, UpstreamProtocol::Http1);
-        assert!(!buffers(&post));
-        assert!(!policy(&with_codes).buffers(&empty, UpstreamProtocol::Http1));
     }
 }
+
+/// Whether the method is idempotent (RFC 9110, section 9.2.2).
+pub(in crate::proxy) fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE].contains(method)
+}
+
+#[cfg(test)]
+mod tests;

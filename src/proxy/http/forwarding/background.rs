@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 use super::attempt_policy::AttemptPolicy;
 use super::attempts::forward;
 use super::destination::Destination;
-use super::endpoint_response::EndpointResponse;
+use super::forwarded::EndpointResponse;
 use super::mirror::BackgroundSender;
 use super::outgoing_request::OutgoingRequest;
 use crate::hop_count::HopCount;

@@ -22,7 +22,7 @@ use super::attempts::forward;
 use super::background::MAX_BACKGROUND;
 use super::caller::{Caller, RepeatableBody};
 use super::destination::Destination;
-use super::endpoint_response::EndpointResponse;
+use super::forwarded::EndpointResponse;
 use super::outgoing_request::OutgoingRequest;
 use crate::hop_count::HopCount;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, WorkerBuffers};

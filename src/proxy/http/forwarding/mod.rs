@@ -15,13 +15,11 @@ pub(in crate::proxy) mod background;
 pub(in crate::proxy) mod call_deadline;
 pub(in crate::proxy) mod caller;
 pub(in crate::proxy) mod destination;
-pub(in crate::proxy) mod endpoint_response;
 pub(in crate::proxy) mod failover;
-pub(in crate::proxy) mod forward_error;
+pub(in crate::proxy) mod forwarded;
 pub(in crate::proxy) mod framing;
 pub(in crate::proxy) mod mirror;
 pub(in crate::proxy) mod outgoing_request;
-pub(in crate::proxy) mod replay_policy;
 pub(in crate::proxy) mod time_limits;
 pub(in crate::proxy) mod upgrade;
 

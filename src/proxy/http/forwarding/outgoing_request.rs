@@ -10,11 +10,10 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version, request};
 use tokio::time::Instant;
 
-use super::attempt_policy::AttemptPolicy;
+use super::attempt_policy::{AttemptPolicy, ReplayPolicy};
 use super::call_deadline;
 use super::caller::{Caller, RepeatableBody};
 use super::destination::Destination;
-use super::replay_policy::ReplayPolicy;
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
 use crate::http1::recycle_map;

@@ -5,9 +5,8 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 
 use super::attempt_error::AttemptError;
-use super::attempt_policy::{NextAttempt, Retry, RetryDelay};
+use super::attempt_policy::{NextAttempt, ReplayPolicy, Retry, RetryDelay};
 use super::attempt_timeouts::TimeLimit;
-use super::replay_policy::ReplayPolicy;
 use super::retry_after::requested_wait;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::router::is_call;

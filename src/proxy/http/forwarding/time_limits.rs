@@ -13,7 +13,7 @@ use super::attempt_timeouts::TimeLimit;
 use super::attempts::{Forwarded, forward};
 use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
-use super::forward_error::ForwardError;
+use super::forwarded::ForwardError;
 use super::outgoing_request::OutgoingRequest;
 use super::service_attempts::ServiceAttempts;
 use crate::plugin_api::completed_request::AttemptOutcome;

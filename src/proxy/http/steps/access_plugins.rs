@@ -146,7 +146,7 @@ fn body_buffer_limit(
 
 /// A limit of buffered bytes, or that of the plugins which have run if it is smaller.
 fn within_limit_of_plugins(record: &RequestRecord, max_bytes: usize) -> usize {
-    let limit = record.plugin_run.as_ref().and_then(|run| usize::try_from(run.state.body_limit?).ok());
+    let limit = record.plugin_run.as_ref().and_then(|run| usize::try_from(run.state.body_changes.limit?).ok());
     limit.map_or(max_bytes, |limit| limit.min(max_bytes))
 }
 
@@ -184,14 +184,7 @@ fn apply_changes(
         }
         *request_id = id;
     }
-    // The limit is that of what the client sends, not of what plugins make of it.
-    if let Some(limit) = run.state.body_limit {
-        request.body_mut().limit(limit)?;
-    }
-    // Only a completely buffered body is ever replaced. The request already has the `Content-Length` of the new body.
-    if let Some(body) = run.state.replacement_body.take() {
-        request.body_mut().replace_buffered(body);
-    }
+    request.body_mut().apply(&mut run.state.body_changes)?;
     if request.body().may_have_trailers()
         && let Some(fields) = run.state.fields_of_request()
     {

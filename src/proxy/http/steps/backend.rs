@@ -1,17 +1,31 @@
-//! The action of a rule: fails the request, or selects the backend, whose filters and usability the steps that follow
-//! ask for.
+//! The backend of a request: which one the action of the rule selects, how the filters of the rule and then those of the
+//! backend change the request (header edits, mirrors and rewrites), and where it is forwarded to, and how: the session,
+//! the hash, and what limits the time.
 
-use http::Request;
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{Request, Uri};
+use smallvec::SmallVec;
 
+use super::affinity::{self, BackendAffinity};
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
 use super::plugins::may_stand_in_for_backend;
-use super::request_context::RequestContext;
+use super::request_context::{RequestContext, RoutedRequest};
+use super::request_hash;
+use crate::plugin_api::trace::AttemptParent;
 use crate::proxy::http::exchange::request_body::RequestBody;
+use crate::proxy::http::fields::field_policy::InformationalPolicy;
+use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
+use crate::proxy::http::forwarding::call_deadline;
+use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::external_auth::ExternalAuthFilter;
 use crate::snapshot::redirect::RedirectAction;
-use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, WeightedBackends};
+use crate::snapshot::rule::{
+    Action, Backend, BackendTarget, Filters, Mirror, RouteFailure, RouteRule, WeightedBackends,
+};
 
 /// What the rule does with a request, and the selected backend.
 #[derive(Clone, Copy)]
@@ -88,6 +102,128 @@ impl<'r> SelectedAction<'r> {
             SelectedAction::StandIn(_) => true,
         }
     }
+}
+
+/// Applies the filters of the request, and returns where it is forwarded to, and how.
+pub(in crate::proxy) fn rewrite_request<'r>(
+    cx: &mut RequestContext<'r>,
+    backends: &'r WeightedBackends,
+    backend: &'r Backend,
+    routed: RoutedRequest<'r>,
+    request: &mut Request<RequestBody>,
+) -> Result<Destination<'r>, EarlyExit> {
+    let rule = routed.rule;
+    let upstream = match &backend.target {
+        BackendTarget::Upstream(upstream) => upstream,
+        BackendTarget::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
+    };
+    // Before the filters, which may remove the cookie.
+    cx.affinity = BackendAffinity::read(backends, upstream, request.headers(), cx.exchange());
+    let pinned = cx.affinity.as_ref().and_then(|backend| backend.session.endpoint());
+    let hash = request_hash::of_request(cx, &routed, request.headers(), upstream);
+    affinity::strip_from_request(cx.affinity.as_deref(), request.headers_mut());
+    apply_filters(cx, &routed, backend, request)?;
+    let call_timeout = if backends.honors_call_deadlines { call_deadline::read(request.headers()) } else { None };
+    let call_deadline = call_timeout.and_then(|timeout| cx.exchange().activity.started_at.get().checked_add(timeout));
+    // Plugins and filters may set it.
+    let edits_headers = |filters: &Filters| filters.request_headers.is_some();
+    let may_have_te =
+        routed.may_have_te || rule.plugins.is_some() || edits_headers(&rule.filters) || edits_headers(&backend.filters);
+    Ok(Destination {
+        upstream,
+        admitted: None,
+        pinned,
+        hash,
+        policy: AttemptPolicy {
+            rule: backends.timeouts_and_retries.as_deref(),
+            plugins: cx.record.plugin_run.as_ref().map(|run| run.state.endpoint_timeouts).unwrap_or_default(),
+            call_deadline,
+            ..AttemptPolicy::default()
+        },
+        settings: upstream.attempt_settings(),
+        upgrade: routed.upgrade,
+        may_have_te,
+        informational: InformationalPolicy::new(rule, cx.record.changed_response_fields()),
+        hops: routed.hops,
+        trace_parent: cx.record.trace().and_then(AttemptParent::of),
+        client: routed.client,
+    })
+}
+
+/// The rule's filters run first, so that the backend's, which are more specific, take precedence. Mirrors of the
+/// rule get the request with the rule's filters only, mirrors of the backend with the filters of both.
+fn apply_filters(
+    cx: &RequestContext<'_>,
+    routed: &RoutedRequest<'_>,
+    backend: &Backend,
+    request: &mut Request<RequestBody>,
+) -> Result<(), RequestError> {
+    let levels = [&routed.rule.filters, &backend.filters];
+    // An upgrade request is not mirrored, since the mirror could not continue the new protocol.
+    let is_mirrored = routed.upgrade.is_none() && levels.iter().any(|filters| !filters.mirrors.is_empty());
+    // Of the request as it is now, like that for the backend.
+    let mut mirror_hashes: [SmallVec<[Option<u64>; 1]>; 2] = Default::default();
+    if is_mirrored {
+        let hash = |mirror: &Mirror| request_hash::of_side_request(cx, routed, request.headers(), &mirror.upstream);
+        mirror_hashes = levels.map(|filters| filters.mirrors.iter().map(hash).collect());
+    }
+    for (level, filters) in levels.iter().enumerate() {
+        if let Some(edits) = &filters.request_headers {
+            edits.apply(request.headers_mut());
+        }
+        if is_mirrored && !filters.mirrors.is_empty() {
+            let rewrite_copy = |copy: &mut Request<()>| rewrite_target(copy, routed, &levels[..=level]).is_ok();
+            let sender = &cx.exchange().http.background_sender;
+            let mirrors = filters.mirrors.iter().zip(mirror_hashes[level].iter().copied());
+            sender.mirror_request(mirrors, request, routed.client, routed.hops, rewrite_copy);
+        }
+    }
+    rewrite_target(request, routed, &levels)
+}
+
+/// Changes a further request to the same backend as the client's, which is not mirrored.
+pub(super) fn apply_filters_to_copy(
+    routed: &RoutedRequest<'_>,
+    backend: &Backend,
+    request: &mut Request<()>,
+) -> Result<(), RequestError> {
+    let levels = [&routed.rule.filters, &backend.filters];
+    for edits in levels.iter().filter_map(|filters| filters.request_headers.as_ref()) {
+        edits.apply(request.headers_mut());
+    }
+    rewrite_target(request, routed, &levels)
+}
+
+/// Rewrites target and Host for the endpoint. The client's bytes are kept unless the matched path differs from them or
+/// a filter rewrites it; of several rewrites the last one applies.
+fn rewrite_target<B>(
+    request: &mut Request<B>,
+    routed: &RoutedRequest<'_>,
+    filters: &[&Filters],
+) -> Result<(), RequestError> {
+    let path = routed.endpoint_path();
+    let rewrites = || filters.iter().rev().filter_map(|filters| filters.rewrite.as_ref());
+    if let Some(host) = rewrites().find_map(|rewrite| rewrite.host.as_ref()) {
+        request.headers_mut().insert(HOST, host.clone());
+    }
+    let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref()).filter(|_| !routed.has_plugin_path);
+    if edit.is_none()
+        && let Some(unchanged) = path.unchanged()
+    {
+        // The targets of HTTP/2 have a scheme and an authority.
+        if request.uri().authority().is_some() {
+            *request.uri_mut() = Uri::from(unchanged.clone());
+        }
+        return Ok(());
+    }
+    let mut target = edit.map_or_else(|| path.path().to_owned(), |edit| edit.apply(path.path()));
+    if let Some(query) = path.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| RequestError::InvalidRewrite)?;
+    *request.uri_mut() = Uri::from(target);
+    Ok(())
 }
 
 /// Ends the dry run of an observed request: selects the backend, without filters and plugins.

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use http::Request;
 
 use super::affinity::{self, BackendAffinity};
-use super::backend::SelectedAction;
+use super::backend::{SelectedAction, apply_filters_to_copy};
 use super::request_context::{RequestContext, RoutedRequest};
-use super::request_filters::apply_filters_to_copy;
 use super::request_hash;
 use crate::plugin_api::context::BackgroundRequest;
 use crate::proxy::http::forwarding::background::BackgroundSending;

@@ -13,7 +13,7 @@ use super::reply_response::reply_response;
 use super::request_context::RequestContext;
 use crate::plugin_api::{Reply, ResponseSource};
 use crate::proxy::http::exchange::body_source::BodySource;
-use crate::proxy::http::forwarding::forward_error::ForwardError;
+use crate::proxy::http::forwarding::forwarded::ForwardError;
 use crate::proxy::http::record::request_error::{EXTERNAL_AUTH_DENIED, RequestError};
 use crate::snapshot::rule_options::GrpcErrorStyle;
 use crate::upstream::settings::CircuitBreakerSettings;
@@ -131,7 +131,10 @@ impl EarlyExit {
 
 fn error_response(error: RequestError, cx: &mut RequestContext<'_>) -> Response<BodySource> {
     let rejects_expectation = || {
-        cx.record.plugin_run.as_ref().is_some_and(|run| run.state.expects_continue && run.state.body_limit.is_some())
+        cx.record
+            .plugin_run
+            .as_ref()
+            .is_some_and(|run| run.state.expects_continue && run.state.body_changes.limit.is_some())
     };
     let error = match error {
         RequestError::BodyTooLarge if rejects_expectation() => RequestError::ExpectedBodyTooLarge,

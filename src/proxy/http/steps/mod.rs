@@ -23,7 +23,6 @@ pub(in crate::proxy) mod reply_response;
 pub(in crate::proxy) mod reported_client;
 pub(in crate::proxy) mod request;
 pub(in crate::proxy) mod request_context;
-pub(in crate::proxy) mod request_filters;
 pub(in crate::proxy) mod request_hash;
 pub(in crate::proxy) mod request_headers;
 pub(in crate::proxy) mod request_record;

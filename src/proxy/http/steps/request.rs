@@ -27,7 +27,6 @@ use super::plugins;
 use super::product_headers;
 use super::redirect;
 use super::request_context::RequestContext;
-use super::request_filters;
 use super::request_headers;
 use super::request_record::RequestRecord;
 use super::routing;
@@ -40,11 +39,11 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::ResponseTrailerPolicy;
 use crate::proxy::http::fields::hpack;
+use crate::proxy::http::forwarding::attempt_policy::ReplayPolicy;
 use crate::proxy::http::forwarding::attempts::forward;
 use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::forwarding::failover::forward_with_alternatives;
 use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
-use crate::proxy::http::forwarding::replay_policy::ReplayPolicy;
 use crate::proxy::http::forwarding::time_limits::forward_in_time;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::response_deadline::ResponseDeadline;
@@ -70,6 +69,7 @@ pub(in crate::proxy) fn serve(
         let version = request.version();
         let mut record = RequestRecord::start(&exchange, &mut request);
         let response = {
+            // When it is dropped, which a disconnecting client also does, it selects the metric series of the request.
             let mut cx = RequestContext::new(&view, &mut record, &request);
             let request = request.map(|incoming| RequestBody::new(incoming, &exchange));
             let outcome = respond(&mut cx, request).await;
@@ -207,7 +207,7 @@ async fn run_steps_before_forwarding<'r>(
     cx.enter(RequestStep::RequestFilters);
     match action {
         SelectedAction::Redirect(action) => Err(redirect::redirect(cx, action, &routed)),
-        SelectedAction::Forward(backends, backend) => request_filters::apply(cx, backends, backend, routed, request),
+        SelectedAction::Forward(backends, backend) => backend::rewrite_request(cx, backends, backend, routed, request),
         SelectedAction::StandIn(failure) => Err(RequestError::InvalidRule(failure).into()),
     }
 }

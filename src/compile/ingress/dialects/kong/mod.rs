@@ -1,9 +1,9 @@
 //! Plans Ingresses as Kong's ingress controller translates them (docs/kong-compatibility.md).
 //!
 //! ```text
-//!   plan.rs ─┬ ../../kong/route_annotations.rs  annotations of the Ingress
+//!   plan.rs ─┬ ../../../kong/route_annotations.rs  annotations of the Ingress
 //!            ├ path.rs                          paths by type
-//!            └ ../service_backend.rs ─ ../../kong/service_annotations.rs, ../../kong/upstream_policy
+//!            └ ../../service_backend.rs ─ ../../../kong/service_annotations.rs, upstream_policy
 //!   path_conflicts.rs       paths that get no requests, among all Ingresses of a host
 //! ```
 

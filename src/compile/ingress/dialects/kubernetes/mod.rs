@@ -3,8 +3,8 @@
 //! ```text
 //!   Ingress ┬ refused_annotations.rs  none has an effect; one that protects in Kong's dialect makes all rules fail
 //!           ├ path.rs                 Exact and Prefix as in the Gateway API
-//!           ├ rule.rs                 the rule of a path ─ ../service_backend.rs
-//!           └ ../plan.rs              spec.tls
+//!           ├ rule.rs                 the rule of a path ─ ../../service_backend.rs
+//!           └ ../../plan.rs           spec.tls
 //!   path_conflicts.rs                 equal paths of all Ingresses of a host
 //! ```
 //!
@@ -17,12 +17,13 @@ mod rule;
 
 use std::sync::Arc;
 
-use super::plan;
-use super::plan::{HostPath, IngressPlan, RoutesByHost};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass, IngressRule};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
 use crate::compile::certificates::SecretCache;
+use crate::compile::ingress::plan;
+use crate::compile::ingress::plan::{HostPath, IngressPlan, RoutesByHost};
+use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::ingress_class::foreign_annotations::{self, TlsUse};
 use crate::compile::kong::plugins::Plugins;
 use crate::diagnostic::Diagnostic;
@@ -67,6 +68,7 @@ pub(in crate::compile::ingress) fn plan(
     notes.extend(rules.notes.into_vec());
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     IngressPlan {
+        dialect: Dialect::Kubernetes,
         generation: ingress.meta.generation,
         created: ingress.meta.created,
         routes: Vec::new(),

@@ -1,11 +1,16 @@
-//! Plans each Ingress in the dialect of its class.
+//! The dialects of Ingresses. Each plans an Ingress on its own, and finds paths that get no requests. What their plans
+//! have in common is in the folder above: a further dialect is a folder here, and an arm of `plan`.
+
+pub(in crate::compile) mod kong;
+mod kubernetes;
+
+use std::sync::Arc;
 
 use super::plan::IngressPlan;
-use super::{kong, kubernetes};
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::DIALECT_ANNOTATION;
 use crate::api::networking::{Ingress, IngressClass};
-use crate::api::{Kind, Object};
+use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::budgets::{BudgetShare, Expansion, Planned};
 use crate::compile::certificates::SecretCache;
@@ -15,6 +20,7 @@ use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::kong::plugins::Plugins;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
+use crate::snapshot::router::by_conditions::RouterFlavor;
 
 /// Plans an Ingress in the dialect of its class. `None` if this process does not serve the Ingress. An error if it
 /// expands to more than its share of its namespace's budget.
@@ -28,14 +34,10 @@ pub(super) fn plan(
     let Some(class) = ingress_class::served_class(cx, ingress) else {
         return Ok(Planned::without_budget(None));
     };
-    let plan = match dialect::of_served_class(class) {
-        Ok(Dialect::Kong) => {
-            let (plan, expansion) = kong::plan::plan(cx, plugins, secrets, ingress, class, share)?;
-            let (expressions, hosts) = plan.path_expressions();
-            return Ok(Planned { plan: Some(plan), expansion, expressions, hosts });
-        }
+    let (plan, expansion) = match dialect::of_served_class(class) {
+        Ok(Dialect::Kong) => kong::plan::plan(cx, plugins, secrets, ingress, class, share)?,
         // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
-        Ok(Dialect::Kubernetes) => plan_kubernetes(cx, plugins, secrets, ingress, class),
+        Ok(Dialect::Kubernetes) => (plan_kubernetes(cx, plugins, secrets, ingress, class), 0),
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
         Err(value) => {
             let class_name = class.map(|class| &*class.meta.key.name).unwrap_or_default();
@@ -45,10 +47,20 @@ pub(super) fn plan(
                 format!("IngressClass {class_name} has the unknown dialect {value:?}, so requests get status 503"),
                 format!("set annotation {DIALECT_ANNOTATION} of IngressClass {class_name} to {}", dialect::VALUES),
             );
-            kubernetes::plan(cx, plugins, secrets, ingress, class, Some(problem))
+            (kubernetes::plan(cx, plugins, secrets, ingress, class, Some(problem)), 0)
         }
     };
-    Ok(Planned::without_budget(Some(plan)))
+    let (expressions, hosts) = plan.path_expressions();
+    Ok(Planned { plan: Some(plan), expansion, expressions, hosts })
+}
+
+/// Diagnostics for the Ingresses with a path that gets no requests, because an equal one comes first.
+pub(super) fn path_conflicts<'p>(
+    flavor: RouterFlavor,
+    plans: &[(&'p ObjectKey, &'p Arc<IngressPlan>)],
+) -> impl Iterator<Item = (&'p ObjectKey, Diagnostic)> {
+    let by_host = kubernetes::path_conflicts::find(plans).into_iter();
+    by_host.chain(kong::path_conflicts::find(flavor, plans))
 }
 
 /// Plans an Ingress of the dialect `kubernetes`. It is refused if it is larger than an object may be.

@@ -22,6 +22,7 @@ use crate::compile::ingress::plan::{IngressPlan, PathPosition};
 use crate::compile::ingress::service_backend;
 use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
 use crate::compile::ingress_class;
+use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::ingress_class::foreign_annotations::{self, TlsUse};
 use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts};
 use crate::compile::kong::route_annotations;
@@ -100,6 +101,7 @@ pub(in crate::compile::ingress) fn plan(
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
     let plan = IngressPlan {
+        dialect: Dialect::Kong,
         generation,
         created,
         routes,
