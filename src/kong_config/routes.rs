@@ -10,6 +10,7 @@ use super::model::{Entity, EntityIndex, EntityKind, FormatVersion};
 use super::names::Names;
 use super::objects::Draft;
 use super::paths::{escape_brackets_in_classes, has_invalid_escape, regex_error};
+use super::route_hosts::annotation_host;
 use super::services::ServicePlan;
 use super::settings::TranslationSettings;
 use crate::api::kong::annotations::{
@@ -240,11 +241,15 @@ fn read_conditions(
     service: Option<usize>,
     is_http: bool,
 ) -> bool {
-    let hosts = fields.texts("hosts").unwrap_or_default();
-    for (index, host) in hosts.iter().enumerate().filter(|(_, host)| !is_route_host(host)) {
-        let message = format!("{host:?} is not a host of a route");
-        let remedy = "write a DNS name or an address, with one wildcard at its begin or end, and a port if it counts";
-        fields.findings.reject(format!("{}[{index}]", fields.field("hosts")), message, remedy);
+    let mut hosts = Vec::new();
+    for (index, host) in fields.texts("hosts").unwrap_or_default().into_iter().enumerate() {
+        if let Some(host) = annotation_host(&host) {
+            hosts.push(host);
+        } else {
+            let message = format!("{host:?} is not a host of a route");
+            let remedy = "write a name, also as *.example.com or example.*, or an address, and a port if it counts";
+            fields.findings.reject(format!("{}[{index}]", fields.field("hosts")), message, remedy);
+        }
     }
     let paths_field = fields.field("paths");
     let paths = fields.texts("paths").unwrap_or_default();
@@ -350,20 +355,6 @@ fn ingress_path(path: &str, version: FormatVersion) -> Result<String, (String, S
         return Err((message.to_owned(), "write a single slash".to_owned()));
     }
     Ok(path.to_owned())
-}
-
-/// Whether Kong accepts a host of a route: a name or an address with at most one wildcard at its begin or end, and a
-/// port if one is written.
-fn is_route_host(host: &str) -> bool {
-    if host.parse::<std::net::IpAddr>().is_ok() || host.parse::<std::net::SocketAddr>().is_ok() {
-        return true;
-    }
-    let (name, has_port) = match host.rsplit_once(':') {
-        Some((name, port)) => (name, port.parse::<u16>().is_ok()),
-        None => (host, true),
-    };
-    let plain = name.strip_prefix('*').or_else(|| name.strip_suffix('*')).unwrap_or(name);
-    has_port && !name.is_empty() && plain.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 fn is_rule_host(host: &str) -> bool {
