@@ -1,6 +1,7 @@
 //! Tests of the translation: every entity, what is left out, and broken files.
 
 mod lifetimes;
+mod optional_fields;
 mod websocket_routes;
 
 use std::collections::BTreeMap;
