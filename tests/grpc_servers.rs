@@ -1,8 +1,10 @@
 //! Servers and clients of `tonic`, a gRPC library, with GRPCRoutes of `portico run` between them: all four shapes of
-//! calls, their metadata and statuses, deadlines and cancellation, also while the configuration changes.
+//! calls, their metadata and statuses, deadlines and cancellation, also while the configuration changes, and
+//! reflection.
 
 mod echo_client;
 pub(crate) mod echo_server;
+mod reflection;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

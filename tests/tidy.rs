@@ -300,7 +300,7 @@ const LAYERS: &[Row] = &[
     (
         "kong_config",
         &[
-            "entity_types fields host_header names paths settings",
+            "entity_types fields host_header names paths route_hosts settings",
             "environment model objects",
             "certificates consumers custom_entities upstreams vaults",
             "services",

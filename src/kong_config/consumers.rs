@@ -183,6 +183,8 @@ fn plan_credential(
     let findings = credential.fields.findings;
     let mut data = Map::new();
     let (mut is_complete, mut created) = (true, None);
+    // A public client has no secret.
+    let is_public = credential.fields.peek("client_type").and_then(Value::as_str) == Some("public");
     for name in required {
         match credential.fields.text(name).filter(|value| !value.is_empty()) {
             Some(value) => {
@@ -194,6 +196,7 @@ fn plan_credential(
                 }
                 data.insert((*name).to_owned(), json!(value));
             }
+            None if is_public && *name == "client_secret" => {}
             None => {
                 is_complete = false;
                 let message = format!("{name} is missing, and Kong would generate one that clients cannot know");

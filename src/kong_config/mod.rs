@@ -22,6 +22,7 @@ mod names;
 mod objects;
 mod paths;
 mod plugins;
+mod route_hosts;
 mod routes;
 mod services;
 mod settings;

@@ -10,6 +10,7 @@ use super::model::{Entity, EntityIndex, EntityKind, FormatVersion};
 use super::names::Names;
 use super::objects::Draft;
 use super::paths::{escape_brackets_in_classes, has_invalid_escape, regex_error};
+use super::route_hosts::annotation_host;
 use super::services::ServicePlan;
 use super::settings::TranslationSettings;
 use crate::api::kong::annotations::{
@@ -52,7 +53,7 @@ pub(super) fn plan(
     let (label, path) = (route.label(&otherwise), route.path().to_owned());
     let fields = &mut route.fields;
     let name = names.name("Ingress", &label);
-    let (protocol, annotation) = read_protocols(fields);
+    let RouteProtocols { protocol, annotation, is_websocket } = read_protocols(fields);
     let (api_version, kind) = match protocol {
         RouteProtocol::Stream("udp") => ("configuration.konghq.com/v1beta1", "UDPIngress"),
         RouteProtocol::Stream(_) => ("configuration.konghq.com/v1beta1", "TCPIngress"),
@@ -76,7 +77,7 @@ pub(super) fn plan(
         findings.reject(fields.field("methods"), "all requests of gRPC have the method POST", "remove it");
     }
     let is_http = protocol == RouteProtocol::Http;
-    let has_conditions = read_conditions(fields, &mut draft, context, service, is_http);
+    let has_conditions = read_conditions(fields, &mut draft, context, service, is_http, is_websocket);
     read_options(fields, &mut draft, serves_grpc);
     let is_expression = fields.value("expression").is_some() | fields.value("priority").is_some();
     route.fields.finish();
@@ -107,24 +108,37 @@ enum RouteProtocol {
     Unserved,
 }
 
-/// The protocol, and the value of the annotation if it is needed.
-fn read_protocols(fields: &mut EntityFields<'_>) -> (RouteProtocol, Option<String>) {
+struct RouteProtocols {
+    protocol: RouteProtocol,
+    /// The value of the annotation, if it is needed.
+    annotation: Option<String>,
+    /// Whether the route serves only requests that open a WebSocket.
+    is_websocket: bool,
+}
+
+impl From<RouteProtocol> for RouteProtocols {
+    fn from(protocol: RouteProtocol) -> Self {
+        RouteProtocols { protocol, annotation: None, is_websocket: false }
+    }
+}
+
+fn read_protocols(fields: &mut EntityFields<'_>) -> RouteProtocols {
     let field = fields.field("protocols");
-    let Some(protocols) = fields.texts("protocols") else { return (RouteProtocol::Http, None) };
+    let Some(protocols) = fields.texts("protocols") else { return RouteProtocol::Http.into() };
     if protocols.is_empty() {
         fields.findings.reject(&field, "the list is empty, so the route would serve nothing", "remove it");
     }
-    const KNOWN: [&str; 9] = ["http", "https", "grpc", "grpcs", "tcp", "udp", "tls", "tls_passthrough", "ws"];
+    const KNOWN: [&str; 10] = ["http", "https", "grpc", "grpcs", "tcp", "udp", "tls", "tls_passthrough", "ws", "wss"];
     if let Some(unknown) = protocols.iter().find(|protocol| !KNOWN.contains(&&***protocol)) {
         let remedy = format!("write some of {}", KNOWN.join(", "));
         fields.findings.reject(field, format!("protocol {unknown:?} is unknown"), remedy);
-        return (RouteProtocol::Http, None);
+        return RouteProtocol::Http.into();
     }
     let stream = ["tcp", "udp"].into_iter().find(|stream| protocols.iter().all(|protocol| protocol == stream));
     if let Some(stream) = stream {
-        return (RouteProtocol::Stream(stream), None);
+        return RouteProtocol::Stream(stream).into();
     }
-    let is_http = |protocol: &&String| ["http", "https", "grpc", "grpcs"].contains(&&***protocol);
+    let is_http = |protocol: &&String| ["http", "https", "ws", "wss", "grpc", "grpcs"].contains(&&***protocol);
     if let Some(stream) = protocols.iter().find(|protocol| !is_http(protocol)) {
         if protocols.iter().any(|protocol| is_http(&protocol)) {
             let message = "a route serves either HTTP or streams";
@@ -132,16 +146,27 @@ fn read_protocols(fields: &mut EntityFields<'_>) -> (RouteProtocol, Option<Strin
         }
         let message = format!("a route of protocol {stream} is not served on the listener of Ingresses");
         fields.findings.leave_out(field, message, "write a TCPRoute, TLSRoute or UDPRoute for it");
-        return (RouteProtocol::Unserved, None);
+        return RouteProtocol::Unserved.into();
     }
-    let set: BTreeSet<&str> = protocols.iter().map(String::as_str).collect();
+    let is_websocket = !protocols.is_empty() && protocols.iter().all(|protocol| protocol.starts_with("ws"));
+    let set: BTreeSet<&str> = protocols.iter().map(|protocol| opening_protocol(protocol)).collect();
     let [has_http, has_grpc] = [["http", "https"], ["grpc", "grpcs"]].map(|pair| pair.iter().any(|p| set.contains(p)));
     if has_http && has_grpc {
         let message = "a route serves either HTTP or gRPC";
         fields.findings.reject(field, message, "write two routes");
     }
-    let annotation = (set != BTreeSet::from(["http", "https"])).then(|| protocols.join(","));
-    (RouteProtocol::Http, annotation)
+    let needs_annotation = set != BTreeSet::from(["http", "https"]);
+    let annotation = needs_annotation.then(|| set.into_iter().collect::<Vec<_>>().join(","));
+    RouteProtocols { protocol: RouteProtocol::Http, annotation, is_websocket }
+}
+
+/// The protocol of the requests that open a WebSocket; any other protocol as it is.
+fn opening_protocol(protocol: &str) -> &str {
+    match protocol {
+        "ws" => "http",
+        "wss" => "https",
+        other => other,
+    }
 }
 
 /// The ports of a route of connections or datagrams. Returns whether it has an equivalent.
@@ -239,12 +264,17 @@ fn read_conditions(
     context: &RouteContext<'_>,
     service: Option<usize>,
     is_http: bool,
+    is_websocket: bool,
 ) -> bool {
-    let hosts = fields.texts("hosts").unwrap_or_default();
-    for (index, host) in hosts.iter().enumerate().filter(|(_, host)| !is_route_host(host)) {
-        let message = format!("{host:?} is not a host of a route");
-        let remedy = "write a DNS name or an address, with one wildcard at its begin or end, and a port if it counts";
-        fields.findings.reject(format!("{}[{index}]", fields.field("hosts")), message, remedy);
+    let mut hosts = Vec::new();
+    for (index, host) in fields.texts("hosts").unwrap_or_default().into_iter().enumerate() {
+        if let Some(host) = annotation_host(&host) {
+            hosts.push(host);
+        } else {
+            let message = format!("{host:?} is not a host of a route");
+            let remedy = "write a name, also as *.example.com or example.*, or an address, and a port if it counts";
+            fields.findings.reject(format!("{}[{index}]", fields.field("hosts")), message, remedy);
+        }
     }
     let paths_field = fields.field("paths");
     let paths = fields.texts("paths").unwrap_or_default();
@@ -260,8 +290,11 @@ fn read_conditions(
             draft.annotate(annotation, list.join(","));
         }
     }
-    let headers = fields.object("headers").unwrap_or_default();
+    let mut headers = fields.object("headers").unwrap_or_default();
     let has_headers = !headers.is_empty();
+    if is_websocket && !headers.keys().any(|name| name.eq_ignore_ascii_case("upgrade")) {
+        headers.insert("Upgrade".to_owned(), json!(["websocket"]));
+    }
     read_headers(fields, headers, draft);
     for name in ["sources", "destinations"] {
         if fields.list(name).is_some_and(|list| !list.is_empty()) {
@@ -350,20 +383,6 @@ fn ingress_path(path: &str, version: FormatVersion) -> Result<String, (String, S
         return Err((message.to_owned(), "write a single slash".to_owned()));
     }
     Ok(path.to_owned())
-}
-
-/// Whether Kong accepts a host of a route: a name or an address with at most one wildcard at its begin or end, and a
-/// port if one is written.
-fn is_route_host(host: &str) -> bool {
-    if host.parse::<std::net::IpAddr>().is_ok() || host.parse::<std::net::SocketAddr>().is_ok() {
-        return true;
-    }
-    let (name, has_port) = match host.rsplit_once(':') {
-        Some((name, port)) => (name, port.parse::<u16>().is_ok()),
-        None => (host, true),
-    };
-    let plain = name.strip_prefix('*').or_else(|| name.strip_suffix('*')).unwrap_or(name);
-    has_port && !name.is_empty() && plain.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 fn is_rule_host(host: &str) -> bool {

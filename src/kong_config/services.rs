@@ -72,7 +72,8 @@ pub(super) fn plan(
         }
     }
     let protocol = location.as_ref().map_or("http", |location| &location.protocol);
-    if !["https", "grpcs", "wss", "tls"].contains(&protocol) {
+    let uses_tls = ["https", "grpcs", "wss", "tls"].contains(&protocol);
+    if !uses_tls {
         reject_tls(fields, protocol);
     }
     let has_path = location.as_ref().is_some_and(|location| location.path.is_some());
@@ -80,7 +81,7 @@ pub(super) fn plan(
         let message = format!("a service of protocol {protocol} has no path");
         findings.reject(fields.field("path"), message, "remove it");
     }
-    read_tls(fields, &mut draft, index, secrets);
+    let has_certificate = read_tls(fields, &mut draft, index, secrets);
     service.fields.finish();
     let unserved = |port| ServicePlan { draft: None, stream: None, port, slices: Vec::new(), label: label.clone() };
     let Some(ServiceLocation { protocol, host, port, path: prefix }) = location else { return unserved(80) };
@@ -106,6 +107,9 @@ pub(super) fn plan(
         Some(upstream) => {
             if let Some(policy) = &upstream.policy {
                 draft.annotate(UPSTREAM_POLICY, policy.as_str());
+            }
+            if let Some(certificate) = upstream.client_certificate.filter(|_| uses_tls && !has_certificate) {
+                draft.annotate(CLIENT_CERT, secrets.certificate(certificate));
             }
             if let Some(weights) = upstream.endpoint_weights() {
                 draft.annotate(ENDPOINT_WEIGHTS_ANNOTATION, weights);
@@ -217,7 +221,13 @@ fn reject_tls(fields: &EntityFields<'_>, protocol: &str) {
     }
 }
 
-fn read_tls(fields: &mut EntityFields<'_>, draft: &mut Draft, index: &EntityIndex, secrets: &CertificateSecrets) {
+/// Returns whether the service has a client certificate.
+fn read_tls(
+    fields: &mut EntityFields<'_>,
+    draft: &mut Draft,
+    index: &EntityIndex,
+    secrets: &CertificateSecrets,
+) -> bool {
     if let Some(verify) = fields.flag("tls_verify") {
         draft.annotate(TLS_VERIFY, verify.to_string());
     }
@@ -238,11 +248,12 @@ fn read_tls(fields: &mut EntityFields<'_>, draft: &mut Draft, index: &EntityInde
     if !authorities.is_empty() {
         draft.annotate(CA_CERTIFICATES_SECRETS, authorities.join(","));
     }
-    if let Some(reference) = fields.reference("client_certificate")
-        && let Some(position) = index.resolve(EntityKind::Certificate, &reference, fields.findings)
-    {
+    let reference = fields.reference("client_certificate");
+    let position = reference.and_then(|reference| index.resolve(EntityKind::Certificate, &reference, fields.findings));
+    if let Some(position) = position {
         draft.annotate(CLIENT_CERT, secrets.certificate(position));
     }
+    position.is_some()
 }
 
 /// Adds the endpoints to a Service, or returns the EndpointSlices that have them.

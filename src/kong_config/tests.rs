@@ -1,6 +1,8 @@
 //! Tests of the translation: every entity, what is left out, and broken files.
 
 mod lifetimes;
+mod optional_fields;
+mod websocket_routes;
 
 use std::collections::BTreeMap;
 
@@ -163,7 +165,7 @@ fn routes_keep_their_conditions() {
                 "methods": ["GET", "POST"], "headers": {"X-A": ["1", "2,3"]}, "snis": ["a.example"],
                 "regex_priority": 5, "strip_path": false, "preserve_host": true, "protocols": ["https"],
                 "https_redirect_status_code": 301, "path_handling": "v1", "request_buffering": false},
-            {"hosts": ["a.*"]},
+            {"hosts": ["a.*", "::1", "[::2]:81"]},
         ]}],
         "routes": [{"name": "none", "paths": ["/none"]}, {"name": "stream", "protocols": ["tls"],
             "destinations": [{"port": 9000}]}],
@@ -191,7 +193,8 @@ fn routes_keep_their_conditions() {
         json!({"host": "a.example", "http": {"paths": [path("/a"), path("/~/b/\\d+$"), path("/~/c/[^\\[/]+$")]}});
     assert_eq!(all["spec"], json!({"rules": [rule]}));
     let unnamed = &objects["Ingress/s-route-1"];
-    assert_eq!(annotations(unnamed), ["host-aliases=a.*", "any-path=true", "strip-path=true", "preserve-host=false"]);
+    let conditions = ["host-aliases=a.*,[::1],[::2]:81", "any-path=true", "strip-path=true", "preserve-host=false"];
+    assert_eq!(annotations(unnamed), conditions);
     assert_eq!(unnamed["spec"], json!({"rules": [{"http": {"paths": [path("/")]}}]}));
     assert_eq!(
         objects["Ingress/none"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"],
@@ -473,6 +476,7 @@ fn what_kong_refuses_is_rejected() {
         (route(json!({"hosts": ["a.example", "*.*.example"]})), "services[0].routes[0].hosts[1]"),
         (route(json!({"hosts": ["a.*.example"]})), "services[0].routes[0].hosts[0]"),
         (route(json!({"hosts": ["a.example:x"]})), "services[0].routes[0].hosts[0]"),
+        (route(json!({"hosts": ["[::1]", "*"]})), "services[0].routes[0].hosts[1]"),
         (route(json!({"paths": ["~/a("]})), "services[0].routes[0].paths[0]"),
         (route(json!({"paths": ["~/a[[b"]})), "services[0].routes[0].paths[0]"),
         (route(json!({"paths": ["~a"]})), "services[0].routes[0].paths[0]"),

@@ -18,6 +18,8 @@ pub(super) struct UpstreamPlan {
     /// The name of its policy, if it has settings.
     pub(super) policy: Option<String>,
     pub(super) draft: Option<Draft>,
+    /// The position of the certificate that its targets require, for services that have none of their own.
+    pub(super) client_certificate: Option<usize>,
     host_header: Option<String>,
     /// Those of `targets`.
     weights: Vec<i64>,
@@ -65,7 +67,7 @@ pub(super) fn plan(
 ) -> Vec<UpstreamPlan> {
     let mut plans: Vec<UpstreamPlan> = Vec::new();
     for mut upstream in upstreams {
-        plans.push(plan_upstream(&mut upstream, names));
+        plans.push(plan_upstream(&mut upstream, index, names));
         upstream.fields.finish();
     }
     for mut target in targets {
@@ -109,7 +111,7 @@ fn parse_target(text: &str) -> Option<TargetAddress> {
     is_name.then(|| TargetAddress { host: host.to_ascii_lowercase(), port })
 }
 
-fn plan_upstream(upstream: &mut Entity<'_>, names: &mut Names) -> UpstreamPlan {
+fn plan_upstream(upstream: &mut Entity<'_>, index: &EntityIndex, names: &mut Names) -> UpstreamPlan {
     let path = upstream.path().to_owned();
     let findings = upstream.fields.findings;
     let is_host = |name: &str| {
@@ -134,15 +136,12 @@ fn plan_upstream(upstream: &mut Entity<'_>, names: &mut Names) -> UpstreamPlan {
             spec.insert("healthchecks".to_owned(), Value::Object(checks));
         }
     }
-    for name in ["client_certificate", "use_srv_name"] {
-        let field = fields.field(name);
-        if fields.value(name).is_some_and(|value| value != Value::Bool(false)) {
-            let remedy = match name {
-                "use_srv_name" => "remove it",
-                _ => "set client_certificate of the services",
-            };
-            findings.leave_out(field, format!("{name} of upstreams has no effect"), remedy);
-        }
+    let client_certificate = fields
+        .reference("client_certificate")
+        .and_then(|reference| index.resolve(EntityKind::Certificate, &reference, findings));
+    if fields.flag("use_srv_name") == Some(true) {
+        let field = fields.field("use_srv_name");
+        findings.leave_out(field, "use_srv_name of upstreams has no effect", "remove it");
     }
     let (policy, draft) = match spec.is_empty() {
         true => (None, None),
@@ -153,7 +152,7 @@ fn plan_upstream(upstream: &mut Entity<'_>, names: &mut Names) -> UpstreamPlan {
             (Some(name), Some(draft))
         }
     };
-    UpstreamPlan { policy, draft, host_header, ..UpstreamPlan::default() }
+    UpstreamPlan { policy, draft, client_certificate, host_header, ..UpstreamPlan::default() }
 }
 
 fn read_balancing(fields: &mut EntityFields<'_>) -> Map<String, Value> {

@@ -15,8 +15,9 @@
 //! plugin.
 //!
 //! Both sides must use the frames of RFC 6455, and a frame with reserved bits or opcodes, for example, closes the
-//! connection with the status 1002. `Sec-WebSocket-Extensions` is removed from requests, so that no extension is
-//! negotiated: compressed messages would have another length than the one that is compared.
+//! connection with the status 1002. What a side sends after its close frame is not forwarded.
+//! `Sec-WebSocket-Extensions` is removed from requests, so that no extension is negotiated: compressed messages would
+//! have another length than the one that is compared.
 //!
 //! Connections without this plugin are forwarded without looking at their frames, and have no limit. Upgrades to other
 //! protocols, and WebSockets that were open when the plugin was attached, are not limited.

@@ -119,6 +119,6 @@ fn path(method: &str) -> PathAndQuery {
     format!("/grpc.examples.echo.Echo/{method}").parse().unwrap()
 }
 
-async fn within_limit<F: Future>(future: F) -> F::Output {
+pub(super) async fn within_limit<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(TEST_TIMEOUT, future).await.expect("the call makes progress")
 }

@@ -1,5 +1,5 @@
-//! A `tonic` server of the service Echo, which is that of gRPC's examples: one method for each shape of calls. It is
-//! written without generated code, so that the tests need no compiler of protocol buffers.
+//! A `tonic` server of the service Echo, which is that of gRPC's examples: one method for each shape of calls. It also
+//! has reflection, and is written without generated code, so that the tests need no compiler of protocol buffers.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -21,6 +21,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
+use super::reflection;
 use crate::harness::TEST_TIMEOUT;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -129,6 +130,7 @@ impl Calls {
             "/grpc.examples.echo.Echo/BidirectionalStreamingEcho" => {
                 grpc.streaming(service_fn(|call| self.bidirectional_streaming(call)), request).await
             }
+            reflection::PATH => reflection::serve(request).await,
             path => Status::unimplemented(format!("{} does not have {path}", self.name)).into_http(),
         }
     }

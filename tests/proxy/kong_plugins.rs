@@ -379,6 +379,36 @@ async fn correlation_id_becomes_the_request_id() {
     assert_eq!(logged, ids);
 }
 
+// docs/kong-compatibility.md, 3.6
+#[tokio::test]
+async fn plugins_do_not_replace_what_identifies_the_gateway() {
+    const PRODUCT: &str = concat!("portico/", env!("CARGO_PKG_VERSION"));
+    let endpoint = Endpoint::ok().await;
+    let transformer = (
+        "request-transformer",
+        json!({"replace": {"headers": ["X-Kong-Request-Id:old"]},
+                       "add": {"headers": ["X-Kong-Request-Id:new"]}}),
+    );
+    let server_of_client = server(Options::default(), &[transformer], &endpoint).await;
+    for sent in ["", "x-kong-request-id: of-the-client\r\n"] {
+        let request = format!("GET / HTTP/1.1\r\nhost: a.example\r\n{sent}\r\n");
+        let id = server_of_client.request(&request).await.header("x-kong-request-id").unwrap().to_owned();
+        let received = endpoint.log.requests().pop().unwrap();
+        assert_eq!(received.matches(&id).count(), 2, "as X-Request-ID and X-Kong-Request-Id: {received}");
+        assert_eq!(header(&received, "x-kong-request-id"), Some(&*id), "{received}");
+    }
+
+    // Kong leaves `Server` to a plugin that sets `Via` to the product token alone.
+    for (via, expected) in [("1.1 other", PRODUCT), (PRODUCT, "Demo")] {
+        let transformer = json!({"add": {"headers": ["Server:Demo", format!("Via:{via}"), "X-Kong-Request-Id:new"]}});
+        let plugins = [("response-transformer", transformer), ("request-termination", json!({}))];
+        let terminating = server(Options::default(), &plugins, &endpoint).await;
+        let response = terminating.request("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+        assert_eq!((response.header("via"), response.header("server")), (Some(via), Some(expected)));
+        assert_eq!(response.header("x-kong-request-id"), response.header("x-request-id"));
+    }
+}
+
 /// Plugins use the client address that trusted peers report.
 // docs/kong-compatibility.md, 4.15
 // docs/kong-compatibility.md, 4.25

@@ -29,7 +29,6 @@ use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::request_facts::RequestFacts;
 use crate::request_target::RequestPath;
-use crate::snapshot::rule_options::ProductHeaderNames;
 
 /// Runs plugins that do not wait. The future of the phase is polled in its place, so it need not be moved into a box of
 /// its own.
@@ -56,7 +55,6 @@ pub(in crate::proxy) async fn run(
 ) -> Result<(), EarlyExit> {
     let original_uri = request.uri().clone();
     let mut request_line = take_request_line(cx, chain, routed, &original_uri);
-    let product_header_names = cx.product_header_names();
     let record = &mut *cx.record;
     let (mut body, mut max_body) = (None, body_buffer_limit(&record.exchange, chain, routed, request));
     let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
@@ -104,7 +102,7 @@ pub(in crate::proxy) async fn run(
         }
     };
     let Some(run) = &mut record.plugin_run else { return Ok(()) };
-    apply_changes(run, &mut record.facts.request_id, product_header_names, request)?;
+    apply_changes(run, &mut record.facts.request_id, request)?;
     match reply {
         Some(reply) => Err(EarlyExit::PluginReply(reply)),
         None => Ok(follow_target(routed, request, &original_uri)?),
@@ -175,13 +173,9 @@ fn new_run(
 fn apply_changes(
     run: &mut PluginRun,
     request_id: &mut HeaderValue,
-    product_header_names: Option<&ProductHeaderNames>,
     request: &mut Request<RequestBody>,
 ) -> Result<(), RequestError> {
     if let Some(id) = run.state.new_id.take() {
-        if let Some(names) = product_header_names {
-            request.headers_mut().insert(&names.request_id, id.clone());
-        }
         *request_id = id;
     }
     request.body_mut().apply(&mut run.state.body_changes)?;

@@ -1,6 +1,6 @@
 //! The headers that identify the proxy, `Via`, `Server` and the id of the request, and those that report its latencies.
 
-use http::header::SERVER;
+use http::header::{SERVER, VIA};
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use tokio::time::Instant;
 
@@ -12,13 +12,21 @@ use crate::proxy::http::fields::product_names::plain_via;
 use crate::proxy::http::fields::via::append_via;
 
 /// Adds `Via` to a request, which RFC 9110, section 7.6.3 requires of all proxies. If the product headers are written,
-/// it has the product token, and the id of the request is added, too.
-pub(in crate::proxy) fn set_request_headers<B>(cx: &RequestContext<'_>, request: &mut Request<B>) {
+/// it has the product token.
+pub(in crate::proxy) fn set_via<B>(cx: &RequestContext<'_>, request: &mut Request<B>) {
     let version = request.version();
-    let headers = request.headers_mut();
-    let Some(names) = cx.product_header_names() else { return append_via(headers, plain_via(version)) };
-    append_via(headers, cx.exchange().http.product_headers.via(version));
-    headers.insert(&names.request_id, cx.record.facts.request_id.clone());
+    let via = match cx.product_header_names() {
+        Some(_) => cx.exchange().http.product_headers.via(version),
+        None => plain_via(version),
+    };
+    append_via(request.headers_mut(), via);
+}
+
+/// Adds the id of the request, if the product headers are written. After plugins, which neither see nor replace it.
+pub(in crate::proxy) fn set_request_id<B>(cx: &RequestContext<'_>, request: &mut Request<B>) {
+    if let Some(names) = cx.product_header_names() {
+        request.headers_mut().insert(&names.request_id, cx.record.facts.request_id.clone());
+    }
 }
 
 /// Adds the product headers to a response, after plugins have run.
@@ -37,7 +45,11 @@ pub(in crate::proxy) fn set_response_headers(
     let started_at = exchange.activity.started_at.get();
     headers.insert(&names.request_id, cx.record.facts.request_id.clone());
     if is_local {
-        headers.insert(SERVER, exchange.http.product_headers.server.clone());
+        let server = &exchange.http.product_headers.server;
+        // With this `Via`, Kong leaves `Server` to the plugin that has generated the response.
+        if headers.get(VIA) != Some(server) {
+            headers.insert(SERVER, server.clone());
+        }
     } else {
         append_via(headers, exchange.http.product_headers.via(Version::HTTP_11));
     }

@@ -190,6 +190,7 @@ async fn run_steps_before_forwarding<'r>(
             access_plugins::run_at_once(cx, chain, &mut routed, request)?;
         }
     }
+    product_headers::set_request_id(cx, request);
     cx.enter(RequestStep::Backend);
     let action = backend::select(cx, routed.rule)?;
     cx.enter(RequestStep::Preflight);

@@ -1,6 +1,7 @@
 //! Routes as the compiler produces them: their conditions are parsed, and the routes are not yet ranked.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
@@ -75,13 +76,23 @@ pub enum HostName {
 }
 
 impl HostCondition {
-    /// Parses `example.com`, `*.example.com`, `example.*`, each with or without `:port`. `None` for anything else.
+    /// Parses `example.com`, `*.example.com`, `example.*` or `[2001:db8::1]`, each with or without `:port`, and
+    /// `2001:db8::1`. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Some(HostCondition { name: HostName::Exact(bracketed(text)), port: None });
+        }
         let (name, port) = match text.rsplit_once(':') {
-            Some((name, port)) => (name, Some(port.parse().ok().filter(|port| *port > 0)?)),
-            None => (text, None),
+            Some((name, port)) if !text.ends_with(']') => (name, Some(port.parse().ok()?)),
+            _ => (text, None),
         };
-        Some(HostCondition { name: HostName::parse(name)?, port })
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let name = match address {
+            Some(address) => HostName::Exact(address.parse::<Ipv6Addr>().ok().map(|_| bracketed(address))?),
+            // Names of requests have no dot at their end, either.
+            None => HostName::parse(name.strip_suffix('.').unwrap_or(name))?,
+        };
+        Some(HostCondition { name, port })
     }
 }
 
@@ -123,6 +134,11 @@ impl HostName {
             }
         }
     }
+}
+
+/// An address as the names of requests have it. Like Kong, routes compare its text, and not what it means.
+fn bracketed(address: &str) -> Arc<str> {
+    format!("[{}]", address.to_ascii_lowercase()).into()
 }
 
 fn is_host_byte(byte: u8) -> bool {
@@ -341,7 +357,7 @@ mod tests {
     fn host_matching() {
         // (configured, normalized, matching hostnames, hostnames that do not match)
         type Case = (&'static str, Option<&'static str>, &'static [&'static str], &'static [&'static str]);
-        let cases: [Case; 10] = [
+        let cases: [Case; 18] = [
             ("API.example.com", Some("api.example.com"), &["api.example.com"], &["example.com", "x.api.example.com"]),
             // Any number of labels.
             (
@@ -357,11 +373,19 @@ mod tests {
                 &["example", "example.", "examples.com"],
             ),
             ("a.example:8080", Some("a.example:8080"), &["a.example"], &["b.example"]),
+            ("a.example:0", Some("a.example:0"), &["a.example"], &[]),
+            ("a.example.", Some("a.example"), &["a.example"], &[]),
+            ("2001:DB8::1", Some("[2001:db8::1]"), &["[2001:db8::1]"], &["2001:db8::1", "[2001:db8::2]"]),
+            ("[::1]", Some("[::1]"), &["[::1]"], &["[::2]"]),
+            ("[::1]:80", Some("[::1]:80"), &["[::1]"], &["[::1]:80"]),
+            ("[::1", None, &[], &[]),
+            ("[a.example]", None, &[], &[]),
             ("*", None, &[], &[]),
             ("a.*.b", None, &[], &[]),
             ("*.a.*", None, &[], &[]),
             ("a..b", None, &[], &[]),
-            ("a:0", None, &[], &[]),
+            ("a..", None, &[], &[]),
+            ("a:65536", None, &[], &[]),
             ("", None, &[], &[]),
         ];
         for (configured, normalized, matching, not_matching) in cases {

@@ -6,6 +6,7 @@ use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
+use crate::request_target::RequestHost;
 use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::regex_steps::RegexSteps;
 use crate::snapshot::router::TieBreaker;
@@ -78,7 +79,7 @@ impl TestRequest {
         let mut words = text.split(' ');
         let method = words.next().unwrap().parse().unwrap();
         let authority = words.next().unwrap().to_owned();
-        let host = authority.split(':').next().unwrap().to_owned();
+        let host = RequestHost::parse(authority.parse().unwrap()).unwrap().name().into_owned();
         let target = words.next().unwrap();
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query.into())));
         let mut request = TestRequest {
@@ -170,6 +171,13 @@ fn route_conditions() {
         ("a.example:80 /", "GET a.example / on:8000", false),
         ("a.example:8000 /", "GET a.example / on:8000", true),
         ("a.example:8000 /", "GET a.example:80 / on:8000", false),
+        ("[::1] /", "GET [::1] /", true),
+        ("[::1] /", "GET [::1]:654 /", true),
+        ("::1 /", "GET [::1]:654 /", true),
+        ("[::1] /", "GET [::2] /", false),
+        ("[::1]:321 /", "GET [::1]:321 /", true),
+        ("[::1]:321 /", "GET [::1] / on:321", true),
+        ("[::1]:321 /", "GET [::1]:654 /", false),
         ("*.example:81 /", "GET a.example:82 /", false),
         ("POST PUT", "PUT a /", true),
         ("POST PUT", "GET a /", false),

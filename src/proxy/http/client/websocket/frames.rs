@@ -34,8 +34,8 @@ pub(super) struct FrameScanner {
 /// What was found in bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ScannedBytes {
-    /// How many bytes may be forwarded. Those after them are the beginning of a header whose rest is still to come, or
-    /// the frame that must not be forwarded.
+    /// How many bytes may be forwarded. Those after them are the beginning of a header whose rest is still to come, the
+    /// frame that must not be forwarded, or what follows a close frame.
     pub(super) forwardable: usize,
     pub(super) result: Result<(), FrameViolation>,
 }
@@ -74,7 +74,7 @@ impl FrameScanner {
     /// violation, the state is as if the frame were not there.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> ScannedBytes {
         let mut forwardable = self.skip(bytes.len());
-        while forwardable < bytes.len() {
+        while forwardable < bytes.len() && !self.has_ended() {
             match self.header(&bytes[forwardable..]) {
                 Ok(Some(length)) => {
                     forwardable += length;
@@ -97,6 +97,11 @@ impl FrameScanner {
     /// Whether a frame of the proxy may follow the bytes that were forwarded.
     pub(super) fn is_between_frames(&self) -> bool {
         self.remaining == 0
+    }
+
+    /// Whether a close frame was found, and all of it. Nothing may follow it (RFC 6455, section 5.5.1).
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_closed && self.remaining == 0
     }
 
     /// Whether a close frame was found, which is the last frame of a side.
@@ -151,8 +156,13 @@ impl FrameScanner {
             Some(digits) => digits.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)),
             None => return Ok(None),
         };
+        let is_minimal = match extended {
+            2 => payload > 125,
+            8 => payload > u64::from(u16::MAX),
+            _ => true,
+        };
         let is_control = opcode >= CLOSE;
-        if payload > i64::MAX as u64 || is_control && (!is_final || payload > MAX_CONTROL_PAYLOAD) {
+        if !is_minimal || payload > i64::MAX as u64 || is_control && (!is_final || payload > MAX_CONTROL_PAYLOAD) {
             return Err(FrameViolation::Invalid);
         }
         Ok((bytes.len() >= length).then_some(CompleteHeader { length, opcode, is_final, payload }))
@@ -194,7 +204,7 @@ mod tests {
             if result.is_err() {
                 return (forwarded, result);
             }
-            assert!(held.len() < MAX_HEADER_BYTES, "only a part of a header is held");
+            assert!(held.len() < MAX_HEADER_BYTES || scanner.has_ended(), "only a part of a header is held");
         }
         (forwarded, Ok(()))
     }
@@ -238,12 +248,26 @@ mod tests {
             ("a continuation of nothing", endpoint(FINAL | CONTINUATION, 1)),
             ("a message within another", [endpoint(TEXT, 1), endpoint(FINAL | TEXT, 1)].concat()),
             ("a negative length", huge),
+            ("a length of 125 in two bytes", vec![FINAL | TEXT, 126, 0, 125]),
+            ("a length of 65535 in eight bytes", vec![FINAL | TEXT, 127, 0, 0, 0, 0, 0, 0, 0xff, 0xff]),
+            ("a length of 0 in eight bytes", vec![FINAL | BINARY, 127, 0, 0, 0, 0, 0, 0, 0, 0]),
         ] {
             let mut scanner = FrameScanner::new(FrameSender::Endpoint, u64::MAX);
             assert_eq!(scan(&mut scanner, &bytes, 1).1, Err(FrameViolation::Invalid), "{description}");
         }
         let mut scanner = FrameScanner::new(FrameSender::Client, 10);
         assert_eq!(scan(&mut scanner, &endpoint(FINAL | TEXT, 1), 9).1, Err(FrameViolation::Invalid), "not masked");
+    }
+
+    #[test]
+    fn nothing_after_a_close_frame_may_be_forwarded() {
+        let close = frame(FINAL | CLOSE, FrameSender::Endpoint, 2);
+        let bytes = [&close[..], &frame(FINAL | TEXT, FrameSender::Endpoint, 5), b"\xff\xff"].concat();
+        for size in [1, 3, 4, 100] {
+            let mut scanner = FrameScanner::new(FrameSender::Endpoint, 1000);
+            assert_eq!(scan(&mut scanner, &bytes, size), (close.clone(), Ok(())), "{size}");
+            assert!(scanner.has_ended());
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Bytes are forwarded as they arrive. Of a header that is incomplete, nothing is forwarded until the rest arrives, so
-//! that a close frame never follows a part of a frame.
+//! that a close frame never follows a part of a frame. What a side sends after its close frame is discarded.
 
 mod close_frame;
 mod frames;
@@ -66,7 +66,7 @@ pub(super) struct LimitedSide<'a, S> {
     held_length: usize,
     refused: &'a RefusedFrame,
     state: ReadState,
-    /// Until when this side may close, as soon as it waits for that.
+    /// Until when this side may close, or take what is sent to it, as soon as it has to.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -75,6 +75,8 @@ pub(super) struct LimitedSide<'a, S> {
 enum ReadState {
     /// The bytes that it sends.
     Forwarding,
+    /// Its end, after it has sent a close frame. What it sends until then is discarded.
+    Closed,
     /// A close frame for the other side, of which this much was read.
     Closing(CloseFrame, usize),
     /// Its end, when it has closed. What it sends until then is discarded.
@@ -127,6 +129,7 @@ impl<'a, S> LimitedSide<'a, S> {
         }
         let ScannedBytes { forwardable, result } = self.scanner.scan(bytes);
         match result {
+            Ok(()) if self.scanner.has_ended() => {}
             Ok(()) => self.hold(&bytes[forwardable..]),
             Err(_) if matches!(self.state, ReadState::Draining) => self.state = ReadState::DrainingUnread,
             // The frame is refused again when the close frame was read.
@@ -183,6 +186,13 @@ impl<S: AsyncRead + Unpin> LimitedSide<'_, S> {
         } else {
             let ScannedBytes { forwardable, result } = self.scanner.scan(bytes);
             match result {
+                Ok(()) if self.scanner.has_ended() => {
+                    self.held_length = 0;
+                    self.state = ReadState::Closed;
+                    if forwardable < bytes.len() {
+                        self.begin_deadline();
+                    }
+                }
                 Ok(()) => self.hold(&bytes[forwardable..]),
                 Err(violation) => {
                     let refusal = FoundViolation { sender: self.sender, violation };
@@ -198,6 +208,26 @@ impl<S: AsyncRead + Unpin> LimitedSide<'_, S> {
         };
         buffer.set_filled(start + forwarded);
         Poll::Ready(Ok(forwarded > 0))
+    }
+
+    /// Reads until the side has ended, which may take long if it has still to receive the rest of what the other side
+    /// sends. If it sends anything, it has a deadline.
+    fn poll_end(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..MAX_READS_PER_TURN {
+            if self.deadline.is_some()
+                && let Poll::Ready(error) = self.poll_deadline(cx)
+            {
+                return Poll::Ready(Err(error));
+            }
+            let StreamBytes { start, has_ended } = ready!(self.poll_stream(cx, buffer))?;
+            if has_ended {
+                return Poll::Ready(Ok(()));
+            }
+            buffer.set_filled(start);
+            self.begin_deadline();
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Reads until the side has closed.
@@ -224,13 +254,32 @@ impl<S: AsyncRead + Unpin> LimitedSide<'_, S> {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+impl<S> LimitedSide<'_, S> {
+    /// Lets the side end soon, unless it has to already.
+    fn begin_deadline(&mut self) {
+        self.deadline.get_or_insert_with(closing_time);
+    }
 
     /// Ready with an error, which ends the relay, if the side does not close in time.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(MAX_CLOSING_TIME)));
-        ready!(deadline.as_mut().poll(cx));
+        ready!(self.deadline.get_or_insert_with(closing_time).as_mut().poll(cx));
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }
+
+    /// The outcome of a write. After a refusal, the side has a deadline to take what it has to: otherwise sides that do
+    /// not read would keep the connection until it is idle for too long.
+    fn until_deadline<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_pending() && self.refused.0.get().is_some() {
+            return self.poll_deadline(cx).map(Err);
+        }
+        written
+    }
+}
+
+fn closing_time() -> Pin<Box<Sleep>> {
+    Box::pin(sleep(MAX_CLOSING_TIME))
 }
 
 /// Where the bytes that were read begin in the buffer.
@@ -256,6 +305,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedSide<'_, S> {
                         return Poll::Ready(Ok(()));
                     }
                 }
+                ReadState::Closed => {
+                    let Some(refusal) = this.refused.0.get() else { return this.poll_end(cx, buffer) };
+                    this.close(refusal);
+                }
                 ReadState::Closing(frame, read) => {
                     let rest = &frame.as_bytes()[*read..];
                     let length = rest.len().min(buffer.remaining());
@@ -274,15 +327,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedSide<'_, S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedSide<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.until_deadline(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.until_deadline(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let ended = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.until_deadline(cx, ended)
     }
 }
 

@@ -31,7 +31,15 @@ fn of_endpoint(length: u8) -> Vec<u8> {
 
 /// Runs a relay with limits, of which `talk` has the other ends.
 async fn run<T>(talk: impl AsyncFnOnce(DuplexStream, DuplexStream) -> T) -> (RelayEnd, Option<&'static str>, T) {
-    let ((client, far_client), (endpoint, far_endpoint)) = (duplex(1 << 16), duplex(1 << 16));
+    run_with_buffers(1 << 16, talk).await
+}
+
+/// The same with this many bytes between the relay and each end.
+async fn run_with_buffers<T>(
+    size: usize,
+    talk: impl AsyncFnOnce(DuplexStream, DuplexStream) -> T,
+) -> (RelayEnd, Option<&'static str>, T) {
+    let ((client, far_client), (endpoint, far_endpoint)) = (duplex(size), duplex(size));
     let limit = NonZeroU32::new(LIMIT).unwrap();
     let limits = MessageLimits { client: limit, endpoint: limit };
     let refused = RefusedFrame::default();
@@ -126,6 +134,50 @@ async fn a_side_that_does_not_close_is_cut_off() {
     assert_eq!((end, reason), (RelayEnd::Failed, Some(INVALID_CLIENT_FRAME)));
     assert_eq!(to_client, b"\x88\x10\x03\xeaProtocol Error");
     assert_eq!(begin.elapsed().as_secs(), MAX_CLOSING_TIME.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sides_that_do_not_read_are_cut_off() {
+    let (end, reason, _sides) = run_with_buffers(64, async |mut client, mut endpoint| {
+        // What fills the buffer of the client, and more.
+        endpoint.write_all(&[of_endpoint(62), of_endpoint(50)].concat()).await.unwrap();
+        // What fills the buffer of the endpoint, so that it cannot take a close frame.
+        client.write_all(&[of_client(58), of_client(101)].concat()).await.unwrap();
+        (client, endpoint)
+    })
+    .await;
+    assert_eq!((end, reason), (RelayEnd::Failed, Some(CLIENT_MESSAGE_TOO_LARGE)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_follows_a_close_frame() {
+    let late = [of_client(5), vec![0xff; 100]].concat();
+    let (end, reason, (to_client, to_endpoint)) = run(async |mut client, mut endpoint| {
+        client.write_all(&[CLIENT_CLOSED, &late].concat()).await.unwrap();
+        let mut closed = [0; CLIENT_CLOSED.len()];
+        endpoint.read_exact(&mut closed).await.unwrap();
+        client.write_all(&late).await.unwrap();
+        // What the endpoint sends until it closes is still for the client.
+        endpoint.write_all(&[&of_endpoint(100), ENDPOINT_CLOSED].concat()).await.unwrap();
+        client.shutdown().await.unwrap();
+        endpoint.shutdown().await.unwrap();
+        let rest = read_to_end(&mut endpoint).await;
+        (read_to_end(&mut client).await, [&closed[..], &rest].concat())
+    })
+    .await;
+    assert_eq!((end, reason), (RelayEnd::Completed, None));
+    assert_eq!(to_client, [&of_endpoint(100), ENDPOINT_CLOSED].concat());
+    assert_eq!(to_endpoint, CLIENT_CLOSED);
+
+    // A side that has sent nothing else has all the time to receive the rest, another one a few seconds.
+    for (late, expected) in [(&b""[..], RelayEnd::Idle), (&late, RelayEnd::Failed)] {
+        let (end, _, _sides) = run(async |mut client, endpoint| {
+            client.write_all(&[CLIENT_CLOSED, late].concat()).await.unwrap();
+            (client, endpoint)
+        })
+        .await;
+        assert_eq!(end, expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //! the proxy, and the path and Host that its options rewrite. Before plugins, which see and change all of them.
 //!
 //! ```text
-//!   copy for logs ▶ forwarding headers (real_ip.rs) ▶ limit of hops ▶ product headers ▶ upstream_target.rs
+//!   copy for logs ▶ forwarding headers (real_ip.rs) ▶ limit of hops ▶ Via ▶ upstream_target.rs
 //! ```
 
 mod real_ip;
@@ -40,7 +40,7 @@ pub(super) fn set(
         return Err(RequestError::LoopDetected.into());
     }
     routed.hops = stripped.hops.next();
-    product_headers::set_request_headers(cx, request);
+    product_headers::set_via(cx, request);
     cx.accepts_trailers = match routed.rule.options().trailer_header {
         TrailerHeader::Forwarded => true,
         TrailerHeader::IfAccepted => routed.may_have_te,
