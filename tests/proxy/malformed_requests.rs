@@ -161,7 +161,7 @@ async fn malformed_requests_get_errors_and_log_records() {
 async fn error_format_follows_the_readable_headers() {
     let server = TestServer::with_routes(vec![]).await;
     let cases = [
-        ("accept: text/html\r\n", 400, "text/html; charset=utf-8", "<p>Bad request</p>"),
+        ("accept: text/html\r\n", 400, "text/html; charset=utf-8", "<p>Bad request.</p>"),
         ("accept: text/plain\r\n", 400, "text/plain; charset=utf-8", "Bad request\nrequest_id: "),
         ("ACCEPT:text/xml\r\n", 400, "application/xml; charset=utf-8", "<message>Bad request</message>"),
         // gRPC needs HTTP/2.
