@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::compile::policies::target::TargetedPolicy;
 use crate::store::{Changes, Store};
 
 /// Finds the objects that a change affects, including those that it affects through a reference that was removed.
@@ -112,7 +114,7 @@ fn touch_targets(store: &Store, touched: &mut Changes) {
 }
 
 fn is_backend(id: &ObjectId) -> bool {
-    matches!(id.kind, Kind::Service | Kind::XBackend | Kind::FACADE)
+    BackendPolicy::TARGETS.iter().any(|target| target.kind() == id.kind)
 }
 
 /// Why a Service, XBackend or facade is compiled again; `Policy`, the stronger reason, also affects the routes to it.

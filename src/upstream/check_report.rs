@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::settings::CheckKind;
+use super::settings::CheckType;
 
 /// The last active check of an endpoint that had a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,38 +20,6 @@ pub struct CheckReport {
     pub message: Option<Arc<str>>,
     /// How many checks in a row had this result.
     pub consecutive: u32,
-}
-
-/// The type of a check, as metrics name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckType {
-    Http,
-    Https,
-    Tcp,
-    Grpc,
-}
-
-impl CheckType {
-    const ALL: [CheckType; 4] = [CheckType::Http, CheckType::Https, CheckType::Tcp, CheckType::Grpc];
-
-    /// The type of a check with these settings, whichever way its connections are encrypted for other reasons.
-    pub(super) fn of(kind: &CheckKind) -> Self {
-        match kind {
-            CheckKind::Http { tls: false, .. } => CheckType::Http,
-            CheckKind::Http { tls: true, .. } => CheckType::Https,
-            CheckKind::Tcp { .. } => CheckType::Tcp,
-            CheckKind::Grpc { .. } => CheckType::Grpc,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            CheckType::Http => "http",
-            CheckType::Https => "https",
-            CheckType::Tcp => "tcp",
-            CheckType::Grpc => "grpc",
-        }
-    }
 }
 
 /// The outcome of a check.

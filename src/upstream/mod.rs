@@ -69,7 +69,7 @@ pub use admission::{Admission, NotAdmitted, OverloadLimit, OverloadReport, Overl
 pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity, SessionValue};
 pub use alternatives::AlternativeBackends;
 pub use attempt_settings::AttemptSettings;
-pub use check_report::{CheckOutcome, CheckReport, CheckType};
+pub use check_report::{CheckOutcome, CheckReport};
 pub use circuit_breaker::{CircuitPhase, CircuitReport};
 pub use configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
 pub use connect::{ConnectError, EndpointConnector};

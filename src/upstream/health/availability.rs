@@ -54,8 +54,32 @@ impl EjectionCause {
         }
     }
 
+    /// Whether the ejection ends after a time.
+    const fn is_timed(self) -> bool {
+        match self {
+            EjectionCause::Connect | EjectionCause::ActiveCheck => false,
+            EjectionCause::LocalOrigin
+            | EjectionCause::GatewayErrors
+            | EjectionCause::ServerErrors
+            | EjectionCause::SuccessRate
+            | EjectionCause::FailurePercentage => true,
+        }
+    }
+
     /// The bit in the state of an endpoint.
     pub(super) const fn bit(self) -> u16 {
         1 << self as u16
     }
+
+    /// The bits of the causes that end after a time.
+    pub(super) const TIMED_BITS: u16 = {
+        let (mut bits, mut index) = (0, 0);
+        while index < Self::ALL.len() {
+            if Self::ALL[index].is_timed() {
+                bits |= Self::ALL[index].bit();
+            }
+            index += 1;
+        }
+        bits
+    };
 }

@@ -33,13 +33,11 @@ pub(super) const PROBED: u16 = 1 << 12;
 pub(super) const CONNECT: u16 = EjectionCause::Connect.bit();
 pub(super) const ACTIVE_CHECK: u16 = EjectionCause::ActiveCheck.bit();
 /// The causes that end after a time.
-pub(super) const TIMED: u16 = EjectionCause::LocalOrigin.bit()
-    | EjectionCause::GatewayErrors.bit()
-    | EjectionCause::ServerErrors.bit()
-    | EjectionCause::SuccessRate.bit()
-    | EjectionCause::FailurePercentage.bit();
+pub(super) const TIMED: u16 = EjectionCause::TIMED_BITS;
 pub(super) const CAUSES: u16 = CONNECT | ACTIVE_CHECK | TIMED;
 const FLAG_BITS: u32 = 16;
+
+const _: () = assert!(CAUSES < SUSPECT, "the bit of a cause has another meaning, too");
 
 impl HealthWord {
     pub(super) fn unpack(packed: u64) -> Self {

@@ -18,8 +18,8 @@ use super::check_target::CheckTarget;
 use super::checker::{CheckFailure, CheckPass, EndpointChecker};
 use super::http_connection::HttpConnection;
 use super::schedule::{CheckId, CheckSchedule};
-use crate::upstream::check_report::{CheckOutcome, CheckReport, CheckType};
-use crate::upstream::settings::{ActiveCheck, CheckResult};
+use crate::upstream::check_report::{CheckOutcome, CheckReport};
+use crate::upstream::settings::{ActiveCheck, CheckResult, CheckType};
 use crate::upstream::{OwnSockets, SocketBudget, Upstream, UpstreamKey, UpstreamRegistry};
 
 /// The checks of a process. They belong to one thread.

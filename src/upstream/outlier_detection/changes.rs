@@ -13,9 +13,8 @@ impl OutlierDetection {
     /// Sets the settings; `None` for the defaults. Counts and running ejections stay as far as they still apply.
     pub(in crate::upstream) fn configure(&self, settings: Option<&Arc<HealthSettings>>, is_dry_run: bool) {
         let settings = settings.cloned().unwrap_or_default();
-        let passive = &settings.passive;
-        self.set_attention(COUNTS_STATUSES, passive.gateway_errors > 0 || passive.server_errors > 0);
-        self.set_attention(COUNTS_RATES, passive.success_rate.is_some() || passive.failure_percentage.is_some());
+        self.set_attention(COUNTS_STATUSES, settings.passive.counts_statuses());
+        self.set_attention(COUNTS_RATES, settings.passive.counts_rates());
         let has_active_check = settings.active.is_some();
         let before = self.settings.swap(settings);
         let was_dry_run = self.is_dry_run.swap(is_dry_run, Relaxed);

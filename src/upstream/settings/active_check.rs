@@ -116,6 +116,39 @@ impl CheckKind {
     }
 }
 
+/// The type of a check, as metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckType {
+    Http,
+    Https,
+    Tcp,
+    Grpc,
+}
+
+impl CheckType {
+    pub(in crate::upstream) const ALL: [CheckType; 4] =
+        [CheckType::Http, CheckType::Https, CheckType::Tcp, CheckType::Grpc];
+
+    /// The type of a check with these settings, whichever way its connections are encrypted for other reasons.
+    pub(in crate::upstream) fn of(kind: &CheckKind) -> Self {
+        match kind {
+            CheckKind::Http { tls: false, .. } => CheckType::Http,
+            CheckKind::Http { tls: true, .. } => CheckType::Https,
+            CheckKind::Tcp { .. } => CheckType::Tcp,
+            CheckKind::Grpc { .. } => CheckType::Grpc,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            CheckType::Http => "http",
+            CheckType::Https => "https",
+            CheckType::Tcp => "tcp",
+            CheckType::Grpc => "grpc",
+        }
+    }
+}
+
 /// Statuses of responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRanges(pub Box<[RangeInclusive<u16>]>);

@@ -42,6 +42,18 @@ pub struct PassiveChecks {
     pub failure_percentage: Option<FailurePercentage>,
 }
 
+impl PassiveChecks {
+    /// Whether a check counts the statuses of responses.
+    pub(in crate::upstream) fn counts_statuses(&self) -> bool {
+        self.gateway_errors > 0 || self.server_errors > 0
+    }
+
+    /// Whether a check compares the rates of endpoints.
+    pub(in crate::upstream) fn counts_rates(&self) -> bool {
+        self.success_rate.is_some() || self.failure_percentage.is_some()
+    }
+}
+
 /// Ejects endpoints whose success rate is lower than that of the others: below `mean - factor * standard deviation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuccessRate {

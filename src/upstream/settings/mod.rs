@@ -18,7 +18,7 @@ mod statuses;
 mod timeouts;
 
 pub use active_check::{
-    ActiveCheck, CheckFailureKind, CheckKind, CheckResult, FailureThresholds, InitialHealth, StatusRanges,
+    ActiveCheck, CheckFailureKind, CheckKind, CheckResult, CheckType, FailureThresholds, InitialHealth, StatusRanges,
 };
 pub use balancing::{Balancing, FailoverLevel, Locality, LocalityMode, SlowStart, WhenUnhealthy};
 pub use balancing_algorithm::{BalancingAlgorithm, HashTable, LatencyAverage};

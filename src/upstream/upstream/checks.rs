@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Upstream;
-use crate::upstream::check_report::{CheckOutcome, CheckReport, CheckType};
+use crate::upstream::check_report::{CheckOutcome, CheckReport};
 use crate::upstream::configured_endpoints::Endpoints;
-use crate::upstream::settings::ActiveCheck;
+use crate::upstream::settings::{ActiveCheck, CheckType};
 
 impl Upstream {
     /// The check of the endpoints.

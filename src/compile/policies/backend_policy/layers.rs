@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::blocks::Block;
-use super::policy_target::backend_key;
+use super::policy_target::targets_of_upstream;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::precedence::policies_with_target;
-use crate::compile::policies::target::{Target, TargetKind};
+use crate::compile::policies::target::Target;
 use crate::store::Store;
-use crate::transport_protocol::TransportProtocol;
-use crate::upstream::{UpstreamKey, UpstreamSource};
+use crate::upstream::UpstreamKey;
 
 /// The policies that apply to an upstream, in the order of precedence.
 pub(in crate::compile) fn policies_of_upstream<'a>(
@@ -21,27 +20,7 @@ pub(in crate::compile) fn policies_of_upstream<'a>(
     if store.backend_policies.is_empty() {
         return Vec::new();
     }
-    let key = backend_key(upstream);
-    if upstream.source == UpstreamSource::XBackend {
-        return policies_with_target(store, &Target { kind: TargetKind::XBackend, key, section: None });
-    }
-    let facade = upstream.facade.as_ref().map(|name| {
-        let key = ObjectKey { namespace: upstream.namespace.clone(), name: name.clone() };
-        Target { kind: TargetKind::Facade, key, section: None }
-    });
-    let port = port_name(store, &key, upstream).map(|name| Target::of_service(&key, Some(name)));
-    let layers = facade.into_iter().chain(port).chain([Target::of_service(&key, None)]);
-    layers.flat_map(|target| policies_with_target(store, &target)).collect()
-}
-
-/// The name of the port of a Service that an upstream is for.
-fn port_name<'s>(store: &'s Store, service: &ObjectKey, upstream: &UpstreamKey) -> Option<&'s str> {
-    let service = store.services.get(service)?;
-    let port = service.spec.ports.iter().find(|port| {
-        port.port == i32::from(upstream.port)
-            && TransportProtocol::from_field(port.protocol.as_deref()) == Some(upstream.transport)
-    });
-    port.map(|port| &*port.name).filter(|name| !name.is_empty())
+    targets_of_upstream(store, upstream).flat_map(|target| policies_with_target(store, &target)).collect()
 }
 
 /// The policy for a whole Service that has a block, and so takes precedence over the settings of other kinds.

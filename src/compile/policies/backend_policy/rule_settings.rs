@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blocks::Block;
+use super::policy_target::is_of_target;
 use crate::api::portico::{BackendPolicy, BackendPolicySpec};
-use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
+use crate::compile::policies::target::{Target, TargetedPolicy};
 use crate::compile::policies::users::ServedUsers;
 use crate::snapshot::rule::{BackendTarget, RuleId, WeightedBackends};
 use crate::store::Store;
-use crate::upstream::{UpstreamKey, UpstreamSource};
 
 /// The rules of a target that set a block themselves.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -91,21 +91,6 @@ fn ports(store: &Store, target: &Target<'_>) -> Option<BTreeSet<i32>> {
     let service = store.services.get(&target.key);
     let ports = service.into_iter().flat_map(|service| &service.spec.ports);
     Some(ports.filter(|port| port.name == section).map(|port| port.port).collect())
-}
-
-fn is_of_target(upstream: &UpstreamKey, target: &Target<'_>, ports: Option<&BTreeSet<i32>>) -> bool {
-    let has_name = |source| {
-        upstream.source == source && upstream.namespace == target.key.namespace && upstream.service == target.key.name
-    };
-    match target.kind {
-        TargetKind::Service => {
-            has_name(UpstreamSource::Service) && ports.is_none_or(|ports| ports.contains(&i32::from(upstream.port)))
-        }
-        TargetKind::XBackend => has_name(UpstreamSource::XBackend),
-        TargetKind::Facade => {
-            upstream.namespace == target.key.namespace && upstream.facade.as_ref() == Some(&target.key.name)
-        }
-    }
 }
 
 /// Which rules precede a policy: `rule list of HTTPRoute shop/web, which sets it itself`.

@@ -7,10 +7,9 @@ use super::datagram_fields;
 use super::displacement::{Displacement, Precedence, displace};
 use super::effective::{DryRun, is_dry_run};
 use super::layers::first_with_block;
-use super::policy_target::PolicyTarget;
+use super::policy_target::{PolicyTarget, upstreams_of};
 use super::rule_settings::{has_parts_for_all_rules, own_rules};
 use super::unserved_fields::unserved_fields;
-use crate::api::core::ServicePort;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::precedence::policies_with_target;
@@ -20,7 +19,7 @@ use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
-use crate::upstream::{UpstreamKey, UpstreamSource};
+use crate::upstream::UpstreamKey;
 
 /// What the verdict on a policy says; `None` if the policy does not exist.
 /// `reference_problems` returns the problems with the references to other backends that apply to an upstream, each with
@@ -299,36 +298,6 @@ fn has_datagrams_only(store: &Store, policy: &Object<BackendPolicy>) -> bool {
     let targets = targets.filter_map(|reference| reference.target::<BackendPolicy>(&policy.meta.key.namespace));
     let mut upstreams = targets.flat_map(|target| upstreams_of(store, &target)).peekable();
     upstreams.peek().is_some() && upstreams.all(|upstream| upstream.transport == TransportProtocol::Udp)
-}
-
-/// The upstreams of a target, one for each port.
-fn upstreams_of(store: &Store, target: &Target<'_>) -> Vec<UpstreamKey> {
-    let ObjectKey { namespace, name: service } = target.key.clone();
-    let of_port = |port: i32, source| {
-        let port = u16::try_from(port).unwrap_or_default();
-        UpstreamKey { namespace: namespace.clone(), service: service.clone(), port, source, ..UpstreamKey::default() }
-    };
-    match target.kind {
-        TargetKind::Service => {
-            let ports = store.services.get(&target.key).into_iter().flat_map(|service| &service.spec.ports);
-            let ports = ports.filter(|port| target.section.is_none_or(|section| port.name == section));
-            let upstream = |port: &ServicePort| {
-                let transport = TransportProtocol::from_field(port.protocol.as_deref()).unwrap_or_default();
-                UpstreamKey { transport, ..of_port(port.port, UpstreamSource::Service) }
-            };
-            ports.map(upstream).collect()
-        }
-        TargetKind::XBackend => {
-            let backend = store.x_backends.get(&target.key);
-            let port = backend.and_then(|backend| backend.spec.port.number);
-            port.map(|port| of_port(port, UpstreamSource::XBackend)).into_iter().collect()
-        }
-        TargetKind::Facade => {
-            let Some(service) = store.service_behind_facade(&target.key) else { return Vec::new() };
-            let upstreams = upstreams_of(store, &Target::of_service(&service, None)).into_iter();
-            upstreams.map(|key| UpstreamKey { facade: Some(target.key.name.clone()), ..key }).collect()
-        }
-    }
 }
 
 /// The targets that do not exist, or that the policy cannot apply to.

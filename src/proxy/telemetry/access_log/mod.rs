@@ -355,6 +355,7 @@ impl WorkerAccessLog {
         self.capture.borrow().response(response, heads);
     }
 
+    /// Formats the line of a request, if the log has one for it, and queues it for the thread that writes the log.
     pub(in crate::proxy) fn write(&self, mut record: AccessLogRecord<'_>) {
         let Some(writer) = &self.log.writer else { return };
         if self.log.privacy.masks_clients {

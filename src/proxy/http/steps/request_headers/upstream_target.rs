@@ -13,7 +13,8 @@ use crate::snapshot::rule::Action;
 use crate::snapshot::rule_options::UpstreamHost;
 use crate::snapshot::upstream_path::{UpstreamPath, upstream_path};
 
-/// Runs before plugins, so that values a plugin writes take precedence.
+/// Rewrites path and host as the options of the rule demand: Kong's prefix that is stripped, its path of the service,
+/// and the host of the endpoint. Runs before plugins, so that values a plugin writes take precedence.
 pub(in crate::proxy) fn rewrite<B>(
     routed: &mut RoutedRequest<'_>,
     request: &mut Request<B>,
