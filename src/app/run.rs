@@ -112,7 +112,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let diagnostic_meters = DiagnosticMeters::register(metrics.registry(), cluster.is_some());
 
     let node = Arc::<str>::from(node_name());
-    let SharedState { state, log_folder: _log_folder, caches, usage } = SharedState::new(&options, metrics.registry());
+    let StateOfPlugins { state, log_folder: _log_folder, caches, usage } =
+        StateOfPlugins::new(&options, metrics.registry());
     let purges = cache_purges(&options, caches, &node).await?;
     let (admin_views, view_queries) =
         AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone(), usage);
@@ -196,7 +197,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
 }
 
 /// The state of plugins, with what the flags limit for all of them together.
-struct SharedState {
+struct StateOfPlugins {
     state: PluginState,
     /// The plugins that write files use it as long as it exists.
     log_folder: Arc<LogFolder>,
@@ -204,7 +205,7 @@ struct SharedState {
     usage: Arc<UsageReports>,
 }
 
-impl SharedState {
+impl StateOfPlugins {
     fn new(options: &RunOptions, registry: &mut Registry) -> Self {
         let state = PluginState::default();
         let queued_bytes = QueuedBytes::of(&state, options.max_queued_bytes);
@@ -216,7 +217,7 @@ impl SharedState {
         registry.register_collector(Box::new(caches.clone()));
         let usage = UsageReports::of(&state);
         registry.register_collector(Box::new(UsageMeters(Arc::clone(&usage))));
-        SharedState { state, log_folder, caches, usage }
+        StateOfPlugins { state, log_folder, caches, usage }
     }
 }
 

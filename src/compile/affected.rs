@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::compile::policies::target::TargetedPolicy;
 use crate::store::{Changes, Store};
 
 /// Finds the objects that a change affects, including those that it affects through a reference that was removed.
@@ -114,7 +112,7 @@ fn touch_targets(store: &Store, touched: &mut Changes) {
 }
 
 fn is_backend(id: &ObjectId) -> bool {
-    BackendPolicy::TARGETS.iter().any(|target| target.kind() == id.kind)
+    matches!(id.kind, Kind::Service | Kind::XBackend | Kind::FACADE)
 }
 
 /// Why a Service, XBackend or facade is compiled again; `Policy`, the stronger reason, also affects the routes to it.

@@ -70,7 +70,7 @@ impl<'a> TargetReference<'a> {
 }
 
 impl TargetKind {
-    pub(in crate::compile) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> Kind {
         match self {
             TargetKind::Service => Kind::Service,
             TargetKind::XBackend => Kind::XBackend,

@@ -7,7 +7,8 @@
 //!                                            └─▶ plugins of a consumer ─ subjects.rs ─▶ ConsumerDirectory
 //! ```
 //!
-//! compiled_plugin.rs builds one of them; custom_entities.rs adds the fields of KongCustomEntities to the configurations of plugins.
+//! compiled_plugin.rs builds one of them; custom_entities.rs adds the fields of KongCustomEntities to the
+//! configurations of plugins.
 //!
 //! A guard is a plugin that protects routes, such as authentication. A guard that cannot be built is replaced by a
 //! plugin that rejects all requests (docs/kong-compatibility.md, 3.12), unless plugins fail open.

@@ -118,7 +118,7 @@ impl RequestBody {
         if let Some(limit) = changes.limit {
             self.limit(limit)?;
         }
-        // Only a completely buffered body is ever replaced. The request already has the `Content-Length` of the new one.
+        // Only a completely buffered body is ever replaced. The `Content-Length` is already that of the new one.
         if let Some(body) = changes.replacement.take() {
             self.replace_buffered(body);
         }

@@ -1,6 +1,6 @@
-//! The backend of a request: which one the action of the rule selects, how the filters of the rule and then those of the
-//! backend change the request (header edits, mirrors and rewrites), and where it is forwarded to, and how: the session,
-//! the hash, and what limits the time.
+//! The backend of a request: which one the action of the rule selects, how the filters of the rule and then those of
+//! the backend change the request (header edits, mirrors and rewrites), and where it is forwarded to, and how: the
+//! session, the hash, and what limits the time.
 
 use bytes::Bytes;
 use http::header::HOST;

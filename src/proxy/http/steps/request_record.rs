@@ -41,8 +41,8 @@ pub(in crate::proxy) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Begins the record of a request: its time, its id, and what the access log needs of its head. The id is that of the
-    /// client if the client is trusted.
+    /// Begins the record of a request: its time, its id, and what the access log needs of its head. The id is that of
+    /// the client if the client is trusted.
     pub(in crate::proxy) fn start<B>(exchange: &Rc<ClientExchange>, request: &mut Request<B>) -> Self {
         exchange.activity.begin_request();
         let worker = exchange.worker();
