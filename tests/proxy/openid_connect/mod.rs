@@ -4,7 +4,9 @@
 mod attacks;
 mod browser;
 mod issuers;
+mod logouts;
 mod provider;
+mod slow_redis;
 mod step_up;
 mod stored;
 mod vendors;
@@ -416,6 +418,8 @@ async fn the_provider_ends_sessions_by_logout_tokens() {
         json!({"exp": 1000}),
         json!({"iss": "https://evil.example"}),
         json!({"sid": null}),
+        json!({"jti": null}),
+        json!({"jti": ""}),
     ] {
         let token = provider.token(&with(valid.clone(), &changes));
         assert_eq!(send(token).await, 400, "{changes}");
