@@ -7,6 +7,7 @@ pub mod access_log_syntax;
 pub mod admin;
 pub mod app;
 pub mod args;
+pub mod begun_trace;
 mod certified_key;
 pub mod compile;
 pub mod drain;

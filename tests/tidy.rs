@@ -90,10 +90,7 @@ const IMPORTS: &[Row] = &[
     ("status", &["api", "compile::verdict", "diagnostic", "k8s"]),
     ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
-    (
-        "upstream",
-        &["hop_count", "http1", "http2_frames", "rewound", "shared_limit", "transport_protocol", "turn_clock"],
-    ),
+    ("upstream", &["http1", "http2_frames", "rewound", "shared_limit", "transport_protocol", "turn_clock"]),
     (
         "snapshot",
         &["access_log_syntax", "persistent_map", "plugin_api", "request_target", "transport_protocol", "upstream"],
@@ -102,6 +99,7 @@ const IMPORTS: &[Row] = &[
         "proxy",
         &[
             "access_log_syntax",
+            "begun_trace",
             "hex_digits",
             "hop_count",
             "http1",
@@ -121,6 +119,7 @@ const IMPORTS: &[Row] = &[
         "plugin_api",
         &[
             "diagnostic",
+            "begun_trace",
             // Of the identifiers of traces.
             "hex_digits",
             // Requests in place of backends say how often they were forwarded.
@@ -168,9 +167,11 @@ const IMPORTS: &[Row] = &[
     ("admin", &["http_server", "metrics::Exposition"]),
     ("certified_key", &[]),
     ("echo", &["http_server", "quantity"]),
+    // Of the identifiers of traces.
+    ("begun_trace", &["hex_digits"]),
     ("hex_digits", &[]),
     ("hop_count", &[]),
-    ("http1", &["hop_count"]),
+    ("http1", &["begun_trace", "hop_count"]),
     ("http2_frames", &[]),
     ("http_server", &[]),
     ("diagnostic", &[]),
@@ -328,7 +329,7 @@ const LAYERS: &[Row] = &[
             "request_variables",
             "request_edits response_edits",
             "aws_credentials logged_out_sessions redis remote_server",
-            "background counting introspection stored_sessions",
+            "background counting introspection logged_out_sessions stored_sessions",
             "authentication chain log_delivery log_entry",
             "sent_headers session_entry",
             "kafka log_fields otlp_delivery statsd",

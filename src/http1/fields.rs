@@ -19,6 +19,8 @@ pub(super) struct FramingFields {
     closes: bool,
     /// The Connection field has the option `keep-alive`.
     pub(super) keeps_alive: bool,
+    /// There may be fields of a trace: some begin like these.
+    pub(super) may_have_trace: bool,
 }
 
 /// The Content-Length of a head.
@@ -83,6 +85,7 @@ pub(super) fn collect_fields(
     map.try_reserve(parsed.len()).map_err(|_| InvalidMessage::TooLarge)?;
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| InvalidMessage::Field)?;
+        framing.may_have_trace |= matches!(field.name.as_bytes(), [b't' | b'T', b'r' | b'R', ..]);
         if framing.read(&name, field.value) {
             let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
             map.try_append(name, value.map_err(|_| InvalidMessage::Field)?).map_err(|_| InvalidMessage::TooLarge)?;

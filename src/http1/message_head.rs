@@ -9,6 +9,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::fields::{list_items, parse_length};
 use super::name_case::{ReceivedNames, write_name};
+use crate::begun_trace::BegunTrace;
 use crate::hop_count::HopCount;
 
 /// What is known about the length of a body before it is sent.
@@ -57,17 +58,27 @@ pub struct ResponseContext<'c> {
     pub date: &'c HeaderValue,
 }
 
+/// The fields of a request that are not in its header map.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AddedFields {
+    /// Replaces what filters and plugins have set instead; 0 is not written.
+    pub hops: HopCount,
+    /// Only if the header map has no fields of a trace.
+    pub trace: Option<BegunTrace>,
+}
+
 /// Writes the head of a request, as HTTP/1.1. Returns the framing of its body, and whether another request may follow
-/// it. `hops` replaces what filters and plugins have set instead; 0 is not written.
+/// it.
 pub fn write_request_head<B>(
     request: &Request<B>,
     length: BodyLength,
-    hops: HopCount,
+    AddedFields { hops, trace }: AddedFields,
     out: &mut BytesMut,
 ) -> (BodyFraming, bool) {
     let (fields, received) = (request.headers(), request.extensions().get());
     let (mut is_persistent, mut declares_length) = (true, false);
-    out.reserve(HEAD_RESERVE + fields.len() * AVERAGE_FIELD);
+    debug_assert!(trace.is_none() || !fields.contains_key(BegunTrace::FIELD));
+    out.reserve(HEAD_RESERVE + trace.map_or(0, |_| BegunTrace::LINE_LENGTH) + fields.len() * AVERAGE_FIELD);
     out.put_slice(request.method().as_str().as_bytes());
     out.put_u8(b' ');
     write_target(request.uri(), out);
@@ -103,6 +114,13 @@ pub fn write_request_head<B>(
             BodyFraming::Chunked { trailers: declared_trailers(fields) }
         }
     };
+    if let Some(trace) = trace {
+        let line = trace.line();
+        match received {
+            None => out.put_slice(&line),
+            Some(_) => write_field(&BegunTrace::FIELD, received, &line[BegunTrace::VALUE], out),
+        }
+    }
     match hops.line().filter(|_| received.is_none()) {
         Some(line) => out.put_slice(line),
         None if hops > HopCount::ZERO => {

@@ -35,7 +35,7 @@ pub use body_decoder::BodyDecoder;
 pub use invalid_message::InvalidMessage;
 pub use joined_data::JoinedData;
 pub use message_head::{
-    BodyFraming, BodyLength, ResponseContext, write_informational, write_request_head, write_response_head,
+    AddedFields, BodyFraming, BodyLength, ResponseContext, write_informational, write_request_head, write_response_head,
 };
 pub use name_case::NameCase;
 pub use outgoing_message::{OutgoingMessage, SendFailure};

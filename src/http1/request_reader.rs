@@ -36,6 +36,8 @@ pub struct ReceivedRequest {
     pub expects_continue: bool,
     /// The client accepts trailers of the response.
     pub accepts_trailers: bool,
+    /// The head may have `traceparent` or `tracestate`. If not, nothing need look for them.
+    pub may_have_trace: bool,
     /// Why other servers may read the request differently. Then it must be rejected; its body is not read and nothing
     /// that follows it has a meaning.
     pub ambiguity: Option<Ambiguity>,
@@ -175,6 +177,7 @@ impl RequestReader {
             is_persistent: framing.is_persistent(version),
             expects_continue: version == Version::HTTP_11 && expects_continue(&fields),
             accepts_trailers: accepts_trailers(&fields),
+            may_have_trace: framing.may_have_trace,
             ambiguity: None,
             head: request,
         };

@@ -32,10 +32,9 @@ use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::socket::{ResponseMonitor, UpstreamSocket};
 use super::upgraded::UpgradedConnection;
 use super::{UpstreamCounters, UpstreamTarget};
-use crate::hop_count::HopCount;
 use crate::http1::{
-    BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NameCase, NextInput, OutgoingMessage, ResponseReader,
-    SendFailure, poll_receive, take_buffer, write_request_head,
+    AddedFields, BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NameCase, NextInput, OutgoingMessage,
+    ResponseReader, SendFailure, poll_receive, take_buffer, write_request_head,
 };
 use crate::rewound::Rewound;
 
@@ -207,14 +206,14 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// Begins a request, which is sent while its response is awaited. Returns its head, which is written already.
-    pub(super) fn begin(&self, request: Request<B>, hops: HopCount) -> request::Parts {
+    pub(super) fn begin(&self, request: Request<B>, added: AddedFields) -> request::Parts {
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();
         exchange.age.count_request();
         let reader = ResponseReader::new(exchange.limits, request.method()).with_name_case(exchange.name_case);
         exchange.reader = Some(reader);
         let mut head = take_buffer();
-        let (framing, is_persistent) = write_request_head(&request, BodyLength::of(request.body()), hops, &mut head);
+        let (framing, is_persistent) = write_request_head(&request, BodyLength::of(request.body()), added, &mut head);
         exchange.is_persistent &= is_persistent;
         let (parts, body) = request.into_parts();
         exchange.outgoing = Some(OutgoingMessage::new(head, framing, body));
@@ -410,7 +409,7 @@ mod tests {
         let connection = connecting.unwrap();
         let mut endpoint = listener.accept().unwrap().0;
         let request = Request::builder().method(method).uri("/").header("host", "a").body(Empty::new()).unwrap();
-        connection.begin(request, HopCount::ZERO);
+        connection.begin(request, AddedFields::default());
         endpoint.write_all(head.as_bytes()).unwrap();
         let response = poll_fn(|cx| connection.poll_response(cx, &mut |_| {})).await.unwrap();
         assert!(head.contains(response.status().as_str()));

@@ -118,6 +118,7 @@ mod udp;
 mod udp_options;
 mod unforwarded;
 mod unforwarded_streams;
+mod unrecorded_traces;
 mod unsent;
 mod upgrade;
 mod upstream_tls;

@@ -12,10 +12,9 @@ use super::portico_reader::{ReadingEnd, read_requests, read_response};
 use super::responses::expect_informational;
 use super::sending::{SentMessage, send};
 use super::{LIMITS, hyper_reader};
-use crate::hop_count::HopCount;
 use crate::http1::fields::{MAX_LENGTH, parse_length};
 use crate::http1::{
-    BodyFraming, BodyLength, InvalidMessage, ResponseContext, write_informational, write_request_head,
+    AddedFields, BodyFraming, BodyLength, InvalidMessage, ResponseContext, write_informational, write_request_head,
     write_response_head,
 };
 
@@ -54,7 +53,7 @@ fn check_request(plan: &MessagePlan<'_>, method: Method, uri: Uri) {
     let mut request = Request::new(());
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, plan.fields.clone());
     let mut head = BytesMut::new();
-    let (framing, is_persistent) = write_request_head(&request, length, HopCount::ZERO, &mut head);
+    let (framing, is_persistent) = write_request_head(&request, length, AddedFields::default(), &mut head);
     let Some(mut sent) = send(plan, head, framing) else { return };
     if sent.is_complete {
         sent.wire.extend_from_slice(NEXT);

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{Empty, Full};
 
-use super::super::{BodyLength, NameCase, ResponseContext, write_request_head, write_response_head};
+use super::super::{AddedFields, BodyLength, NameCase, ResponseContext, write_request_head, write_response_head};
 use super::scripts::{BodyStep, ScriptedBody};
 use super::*;
 use crate::hop_count::HopCount;
@@ -41,7 +41,7 @@ fn request_head(method: &str, target: &str, fields: FieldPairs<'_>, length: Body
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
     *request.headers_mut() = map(fields);
     let mut head = BytesMut::new();
-    let (framing, is_persistent) = write_request_head(&request, length, HopCount::ZERO, &mut head);
+    let (framing, is_persistent) = write_request_head(&request, length, AddedFields::default(), &mut head);
     (with_line_feeds(&head), format!("{framing:?}"), is_persistent)
 }
 
@@ -161,7 +161,7 @@ fn requests_of_other_versions_are_written_as_http_1_1() {
     for version in [Version::HTTP_10, Version::HTTP_2] {
         let request = Request::builder().version(version).uri(Uri::from_static("/")).body(()).unwrap();
         let mut head = BytesMut::from("earlier");
-        write_request_head(&request, BodyLength::None, HopCount::ZERO, &mut head);
+        write_request_head(&request, BodyLength::None, AddedFields::default(), &mut head);
         assert_eq!(head, "earlierGET / HTTP/1.1\r\n\r\n", "appended");
     }
 }
@@ -181,7 +181,12 @@ fn hops_replace_what_the_header_has() {
         let mut request = { reader }.read(&mut "GET / HTTP/1.1\r\n\r\n".into()).unwrap().unwrap().head;
         *request.headers_mut() = map(&fields);
         let mut head = BytesMut::new();
-        write_request_head(&request, BodyLength::None, HopCount::new(hops), &mut head);
+        write_request_head(
+            &request,
+            BodyLength::None,
+            AddedFields { hops: HopCount::new(hops), trace: None },
+            &mut head,
+        );
         let names =
             if name_case == NameCase::Lower { ["accept", "portico-hops-too"] } else { ["Accept", "Portico-Hops-Too"] };
         let expected = format!("GET / HTTP/1.1\r\n{}: */*\r\n{}: 0\r\n{expected}\r\n", names[0], names[1]);
@@ -194,7 +199,7 @@ fn values_are_written_as_they_are() {
     let mut request = Request::new(());
     request.headers_mut().insert("text", HeaderValue::from_bytes(b"\xff\t\xc3").unwrap());
     let mut head = BytesMut::new();
-    write_request_head(&request, BodyLength::None, HopCount::ZERO, &mut head);
+    write_request_head(&request, BodyLength::None, AddedFields::default(), &mut head);
     assert_eq!(&*head, b"GET / HTTP/1.1\r\ntext: \xff\t\xc3\r\n\r\n");
 }
 

@@ -4,10 +4,9 @@ use http::header::{DATE, HOST};
 use http::{HeaderName, HeaderValue};
 
 use super::super::{
-    BodyLength, NameCase, ResponseContext, write_informational, write_request_head, write_response_head,
+    AddedFields, BodyLength, NameCase, ResponseContext, write_informational, write_request_head, write_response_head,
 };
 use super::*;
-use crate::hop_count::HopCount;
 
 const REQUEST: &str =
     "POST / HTTP/1.1\r\nHOST: a\r\nX-CUSTOM-id: 1\r\nx-custom-ID: 2\r\ncontent-LENGTH: 0\r\nsoAP-action: 3\r\n\r\n";
@@ -21,7 +20,7 @@ fn forwarded_request(name_case: NameCase) -> String {
     headers.insert(HOST, HeaderValue::from_static("b"));
     headers.insert("x-forwarded-for", HeaderValue::from_static("10.0.0.1"));
     let mut head = BytesMut::new();
-    write_request_head(&request, BodyLength::None, HopCount::ZERO, &mut head);
+    write_request_head(&request, BodyLength::None, AddedFields::default(), &mut head);
     String::from_utf8(head.to_vec()).unwrap()
 }
 

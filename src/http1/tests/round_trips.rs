@@ -6,11 +6,10 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use proptest::prelude::*;
 
 use super::super::{
-    BodyFraming, BodyLength, OutgoingMessage, ResponseContext, write_request_head, write_response_head,
+    AddedFields, BodyFraming, BodyLength, OutgoingMessage, ResponseContext, write_request_head, write_response_head,
 };
 use super::scripts::{BodyStep, ScriptedBody, ScriptedStream, StreamStep, send};
 use super::*;
-use crate::hop_count::HopCount;
 
 static NOW: HeaderValue = HeaderValue::from_static("now");
 
@@ -133,7 +132,7 @@ proptest! {
             *request.headers_mut() = fields.clone();
             planned.declare_trailers(request.headers_mut());
             let mut head = BytesMut::new();
-            let (framing, _) = write_request_head(&request, BodyLength::of(request.body()), HopCount::ZERO, &mut head);
+            let (framing, _) = write_request_head(&request, BodyLength::of(request.body()), AddedFields::default(), &mut head);
             let (body, trailers) = planned.expected(&framing);
             bytes.extend(write(head, framing, request.into_body(), &steps));
             let first_line = format!("{method} {target} HTTP/1.1");

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroU128};
 
-use fastrand::Rng;
 use http::HeaderMap;
 
 use super::format::TraceFormat;
 use super::inject::replace_parent;
+use super::random_ids::RandomIds;
+use crate::begun_trace::{BegunTrace, mix};
 
 /// The identifier of a trace, of 64 or 128 bits. It is written with as many digits as it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,44 @@ pub struct AttemptParent {
     current: u8,
 }
 
+/// What the endpoints of a request get of its trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointTrace {
+    /// Nothing that is not in the header already.
+    #[default]
+    Unchanged,
+    /// A span of each attempt, in fields that the header has.
+    OfAttempts(AttemptParent),
+    /// A field that the header does not have yet.
+    Unwritten(BegunTrace),
+}
+
+impl EndpointTrace {
+    /// Of a trace whose fields the header has.
+    pub fn written(trace: &RequestTrace) -> Self {
+        AttemptParent::of(trace).map_or(EndpointTrace::Unchanged, EndpointTrace::OfAttempts)
+    }
+
+    /// The attempt with this number begins, from 0.
+    pub fn begin_attempt(&mut self, number: usize) {
+        if let EndpointTrace::OfAttempts(parent) = self {
+            parent.begin(number);
+        }
+    }
+
+    /// Writes the span of the attempt into the header.
+    pub fn write_attempt(&mut self, headers: &mut HeaderMap) {
+        if let EndpointTrace::OfAttempts(parent) = self {
+            parent.write(headers);
+        }
+    }
+
+    /// What is to be written with the header.
+    pub fn unwritten(self) -> Option<BegunTrace> {
+        if let EndpointTrace::Unwritten(trace) = self { Some(trace) } else { None }
+    }
+}
+
 impl AttemptParent {
     /// `None` if attempts are not recorded.
     pub fn of(trace: &RequestTrace) -> Option<Self> {
@@ -83,8 +122,9 @@ impl AttemptParent {
 
 impl TraceId {
     /// A random identifier. It is not meant to be secret.
-    fn random(is_short: bool, random: &mut Rng) -> Self {
-        let value = if is_short { random.u64(..).into() } else { random.u128(..) };
+    fn random(is_short: bool, random: &mut RandomIds) -> Self {
+        let low = u128::from(random.u64());
+        let value = if is_short { low } else { u128::from(random.u64()) << 64 | low };
         TraceId { value: NonZeroU128::new(value).unwrap_or(NonZeroU128::MIN), is_short }
     }
 
@@ -146,11 +186,11 @@ impl fmt::Display for TraceId {
 impl SpanId {
     /// A random identifier.
     pub fn random() -> Self {
-        SpanId::random_of(&mut Rng::new())
+        RandomIds::with(SpanId::random_of)
     }
 
-    fn random_of(random: &mut Rng) -> Self {
-        SpanId(NonZeroU64::new(random.u64(..)).unwrap_or(NonZeroU64::MIN))
+    fn random_of(random: &mut RandomIds) -> Self {
+        SpanId(NonZeroU64::new(random.u64()).unwrap_or(NonZeroU64::MIN))
     }
 
     /// `None` for 0.
@@ -176,11 +216,7 @@ impl SpanId {
         if number == 0 {
             return self;
         }
-        // The finalizer of SplitMix64, which changes about half of the bits from one number to the next.
-        let mut value = self.value().wrapping_add((number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        SpanId::new(value ^ (value >> 31)).unwrap_or(self)
+        SpanId::new(mix(self.value(), number as u64)).unwrap_or(self)
     }
 }
 
@@ -193,7 +229,7 @@ impl fmt::Display for SpanId {
 impl RequestTrace {
     /// Continues the trace of the client, or begins one.
     pub fn new(parent: Option<ParentContext>, is_sampled: bool, new_ids_are_short: bool) -> Self {
-        RequestTrace::with_random(parent, is_sampled, new_ids_are_short, &mut Rng::new())
+        RandomIds::with(|random| RequestTrace::with_random(parent, is_sampled, new_ids_are_short, random))
     }
 
     /// The same with identifiers of this generator.
@@ -201,7 +237,7 @@ impl RequestTrace {
         parent: Option<ParentContext>,
         is_sampled: bool,
         new_ids_are_short: bool,
-        random: &mut Rng,
+        random: &mut RandomIds,
     ) -> Self {
         let trace = parent.and_then(|parent| parent.trace);
         RequestTrace {
@@ -212,6 +248,20 @@ impl RequestTrace {
             is_sampled,
             parent_is_sampled: parent.and_then(|parent| parent.is_sampled),
             format: parent.map(|parent| parent.format),
+        }
+    }
+}
+
+impl From<BegunTrace> for RequestTrace {
+    fn from(begun: BegunTrace) -> Self {
+        RequestTrace {
+            trace: TraceId::new(begun.trace()).expect("the identifier is not 0"),
+            parent: None,
+            server_span: SpanId(begun.server_span()),
+            upstream_span: SpanId(begun.upstream_span()),
+            is_sampled: false,
+            parent_is_sampled: None,
+            format: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::context::TraceId;
+use crate::begun_trace::BegunTrace;
 
 /// A format that is read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -114,7 +115,7 @@ impl TraceFormat {
     }
 }
 
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACEPARENT: HeaderName = BegunTrace::FIELD;
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub(super) const B3: HeaderName = HeaderName::from_static("b3");
 pub(super) const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");

@@ -13,14 +13,16 @@ mod extract;
 mod format;
 mod inject;
 mod propagation;
+mod random_ids;
 mod sampling;
 pub mod span;
 #[cfg(test)]
 mod tests;
 
 pub use config::{HeaderType, PropagationConfig};
-pub use context::{AttemptParent, ParentContext, RequestTrace, SpanId, TraceId};
+pub use context::{AttemptParent, EndpointTrace, ParentContext, RequestTrace, SpanId, TraceId};
 pub use format::{InjectedFormat, TraceFormat};
 pub use propagation::Propagation;
+pub use random_ids::RandomIds;
 pub use sampling::{Sampling, SamplingStrategy};
 pub use span::{AttributeValue, Span, SpanEvent, SpanKind};

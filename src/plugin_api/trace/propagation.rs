@@ -29,6 +29,14 @@ impl Propagation {
         }
     }
 
+    /// Whether only W3C Trace Context is read, and endpoints get it, without other changes of the header.
+    pub fn is_only_w3c(&self) -> bool {
+        matches!(
+            (&*self.extract, &*self.clear, &*self.inject, self.default_format),
+            ([TraceFormat::W3c], [], [InjectedFormat::Preserve], TraceFormat::W3c)
+        )
+    }
+
     /// Whether endpoints get a context.
     pub fn has_fields(&self) -> bool {
         !self.inject.is_empty() || !self.clear.is_empty()

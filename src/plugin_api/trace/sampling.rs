@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::random_ids::RandomIds;
+
 /// What the decision of a client means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SamplingStrategy {
@@ -28,7 +30,7 @@ impl Sampling {
     /// Whether a request is recorded. The number of the draw is random, and not derived from the trace, which clients
     /// choose.
     pub fn decide(self, parent: Option<bool>) -> bool {
-        self.decide_by(parent, fastrand::f64)
+        self.decide_by(parent, || RandomIds::with(RandomIds::f64))
     }
 
     /// The same with a draw from 0 to 1, which is only made if it matters.

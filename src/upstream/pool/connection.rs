@@ -12,7 +12,7 @@ use http::{Request, Response, request};
 use http_body::{Body, Frame, SizeHint};
 
 use super::UpstreamPool;
-use crate::hop_count::HopCount;
+use crate::http1::AddedFields;
 use crate::upstream::connect_attempt::warn_handshake;
 use crate::upstream::endpoint_body::{IncomingBody, received};
 use crate::upstream::endpoint_error::{EndpointError, RequestFailure};
@@ -46,20 +46,20 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Sends the request and awaits the head of its response. `hops` is added to the header, except on HTTP/2, where
-    /// the header has it already.
+    /// Sends the request and awaits the head of its response. `added` is written with the header, except on HTTP/2,
+    /// where the header has these fields already.
     ///
     /// Calls `on_informational` with informational responses before it, except on HTTP/2, whose library does not report
     /// them. Returns the head of the request, except on HTTP/2, whose library keeps it.
     pub fn send(
         &mut self,
         request: Request<B>,
-        hops: HopCount,
+        added: AddedFields,
         mut on_informational: impl FnMut(Response<()>),
     ) -> (Option<request::Parts>, impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>>) {
         match &mut self.sender {
             RequestSender::Http1(connection) => {
-                let head = connection.begin(request, hops);
+                let head = connection.begin(request, added);
                 let response = poll_fn(move |cx| {
                     let response = connection.poll_response(cx, &mut on_informational).map_err(RequestFailure::Failed);
                     response.map_ok(|response| response.map(|()| IncomingBody::Connection))

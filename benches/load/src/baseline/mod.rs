@@ -28,6 +28,8 @@ struct Case {
     name: &'static str,
     load: Load,
     access_log: bool,
+    /// Flags of Portico in addition to those of every measurement.
+    flags: &'static [&'static str],
 }
 
 /// What one connection sends.
@@ -39,15 +41,19 @@ enum Load {
     Chain,
 }
 
-const PLAIN: Case = Case { name: "HTTP/1.1", load: Load::Plain, access_log: false };
+const PLAIN: Case = Case { name: "HTTP/1.1", load: Load::Plain, access_log: false, flags: &[] };
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     PLAIN,
     Case { name: "HTTP/1.1 with the access log", access_log: true, ..PLAIN },
+    Case { name: "HTTP/1.1 with a trace that is not recorded", flags: UNRECORDED_TRACES, ..PLAIN },
     Case { name: "HTTP/1.1 over TLS", load: Load::Tls(Protocol::Http1), ..PLAIN },
     Case { name: "HTTP/2 over TLS", load: Load::Tls(Protocol::Http2), ..PLAIN },
     Case { name: "HTTP/1.1 with key-auth, rate-limiting, correlation-id", load: Load::Chain, ..PLAIN },
 ];
+
+/// Endpoints get the context of a trace, and nothing is sent to the server.
+const UNRECORDED_TRACES: &[&str] = &["--trace-otlp-endpoint", "http://127.0.0.1:9", "--trace-sampling", "0"];
 
 /// Counts all cases and compares them with the baseline, or writes the baseline with `UPDATE=1`. Returns whether no
 /// case differs.
@@ -99,7 +105,7 @@ async fn run_case(portico: &Path, case: &Case, requests: usize) -> Result<(u64, 
         access_log: case.access_log,
         variant: ServerVariant::PLAIN,
     };
-    let server = counted_portico(&counts_file, &Setup::new(portico, site))?;
+    let server = counted_portico(&counts_file, &Setup { flags: case.flags, ..Setup::new(portico, site) })?;
     let target = if protocol.is_some() { server.tls_address } else { server.address };
     let plan = Plan {
         tls: protocol.map(|protocol| Tls::new(HOST, protocol)).transpose()?,

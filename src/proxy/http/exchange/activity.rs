@@ -87,6 +87,8 @@ pub(in crate::proxy) struct Activity {
     pub(in crate::proxy) response_deadline: Cell<Option<Instant>>,
     /// Why the current request is rejected although its head was parsed. It is the last one of its connection.
     pub(in crate::proxy) ambiguity: Cell<Option<RequestError>>,
+    /// The head of the current request may have `traceparent` or `tracestate`.
+    pub(in crate::proxy) may_have_trace: Cell<bool>,
     /// Close with a TCP reset, because the client could mistake an orderly close for the end of a body.
     pub(in crate::proxy) reset_on_close: Cell<bool>,
     /// The client sent the HTTP/2 connection preface.
@@ -121,6 +123,7 @@ impl Activity {
             next_stall_check: Cell::new(now),
             response_deadline: Cell::new(None),
             ambiguity: Cell::new(None),
+            may_have_trace: Cell::new(true),
             reset_on_close: Cell::new(false),
             http2: Cell::new(false),
             rates: MinimumRates::new(limits),

@@ -58,9 +58,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
             attempts.start(outgoing.endpoint, outgoing.search.pick(), started_at);
-            if let Some(parent) = &mut outgoing.trace_parent {
-                parent.begin(attempts.as_slice().len() - 1);
-            }
+            outgoing.trace.begin_attempt(attempts.as_slice().len() - 1);
         }
         if outgoing.policy.is_configured() {
             outgoing.caller.record_progress();
@@ -227,7 +225,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         }
         let informational = self.informational.clone();
         let (head, sending) =
-            connection.send(request, self.hops, move |head| caller.take_informational(head, &informational));
+            connection.send(request, self.added_fields(), move |head| caller.take_informational(head, &informational));
         if let Some(head) = head {
             self.keep_head(head, kept_body);
         }

@@ -21,6 +21,7 @@ use crate::hop_count::HopCount;
 use crate::plugin_api::background::finish_background;
 use crate::plugin_api::context::FinishBackground;
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
+use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::shared_limit::{Held, SharedLimit};
 use crate::snapshot::rule::{Action, RouteRule};
@@ -71,7 +72,7 @@ impl BackgroundSending {
             upgrade: None,
             may_have_te: true,
             informational: InformationalPolicy::default(),
-            trace_parent: None,
+            trace: EndpointTrace::Unchanged,
             hops,
             client,
         };

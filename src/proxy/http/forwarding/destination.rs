@@ -9,7 +9,7 @@ use super::attempt_policy::AttemptPolicy;
 use super::attempt_timeouts::{AttemptTimeouts, TimeLimit};
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
-use crate::plugin_api::trace::AttemptParent;
+use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::upstream::{Admission, AttemptSettings, ClientSlot, Upstream};
 
@@ -31,8 +31,7 @@ pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) informational: InformationalPolicy<'r>,
     /// How many Portico processes have forwarded the request, with this one.
     pub(in crate::proxy) hops: HopCount,
-    /// The parent of what its endpoints do, if the request is traced.
-    pub(in crate::proxy) trace_parent: Option<AttemptParent>,
+    pub(in crate::proxy) trace: EndpointTrace,
     /// In which slot the request is counted.
     pub(in crate::proxy) client: ClientSlot,
 }

@@ -70,7 +70,7 @@ pub(in crate::proxy) async fn forward_with_alternatives<C: Caller>(
         may_have_te: destination.may_have_te,
         informational: destination.informational.clone(),
         hops: destination.hops,
-        trace_parent: destination.trace_parent,
+        trace: destination.trace,
         client: destination.client,
     };
     let (outcome, first_limit) = forward_until(limit, caller, destination, request, attempts).await;

@@ -44,8 +44,8 @@ pub(super) async fn attempt_hedged<C: Caller>(
         };
         second_started_at = turn_clock::now();
         second.endpoint = endpoint;
-        if let Some((parent, attempts)) = second.trace_parent.as_mut().zip(attempts.as_deref()) {
-            parent.begin(attempts.as_slice().len());
+        if let Some(attempts) = attempts.as_deref() {
+            second.trace.begin_attempt(attempts.as_slice().len());
         }
         second.attempt_deadline = policy.attempt_time().map(|time| second_started_at + time);
         race::<C, _, _>(first, pin!(second.attempt_in_time()), policy).await

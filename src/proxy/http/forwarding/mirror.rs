@@ -25,6 +25,7 @@ use super::destination::Destination;
 use super::forwarded::EndpointResponse;
 use super::outgoing_request::OutgoingRequest;
 use crate::hop_count::HopCount;
+use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, WorkerBuffers};
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
@@ -173,7 +174,7 @@ impl MirrorCopy {
             upgrade: None,
             may_have_te: true,
             informational: InformationalPolicy::default(),
-            trace_parent: None,
+            trace: EndpointTrace::Unchanged,
             hops: self.hops,
             client: self.client,
         };

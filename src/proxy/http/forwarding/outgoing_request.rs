@@ -16,8 +16,8 @@ use super::caller::{Caller, RepeatableBody};
 use super::destination::Destination;
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
-use crate::http1::recycle_map;
-use crate::plugin_api::trace::AttemptParent;
+use crate::http1::{AddedFields, recycle_map};
+use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::hpack;
@@ -54,8 +54,7 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) attempt_deadline: Option<Instant>,
     /// The admission to the upstream, if the request had it before.
     admitted: Option<Box<Admission>>,
-    /// The parent of what the endpoint does, if the request is traced.
-    pub(super) trace_parent: Option<AttemptParent>,
+    pub(super) trace: EndpointTrace,
     /// The number of the attempt, from 1.
     pub(super) number: u32,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
@@ -88,7 +87,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             mut upgrade,
             may_have_te,
             hops,
-            trace_parent,
+            trace,
             client,
             policy,
             informational,
@@ -113,7 +112,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                     return Err(RequestError::UpgradeNotSupported);
                 }
                 has_client_deadline = upstream.observes_statuses() && call_deadline::is_set(request.headers());
-                convert_to_http2(&mut request, scheme(&upstream.key), hops)?;
+                convert_to_http2(&mut request, scheme(&upstream.key), AddedFields { hops, trace: trace.unwritten() })?;
             }
         }
         Ok(OutgoingRequest {
@@ -132,7 +131,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             admitted,
-            trace_parent,
+            trace,
             number: 1,
             sendable: Some(request),
         })
@@ -167,7 +166,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             is_repeated_failure: false,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
-            trace_parent: self.trace_parent,
+            trace: self.trace,
             number: self.number + 1,
             admitted: None,
             sendable: Some(copy),
@@ -195,6 +194,11 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         }
     }
 
+    /// What an endpoint with HTTP/1 gets in addition to the header.
+    pub(super) fn added_fields(&self) -> AddedFields {
+        AddedFields { hops: self.hops, trace: self.trace.unwritten() }
+    }
+
     /// The request to send now, and the body for sending it a second time, if that is allowed. Its head is to be kept
     /// with [`Self::keep_copy`] or [`Self::keep_head`].
     pub(super) fn take(&mut self) -> (Request<C::Body>, Option<C::Body>) {
@@ -207,9 +211,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         if let Some((name, number)) = self.policy.attempt_header(self.number) {
             original.headers_mut().insert(name.clone(), number.into());
         }
-        if let Some(parent) = &mut self.trace_parent {
-            parent.write(original.headers_mut());
-        }
+        self.trace.write_attempt(original.headers_mut());
         let body = match self.copy_mode() {
             CopyMode::Never => None,
             CopyMode::Full => Some(original.body().duplicate()),
@@ -284,15 +286,18 @@ fn name_te_in_connection(headers: &mut HeaderMap) {
 }
 
 /// Converts a request to HTTP/2, which carries the host and the scheme as part of the target. The library writes the
-/// header, so it gets the number of hops here.
-fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme, hops: HopCount) -> Result<(), RequestError> {
+/// header, so it gets the fields that are added here.
+fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme, added: AddedFields) -> Result<(), RequestError> {
     let host = request.headers_mut().remove(HOST).ok_or(RequestError::InvalidRewrite)?;
     let mut target = std::mem::take(request.uri_mut()).into_parts();
     target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| RequestError::InvalidRewrite)?);
     target.scheme = Some(scheme);
     *request.uri_mut() = Uri::from_parts(target).map_err(|_| RequestError::InvalidRewrite)?;
     *request.version_mut() = Version::HTTP_2;
-    hops.set(request.headers_mut());
+    added.hops.set(request.headers_mut());
+    if let Some(trace) = added.trace {
+        trace.set(request.headers_mut());
+    }
     hpack::mark_changing_values(request.headers_mut());
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::plugin_api::completed_request::AuthorizationCall;
 use crate::plugin_api::completed_request::LoggedHeads;
 use crate::proxy::telemetry::access_log::{CapturedHeads, WorkerAccessLog};
 use crate::proxy::telemetry::observations::ObservedRequest;
-use crate::proxy::telemetry::request_tracer::TracedRequest;
+use crate::proxy::telemetry::request_tracer::RequestTracing;
 use crate::proxy::telemetry::stats::RequestSeries;
 
 /// What has happened to a request so far. Forwarding writes what concerns its attempts, the steps write the rest.
@@ -35,8 +35,8 @@ pub(in crate::proxy) struct RequestFacts {
     pub(in crate::proxy) deadline: Option<Box<ResponseDeadline>>,
     /// Set if the admin listener has registered the token of the request.
     pub(in crate::proxy) observed: Option<Box<ObservedRequest>>,
-    /// Set only if a tracer of all requests is active, once the request is routed.
-    pub(in crate::proxy) traced: Option<Box<TracedRequest>>,
+    /// That of the tracer of all requests.
+    pub(in crate::proxy) tracing: RequestTracing,
     /// Set only if the access log is on.
     pub(in crate::proxy) logged: Option<LoggedRequest>,
 }
@@ -83,7 +83,7 @@ impl RequestFacts {
             bytes_out: 0,
             deadline: None,
             observed,
-            traced: None,
+            tracing: RequestTracing::Off,
             logged,
         }
     }

@@ -154,7 +154,7 @@ fn new_run(
     facts: &RequestFacts,
     request_line: Option<Box<RequestLine>>,
 ) -> Box<PluginRun> {
-    let trace = facts.traced.as_ref().map(|traced| Box::new(traced.context));
+    let trace = facts.tracing.context().map(Box::new);
     // Allocated first, so that the large value is built in the box instead of being moved into it.
     Box::write(
         Box::new_uninit(),

@@ -14,7 +14,6 @@ use super::early_exit::EarlyExit;
 use super::plugins::may_stand_in_for_backend;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
-use crate::plugin_api::trace::AttemptParent;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
@@ -117,6 +116,10 @@ pub(in crate::proxy) fn rewrite_request<'r>(
         BackendTarget::Upstream(upstream) => upstream,
         BackendTarget::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
     };
+    let changes_header = |filters: &Filters| filters.request_headers.is_some() || !filters.mirrors.is_empty();
+    if changes_header(&rule.filters) || changes_header(&backend.filters) || upstream.hashing() {
+        cx.write_pending_trace(request.headers_mut());
+    }
     // Before the filters, which may remove the cookie.
     cx.affinity = BackendAffinity::read(backends, upstream, request.headers(), cx.exchange());
     let pinned = cx.affinity.as_ref().and_then(|backend| backend.session.endpoint());
@@ -145,7 +148,7 @@ pub(in crate::proxy) fn rewrite_request<'r>(
         may_have_te,
         informational: InformationalPolicy::new(rule, cx.record.changed_response_fields()),
         hops: routed.hops,
-        trace_parent: cx.record.trace().and_then(AttemptParent::of),
+        trace: cx.endpoint_trace(),
         client: routed.client,
     })
 }

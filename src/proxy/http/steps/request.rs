@@ -183,6 +183,7 @@ async fn run_steps_before_forwarding<'r>(
     cx.write_trace(request.headers_mut());
     cx.enter(RequestStep::AccessPlugins);
     if let Some(chain) = &routed.rule.plugins {
+        cx.write_pending_trace(request.headers_mut());
         if chain.may_wait(&cx.view.snapshot.consumers) {
             // Boxed, so that the future of requests without plugins stays small.
             Box::pin(access_plugins::run(cx, chain, &mut routed, request)).await?;
@@ -197,6 +198,7 @@ async fn run_steps_before_forwarding<'r>(
     action.answer_preflight(cx, routed.rule, request)?;
     cx.enter(RequestStep::Authorization);
     for filter in action.authorization(routed.rule).into_iter().flatten() {
+        cx.write_pending_trace(request.headers_mut());
         // Boxed, so that the future of requests without authorization stays small.
         Box::pin(external_auth::authorize(cx, filter, &routed, request)).await?;
     }

@@ -10,14 +10,16 @@ use super::hash_cookies::GeneratedCookies;
 use super::order::RequestStep;
 use super::reported_client::{client_address, client_scheme};
 use super::request_record::RequestRecord;
+use crate::begun_trace::BegunTrace;
 use crate::hop_count::HopCount;
 use crate::plugin_api::completed_request::LoggedHeads;
+use crate::plugin_api::trace::EndpointTrace;
 use crate::plugin_api::{Framing, RequestLine};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
 use crate::proxy::http::record::request_facts;
-use crate::proxy::telemetry::request_tracer::TracedPlace;
+use crate::proxy::telemetry::request_tracer::{RequestTracing, TracedPlace};
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::request_target::{RequestHost, RequestPath};
 use crate::snapshot::HttpListener;
@@ -49,6 +51,8 @@ pub(in crate::proxy) struct RequestContext<'r> {
     /// The target and the host of the request, until its plugins have them. Copied only if plugins run for responses
     /// without a rule.
     pub(in crate::proxy) request_line: Option<Box<RequestLine>>,
+    /// The trace for the endpoint, until the header has it.
+    pub(in crate::proxy) unwritten_trace: Option<BegunTrace>,
     /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
     pub(in crate::proxy) accepts_trailers: bool,
     #[cfg(debug_assertions)]
@@ -78,6 +82,7 @@ impl<'r> RequestContext<'r> {
             hash_cookies: None,
             style_without_rule: UnmatchedStyle::default(),
             request_line: view.snapshot.unmatched_plugins.as_ref().map(|_| Box::new(request_line(request))),
+            unwritten_trace: None,
             accepts_trailers: true,
             #[cfg(debug_assertions)]
             step: RequestStep::Target,
@@ -103,14 +108,38 @@ impl<'r> RequestContext<'r> {
     pub(in crate::proxy) fn begin_trace<B>(&mut self, request: &Request<B>) {
         let exchange = &self.record.exchange;
         let Some(tracer) = exchange.worker().tracer() else { return };
-        let traced = tracer.begin(request, self.traced_place(), exchange.client.trusted);
-        self.record.facts.traced = traced;
+        let may_have_trace = exchange.activity.may_have_trace.get();
+        let tracing = tracer.begin(request, self.traced_place(), exchange.client.trusted, may_have_trace);
+        self.record.facts.tracing = tracing;
     }
 
-    /// Writes the trace for the endpoint, if a tracer is active.
-    pub(in crate::proxy) fn write_trace(&self, headers: &mut HeaderMap) {
-        if let Some((traced, tracer)) = self.record.facts.traced.as_deref().zip(self.exchange().worker().tracer()) {
-            tracer.inject(traced, self.traced_place(), headers);
+    /// Writes the trace for the endpoint, if a tracer is active: into the header, or, if that is possible, with it when
+    /// the request is sent.
+    pub(in crate::proxy) fn write_trace(&mut self, headers: &mut HeaderMap) {
+        match &self.record.facts.tracing {
+            RequestTracing::Off => {}
+            RequestTracing::Begun(trace) => self.unwritten_trace = Some(*trace),
+            RequestTracing::Kept(traced) => {
+                if let Some(tracer) = self.exchange().worker().tracer() {
+                    tracer.inject(traced, self.traced_place(), headers);
+                }
+            }
+        }
+    }
+
+    /// Writes the trace into the header if that is not done yet. To be called before something reads all fields, or
+    /// changes some by configuration.
+    pub(in crate::proxy) fn write_pending_trace(&mut self, headers: &mut HeaderMap) {
+        if let Some(trace) = self.unwritten_trace.take() {
+            trace.set(headers);
+        }
+    }
+
+    /// What endpoints get of the trace.
+    pub(in crate::proxy) fn endpoint_trace(&mut self) -> EndpointTrace {
+        match self.unwritten_trace.take() {
+            Some(trace) => EndpointTrace::Unwritten(trace),
+            None => self.record.recorded_trace().map_or(EndpointTrace::Unchanged, EndpointTrace::written),
         }
     }
 

@@ -108,7 +108,7 @@ impl RequestRecord {
         let activity = &self.exchange.activity;
         let series = self.facts.series.get_or_insert_with(|| self.exchange.worker().unrouted_series());
         series.add(status, duration, activity.bytes_in.get(), self.facts.bytes_out);
-        if let Some(trace) = self.trace().filter(|trace| trace.is_sampled)
+        if let Some(trace) = self.recorded_trace()
             && let Some(series) = &self.facts.series
         {
             series.add_exemplar(trace.trace, duration);
@@ -134,7 +134,7 @@ impl RequestRecord {
     fn write_access_log(&mut self, status: StatusCode, duration: Duration) {
         let Some(logged) = self.facts.logged.take() else { return };
         let log = &self.exchange.worker().log;
-        let trace = self.trace().copied();
+        let trace = self.trace();
         log.write(AccessLogRecord {
             time: SystemTime::now() - duration,
             client: self.exchange.address,
@@ -169,7 +169,7 @@ impl RequestRecord {
 
     /// Passes the spans of the request to the tracer of all requests.
     fn end_trace(&self, status: StatusCode, duration: Duration) {
-        let Some(traced) = self.facts.traced.as_deref().filter(|traced| traced.may_be_recorded()) else { return };
+        let Some(traced) = self.facts.tracing.recordable() else { return };
         let Some(tracer) = self.exchange.worker().tracer() else { return };
         let Some(series) = self.facts.series.as_deref() else { return };
         let ended = EndedRequest {
@@ -193,9 +193,8 @@ impl RequestRecord {
 
     /// Notes that an authorization server gets a call, if the request is traced.
     pub(in crate::proxy) fn begin_authorization(&mut self, server: &UpstreamKey) {
-        let of_plugin = self.plugin_run.as_ref().and_then(|run| run.state.trace.as_deref());
-        let may_be_recorded = self.facts.traced.as_ref().is_some_and(|traced| traced.may_be_recorded());
-        if may_be_recorded || of_plugin.is_some_and(|trace| trace.is_sampled) {
+        let is_recorded_by_plugin = self.trace_of_plugins().is_some_and(|trace| trace.is_sampled);
+        if self.facts.tracing.recordable().is_some() || is_recorded_by_plugin {
             let server = server.to_string();
             self.facts.authorizations.push(AuthorizationCall { server, started_at: Instant::now(), result: None });
         }
@@ -209,9 +208,20 @@ impl RequestRecord {
     }
 
     /// The trace of the request, if a tracer is active.
-    pub(in crate::proxy) fn trace(&self) -> Option<&RequestTrace> {
-        let of_plugin = self.plugin_run.as_ref().and_then(|run| run.state.trace.as_deref());
-        of_plugin.or(self.facts.traced.as_ref().map(|traced| &traced.context))
+    fn trace(&self) -> Option<RequestTrace> {
+        self.trace_of_plugins().copied().or_else(|| self.facts.tracing.context())
+    }
+
+    /// The trace of the request, if a tracer records it.
+    pub(in crate::proxy) fn recorded_trace(&self) -> Option<&RequestTrace> {
+        match self.trace_of_plugins() {
+            Some(trace) => Some(trace).filter(|trace| trace.is_sampled),
+            None => self.facts.tracing.recorded(),
+        }
+    }
+
+    fn trace_of_plugins(&self) -> Option<&RequestTrace> {
+        self.plugin_run.as_ref()?.state.trace.as_deref()
     }
 }
 

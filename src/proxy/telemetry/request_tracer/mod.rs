@@ -1,11 +1,12 @@
 //! Traces of all requests, with the attributes of OpenTelemetry's conventions for HTTP.
 //!
 //! ```text
-//!   routed request ─▶ TraceSelection ─▶ TracedRequest ─▶ fields of the endpoint
+//!   routed request ─▶ TraceSelection ─▶ RequestTracing ─▶ fields of the endpoint
 //!                                          └ at the end: spans.rs ─▶ BatchQueue
 //! ```
 //!
-//! A request that is not recorded costs the decision, and the fields for its endpoint.
+//! A request that is not recorded costs the decision, and the fields for its endpoint: mostly a [`BegunTrace`], whose
+//! field is written with the head of the request.
 
 mod selection;
 mod spans;
@@ -16,7 +17,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fastrand::Rng;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -26,13 +26,14 @@ use self::spans::{request_spans, stream_spans};
 use super::access_log::host_name;
 use super::stats::RequestSeries;
 use crate::access_log_syntax::LineFacts;
+use crate::begun_trace::BegunTrace;
 use crate::plugin_api::batch_queue::BatchQueue;
 use crate::plugin_api::completed_request::{Attempt, AuthorizationCall};
 use crate::plugin_api::http_version::protocol_name;
 use crate::plugin_api::masking::{LogMask, MaskedAccessField};
 use crate::plugin_api::otlp_messages::spans_and_logs::{OtlpResource, encode_spans};
 use crate::plugin_api::timing::PhaseTiming;
-use crate::plugin_api::trace::{Propagation, RequestTrace, TraceFormat};
+use crate::plugin_api::trace::{Propagation, RandomIds, RequestTrace, TraceFormat};
 use crate::snapshot::HttpListener;
 use crate::snapshot::gateway_traces::{GatewayTraces, GatewayTracing};
 use crate::snapshot::rule::RouteRule;
@@ -46,10 +47,21 @@ pub struct RequestTracer {
     queue: Arc<BatchQueue>,
 }
 
+/// What is known of the trace of a request.
+#[derive(Debug, Default)]
+pub(in crate::proxy) enum RequestTracing {
+    /// There is no tracer, the request is not routed yet, or nothing of it is recorded or written.
+    #[default]
+    Off,
+    /// The request is not recorded, and had no fields of a trace.
+    Begun(BegunTrace),
+    Kept(Box<TracedRequest>),
+}
+
 /// What is kept of a request for its spans.
 #[derive(Debug)]
 pub(in crate::proxy) struct TracedRequest {
-    pub(in crate::proxy) context: RequestTrace,
+    context: RequestTrace,
     /// Only of requests that are recorded, or may be at their end.
     head: Option<Box<TracedHead>>,
 }
@@ -141,16 +153,18 @@ impl RequestTracer {
         RequestTracer { propagation: Propagation::preserving(formats), selection, resource, queue }
     }
 
-    /// The trace of a request that was routed. `None` if nothing of it is recorded or written.
+    /// The trace of a request that was routed. `may_have_trace`: it may have fields of W3C Trace Context.
     pub(in crate::proxy) fn begin<B>(
         &self,
         request: &Request<B>,
         place: TracedPlace<'_>,
         is_peer_trusted: bool,
-    ) -> Option<Box<TracedRequest>> {
+        may_have_trace: bool,
+    ) -> RequestTracing {
         let own = place.own();
         let propagation = self.propagation(own);
-        let parent = propagation.extract(request.headers());
+        let has_no_fields = propagation.is_only_w3c() && !(may_have_trace && has_trace(request.headers()));
+        let parent = if has_no_fields { None } else { propagation.extract(request.headers()) };
         let host = OnceCell::new();
         let rate = self.selection.rate(own, || LineFacts {
             gateway: place.listener.map_or("", |listener| &listener.gateway),
@@ -162,17 +176,22 @@ impl RequestTracer {
             route: place.rule.map_or("", |rule| &rule.id.route),
             ..LineFacts::default()
         });
-        // One generator for the decision and all identifiers: that of the thread is further away.
-        let mut random = Rng::new();
         let parent_is_sampled = parent.and_then(|parent| parent.is_sampled);
-        let selected = self.selection.decide(rate, parent_is_sampled, is_peer_trusted, request.headers(), &mut random);
-        let may_be_recorded = selected.is_sampled || self.selection.late.is_active();
-        if !may_be_recorded && !propagation.has_fields() {
-            return None;
-        }
-        let head = may_be_recorded.then(|| Box::new(TracedHead::new(request, selected.is_by_header)));
-        let context = RequestTrace::with_random(parent, selected.is_sampled, false, &mut random);
-        Some(Box::new(TracedRequest { context, head }))
+        RandomIds::with(|random| {
+            let selected = self.selection.decide(rate, parent_is_sampled, is_peer_trusted, request.headers(), random);
+            let may_be_recorded = selected.is_sampled || self.selection.late.is_active();
+            if !may_be_recorded {
+                if has_no_fields {
+                    return RequestTracing::Begun(BegunTrace::new(random.u64(), random.u64()));
+                }
+                if !propagation.has_fields() {
+                    return RequestTracing::Off;
+                }
+            }
+            let head = may_be_recorded.then(|| Box::new(TracedHead::new(request, selected.is_by_header)));
+            let context = RequestTrace::with_random(parent, selected.is_sampled, false, random);
+            RequestTracing::Kept(Box::new(TracedRequest { context, head }))
+        })
     }
 
     /// Writes the context of the trace for the endpoint.
@@ -220,13 +239,14 @@ impl RequestTracer {
             route: &labels.route,
             ..LineFacts::default()
         });
-        let mut random = Rng::new();
-        let is_selected = self.selection.decide(rate, None, false, &HeaderMap::new(), &mut random).is_sampled;
+        let decide =
+            |random: &mut RandomIds| self.selection.decide(rate, None, false, &HeaderMap::new(), random).is_sampled;
+        let is_selected = RandomIds::with(decide);
         let is_late = !is_selected && ended.error.is_some() && self.selection.late.takes_failed_stream();
         if !is_selected && !is_late {
             return None;
         }
-        let trace = RequestTrace::with_random(None, true, false, &mut random);
+        let trace = RequestTrace::new(None, true, false);
         let mut spans = stream_spans(&trace, ended);
         if is_late {
             spans[0].attribute("portico.recorded_because", "error");
@@ -236,10 +256,30 @@ impl RequestTracer {
     }
 }
 
-impl TracedRequest {
-    /// Whether spans of the request are or may be sent.
-    pub(in crate::proxy) fn may_be_recorded(&self) -> bool {
-        self.head.is_some()
+impl RequestTracing {
+    /// The context of the trace.
+    pub(in crate::proxy) fn context(&self) -> Option<RequestTrace> {
+        match self {
+            RequestTracing::Off => None,
+            RequestTracing::Begun(trace) => Some(RequestTrace::from(*trace)),
+            RequestTracing::Kept(traced) => Some(traced.context),
+        }
+    }
+
+    /// The context of the trace, if the request is recorded.
+    pub(in crate::proxy) fn recorded(&self) -> Option<&RequestTrace> {
+        match self {
+            RequestTracing::Kept(traced) if traced.context.is_sampled => Some(&traced.context),
+            _ => None,
+        }
+    }
+
+    /// The request, if spans of it are or may be sent.
+    pub(in crate::proxy) fn recordable(&self) -> Option<&TracedRequest> {
+        match self {
+            RequestTracing::Kept(traced) if traced.head.is_some() => Some(traced),
+            _ => None,
+        }
     }
 }
 
@@ -257,6 +297,11 @@ impl TracedHead {
             is_by_header,
         }
     }
+}
+
+/// Whether the header has fields of W3C Trace Context.
+fn has_trace(headers: &HeaderMap) -> bool {
+    TraceFormat::W3c.fields().iter().any(|name| headers.contains_key(name))
 }
 
 /// The host of the target, or else of the field. A target with a user may contain a password, so it is not used.

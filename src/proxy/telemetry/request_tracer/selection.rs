@@ -4,12 +4,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use fastrand::Rng;
 use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::time::Instant;
 
 use crate::access_log_syntax::{LineFacts, SamplingRules};
-use crate::plugin_api::trace::{Sampling, SamplingStrategy};
+use crate::plugin_api::trace::{RandomIds, Sampling, SamplingStrategy};
 use crate::snapshot::gateway_traces::GatewayTracing;
 use crate::turn_clock;
 
@@ -73,7 +72,7 @@ impl TraceSelection {
         parent: Option<bool>,
         is_peer_trusted: bool,
         headers: &HeaderMap,
-        random: &mut Rng,
+        random: &mut RandomIds,
     ) -> EarlySelection {
         let strategy = if is_peer_trusted { SamplingStrategy::Parent } else { SamplingStrategy::ParentDrop };
         let is_selected = Sampling { rate, strategy }.decide_by(parent, || random.f64());
@@ -190,7 +189,7 @@ mod tests {
     async fn a_header_selects_as_many_requests_as_its_limit() {
         let header = Some(HeaderSelection::new(HeaderName::from_static("x-trace"), 2));
         let selection = TraceSelection { header, ..TraceSelection::default() };
-        let mut random = Rng::with_seed(1);
+        let mut random = RandomIds::from_seed([1; 4]);
         let with_header = HeaderMap::from_iter([(HeaderName::from_static("x-trace"), "1".parse().unwrap())]);
         let mut decide = |headers: &HeaderMap, rate: f64| {
             let decision = selection.decide(rate, Some(false), false, headers, &mut random);

@@ -218,6 +218,7 @@ where
             accepts_trailers: received.accepts_trailers,
             is_ambiguous: received.ambiguity.is_some(),
         };
+        self.exchange.activity.may_have_trace.set(received.may_have_trace);
         self.exchange.activity.ambiguity.set(received.ambiguity.map(ambiguity_error));
         let body = self.io.begin_body();
         self.request.set(Some((self.serve_request)(received.head.map(|()| body))));

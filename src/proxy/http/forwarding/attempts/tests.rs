@@ -21,6 +21,7 @@ use super::super::time_limits::forward_in_time;
 use super::*;
 use crate::hop_count::HopCount;
 use crate::http1::NameCase;
+use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::limits::ProxyLimits;
@@ -146,7 +147,7 @@ fn plain_destination(upstream: &Arc<Upstream>) -> Destination<'_> {
         upgrade: None,
         may_have_te: false,
         informational: InformationalPolicy::default(),
-        trace_parent: None,
+        trace: EndpointTrace::Unchanged,
         hops: HopCount::ZERO.next(),
         client: ClientSlot::of([127, 0, 0, 1].into()),
     }

@@ -9,6 +9,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body;
 
 use crate::hop_count::HopCount;
+use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
@@ -42,7 +43,7 @@ pub(super) async fn send(
         settings: None,
         upgrade: None,
         may_have_te: false,
-        trace_parent: None,
+        trace: EndpointTrace::Unchanged,
         hops,
         client,
         pinned: None,
