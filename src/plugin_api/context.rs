@@ -356,11 +356,13 @@ pub enum ClientCertificate<'r> {
 /// address must reject it.
 pub const UNKNOWN_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// Properties of the request body that the client announced in headers which plugins do not get.
+/// Properties of the request body that plugins cannot tell from the headers that they get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Framing {
     /// The client sent `Transfer-Encoding: chunked`.
     pub is_chunked: bool,
+    /// A body follows the head, which may turn out to be empty. In HTTP/2 and HTTP/3, no header need say so.
+    pub has_body: bool,
     /// The client sent `Expect: 100-continue` and waits for the interim response.
     pub expects_continue: bool,
 }

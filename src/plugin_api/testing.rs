@@ -138,6 +138,12 @@ pub fn consumer(name: &str, acls: &[&str]) -> Arc<Consumer> {
     ))
 }
 
+/// A consumer without a name, whose configuration gives it an id.
+pub fn consumer_with_given_id(id: &str, given: &str) -> Arc<Consumer> {
+    let consumer = Consumer::new(EntityId::from_text(id), None, None, Vec::new(), Vec::new());
+    Arc::new(consumer.with_given_id(EntityId::from_text(given)))
+}
+
 /// Noon of 2026-01-02.
 pub fn noon() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_355_200)
@@ -257,6 +263,7 @@ impl TestRequest {
         let header = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
         let framing = Framing {
             is_chunked: header(http::header::TRANSFER_ENCODING) == b"chunked",
+            has_body: !body.is_empty() || header(http::header::TRANSFER_ENCODING) == b"chunked",
             expects_continue: header(http::header::EXPECT) == b"100-continue",
         };
         head.headers.remove(http::header::TRANSFER_ENCODING);

@@ -5,6 +5,8 @@ use portico::plugin_api::testing::chain;
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 
+use crate::compression::gzip;
+use crate::h2::{Http2Client, post_request, read_response, send_all};
 use crate::harness::{Endpoint, Options, Route, TestServer, forward, reserve_address, route, snapshot, upstream};
 
 async fn server(plugins: &[(&str, Value)], endpoint: &Endpoint) -> TestServer {
@@ -72,6 +74,59 @@ async fn documents_with_entities_do_not_reach_the_endpoint() {
     }
     assert_eq!(server.request(&post("/", "content-type: text/html\r\n", "<a/>")).await.status, 400);
     assert_eq!(endpoint.log.requests().len(), 1);
+}
+
+/// In HTTP/2, no header needs to say that a body follows.
+#[tokio::test]
+async fn bodies_without_a_length_or_a_type_are_not_taken_for_none() {
+    let document = json!({"openapi": "3.1.0", "info": {"title": "a", "version": "1"}, "paths": {"/": {"post": {
+        "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
+        "responses": {"200": {"description": "ok"}},
+    }}}});
+    for (plugin, config) in [
+        ("json-threat-protection", json!({"max_container_depth": 2})),
+        ("xml-threat-protection", json!({})),
+        ("oas-validation", json!({"api_spec": document.to_string()})),
+    ] {
+        let endpoint = Endpoint::ok().await;
+        let server = server(&[(plugin, config)], &endpoint).await;
+        let client = Http2Client::connect(server.address).await;
+        assert_eq!(client.request(post_request("/")).await.unwrap().status, 200, "{plugin}: without a body");
+        let (response, mut body) = client.start_with_body(post_request("/")).await;
+        // The response may come before the end of the body.
+        send_all(&mut body, b"[[[1]]]").await.ok();
+        assert_eq!(read_response(response).await.unwrap().status, 400, "{plugin}");
+        assert_eq!(endpoint.log.requests().len(), 1, "{plugin}");
+    }
+}
+
+/// The endpoint gets the decompressed body, so that is the one to check.
+#[tokio::test]
+async fn decompressed_bodies_are_validated() {
+    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
+    let document = json!({"openapi": "3.1.0", "info": {"title": "a", "version": "1"}, "paths": {"/": {"post": {
+        "requestBody": {"content": {"application/json": {"schema": schema}}},
+        "responses": {"200": {"description": "ok"}},
+    }}}});
+    let by_schema = json!({"version": "draft7", "body_schema": schema.to_string()});
+    for (plugin, config) in
+        [("request-validator", by_schema), ("oas-validation", json!({"api_spec": document.to_string()}))]
+    {
+        let endpoint = Endpoint::ok().await;
+        let decompression = ("compression", json!({"request": {"decompress": true}}));
+        let server = server(&[decompression, (plugin, config)], &endpoint).await;
+        let client = Http2Client::connect(server.address).await;
+        for (body, status) in [("{\"a\": 1}", 200), ("{\"a\": \"x\"}", 400)] {
+            let mut request = post_request("/");
+            for (name, value) in [("content-type", "application/json"), ("content-encoding", "gzip")] {
+                request.headers_mut().insert(name, value.parse().unwrap());
+            }
+            let (response, mut stream) = client.start_with_body(request).await;
+            send_all(&mut stream, &gzip(body.as_bytes())).await.unwrap();
+            assert_eq!(read_response(response).await.unwrap().status, status, "{plugin} {body}");
+        }
+        assert_eq!(endpoint.log.requests().len(), 1, "{plugin}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
+use http::header::COOKIE;
 use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
 
@@ -46,7 +48,8 @@ pub struct ParameterForm {
 /// The fields of a query or of cookies, decoded, in order.
 pub type ParameterFields<'f> = [(Cow<'f, str>, Cow<'f, str>)];
 
-/// The most fields of a query, items and members that are read.
+/// The most fields of a query or of cookies, items and members that are read. A text with more is not read at all: an
+/// endpoint would get the rest unchecked.
 pub const MAX_PARTS: usize = 1000;
 
 /// The fields of a query. `None` if it has too many, or a field is not UTF-8.
@@ -60,6 +63,18 @@ pub fn query_fields(query: &str) -> Option<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
         })
         .collect();
     fields.filter(|fields| fields.len() <= MAX_PARTS)
+}
+
+/// The fields of cookies, with the spaces around them that endpoints ignore. `None` if they are too many, or not UTF-8.
+pub fn cookie_fields(headers: &HeaderMap) -> Option<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
+    let mut fields = Vec::new();
+    for line in headers.get_all(COOKIE) {
+        for pair in std::str::from_utf8(line.as_bytes()).ok()?.split(';') {
+            let Some((name, value)) = pair.split_once('=') else { continue };
+            fields.push((Cow::Borrowed(name.trim()), Cow::Borrowed(value.trim())));
+        }
+    }
+    Some(fields).filter(|fields| fields.len() <= MAX_PARTS)
 }
 
 /// Text without escapes. `None` if it is not UTF-8.
@@ -90,7 +105,7 @@ impl ParameterForm {
             Style::SpaceDelimited => (text, ' '),
             Style::Form | Style::Simple | Style::DeepObject => (text, ','),
         };
-        let parts = || text.split(delimiter).take(MAX_PARTS).map(decoded).collect::<Option<Vec<_>>>();
+        let parts = || divide(text, delimiter)?.into_iter().map(decoded).collect::<Option<Vec<_>>>();
         let trimmed = || {
             // In header fields, spaces may follow commas.
             let parts = parts()?;
@@ -115,8 +130,9 @@ impl ParameterForm {
 
     fn values_of_matrix(&self, text: &str, decoded: &impl Fn(&str) -> Option<String>) -> Vec<Value> {
         let Some(text) = text.strip_prefix(';') else { return Vec::new() };
-        let mut pairs = Vec::new();
-        for piece in text.split(';').take(MAX_PARTS) {
+        let Some(pieces) = divide(text, ';') else { return Vec::new() };
+        let mut pairs = Vec::with_capacity(pieces.len());
+        for piece in pieces {
             let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
             let Some(name) = decoded(name) else { return Vec::new() };
             pairs.push((name, value));
@@ -124,11 +140,13 @@ impl ParameterForm {
         let is_own = pairs.iter().all(|(name, _)| *name == self.name);
         let mut values = Vec::new();
         if let Some(items) = self.shape.items.filter(|_| is_own) {
-            let delimited = pairs.iter().flat_map(|(_, value)| match self.explode {
-                true => vec![*value],
-                false => value.split(',').take(MAX_PARTS).collect(),
+            let delimited = pairs.iter().map(|(_, value)| match self.explode {
+                true => Some(vec![*value]),
+                false => divide(value, ','),
             });
-            let parts: Option<Vec<_>> = delimited.map(decoded).collect();
+            let delimited: Option<Vec<Vec<&str>>> = delimited.collect();
+            let parts: Option<Vec<_>> =
+                delimited.and_then(|delimited| delimited.into_iter().flatten().map(decoded).collect());
             values.extend(parts.map(|parts| array(items, parts.iter().map(String::as_str))));
         }
         if let Some(members) = &self.shape.members {
@@ -141,7 +159,8 @@ impl ParameterForm {
                     }),
                 );
             } else if let ([(_, value)], true) = (pairs.as_slice(), is_own) {
-                let parts: Option<Vec<_>> = value.split(',').take(MAX_PARTS).map(decoded).collect();
+                let parts = divide(value, ',');
+                let parts: Option<Vec<_>> = parts.and_then(|parts| parts.into_iter().map(decoded).collect());
                 values.extend(parts.and_then(|parts| alternating(members, &parts)));
             }
         }
@@ -176,32 +195,35 @@ impl ParameterForm {
                         Some((member, value.as_ref()))
                     })
                     .collect();
-                if !found.is_empty() {
+                // A field without brackets is none of the style, but an endpoint may read it in place of the others.
+                if !found.is_empty() && own.is_empty() {
                     values.push(object(members, found.into_iter()));
                 }
             } else if self.explode {
+                let is_read = |name: &str| members.named.contains_key(name) || name == self.name || !declared(name);
                 let found: Vec<_> = fields
                     .iter()
-                    .filter(|(name, _)| members.named.contains_key(&**name) || !declared(name))
+                    .filter(|(name, _)| is_read(name))
                     .map(|(name, value)| (name.as_ref(), value.as_ref()))
                     .collect();
                 if !found.is_empty() {
                     values.push(object(members, found.into_iter()));
                 }
             } else if let [text] = own.as_slice() {
-                let parts: Vec<_> = self.split(text).map(str::to_owned).collect();
-                values.extend(alternating(members, &parts));
+                let parts = self.split(text).map(|parts| parts.into_iter().map(str::to_owned).collect::<Vec<_>>());
+                values.extend(parts.and_then(|parts| alternating(members, &parts)));
             }
         }
         if own.is_empty() {
             return (!values.is_empty()).then_some(values);
         }
         if let Some(items) = self.shape.items {
-            let parts: Vec<&str> = match own.as_slice() {
-                [text] if !self.explode => self.split(text).filter(|_| !text.is_empty()).collect(),
-                several => several.to_vec(),
+            let parts: Option<Vec<&str>> = match own.as_slice() {
+                [""] if !self.explode => Some(Vec::new()),
+                [text] if !self.explode => self.split(text),
+                several => Some(several.to_vec()),
             };
-            values.push(array(items, parts.into_iter()));
+            values.extend(parts.map(|parts| array(items, parts.into_iter())));
         }
         if let ([text], true) = (own.as_slice(), self.allows_primitive()) {
             values.extend(self.shape.primitives.values(text));
@@ -209,14 +231,20 @@ impl ParameterForm {
         Some(values)
     }
 
-    fn split<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> + use<'t> {
+    fn split<'t>(&self, text: &'t str) -> Option<Vec<&'t str>> {
         let delimiter = match self.style {
             Style::SpaceDelimited => ' ',
             Style::PipeDelimited => '|',
             _ => ',',
         };
-        text.split(delimiter).take(MAX_PARTS)
+        divide(text, delimiter)
     }
+}
+
+/// The parts between delimiters. `None` if they are too many.
+fn divide(text: &str, delimiter: char) -> Option<Vec<&str>> {
+    let parts: Vec<&str> = text.split(delimiter).take(MAX_PARTS + 1).collect();
+    (parts.len() <= MAX_PARTS).then_some(parts)
 }
 
 fn array<'t>(items: Primitives, parts: impl Iterator<Item = &'t str>) -> Value {

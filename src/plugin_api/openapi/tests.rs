@@ -1,8 +1,10 @@
 //! Tests of documents, of the precedence of paths, and of the styles of parameters.
 
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
-use super::parameter::{ParameterForm, Style, query_fields};
+use super::parameter::{ParameterForm, Style, cookie_fields, query_fields};
 use super::shape::Shape;
 use super::*;
 
@@ -182,6 +184,65 @@ fn styles_write_arrays_and_objects() {
     assert_eq!(absent, None);
     assert_eq!(query_fields("a=%ff"), None);
     assert_eq!(query_fields(&"a&".repeat(1001)), None);
+}
+
+/// A client could write what an endpoint reads after the parts that are checked.
+#[test]
+fn values_with_too_many_parts_are_not_read_in_part() {
+    use Style::{DeepObject, Form, Label, Matrix, PipeDelimited, Simple, SpaceDelimited};
+    let list = json!({"type": "array", "items": {"type": "string"}});
+    let map = json!({"type": "object", "properties": {"R": {"type": "integer"}}});
+    for (count, is_read) in [(1000, true), (1002, false)] {
+        let parts = |delimiter: &str| vec!["7"; count].join(delimiter);
+        let pairs = |delimiter: &str| vec!["a=7"; count].join(delimiter);
+        for (style, explode, schema, input) in [
+            (Simple, false, &list, parts(",")),
+            (Simple, false, &map, parts(",")),
+            (Simple, true, &map, pairs(",")),
+            (Label, true, &list, format!(".{}", parts("."))),
+            (Matrix, false, &list, format!(";color={}", parts(","))),
+            (Matrix, false, &map, format!(";color={}", parts(","))),
+            (Matrix, true, &list, format!(";{}", vec!["color=7"; count].join(";"))),
+            (Matrix, true, &map, format!(";{}", pairs(";"))),
+        ] {
+            let values = form(style, explode, schema).values_of_text(&input, true);
+            assert_eq!(values.len(), usize::from(is_read), "{style:?} {explode} {schema}");
+        }
+        for (style, schema, delimiter) in
+            [(Form, &list, ","), (Form, &map, ","), (SpaceDelimited, &list, "%20"), (PipeDelimited, &list, "|")]
+        {
+            let query = format!("color={}", parts(delimiter));
+            let values = form(style, false, schema).values_of_fields(&query_fields(&query).unwrap(), &|_| false);
+            assert_eq!(values.unwrap().len(), usize::from(is_read), "{style:?} {schema}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, vec!["a=b"; count].join("; ").parse().unwrap());
+        assert_eq!(cookie_fields(&headers).is_some(), is_read);
+    }
+    // A field of another style next to those of an object.
+    let closed = json!({"type": "object", "properties": {"R": {"type": "integer"}}, "additionalProperties": false});
+    let values = |style, query| {
+        let fields = query_fields(query).unwrap();
+        form(style, true, &closed).values_of_fields(&fields, &|name| name == "color")
+    };
+    assert_eq!(values(DeepObject, "color[R]=1&color=x"), Some(vec![]));
+    assert_eq!(values(Form, "R=1&color=x"), Some(vec![json!({"R": 1, "color": "x"})]));
+}
+
+#[test]
+fn cookies_are_read_as_endpoints_do() {
+    let fields = |line: &[u8]| {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_bytes(line).unwrap());
+        let fields = cookie_fields(&headers)?;
+        Some(fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<Vec<_>>())
+    };
+    let pairs = |pairs: &[(&str, &str)]| {
+        Some(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>())
+    };
+    assert_eq!(fields(b"a=1;b = 2 ; c;d=\"x\""), pairs(&[("a", "1"), ("b", "2"), ("d", "\"x\"")]));
+    assert_eq!(fields("a=1; b=Zoë".as_bytes()), pairs(&[("a", "1"), ("b", "Zoë")]));
+    assert_eq!(fields(b"a=1; b=\xff"), None);
 }
 
 #[test]

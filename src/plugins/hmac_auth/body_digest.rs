@@ -37,7 +37,7 @@ impl<'t, 'c> BodyDigest<'t, 'c> {
             Some(body) => Some(body),
             None => {
                 let length = self.0.head.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
-                (!self.0.framing.is_chunked && length.is_none_or(|length| length == b"0")).then_some(&[])
+                (!self.0.framing.has_body && length.is_none_or(|length| length == b"0")).then_some(&[])
             }
         }
     }

@@ -227,7 +227,7 @@ impl InjectionProtection {
 
     fn in_body(&self, cx: &RequestCx<'_>) -> Result<Option<&str>, &'static str> {
         let headers = &cx.head.headers;
-        let Some(body) = cx.body else {
+        let Some(body) = cx.current_body() else {
             let is_skipped = self.blocks || is_grpc(headers) || content_length(headers) <= MAX_BODY;
             return if is_skipped { Ok(None) } else { Err("the body is too large to be searched") };
         };

@@ -181,16 +181,16 @@ impl JsonThreatProtection {
         }
         let length = content_length(&cx.head.headers);
         if !is_json(&cx.head.headers) {
-            let is_empty =
-                length.unwrap_or(0) == 0 && !cx.framing.is_chunked && cx.body.is_none_or(|body| body.is_empty());
+            let is_empty = cx.current_body().map_or(!cx.framing.has_body, |body| body.is_empty());
             let is_allowed = self.allows_other_types || is_empty && !has_type(&cx.head.headers);
             return (!is_allowed).then_some(Cow::Borrowed("the body is not JSON"));
         }
         if cx.head.headers.contains_key(CONTENT_ENCODING) {
             return Some(Cow::Borrowed("a compressed body cannot be checked"));
         }
-        let size = cx.body.map_or(length, |body| Some(body.len()));
-        match (cx.body, size) {
+        let body = cx.current_body();
+        let size = body.map_or(length, |body| Some(body.len()));
+        match (body, size) {
             (_, Some(size)) if size > self.max_body => Some(Cow::Borrowed("the body is too large")),
             (Some(body), _) => scan(body, &self.limits).err().map(|threat| Cow::Owned(threat.to_string())),
             (None, _) => Some(Cow::Borrowed("the size of the body is unknown")),

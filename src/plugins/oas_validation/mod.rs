@@ -17,6 +17,9 @@
 //! Requests to paths and with methods that the document does not have are rejected, too. The security requirements of
 //! the document are not enforced: that is what authentication plugins do. A long document is better in a ConfigMap, as
 //! in `api_spec: {configMapKeyRef: {name: shop-api, key: openapi.yaml}}`.
+//!
+//! Requests with more than 1,000 fields in the query, with more than 1,000 cookies if the operation has one as a
+//! parameter, or with more than 1,000 items or members in a parameter are rejected.
 
 mod api;
 mod request;

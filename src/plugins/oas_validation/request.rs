@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE};
 use serde_json::Value;
 
 use super::api::{Api, ApiBody, ApiOperation, ApiParameter, Location, rule_for};
@@ -11,7 +11,7 @@ use super::{Checks, MAX_BODY};
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::json_schema::{SchemaId, ValidationBudget, Violation};
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::openapi::parameter::{MAX_PARTS, ParameterFields, Style, decode, object, query_fields};
+use crate::plugin_api::openapi::parameter::{ParameterFields, Style, cookie_fields, decode, object, query_fields};
 
 /// What is wrong with a request: a sentence without its end.
 pub(super) struct NonconformingRequest {
@@ -40,7 +40,12 @@ impl RequestCheck<'_, '_, '_> {
     pub(super) fn run(&mut self) -> Result<(), NonconformingRequest> {
         let query = query_fields(self.cx.query.unwrap_or_default())
             .ok_or_else(|| "the query has too many fields, or is not UTF-8".to_owned())?;
-        let cookies = cookie_fields(&self.cx.head.headers);
+        let has_cookies = self.operation.parameters.iter().any(|parameter| parameter.location == Location::Cookie);
+        let cookies = match has_cookies && self.checks.headers {
+            true => cookie_fields(&self.cx.head.headers)
+                .ok_or_else(|| "the request has too many cookies, or they are not UTF-8".to_owned())?,
+            false => Vec::new(),
+        };
         for parameter in &self.operation.parameters {
             let is_checked = match parameter.location {
                 Location::Path => self.checks.path,
@@ -122,8 +127,11 @@ impl RequestCheck<'_, '_, '_> {
     /// Nothing if the parameter is absent.
     fn field_values(&self, parameter: &ApiParameter, fields: &ParameterFields<'_>) -> Option<Vec<Value>> {
         if parameter.is_json {
-            let (_, text) = fields.iter().find(|(name, _)| *name == *parameter.form.name)?;
-            return Some(serde_json::from_str(text).ok().into_iter().collect());
+            let mut texts = fields.iter().filter(|(name, _)| *name == *parameter.form.name).map(|(_, text)| text);
+            let first = texts.next()?;
+            // Of several, the endpoint may read another one than the first.
+            let text = Some(first).filter(|_| texts.next().is_none());
+            return Some(text.and_then(|text| serde_json::from_str(text).ok()).into_iter().collect());
         }
         if parameter.schema.is_none() {
             return fields.iter().any(|(name, _)| *name == *parameter.form.name).then(Vec::new);
@@ -175,10 +183,9 @@ impl RequestCheck<'_, '_, '_> {
     fn body(&mut self, body: &ApiBody) -> Result<(), NonconformingRequest> {
         let headers = &self.cx.head.headers;
         let error = |what: &str| format!("request body validation failed with error: '{what}'");
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        let is_empty = match self.cx.body {
+        let is_empty = match self.cx.current_body() {
             Some(bytes) => bytes.is_empty(),
-            None => length.unwrap_or(0) == 0 && !self.cx.framing.is_chunked && !headers.contains_key(CONTENT_TYPE),
+            None => !self.cx.framing.has_body && !headers.contains_key(CONTENT_TYPE),
         };
         if is_empty {
             return if body.is_required { Err(error("required body is missing").into()) } else { Ok(()) };
@@ -192,7 +199,7 @@ impl RequestCheck<'_, '_, '_> {
         if headers.contains_key(CONTENT_ENCODING) {
             return Err(error("a compressed body cannot be checked").into());
         }
-        let Some(bytes) = self.cx.body.filter(|bytes| bytes.len() <= MAX_BODY) else {
+        let Some(bytes) = self.cx.current_body().filter(|bytes| bytes.len() <= MAX_BODY) else {
             return Err(NonconformingRequest { message: "Request size limit exceeded".to_owned(), is_too_large: true });
         };
         let value = if media_type.is_json() {
@@ -233,10 +240,4 @@ fn shortened(name: &str) -> &str {
 fn joined(headers: &HeaderMap, name: &http::HeaderName) -> Option<String> {
     let values: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
     (!values.is_empty()).then(|| values.join(","))
-}
-
-fn cookie_fields(headers: &HeaderMap) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
-    let texts = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.take(MAX_PARTS).map(|(name, value)| (Cow::Borrowed(name), Cow::Borrowed(value))).collect()
 }

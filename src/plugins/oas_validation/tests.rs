@@ -1,7 +1,7 @@
 //! Tests of requests and responses against documents of both versions.
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderValue, Request};
 use serde_json::{Value, json};
 
 use super::*;
@@ -72,6 +72,12 @@ fn get(uri: &str) -> TestRequest {
     TestRequest::get(uri).header("x-trace", "abc")
 }
 
+fn with_cookies(cookies: &[u8]) -> TestRequest {
+    let mut request = get("/pets/7");
+    request.request.headers_mut().insert("cookie", HeaderValue::from_bytes(cookies).unwrap());
+    request
+}
+
 fn put(content_type: &str, body: &str) -> TestRequest {
     let request = Request::put("/pets/7").header("content-type", content_type).header("content-length", body.len());
     TestRequest::new(request.body(Bytes::copy_from_slice(body.as_bytes())).unwrap())
@@ -108,6 +114,16 @@ async fn parameters_are_checked() {
         (get("/pets/7?q=%7B%7D"), ""),
         (get("/pets/7?q=[]"), "query 'q' validation failed with error: 'must be an object'"),
         (get("/pets/7?q=x"), "query 'q' validation failed with error: 'does not have the form of its style'"),
+        (get("/pets/7?q=%7B%7D&q=x"), "query 'q' validation failed with error: 'does not have the form of its style'"),
+        (
+            get("/pets/7?filter[age]=9&filter=10"),
+            "query 'filter' validation failed with error: 'does not have the form of its style'",
+        ),
+        (
+            get("/pets/7").header("cookie", "tenant =xyz"),
+            "cookie 'tenant' validation failed with error: 'must have at most 2 characters'",
+        ),
+        (with_cookies(b"tenant=xyz; a=\xff"), "the request has too many cookies, or they are not UTF-8"),
     ] {
         let uri = request.request.uri().clone();
         assert_eq!(message(&json!({}), request).await, expected, "{uri}");

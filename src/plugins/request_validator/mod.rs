@@ -286,7 +286,7 @@ fn check_body(
     cx: &RequestCx<'_>,
     budget: &mut ValidationBudget<'_>,
 ) -> Result<(), NonconformingPart> {
-    let body = cx.body.map_or(&[][..], |body| body.as_ref());
+    let body = cx.current_body().map_or(&[][..], |body| body.as_ref());
     let is_too_large = content_length(&cx.head.headers).unwrap_or(0) > MAX_BODY || body.len() > MAX_BODY;
     if is_too_large {
         return Err(NonconformingPart::TooLarge);

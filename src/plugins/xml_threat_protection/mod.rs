@@ -16,7 +16,7 @@ pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode, request};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -196,13 +196,12 @@ impl Plugin for XmlThreatProtection {
         let violation = match self.handling(&cx.head.headers) {
             Handling::Forward => return AccessOutcome::Continue,
             Handling::Reject => {
-                let is_empty = !announces_body(&cx.head.headers) && !cx.framing.is_chunked;
-                if is_empty && cx.body.is_none_or(|body| body.is_empty()) {
+                if cx.current_body().map_or(!cx.framing.has_body, |body| body.is_empty()) {
                     return AccessOutcome::Continue;
                 }
                 "the media type is not allowed".to_owned()
             }
-            Handling::Check => match cx.body {
+            Handling::Check => match cx.current_body() {
                 None => return AccessOutcome::Continue,
                 Some(body) if body.is_empty() => return AccessOutcome::Continue,
                 Some(body) if body.len() > self.max_document => {
@@ -252,8 +251,4 @@ impl XmlThreatProtection {
             Handling::Reject
         }
     }
-}
-
-fn announces_body(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }

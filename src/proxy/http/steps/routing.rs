@@ -3,6 +3,7 @@
 
 use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Version};
+use http_body::Body;
 
 use super::condition_fields::ConditionFields;
 use super::early_exit::EarlyExit;
@@ -105,7 +106,11 @@ pub(in crate::proxy) fn select_rule<'r>(
         AcceptedUpgrades::All => true,
         AcceptedUpgrades::WebSocket => upgrade.is_websocket(),
     });
-    let framing = if rule.plugins.is_some() { body_framing(request.headers()) } else { Framing::default() };
+    let framing = match &rule.plugins {
+        // The body of a tunnel is what the client sends through it.
+        Some(_) => body_framing(request.headers(), upgrade.is_none() && !request.body().is_end_stream()),
+        None => Framing::default(),
+    };
     Ok(RoutedRequest {
         listener,
         rule,
@@ -124,9 +129,13 @@ pub(in crate::proxy) fn select_rule<'r>(
 }
 
 /// Reads the framing of the request body, before the hop-by-hop headers are removed.
-fn body_framing(headers: &HeaderMap) -> Framing {
+fn body_framing(headers: &HeaderMap, has_body: bool) -> Framing {
     let has_token = |name, token| headers.get(name).is_some_and(|value| contains_token(value, token));
-    Framing { is_chunked: has_token(TRANSFER_ENCODING, "chunked"), expects_continue: has_token(EXPECT, "100-continue") }
+    Framing {
+        is_chunked: has_token(TRANSFER_ENCODING, "chunked"),
+        has_body,
+        expects_continue: has_token(EXPECT, "100-continue"),
+    }
 }
 
 /// The error of a request without a usable target. An HTTP/2 request that was rejected before it was read has a Host
