@@ -64,6 +64,12 @@ impl TrustModel {
         }
     }
 
+    /// Whether objects may give consumers and routes the ids and names that backends and logs get. Users of a cluster
+    /// could use those of others, also if they may choose any address.
+    pub fn trusts_given_names(&self) -> bool {
+        matches!(self, TrustModel::SingleTenant)
+    }
+
     pub fn address_sources(&self) -> AddressSources {
         match self {
             TrustModel::SingleTenant => AddressSources::ALL,

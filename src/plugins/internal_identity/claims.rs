@@ -65,7 +65,7 @@ impl TokenClaims {
         claims.insert("exp".to_owned(), (issued + ttl.as_secs()).into());
         claims.insert("groups".to_owned(), groups.into());
         if let Some(consumer) = client.consumer {
-            let mut fields = json!({"id": &*consumer.id});
+            let mut fields = json!({"id": &**consumer.reported_id()});
             if let Some(username) = &consumer.username {
                 fields["username"] = (**username).into();
             }
@@ -115,6 +115,7 @@ impl<'c> ClientClaims<'c> {
             context.update(part.unwrap_or_default());
         };
         add(self.consumer.map(|consumer| consumer.id.as_bytes()));
+        add(self.consumer.map(|consumer| consumer.reported_id().as_bytes()));
         add(self.consumer.and_then(|consumer| consumer.username.as_ref()).map(|name| name.as_bytes()));
         add(self.consumer.and_then(|consumer| consumer.custom_id()).map(|id| id.as_bytes()));
         add(self.credential.map(|credential| credential.as_bytes()));
@@ -131,9 +132,9 @@ impl<'c> ClientClaims<'c> {
         let of_consumer = match source {
             SubjectSource::Consumer => self.consumer.map(|consumer| {
                 let name = consumer.username.as_ref().or_else(|| consumer.custom_id());
-                name.map_or(&*consumer.id, |name| &**name)
+                name.map_or(&**consumer.reported_id(), |name| &**name)
             }),
-            SubjectSource::Id => self.consumer.map(|consumer| &*consumer.id),
+            SubjectSource::Id => self.consumer.map(|consumer| &**consumer.reported_id()),
             SubjectSource::Identifier => None,
         };
         if let Some(subject) = of_consumer {
@@ -142,7 +143,7 @@ impl<'c> ClientClaims<'c> {
         let identifier = self.identifier.filter(|_| source == SubjectSource::Identifier);
         let identifier = identifier.map(|identifier| String::from_utf8_lossy(identifier.as_bytes()));
         let credential = || self.credential.map(|credential| Cow::Borrowed(&**credential));
-        let consumer = || self.consumer.map(|consumer| Cow::Borrowed(&*consumer.id));
+        let consumer = || self.consumer.map(|consumer| Cow::Borrowed(&**consumer.reported_id()));
         identifier.or_else(credential).or_else(consumer).unwrap_or_default()
     }
 

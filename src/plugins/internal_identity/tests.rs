@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer, noon};
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer, consumer_with_given_id, noon};
 use crate::plugin_api::token::UnverifiedToken;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::key_set_of_process;
@@ -44,6 +44,9 @@ impl Plugin for Authenticate {
         *cx.identity = match &*name {
             "" => Identity::default(),
             "guest" => Identity { consumer: Some(consumer("guest", &[])), ..Identity::default() },
+            "given" => {
+                Identity { consumer: Some(consumer_with_given_id("internal", "given-id")), ..Identity::default() }
+            }
             "external" => {
                 Identity { credential: credential(), groups: vec!["ops".into(), "staff".into()], ..Identity::default() }
             }
@@ -116,6 +119,9 @@ async fn backends_get_a_token_about_the_client() {
         (json!({"ttl": 60}), "anna", json!({"iat": ISSUED, "exp": ISSUED + 60})),
         (json!({}), "external", json!({"sub": "credential-external", "groups": ["ops", "staff"]})),
         (json!({}), "guest", json!({"sub": "guest", "groups": []})),
+        (json!({}), "given", json!({"sub": "given-id", "consumer": {"id": "given-id"}})),
+        (json!({"subject": "id"}), "given", json!({"sub": "given-id"})),
+        (json!({"subject": "identifier"}), "given", json!({"sub": "given-id"})),
     ];
     for (fields, name, expected) in cases {
         let setup = Setup::new(fields.clone(), &[&key]);

@@ -64,7 +64,7 @@ impl SessionProperty {
                 let subject = match consumer {
                     Some(consumer) => {
                         let custom_id = || consumer.custom_id().map(|id| &**id);
-                        consumer.username.as_deref().or_else(custom_id).unwrap_or(&consumer.id)
+                        consumer.username.as_deref().or_else(custom_id).unwrap_or(consumer.reported_id())
                     }
                     None => &*data.credential,
                 };

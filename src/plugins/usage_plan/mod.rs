@@ -160,7 +160,7 @@ fn client_name(limit_by: &LimitBy, cx: &RequestCx<'_>) -> String {
     let of_consumer = || {
         let consumer = identity.consumer.as_ref()?;
         let name = consumer.username.as_ref().or_else(|| consumer.custom_id()).map(|name| name.to_string());
-        Some(format!("consumer {}", name.unwrap_or_else(|| consumer.id.to_string())))
+        Some(format!("consumer {}", name.unwrap_or_else(|| consumer.reported_id().to_string())))
     };
     let of_credential = || identity.credential.as_ref().map(|credential| format!("credential {credential}"));
     let name = match limit_by {

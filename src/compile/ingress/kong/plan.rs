@@ -429,8 +429,8 @@ impl<'a> IngressPlanner<'a> {
 
     /// The name of a route or service that an annotation gives it. It has no effect in a cluster.
     fn entity_name<'m>(&self, meta: &'m Meta) -> Option<&'m str> {
-        let sources = self.cx.inputs.upstreams.trust_model().address_sources();
-        meta.annotations.get(ENTITY_NAME_ANNOTATION).map(|name| &**name).filter(|_| sources.annotation)
+        let is_trusted = self.cx.inputs.upstreams.trust_model().trusts_given_names();
+        meta.annotations.get(ENTITY_NAME_ANNOTATION).map(|name| &**name).filter(|_| is_trusted)
     }
 
     fn build_rule(

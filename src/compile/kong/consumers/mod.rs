@@ -160,8 +160,8 @@ impl Consumers {
         for (claim, credential) in claims {
             let holder = self.conflicts.claimants(&claim).next().map(|first| &first.key);
             if let Some(holder) = holder.filter(|holder| **holder != id.key) {
-                let field =
-                    credential.map_or_else(|| claim.field_name().to_owned(), |credential| known.field_of(credential));
+                let of_credential = |credential| known.field_of(cx, credential);
+                let field = credential.map_or_else(|| claim.field_name().to_owned(), of_credential);
                 let consequence = if claim.is_name() { ", so the credentials of this one are rejected" } else { "" };
                 let message = format!(
                     "KongConsumer {holder} keeps this {}, because it is older, or equally old and first by name\
@@ -217,8 +217,7 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
         match credentials::read_credential(cx.store, &secret, &field) {
             Ok(credentials::CredentialSecret::Acl(group)) => acls.push(group),
             Ok(credentials::CredentialSecret::Credential(credential)) => {
-                let given = cx.store.secrets.get(&secret).and_then(|secret| given_id(cx, &secret.meta));
-                raw_credentials.push((given.unwrap_or_else(|| derive_uuid(Kind::Secret, &secret)), credential));
+                raw_credentials.push((credential_id(cx, &secret), credential));
             }
             Ok(credentials::CredentialSecret::Htpasswd(htpasswd)) => {
                 raw_credentials.extend(htpasswd.entries.into_iter().map(|(username, hash)| {
@@ -251,9 +250,15 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
     }
 }
 
+/// The id of the credential in a Secret.
+fn credential_id(cx: CompileContext<'_>, secret: &ObjectKey) -> EntityId {
+    let given = cx.store.secrets.get(secret).and_then(|secret| given_id(cx, &secret.meta));
+    given.unwrap_or_else(|| derive_uuid(Kind::Secret, secret))
+}
+
 /// The id that an annotation gives to a consumer or credential. It has no effect in a cluster.
 fn given_id(cx: CompileContext<'_>, meta: &Meta) -> Option<EntityId> {
-    let is_trusted = cx.inputs.upstreams.trust_model().address_sources().annotation;
+    let is_trusted = cx.inputs.upstreams.trust_model().trusts_given_names();
     let id = meta.annotations.get(ENTITY_ID_ANNOTATION).filter(|id| is_trusted && !id.is_empty());
     id.map(|id| EntityId::from_text(id))
 }
@@ -301,12 +306,12 @@ impl KnownConsumer {
     }
 
     /// The field that refers to the Secret of the credential. Computed on demand, because only diagnostics need it.
-    fn field_of(&self, credential: &Credential) -> String {
+    fn field_of(&self, cx: CompileContext<'_>, credential: &Credential) -> String {
         let namespace = &self.object.meta.key.namespace;
         let is_its_secret = |name: &String| {
             let secret = ObjectKey { namespace: Arc::clone(namespace), name: name.as_str().into() };
             let line = credential.username().map(|username| line_id(&secret, username));
-            derive_uuid(Kind::Secret, &secret) == *credential.id() || line.as_ref() == Some(credential.id())
+            credential_id(cx, &secret) == *credential.id() || line.as_ref() == Some(credential.id())
         };
         match self.object.credentials.iter().position(is_its_secret) {
             Some(index) => format!("credentials[{index}]"),
@@ -354,3 +359,34 @@ impl PartialEq for KnownConsumer {
 }
 
 impl Eq for KnownConsumer {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::compile::testing::TestInputs;
+    use crate::plugin_api::PluginRegistry;
+    use crate::store::{AnyObject, Batch};
+    use crate::upstream::tls::TrustAnchors;
+    use crate::upstream::{AddressPolicy, AddressSources, TrustModel, UpstreamRegistry};
+
+    /// Endpoints may decide by the id, so users of a cluster must not choose it, whatever else they may choose.
+    #[test]
+    fn only_files_give_consumers_their_ids() {
+        let in_cluster = TrustModel::MultiTenant { addresses: AddressPolicy::default(), sources: AddressSources::ALL };
+        for (trust, is_given) in [(TrustModel::SingleTenant, true), (in_cluster, false)] {
+            let metadata = json!({"namespace": "a", "name": "c", "annotations": {ENTITY_ID_ANNOTATION: "of-another"}});
+            let object = AnyObject::parse(Kind::KongConsumer, json!({"metadata": metadata, "username": "c"})).unwrap();
+            let mut store = Store::default();
+            store.apply(Batch { upserts: vec![object], removes: vec![] });
+            let mut inputs = TestInputs::new(PluginRegistry(&[]));
+            inputs.upstreams = UpstreamRegistry::new(TrustAnchors::new([]), trust);
+            let inputs = inputs.as_inputs();
+            let object = &store.kong_consumers[&ObjectKey::new("a", "c")];
+            let consumer = read_consumer(CompileContext::new(&store, &inputs), object).consumer;
+            let expected = if is_given { "of-another" } else { &*consumer.id };
+            assert_eq!(&**consumer.reported_id(), expected);
+        }
+    }
+}

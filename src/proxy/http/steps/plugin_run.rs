@@ -51,7 +51,7 @@ impl PluginRun {
     pub(in crate::proxy) fn consumer_name(&self) -> Option<Arc<str>> {
         let consumer = self.state.identity.consumer.as_ref()?;
         let name = consumer.username.as_ref().or(consumer.custom_id());
-        Some(name.map_or_else(|| Arc::from(&*consumer.id), |name| Arc::clone(name.text())))
+        Some(name.map_or_else(|| Arc::from(&**consumer.reported_id()), |name| Arc::clone(name.text())))
     }
 
     /// Runs the log phase of the plugins and records how long they took.
