@@ -54,6 +54,7 @@ pub mod kind;
 pub mod log_delivery;
 pub mod log_entry;
 pub mod log_fields;
+pub mod logged_out_sessions;
 pub mod login;
 pub mod lua_functions;
 pub mod masking;

@@ -14,7 +14,9 @@ use futures_util::future::try_join_all;
 use http::HeaderMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 
+use super::logged_out_sessions::{LoggedOutSessions, SessionContents};
 use super::redis::{RedisServer, RedisStore, RedisStoreError, ReplacedValue};
 use super::sealed_cookie::{
     CookieTooLarge, OpenedSession, SessionAge, SessionCookies, SessionPlace, SessionTimes, Stored, StoredPlace,
@@ -28,6 +30,8 @@ pub struct Sessions {
     pub cookies: SessionCookies,
     /// Without one, sessions are in the cookies.
     store: Option<RedisStore>,
+    /// Those in cookies.
+    pub logged_out: LoggedOutSessions,
 }
 
 /// Why a session was not written or ended.
@@ -59,7 +63,7 @@ impl Sessions {
         cx: &BuildCx<'_>,
     ) -> Self {
         let store = server.map(|(server, field)| RedisStore::connect(server, field, plugin, MAX_SESSION_BYTES, cx));
-        Sessions { cookies, store }
+        Sessions { cookies, store, logged_out: LoggedOutSessions::of_plugin(cx) }
     }
 
     pub fn are_stored(&self) -> bool {
@@ -191,15 +195,28 @@ impl Sessions {
     /// The lock of a stored session, which expires after this time. `None` while another task has it.
     pub async fn lock(&self, id: &str, expires_in: Duration) -> Result<Option<SessionLock>, RedisStoreError> {
         let lock = SessionLock { key: format!("lock:{id}"), owner: random_text(ID_BYTES) };
-        let is_set = self.stored()?.set_if_absent(&lock.key, lock.owner.as_bytes(), expires_in).await?;
-        Ok(is_set.then_some(lock))
+        match self.stored()?.set_if_absent(&lock.key, lock.owner.as_bytes(), expires_in).await {
+            Ok(is_set) => Ok(is_set.then_some(lock)),
+            // A server that is slow may still set it, and the next requests would wait until it expires.
+            Err(error) => {
+                for _ in 0..MAX_UNLOCKS {
+                    if self.try_unlock(&lock).await.is_ok() {
+                        break;
+                    }
+                    sleep(PAUSE).await;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Removes a lock. If that fails, the lock expires.
     pub async fn unlock(&self, lock: SessionLock) {
-        if let Ok(store) = self.stored() {
-            store.delete_if(&lock.key, lock.owner.as_bytes()).await.ok();
-        }
+        self.try_unlock(&lock).await.ok();
+    }
+
+    async fn try_unlock(&self, lock: &SessionLock) -> Result<bool, RedisStoreError> {
+        self.stored()?.delete_if(&lock.key, lock.owner.as_bytes()).await
     }
 
     /// The store, for sessions that are in it.
@@ -207,7 +224,19 @@ impl Sessions {
         self.store.as_ref().ok_or(RedisStoreError::Unavailable)
     }
 
-    /// Ends the sessions in the cookies of a request.
+    /// Whether a logout at this process has ended this session. One that is stored no longer exists then.
+    pub fn is_logged_out<T: SessionContents>(&self, session: &OpenedSession<T>, now: u64) -> bool {
+        self.store.is_none() && self.logged_out.contains(session, now)
+    }
+
+    /// Ends this session, if it is in cookies: a response that is on its way must not set it again.
+    pub fn log_out<T: SessionContents>(&self, session: &OpenedSession<T>, now: u64) {
+        if self.store.is_none() {
+            self.logged_out.insert(session, now);
+        }
+    }
+
+    /// Ends the stored sessions in the cookies of a request.
     pub async fn end(&self, request: &HeaderMap) -> Result<(), RedisStoreError> {
         let Some(store) = &self.store else { return Ok(()) };
         let (ids, _) = self.cookies.open_ids(request);
@@ -222,7 +251,7 @@ impl Sessions {
         let lifetime = Duration::from_secs(lifetime.min(MAX_LIFETIME));
         // Under the names of all keys: a session that one of them has sealed is found under the same name, because only
         // sessions that are not revoked are sealed again.
-        let keys = self.revocation_keys([label].into_iter());
+        let keys = self.keys_of([label].into_iter(), "revoked");
         let second = now.to_string();
         try_join_all(keys.iter().map(|key| store.set(key, second.as_bytes(), lifetime))).await?;
         Ok(true)
@@ -235,16 +264,35 @@ impl Sessions {
         began: u64,
     ) -> Result<bool, RedisStoreError> {
         let Some(store) = &self.store else { return Ok(false) };
-        let keys = self.revocation_keys(labels);
+        let keys = self.keys_of(labels, "revoked");
         let seconds = try_join_all(keys.iter().map(|key| store.get(key))).await?;
         // What is no number was not written by a replica, so that the session counts as revoked.
         let second = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse::<u64>().ok();
         Ok(seconds.iter().flatten().any(|bytes| second(bytes).is_none_or(|second| second >= began)))
     }
 
-    fn revocation_keys<'l>(&self, labels: impl Iterator<Item = &'l str>) -> Vec<String> {
+    /// Remembers a message with this label for some seconds, so that no replica follows it again. False if sessions
+    /// are not stored.
+    pub async fn remember_seen(&self, label: &str, lifetime: u64) -> Result<bool, RedisStoreError> {
+        let Some(store) = &self.store else { return Ok(false) };
+        let lifetime = Duration::from_secs(lifetime.clamp(1, MAX_LIFETIME));
+        let keys = self.keys_of([label].into_iter(), "seen");
+        try_join_all(keys.iter().map(|key| store.set(key, b"1", lifetime))).await?;
+        Ok(true)
+    }
+
+    /// Whether a replica has remembered a message with this label. False if sessions are not stored.
+    pub async fn has_seen(&self, label: &str) -> Result<bool, RedisStoreError> {
+        let Some(store) = &self.store else { return Ok(false) };
+        let keys = self.keys_of([label].into_iter(), "seen");
+        let found = try_join_all(keys.iter().map(|key| store.get(key))).await?;
+        Ok(found.iter().any(Option::is_some))
+    }
+
+    /// The keys of these labels, which readers of Redis must not learn.
+    fn keys_of<'l>(&self, labels: impl Iterator<Item = &'l str>, purpose: &str) -> Vec<String> {
         let names = labels.flat_map(|label| self.cookies.keys.names(label));
-        names.map(|name| format!("revoked:{name}")).collect()
+        names.map(|name| format!("{purpose}:{name}")).collect()
     }
 
     /// The session with this id, and its sealed text.
@@ -296,6 +344,9 @@ fn session_key(id: &str) -> String {
 
 /// The random bytes of an id.
 const ID_BYTES: usize = 32;
+/// How often a lock is removed that may have been set, and the pause after which the connection may be open again.
+const MAX_UNLOCKS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 /// How often a session is compared while other requests change it, before it ends as it is.
 const MAX_COMPARISONS: usize = 5;
 /// The longest session in the store, sealed.

@@ -7,17 +7,22 @@
 //!              ▲ └─── failure ─▶ keep the known keys; requests neither trigger a fetch nor wait for one ──┐
 //!              └── after 1, 2, 4 … 60 seconds ────────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! Clients can invent unknown keys, so their tokens trigger only a few fetches: a key that was rotated soon after a
+//! fetch is found at once, and a flood of invented keys causes two fetches in a minute. The tokens that the issuer has
+//! sent to Portico itself have an allowance of their own, which clients cannot use up.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::jwk::PublishedKey;
@@ -28,8 +33,11 @@ use crate::plugin_api::{BuildCx, PluginServices, PluginState, RemoteResponse};
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of fetches. A key that its issuer removed remains usable for up to this time.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
-/// Minimum interval of fetches that tokens with unknown keys trigger.
-const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(30);
+/// How many fetches the tokens of clients trigger at once, and the interval after which they may trigger another one.
+const CLIENT_FETCHES: u32 = 4;
+const CLIENT_FETCH_INTERVAL: Duration = Duration::from_secs(30);
+/// Minimum interval of the fetches that tokens of the issuer itself trigger.
+const ISSUER_FETCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum pause after failed fetches.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Size limit of a key set.
@@ -54,6 +62,8 @@ struct SharedKeySet {
     keys: ArcSwap<PublishedKeys>,
     /// Notified when a request needs newer keys.
     fetch_requested: Notify,
+    /// The number of the fetch that requests of each [`TokenOrigin`] need: a fetch in progress serves all of them.
+    needed_fetches: [AtomicU64; 2],
     subscribers: Mutex<KeySetSubscribers>,
 }
 
@@ -76,6 +86,15 @@ pub struct KeySetSubscription {
 /// The keys of the last successful fetch. `None` if there was none.
 pub(super) type PublishedKeys = Option<Vec<Arc<PublishedKey>>>;
 
+/// How a token came to Portico, which decides how often it may trigger a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// A client has sent it, so it may name any key.
+    Client,
+    /// Portico has got it from the issuer.
+    Issuer,
+}
+
 /// Progress of the fetches.
 #[derive(Clone, Copy, Debug, Default)]
 struct FetchProgress {
@@ -83,6 +102,10 @@ struct FetchProgress {
     /// Consecutive failures.
     failures: u32,
     last_attempt: Option<Instant>,
+    /// The fetches that tokens of clients have triggered, less those that the time since `allowed_since` has allowed
+    /// again.
+    client_fetches: u32,
+    allowed_since: Option<Instant>,
 }
 
 impl KeySet {
@@ -105,6 +128,7 @@ impl KeySet {
                 namespace: namespace.map(Box::from),
                 keys: ArcSwap::default(),
                 fetch_requested: Notify::new(),
+                needed_fetches: Default::default(),
                 subscribers: Mutex::default(),
             });
             let (progress_sender, progress) = watch::channel(FetchProgress::default());
@@ -131,28 +155,61 @@ impl KeySet {
         self.shared.keys.load()
     }
 
-    /// Whether a request may wait for newer keys.
-    pub fn can_refresh(&self) -> bool {
+    /// Whether a request with such a token may wait for newer keys.
+    pub fn can_refresh(&self, origin: TokenOrigin) -> bool {
         // The channel is closed if no fetch task runs, for example in `portico check`.
-        self.progress.has_changed().is_ok() && self.progress.borrow().is_ready()
+        self.progress.has_changed().is_ok() && self.progress.borrow().allows_fetch(origin)
     }
 
-    /// Triggers a fetch if a request may do so, and waits until it has succeeded or failed, at most `FETCH_TIMEOUT`.
-    pub async fn refresh(&self) {
+    /// Triggers a fetch if such a token may do so, and waits until it has succeeded or failed, at most `FETCH_TIMEOUT`.
+    /// False if the known keys are still those from before.
+    pub async fn refresh(&self, origin: TokenOrigin) -> bool {
         let mut progress = self.progress.clone();
         let before = *progress.borrow_and_update();
-        if before.is_ready() {
-            self.shared.fetch_requested.notify_one();
-            // In case of a timeout or failure, the caller uses the known keys.
-            timeout(FETCH_TIMEOUT, progress.wait_for(|progress| progress.attempts > before.attempts)).await.ok();
+        if !before.allows_fetch(origin) {
+            return false;
         }
+        let needed = before.attempts + 1;
+        self.shared.needed_fetches[origin as usize].fetch_max(needed, Ordering::Release);
+        self.shared.fetch_requested.notify_one();
+        let fetched = timeout(FETCH_TIMEOUT, progress.wait_for(|progress| progress.attempts >= needed)).await;
+        fetched.is_ok_and(|progress| progress.is_ok_and(|progress| progress.failures == 0))
     }
 }
 
 impl FetchProgress {
-    /// Whether a request may trigger the next fetch, or wait for the first one.
-    fn is_ready(&self) -> bool {
-        self.failures == 0 && self.last_attempt.is_none_or(|last| last.elapsed() >= MIN_FETCH_INTERVAL)
+    /// Whether a request may trigger the next fetch, or wait for the first one. For tokens of the issuer, the next
+    /// fetch may have to wait for a moment.
+    fn allows_fetch(&self, origin: TokenOrigin) -> bool {
+        let is_allowed = match origin {
+            TokenOrigin::Client => self.attempts == 0 || self.used_client_fetches() < CLIENT_FETCHES,
+            TokenOrigin::Issuer => true,
+        };
+        self.failures == 0 && is_allowed
+    }
+
+    /// The fetches of clients that count now.
+    fn used_client_fetches(&self) -> u32 {
+        let intervals =
+            self.allowed_since.map_or(0, |since| since.elapsed().as_secs() / CLIENT_FETCH_INTERVAL.as_secs());
+        self.client_fetches.saturating_sub(u32::try_from(intervals).unwrap_or(u32::MAX))
+    }
+
+    /// Counts a fetch that tokens of clients have triggered.
+    fn count_client_fetch(&mut self) {
+        let used = self.used_client_fetches();
+        // The part of an interval that has passed counts for the next fetch that is allowed again.
+        let allowed_again = CLIENT_FETCH_INTERVAL * (self.client_fetches - used);
+        self.allowed_since = match (used, self.allowed_since) {
+            (0, _) | (_, None) => Some(Instant::now()),
+            (_, Some(since)) => Some(since + allowed_again),
+        };
+        self.client_fetches = used + 1;
+    }
+
+    /// When the next fetch for tokens of the issuer may begin.
+    fn next_issuer_fetch(&self) -> Instant {
+        self.last_attempt.map_or_else(Instant::now, |last| last + ISSUER_FETCH_INTERVAL)
     }
 }
 
@@ -198,13 +255,17 @@ async fn fetch_loop(
         progress_sender.send_replace(progress);
         let pause = sleep(pause_after_failures(progress.failures));
         tokio::pin!(pause);
+        let mut issuer_waits = false;
         loop {
             tokio::select! {
                 () = &mut pause => break,
                 _ = &mut stopped => return,
+                () = sleep_until(progress.next_issuer_fetch()), if issuer_waits => break,
                 () = shared.fetch_requested.notified(), if progress.failures == 0 => {
                     // The notification may be older than the last fetch, which has then already served it.
-                    if progress.is_ready() {
+                    issuer_waits = shared.is_fetch_needed(TokenOrigin::Issuer, &progress);
+                    if shared.is_fetch_needed(TokenOrigin::Client, &progress) {
+                        progress.count_client_fetch();
                         break;
                     }
                 }
@@ -214,6 +275,12 @@ async fn fetch_loop(
 }
 
 impl SharedKeySet {
+    /// Whether a request has triggered the next fetch.
+    fn is_fetch_needed(&self, origin: TokenOrigin, progress: &FetchProgress) -> bool {
+        let needed = self.needed_fetches[origin as usize].load(Ordering::Acquire);
+        needed > progress.attempts && progress.allows_fetch(origin)
+    }
+
     /// Reports the error of a fetch to all subscribers. `None` withdraws the report of an earlier error.
     fn report(&self, services: &Arc<dyn PluginServices>, error: Option<String>) {
         let mut subscribers = self.subscribers.lock();

@@ -22,6 +22,6 @@ mod unverified_token;
 pub use asymmetric_algorithm::AsymmetricAlgorithm;
 pub use bearer::strip_bearer_scheme;
 pub use key_check::KeyCheck;
-pub use key_set::{KeySet, KeySetSubscription};
+pub use key_set::{KeySet, KeySetSubscription, TokenOrigin};
 pub use time_claims::{ClaimViolations, TimeClaimName, TimeClaimRules, TimeClaims};
 pub use unverified_token::{MalformedToken, UnverifiedToken, decode_secret};

@@ -21,8 +21,8 @@ pub(crate) struct IssuerConfig {
     /// The exact value of the claim `iss`. Tokens with this value are verified only with the keys of this issuer.
     issuer: String,
     /// `https` or `http` URL of the issuer's JSON Web Key Set. A host without dots is a Service in the namespace of the
-    /// plugin. The keys are fetched every five minutes. They are also fetched when a token refers to an unknown key, at
-    /// most once in thirty seconds. While the URL is unavailable, the known keys remain in use.
+    /// plugin. The keys are fetched every five minutes. They are also fetched when a token refers to an unknown key,
+    /// four times, and then at most once in thirty seconds. While the URL is unavailable, the known keys remain in use.
     uri: String,
     /// Accepted audiences: `aud` of a token must contain one of them. If empty, all audiences are accepted.
     #[serde(default)]

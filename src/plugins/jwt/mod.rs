@@ -57,7 +57,9 @@ use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::token::signature::{VerificationKey, hmac_verifies};
-use crate::plugin_api::token::{KeyCheck, TimeClaimName, TimeClaimRules, TimeClaims, UnverifiedToken, decode_secret};
+use crate::plugin_api::token::{
+    KeyCheck, TimeClaimName, TimeClaimRules, TimeClaims, TokenOrigin, UnverifiedToken, decode_secret,
+};
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by JSON Web Tokens.
@@ -227,8 +229,14 @@ impl Plugin for Jwt {
                 TokenDecision::AwaitKeys(issuer) => {
                     let token = token.into_owned();
                     return AccessOutcome::Wait(Box::pin(async move {
-                        self.issuers[issuer].keys.refresh().await;
-                        let decision = self.evaluate(cx, &token);
+                        let has_new_keys = self.issuers[issuer].keys.refresh(TokenOrigin::Client).await;
+                        let decision = match self.evaluate(cx, &token) {
+                            // Another fetch would not find the key either.
+                            TokenDecision::AwaitKeys(_) if has_new_keys => {
+                                TokenDecision::Reject(JwtRejection::UNKNOWN_KEY)
+                            }
+                            decision => decision,
+                        };
                         self.finish(cx, decision)
                     }));
                 }
@@ -355,10 +363,10 @@ impl Jwt {
                 Err(TokenDecision::Reject(JwtRejection::Claims(vec![("aud", "token for another audience")])))
             }
             KeyCheck::InvalidSignature | KeyCheck::OtherIssuer => reject("Invalid signature"),
-            KeyCheck::UnknownKey | KeyCheck::NoKeys if issuer.keys.can_refresh() => {
+            KeyCheck::UnknownKey | KeyCheck::NoKeys if issuer.keys.can_refresh(TokenOrigin::Client) => {
                 Err(TokenDecision::AwaitKeys(issuer_index))
             }
-            KeyCheck::UnknownKey => reject("Invalid key/secret"),
+            KeyCheck::UnknownKey => Err(TokenDecision::Reject(JwtRejection::UNKNOWN_KEY)),
             KeyCheck::NoKeys => Err(TokenDecision::Reject(JwtRejection::NoKeys)),
         }
     }

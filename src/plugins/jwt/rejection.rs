@@ -23,6 +23,7 @@ pub(super) enum JwtRejection {
 }
 
 impl JwtRejection {
+    pub(super) const UNKNOWN_KEY: JwtRejection = JwtRejection::message("Invalid key/secret");
     pub(super) const SEVERAL_TOKENS: JwtRejection = JwtRejection::message("Multiple tokens provided");
     pub(super) const UNRECOGNIZABLE: JwtRejection = JwtRejection::message("Unrecognizable token");
 

@@ -21,7 +21,9 @@ use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::{PublishedSigningKey, SigningKeys};
 use crate::plugin_api::token::signing_key::SigningKey;
-use crate::plugin_api::token::{KeyCheck, KeySet, KeySetSubscription, UnverifiedToken, strip_bearer_scheme};
+use crate::plugin_api::token::{
+    KeyCheck, KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken, strip_bearer_scheme,
+};
 use crate::plugin_api::{Consumer, ConsumerDirectory, RequestCx};
 
 #[derive(Debug)]
@@ -226,8 +228,8 @@ impl TokenFlow {
 
 async fn verify_signature(keys: &KeySet, token: &UnverifiedToken<'_>) -> Result<Arc<PublishedKey>, SignerRejection> {
     let mut check = keys.verify(token);
-    if matches!(check, KeyCheck::UnknownKey | KeyCheck::NoKeys) && keys.can_refresh() {
-        keys.refresh().await;
+    if matches!(check, KeyCheck::UnknownKey | KeyCheck::NoKeys) && keys.can_refresh(TokenOrigin::Client) {
+        keys.refresh(TokenOrigin::Client).await;
         check = keys.verify(token);
     }
     match check {

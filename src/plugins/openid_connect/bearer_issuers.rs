@@ -10,7 +10,7 @@ use super::signed_token::{TokenError, VerifiedToken, parse_signed, verify_by_key
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::token::jwk::PublishedKey;
-use crate::plugin_api::token::{KeySet, KeySetSubscription, UnverifiedToken};
+use crate::plugin_api::token::{KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken};
 
 /// The validated issuers, in the order of the configuration.
 pub(super) struct BearerIssuers(Box<[TrustedIssuer]>);
@@ -136,7 +136,7 @@ impl TrustedIssuer {
     ) -> Option<Result<VerifiedToken, TokenError>> {
         let keys = self.keys()?;
         match self.verify_with(&keys, text, leeway, now) {
-            Err(TokenError::UnknownKey | TokenError::NoKeys) if keys.can_refresh() => None,
+            Err(TokenError::UnknownKey | TokenError::NoKeys) if keys.can_refresh(TokenOrigin::Client) => None,
             verified => Some(verified),
         }
     }
@@ -151,8 +151,8 @@ impl TrustedIssuer {
             }
         };
         match self.verify_with(&keys, text, leeway, now) {
-            Err(TokenError::UnknownKey | TokenError::NoKeys) if keys.can_refresh() => {
-                keys.refresh().await;
+            Err(TokenError::UnknownKey | TokenError::NoKeys) if keys.can_refresh(TokenOrigin::Client) => {
+                keys.refresh(TokenOrigin::Client).await;
                 self.verify_with(&keys, text, leeway, now)
             }
             verified => verified,

@@ -10,7 +10,10 @@ use super::replies::OpenIdRejection;
 use super::session_tokens::SessionTokens;
 use super::signed_token::TokenClaims;
 use super::token_identity::TokenIdentity;
+use crate::plugin_api::logged_out_sessions::SessionDigest;
 use crate::plugin_api::redis::RedisStoreError;
+use crate::plugin_api::sealed_cookie::OpenedSession;
+use crate::plugin_api::stored_sessions::Sessions;
 use crate::plugin_api::{Reply, RequestCx, Scheme};
 
 /// What to do with a request.
@@ -28,13 +31,30 @@ pub(super) struct AcceptedClient {
     pub(super) introspection: Option<Arc<TokenClaims>>,
     /// Whether the audience was compared with those of a further issuer.
     pub(super) has_known_audience: bool,
-    /// `Set-Cookie` for the response.
+    /// For the response. `None` if its session is not written.
+    pub(super) cookies: Option<ResponseCookies>,
+}
+
+/// `Set-Cookie` for a response, with which a session continues.
+#[derive(Default)]
+pub(super) struct ResponseCookies {
     pub(super) cookies: HeaderMap,
+    pub(super) session: SessionDigest,
+    /// When the request began, in seconds since 1970.
+    pub(super) now: u64,
 }
 
 impl AcceptedClient {
-    /// A client with these tokens in its session.
-    pub(super) fn with_session(tokens: SessionTokens, cookies: HeaderMap) -> Self {
+    /// A client with this session. `cookies`: those with which it continues, if it was written.
+    pub(super) fn with_session(
+        session: OpenedSession<SessionTokens>,
+        cookies: Option<HeaderMap>,
+        sessions: &Sessions,
+        now: u64,
+    ) -> Self {
+        let digest = |cookies| ResponseCookies { cookies, session: sessions.logged_out.digest(&session), now };
+        let cookies = cookies.map(digest);
+        let tokens = session.data;
         AcceptedClient {
             claims: Arc::new(tokens.claims()),
             access_token: Some(tokens.access_token),
@@ -55,7 +75,7 @@ impl OpenIdDecision {
             id_token: None,
             introspection: identity.introspection.clone(),
             has_known_audience: identity.bearer_issuer.is_some(),
-            cookies: HeaderMap::new(),
+            cookies: None,
         }))
     }
 

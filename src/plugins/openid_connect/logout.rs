@@ -10,6 +10,8 @@ use super::revoked_sessions::{RevokedName, RevokedSessions};
 use super::session_tokens::SessionTokens;
 use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
+use crate::plugin_api::redis::RedisStoreError;
+use crate::plugin_api::token::TokenOrigin;
 
 /// The logouts of one plugin.
 #[derive(Clone, Copy)]
@@ -31,6 +33,9 @@ impl Logouts<'_> {
         // A client that reads that it was logged out must not have a session any more.
         if let Err(error) = sessions.end(&cx.head.headers).await {
             return OpenIdDecision::without_sessions(cx, self.log, error);
+        }
+        if let Some(session) = &session {
+            sessions.log_out(session, now);
         }
         let party = &self.settings.party;
         let metadata = party.metadata().await.ok();
@@ -73,7 +78,7 @@ impl Logouts<'_> {
             Ok(metadata) => metadata,
             Err(error) => return OpenIdDecision::unavailable(cx, self.log, &error.to_string()),
         };
-        let verified = party.rules.verify_with_new_keys(&token, &metadata, now).await;
+        let verified = party.rules.verify_with_new_keys(&token, TokenOrigin::Client, &metadata, now).await;
         let claims = match verified {
             Ok(verified) => verified.claims,
             Err(error) => return self.refused_logout(cx, &error.to_string()),
@@ -87,31 +92,39 @@ impl Logouts<'_> {
             return self.refused_logout(cx, "the token is not a logout token");
         }
         let text = |name: &str| claims.get(name).and_then(|value| value.as_str()).filter(|text| !text.is_empty());
+        let Some(id) = text("jti") else { return self.refused_logout(cx, "the logout token has no `jti`") };
         let name = match (text("sid"), text("sub")) {
             (Some(sid), _) => RevokedName::Session(sid),
             (None, Some(subject)) => RevokedName::Subject(subject),
             (None, None) => return self.refused_logout(cx, "the logout token has neither `sid` nor `sub`"),
         };
-        // A token that is sent again must not end the sessions that the user has begun since. The other tokens name one
-        // session, which has ended.
-        let token = match (&name, text("jti")) {
-            (RevokedName::Subject(_), Some(id)) => Some(RevokedName::Token(id)),
-            _ => None,
-        };
-        if token.as_ref().is_some_and(|token| self.revoked.contains(token)) {
-            return OpenIdDecision::Reply(replies::sessions_ended());
+        // Each issuer chooses ids of its own.
+        let label = format!("{} {id}", text("iss").unwrap_or_default());
+        let expires = claims.get("exp").and_then(|exp| exp.as_f64()).unwrap_or_default() as u64;
+        let until = expires.saturating_add(u64::from(party.rules.leeway)).max(now + 1);
+        match self.end_once(&name, &label, until, now).await {
+            Ok(()) => OpenIdDecision::Reply(replies::sessions_ended()),
+            // The provider may send the token again.
+            Err(error) => OpenIdDecision::without_sessions(cx, self.log, error),
+        }
+    }
+
+    /// Ends the sessions with this name, unless the token with this label, which is valid until some second, has done
+    /// so before: it must not end the sessions that the user has begun since.
+    async fn end_once(&self, name: &RevokedName<'_>, label: &str, until: u64, now: u64) -> Result<(), RedisStoreError> {
+        let sessions = &self.settings.sessions;
+        if self.revoked.logout_tokens.contains(label, now) || sessions.has_seen(label).await? {
+            return Ok(());
         }
         let lifetime = self.settings.longest_session;
-        match self.settings.sessions.revoke(&name.key(), now, lifetime).await {
-            Ok(true) => {}
-            Ok(false) => self.revoked.revoke(&name, now, lifetime),
-            // The provider may send the token again.
-            Err(error) => return OpenIdDecision::without_sessions(cx, self.log, error),
+        if !sessions.revoke(&name.key(), now, lifetime).await? {
+            self.revoked.revoke(name, now, lifetime);
         }
-        if let Some(token) = token {
-            self.revoked.revoke(&token, now, lifetime);
+        // Last, so that the provider can send the token again after an error.
+        if !sessions.remember_seen(label, until - now).await? {
+            self.revoked.logout_tokens.insert(label, until, now);
         }
-        OpenIdDecision::Reply(replies::sessions_ended())
+        Ok(())
     }
 
     fn refused_logout(&self, cx: &RequestCx<'_>, message: &str) -> OpenIdDecision {

@@ -62,6 +62,7 @@ mod rejection_log;
 mod relying_party;
 mod replies;
 mod revoked_sessions;
+mod seen_logout_tokens;
 mod session_refresh;
 mod session_tokens;
 mod settings;
@@ -73,12 +74,12 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Method, request};
+use http::{HeaderValue, Method, request};
 
 use self::config::AuthMethod;
 pub(crate) use self::config::Config;
 use self::credentials::ClientCredential;
-use self::decision::{AcceptedClient, OpenIdDecision, is_secure};
+use self::decision::{AcceptedClient, OpenIdDecision, ResponseCookies, is_secure};
 use self::endpoint_headers::HeaderSources;
 use self::login::BrowserLogins;
 use self::logout::Logouts;
@@ -118,9 +119,6 @@ pub(crate) struct OpenIdConnect {
     revoked: Arc<RevokedSessions>,
     log: RejectionLog,
 }
-
-/// Cookies to add to the response.
-struct ResponseCookies(HeaderMap);
 
 /// The purpose of a request.
 enum Purpose<'c> {
@@ -219,8 +217,14 @@ impl Plugin for OpenIdConnect {
     }
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
-        let cookies = cx.plugin_data::<ResponseCookies>().map(|cookies| std::mem::take(&mut cookies.0));
-        append_cookies(cookies.unwrap_or_default(), cx.headers);
+        if let Some(ResponseCookies { cookies, session, now }) = cx.plugin_data().map(std::mem::take)
+            // The user may have logged out since the request began.
+            && !self.settings.sessions.logged_out.contains_digest(&session, now)
+        {
+            for cookie in cookies.get_all(SET_COOKIE) {
+                cx.headers.append(SET_COOKIE, cookie.clone());
+            }
+        }
         ResponseOutcome::Continue
     }
 }
@@ -364,6 +368,9 @@ impl OpenIdConnect {
         }
         let (session, place) = self.settings.sessions.open_now::<SessionTokens>(&cx.head.headers, now)?;
         let session = session.filter(|session| {
+            if self.settings.sessions.is_logged_out(session, now) {
+                return false;
+            }
             if self.settings.backchannel_suffix.is_none() {
                 return true;
             }
@@ -407,6 +414,7 @@ impl OpenIdConnect {
             sessions: Arc::clone(&self.settings.sessions),
             old: session.data.clone(),
             stored_id: session.stored.as_ref().map(|stored| stored.id.clone()),
+            digest: self.settings.sessions.logged_out.digest(&session),
             revokes: self.settings.logout.revokes,
             now,
         };
@@ -430,13 +438,13 @@ impl OpenIdConnect {
         place: SessionPlace,
         now: u64,
     ) -> AcceptedClient {
-        let mut cookies = HeaderMap::new();
+        let (sessions, mut cookies) = (&self.settings.sessions, None);
         session.times = session.times.after(session.age, now);
         if session.age != SessionAge::Current {
-            let written = self.settings.sessions.write_now(&mut cookies, &session, place, is_secure(cx));
+            let written = sessions.write_now(cookies.get_or_insert_default(), &session, place, is_secure(cx));
             self.log_unwritten(cx, written);
         }
-        AcceptedClient::with_session(session.data, cookies)
+        AcceptedClient::with_session(session, cookies, sessions, now)
     }
 
     async fn use_session(
@@ -446,13 +454,13 @@ impl OpenIdConnect {
         place: SessionPlace,
         now: u64,
     ) -> AcceptedClient {
-        let mut cookies = HeaderMap::new();
+        let (sessions, mut cookies) = (&self.settings.sessions, None);
         session.times = session.times.after(session.age, now);
         if session.age != SessionAge::Current {
-            let written = self.settings.sessions.write(&mut cookies, &session, place, is_secure(cx), now).await;
+            let written = sessions.write(cookies.get_or_insert_default(), &session, place, is_secure(cx), now).await;
             self.log_unwritten(cx, written);
         }
-        AcceptedClient::with_session(session.data, cookies)
+        AcceptedClient::with_session(session, cookies, sessions, now)
     }
 
     fn log_unwritten(&self, cx: &RequestCx<'_>, written: Result<(), SessionError>) {
@@ -567,8 +575,8 @@ impl OpenIdConnect {
             introspection: introspection.as_deref(),
         };
         self.settings.headers.set(&sources, &mut cx.head.headers);
-        if !cookies.is_empty() {
-            cx.set_plugin_data(ResponseCookies(cookies));
+        if let Some(cookies) = cookies {
+            cx.set_plugin_data(cookies);
         }
         Ok(())
     }
@@ -582,12 +590,6 @@ impl OpenIdConnect {
         if settings.hides_credentials {
             credentials::remove(cx.head, &settings.token_locations, settings.token_cookie.as_deref());
         }
-    }
-}
-
-fn append_cookies(cookies: HeaderMap, headers: &mut HeaderMap) {
-    for cookie in cookies.get_all(SET_COOKIE) {
-        headers.append(SET_COOKIE, cookie.clone());
     }
 }
 

@@ -14,6 +14,8 @@ use super::session_tokens::SessionTokens;
 use super::signed_token::{IdTokenContext, TokenClaims, TokenError, TokenRules, VerifiedToken, is_signed_token};
 use super::token_identity::TokenIdentity;
 use crate::plugin_api::consumers::Sha256Digest;
+use crate::plugin_api::sealed_cookie::random_text;
+use crate::plugin_api::token::TokenOrigin;
 use crate::plugin_api::token::jwk::PublishedKey;
 
 /// The client with its provider.
@@ -93,7 +95,8 @@ impl RelyingParty {
         let context =
             IdTokenContext { nonce: Some(&login.nonce), access_token: Some(&tokens.access_token), subject: None };
         self.rules.verify_id_token(&id_token, context, &metadata, now).await?;
-        Ok(self.session_tokens(tokens, id_token, &metadata, now))
+        let tokens = self.session_tokens(tokens, id_token, &metadata, now).await;
+        Ok(SessionTokens { session_id: random_text(SESSION_ID_BYTES).into(), ..tokens })
     }
 
     /// New tokens for a session whose access token has expired.
@@ -121,7 +124,8 @@ impl RelyingParty {
         // RFC 6749, section 6: without a new one, the old one stays valid, and so does the scope.
         tokens.refresh_token = tokens.refresh_token.or_else(|| old.refresh_token.clone());
         tokens.scope = tokens.scope.or_else(|| old.scope.clone());
-        Ok(self.session_tokens(tokens, id_token, &metadata, now))
+        let tokens = self.session_tokens(tokens, id_token, &metadata, now).await;
+        Ok(SessionTokens { session_id: old.session_id.clone(), ..tokens })
     }
 
     /// The identity of a client with this access token, without waiting. `None` if the provider must be reached.
@@ -141,7 +145,7 @@ impl RelyingParty {
         let metadata = self.provider.current();
         let metadata = metadata.as_ref()?;
         match self.rules.verify(token, metadata, now) {
-            Err(TokenError::UnknownKey | TokenError::NoKeys) if metadata.keys.can_refresh() => None,
+            Err(TokenError::UnknownKey | TokenError::NoKeys) if metadata.keys.can_refresh(TokenOrigin::Client) => None,
             verified => {
                 let verified = verified.map_err(AuthenticationError::from);
                 Some(verified.and_then(|verified| signed_identity(token, digest, verified, None)))
@@ -164,7 +168,7 @@ impl RelyingParty {
         }
         let metadata = self.metadata().await?;
         if is_signed {
-            let verified = self.rules.verify_with_new_keys(token, &metadata, now).await?;
+            let verified = self.rules.verify_with_new_keys(token, TokenOrigin::Client, &metadata, now).await?;
             return signed_identity(token, digest, verified, None);
         }
         let introspects = self.accepts(AuthMethod::Introspection) && metadata.introspection.is_some();
@@ -205,7 +209,7 @@ impl RelyingParty {
         }
         let tokens = result?;
         let mut claims = Vec::new();
-        let verified = self.rules.verify_with_new_keys(&tokens.access_token, &metadata, now).await.ok();
+        let verified = self.verify_issued(&tokens.access_token, &metadata, now).await;
         let expires = expiry(&tokens, verified.as_ref().map(|verified| &verified.claims), now);
         claims.extend(verified.map(|verified| verified.claims));
         if let Some(id_token) = &tokens.id_token {
@@ -220,6 +224,12 @@ impl RelyingParty {
             expires: expires.unwrap_or(u64::MAX).min(now + self.token_ttl),
             ..identity(&tokens.access_token, digest, TokenClaims::new(), None)
         })
+    }
+
+    /// An access token that the provider has issued, if it is one that its keys verify. It need not be, and fetches of
+    /// the keys would not change that, so it causes as few as tokens of clients.
+    async fn verify_issued(&self, token: &str, metadata: &ProviderMetadata, now: u64) -> Option<VerifiedToken> {
+        self.rules.verify_with_new_keys(token, TokenOrigin::Client, metadata, now).await.ok()
     }
 
     /// Whether a key is still published: by the provider, or by the further issuer with this index.
@@ -259,14 +269,15 @@ impl RelyingParty {
         }
     }
 
-    fn session_tokens(
+    /// The tokens of a session, without its id.
+    async fn session_tokens(
         &self,
         tokens: IssuedTokens,
         id_token: Box<str>,
         metadata: &ProviderMetadata,
         now: u64,
     ) -> SessionTokens {
-        let verified = self.rules.verify(&tokens.access_token, metadata, now).ok();
+        let verified = self.verify_issued(&tokens.access_token, metadata, now).await;
         SessionTokens {
             expires: expiry(&tokens, verified.as_ref().map(|verified| &verified.claims), now),
             access_token: tokens.access_token,
@@ -274,10 +285,14 @@ impl RelyingParty {
             refresh_token: tokens.refresh_token,
             // RFC 6749, section 5.1: without `scope`, it is the requested one.
             scope: Some(tokens.scope.unwrap_or_else(|| self.scope.clone())),
+            session_id: Box::default(),
             has_claims: verified.is_some(),
         }
     }
 }
+
+/// The random bytes of the id of a session.
+const SESSION_ID_BYTES: usize = 16;
 
 fn signed_identity(
     token: &str,

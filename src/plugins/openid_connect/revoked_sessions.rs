@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::seen_logout_tokens::SeenLogoutTokens;
 use super::session_tokens::SessionTokens;
 
 /// The ended sessions of one plugin in this process.
@@ -14,6 +15,7 @@ pub(super) struct RevokedSessions {
     current: ArcSwap<Revocations>,
     /// Held while a changed copy is made.
     writing: Mutex<()>,
+    pub(super) logout_tokens: SeenLogoutTokens,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -30,8 +32,6 @@ pub(super) enum RevokedName<'t> {
     Session(&'t str),
     /// `sub`: all sessions of a user.
     Subject(&'t str),
-    /// `jti`: the logout token itself, which ends the sessions of a user once.
-    Token(&'t str),
 }
 
 impl RevokedName<'_> {
@@ -39,7 +39,6 @@ impl RevokedName<'_> {
         match self {
             RevokedName::Session(sid) => format!("sid {sid}").into(),
             RevokedName::Subject(sub) => format!("sub {sub}").into(),
-            RevokedName::Token(jti) => format!("jti {jti}").into(),
         }
     }
 }
@@ -65,11 +64,6 @@ impl RevokedSessions {
             revocations.all_until = revocations.all_until.max(oldest);
         }
         self.current.store(Arc::new(revocations));
-    }
-
-    /// Whether this name was revoked before, and is still stored.
-    pub(super) fn contains(&self, name: &RevokedName<'_>) -> bool {
-        self.current.load().by_name.contains_key(&name.key())
     }
 
     /// Whether a session that began in this second has ended.
@@ -110,7 +104,6 @@ mod tests {
             assert_eq!(revoked.has_ended(began, Some(sid), Some(subject)), expected, "{began} {sid} {subject}");
         }
         assert!(!revoked.has_ended(0, None, None));
-        assert!(revoked.contains(&RevokedName::Subject("anna")) && !revoked.contains(&RevokedName::Token("anna")));
         revoked.revoke(&RevokedName::Session("u"), 1500, 500);
         assert!(!revoked.has_ended(1000, Some("s"), None), "all sessions of that time have ended by themselves");
     }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::relying_party::{AuthenticationError, RelyingParty};
 use super::session_tokens::SessionTokens;
+use crate::plugin_api::logged_out_sessions::SessionDigest;
 use crate::plugin_api::redis::RedisStoreError;
 use crate::plugin_api::sealed_cookie::Stored;
 use crate::plugin_api::stored_sessions::Sessions;
@@ -25,6 +26,8 @@ pub(super) struct SessionRefresh {
     pub(super) old: SessionTokens,
     /// The id of a session in Redis.
     pub(super) stored_id: Option<Box<str>>,
+    /// The name of one in cookies.
+    pub(super) digest: SessionDigest,
     /// Whether logouts revoke the tokens of sessions.
     pub(super) revokes: bool,
     /// In seconds since 1970.
@@ -60,8 +63,13 @@ impl SessionRefresh {
         match &self.stored_id {
             Some(id) => self.run_alone(id).await,
             None => {
-                let tokens = self.request_tokens(self.now).await?;
-                Ok(tokens.map(|tokens| RefreshedTokens { tokens, are_stored: false }))
+                let Some(tokens) = self.request_tokens(self.now).await? else { return Ok(None) };
+                // A logout that has ended the session meanwhile did not know these tokens.
+                if self.sessions.logged_out.contains_digest(&self.digest, self.now) {
+                    self.revoke(&tokens).await;
+                    return Ok(None);
+                }
+                Ok(Some(RefreshedTokens { tokens, are_stored: false }))
             }
         }
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::claims::ClaimSources;
 use super::signed_token::{TokenClaims, claims_of_verified};
+use crate::plugin_api::logged_out_sessions::SessionContents;
 
 /// The tokens of a user who has logged in. The names are short, because a cookie contains them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,9 +21,22 @@ pub(super) struct SessionTokens {
     pub(super) expires: Option<u64>,
     #[serde(rename = "s", skip_serializing_if = "Option::is_none", default)]
     pub(super) scope: Option<Box<str>>,
+    /// Random, and the same until the session ends. Empty in sessions that began before Portico had it.
+    #[serde(rename = "n", skip_serializing_if = "str::is_empty", default)]
+    pub(super) session_id: Box<str>,
     /// Whether the access token is a signed token of the provider, so that its claims count.
     #[serde(rename = "j")]
     pub(super) has_claims: bool,
+}
+
+impl SessionContents for SessionTokens {
+    fn identity(&self) -> Box<str> {
+        if self.session_id.is_empty() {
+            let (session, subject) = self.session_and_subject();
+            return format!("{session:?} {subject:?}").into();
+        }
+        self.session_id.clone()
+    }
 }
 
 impl SessionTokens {

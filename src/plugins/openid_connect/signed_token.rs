@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::provider::ProviderMetadata;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::signature::Algorithm;
-use crate::plugin_api::token::{KeyCheck, KeySet, UnverifiedToken};
+use crate::plugin_api::token::{KeyCheck, KeySet, TokenOrigin, UnverifiedToken};
 
 /// What tokens must contain.
 #[derive(Debug)]
@@ -78,23 +78,28 @@ impl TokenRules {
         verify_by_keys(token, &metadata.keys, self.leeway, now)
     }
 
-    /// As [`TokenRules::verify`]. If the key is not known, the keys are fetched again, at most once in thirty seconds.
+    /// As [`TokenRules::verify`]. If the key is not known, the keys are fetched again, as often as tokens of this
+    /// origin may cause that.
     pub(super) async fn verify_with_new_keys(
         &self,
         text: &str,
+        origin: TokenOrigin,
         metadata: &ProviderMetadata,
         now: u64,
     ) -> Result<VerifiedToken, TokenError> {
+        let verified = self.verify(text, metadata, now);
+        if !matches!(verified, Err(TokenError::UnknownKey | TokenError::NoKeys)) {
+            return verified;
+        }
+        let has_new_keys = metadata.keys.refresh(origin).await;
         match self.verify(text, metadata, now) {
-            Err(TokenError::UnknownKey | TokenError::NoKeys) if metadata.keys.can_refresh() => {
-                metadata.keys.refresh().await;
-                self.verify(text, metadata, now)
-            }
-            result => result,
+            // The provider itself has issued the token, so it is not the token that is wrong.
+            Err(TokenError::UnknownKey) if origin == TokenOrigin::Issuer && !has_new_keys => Err(TokenError::NoKeys),
+            verified => verified,
         }
     }
 
-    /// Verifies an ID token (OpenID Connect Core, section 3.1.3.7).
+    /// Verifies an ID token that the provider has sent (OpenID Connect Core, section 3.1.3.7).
     pub(super) async fn verify_id_token(
         &self,
         text: &str,
@@ -102,7 +107,7 @@ impl TokenRules {
         metadata: &ProviderMetadata,
         now: u64,
     ) -> Result<TokenClaims, TokenError> {
-        let token = self.verify_with_new_keys(text, metadata, now).await?;
+        let token = self.verify_with_new_keys(text, TokenOrigin::Issuer, metadata, now).await?;
         self.check_id_token(&token.claims, token.algorithm, context)?;
         Ok(token.claims)
     }

@@ -177,6 +177,7 @@ mod tests {
             refresh_token: Some(refresh_token.into()),
             expires: Some(expires),
             scope: None,
+            session_id: "n".into(),
             has_claims: false,
         }
     }

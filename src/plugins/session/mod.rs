@@ -21,8 +21,9 @@
 //!
 //! The cookie is encrypted. Without `secret`, its keys are in the Secret `portico-keys`, so that all replicas accept it
 //! (docs/tasks/user-sessions.md). With the storage `cookie`, it contains the session itself and nothing is stored
-//! elsewhere: a logout removes the cookie from the browser only. With the storage `redis`, it contains an id, and a
-//! logout ends the session. While the server is not available, requests with such a cookie get 503.
+//! elsewhere: a logout removes the cookie from the browser, and the replica that received it refuses copies for a day.
+//! With the storage `redis`, it contains an id, and a logout ends the session. While the server is not available,
+//! requests with such a cookie get 503.
 //!
 //! A session does not end when its credential is removed, but when its consumer is. To end all sessions, replace
 //! `secret`; to replace it without ending sessions, move the former one to `former_secret`.
@@ -46,6 +47,7 @@ use crate::plugin_api::authentication::{
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::logged_out_sessions::SessionContents;
 use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, random_text, unix_second};
 use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
@@ -77,6 +79,12 @@ struct SessionData {
     /// The KongConsumerGroups that were found in addition to those of the consumer.
     #[serde(rename = "f", skip_serializing_if = "Vec::is_empty", default)]
     consumer_groups: Vec<Arc<str>>,
+}
+
+impl SessionContents for SessionData {
+    fn identity(&self) -> Box<str> {
+        self.id.clone()
+    }
 }
 
 /// The session of a request, from `access` to `response`.
@@ -114,11 +122,12 @@ impl Plugin for SessionPlugin {
         let now = unix_second(cx.now);
         if let Some(found) = self.config.sessions.open_now::<SessionData>(&cx.head.headers, now) {
             let session = self.remove_from_request(cx, found, now);
-            if session.opened.is_none() || !self.is_logout(cx) {
-                self.begin_request(cx, session);
-                return AccessOutcome::Continue;
+            if let Some(opened) = session.opened.as_ref().filter(|_| self.is_logout(cx)) {
+                self.config.sessions.log_out(opened, now);
+                return AccessOutcome::Reply(logged_out(cx, session));
             }
-            return AccessOutcome::Reply(logged_out(cx, session));
+            self.begin_request(cx, session);
+            return AccessOutcome::Continue;
         }
         AccessOutcome::Wait(Box::pin(async move {
             let sessions = &self.config.sessions;
@@ -149,6 +158,8 @@ impl Plugin for SessionPlugin {
         }
         let kept = session.opened.take().filter(|opened| is_of(&opened.data, cx.identity));
         let opened = match kept {
+            // The client may have logged out since the request began.
+            Some(opened) if sessions.is_logged_out(&opened, session.now) => return ResponseOutcome::Continue,
             Some(opened) => opened,
             None => match self.data_of(cx.identity) {
                 Some(data) => OpenedSession::begin(data, session.now),
@@ -214,7 +225,9 @@ impl SessionPlugin {
     /// Continues with the identity of the session, if there is one.
     fn begin_request(&self, cx: &mut RequestCx<'_>, mut session: RequestSession) {
         let now = session.now;
-        session.opened = session.opened.filter(|opened| self.restore(cx, &opened.data));
+        let sessions = &self.config.sessions;
+        session.opened =
+            session.opened.filter(|opened| !sessions.is_logged_out(opened, now) && self.restore(cx, &opened.data));
         if let Some(opened) = &mut session.opened {
             opened.times = opened.times.after(opened.age, now);
             let user = SessionUser { identity: cx.identity, now };

@@ -5,12 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder};
 use crate::plugin_api::consumers::{ConsumerDirectory, KeyCredential};
 use crate::plugin_api::instance::PluginInstance;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer, instance, names, noon, notes};
+use crate::plugin_api::testing::{
+    TestOutcome, TestRequest, build, chain, consumer, consumer_with_given_id, instance, names, noon, notes,
+};
 use crate::plugin_api::{AnyPluginKind, RegisteredKind};
 use crate::plugins::REGISTRY;
 
@@ -113,14 +116,12 @@ impl Plugin for Directory {
     }
 }
 
-// docs/kong-compatibility.md, 4.32
-#[tokio::test]
-async fn the_endpoint_gets_the_groups_of_a_session() {
+fn chain_with_directory(directory: Arc<dyn Plugin>) -> Arc<Chain> {
     let mut builder = ChainBuilder::default();
     let session = build(&KIND, &json!({"secret": SECRET})).unwrap();
     builder.add("session", KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance(&KIND, session));
     let directory = PluginInstance {
-        plugin: Arc::new(Directory),
+        plugin: directory,
         phases: Phases::ACCESS,
         scope: "".into(),
         object: "".into(),
@@ -128,7 +129,13 @@ async fn the_endpoint_gets_the_groups_of_a_session() {
         first_backend: 0,
     };
     builder.add("directory", 1000, AttachmentPoint::Base(BaseScope::Route), directory);
-    let chain = builder.build(names()).unwrap();
+    builder.build(names()).unwrap()
+}
+
+// docs/kong-compatibility.md, 4.32
+#[tokio::test]
+async fn the_endpoint_gets_the_groups_of_a_session() {
+    let chain = chain_with_directory(Arc::new(Directory));
     let mut browser = Browser::log_in(&chain).await;
     let request = TestRequest::get("/").header("x-authenticated-groups", "admin");
     let outcome = browser.send(&chain, request, 1).await;
@@ -214,6 +221,46 @@ async fn logout_removes_the_cookies() {
     assert_eq!(outcome.reply_status(), None);
 }
 
+/// Authenticates clients with a key, and holds requests with the header `hold` until it is notified.
+struct SlowDirectory(Arc<Notify>);
+
+impl Plugin for SlowDirectory {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        if cx.head.headers.contains_key("hold") {
+            return AccessOutcome::Wait(Box::pin(async move {
+                self.0.notified().await;
+                None
+            }));
+        }
+        Directory.access(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_response_on_its_way_during_a_logout_does_not_renew_the_session() {
+    let gate = Arc::new(Notify::new());
+    let chain = chain_with_directory(Arc::new(SlowDirectory(Arc::clone(&gate))));
+    let mut browser = Browser::log_in(&chain).await;
+    let (mut tab, mut copy) = (browser.clone(), browser.clone());
+    let renewed = copy.clone().send(&chain, TestRequest::get("/"), 100).await;
+    assert!(renewed.response_header("set-cookie").is_some(), "a request at this time renews the session");
+    let slow = tab.send(&chain, TestRequest::get("/").header("hold", "1"), 100);
+    let log_out = async {
+        let outcome =
+            browser.send(&chain, TestRequest::post("/?session_logout", "text/plain", Bytes::new()), 101).await;
+        gate.notify_one();
+        outcome
+    };
+    let (slow, logout) = tokio::join!(slow, log_out);
+    assert_eq!((logout.reply_status(), browser.0.len()), (Some(StatusCode::OK), 0));
+    assert_eq!(slow.upstream_identity().1, Some("entry"), "the request began before the logout");
+    assert_eq!(slow.response_header("set-cookie"), None);
+    let outcome = copy.send(&chain, TestRequest::get("/"), 102).await;
+    assert_eq!(outcome.upstream_identity(), (None, None, false), "a copy of the cookie");
+    let mut next = Browser::log_in(&chain).await;
+    assert_eq!(next.send(&chain, TestRequest::get("/"), 103).await.upstream_identity().1, Some("entry"));
+}
+
 #[tokio::test]
 async fn sessions_of_other_secrets_names_and_audiences_are_not_accepted() {
     let browser = Browser::log_in(&chain_of(json!({}))).await;
@@ -273,6 +320,13 @@ async fn headers_contain_properties_of_the_session() {
     let chain = chain_of(json!({"response_headers": ["subject"]}));
     let outcome = Browser::log_in(&chain).await.send(&chain, TestRequest::get("/"), 1).await;
     assert_eq!(outcome.response_header("session-subject"), Some("anna"));
+    let mut consumers = ConsumerDirectory::default();
+    let consumer = consumer_with_given_id("internal", "given-id");
+    consumers.add(&consumer);
+    consumers.keys.insert(Arc::new(KeyCredential::new(EntityId::from_text("cred"), b"a key", None, consumer)));
+    let request = TestRequest::get("/").header("apikey", "a key").with_consumers(&consumers);
+    let outcome = request.run(&chain).await;
+    assert_eq!(outcome.response_header("session-subject"), Some("given-id"), "as in `X-Consumer-ID`");
 }
 
 // docs/kong-compatibility.md, 7.22

@@ -4,7 +4,9 @@
 mod attacks;
 mod browser;
 mod issuers;
+mod logouts;
 mod provider;
+mod slow_redis;
 mod step_up;
 mod stored;
 mod vendors;
@@ -416,6 +418,8 @@ async fn the_provider_ends_sessions_by_logout_tokens() {
         json!({"exp": 1000}),
         json!({"iss": "https://evil.example"}),
         json!({"sid": null}),
+        json!({"jti": null}),
+        json!({"jti": ""}),
     ] {
         let token = provider.token(&with(valid.clone(), &changes));
         assert_eq!(send(token).await, 400, "{changes}");
@@ -477,7 +481,7 @@ async fn signed_access_tokens_are_verified_with_the_published_keys() {
     let request = site.last_request();
     assert_eq!(header(&request, "x-credential-identifier"), Some("app"));
     assert_eq!(header(&request, "x-authenticated-groups"), Some("admins"));
-    assert_eq!(provider.requests("/keys").len(), 1, "unknown keys do not cause more fetches than the limit");
+    assert_eq!(provider.requests("/keys").len(), 2, "the unknown key causes another fetch");
 }
 
 #[tokio::test]

@@ -71,6 +71,8 @@ struct State {
     codes: HashMap<String, Grant>,
     used_codes: HashSet<String>,
     refresh_tokens: HashSet<String>,
+    /// Replaces the first key.
+    new_key: Option<Arc<SigningKey>>,
     revoked: Vec<String>,
     last_number: u64,
 }
@@ -132,6 +134,7 @@ impl Provider {
                     let path = request.split(' ').nth(1).unwrap();
                     let (status, body, stalls, delay, gate) = {
                         let state = &mut *state.lock().unwrap();
+                        let key = state.new_key.clone().unwrap_or_else(|| Arc::clone(&key));
                         let (status, body) = respond(&request, issuer, &key, state);
                         let replaced = state.behavior.bodies.iter().find(|(replaced, _)| *replaced == path);
                         let body = replaced.map_or_else(|| body.to_string(), |(_, body)| body.clone());
@@ -162,6 +165,11 @@ impl Provider {
 
     pub(crate) fn set(&self, behavior: Behavior) {
         self.state.lock().unwrap().behavior = behavior;
+    }
+
+    /// Signs with another key from now on, and publishes that one only.
+    pub(crate) fn rotate_key(&self) {
+        self.state.lock().unwrap().new_key = Some(Arc::new(SigningKey::generate("second")));
     }
 
     /// The user `anna` logs in. Returns the target to which the browser is sent back.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Site;
 use super::browser::Browser;
-use super::provider::{Behavior, CLIENT, Provider, with};
+use super::provider::{Behavior, CLIENT, Provider, now, with};
 use crate::harness::TEST_TIMEOUT;
 use crate::polling::until;
 use crate::redis_server::RedisProcess;
@@ -78,6 +78,20 @@ async fn logout_tokens_end_stored_sessions_at_all_replicas() {
         assert_eq!(second.get(&mut browser, "/").await.status, expected, "{name}");
         let names = server.redis_cli(&["KEYS", "*revoked*"]);
         assert!(!names.is_empty() && !names.contains("anna") && !names.contains("bert"), "{names}");
+    }
+    // The token has ended the sessions of the user once, so it does not end this one.
+    let mut later = Browser::default();
+    let second_now = now();
+    while now() <= second_now {
+        tokio::time::sleep(Duration::from_millis(50)).await; // Sessions are compared by whole seconds.
+    }
+    let location = second.begin_login(&mut later, "/").await;
+    second.get(&mut later, &provider.log_in(&location)).await;
+    for site in [&first, &second] {
+        let body = format!("logout_token={}", token(json!({"sub": "anna", "sid": null})));
+        let form_type = "content-type: application/x-www-form-urlencoded\r\n";
+        let ended = Browser::default().send(site.server.address, "POST /ended HTTP/1.1", form_type, &body).await;
+        assert_eq!((ended.status, site.get(&mut later, "/").await.status), (200, 200));
     }
     // What Portico has not written counts as a revocation.
     server.redis_cli(&["FLUSHALL"]);

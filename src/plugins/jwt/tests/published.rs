@@ -179,13 +179,49 @@ async fn unknown_keys_trigger_rate_limited_fetches() {
     assert!(test.is_accepted(&old_token).await);
     test.publish(Some(vec![new.jwk(Some("b")), old.jwk(Some("a"))]));
     for _ in 0..10 {
-        assert!(!test.is_accepted(&new_token).await);
+        assert!(test.is_accepted(&new_token).await, "a key that was rotated soon after a fetch");
     }
-    assert_eq!(test.fetches(), 1, "unknown key ids do not cause further fetches within 30 seconds");
-    tokio::time::advance(Duration::from_secs(30)).await;
-    assert!(test.is_accepted(&new_token).await);
     assert!(test.is_accepted(&old_token).await);
     assert_eq!(test.fetches(), 2);
+    for number in 0..10 {
+        let text = token(&old, Some(&format!("invented-{number}")), &json!({}));
+        assert_rejected(&text, &test.send(&text).await, "Invalid key/secret");
+    }
+    assert_eq!(test.fetches(), 5, "unknown key ids cause four fetches");
+    test.publish(Some(vec![old.jwk(Some("c"))]));
+    let newest_token = token(&old, Some("c"), &json!({}));
+    tokio::time::advance(Duration::from_secs(29)).await;
+    assert!(!test.is_accepted(&newest_token).await);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(test.is_accepted(&newest_token).await, "and another one after half a minute");
+    assert!(!test.is_accepted(&token(&old, Some("invented"), &json!({}))).await);
+    assert_eq!(test.fetches(), 6);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    for _ in 0..10 {
+        assert!(!test.is_accepted(&token(&old, Some("invented"), &json!({}))).await);
+    }
+    assert_eq!(test.fetches(), 8, "two for the minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_the_issuer_find_new_keys_when_clients_have_used_up_their_fetches() {
+    let (old, new) = (signer(), signer());
+    let test = IssuerTest::new(Some(vec![old.jwk(Some("a"))]), &json!({}));
+    for number in 0..10 {
+        assert!(!test.is_accepted(&token(&old, Some(&format!("invented-{number}")), &json!({}))).await);
+    }
+    test.publish(Some(vec![new.jwk(Some("b"))]));
+    let new_token = token(&new, Some("b"), &json!({}));
+    assert!(!test.is_accepted(&new_token).await);
+    let keys = &test.jwt.issuers[0].keys;
+    assert!(!keys.can_refresh(TokenOrigin::Client) && !keys.refresh(TokenOrigin::Client).await);
+    let start = tokio::time::Instant::now();
+    assert!(keys.refresh(TokenOrigin::Issuer).await);
+    assert!(start.elapsed() >= Duration::from_millis(900), "at most one fetch in a second: {:?}", start.elapsed());
+    assert_eq!(test.fetches(), 6);
+    assert!(test.is_accepted(&new_token).await);
+    test.publish(None);
+    assert!(!keys.refresh(TokenOrigin::Issuer).await, "the keys are those from before");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,108 @@
+//! Sessions in cookies that have ended by a logout at this process.
+//!
+//! The response to a request that was sent before the logout may renew the session, and would set its cookie again. For
+//! a day, this process therefore refuses the session and does not renew it. Other processes know nothing about it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::consumers::{Sha256Digest, sha256};
+use super::digest_cache::{DigestCache, Expiring};
+use super::kind::BuildCx;
+use super::sealed_cookie::OpenedSession;
+
+/// What a plugin keeps in a session.
+pub trait SessionContents {
+    /// What stays the same until the session ends, and distinguishes it from others that began in the same second.
+    fn identity(&self) -> Box<str>;
+}
+
+/// Names a session without its contents.
+pub type SessionDigest = Sha256Digest;
+
+/// The logged-out sessions of one plugin.
+#[derive(Debug)]
+pub struct LoggedOutSessions {
+    object: Arc<str>,
+    /// Shared by all plugins of the process. Of more sessions than it has room for, arbitrary ones are forgotten.
+    of_process: Arc<Ended>,
+}
+
+#[derive(Debug, Default)]
+struct Ended {
+    sessions: DigestCache<Expiring<()>>,
+    /// Until when any session is known, in seconds since 1970. Mostly, there is none, and no digest is computed.
+    until: AtomicU64,
+}
+
+impl LoggedOutSessions {
+    pub fn of_plugin(cx: &BuildCx<'_>) -> Self {
+        LoggedOutSessions {
+            object: Arc::from(cx.object),
+            of_process: cx.state.get_or_create("logged-out sessions", Ended::default),
+        }
+    }
+
+    /// The name of a session, which its renewals keep.
+    pub fn digest<T: SessionContents>(&self, session: &OpenedSession<T>) -> SessionDigest {
+        let identity = session.data.identity();
+        sha256(format!("{}\n{}\n{identity}", self.object, session.authenticated).as_bytes())
+    }
+
+    /// `now`: in seconds since 1970.
+    pub fn insert<T: SessionContents>(&self, session: &OpenedSession<T>, now: u64) {
+        let time = |second: u64| UNIX_EPOCH + Duration::from_secs(second);
+        let until = now.saturating_add(KEPT_SECONDS);
+        self.of_process.sessions.insert_value(self.digest(session), Arc::default(), time(until), time(now));
+        self.of_process.until.fetch_max(until, Ordering::Release);
+    }
+
+    pub fn contains<T: SessionContents>(&self, session: &OpenedSession<T>, now: u64) -> bool {
+        self.may_contain(now) && self.contains_digest(&self.digest(session), now)
+    }
+
+    pub fn contains_digest(&self, digest: &SessionDigest, now: u64) -> bool {
+        let now_time = UNIX_EPOCH + Duration::from_secs(now);
+        self.may_contain(now) && self.of_process.sessions.find_value(digest, now_time).is_some()
+    }
+
+    fn may_contain(&self, now: u64) -> bool {
+        self.of_process.until.load(Ordering::Acquire) > now
+    }
+}
+
+/// Longer than any request takes.
+const KEPT_SECONDS: u64 = 86_400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Contents(&'static str);
+
+    impl SessionContents for Contents {
+        fn identity(&self) -> Box<str> {
+            self.0.into()
+        }
+    }
+
+    #[test]
+    fn logged_out_sessions_are_known_for_a_day() {
+        let of_process = Arc::<Ended>::default();
+        let plugin = |object: &str| LoggedOutSessions { object: object.into(), of_process: Arc::clone(&of_process) };
+        let session = |name, began| OpenedSession::begin(Contents(name), began);
+        plugin("a").insert(&session("anna", 1000), 5000);
+        for (object, name, began, now, expected) in [
+            ("a", "anna", 1000, 5000, true),
+            ("a", "anna", 1000, 91_399, true),
+            ("a", "anna", 1000, 91_400, false),
+            ("a", "anna", 1001, 5000, false),
+            ("a", "bert", 1000, 5000, false),
+            ("b", "anna", 1000, 5000, false),
+        ] {
+            let found = plugin(object).contains(&session(name, began), now);
+            assert_eq!(found, expected, "{object} {name} {began} {now}");
+        }
+    }
+}
