@@ -7,27 +7,38 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::authentication::parse_header_name;
 use crate::diagnostic::Diagnostic;
 
-/// The fields of the setting `field`, without those that the plugin sets itself. Their values may be secrets, so no
-/// message contains one.
+/// The fields of the setting `field`. `reserved`: those that cannot be set, with the remedy. The values may be secrets,
+/// so no message contains one.
 pub fn parse_sent_headers(
     field: &str,
     configured: &BTreeMap<String, String>,
-    set_by_plugin: &[HeaderName],
+    reserved: &[(HeaderName, &str)],
     invalid: &mut Vec<Diagnostic>,
 ) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in configured {
         let path = format!("{field}[{name}]");
-        match (parse_header_name(&path, name), HeaderValue::from_str(value)) {
-            (Ok(name), _) if set_by_plugin.contains(&name) => {
-                invalid.push(Diagnostic::in_config(path, "cannot be set", "remove it: the plugin sets it"));
+        let name = match parse_header_name(&path, name) {
+            Ok(name) => name,
+            Err(error) => {
+                invalid.push(error);
+                continue;
             }
-            (Ok(name), Ok(mut value)) => {
+        };
+        if let Some((_, remedy)) = reserved.iter().find(|(reserved, _)| *reserved == name) {
+            invalid.push(Diagnostic::in_config(path, "cannot be set", *remedy));
+            continue;
+        }
+        match HeaderValue::from_str(value) {
+            // Kong's schema refuses it, too.
+            Ok(value) if value.is_empty() => {
+                invalid.push(Diagnostic::in_config(path, "is empty", "write a value, or remove the header"));
+            }
+            Ok(mut value) => {
                 value.set_sensitive(true);
                 headers.insert(name, value);
             }
-            (Err(error), _) => invalid.push(error),
-            (_, Err(_)) => {
+            Err(_) => {
                 let remedy = "use visible ASCII characters and spaces only";
                 invalid.push(Diagnostic::in_config(path, "is not a valid header value", remedy));
             }
@@ -35,6 +46,9 @@ pub fn parse_sent_headers(
     }
     headers
 }
+
+/// The remedy for a field that is set to a fixed value, or to one that depends on the request.
+pub const SET_BY_PLUGIN: &str = "remove it: the plugin sets it";
 
 #[cfg(test)]
 mod tests {
@@ -44,14 +58,15 @@ mod tests {
 
     #[test]
     fn fields_of_the_plugin_and_invalid_ones_are_rejected() {
-        let configured = [("X-Key", "secret"), ("Host", "a"), ("x y", "b"), ("x-line", "secret\n")];
+        let configured = [("X-Key", "secret"), ("Host", "a"), ("x y", "b"), ("x-empty", ""), ("x-line", "secret\n")];
         let configured = configured.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let mut invalid = Vec::new();
-        let headers = parse_sent_headers("auth.headers", &configured, &[HOST], &mut invalid);
+        let headers = parse_sent_headers("auth.headers", &configured, &[(HOST, "remove it")], &mut invalid);
         assert!(headers.len() == 1 && headers["x-key"] == "secret" && headers["x-key"].is_sensitive());
         let expected = [
             ("config.auth.headers[Host]", "cannot be set"),
             ("config.auth.headers[x y]", "`x y` is not a valid header name"),
+            ("config.auth.headers[x-empty]", "is empty"),
             ("config.auth.headers[x-line]", "is not a valid header value"),
         ];
         let found: Vec<_> = invalid.iter().map(|problem| (&*problem.field, &*problem.message)).collect();

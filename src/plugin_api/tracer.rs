@@ -13,10 +13,11 @@ use super::changed_fields::ChangedFields;
 use super::consumers::{hex, sha256};
 use super::context::{LogCx, RequestCx, ResponseCx};
 use super::kind::BuildCx;
-use super::log_delivery::{DeliveryReports, HttpBody, HttpSender, parse_request_headers};
+use super::log_delivery::{DeliveryReports, HttpBody, HttpSender};
 use super::otlp_delivery::{OtlpProtocol, OtlpSender, OtlpSignal};
 use super::remote::{MAX_REMOTE_TIMEOUT, TlsFiles};
 use super::remote_request::{RemoteRequest, RemoteUrl, ResponseBodyUse};
+use super::sent_headers::parse_sent_headers;
 use super::trace::{Propagation, RequestTrace, Sampling};
 use crate::diagnostic::Diagnostic;
 
@@ -157,7 +158,7 @@ impl ExportServer<'_> {
             (CONTENT_TYPE, "remove it: the format of the bodies is fixed"),
             (CONTENT_LENGTH, "remove it: the length is that of each body"),
         ];
-        let mut headers = parse_request_headers(self.headers, &reserved, invalid);
+        let mut headers = parse_sent_headers("headers", self.headers, &reserved, invalid);
         let url = match RemoteUrl::parse(self.url) {
             Ok(url) => url,
             Err(error) => {

@@ -1,6 +1,5 @@
 //! Entries as the bodies of HTTP requests.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,10 +7,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::DeliveryReports;
-use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchOutcome, BatchSender};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::remote_request::RemoteRequest;
@@ -91,40 +89,6 @@ impl BatchSender for HttpSender {
     }
 }
 
-/// Parses the headers that a configuration adds to requests. `reserved`: those that cannot be set, with the remedy.
-pub fn parse_request_headers(
-    headers: &BTreeMap<String, String>,
-    reserved: &[(HeaderName, &str)],
-    invalid: &mut Vec<Diagnostic>,
-) -> HeaderMap {
-    let mut parsed = HeaderMap::new();
-    for (name, value) in headers {
-        let path = format!("headers[{name}]");
-        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-            let message = format!("`{name}` is not a valid header name");
-            invalid.push(Diagnostic::in_config(path, message, "use letters, digits, `-` and `_` only"));
-            continue;
-        };
-        if let Some((_, remedy)) = reserved.iter().find(|(reserved, _)| *reserved == name) {
-            invalid.push(Diagnostic::in_config(path, "cannot be set", *remedy));
-            continue;
-        }
-        if value.is_empty() {
-            invalid.push(Diagnostic::in_config(path, "is empty", "write a value, or remove the header"));
-            continue;
-        }
-        // The value may be a secret, so the message does not contain it.
-        let Ok(mut value) = HeaderValue::from_str(value) else {
-            let remedy = "use visible ASCII characters and spaces only";
-            invalid.push(Diagnostic::in_config(path, "is not a valid header value", remedy));
-            continue;
-        };
-        value.set_sensitive(true);
-        parsed.insert(name, value);
-    }
-    parsed
-}
-
 /// What becomes of a batch after this response. A body that is invalid or too large would be so again.
 fn delivery_after(status: StatusCode, headers: &HeaderMap) -> BatchOutcome {
     if [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE].contains(&status) {
@@ -144,6 +108,8 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

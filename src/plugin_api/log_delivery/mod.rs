@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use datagrams::{DatagramSender, Packing};
 pub use entry_stream::{Framing, StreamSender};
-pub use http_requests::{HttpBody, HttpSender, parse_request_headers, retry_after};
+pub use http_requests::{HttpBody, HttpSender, retry_after};
 pub use reports::DeliveryReports;
 pub use server::parse_server;
 pub use severity::{Severities, SyslogMessage, SyslogSeverity};

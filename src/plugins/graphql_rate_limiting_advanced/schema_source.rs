@@ -22,7 +22,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Sha256Digest, hex, sha256};
 use crate::plugin_api::counting::unix_second;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig, RemoteServerFailed};
-use crate::plugin_api::sent_headers::parse_sent_headers;
+use crate::plugin_api::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
 use crate::plugin_api::shared_fetch::SharedFetches;
 use crate::plugin_api::{BuildCx, PluginServices};
 
@@ -139,7 +139,7 @@ impl SchemaSource {
 }
 
 fn read_headers(configured: &BTreeMap<String, String>, invalid: &mut Vec<Diagnostic>) -> HeaderMap {
-    let set_here = [HOST, CONTENT_LENGTH, CONTENT_TYPE];
+    let set_here = [HOST, CONTENT_LENGTH, CONTENT_TYPE].map(|name| (name, SET_BY_PLUGIN));
     let mut headers = parse_sent_headers("introspection_headers", configured, &set_here, invalid);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));

@@ -36,9 +36,10 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, DeprecatedQueueFields, QueueConfig, QueueSettings};
 use crate::plugin_api::consumers::{hex, sha256};
-use crate::plugin_api::log_delivery::{DeliveryReports, HttpBody, HttpSender, parse_request_headers};
+use crate::plugin_api::log_delivery::{DeliveryReports, HttpBody, HttpSender};
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
+use crate::plugin_api::sent_headers::parse_sent_headers;
 use crate::plugin_api::{
     BuildCx, LogCx, Phases, Plugin, PluginKind, RemoteRequest, RemoteUrl, ResponseBodyUse, record,
 };
@@ -190,7 +191,7 @@ impl Config {
             (CONTENT_TYPE, "remove it, and set `content_type`"),
             (CONTENT_LENGTH, "remove it: the length is that of each body"),
         ];
-        parse_request_headers(&self.headers, &reserved, invalid)
+        parse_sent_headers("headers", &self.headers, &reserved, invalid)
     }
 
     /// The settings of the queue, after the deprecated fields were applied.

@@ -45,7 +45,7 @@ use crate::plugin_api::fields::{FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
-use crate::plugin_api::sent_headers::parse_sent_headers;
+use crate::plugin_api::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
 use crate::plugin_api::token::strip_bearer_scheme;
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, ReplyBody, RequestCx,
@@ -200,7 +200,7 @@ impl Config {
                 invalid.push(Diagnostic::in_config("authorization_value", "is not a valid header value", remedy));
             }
         }
-        let set_here = [HOST, CONTENT_LENGTH, CONTENT_TYPE, AUTHORIZATION];
+        let set_here = [HOST, CONTENT_LENGTH, CONTENT_TYPE, AUTHORIZATION].map(|name| (name, SET_BY_PLUGIN));
         let configured = &self.custom_introspection_headers;
         let headers = parse_sent_headers("custom_introspection_headers", configured, &set_here, invalid);
         IntrospectionRequests {

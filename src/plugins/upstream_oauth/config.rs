@@ -117,7 +117,8 @@ pub(crate) struct BehaviorConfig {
     pub(super) idp_error_response_body_template: Option<String>,
     /// `Content-Type` of that body.
     pub(super) idp_error_response_content_type: String,
-    /// Statuses of the endpoint of the Service after which the token is not used any more.
+    /// Statuses of the endpoint of the Service after which the token is not used any more, if it is at least ten
+    /// seconds old.
     pub(super) purge_token_on_upstream_status_codes: Vec<u16>,
 }
 

@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::config::{AuthMethod, Config, GrantType};
 use crate::diagnostic::Diagnostic;
@@ -19,7 +20,7 @@ use crate::plugin_api::BuildCx;
 use crate::plugin_api::consumers::{Sha256Digest, hex, sha256};
 use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body, query_value};
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig, RemoteServerFailed};
-use crate::plugin_api::sent_headers::parse_sent_headers;
+use crate::plugin_api::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
 use crate::plugin_api::shared_fetch::SharedFetches;
 
 /// Where the plugins with one configuration get their tokens.
@@ -40,6 +41,7 @@ pub(super) struct IssuedToken {
     pub(super) header: HeaderValue,
     /// When it is replaced.
     expires: SystemTime,
+    issued: Instant,
 }
 
 /// What the plugin reads of the response of a token endpoint (RFC 6749, section 5.1).
@@ -140,13 +142,17 @@ impl TokenSource {
         header.set_sensitive(true);
         let lifetime = response.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let lifetime = lifetime.unwrap_or(self.default_ttl).min(MAX_LIFETIME).saturating_sub(self.eagerly_expire);
-        let token = Arc::new(IssuedToken { header, expires: now + lifetime });
+        let token = Arc::new(IssuedToken { header, expires: now + lifetime, issued: Instant::now() });
         self.token.store(Some(Arc::clone(&token)));
         Ok(token)
     }
 
-    /// Drops a token, unless another one has replaced it.
+    /// Drops a token, unless another one has replaced it. A new one is kept: otherwise a client whose requests the
+    /// endpoint rejects for another reason would cause a request for a token with each of them.
     pub(super) fn purge(&self, token: &Arc<IssuedToken>) {
+        if token.issued.elapsed() < MIN_PURGED_AGE {
+            return;
+        }
         let current = self.token.load();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, token)) {
             self.token.compare_and_swap(&current, None);
@@ -176,7 +182,7 @@ impl Config {
     /// The headers of requests to the token endpoint.
     fn headers(&self, invalid: &mut Vec<Diagnostic>) -> HeaderMap {
         let oauth = &self.oauth;
-        let set_here = [HOST, CONTENT_LENGTH, CONTENT_TYPE];
+        let set_here = [HOST, CONTENT_LENGTH, CONTENT_TYPE].map(|name| (name, SET_BY_PLUGIN));
         let mut headers = parse_sent_headers("oauth.token_headers", &oauth.token_headers, &set_here, invalid);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(FORM_MEDIA_TYPE));
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
@@ -223,6 +229,8 @@ impl Config {
     }
 }
 
+/// The age from which tokens are purged.
+const MIN_PURGED_AGE: Duration = Duration::from_secs(10);
 /// How many milliseconds an idle connection to the token endpoint is kept open.
 const KEEP_ALIVE: u32 = 60_000;
 /// Longer lifetimes of tokens have the effect of this one.
