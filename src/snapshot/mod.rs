@@ -160,12 +160,14 @@ impl HttpBind {
         port_tls::select_by_server_name(&self.listeners, name)
     }
 
-    /// The style of responses to requests that are refused before a listener is selected: that of Ingresses if the
-    /// address serves some.
+    /// The style of responses to requests that are refused before a listener is selected. An address serves Gateways,
+    /// whose listeners have the default style, or Ingresses, whose only listener would have the request. If several
+    /// dialects share that, only the host could tell which one the client expects, and it may not be readable.
     pub fn style_without_listener(&self) -> UnmatchedStyle {
-        let of_conditions = |listener: &&Arc<HttpListener>| matches!(listener.routes, Routes::ByConditions(_));
-        let listener = self.listeners.iter().map(|(_, listener)| listener).find(of_conditions);
-        listener.map_or_else(UnmatchedStyle::default, |listener| listener.unmatched)
+        match self.listeners.iter().next() {
+            Some((_, listener)) if matches!(listener.routes, Routes::ByConditions(_)) => listener.unmatched,
+            _ => UnmatchedStyle::default(),
+        }
     }
 
     /// The certificates for this server name: `None` if no listener matches, or the listener does not terminate TLS.

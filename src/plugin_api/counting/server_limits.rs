@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse};
+use super::limit_rule::{ActiveLimit, CLOCK_DIFFERENCE_US, LimitDecision, LimitKind, LimitRule, LimitUse};
 use crate::plugin_api::redis::{CounterIncrement, Redis, RedisScript, RedisUnavailable};
 
 /// Counts an amount as [`super::WindowCounters::count`] does. `group` is the common prefix of the keys, and `limits`
@@ -15,7 +15,8 @@ pub async fn count_at_server(
     amount: u64,
     counts_rejected: bool,
 ) -> Result<LimitDecision, RedisUnavailable> {
-    let (mut keys, mut arguments) = (Vec::with_capacity(2 * limits.len()), vec![amount, u64::from(counts_rejected)]);
+    let mut keys = Vec::with_capacity(2 * limits.len());
+    let mut arguments = vec![amount, u64::from(counts_rejected), CLOCK_DIFFERENCE_US];
     for (rule, limit) in rules.iter().zip(limits) {
         keys.push(server_key(group, rule, limit.number));
         keys.push(server_key(group, rule, limit.number.saturating_sub(1)));
@@ -65,20 +66,21 @@ pub(super) fn server_key(group: &str, rule: &LimitRule, number: u64) -> String {
     format!("{group}:{}:{number}", rule.label())
 }
 
-/// Each limit has two keys, those of its window and of the one before, and six arguments: the limit, the seconds until
-/// the key expires, the rest of a sliding window and its length, the interval of a bucket, and the time. A bucket that
-/// would be full too late is full, as in [`ActiveLimit::used`], with the same difference between clocks.
+/// The first arguments are the amount, whether rejected requests count, and the difference between clocks. Each limit
+/// has two keys, those of its window and of the one before, and six arguments: the limit, the seconds until the key
+/// expires, the rest of a sliding window and its length, the interval of a bucket, and the time. A bucket that would be
+/// full too late is full, as in [`ActiveLimit::used`].
 static COUNT: RedisScript = RedisScript::new(
     "local amount = tonumber(ARGV[1])
     local reply = {1}
     for i = 1, #KEYS / 2 do
-        local at = 6 * i - 4
+        local at = 6 * i - 3
         local max, rest, length = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
         local interval, now = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
         local current = tonumber(redis.call('GET', KEYS[2 * i - 1]) or 0)
         local previous, used = 0, current
         if interval > 0 then
-            if current - now > max * interval + 60000000 then
+            if current - now > max * interval + tonumber(ARGV[3]) then
                 current = now
             end
             used = math.ceil(math.max(current - now, 0) / interval)
@@ -94,7 +96,7 @@ static COUNT: RedisScript = RedisScript::new(
     end
     if amount > 0 and (reply[1] == 1 or ARGV[2] == '1') then
         for i = 1, #KEYS / 2 do
-            local at = 6 * i - 4
+            local at = 6 * i - 3
             local key, interval, now = KEYS[2 * i - 1], tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
             if interval == 0 then
                 redis.call('INCRBY', key, ARGV[1])

@@ -41,7 +41,10 @@ impl PublishedKey {
             Some(Some(algorithm)) => std::slice::from_ref(algorithm),
             Some(None) => return None,
         };
-        let issuer = KeyIssuer::parse(key.get("issuer")).ok()?;
+        let issuer = match key.get("issuer") {
+            None | Some(Value::Null) => None,
+            Some(issuer) => Some(KeyIssuer::parse(issuer)?),
+        };
         let key: Jwk = serde_json::from_value(key.clone()).ok()?;
         let is_for_signatures =
             key.common.public_key_use.as_ref().is_none_or(|key_use| *key_use == PublicKeyUse::Signature);
