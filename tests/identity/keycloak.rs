@@ -121,12 +121,13 @@ fn keycloak_logs_users_in_and_out() {
     let page = log_in(&mut other, &page, "bert");
     assert_eq!((&*page.url, page.response.status), ("http://shop.example/", 403), "bert is not staff");
 
-    // Keycloak knows no level `gold`, and logs the user in at its usual one.
+    // Keycloak knows no level `gold`: it wants the password again, and logs the user in at its usual level.
     let level = json!({"acr_required": ["gold"], "scopes": ["openid", "email"]});
     let payments = Shop::start(Site::new(), &keycloak.issuer, &level);
     let mut elsewhere = browser.clone();
     elsewhere.shop = payments.address();
     let page = elsewhere.open(&format!("{SHOP}/pay"));
+    let page = log_in(&mut elsewhere, &page, "anna");
     assert_eq!(page.response.status, 403, "{}: {}", page.url, page.response.body);
     assert!(page.url.starts_with("http://shop.example/callback?"), "{}", page.url);
 
