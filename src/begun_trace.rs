@@ -23,7 +23,6 @@ impl BegunTrace {
     pub const FIELD: HeaderName = HeaderName::from_static("traceparent");
 
     /// Bytes of [`BegunTrace::line`].
-    /// Bytes of [`BegunTrace::line`].
     pub const LINE_LENGTH: usize = 70;
     /// Where [`BegunTrace::line`] has the value of the field.
     pub const VALUE: Range<usize> = 13..BegunTrace::LINE_LENGTH - 2;
