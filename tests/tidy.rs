@@ -329,7 +329,7 @@ const LAYERS: &[Row] = &[
             "request_variables",
             "request_edits response_edits",
             "aws_credentials logged_out_sessions redis remote_server",
-            "background counting introspection logged_out_sessions stored_sessions",
+            "background counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
             "sent_headers session_entry",
             "kafka log_fields otlp_delivery statsd",
