@@ -62,6 +62,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Number of measured requests, and of requests before.
 const REQUESTS: usize = 1000;
+/// The rounds in which they are measured.
+const ROUNDS: usize = 10;
 /// Additional allocations for an access log entry, which is written into an existing buffer.
 const LOG_ALLOCATIONS: usize = 0;
 const REQUEST: &[u8] = b"GET /path?query HTTP/1.1\r\nhost: a.example\r\nuser-agent: test\r\naccept: */*\r\n\r\n";
@@ -302,14 +304,21 @@ fn measure_exchanges(mut exchange: impl FnMut()) -> (usize, usize) {
     for _ in 0..REQUESTS {
         exchange();
     }
+    // On a busy machine, the parts of a message may arrive apart, which takes more allocations: the round with the
+    // fewest is that of messages that arrive whole.
+    (0..ROUNDS).map(|_| measure_round(&mut exchange)).min().unwrap()
+}
+
+fn measure_round(exchange: &mut impl FnMut()) -> (usize, usize) {
+    const OF_ROUND: usize = REQUESTS / ROUNDS;
     let region = Region::new(ALLOCATOR);
-    for _ in 0..REQUESTS {
+    for _ in 0..OF_ROUND {
         exchange();
     }
     let change = region.change();
     let (times, bytes) = (change.allocations + change.reallocations, change.bytes_allocated);
     // Rounding removes occasional allocations that do not belong to a request.
-    ((times + REQUESTS / 2) / REQUESTS, bytes / REQUESTS)
+    ((times + OF_ROUND / 2) / OF_ROUND, bytes / OF_ROUND)
 }
 
 /// Starts an upstream endpoint that responds to every request without allocating.

@@ -474,11 +474,13 @@ async fn plain_upstreams_count_no_picks() {
     }
     assert_eq!(upstream.picks().map(|(_, count)| count), [0; 6]);
     upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
-    for _ in 0..30 {
+    for _ in 0..3000 {
         pick(&upstream).unwrap();
     }
     let walked = upstream.picks()[PickedBecause::Walked as usize];
-    assert!(walked.0 == PickedBecause::Walked && (5..=15).contains(&walked.1), "{walked:?}");
+    // Two picks make a lap of random order, which skips the ejected endpoint once; in one of nine laps, a pick skips it
+    // at the end of a lap and at the start of the next. Four of nine picks skip it, with a standard deviation of ten.
+    assert!(walked.0 == PickedBecause::Walked && (1250..=1420).contains(&walked.1), "{walked:?}");
 }
 
 #[test]
