@@ -132,7 +132,8 @@ proptest! {
             *request.headers_mut() = fields.clone();
             planned.declare_trailers(request.headers_mut());
             let mut head = BytesMut::new();
-            let (framing, _) = write_request_head(&request, BodyLength::of(request.body()), AddedFields::default(), &mut head);
+            let (length, added) = (BodyLength::of(request.body()), AddedFields::default());
+            let (framing, _) = write_request_head(&request, length, added, &mut head);
             let (body, trailers) = planned.expected(&framing);
             bytes.extend(write(head, framing, request.into_body(), &steps));
             let first_line = format!("{method} {target} HTTP/1.1");
