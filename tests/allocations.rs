@@ -20,6 +20,8 @@ mod http2_client;
 mod metrics;
 #[path = "harness/polling.rs"]
 mod polling;
+#[path = "harness/ports.rs"]
+mod ports;
 #[path = "proxy/tls_harness.rs"]
 #[expect(dead_code, reason = "shared by several tests")]
 mod tls_harness;

@@ -10,8 +10,9 @@ use crate::fake_api_server::{FakeApiServer, InjectedFailure};
 use crate::harness::client::get;
 use crate::harness::eventually;
 use crate::harness::objects::{GATEWAY, route};
+use crate::harness::ports::free_port;
 use crate::harness::program::{Program, portico, root};
-use crate::harness::site::{Site, free_port};
+use crate::harness::site::Site;
 use serde_json::{Value, json};
 
 const GROUP: &str = "gateway.networking.k8s.io/v1";

@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::harness::objects::GATEWAY;
+use crate::harness::ports::free_port;
 use crate::harness::program::{Program, node_packages, root, run};
-use crate::harness::site::{Site, free_port};
+use crate::harness::site::Site;
 use other_caches::OtherCache;
 
 /// These take 13 s, most of which is waiting.
@@ -98,7 +99,7 @@ type Start = fn(&Site, u16, u16) -> OtherCache;
 
 /// Runs all suites with another cache.
 fn run_tests_of(start: Start) -> (String, Results) {
-    let (site, [port, origin]) = (Site::new(), [(); 2].map(|()| free_port([127, 0, 0, 1].into())));
+    let (site, [port, origin]) = (Site::new(), [(); 2].map(|()| free_port([127, 0, 0, 1])));
     let cache = start(&site, port, origin);
     (cache.name.clone(), run_tests_at(&format!("127.0.0.1:{port}"), origin, &[]))
 }
@@ -116,7 +117,7 @@ fn run_tests_at(cache: &str, origin: u16, suites: &[&str]) -> Results {
 /// Starts Portico with a route to an origin, whose plugin has this configuration. Returns the address of the Gateway
 /// and the port of the origin.
 fn start_portico(config: &str) -> (Site, Program, String, u16) {
-    let (site, origin) = (Site::new(), free_port([127, 0, 0, 1].into()));
+    let (site, origin) = (Site::new(), free_port([127, 0, 0, 1]));
     site.save("manifests/gateway.yaml", GATEWAY);
     site.save("manifests/cache.yaml", &manifests(origin, config));
     let portico = run(&site, &["--access-log", "off"]);

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use crate::harness::client::Connection;
 use crate::harness::eventually;
 use crate::harness::objects::save_good_objects;
+use crate::harness::ports::free_port;
 use crate::harness::program::{Program, run};
-use crate::harness::site::{Site, free_port};
+use crate::harness::site::Site;
 
 /// Writes what it has parsed of each message as a line with a JSON object.
 const RSYSLOG: &str = r#"

@@ -8,8 +8,9 @@ use super::backends::{Backend, Behavior};
 use crate::harness::client::{ClientResponse, Connection};
 use crate::harness::eventually;
 use crate::harness::objects::GATEWAY;
+use crate::harness::ports::free_port;
 use crate::harness::program::{Program, root, run};
-use crate::harness::site::{Site, free_port, own_address};
+use crate::harness::site::{Site, own_address};
 
 /// A proxy with its endpoints.
 pub(crate) struct Proxy {

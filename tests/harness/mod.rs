@@ -7,6 +7,7 @@
 //!   network.rs  a network namespace, for fixed ports and missing privileges
 //!   objects.rs  shared manifests
 //!   polling.rs  conditions that asynchronous tests wait for
+//!   ports.rs    ports that stay free until a server of a test listens
 //!   golden.rs   expected output, rewritten by UPDATE=1
 //! ```
 
@@ -17,6 +18,7 @@ pub(crate) mod golden;
 pub(crate) mod network;
 pub(crate) mod objects;
 pub(crate) mod polling;
+pub(crate) mod ports;
 pub(crate) mod program;
 pub(crate) mod site;
 

@@ -1,16 +1,18 @@
 //! An isolated environment for the program: a folder, a loopback address and ports, so that tests run in parallel.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
+
+use super::ports::free_port;
 
 /// The environment of one run. Its address and ports vary; `normalize` replaces them in output.
 pub(crate) struct Site {
@@ -174,7 +176,7 @@ const NORMALIZED_NEXT_ADDRESS: &str = "127.100.100.101";
 const OCTET_VALUES: u8 = 77;
 
 /// An address per test process, with three digits in each octet. All of 127.0.0.0/8 is local, and outgoing connections
-/// use 127.0.0.1, so no other process uses ports of this address.
+/// use 127.0.0.1, so no other process uses ports of this address. Sockets of the tests do, see [`free_port`].
 static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
     let number = std::process::id();
     let values = u32::from(OCTET_VALUES);
@@ -188,18 +190,6 @@ static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
 /// The address of this test process, for servers of tests without a [`Site`], or that listen before it exists.
 pub(crate) fn own_address() -> Ipv4Addr {
     *ADDRESS
-}
-
-/// A free port that no other test in this process uses.
-pub(crate) fn free_port(address: Ipv4Addr) -> u16 {
-    static RESERVED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let listener = TcpListener::bind((address, 0)).expect("a port is free");
-        let port = listener.local_addr().expect("the listener is bound").port();
-        if port >= 10_000 && RESERVED.lock().unwrap().insert(port) {
-            return port;
-        }
-    }
 }
 
 /// A certificate with its key, and an unrelated key.

@@ -10,8 +10,9 @@ use super::browser::{Browser, Page, SHOP};
 use super::provider::{CLIENT, SECRET};
 use super::{Shop, header, user};
 use crate::harness::client::try_get;
+use crate::harness::ports::free_port;
 use crate::harness::program::{Program, output, root};
-use crate::harness::site::{Site, free_port};
+use crate::harness::site::Site;
 use crate::harness::{eventually, eventually_within};
 
 /// The first start compiles Keycloak's configuration, for two minutes on one core.
@@ -38,7 +39,7 @@ impl Keycloak {
         let installed = output(command);
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
         site.save_bytes("data/import/shop.json", realm(phone).to_string().as_bytes());
-        let (port, management_port) = (free_port([127, 0, 0, 1].into()), free_port([127, 0, 0, 1].into()));
+        let (port, management_port) = (free_port([127, 0, 0, 1]), free_port([127, 0, 0, 1]));
         let mut command = Command::new("bash");
         command.arg("bin/kc.sh").args(["start-dev", "--import-realm", "--cache", "local", "--http-host", "127.0.0.1"]);
         command.args(["--http-port", &port.to_string(), "--http-management-port", &management_port.to_string()]);

@@ -7,8 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::harness::client::{ClientResponse, Connection};
+use crate::harness::ports::free_port;
 use crate::harness::program::{Program, node_packages, root};
-use crate::harness::site::{Site, free_port};
+use crate::harness::site::Site;
 use crate::identity::browser::SHOP;
 
 pub(crate) const CLIENT: &str = "shop";
@@ -40,7 +41,7 @@ impl ProviderOptions {
     /// For a site with one replica, or several of which this is the first.
     pub(crate) fn for_site(site: &Site) -> ProviderOptions {
         ProviderOptions {
-            port: free_port([127, 0, 0, 1].into()),
+            port: free_port([127, 0, 0, 1]),
             backchannel: format!("http://{}/ended", site.address_of("port")),
             access_seconds: 600,
             clock_seconds: 0,

@@ -1,12 +1,13 @@
 //! Starts `slapd` for a test, with a few users and groups, optionally with TLS.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::harness::polling::becomes_true;
+use crate::harness::ports::free_port;
 use crate::redis::server::Authority;
 
 const SETTINGS: &str = "\
@@ -84,7 +85,8 @@ impl SlapdProcess {
     /// Starts the server on free ports. Retries with other ports if another process has taken them in the meantime.
     async fn spawn_until_listening(folder: TempDir, has_tls: bool) -> SlapdProcess {
         for _ in 0..10 {
-            let (port, tls_port) = (free_port(), if has_tls { free_port() } else { 0 });
+            let (port, tls_port) =
+                (free_port(Ipv4Addr::LOCALHOST), if has_tls { free_port(Ipv4Addr::LOCALHOST) } else { 0 });
             let mut process = spawn(&folder, port, tls_port);
             if is_listening(port, &mut process).await {
                 return SlapdProcess { port, tls_port, folder, process };
@@ -127,10 +129,6 @@ fn folder_with(settings: &str) -> TempDir {
         .unwrap_or_else(|error| panic!("slapadd: {error}; `scripts/setup.sh test` installs slapd"));
     assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
     folder
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Debug level 0 keeps the server in the foreground.

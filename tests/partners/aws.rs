@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::{partner_file, python_packages, send, start_portico};
 use crate::harness::eventually;
+use crate::harness::ports::free_port;
 use crate::harness::program::Program;
-use crate::harness::site::{Site, free_port};
+use crate::harness::site::Site;
 use crate::redis::server::Authority;
 
 /// How many requests of `aws_setup.py` are not authorized.

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::{python_packages, send, start_portico};
 use crate::harness::client::{ClientResponse, Connection};
 use crate::harness::eventually;
+use crate::harness::ports::free_port;
 use crate::harness::program::Program;
-use crate::harness::site::{Site, free_port};
+use crate::harness::site::Site;
 
 const ROOT_TOKEN: &str = "root-token";
 

@@ -6,8 +6,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::{partner_file, python_packages, send, start_portico};
+use crate::harness::ports::free_port;
 use crate::harness::program::Program;
-use crate::harness::site::{Site, free_port};
+use crate::harness::site::Site;
 
 #[test]
 fn json_clients_and_soap_clients_call_the_same_server() {

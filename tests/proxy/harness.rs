@@ -32,8 +32,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-#[allow(unused_imports, reason = "only the tests with Redis use it, which not all programs have")]
-pub(crate) use crate::polling;
+#[allow(unused_imports, reason = "only the tests with Redis use them, which not all programs have")]
+pub(crate) use crate::{polling, ports};
+
+/// An address that refuses connections until a test listens on it.
+pub(crate) fn refusing_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free_port(Ipv4Addr::LOCALHOST)))
+}
 
 /// Upper bound of every wait in a test; only a failing test takes that long.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);

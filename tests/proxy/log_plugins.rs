@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use crate::harness::{Client, Endpoint, with_timeout};
+use crate::harness::{Client, Endpoint, refusing_address, with_timeout};
 use crate::http_log::{LoggingServer, consumers, loopback_services, to};
 use crate::polling::until;
 
@@ -130,9 +130,7 @@ async fn tcp_log_connects_again_after_a_restart_of_the_server() {
 
 #[tokio::test]
 async fn tcp_log_keeps_lines_while_the_server_is_away() {
-    let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = reserved.local_addr().unwrap();
-    drop(reserved);
+    let address = refusing_address();
     let logging = start("tcp-log", json!({"host": "127.0.0.1", "port": address.port()})).await;
     logging.get(2).await;
     logging.wait_for_counts("a failure", |counts| counts.retries > 0).await;
@@ -358,9 +356,7 @@ async fn datadog_metrics_have_tags() {
 /// A change of another field must not drop what waits for a server that is away.
 #[tokio::test]
 async fn waiting_lines_survive_a_change_of_other_fields() {
-    let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = reserved.local_addr().unwrap();
-    drop(reserved);
+    let address = refusing_address();
     let config = json!({"host": "127.0.0.1", "port": address.port()});
     let logging = start("tcp-log", config.clone()).await;
     logging.get(1).await;

@@ -78,6 +78,8 @@ mod parked_connections;
 mod plugins;
 #[path = "../harness/polling.rs"]
 mod polling;
+#[path = "../harness/ports.rs"]
+mod ports;
 mod proxy_header;
 #[path = "../redis/server.rs"]
 #[expect(dead_code, reason = "the suite `redis` uses the rest")]

@@ -41,8 +41,8 @@ use crate::endpoints::unresponsive_address;
 use crate::external_auth::{guarded_routes, http_filter};
 use crate::h2;
 use crate::harness::{
-    Endpoint, LONGER_THAN_PAUSES, Options, Route, TEST_TIMEOUT, TestResponse, TestServer, forward, route, upstream,
-    with_timeout,
+    Endpoint, LONGER_THAN_PAUSES, Options, Route, TEST_TIMEOUT, TestResponse, TestServer, forward, refusing_address,
+    route, upstream, with_timeout,
 };
 use crate::stream::{self, to_upstream, wait_for_outcome};
 
@@ -900,7 +900,7 @@ async fn plain_or_unreachable_endpoint_is_ejected() {
         stream.read_to_end().await;
     })
     .await;
-    let unreachable = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let unreachable = refusing_address();
     for failing in [plain.address, unreachable] {
         let upstream = tls_upstream(
             UpstreamProtocol::Http1,

@@ -1,6 +1,6 @@
 //! Tests with Redis Sentinel: a master, its replica and a server of Sentinel.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,6 +9,7 @@ use super::server::{RedisProcess, SentinelProcess};
 use super::services::TestServices;
 use super::store::store_of;
 use crate::harness::polling::until;
+use crate::harness::ports::free_port;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -20,7 +21,7 @@ async fn failover_of_the_master_is_followed() {
     let knows = |port: u16| sentinel.redis_cli(&["SENTINEL", "replicas", "mymaster"]).contains(&port.to_string());
     until("Sentinel knows the replica", async || knows(replica.port)).await;
     // The first server of Sentinel does not exist.
-    let absent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let absent = free_port(Ipv4Addr::LOCALHOST);
     let redis = json!({
         "sentinel_master": "mymaster", "sentinel_role": "master", "sentinel_password": "s3cret", "timeout": 2000,
         "sentinel_nodes": [{"host": "127.0.0.1", "port": absent}, {"host": "redis.shop", "port": sentinel.port}],

@@ -1,6 +1,6 @@
 //! Starts a `redis-server` for a test, optionally with TLS, as Sentinel, or as the nodes of a cluster.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair};
@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::harness::polling::{becomes_true, until};
+use crate::harness::ports::free_port;
 
 #[derive(Clone, Copy)]
 enum Transport {
@@ -52,7 +53,7 @@ impl RedisProcess {
     /// Starts the server on a free port. Retries with another port if another process has taken it in the meantime.
     async fn spawn_until_listening(arguments: Vec<String>, transport: Transport, folder: TempDir) -> RedisProcess {
         for _ in 0..10 {
-            let port = free_port();
+            let port = free_port(Ipv4Addr::LOCALHOST);
             let mut all_arguments = arguments.clone();
             // Port 0 turns a transport off.
             let (plain, tls) = match transport {
@@ -113,7 +114,7 @@ impl SentinelProcess {
     /// `settings` are further lines of its configuration.
     pub(crate) async fn start(master_port: u16, settings: &[&str]) -> SentinelProcess {
         for _ in 0..10 {
-            let (folder, port) = (temporary_folder(), free_port());
+            let (folder, port) = (temporary_folder(), free_port(Ipv4Addr::LOCALHOST));
             let lines = [
                 format!("port {port}"),
                 "bind 127.0.0.1".to_owned(),
@@ -193,7 +194,7 @@ impl ClusterServers {
 }
 
 async fn start_cluster_node() -> RedisProcess {
-    let bus_port = free_port().to_string();
+    let bus_port = free_port(Ipv4Addr::LOCALHOST).to_string();
     let cluster = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", &bus_port];
     let timing = ["--cluster-node-timeout", "500", "--cluster-require-full-coverage", "no"];
     RedisProcess::start(&[cluster.as_slice(), &timing].concat()).await
@@ -204,10 +205,6 @@ fn meet(first: &RedisProcess, second: &RedisProcess) {
     let bus_port = bus_port.lines().last().unwrap();
     let met = first.redis_cli(&["CLUSTER", "MEET", "127.0.0.1", &second.port.to_string(), bus_port]);
     assert_eq!(met.trim(), "OK");
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn temporary_folder() -> TempDir {

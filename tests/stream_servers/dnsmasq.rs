@@ -7,7 +7,8 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 
 use crate::harness::eventually;
-use crate::harness::site::{free_port, own_address};
+use crate::harness::ports::free_port;
+use crate::harness::site::own_address;
 
 /// A running server, which is stopped on drop.
 pub(super) struct Dnsmasq {

@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::harness::eventually;
-use crate::harness::site::{free_port, own_address};
+use crate::harness::ports::free_port;
+use crate::harness::site::own_address;
 
 /// A running server, which is stopped on drop.
 pub(super) struct Postgres {

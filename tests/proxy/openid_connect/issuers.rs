@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::Site;
 use super::browser::Browser;
 use super::provider::{CLIENT, Provider, SigningKey, base_claims, with};
+use crate::harness::refusing_address;
 
 /// The address of a server that does not exist.
 fn nowhere() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    format!("http://{}", refusing_address())
 }
 
 /// The fields for a partner with a document, and for an issuer whose name is no URL.

@@ -24,7 +24,8 @@ use serde_json::{Value, json};
 use self::browser::Browser;
 use self::provider::{Behavior, CLIENT, Provider, SECRET, SigningKey, base_claims, form, with};
 use crate::harness::{
-    Endpoint, Options, Route, TestResponse, TestServer, forward, header, reserve_address, route, snapshot, upstream,
+    Endpoint, Options, Route, TestResponse, TestServer, forward, header, refusing_address, reserve_address, route,
+    snapshot, upstream,
 };
 use crate::http_log::loopback_services;
 
@@ -577,10 +578,7 @@ async fn passwords_are_exchanged_for_tokens() {
 #[tokio::test]
 async fn an_unavailable_provider_rejects_what_it_must_decide() {
     let provider = Provider::start().await;
-    let dead = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-    };
+    let dead = format!("http://{}", refusing_address());
     let site = Site::start(&provider, json!({"issuer": dead})).await;
     for headers in ["", "authorization: Bearer opaque\r\n", "authorization: Basic YTpi\r\n"] {
         let response = site.send(headers).await;
