@@ -38,6 +38,7 @@ mod grpc_checks;
 mod grpc_transcoding;
 mod h2;
 mod h2_body_end;
+mod h2_early_responses;
 mod h2_filters;
 mod h2_hostile;
 mod h2_hostile_endpoints;

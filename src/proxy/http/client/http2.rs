@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::Poll;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::EXPECT;
 use http::{Method, Request, Response};
@@ -22,18 +23,20 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::deadlines::{SHUTDOWN_TIMEOUT, deadline, exclude_pauses, poll_timeout};
 use super::http2_flood_guard::FrameStream;
+use super::malformed_request::{LINGER_BYTES, LINGER_TIMEOUT};
 use super::response_body::ResponseBody;
 use super::stream_tracker::StreamTracker;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::connection::moving_deadline::poll_until;
-use crate::proxy::http::exchange::activity::ActivityPhase;
+use crate::proxy::http::exchange::activity::{ActivityPhase, UploadState};
 use crate::proxy::http::exchange::client_body::ClientBody;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::client_protocol::ClientProtocol;
+use crate::proxy::http::exchange::unread_stream::UnreadStream;
 use crate::proxy::http::record::request_error::REFUSED_STREAM;
 use crate::proxy::http::steps::request::{self, ServedRequest};
 use crate::proxy::limits::ProxyLimits;
@@ -173,18 +176,19 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     }
 }
 
-/// Runs a stream until it completes or one of its timeouts expires.
+/// Runs a stream until it completes or one of its timeouts expires. Then what its client still sends of the request is
+/// discarded, for a limited time.
 async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Output = ()>>>) {
     let activity = &peer.activity;
     let limits = &peer.worker().limits;
     // Not later than a response that is being sent needs it, so that it is not reset for that.
     let stall_check = activity.last_progress() + limits.scarce_stall_timeout;
     let mut timer = pin!(sleep_until(stall_check.min(deadline(activity, limits, limits.stall_timeout))));
-    poll_fn(|cx| {
+    let has_responded = poll_fn(|cx| {
         let _turn = Turn::begin();
         loop {
             if stream.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(true);
             }
             // A response that the service has completed may still wait for the client's flow-control window.
             std::task::ready!(poll_timeout(activity, &peer.http, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
@@ -196,12 +200,30 @@ async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Ou
                 // respond at once, the next round ends the stream.
                 ActivityPhase::AwaitingResponse if !activity.timed_out.replace(true) => {}
                 // Dropping the future resets the stream.
-                _ => return Poll::Ready(()),
+                _ => return Poll::Ready(false),
             }
         }
     })
     .await;
+    drop(stream);
     activity.abandon_body();
+    let Some(unread) = peer.unread_stream() else { return };
+    if has_responded && (activity.body_unread.get() || activity.upload.get() != UploadState::Complete) {
+        // Boxed, because few streams need it. A client that still sends after this time is reset.
+        drop(timeout(LINGER_TIMEOUT, Box::pin(discard(unread))).await);
+    }
+    unread.close();
+}
+
+/// Reads and discards the rest of a request body, up to a limit.
+async fn discard(unread: &UnreadStream) {
+    let Some(mut body) = poll_fn(|cx| unread.poll_take(cx)).await else { return };
+    let mut discarded = 0;
+    while discarded < LINGER_BYTES
+        && let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+    {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+    }
 }
 
 /// The smallest value that the protocol allows, which is also what clients use in practice.

@@ -80,9 +80,9 @@ pub(in crate::proxy) async fn lingering_close(mut stream: ClientStream) {
     drop(timeout(LINGER_TIMEOUT, drain).await);
 }
 
-/// How long `lingering_close` reads, and how much.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 256 * 1024;
+/// How long what a client sends after the response is read and discarded, and how much of it.
+pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const LINGER_BYTES: usize = 256 * 1024;
 
 /// Serializes a response as HTTP/1.1 with `Connection: close`.
 fn serialize_http1(response: &Response<Bytes>) -> Vec<u8> {

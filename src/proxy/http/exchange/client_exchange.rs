@@ -8,11 +8,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::Response;
 
-use super::activity::{Activity, ActivityPhase};
+use super::activity::{Activity, ActivityPhase, BodyFailure};
+use super::client_body::ClientBody;
 use super::client_protocol::ClientProtocol;
 use super::http_worker::HttpWorker;
 use super::open_streams::OpenStream;
 use super::unforwarded_bodies::UnforwardedBodies;
+use super::unread_stream::UnreadStream;
 use super::unsent_responses::UnsentResponses;
 use crate::http1::write_informational;
 use crate::plugin_api::{FieldNames, Scheme};
@@ -82,6 +84,21 @@ impl ClientExchange {
     /// The bytes of responses that the HTTP/2 connection holds because the client has not read them. None on HTTP/1.
     pub(in crate::proxy) fn unsent(&self) -> Option<&Rc<UnsentResponses>> {
         self.open_stream.as_ref().map(OpenStream::unsent)
+    }
+
+    /// Keeps the rest of a request body that is not forwarded, so that the HTTP/2 stream is not reset while its client
+    /// may still be sending it. On HTTP/1 the connection reads the rest.
+    pub(in crate::proxy) fn keep_unread(&self, body: ClientBody) {
+        let ClientBody::Library(body) = body else { return };
+        let is_malformed = self.activity.body_failure.get() == Some(BodyFailure::Invalid);
+        if let Some(stream) = self.open_stream.as_ref().filter(|_| !is_malformed) {
+            stream.unread.keep(body);
+        }
+    }
+
+    /// What is left of the request body of the HTTP/2 stream.
+    pub(in crate::proxy) fn unread_stream(&self) -> Option<&UnreadStream> {
+        self.open_stream.as_ref().map(|stream| &stream.unread)
     }
 
     /// The request body is read, and has not arrived. Over HTTP/2, a client that expects `100 Continue` gets it now.

@@ -24,4 +24,5 @@ pub(in crate::proxy) mod replay_buffer;
 pub(in crate::proxy) mod request_body;
 pub(in crate::proxy) mod unforwarded_bodies;
 pub(in crate::proxy) mod unread_body;
+pub(in crate::proxy) mod unread_stream;
 pub(in crate::proxy) mod unsent_responses;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::client_exchange::ClientExchange;
 use super::continuations::Continuations;
 use super::unforwarded_bodies::UnforwardedBodies;
+use super::unread_stream::UnreadStream;
 use super::unsent_responses::UnsentResponses;
 
 /// The open streams of one connection.
@@ -50,7 +51,9 @@ impl OpenStreams {
         if let Some(stream) = expecting {
             self.continuations.expect(stream);
         }
-        OpenStream { streams: Rc::clone(self), body: body.map(|_| request), expecting }
+        // A client that expects `100 Continue` sends no body after another response.
+        let unread = if body.is_some() && expecting.is_none() { UnreadStream::open() } else { UnreadStream::closed() };
+        OpenStream { streams: Rc::clone(self), body: body.map(|_| request), expecting, unread }
     }
 }
 
@@ -61,6 +64,8 @@ pub(in crate::proxy) struct OpenStream {
     body: Option<u64>,
     /// The stream, if the client expects `100 Continue`.
     expecting: Option<u32>,
+    /// What is left of the request body after the response.
+    pub(super) unread: UnreadStream,
 }
 
 impl OpenStream {

@@ -472,9 +472,10 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.incoming.is_some() {
+        if let Some(incoming) = self.incoming.take() {
             self.close_unforwarded();
             self.exchange.activity.mark_body_unread();
+            self.exchange.keep_unread(incoming);
         }
     }
 }
