@@ -14,6 +14,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use http::header::EXPECT;
 use http::{Method, Request, Response};
 use http_body::Body;
@@ -36,7 +37,6 @@ use crate::proxy::http::exchange::activity::{ActivityPhase, UploadState};
 use crate::proxy::http::exchange::client_body::ClientBody;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::client_protocol::ClientProtocol;
-use crate::proxy::http::exchange::unread_stream::UnreadStream;
 use crate::proxy::http::record::request_error::REFUSED_STREAM;
 use crate::proxy::http::steps::request::{self, ServedRequest};
 use crate::proxy::limits::ProxyLimits;
@@ -176,19 +176,25 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     }
 }
 
-/// Runs a stream until it completes or one of its timeouts expires. Then what its client still sends of the request is
-/// discarded, for a limited time.
+/// Runs a stream until it completes or one of its timeouts expires. What its client sends of a request body that is not
+/// forwarded is discarded, for a limited time that may go on after the response.
 async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Output = ()>>>) {
     let activity = &peer.activity;
     let limits = &peer.worker().limits;
     // Not later than a response that is being sent needs it, so that it is not reset for that.
     let stall_check = activity.last_progress() + limits.scarce_stall_timeout;
     let mut timer = pin!(sleep_until(stall_check.min(deadline(activity, limits, limits.stall_timeout))));
+    // Boxed, because few streams need it.
+    let start_discarding = || Box::pin(discard_body(&peer).fuse());
+    let mut discarding = None;
     let has_responded = poll_fn(|cx| {
         let _turn = Turn::begin();
         loop {
             if stream.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(true);
+            }
+            if activity.body_unread.get() {
+                let _ended = discarding.get_or_insert_with(start_discarding).poll_unpin(cx);
             }
             // A response that the service has completed may still wait for the client's flow-control window.
             std::task::ready!(poll_timeout(activity, &peer.http, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
@@ -207,22 +213,39 @@ async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Ou
     .await;
     drop(stream);
     activity.abandon_body();
-    let Some(unread) = peer.unread_stream() else { return };
+    // Another task may have the body, and drops it soon.
     if has_responded && (activity.body_unread.get() || activity.upload.get() != UploadState::Complete) {
-        // Boxed, because few streams need it. A client that still sends after this time is reset.
-        drop(timeout(LINGER_TIMEOUT, Box::pin(discard(unread))).await);
+        let discarding = discarding.get_or_insert_with(start_discarding);
+        if !discarding.is_terminated() {
+            discarding.await;
+        }
     }
-    unread.close();
+    if let Some(stream) = peer.open_stream() {
+        stream.unread.close();
+    }
 }
 
-/// Reads and discards the rest of a request body, up to a limit.
-async fn discard(unread: &UnreadStream) {
-    let Some(mut body) = poll_fn(|cx| unread.poll_take(cx)).await else { return };
-    let mut discarded = 0;
-    while discarded < LINGER_BYTES
-        && let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
-    {
-        discarded += frame.data_ref().map_or(0, Bytes::len);
+/// Reads and discards the rest of a request body, up to limits. Then the library resets the stream, once it has sent
+/// the response.
+async fn discard_body(peer: &ClientExchange) {
+    let Some(stream) = peer.open_stream() else { return };
+    let discard = async {
+        let Some(mut body) = poll_fn(|cx| stream.unread.poll_take(cx)).await else { return };
+        let mut discarded = 0;
+        while discarded < LINGER_BYTES
+            && let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+        {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            discarded += length;
+            if let Some((bodies, request)) = stream.unforwarded() {
+                bodies.forward_frame(request, length);
+            }
+        }
+    };
+    drop(timeout(LINGER_TIMEOUT, discard).await);
+    stream.unread.close();
+    if let Some((bodies, request)) = stream.unforwarded() {
+        bodies.close(request);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use super::client_protocol::ClientProtocol;
 use super::http_worker::HttpWorker;
 use super::open_streams::OpenStream;
 use super::unforwarded_bodies::UnforwardedBodies;
-use super::unread_stream::UnreadStream;
 use super::unsent_responses::UnsentResponses;
 use crate::http1::write_informational;
 use crate::plugin_api::{FieldNames, Scheme};
@@ -87,18 +87,20 @@ impl ClientExchange {
     }
 
     /// Keeps the rest of a request body that is not forwarded, so that the HTTP/2 stream is not reset while its client
-    /// may still be sending it. On HTTP/1 the connection reads the rest.
-    pub(in crate::proxy) fn keep_unread(&self, body: ClientBody) {
-        let ClientBody::Library(body) = body else { return };
-        let is_malformed = self.activity.body_failure.get() == Some(BodyFailure::Invalid);
-        if let Some(stream) = self.open_stream.as_ref().filter(|_| !is_malformed) {
-            stream.unread.keep(body);
+    /// may still be sending it. Breaks if the body is dropped: on HTTP/1, whose connection reads the rest, and if the
+    /// stream needs no more of it.
+    pub(in crate::proxy) fn keep_unread(&self, body: ClientBody) -> ControlFlow<()> {
+        let ClientBody::Library(body) = body else { return ControlFlow::Break(()) };
+        let Some(stream) = &self.open_stream else { return ControlFlow::Break(()) };
+        if self.activity.body_failure.get() == Some(BodyFailure::Invalid) {
+            stream.unread.close();
         }
+        stream.unread.keep(body)
     }
 
-    /// What is left of the request body of the HTTP/2 stream.
-    pub(in crate::proxy) fn unread_stream(&self) -> Option<&UnreadStream> {
-        self.open_stream.as_ref().map(|stream| &stream.unread)
+    /// The HTTP/2 stream, with what is left of its request body.
+    pub(in crate::proxy) fn open_stream(&self) -> Option<&OpenStream> {
+        self.open_stream.as_ref()
     }
 
     /// The request body is read, and has not arrived. Over HTTP/2, a client that expects `100 Continue` gets it now.

@@ -65,7 +65,7 @@ pub(in crate::proxy) struct OpenStream {
     /// The stream, if the client expects `100 Continue`.
     expecting: Option<u32>,
     /// What is left of the request body after the response.
-    pub(super) unread: UnreadStream,
+    pub(in crate::proxy) unread: UnreadStream,
 }
 
 impl OpenStream {

@@ -473,9 +473,10 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(incoming) = self.incoming.take() {
-            self.close_unforwarded();
             self.exchange.activity.mark_body_unread();
-            self.exchange.keep_unread(incoming);
+            if self.exchange.keep_unread(incoming).is_break() {
+                self.close_unforwarded();
+            }
         }
     }
 }

@@ -1,14 +1,16 @@
-//! What is left of a request body on an HTTP/2 stream after its response.
+//! What is left of a request body on an HTTP/2 stream that nothing forwards any more.
 //!
-//! A stream whose body is dropped is reset at once. Clients that are about to send the body then report an error in
-//! place of the response, although the reset has the code `NO_ERROR`; curl does so. So the body is kept for the task of
-//! the stream, which reads and discards the rest for a limited time.
+//! A stream whose body is dropped is reset directly after its response. Clients that are about to send the body then
+//! report an error in place of the response, although the reset has the code `NO_ERROR`; curl does so. So the body is
+//! kept for the task of the stream, which reads and discards the rest for a limited time. Until then, its bytes count
+//! as received and not forwarded.
 //!
 //! ```text
-//!   RequestBody ─ keep, when it is dropped ─▶ UnreadStream ─ poll_take, after the response ─▶ task of the stream
+//!   RequestBody ─ keep, when it is dropped ─▶ UnreadStream ─ poll_take ─▶ task of the stream
 //! ```
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::task::{Context, Poll, Waker};
 
 use hyper::body::Incoming;
@@ -34,16 +36,17 @@ impl UnreadStream {
         UnreadStream(Cell::new(State::Closed))
     }
 
-    /// Keeps the body, unless the stream has ended.
-    pub(super) fn keep(&self, body: Incoming) {
+    /// Keeps the body. Breaks if it is dropped instead.
+    pub(super) fn keep(&self, body: Incoming) -> ControlFlow<()> {
         match self.0.replace(State::Closed) {
-            State::Closed => {}
+            State::Closed => return ControlFlow::Break(()),
             State::Open | State::Kept(_) => self.0.set(State::Kept(Box::new(body))),
             State::Awaited(waker) => {
                 self.0.set(State::Kept(Box::new(body)));
                 waker.wake();
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// The body, once nothing else reads it. None if nothing is kept.
@@ -58,6 +61,7 @@ impl UnreadStream {
         }
     }
 
+    /// From now on, nothing is kept.
     pub(in crate::proxy) fn close(&self) {
         self.0.set(State::Closed);
     }
