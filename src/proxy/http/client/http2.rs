@@ -213,14 +213,16 @@ async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Ou
     .await;
     drop(stream);
     activity.abandon_body();
-    // Another task may have the body, and drops it soon.
-    if has_responded && (activity.body_unread.get() || activity.upload.get() != UploadState::Complete) {
+    if !activity.body_unread.get() && activity.upload.get() == UploadState::Complete {
+        return;
+    }
+    if has_responded {
+        // Another task may have the body. It drops it soon, because it is abandoned.
         let discarding = discarding.get_or_insert_with(start_discarding);
         if !discarding.is_terminated() {
             discarding.await;
         }
-    }
-    if let Some(stream) = peer.open_stream() {
+    } else if let Some(stream) = peer.open_stream() {
         stream.unread.close();
     }
 }

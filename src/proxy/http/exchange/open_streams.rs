@@ -1,6 +1,7 @@
 //! The open streams of an HTTP/2 connection, and what the connection holds of their bodies.
 
 use std::cell::Cell;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ impl OpenStreams {
         self.count.get()
     }
 
-    /// Opens the stream of a request with this number. `body` is the stream, if the client sends more than the head.
+    /// Opens the stream of a request with this number, which begins at 1. `body` is the stream, if the client sends more than the head.
     pub(in crate::proxy) fn open(
         self: &Rc<Self>,
         request: u64,
@@ -51,9 +52,8 @@ impl OpenStreams {
         if let Some(stream) = expecting {
             self.continuations.expect(stream);
         }
-        // A client that expects `100 Continue` sends no body after another response.
-        let unread = if body.is_some() && expecting.is_none() { UnreadStream::open() } else { UnreadStream::closed() };
-        OpenStream { streams: Rc::clone(self), body: body.map(|_| request), expecting, unread }
+        let body = body.and_then(|_| NonZeroU64::new(request));
+        OpenStream { streams: Rc::clone(self), body, expecting, unread: UnreadStream::default() }
     }
 }
 
@@ -61,7 +61,7 @@ impl OpenStreams {
 pub(in crate::proxy) struct OpenStream {
     streams: Rc<OpenStreams>,
     /// The number of the request, if the client sends more than the head.
-    body: Option<u64>,
+    body: Option<NonZeroU64>,
     /// The stream, if the client expects `100 Continue`.
     expecting: Option<u32>,
     /// What is left of the request body after the response.
@@ -71,7 +71,12 @@ pub(in crate::proxy) struct OpenStream {
 impl OpenStream {
     /// The bytes of the body that are not forwarded, with the number of the request.
     pub(in crate::proxy) fn unforwarded(&self) -> Option<(&UnforwardedBodies, u64)> {
-        Some((&self.streams.unforwarded, self.body?))
+        Some((&self.streams.unforwarded, self.body?.get()))
+    }
+
+    /// Whether the client expects `100 Continue`. Then it sends no body after another response.
+    pub(super) fn expects_continue(&self) -> bool {
+        self.expecting.is_some()
     }
 
     /// The body is read, and has not arrived.

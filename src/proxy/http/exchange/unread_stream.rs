@@ -15,47 +15,43 @@ use std::task::{Context, Poll, Waker};
 
 use hyper::body::Incoming;
 
-pub(in crate::proxy) struct UnreadStream(Cell<State>);
+/// Boxed, because few streams need it. None while the body is forwarded, and if it was read to its end.
+#[derive(Default)]
+pub(in crate::proxy) struct UnreadStream(Cell<Option<Box<State>>>);
 
 enum State {
-    /// The body is being forwarded, or was read to its end.
-    Open,
     /// The task of the stream waits for the body.
     Awaited(Waker),
-    Kept(Box<Incoming>),
+    Kept(Incoming),
     /// Nothing is kept: the body is dropped, which resets the stream.
     Closed,
 }
 
 impl UnreadStream {
-    pub(super) fn open() -> Self {
-        UnreadStream(Cell::new(State::Open))
-    }
-
-    pub(super) fn closed() -> Self {
-        UnreadStream(Cell::new(State::Closed))
-    }
-
     /// Keeps the body. Breaks if it is dropped instead.
     pub(super) fn keep(&self, body: Incoming) -> ControlFlow<()> {
-        match self.0.replace(State::Closed) {
-            State::Closed => return ControlFlow::Break(()),
-            State::Open | State::Kept(_) => self.0.set(State::Kept(Box::new(body))),
-            State::Awaited(waker) => {
-                self.0.set(State::Kept(Box::new(body)));
-                waker.wake();
-            }
+        let previous = self.0.take();
+        if matches!(previous.as_deref(), Some(State::Closed)) {
+            self.0.set(previous);
+            return ControlFlow::Break(());
+        }
+        self.0.set(Some(Box::new(State::Kept(body))));
+        if let Some(State::Awaited(waker)) = previous.as_deref() {
+            waker.wake_by_ref();
         }
         ControlFlow::Continue(())
     }
 
     /// The body, once nothing else reads it. None if nothing is kept.
-    pub(in crate::proxy) fn poll_take(&self, cx: &Context<'_>) -> Poll<Option<Box<Incoming>>> {
-        match self.0.replace(State::Closed) {
-            State::Closed => Poll::Ready(None),
-            State::Kept(body) => Poll::Ready(Some(body)),
-            State::Open | State::Awaited(_) => {
-                self.0.set(State::Awaited(cx.waker().clone()));
+    pub(in crate::proxy) fn poll_take(&self, cx: &Context<'_>) -> Poll<Option<Incoming>> {
+        match self.0.take().map(|state| *state) {
+            Some(State::Closed) => {
+                self.close();
+                Poll::Ready(None)
+            }
+            Some(State::Kept(body)) => Poll::Ready(Some(body)),
+            Some(State::Awaited(_)) | None => {
+                self.0.set(Some(Box::new(State::Awaited(cx.waker().clone()))));
                 Poll::Pending
             }
         }
@@ -63,6 +59,6 @@ impl UnreadStream {
 
     /// From now on, nothing is kept.
     pub(in crate::proxy) fn close(&self) {
-        self.0.set(State::Closed);
+        self.0.set(Some(Box::new(State::Closed)));
     }
 }
