@@ -1,6 +1,5 @@
 //! Free ports for servers that tests start, and for addresses on which nothing may listen.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
@@ -11,10 +10,11 @@ use std::sync::Mutex;
 /// it could give a reserved port to a listener or to a connection before the server of the test has it.
 const RANGE: std::ops::Range<u16> = 10_000..30_000;
 
-/// The ports of this process. The name of an abstract socket reserves a port on the machine until the process ends.
-static RESERVED: Mutex<BTreeMap<u16, UnixListener>> = Mutex::new(BTreeMap::new());
+/// The ports of this process. The name of an abstract socket reserves a port in the network namespace until the process
+/// ends.
+static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
 
-/// A port that is free for TCP and UDP, and that no other test on this machine gets while this process runs.
+/// A port that is free for TCP and UDP, and that no other test gets while this process runs.
 pub(crate) fn free_port(address: impl Into<IpAddr>) -> u16 {
     let address = address.into();
     let start = RandomState::new().hash_one(address);
@@ -27,7 +27,7 @@ pub(crate) fn free_port(address: impl Into<IpAddr>) -> u16 {
         let name = SocketAddr::from_abstract_name(format!("portico-test-port-{port}")).expect("the name is short");
         let Ok(reservation) = UnixListener::bind_addr(&name) else { continue };
         if TcpListener::bind((address, port)).is_ok() && UdpSocket::bind((address, port)).is_ok() {
-            RESERVED.lock().unwrap().insert(port, reservation);
+            RESERVED.lock().unwrap().push(reservation);
             return port;
         }
     }

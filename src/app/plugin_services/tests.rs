@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
@@ -364,9 +364,10 @@ async fn connections_beyond_the_share_wait_and_fail_with_the_reason() {
 #[tokio::test]
 async fn failing_requests_are_sent_at_a_limited_rate() {
     let (servers, _lookups) = start(AddressPolicy::default()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let refusing = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound, so that no other test gets the port, and not listening.
+    let bound = TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let refusing = bound.local_addr().unwrap();
     let failing = fixed_server(b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n").await;
     for server in [refusing, failing] {
         let began = Instant::now();

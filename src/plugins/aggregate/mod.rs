@@ -19,15 +19,17 @@
 //! of higher priority and the authorization server of the rule reject causes no calls.
 //!
 //! Paths, queries and values of headers are templates, with the variables `headers`, `query_params` and `uri_captures`
-//! of `request-transformer`. In a URL, their values are percent-encoded, so they cannot add segments or parameters. A
-//! request without a value that a template needs gets 400. In `template`, an object with the member `$call` stands for
-//! the result of that call, or with `pointer` (RFC 6901) for a part of it.
+//! of `request-transformer`; captures are decoded here. In a URL, their values are percent-encoded, so they cannot add
+//! segments or parameters. A request without a value that a template needs gets 400. In `template`, an object with the
+//! member `$call` stands for the result of that call, or with `pointer` (RFC 6901) for a part of it. Numbers with more
+//! than 64 bits lose digits; servers send identifiers as strings for that reason.
 
 mod call;
 mod config;
 mod output;
 #[cfg(test)]
 mod tests;
+mod variables;
 
 use std::time::Duration;
 
@@ -48,6 +50,7 @@ use crate::plugin_api::{AccessOutcome, BeforeForwardCx, BodyBudget, KeptBytes, P
 use call::{AggregateCall, PreparedCall};
 use config::{Config, FailurePolicy};
 use output::Output;
+use variables::CallVariables;
 
 pub(crate) struct Aggregate {
     calls: Box<[AggregateCall]>,
@@ -95,7 +98,7 @@ impl PluginKind for Aggregate {
 
 impl Plugin for Aggregate {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        let variables = RequestVariables::new(cx);
+        let variables = CallVariables(RequestVariables::new(cx));
         let mut budget = Budget::default();
         let prepared = self.calls.iter().map(|call| call.prepare(cx, &variables, &mut budget));
         let Some(prepared) = prepared.collect::<Option<Vec<_>>>() else {

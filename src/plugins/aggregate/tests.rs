@@ -103,7 +103,11 @@ async fn calls_have_values_of_the_request() {
     }
     assert_eq!(&*sent.body, br#"{"a": 1}"#);
     assert!(!sent.headers.contains_key("cookie"));
-    for (id, query) in [("..", "?q=1"), (".", "?q=1"), ("", "?q=1"), ("a", "")] {
+    // Captures are written as the client has sent them.
+    let (_, server) = run(config.clone(), request("a%20b%C3%A9%2F%3F", "?q=1")).await;
+    assert_eq!(server.last_request().target, "/u/a%20b%C3%A9%2F%3F/x?q=1");
+    let rejected = [("..", "?q=1"), (".", "?q=1"), ("%2e.", "?q=1"), ("%ff", "?q=1"), ("", "?q=1"), ("a", "")];
+    for (id, query) in rejected {
         let (outcome, server) = run(config.clone(), request(id, query)).await;
         assert_eq!(outcome.reply_status(), Some(StatusCode::BAD_REQUEST), "{id} {query}");
         assert_eq!((outcome.reply.unwrap().reason, server.request_count()), ("missing_value", 0));

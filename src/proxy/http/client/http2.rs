@@ -24,7 +24,7 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::deadlines::{SHUTDOWN_TIMEOUT, deadline, exclude_pauses, poll_timeout};
 use super::http2_flood_guard::FrameStream;
@@ -195,6 +195,12 @@ async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Ou
             }
             if activity.body_unread.get() {
                 let _ended = discarding.get_or_insert_with(start_discarding).poll_unpin(cx);
+            } else if activity.phase() == ActivityPhase::SendingResponse
+                && activity.upload.get() != UploadState::Complete
+                && let Some(stream) = peer.open_stream()
+            {
+                // Another task may drop the body while this one waits for the client to read the response.
+                stream.unread.wake_when_kept(cx.waker());
             }
             // A response that the service has completed may still wait for the client's flow-control window.
             std::task::ready!(poll_timeout(activity, &peer.http, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
@@ -231,8 +237,12 @@ async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Ou
 /// the response.
 async fn discard_body(peer: &ClientExchange) {
     let Some(stream) = peer.open_stream() else { return };
+    let end = Instant::now() + LINGER_TIMEOUT;
+    let taken = timeout_at(end, poll_fn(|cx| stream.unread.poll_take(cx))).await;
+    stream.unread.close();
+    // While another task has the body, its bytes count.
+    let Ok(Some(mut body)) = taken else { return };
     let discard = async {
-        let Some(mut body) = poll_fn(|cx| stream.unread.poll_take(cx)).await else { return };
         let mut discarded = 0;
         while discarded < LINGER_BYTES
             && let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
@@ -244,8 +254,8 @@ async fn discard_body(peer: &ClientExchange) {
             }
         }
     };
-    drop(timeout(LINGER_TIMEOUT, discard).await);
-    stream.unread.close();
+    drop(timeout_at(end, discard).await);
+    drop(body);
     if let Some((bodies, request)) = stream.unforwarded() {
         bodies.close(request);
     }

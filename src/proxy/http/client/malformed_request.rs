@@ -80,7 +80,7 @@ pub(in crate::proxy) async fn lingering_close(mut stream: ClientStream) {
     drop(timeout(LINGER_TIMEOUT, drain).await);
 }
 
-/// How long what a client sends after the response is read and discarded, and how much of it.
+/// How long the rest of a request that nothing forwards is read and discarded, and how much of it.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const LINGER_BYTES: usize = 256 * 1024;
 

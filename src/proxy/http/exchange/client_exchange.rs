@@ -92,7 +92,7 @@ impl ClientExchange {
     pub(in crate::proxy) fn keep_unread(&self, body: ClientBody) -> ControlFlow<()> {
         let ClientBody::Library(body) = body else { return ControlFlow::Break(()) };
         let Some(stream) = &self.open_stream else { return ControlFlow::Break(()) };
-        if stream.expects_continue() || self.activity.body_failure.get() == Some(BodyFailure::Invalid) {
+        if stream.awaits_continue() || self.activity.body_failure.get() == Some(BodyFailure::Invalid) {
             stream.unread.close();
         }
         stream.unread.keep(body)

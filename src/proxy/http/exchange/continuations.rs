@@ -42,6 +42,11 @@ impl Continuations {
         !self.streams.borrow().is_empty()
     }
 
+    /// Whether the client of this stream waits, and is not about to get one.
+    pub(in crate::proxy) fn is_awaited(&self, stream: u32) -> bool {
+        self.streams.borrow().iter().any(|expecting| expecting.stream == stream && !expecting.is_due)
+    }
+
     pub(in crate::proxy) fn set_writer(&self, waker: &Waker) {
         self.writer.replace(Some(waker.clone()));
     }

@@ -37,7 +37,8 @@ impl OpenStreams {
         self.count.get()
     }
 
-    /// Opens the stream of a request with this number, which begins at 1. `body` is the stream, if the client sends more than the head.
+    /// Opens the stream of the request with this number, where the first one is 1. `body` is the stream, if the client
+    /// sends more than the head.
     pub(in crate::proxy) fn open(
         self: &Rc<Self>,
         request: u64,
@@ -64,7 +65,7 @@ pub(in crate::proxy) struct OpenStream {
     body: Option<NonZeroU64>,
     /// The stream, if the client expects `100 Continue`.
     expecting: Option<u32>,
-    /// What is left of the request body after the response.
+    /// What is left of the request body when nothing forwards it any more.
     pub(in crate::proxy) unread: UnreadStream,
 }
 
@@ -74,9 +75,9 @@ impl OpenStream {
         Some((&self.streams.unforwarded, self.body?.get()))
     }
 
-    /// Whether the client expects `100 Continue`. Then it sends no body after another response.
-    pub(super) fn expects_continue(&self) -> bool {
-        self.expecting.is_some()
+    /// Whether the client still waits for `100 Continue`. Then it sends no body after another response.
+    pub(super) fn awaits_continue(&self) -> bool {
+        self.expecting.is_some_and(|stream| self.streams.continuations.is_awaited(stream))
     }
 
     /// The body is read, and has not arrived.

@@ -13,10 +13,10 @@
 //! passes on. A small frame counts as much as the library needs to keep it, because a client that sends single bytes
 //! would otherwise take many times the memory that is counted.
 //!
-//! So a connection that waits has a body that an endpoint has not read to its end: it continues when the endpoint
-//! reads, or when the timeout of the request ends the body. While it waits, it does not see acknowledgments of its
-//! pings either. So the connection closes if it waits for too long, for example because the endpoint waits for the
-//! client to read a response first.
+//! So a connection that waits has a body that an endpoint has not read to its end, or that the task of its stream
+//! discards: it continues when the endpoint reads, or when the timeout of the request ends the body. While it waits, it
+//! does not see acknowledgments of its pings either. So the connection closes if it waits for too long, for example
+//! because the endpoint waits for the client to read a response first.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -15,7 +15,8 @@ use std::task::{Context, Poll, Waker};
 
 use hyper::body::Incoming;
 
-/// Boxed, because few streams need it. None while the body is forwarded, and if it was read to its end.
+/// Boxed, because few streams need it. None while the body is forwarded, if it was read to its end, and after the task
+/// of the stream has taken it.
 #[derive(Default)]
 pub(in crate::proxy) struct UnreadStream(Cell<Option<Box<State>>>);
 
@@ -23,7 +24,7 @@ enum State {
     /// The task of the stream waits for the body.
     Awaited(Waker),
     Kept(Incoming),
-    /// Nothing is kept: the body is dropped, which resets the stream.
+    /// Nothing is kept: the body is dropped. The stream is reset after its response, unless the client has ended it.
     Closed,
 }
 
@@ -57,8 +58,25 @@ impl UnreadStream {
         }
     }
 
+    /// Wakes the task of the stream when the body is kept.
+    pub(in crate::proxy) fn wake_when_kept(&self, waker: &Waker) {
+        let state = match self.0.take() {
+            Some(mut state) => {
+                if let State::Awaited(known) = state.as_mut() {
+                    known.clone_from(waker);
+                }
+                state
+            }
+            None => Box::new(State::Awaited(waker.clone())),
+        };
+        self.0.set(Some(state));
+    }
+
     /// From now on, nothing is kept.
     pub(in crate::proxy) fn close(&self) {
-        self.0.set(Some(Box::new(State::Closed)));
+        let previous = self.0.replace(Some(Box::new(State::Closed)));
+        if let Some(State::Awaited(waker)) = previous.as_deref() {
+            waker.wake_by_ref();
+        }
     }
 }
