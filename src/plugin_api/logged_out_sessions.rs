@@ -21,11 +21,10 @@ pub trait SessionContents {
 /// Names a session without its contents.
 pub type SessionDigest = Sha256Digest;
 
-/// The logged-out sessions of one plugin.
+/// The logged-out sessions of all plugins of the process: those with the same secret accept the same cookies.
 #[derive(Debug)]
 pub struct LoggedOutSessions {
-    object: Arc<str>,
-    /// Shared by all plugins of the process. Of more sessions than it has room for, arbitrary ones are forgotten.
+    /// Of more sessions than it has room for, arbitrary ones are forgotten.
     of_process: Arc<Ended>,
 }
 
@@ -38,16 +37,13 @@ struct Ended {
 
 impl LoggedOutSessions {
     pub fn of_plugin(cx: &BuildCx<'_>) -> Self {
-        LoggedOutSessions {
-            object: Arc::from(cx.object),
-            of_process: cx.state.get_or_create("logged-out sessions", Ended::default),
-        }
+        LoggedOutSessions { of_process: cx.state.get_or_create("logged-out sessions", Ended::default) }
     }
 
     /// The name of a session, which its renewals keep.
     pub fn digest<T: SessionContents>(&self, session: &OpenedSession<T>) -> SessionDigest {
         let identity = session.data.identity();
-        sha256(format!("{}\n{}\n{identity}", self.object, session.authenticated).as_bytes())
+        sha256(format!("{}\n{identity}", session.authenticated).as_bytes())
     }
 
     /// `now`: in seconds since 1970.
@@ -90,19 +86,18 @@ mod tests {
     #[test]
     fn logged_out_sessions_are_known_for_a_day() {
         let of_process = Arc::<Ended>::default();
-        let plugin = |object: &str| LoggedOutSessions { object: object.into(), of_process: Arc::clone(&of_process) };
+        let plugin = || LoggedOutSessions { of_process: Arc::clone(&of_process) };
         let session = |name, began| OpenedSession::begin(Contents(name), began);
-        plugin("a").insert(&session("anna", 1000), 5000);
-        for (object, name, began, now, expected) in [
-            ("a", "anna", 1000, 5000, true),
-            ("a", "anna", 1000, 91_399, true),
-            ("a", "anna", 1000, 91_400, false),
-            ("a", "anna", 1001, 5000, false),
-            ("a", "bert", 1000, 5000, false),
-            ("b", "anna", 1000, 5000, false),
+        plugin().insert(&session("anna", 1000), 5000);
+        for (name, began, now, expected) in [
+            ("anna", 1000, 5000, true),
+            ("anna", 1000, 91_399, true),
+            ("anna", 1000, 91_400, false),
+            ("anna", 1001, 5000, false),
+            ("bert", 1000, 5000, false),
         ] {
-            let found = plugin(object).contains(&session(name, began), now);
-            assert_eq!(found, expected, "{object} {name} {began} {now}");
+            let found = plugin().contains(&session(name, began), now);
+            assert_eq!(found, expected, "another plugin: {name} {began} {now}");
         }
     }
 }

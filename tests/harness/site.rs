@@ -176,7 +176,7 @@ const NORMALIZED_NEXT_ADDRESS: &str = "127.100.100.101";
 const OCTET_VALUES: u8 = 77;
 
 /// An address per test process, with three digits in each octet. All of 127.0.0.0/8 is local, and outgoing connections
-/// use 127.0.0.1, so no other process uses ports of this address. Sockets of the tests do, see [`free_port`].
+/// use 127.0.0.1, so only sockets of this test process use the address.
 static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
     let number = std::process::id();
     let values = u32::from(OCTET_VALUES);

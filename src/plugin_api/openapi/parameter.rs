@@ -71,10 +71,15 @@ pub fn cookie_fields(headers: &HeaderMap) -> Option<Vec<(Cow<'_, str>, Cow<'_, s
     for line in headers.get_all(COOKIE) {
         for pair in std::str::from_utf8(line.as_bytes()).ok()?.split(';') {
             let Some((name, value)) = pair.split_once('=') else { continue };
-            fields.push((Cow::Borrowed(name.trim()), Cow::Borrowed(value.trim())));
+            fields.push((Cow::Borrowed(trim(name)), Cow::Borrowed(trim(value))));
         }
     }
     Some(fields).filter(|fields| fields.len() <= MAX_PARTS)
+}
+
+/// Without the spaces of HTTP. Others are a part of what endpoints read.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 /// Text without escapes. `None` if it is not UTF-8.

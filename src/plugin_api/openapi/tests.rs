@@ -242,6 +242,7 @@ fn cookies_are_read_as_endpoints_do() {
     };
     assert_eq!(fields(b"a=1;b = 2 ; c;d=\"x\""), pairs(&[("a", "1"), ("b", "2"), ("d", "\"x\"")]));
     assert_eq!(fields("a=1; b=Zoë".as_bytes()), pairs(&[("a", "1"), ("b", "Zoë")]));
+    assert_eq!(fields("a\u{a0}=1".as_bytes()), pairs(&[("a\u{a0}", "1")]), "another name");
     assert_eq!(fields(b"a=1; b=\xff"), None);
 }
 

@@ -37,6 +37,7 @@ use crate::proxy::http::exchange::activity::{ActivityPhase, UploadState};
 use crate::proxy::http::exchange::client_body::ClientBody;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::client_protocol::ClientProtocol;
+use crate::proxy::http::exchange::unforwarded_bodies::MIN_FRAME;
 use crate::proxy::http::record::request_error::REFUSED_STREAM;
 use crate::proxy::http::steps::request::{self, ServedRequest};
 use crate::proxy::limits::ProxyLimits;
@@ -195,11 +196,10 @@ async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Ou
             }
             if activity.body_unread.get() {
                 let _ended = discarding.get_or_insert_with(start_discarding).poll_unpin(cx);
-            } else if activity.phase() == ActivityPhase::SendingResponse
-                && activity.upload.get() != UploadState::Complete
+            } else if activity.upload.get() != UploadState::Complete
                 && let Some(stream) = peer.open_stream()
             {
-                // Another task may drop the body while this one waits for the client to read the response.
+                // Another task may drop the body.
                 stream.unread.wake_when_kept(cx.waker());
             }
             // A response that the service has completed may still wait for the client's flow-control window.
@@ -248,7 +248,7 @@ async fn discard_body(peer: &ClientExchange) {
             && let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
         {
             let length = frame.data_ref().map_or(0, Bytes::len);
-            discarded += length;
+            discarded += length.max(MIN_FRAME);
             if let Some((bodies, request)) = stream.unforwarded() {
                 bodies.forward_frame(request, length);
             }

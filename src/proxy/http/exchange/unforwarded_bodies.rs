@@ -218,7 +218,7 @@ impl Drop for UnforwardedBodies {
 
 /// What a frame counts at least: about the memory that the library takes to keep it. The library's own limit of small
 /// frames has the same value.
-const MIN_FRAME: usize = 256;
+pub(in crate::proxy) const MIN_FRAME: usize = 256;
 /// How often a connection that is not read checks whether other connections have made room.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
