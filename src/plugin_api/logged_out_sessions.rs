@@ -21,6 +21,12 @@ pub trait SessionContents {
 /// Names a session without its contents.
 pub type SessionDigest = Sha256Digest;
 
+/// The name of a session, which its renewals keep.
+pub fn session_digest<T: SessionContents>(session: &OpenedSession<T>) -> SessionDigest {
+    let identity = session.data.identity();
+    sha256(format!("{}\n{identity}", session.authenticated).as_bytes())
+}
+
 /// The logged-out sessions of all plugins of the process: those with the same secret accept the same cookies.
 #[derive(Debug)]
 pub struct LoggedOutSessions {
@@ -40,22 +46,16 @@ impl LoggedOutSessions {
         LoggedOutSessions { of_process: cx.state.get_or_create("logged-out sessions", Ended::default) }
     }
 
-    /// The name of a session, which its renewals keep.
-    pub fn digest<T: SessionContents>(&self, session: &OpenedSession<T>) -> SessionDigest {
-        let identity = session.data.identity();
-        sha256(format!("{}\n{identity}", session.authenticated).as_bytes())
-    }
-
     /// `now`: in seconds since 1970.
     pub fn insert<T: SessionContents>(&self, session: &OpenedSession<T>, now: u64) {
         let time = |second: u64| UNIX_EPOCH + Duration::from_secs(second);
         let until = now.saturating_add(KEPT_SECONDS);
-        self.of_process.sessions.insert_value(self.digest(session), Arc::default(), time(until), time(now));
+        self.of_process.sessions.insert_value(session_digest(session), Arc::default(), time(until), time(now));
         self.of_process.until.fetch_max(until, Ordering::Release);
     }
 
     pub fn contains<T: SessionContents>(&self, session: &OpenedSession<T>, now: u64) -> bool {
-        self.may_contain(now) && self.contains_digest(&self.digest(session), now)
+        self.may_contain(now) && self.contains_digest(&session_digest(session), now)
     }
 
     pub fn contains_digest(&self, digest: &SessionDigest, now: u64) -> bool {
@@ -85,10 +85,9 @@ mod tests {
 
     #[test]
     fn logged_out_sessions_are_known_for_a_day() {
-        let of_process = Arc::<Ended>::default();
-        let plugin = || LoggedOutSessions { of_process: Arc::clone(&of_process) };
+        let logged_out = LoggedOutSessions { of_process: Arc::default() };
         let session = |name, began| OpenedSession::begin(Contents(name), began);
-        plugin().insert(&session("anna", 1000), 5000);
+        logged_out.insert(&session("anna", 1000), 5000);
         for (name, began, now, expected) in [
             ("anna", 1000, 5000, true),
             ("anna", 1000, 91_399, true),
@@ -96,8 +95,8 @@ mod tests {
             ("anna", 1001, 5000, false),
             ("bert", 1000, 5000, false),
         ] {
-            let found = plugin().contains(&session(name, began), now);
-            assert_eq!(found, expected, "another plugin: {name} {began} {now}");
+            let found = logged_out.contains(&session(name, began), now);
+            assert_eq!(found, expected, "{name} {began} {now}");
         }
     }
 }

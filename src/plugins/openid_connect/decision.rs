@@ -10,10 +10,9 @@ use super::replies::OpenIdRejection;
 use super::session_tokens::SessionTokens;
 use super::signed_token::TokenClaims;
 use super::token_identity::TokenIdentity;
-use crate::plugin_api::logged_out_sessions::SessionDigest;
+use crate::plugin_api::logged_out_sessions::{SessionDigest, session_digest};
 use crate::plugin_api::redis::RedisStoreError;
 use crate::plugin_api::sealed_cookie::OpenedSession;
-use crate::plugin_api::stored_sessions::Sessions;
 use crate::plugin_api::{Reply, RequestCx, Scheme};
 
 /// What to do with a request.
@@ -46,14 +45,8 @@ pub(super) struct ResponseCookies {
 
 impl AcceptedClient {
     /// A client with this session. `cookies`: those with which it continues, if it was written.
-    pub(super) fn with_session(
-        session: OpenedSession<SessionTokens>,
-        cookies: Option<HeaderMap>,
-        sessions: &Sessions,
-        now: u64,
-    ) -> Self {
-        let digest = |cookies| ResponseCookies { cookies, session: sessions.logged_out.digest(&session), now };
-        let cookies = cookies.map(digest);
+    pub(super) fn with_session(session: OpenedSession<SessionTokens>, cookies: Option<HeaderMap>, now: u64) -> Self {
+        let cookies = cookies.map(|cookies| ResponseCookies { cookies, session: session_digest(&session), now });
         let tokens = session.data;
         AcceptedClient {
             claims: Arc::new(tokens.claims()),

@@ -98,6 +98,7 @@ use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::logged_out_sessions::session_digest;
 use crate::plugin_api::redis::RedisStoreError;
 use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, StoredPlace, unix_second};
 use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
@@ -414,7 +415,7 @@ impl OpenIdConnect {
             sessions: Arc::clone(&self.settings.sessions),
             old: session.data.clone(),
             stored_id: session.stored.as_ref().map(|stored| stored.id.clone()),
-            digest: self.settings.sessions.logged_out.digest(&session),
+            digest: session_digest(&session),
             revokes: self.settings.logout.revokes,
             now,
         };
@@ -444,7 +445,7 @@ impl OpenIdConnect {
             let written = sessions.write_now(cookies.get_or_insert_default(), &session, place, is_secure(cx));
             self.log_unwritten(cx, written);
         }
-        AcceptedClient::with_session(session, cookies, sessions, now)
+        AcceptedClient::with_session(session, cookies, now)
     }
 
     async fn use_session(
@@ -460,7 +461,7 @@ impl OpenIdConnect {
             let written = sessions.write(cookies.get_or_insert_default(), &session, place, is_secure(cx), now).await;
             self.log_unwritten(cx, written);
         }
-        AcceptedClient::with_session(session, cookies, sessions, now)
+        AcceptedClient::with_session(session, cookies, now)
     }
 
     fn log_unwritten(&self, cx: &RequestCx<'_>, written: Result<(), SessionError>) {

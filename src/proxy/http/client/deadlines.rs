@@ -188,6 +188,9 @@ const CLOSING_KEEP_ALIVE: Duration = Duration::from_millis(250);
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// How long the last bytes of a response may take after the graceful shutdown has begun.
 pub(in crate::proxy) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the rest of a request that nothing forwards is read and discarded, and how much of it.
+pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const LINGER_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -26,9 +26,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::deadlines::{SHUTDOWN_TIMEOUT, deadline, exclude_pauses, poll_timeout};
+use super::deadlines::{LINGER_BYTES, LINGER_TIMEOUT, SHUTDOWN_TIMEOUT, deadline, exclude_pauses, poll_timeout};
 use super::http2_flood_guard::FrameStream;
-use super::malformed_request::{LINGER_BYTES, LINGER_TIMEOUT};
 use super::response_body::ResponseBody;
 use super::stream_tracker::StreamTracker;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;

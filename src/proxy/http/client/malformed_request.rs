@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::Response;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::client_stream::ClientStream;
-use super::deadlines::SHUTDOWN_TIMEOUT;
+use super::deadlines::{LINGER_BYTES, LINGER_TIMEOUT, SHUTDOWN_TIMEOUT};
 use super::malformed_input::{MalformedInput, PartialHead, record_malformed};
 use crate::http1::InvalidMessage;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
@@ -79,10 +79,6 @@ pub(in crate::proxy) async fn lingering_close(mut stream: ClientStream) {
     // A client that still sends after this time does not read the response.
     drop(timeout(LINGER_TIMEOUT, drain).await);
 }
-
-/// How long the rest of a request that nothing forwards is read and discarded, and how much of it.
-pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-pub(super) const LINGER_BYTES: usize = 256 * 1024;
 
 /// Serializes a response as HTTP/1.1 with `Connection: close`.
 fn serialize_http1(response: &Response<Bytes>) -> Vec<u8> {

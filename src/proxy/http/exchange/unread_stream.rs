@@ -15,8 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use hyper::body::Incoming;
 
-/// Boxed, because few streams need it. None while the body is forwarded, if it was read to its end, and after the task
-/// of the stream has taken it.
+/// Boxed, because few streams need it. None while the body is forwarded, and if it was read to its end.
 #[derive(Default)]
 pub(in crate::proxy) struct UnreadStream(Cell<Option<Box<State>>>);
 
@@ -52,7 +51,7 @@ impl UnreadStream {
             }
             Some(State::Kept(body)) => Poll::Ready(Some(body)),
             Some(State::Awaited(_)) | None => {
-                self.0.set(Some(Box::new(State::Awaited(cx.waker().clone()))));
+                self.wake_when_kept(cx.waker());
                 Poll::Pending
             }
         }
