@@ -90,6 +90,7 @@ pub mod server_diagnostics;
 pub mod server_text;
 pub mod services;
 pub mod session_entry;
+pub mod session_lock;
 pub mod shared_fetch;
 pub mod shared_keys;
 pub mod shared_values;
