@@ -50,13 +50,14 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: Arc<wat
     let (mut bytes, mut changes) = (vec![0; 64 * 1024], state.subscribe());
     while let Ok(length @ 1..) = from.read(&mut bytes).await {
         let locks = bytes[..length].windows(6).any(|part| part == b":lock:");
-        let stops = locks && state.send_if_modified(|state| match state {
-            State::Running => {
-                *state = State::Stopped;
-                true
-            }
-            State::Stopped | State::Resumed => false,
-        });
+        let stops = locks
+            && state.send_if_modified(|state| match state {
+                State::Running => {
+                    *state = State::Stopped;
+                    true
+                }
+                State::Stopped | State::Resumed => false,
+            });
         if !stops {
             changes.wait_for(|state| *state != State::Stopped).await.unwrap();
         }
