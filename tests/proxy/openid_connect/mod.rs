@@ -5,6 +5,7 @@ mod attacks;
 mod browser;
 mod forgeries;
 mod issuers;
+mod limits;
 mod logouts;
 mod provider;
 mod slow_redis;

@@ -116,13 +116,13 @@ impl SigningKey {
     }
 
     pub(crate) fn sign(&self, algorithm: &str, claims: &Value) -> String {
-        self.sign_with(&json!({"alg": algorithm, "kid": self.id}), &claims.to_string())
+        self.sign_with(&json!({"alg": algorithm, "kid": self.id}), claims.to_string())
     }
 
-    /// A token with this header, whatever it says, and this text as claims.
-    pub(crate) fn sign_with(&self, header: &Value, claims: &str) -> String {
-        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        let signed = format!("{}.{}", encode(&header.to_string()), encode(claims));
+    /// A token with this header, whatever it says, and these bytes as claims.
+    pub(crate) fn sign_with(&self, header: &Value, claims: impl AsRef<[u8]>) -> String {
+        let header = URL_SAFE_NO_PAD.encode(header.to_string());
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
         let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
