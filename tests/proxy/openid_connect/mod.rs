@@ -4,6 +4,7 @@
 mod attacks;
 mod browser;
 mod forgeries;
+mod introspection;
 mod issuers;
 mod limits;
 mod logouts;
