@@ -12,6 +12,7 @@ mod provider;
 mod slow_redis;
 mod step_up;
 mod stored;
+mod two_providers;
 mod vendors;
 
 use std::sync::Arc;
