@@ -423,7 +423,7 @@ mod tests {
                 assert_eq!(has_consumer, is_accepted, "{mode:?} day {day}, certificate {index}");
             }
         }
-        // A list that another authority has signed under the name of this one lets nobody in.
+        // A list that another authority has signed under the name of this one shows nothing.
         let mut forged = config(&authority, "url_encoded");
         forged["crls"] = json!([TestAuthority::new("ca").revocation_list(&[])]);
         forged["revocation_check_mode"] = json!("STRICT");

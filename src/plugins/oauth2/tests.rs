@@ -395,7 +395,7 @@ async fn only_the_login_application_names_users() {
 
 /// Requests that are valid but for the key, so that nothing else refuses them.
 #[tokio::test]
-async fn without_the_provision_key_nobody_gets_codes_or_tokens_of_a_user() {
+async fn codes_and_tokens_of_users_need_the_provision_key() {
     let chain = chain_of(all_grants());
     for key in [None, Some(""), Some("wrong"), Some("provision "), Some("Provision"), Some("provisio")] {
         let requests = [

@@ -86,7 +86,7 @@ async fn access_tokens_are_not_verified_with_what_is_public() {
     assert_eq!(site.endpoint.log.requests().len(), 1);
 }
 
-/// Somebody between Portico and the provider replaces the ID token.
+/// An attacker between Portico and the provider replaces the ID token.
 #[tokio::test]
 async fn id_tokens_are_not_verified_with_what_is_public() {
     let provider = Provider::start().await;

@@ -1,4 +1,4 @@
-//! Introspected tokens: what the provider says about a token decides, and without the provider nobody gets in.
+//! Introspected tokens: the provider decides about them, and without it they are not accepted.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -56,7 +56,7 @@ async fn introspections_must_be_about_a_valid_access_token_of_the_provider() {
     }
 }
 
-/// The client of a token that nobody can decide about may be one that must not be taken for the anonymous consumer.
+/// While it is unknown whether a credential is valid, its client must not be taken for the anonymous consumer.
 #[tokio::test]
 async fn without_the_provider_clients_with_credentials_are_not_anonymous() {
     let provider = Provider::start().await;

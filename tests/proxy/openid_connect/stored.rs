@@ -53,8 +53,8 @@ async fn logouts_end_stored_sessions_at_all_replicas() {
     assert_eq!(server.redis_cli(&["KEYS", "*"]).trim(), "");
 }
 
-/// An attacker plants cookies of an own session in the browser of a victim who is about to log in, and hopes that their
-/// id becomes that of the victim's session.
+/// An attacker plants cookies of an own session in the browser of a victim before its login, and hopes that their id
+/// becomes that of the victim's session.
 #[tokio::test]
 async fn logins_get_another_id_than_the_session_before() {
     let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
