@@ -150,8 +150,8 @@ async fn a_logout_at_one_replica_ends_the_session_at_all() {
     assert_eq!(server.redis_cli(&["KEYS", "*"]).trim(), "");
 }
 
-/// An attacker plants the cookie of an own session in the browser of a victim, and hopes that its id becomes that of the
-/// victim's session.
+/// An attacker plants the cookie of an own session in the browser of a victim, and hopes that its id becomes that of
+/// the victim's session.
 #[tokio::test]
 async fn logins_get_another_id_than_the_session_before() {
     let server = RedisProcess::start(&[]).await;

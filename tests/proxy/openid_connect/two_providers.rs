@@ -1,5 +1,5 @@
-//! Plugins of different providers and clients with the same `session_secret`: the cookies of one mean nothing to another
-//! one.
+//! Plugins of different providers and clients with the same `session_secret`: the cookies of one mean nothing to
+//! another one.
 
 use serde_json::{Value, json};
 
