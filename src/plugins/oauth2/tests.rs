@@ -385,9 +385,46 @@ async fn only_the_login_application_names_users() {
     ] {
         let answer = authorize(&chain, &[&[("response_type", "code")][..], fields].concat()).await;
         assert_eq!(answer.error(), (400, expected));
-        // The second `provision_key` or none is refused as well.
-        let fields = [&[("grant_type", "password"), ("provision_key", "provision")][..], fields].concat();
-        assert_eq!(token(&chain, &fields).await.status, 400, "{expected}");
+        let mut password =
+            vec![("grant_type", "password"), ("provision_key", "provision"), ("authenticated_userid", "user-1")];
+        password.retain(|(name, _)| !fields.iter().any(|(other, _)| name == other));
+        password.extend(fields.iter());
+        assert_eq!(token(&chain, &password).await.error(), (400, expected), "{fields:?}");
+    }
+}
+
+/// Requests that are valid but for the key, so that nothing else refuses them.
+#[tokio::test]
+async fn codes_and_tokens_of_users_need_the_provision_key() {
+    let chain = chain_of(all_grants());
+    for key in [None, Some(""), Some("wrong"), Some("provision "), Some("Provision"), Some("provisio")] {
+        let requests = [
+            ("authorize", ("response_type", "code")),
+            ("authorize", ("response_type", "token")),
+            ("token", ("grant_type", "password")),
+            ("token", ("grant_type", "client_credentials")),
+        ];
+        let key: Vec<(&str, &str)> = key.map(|key| ("provision_key", key)).into_iter().collect();
+        for (endpoint, kind) in requests {
+            let send = async |key: &[(&str, &str)]| {
+                let client = [("client_id", "app"), ("client_secret", "secret"), ("authenticated_userid", "user-1")];
+                ask(&chain, post(&format!("/oauth2/{endpoint}"), &[&client[..], &[kind], key].concat())).await
+            };
+            let refused = send(&key).await;
+            assert_eq!(refused.error(), (400, "Invalid provision_key"), "{kind:?} {key:?}");
+            for name in ["access_token", "refresh_token", "redirect_uri"] {
+                assert_eq!(refused.body.get(name), None, "{kind:?} {key:?}");
+            }
+            assert_eq!(send(&[("provision_key", "provision")]).await.status, 200, "{kind:?}");
+        }
+    }
+    // Without a key in the configuration, no key is the right one, and neither is none.
+    let keyless = chain_of(json!({"enable_client_credentials": true}));
+    for key in ["", "provision"] {
+        let fields = [("grant_type", "client_credentials"), ("authenticated_userid", "user-1"), ("provision_key", key)];
+        assert_eq!(token(&keyless, &fields).await.error(), (400, "Invalid provision_key"), "{key:?}");
+        let fields = [("response_type", "code"), ("provision_key", key)];
+        assert_eq!(authorize(&keyless, &fields).await.error(), (400, "Invalid provision_key"), "{key:?}");
     }
 }
 

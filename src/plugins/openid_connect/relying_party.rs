@@ -175,10 +175,8 @@ impl RelyingParty {
         if introspects {
             let claims = self.client.introspect(&metadata, token).await?;
             self.check_introspection(&claims, &metadata, now)?;
-            let expires = claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
-            let expires = expires.saturating_add(u64::from(self.rules.leeway));
             let introspection = Some(Arc::new(claims.clone()));
-            let expires = expires.min(now + self.introspection_ttl);
+            let expires = introspected_until(&claims, self.rules.leeway).min(now + self.introspection_ttl);
             return Ok(TokenIdentity { introspection, expires, ..identity(token, digest, claims, None) });
         }
         if self.accepts(AuthMethod::Userinfo) && metadata.userinfo.is_some() {
@@ -263,9 +261,11 @@ impl RelyingParty {
         if claims.contains_key("iss") {
             self.rules.check_issuer(claims, metadata)?;
         }
-        match claims.get("token_type").and_then(Value::as_str) {
-            Some("refresh_token") => rejected("the introspected token is a refresh token"),
-            _ => Ok(()),
+        TokenRules::check_access_token(claims)?;
+        let token_type = claims.get("token_type").and_then(Value::as_str).unwrap_or_default();
+        match OTHER_TOKEN_TYPES.iter().any(|other| token_type.eq_ignore_ascii_case(other)) {
+            true => rejected("the introspected token is not an access token"),
+            false => Ok(()),
         }
     }
 
@@ -293,6 +293,19 @@ impl RelyingParty {
 
 /// The random bytes of the id of a session.
 const SESSION_ID_BYTES: usize = 16;
+/// Types of tokens that are not access tokens. The URIs are those of RFC 8693, section 3.
+const OTHER_TOKEN_TYPES: [&str; 4] = [
+    "refresh_token",
+    "id_token",
+    "urn:ietf:params:oauth:token-type:refresh_token",
+    "urn:ietf:params:oauth:token-type:id_token",
+];
+
+/// When an introspected token expires, in seconds since 1970. The time may have a fraction (RFC 7519, section 2).
+fn introspected_until(claims: &TokenClaims, leeway: u32) -> u64 {
+    let expires = claims.get("exp").and_then(Value::as_f64).map_or(u64::MAX, |exp| exp as u64);
+    expires.saturating_add(u64::from(leeway))
+}
 
 fn signed_identity(
     token: &str,
@@ -315,4 +328,25 @@ fn identity(token: &str, digest: Sha256Digest, claims: TokenClaims, key: Option<
 fn expiry(tokens: &IssuedTokens, claims: Option<&TokenClaims>, now: u64) -> Option<u64> {
     let by_response = tokens.expires_in.map(|seconds| now.saturating_add(seconds));
     by_response.or_else(|| claims?.get("exp")?.as_f64().map(|exp| exp as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn introspections_are_used_until_their_token_expires() {
+        for (claims, expected) in [
+            (json!({"exp": 1000}), 1005),
+            (json!({"exp": 1000.0}), 1005),
+            (json!({"exp": 1000.9}), 1005),
+            (json!({"exp": -1.5}), 5),
+            (json!({"exp": u64::MAX}), u64::MAX),
+            (json!({}), u64::MAX),
+        ] {
+            assert_eq!(introspected_until(claims.as_object().unwrap(), 5), expected, "{claims}");
+        }
+    }
 }
