@@ -128,6 +128,7 @@ impl RemoteServer {
             timeout,
             keep_alive: Some(Duration::from_millis(keep_alive.into()).min(MAX_KEEP_ALIVE))
                 .filter(|time| !time.is_zero()),
+            is_repeatable: false,
             response_body: ResponseBodyUse::Collect { max_bytes: max_response },
         };
         let reports = ServerReports::new(field, cx).holding(hold);
