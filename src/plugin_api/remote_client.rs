@@ -37,7 +37,7 @@ mod tests;
 /// Opens the connections of a client.
 pub trait RemoteConnector: Send + Sync + 'static {
     /// Resolves the name, connects and performs the TLS handshake.
-    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>>;
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>>;
 
     /// The same through a proxy.
     fn connect_through(
@@ -184,7 +184,7 @@ impl RemoteClient {
     async fn connect(&self, target: ConnectionTarget) -> Result<RemoteConnection, RemoteFailure> {
         let stream = match target.route {
             Some(route) => self.connector.connect_through(target.remote, route).await?,
-            None => self.connector.connect(target.remote).await.map_err(RemoteFailure::Unreachable)?,
+            None => self.connector.connect(target.remote).await?,
         };
         let mut builder = http1::Builder::new();
         builder.max_buf_size(MAX_HEAD);

@@ -61,10 +61,10 @@ impl AsyncWrite for BreakableStream {
 }
 
 impl RemoteConnector for ScriptedConnections {
-    fn connect(&self, _: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+    fn connect(&self, _: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
         let mut steps = self.steps.lock();
         if steps.is_empty() {
-            return Box::pin(async { Err("refused".to_owned()) });
+            return Box::pin(async { Err(RemoteFailure::Unreachable("refused".to_owned())) });
         }
         let (stream, other) = duplex(1 << 16);
         let is_broken = Arc::<AtomicBool>::default();
