@@ -62,6 +62,7 @@ pub mod media_type;
 pub mod message_limits;
 pub mod multipart;
 pub mod named_backend;
+mod observed_stream;
 pub mod openapi;
 pub mod otlp_delivery;
 pub mod otlp_messages;
