@@ -375,8 +375,7 @@ impl OpenIdConnect {
             if self.settings.backchannel_suffix.is_none() {
                 return true;
             }
-            let (sid, subject) = session.data.session_and_subject();
-            !self.revoked.has_ended(session.authenticated, sid.as_deref(), subject.as_deref())
+            !self.revoked.has_ended(session.authenticated, &session.data.provider_session())
         });
         Some((session, place))
     }
@@ -390,7 +389,7 @@ impl OpenIdConnect {
         let (session, place) = sessions.open::<SessionTokens>(&cx.head.headers, now).await?;
         let Some(session) = session else { return Ok((None, place)) };
         if self.settings.backchannel_suffix.is_some() {
-            let labels = revoked_sessions::labels(&session.data);
+            let labels = revoked_sessions::labels(&session.data.provider_session());
             if sessions.is_revoked(labels.iter().map(|label| &**label), session.authenticated).await? {
                 return Ok((None, place));
             }

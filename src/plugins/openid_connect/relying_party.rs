@@ -109,7 +109,7 @@ impl RelyingParty {
         let mut tokens = self.client.request_tokens(&metadata, &parameters).await?;
         let id_token = match tokens.id_token.clone() {
             Some(id_token) => {
-                let (_, subject) = old.session_and_subject();
+                let subject = old.provider_session().subject;
                 let context = IdTokenContext {
                     nonce: None,
                     access_token: Some(&tokens.access_token),
