@@ -68,6 +68,7 @@ mod session_tokens;
 mod settings;
 mod signed_token;
 mod token_identity;
+mod token_purpose;
 mod token_refresh;
 
 use std::sync::Arc;
@@ -152,13 +153,14 @@ impl PluginKind for OpenIdConnect {
             }
         };
         let verification = format!(
-            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?}",
+            "{} {} {:?} {:?} {:?} {:?} {} {} {:?} {:?} {:?}",
             cx.object,
             config.issuer,
             config.issuers_allowed,
             config.bearer_issuers,
             config.client_id,
             config.auth_methods,
+            config.allow_id_tokens,
             config.leeway,
             config.introspection_endpoint,
             config.userinfo_endpoint,
