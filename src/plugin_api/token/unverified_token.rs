@@ -55,6 +55,11 @@ impl<'t> UnverifiedToken<'t> {
         self.claims.get(name).or_else(|| self.header.get(name))
     }
 
+    /// A member of the header.
+    pub fn header(&self, name: &str) -> Option<&Value> {
+        self.header.get(name)
+    }
+
     /// The value of a claim, if it is a string.
     pub fn string_claim(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()

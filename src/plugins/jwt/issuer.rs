@@ -24,7 +24,9 @@ pub(crate) struct IssuerConfig {
     /// plugin. The keys are fetched every five minutes. They are also fetched when a token refers to an unknown key,
     /// four times, and then at most once in thirty seconds. While the URL is unavailable, the known keys remain in use.
     uri: String,
-    /// Accepted audiences: `aud` of a token must contain one of them. If empty, all audiences are accepted.
+    /// Accepted audiences: `aud` of a token must contain one of them. If empty, all audiences are accepted. The purpose
+    /// of a token does not matter, so ID tokens are accepted, too: list the audience of this API, which they do not
+    /// have.
     #[serde(default)]
     audiences: Vec<String>,
     /// Accepted signature algorithms. If empty, all possible values of this field are accepted.

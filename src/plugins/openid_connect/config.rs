@@ -51,6 +51,10 @@ pub(crate) struct Config {
     pub(super) bearer_token_param_type: Vec<TokenLocation>,
     /// Name of the cookie for `cookie` in `bearer_token_param_type`.
     pub(super) bearer_token_cookie_name: Option<String>,
+    /// Accept ID tokens of clients, too, which tell applications who has logged in and are no access tokens: those with
+    /// the claims `at_hash` or `c_hash`, with `nonce` and without `scope` and `scp`, or with Keycloak's `typ: ID`.
+    /// Tokens that state in `typ` that they are access tokens are accepted in any case.
+    pub(super) allow_id_tokens: bool,
     /// Seconds by which the clocks of the provider and Portico may differ.
     pub(super) leeway: u32,
     /// Must be unset or true: PKCE is always used.
@@ -346,6 +350,7 @@ impl Default for Config {
             token_post_args_values: Vec::new(),
             bearer_token_param_type: vec![TokenLocation::Header, TokenLocation::Query],
             bearer_token_cookie_name: None,
+            allow_id_tokens: false,
             leeway: 0,
             require_proof_key_for_code_exchange: None,
             scopes_claim: one("scope"),

@@ -6,7 +6,7 @@ use super::provider::ProviderMetadata;
 use super::provider_client::{encode_form, with_query};
 use super::rejection_log::RejectionLog;
 use super::replies;
-use super::revoked_sessions::{RevokedName, RevokedSessions};
+use super::revoked_sessions::{NamedSessions, RevokedName, RevokedSessions};
 use super::session_tokens::SessionTokens;
 use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
@@ -93,16 +93,17 @@ impl Logouts<'_> {
         }
         let text = |name: &str| claims.get(name).and_then(|value| value.as_str()).filter(|text| !text.is_empty());
         let Some(id) = text("jti") else { return self.refused_logout(cx, "the logout token has no `jti`") };
-        let name = match (text("sid"), text("sub")) {
-            (Some(sid), _) => RevokedName::Session(sid),
-            (None, Some(subject)) => RevokedName::Subject(subject),
+        let issuer = text("iss").unwrap_or_default();
+        let sessions = match (text("sid"), text("sub")) {
+            (Some(sid), _) => NamedSessions::Session(sid),
+            (None, Some(subject)) => NamedSessions::Subject(subject),
             (None, None) => return self.refused_logout(cx, "the logout token has neither `sid` nor `sub`"),
         };
         // Each issuer chooses ids of its own.
-        let label = format!("{} {id}", text("iss").unwrap_or_default());
+        let label = format!("{issuer} {id}");
         let expires = claims.get("exp").and_then(|exp| exp.as_f64()).unwrap_or_default() as u64;
         let until = expires.saturating_add(u64::from(party.rules.leeway)).max(now + 1);
-        match self.end_once(&name, &label, until, now).await {
+        match self.end_once(&RevokedName { issuer, sessions }, &label, until, now).await {
             Ok(()) => OpenIdDecision::Reply(replies::sessions_ended()),
             // The provider may send the token again.
             Err(error) => OpenIdDecision::without_sessions(cx, self.log, error),

@@ -68,6 +68,7 @@ mod session_tokens;
 mod settings;
 mod signed_token;
 mod token_identity;
+mod token_purpose;
 mod token_refresh;
 
 use std::sync::Arc;
@@ -152,13 +153,14 @@ impl PluginKind for OpenIdConnect {
             }
         };
         let verification = format!(
-            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?}",
+            "{} {} {:?} {:?} {:?} {:?} {} {} {:?} {:?} {:?}",
             cx.object,
             config.issuer,
             config.issuers_allowed,
             config.bearer_issuers,
             config.client_id,
             config.auth_methods,
+            config.allow_id_tokens,
             config.leeway,
             config.introspection_endpoint,
             config.userinfo_endpoint,
@@ -375,8 +377,7 @@ impl OpenIdConnect {
             if self.settings.backchannel_suffix.is_none() {
                 return true;
             }
-            let (sid, subject) = session.data.session_and_subject();
-            !self.revoked.has_ended(session.authenticated, sid.as_deref(), subject.as_deref())
+            !self.revoked.has_ended(session.authenticated, &session.data.provider_session())
         });
         Some((session, place))
     }
@@ -390,7 +391,7 @@ impl OpenIdConnect {
         let (session, place) = sessions.open::<SessionTokens>(&cx.head.headers, now).await?;
         let Some(session) = session else { return Ok((None, place)) };
         if self.settings.backchannel_suffix.is_some() {
-            let labels = revoked_sessions::labels(&session.data);
+            let labels = revoked_sessions::labels(&session.data.provider_session());
             if sessions.is_revoked(labels.iter().map(|label| &**label), session.authenticated).await? {
                 return Ok((None, place));
             }

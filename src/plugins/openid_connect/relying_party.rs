@@ -109,7 +109,7 @@ impl RelyingParty {
         let mut tokens = self.client.request_tokens(&metadata, &parameters).await?;
         let id_token = match tokens.id_token.clone() {
             Some(id_token) => {
-                let (_, subject) = old.session_and_subject();
+                let subject = old.provider_session().subject;
                 let context = IdTokenContext {
                     nonce: None,
                     access_token: Some(&tokens.access_token),
@@ -140,7 +140,7 @@ impl RelyingParty {
         }
         if let Some((index, issuer)) = self.issuers.find(token) {
             let verified = issuer.verify_locally(token, self.rules.leeway, now)?.map_err(AuthenticationError::from);
-            return Some(verified.and_then(|verified| signed_identity(token, digest, verified, Some(index))));
+            return Some(verified.and_then(|verified| self.signed_identity(token, digest, verified, Some(index))));
         }
         let metadata = self.provider.current();
         let metadata = metadata.as_ref()?;
@@ -148,7 +148,7 @@ impl RelyingParty {
             Err(TokenError::UnknownKey | TokenError::NoKeys) if metadata.keys.can_refresh(TokenOrigin::Client) => None,
             verified => {
                 let verified = verified.map_err(AuthenticationError::from);
-                Some(verified.and_then(|verified| signed_identity(token, digest, verified, None)))
+                Some(verified.and_then(|verified| self.signed_identity(token, digest, verified, None)))
             }
         }
     }
@@ -164,12 +164,12 @@ impl RelyingParty {
         // Before the document of the provider, which may not be available.
         if is_signed && let Some((index, issuer)) = self.issuers.find(token) {
             let verified = issuer.verify(token, self.rules.leeway, now).await?;
-            return signed_identity(token, digest, verified, Some(index));
+            return self.signed_identity(token, digest, verified, Some(index));
         }
         let metadata = self.metadata().await?;
         if is_signed {
             let verified = self.rules.verify_with_new_keys(token, TokenOrigin::Client, &metadata, now).await?;
-            return signed_identity(token, digest, verified, None);
+            return self.signed_identity(token, digest, verified, None);
         }
         let introspects = self.accepts(AuthMethod::Introspection) && metadata.introspection.is_some();
         if introspects {
@@ -228,6 +228,17 @@ impl RelyingParty {
     /// the keys would not change that, so it causes as few as tokens of clients.
     async fn verify_issued(&self, token: &str, metadata: &ProviderMetadata, now: u64) -> Option<VerifiedToken> {
         self.rules.verify_with_new_keys(token, TokenOrigin::Client, metadata, now).await.ok()
+    }
+
+    fn signed_identity(
+        &self,
+        token: &str,
+        digest: Sha256Digest,
+        verified: VerifiedToken,
+        bearer_issuer: Option<usize>,
+    ) -> Result<TokenIdentity, AuthenticationError> {
+        self.rules.check_purpose(&verified)?;
+        Ok(TokenIdentity { bearer_issuer, ..identity(token, digest, verified.claims, Some(verified.key)) })
     }
 
     /// Whether a key is still published: by the provider, or by the further issuer with this index.
@@ -305,16 +316,6 @@ const OTHER_TOKEN_TYPES: [&str; 4] = [
 fn introspected_until(claims: &TokenClaims, leeway: u32) -> u64 {
     let expires = claims.get("exp").and_then(Value::as_f64).map_or(u64::MAX, |exp| exp as u64);
     expires.saturating_add(u64::from(leeway))
-}
-
-fn signed_identity(
-    token: &str,
-    digest: Sha256Digest,
-    verified: VerifiedToken,
-    bearer_issuer: Option<usize>,
-) -> Result<TokenIdentity, AuthenticationError> {
-    TokenRules::check_access_token(&verified.claims)?;
-    Ok(TokenIdentity { bearer_issuer, ..identity(token, digest, verified.claims, Some(verified.key)) })
 }
 
 fn identity(token: &str, digest: Sha256Digest, claims: TokenClaims, key: Option<Arc<PublishedKey>>) -> TokenIdentity {

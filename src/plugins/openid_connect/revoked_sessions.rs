@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::seen_logout_tokens::SeenLogoutTokens;
-use super::session_tokens::SessionTokens;
+use super::session_tokens::ProviderSession;
 
 /// The ended sessions of one plugin in this process.
 #[derive(Debug, Default)]
@@ -26,8 +26,15 @@ struct Revocations {
     all_until: u64,
 }
 
-/// What a logout token names.
-pub(super) enum RevokedName<'t> {
+/// What a logout token names. Only the issuer of a session can end it: others may have the same ids for other users.
+pub(super) struct RevokedName<'t> {
+    pub(super) issuer: &'t str,
+    pub(super) sessions: NamedSessions<'t>,
+}
+
+/// Which sessions of an issuer end.
+#[derive(Clone, Copy)]
+pub(super) enum NamedSessions<'t> {
     /// `sid`: one session.
     Session(&'t str),
     /// `sub`: all sessions of a user.
@@ -36,18 +43,20 @@ pub(super) enum RevokedName<'t> {
 
 impl RevokedName<'_> {
     pub(super) fn key(&self) -> Box<str> {
-        match self {
-            RevokedName::Session(sid) => format!("sid {sid}").into(),
-            RevokedName::Subject(sub) => format!("sub {sub}").into(),
+        let issuer = self.issuer;
+        // In quotes, so that no text is both the end of an issuer and the beginning of an id.
+        match self.sessions {
+            NamedSessions::Session(sid) => format!("sid {issuer:?} {sid}").into(),
+            NamedSessions::Subject(sub) => format!("sub {issuer:?} {sub}").into(),
         }
     }
 }
 
 /// What logout tokens may name a session by.
-pub(super) fn labels(tokens: &SessionTokens) -> Vec<Box<str>> {
-    let (sid, subject) = tokens.session_and_subject();
-    let names = [sid.as_deref().map(RevokedName::Session), subject.as_deref().map(RevokedName::Subject)];
-    names.iter().flatten().map(RevokedName::key).collect()
+pub(super) fn labels(session: &ProviderSession) -> Vec<Box<str>> {
+    let ProviderSession { issuer, sid, subject } = session;
+    let sessions = [sid.as_deref().map(NamedSessions::Session), subject.as_deref().map(NamedSessions::Subject)];
+    sessions.into_iter().flatten().map(|sessions| RevokedName { issuer, sessions }.key()).collect()
 }
 
 impl RevokedSessions {
@@ -67,7 +76,7 @@ impl RevokedSessions {
     }
 
     /// Whether a session that began in this second has ended.
-    pub(super) fn has_ended(&self, began: u64, sid: Option<&str>, subject: Option<&str>) -> bool {
+    pub(super) fn has_ended(&self, began: u64, session: &ProviderSession) -> bool {
         let revocations = self.current.load();
         if revocations.all_until >= began && revocations.all_until > 0 {
             return true;
@@ -75,8 +84,7 @@ impl RevokedSessions {
         if revocations.by_name.is_empty() {
             return false;
         }
-        let names = [sid.map(RevokedName::Session), subject.map(RevokedName::Subject)];
-        names.into_iter().flatten().any(|name| revocations.by_name.get(&name.key()).is_some_and(|at| *at >= began))
+        labels(session).iter().any(|label| revocations.by_name.get(label).is_some_and(|at| *at >= began))
     }
 }
 
@@ -87,12 +95,26 @@ const MAX_REVOCATIONS: usize = 10_000;
 mod tests {
     use super::*;
 
+    const ISSUER: &str = "https://a.example";
+
+    fn session(issuer: &str, sid: Option<&str>, subject: Option<&str>) -> ProviderSession {
+        ProviderSession { issuer: issuer.to_owned(), sid: sid.map(str::to_owned), subject: subject.map(str::to_owned) }
+    }
+
+    fn of(sid: &str, subject: &str) -> ProviderSession {
+        session(ISSUER, Some(sid), Some(subject))
+    }
+
+    fn named<'t>(sessions: NamedSessions<'t>) -> RevokedName<'t> {
+        RevokedName { issuer: ISSUER, sessions }
+    }
+
     #[test]
     fn sessions_end_by_their_id_or_their_user() {
         let revoked = RevokedSessions::default();
-        assert!(!revoked.has_ended(0, Some("s"), Some("anna")));
-        revoked.revoke(&RevokedName::Session("s"), 1000, 500);
-        revoked.revoke(&RevokedName::Subject("anna"), 1200, 500);
+        assert!(!revoked.has_ended(0, &of("s", "anna")));
+        revoked.revoke(&named(NamedSessions::Session("s")), 1000, 500);
+        revoked.revoke(&named(NamedSessions::Subject("anna")), 1200, 500);
         for (began, sid, subject, expected) in [
             (1000, "s", "bert", true),
             (1001, "s", "bert", false),
@@ -101,25 +123,45 @@ mod tests {
             (1201, "t", "anna", false),
             (900, "anna", "s", false),
         ] {
-            assert_eq!(revoked.has_ended(began, Some(sid), Some(subject)), expected, "{began} {sid} {subject}");
+            assert_eq!(revoked.has_ended(began, &of(sid, subject)), expected, "{began} {sid} {subject}");
         }
-        assert!(!revoked.has_ended(0, None, None));
-        revoked.revoke(&RevokedName::Session("u"), 1500, 500);
-        assert!(!revoked.has_ended(1000, Some("s"), None), "all sessions of that time have ended by themselves");
+        assert!(!revoked.has_ended(0, &session(ISSUER, None, None)));
+        revoked.revoke(&named(NamedSessions::Session("u")), 1500, 500);
+        let former = session(ISSUER, Some("s"), None);
+        assert!(!revoked.has_ended(1000, &former), "all sessions of that time have ended by themselves");
+    }
+
+    /// Tenants of one provider number their users and sessions alike.
+    #[test]
+    fn logouts_of_one_issuer_end_no_sessions_of_another() {
+        for sessions in [NamedSessions::Session("1"), NamedSessions::Subject("1")] {
+            let revoked = RevokedSessions::default();
+            revoked.revoke(&named(sessions), 1000, 500);
+            assert!(revoked.has_ended(1000, &of("1", "1")));
+            for issuer in ["https://b.example", "https://a.example/", "https://a.example 1", ""] {
+                assert!(!revoked.has_ended(1000, &session(issuer, Some("1"), Some("1"))), "{issuer}");
+            }
+        }
+        // The same text for both, if it were not for the quotes.
+        let first = labels(&session("a", Some("b\" c"), None));
+        let second = labels(&session("a\" b", Some("c"), None));
+        let third = labels(&session("a b", Some("c"), None));
+        let fourth = labels(&session("a", Some("b c"), None));
+        assert!(first != second && third != fourth, "{first:?} {second:?} {third:?} {fourth:?}");
     }
 
     #[test]
     fn sessions_of_forgotten_revocations_have_ended() {
         let revoked = RevokedSessions::default();
-        let full = Revocations {
-            by_name: (0..10_000_u64).map(|number| (format!("sid {number}").into(), 1000 + number)).collect(),
-            all_until: 0,
-        };
+        let name = |number: u64| named(NamedSessions::Session(&number.to_string())).key();
+        let full =
+            Revocations { by_name: (0..10_000).map(|number| (name(number), 1000 + number)).collect(), all_until: 0 };
         revoked.current.store(Arc::new(full));
-        revoked.revoke(&RevokedName::Session("new"), 20_000, 1_000_000);
+        revoked.revoke(&named(NamedSessions::Session("new")), 20_000, 1_000_000);
         assert_eq!(revoked.current.load().by_name.len(), 10_000);
-        assert!(revoked.has_ended(1000, Some("other"), None), "all sessions until the forgotten revocation");
-        assert!(!revoked.has_ended(1001, Some("other"), None));
-        assert!(revoked.has_ended(1001, Some("1"), None));
+        let other = session(ISSUER, Some("other"), None);
+        assert!(revoked.has_ended(1000, &other), "all sessions until the forgotten revocation");
+        assert!(!revoked.has_ended(1001, &other));
+        assert!(revoked.has_ended(1001, &session(ISSUER, Some("1"), None)));
     }
 }

@@ -29,11 +29,19 @@ pub(super) struct SessionTokens {
     pub(super) has_claims: bool,
 }
 
+/// What identifies the session at the provider, by its ID token.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ProviderSession {
+    pub(super) issuer: String,
+    pub(super) sid: Option<String>,
+    /// The user.
+    pub(super) subject: Option<String>,
+}
+
 impl SessionContents for SessionTokens {
     fn identity(&self) -> Box<str> {
         if self.session_id.is_empty() {
-            let (session, subject) = self.session_and_subject();
-            return format!("{session:?} {subject:?}").into();
+            return format!("{:?}", self.provider_session()).into();
         }
         self.session_id.clone()
     }
@@ -49,11 +57,10 @@ impl SessionTokens {
         ClaimSources(access_token.into_iter().chain([id_token]).chain(scope).collect())
     }
 
-    /// The session at the provider, and the user.
-    pub(super) fn session_and_subject(&self) -> (Option<String>, Option<String>) {
+    pub(super) fn provider_session(&self) -> ProviderSession {
         let claims = claims_of_verified(&self.id_token);
         let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
-        (text("sid"), text("sub"))
+        ProviderSession { issuer: text("iss").unwrap_or_default(), sid: text("sid"), subject: text("sub") }
     }
 
     /// The tokens that a logout revokes, that with the longer life first.

@@ -126,6 +126,7 @@ impl Config {
                     client_id: client.client_id.clone(),
                     issuers_allowed: boxed(&self.issuers_allowed),
                     leeway: self.leeway,
+                    allows_id_tokens: self.allow_id_tokens,
                 },
                 client,
                 methods: self.auth_methods.as_slice().into(),

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::provider::ProviderMetadata;
+use super::token_purpose::TokenPurpose;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::{KeyCheck, KeySet, TokenOrigin, UnverifiedToken};
@@ -22,6 +23,8 @@ pub(super) struct TokenRules {
     pub(super) issuers_allowed: Box<[Box<str>]>,
     /// In seconds.
     pub(super) leeway: u32,
+    /// Whether clients may send ID tokens in place of access tokens.
+    pub(super) allows_id_tokens: bool,
 }
 
 /// The claims of a token.
@@ -32,6 +35,7 @@ pub(super) type TokenClaims = Map<String, Value>;
 pub(super) struct VerifiedToken {
     pub(super) claims: TokenClaims,
     pub(super) key: Arc<PublishedKey>,
+    purpose: TokenPurpose,
     algorithm: Algorithm,
 }
 
@@ -112,14 +116,13 @@ impl TokenRules {
         Ok(token.claims)
     }
 
-    /// Refuses tokens of the provider for other purposes.
-    pub(super) fn check_access_token(claims: &TokenClaims) -> Result<(), TokenError> {
-        // Logout tokens have `events`; Keycloak states the purpose in the claim `typ`.
-        let is_other_token = claims.contains_key("events")
-            || claims.get("typ").and_then(Value::as_str).is_some_and(|typ| OTHER_TOKENS.contains(&typ));
-        match is_other_token {
-            true => Err(TokenError::invalid("the token is not an access token")),
-            false => Ok(()),
+    /// Refuses tokens for other purposes than access.
+    pub(super) fn check_purpose(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        match token.purpose {
+            TokenPurpose::Access => Ok(()),
+            TokenPurpose::Id if self.allows_id_tokens => Ok(()),
+            TokenPurpose::Id => Err(TokenError::invalid("the token is an ID token, not an access token")),
+            TokenPurpose::Other => Err(TokenError::invalid("the token is not an access token")),
         }
     }
 
@@ -208,7 +211,8 @@ pub(super) fn verify_by_keys(
         KeyCheck::NoKeys => return Err(TokenError::NoKeys),
     };
     check_times(&token.claims, leeway, now)?;
-    Ok(VerifiedToken { algorithm: token.algorithm, claims: token.claims, key })
+    let (purpose, algorithm) = (TokenPurpose::of(&token), token.algorithm);
+    Ok(VerifiedToken { claims: token.claims, key, purpose, algorithm })
 }
 
 fn check_times(claims: &TokenClaims, leeway: u32, now: u64) -> Result<(), TokenError> {
@@ -226,9 +230,6 @@ fn check_times(claims: &TokenClaims, leeway: u32, now: u64) -> Result<(), TokenE
         Some(_) => Err(TokenError::invalid("the token is not valid yet")),
     }
 }
-
-/// Values of the claim `typ` of tokens that are not access tokens.
-const OTHER_TOKENS: [&str; 4] = ["ID", "Logout", "Offline", "Refresh"];
 
 /// The value of `at_hash` (OpenID Connect Core, section 3.1.3.6). `None` if the algorithm has no digest of its own.
 fn access_token_hash(algorithm: Algorithm, access_token: &str) -> Option<String> {
@@ -262,7 +263,7 @@ mod tests {
     use crate::plugin_api::token::signature::signing::Signer;
 
     fn rules() -> TokenRules {
-        TokenRules { client_id: "shop".into(), issuers_allowed: [].into(), leeway: 5 }
+        TokenRules { client_id: "shop".into(), issuers_allowed: [].into(), leeway: 5, allows_id_tokens: false }
     }
 
     fn claims(value: Value) -> TokenClaims {

@@ -81,6 +81,38 @@ async fn tokens_are_verified_with_the_keys_of_their_own_issuer() {
     assert_eq!(send(&site, &token(&unknown, &partner_name, json!("partners"))).await, 401, "an unknown key");
 }
 
+/// An application that gets the ID token of a user must not be able to use it at APIs.
+// OpenID Connect Core 1.0, sections 2 and 3.3.2.11
+// RFC 8725, section 3.11
+#[tokio::test]
+async fn id_tokens_of_no_issuer_are_access_tokens() {
+    let (own, partner) = (Provider::start().await, Provider::start().await);
+    let fields = issuers(&partner.issuer, &partner.issuer);
+    let site = Site::start(&own, fields.clone()).await;
+    let lenient = Site::start(&own, with(fields, &json!({"allow_id_tokens": true}))).await;
+    for (provider, audience) in [(&own, "shop"), (&partner, "partners")] {
+        for (typ, claims, statuses) in [
+            (json!(null), json!({}), [200, 200]),
+            (json!("JWT"), json!({"nonce": "n"}), [401, 200]),
+            (json!("JWT"), json!({"at_hash": "h"}), [401, 200]),
+            (json!("JWT"), json!({"c_hash": "h"}), [401, 200]),
+            (json!("JWT"), json!({"typ": "ID"}), [401, 200]),
+            (json!("JWT"), json!({"typ": "Bearer", "nonce": "n"}), [200, 200]),
+            (json!("at+jwt"), json!({"nonce": "n"}), [200, 200]),
+            (json!("logout+jwt"), json!({}), [401, 401]),
+            (json!("dpop+jwt"), json!({}), [401, 401]),
+            (json!("secevent+jwt"), json!({}), [401, 401]),
+        ] {
+            let header = with(json!({"alg": "ES256", "kid": "first"}), &json!({"typ": typ}));
+            let identity = json!({"aud": audience, "sub": "anna"});
+            let claims = with(with(base_claims(&provider.issuer), &identity), &claims);
+            let token = provider.key.sign_with(&header, &claims.to_string());
+            let found = [send(&site, &token).await, send(&lenient, &token).await];
+            assert_eq!(found, statuses, "{header} {claims}");
+        }
+    }
+}
+
 /// Only the provider logs users in and out.
 #[tokio::test]
 async fn further_issuers_only_issue_access_tokens() {

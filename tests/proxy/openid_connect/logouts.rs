@@ -8,9 +8,11 @@ use tokio::sync::Notify;
 
 use super::Site;
 use super::browser::Browser;
-use super::provider::{Behavior, Provider, SigningKey, base_claims, now};
+use super::provider::{Behavior, CLIENT, Provider, SigningKey, base_claims, now, with};
+use super::stored::stored;
 use crate::harness::Endpoint;
 use crate::polling::until;
+use crate::redis_server::RedisProcess;
 
 async fn log_out(site: &Site, browser: &mut Browser) -> u16 {
     browser.send(site.server.address, "POST /logout HTTP/1.1", "", "").await.status
@@ -104,4 +106,36 @@ async fn sessions_do_not_end_because_new_keys_cannot_be_fetched() {
     provider.set(Behavior { expires_in: Some(0), bodies, ..Behavior::default() });
     assert_eq!(site.get(&mut browser, "/").await.status, 503);
     assert_eq!(browser.names(), ["session"]);
+}
+
+/// Tenants of one provider number their users and sessions alike, as those of Entra ID.
+// OpenID Connect Back-Channel Logout 1.0, section 2.7
+#[tokio::test]
+async fn logout_tokens_end_only_sessions_of_their_issuer() {
+    let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
+    let tenant = "https://tenant.example";
+    let fields =
+        json!({"backchannel_logout_uri_suffix": "/ended", "issuers_allowed": [provider.issuer.clone(), tenant]});
+    let event = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+    for config in [fields.clone(), stored(&server, &fields)] {
+        let site = Site::start(&provider, config.clone()).await;
+        for (name, names) in [("the session", json!({"sid": "session-of-anna"})), ("the user", json!({"sub": "anna"}))]
+        {
+            let mut browser = site.logged_in(&provider).await;
+            for (issuer, expected) in [(tenant, 200), (&*provider.issuer, 302)] {
+                let claims = with(json!({"aud": CLIENT, "events": event, "jti": format!("{name} {issuer}")}), &names);
+                let token = provider.key.sign("ES256", &with(base_claims(issuer), &claims));
+                let form_type = "content-type: application/x-www-form-urlencoded\r\n";
+                let body = format!("logout_token={token}");
+                let ended =
+                    Browser::default().send(site.server.address, "POST /ended HTTP/1.1", form_type, &body).await;
+                assert_eq!(ended.status, 200, "{name} of {issuer}: {config}");
+                assert_eq!(site.get(&mut browser, "/").await.status, expected, "{name} of {issuer}: {config}");
+            }
+            let second = now();
+            while now() <= second {
+                tokio::time::sleep(Duration::from_millis(50)).await; // Sessions are compared by whole seconds.
+            }
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::polling::until;
 use crate::redis_server::RedisProcess;
 
 /// Sessions in the server.
-fn stored(server: &RedisProcess, fields: &Value) -> Value {
+pub(super) fn stored(server: &RedisProcess, fields: &Value) -> Value {
     let redis = json!({"host": "127.0.0.1", "port": server.port, "timeout": 60_000});
     with(json!({"session_storage": "redis", "redis": redis}), fields)
 }

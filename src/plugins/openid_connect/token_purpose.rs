@@ -1,0 +1,132 @@
+//! What a signed token is for, as far as it says so: an API must not accept one that was issued to the application.
+
+use serde_json::Value;
+
+use crate::plugin_api::token::UnverifiedToken;
+
+/// The purpose of a signed token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenPurpose {
+    /// Access to an API. Also that of tokens that do not say what they are for.
+    Access,
+    /// It tells an application who has logged in.
+    Id,
+    /// Another one, such as a logout or a refresh.
+    Other,
+}
+
+impl TokenPurpose {
+    pub(super) fn of(token: &UnverifiedToken<'_>) -> Self {
+        let is_access_token = match token.header("typ") {
+            None => false,
+            Some(Value::String(text)) => match media_type(text).as_str() {
+                // RFC 9068, section 2.1
+                "at+jwt" => true,
+                // RFC 8725, section 3.11: a type of its own states another purpose.
+                text if text.contains('+') && text.ends_with("jwt") => return TokenPurpose::Other,
+                _ => false,
+            },
+            Some(_) => return TokenPurpose::Other,
+        };
+        // Logout tokens need not have a type.
+        if token.claims.contains_key("events") {
+            return TokenPurpose::Other;
+        }
+        let has = |name: &&str| token.claims.get(*name).is_some_and(|value| !value.is_null());
+        // Keycloak states the purpose in a claim. Its access tokens had `nonce`, too, before version 24.
+        match token.string_claim("typ") {
+            Some("ID") => TokenPurpose::Id,
+            Some(typ) if OTHER_TOKENS.contains(&typ) => TokenPurpose::Other,
+            Some("Bearer" | "DPoP") => TokenPurpose::Access,
+            _ if is_access_token => TokenPurpose::Access,
+            _ if ["at_hash", "c_hash"].iter().any(has) => TokenPurpose::Id,
+            // Access tokens of some providers repeat the nonce of the login, but ID tokens have no scope.
+            _ if has(&"nonce") && !["scope", "scp"].iter().any(has) => TokenPurpose::Id,
+            _ => TokenPurpose::Access,
+        }
+    }
+}
+
+/// RFC 7515, section 4.1.9: the prefix may be omitted. Media types have no letter case.
+fn media_type(text: &str) -> String {
+    let text = text.trim().to_ascii_lowercase();
+    text.strip_prefix("application/").map(str::to_owned).unwrap_or(text)
+}
+
+/// Values of Keycloak's claim `typ` of tokens that are neither ID tokens nor access tokens.
+const OTHER_TOKENS: [&str; 3] = ["Logout", "Offline", "Refresh"];
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::json;
+
+    use super::*;
+
+    fn purpose(typ: &Value, claims: &Value) -> TokenPurpose {
+        let mut header = json!({"alg": "ES256"});
+        if !typ.is_null() {
+            header["typ"] = typ.clone();
+        }
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let text = format!("{}.{}.", encode(&header), encode(claims));
+        TokenPurpose::of(&UnverifiedToken::parse(text.as_bytes()).unwrap())
+    }
+
+    // RFC 8725, section 3.11
+    #[test]
+    fn the_type_states_the_purpose() {
+        use TokenPurpose::{Access, Other};
+        for (typ, expected) in [
+            (json!(null), Access),
+            (json!("JWT"), Access),
+            (json!("jwt"), Access),
+            (json!("application/jwt"), Access),
+            (json!("JOSE"), Access),
+            (json!("at+jwt"), Access),
+            (json!("application/at+jwt"), Access),
+            (json!("Application/AT+JWT"), Access),
+            (json!("logout+jwt"), Other),
+            (json!("Application/Logout+JWT"), Other),
+            (json!("dpop+jwt"), Other),
+            (json!("secevent+jwt"), Other),
+            (json!("oauth-authz-req+jwt"), Other),
+            (json!("token-introspection+jwt"), Other),
+            (json!("dc+sd-jwt"), Other),
+            (json!("new+jwt"), Other),
+            (json!(["at+jwt"]), Other),
+        ] {
+            assert_eq!(purpose(&typ, &json!({"sub": "anna"})), expected, "{typ}");
+        }
+    }
+
+    /// Claims of public examples of the providers.
+    #[test]
+    fn id_tokens_have_claims_that_access_tokens_do_not_have() {
+        use TokenPurpose::{Access, Id, Other};
+        for (name, typ, claims, expected) in [
+            ("OpenID Connect Core, section 2", json!(null), json!({"aud": "shop", "nonce": "n", "acr": "a"}), Id),
+            ("section 3.2.2.10", json!("JWT"), json!({"aud": "shop", "at_hash": "a"}), Id),
+            ("section 3.3.2.11", json!("JWT"), json!({"aud": "shop", "c_hash": "a"}), Id),
+            ("a hash and a scope", json!("JWT"), json!({"at_hash": "a", "scope": "openid"}), Id),
+            ("null is no value", json!("JWT"), json!({"nonce": null, "at_hash": null}), Access),
+            ("Keycloak, ID token", json!("JWT"), json!({"typ": "ID", "azp": "shop"}), Id),
+            ("Keycloak, ID token with a scope", json!("JWT"), json!({"typ": "ID", "nonce": "n", "scope": "a"}), Id),
+            ("Keycloak", json!("JWT"), json!({"typ": "Bearer", "azp": "shop", "scope": "openid"}), Access),
+            ("Keycloak 23", json!("JWT"), json!({"typ": "Bearer", "nonce": "n", "sid": "s"}), Access),
+            ("Keycloak, refresh token", json!("JWT"), json!({"typ": "Refresh", "scope": "openid"}), Other),
+            ("Entra ID 2.0", json!("JWT"), json!({"azp": "a", "scp": "Orders.Read", "uti": "u", "ver": "2.0"}), Access),
+            ("Entra ID 1.0", json!("JWT"), json!({"appid": "a", "scp": "Orders.Read", "ver": "1.0"}), Access),
+            ("Entra ID, application", json!("JWT"), json!({"appid": "a", "roles": ["Orders.Read"]}), Access),
+            ("Azure AD B2C", json!("JWT"), json!({"azp": "a", "scp": "read", "nonce": "n"}), Access),
+            ("Auth0", json!("JWT"), json!({"azp": "a", "scope": "openid", "aud": ["api", "user"]}), Access),
+            ("RFC 9068, section 2.2", json!("at+jwt"), json!({"client_id": "a", "auth_time": 1, "nonce": "n"}), Access),
+            ("Kubernetes", json!(null), json!({"aud": ["shop"], "kubernetes.io": {}}), Access),
+            ("a logout token", json!("JWT"), json!({"sid": "s", "events": {}}), Other),
+            ("a logout token with a type", json!("at+jwt"), json!({"sid": "s", "events": {}}), Other),
+        ] {
+            assert_eq!(purpose(&typ, &claims), expected, "{name}");
+        }
+    }
+}
