@@ -7,6 +7,7 @@
 //! A reader of Redis learns nothing, since sessions are sealed with the keys of the cookies, and cannot make a cookie.
 //! A session in Redis ends for all replicas at once: by a logout, by its timeouts, or when a label of it is revoked.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,6 @@ use super::services::PluginServices;
 use super::session_lock::SessionLock;
 
 /// The sessions of one plugin.
-#[derive(Debug)]
 pub struct Sessions {
     pub cookies: SessionCookies,
     /// Without one, sessions are in the cookies.
@@ -35,6 +35,13 @@ pub struct Sessions {
     services: Arc<dyn PluginServices>,
     /// Those in cookies.
     pub logged_out: LoggedOutSessions,
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sessions { cookies, store, .. } = self;
+        formatter.debug_struct("Sessions").field("cookies", cookies).field("store", store).finish_non_exhaustive()
+    }
 }
 
 /// Why a session was not written or ended.

@@ -13,6 +13,7 @@ use super::provider_client::{IssuedTokens, ProviderClient, ProviderError};
 use super::session_tokens::SessionTokens;
 use super::signed_token::{IdTokenContext, TokenClaims, TokenError, TokenRules, VerifiedToken, is_signed_token};
 use super::token_identity::TokenIdentity;
+use super::token_purpose::TokenPurpose;
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::sealed_cookie::random_text;
 use crate::plugin_api::token::TokenOrigin;
@@ -237,7 +238,7 @@ impl RelyingParty {
         verified: VerifiedToken,
         bearer_issuer: Option<usize>,
     ) -> Result<TokenIdentity, AuthenticationError> {
-        self.rules.check_purpose(&verified)?;
+        self.rules.check_purpose(verified.purpose)?;
         Ok(TokenIdentity { bearer_issuer, ..identity(token, digest, verified.claims, Some(verified.key)) })
     }
 
@@ -272,7 +273,7 @@ impl RelyingParty {
         if claims.contains_key("iss") {
             self.rules.check_issuer(claims, metadata)?;
         }
-        TokenRules::check_access_token(claims)?;
+        self.rules.check_purpose(TokenPurpose::of_introspected(claims))?;
         let token_type = claims.get("token_type").and_then(Value::as_str).unwrap_or_default();
         match OTHER_TOKEN_TYPES.iter().any(|other| token_type.eq_ignore_ascii_case(other)) {
             true => rejected("the introspected token is not an access token"),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::signed_token::TokenClaims;
 use crate::plugin_api::token::UnverifiedToken;
 
 /// The purpose of a signed token.
@@ -28,13 +29,23 @@ impl TokenPurpose {
             },
             Some(_) => return TokenPurpose::Other,
         };
+        TokenPurpose::by_claims(&token.claims, is_access_token)
+    }
+
+    /// That of a token whose claims an introspection has returned.
+    pub(super) fn of_introspected(claims: &TokenClaims) -> Self {
+        TokenPurpose::by_claims(claims, false)
+    }
+
+    /// `is_access_token`: the header says so.
+    fn by_claims(claims: &TokenClaims, is_access_token: bool) -> Self {
         // Logout tokens need not have a type.
-        if token.claims.contains_key("events") {
+        if claims.contains_key("events") {
             return TokenPurpose::Other;
         }
-        let has = |name: &&str| token.claims.get(*name).is_some_and(|value| !value.is_null());
+        let has = |name: &&str| claims.get(*name).is_some_and(|value| !value.is_null());
         // Keycloak states the purpose in a claim. Its access tokens had `nonce`, too, before version 24.
-        match token.string_claim("typ") {
+        match claims.get("typ").and_then(Value::as_str) {
             Some("ID") => TokenPurpose::Id,
             Some(typ) if OTHER_TOKENS.contains(&typ) => TokenPurpose::Other,
             Some("Bearer" | "DPoP") => TokenPurpose::Access,
