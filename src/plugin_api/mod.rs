@@ -102,6 +102,7 @@ pub mod template;
 pub mod testing;
 pub mod timing;
 pub mod token;
+pub mod token_binding;
 pub mod trace;
 pub mod tracer;
 pub mod vault;
