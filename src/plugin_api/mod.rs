@@ -104,6 +104,7 @@ pub mod template;
 pub mod testing;
 pub mod timing;
 pub mod token;
+pub mod token_binding;
 pub mod trace;
 pub mod tracer;
 pub mod vault;

@@ -536,7 +536,7 @@ fn with_queue(mut fields: Value) -> Value {
 }
 
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 33] = [
+const NOT_IN_KONG_3_10: [&str; 36] = [
     "basic-auth brute_force_protection",
     "basic-auth identity_realms",
     "degraphql routes",
@@ -549,6 +549,8 @@ const NOT_IN_KONG_3_10: [&str; 33] = [
     "header-cert-auth crls",
     "http-log ssl_verify",
     "jwt jwks",
+    "jwt-signer verify_access_token_binding",
+    "jwt-signer verify_channel_token_binding",
     "key-auth identity_realms",
     "ldap-auth bind_dn",
     "ldap-auth consumer_by",
@@ -561,6 +563,7 @@ const NOT_IN_KONG_3_10: [&str; 33] = [
     "mtls-auth crls",
     "oauth2 redis",
     "oauth2-introspection ssl_verify",
+    "oauth2-introspection verify_token_binding",
     "opa keepalive",
     "opa timeout",
     "opentelemetry protocol",

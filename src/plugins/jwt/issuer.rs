@@ -13,6 +13,7 @@ use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::{AsymmetricAlgorithm, KeySet, KeySetSubscription, UnverifiedToken};
+use crate::plugin_api::token_binding::TokenBinding;
 
 /// An issuer whose keys are fetched. Its tokens must not have expired, even if `claims_to_verify` does not list `exp`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -40,6 +41,14 @@ pub(crate) struct IssuerConfig {
     /// claim `sub` in `X-Credential-Identifier`.
     #[serde(default)]
     allow_without_consumer: bool,
+    /// Compare the certificate of the client with that in the claim `cnf` of tokens (RFC 8705), and refuse tokens that
+    /// are bound to a key in another way, such as DPoP. If false, whoever has such a token can use it.
+    #[serde(default = "verify_token_binding")]
+    verify_token_binding: bool,
+}
+
+fn verify_token_binding() -> bool {
+    true
 }
 
 #[derive(Debug)]
@@ -50,6 +59,7 @@ pub(super) struct Issuer {
     algorithms: Box<[Algorithm]>,
     mapping: ConsumerMapping,
     pub(super) allows_without_consumer: bool,
+    verifies_binding: bool,
     /// The path of the issuer in the configuration.
     path: Box<str>,
     _subscription: KeySetSubscription,
@@ -111,6 +121,7 @@ impl Issuer {
             algorithms,
             mapping,
             allows_without_consumer: config.allow_without_consumer,
+            verifies_binding: config.verify_token_binding,
             path: path.into(),
         })
     }
@@ -122,6 +133,11 @@ impl Issuer {
     /// Whether the token is for one of the accepted audiences.
     pub(super) fn accepts_audience(&self, token: &UnverifiedToken<'_>) -> bool {
         self.audiences.is_empty() || token.is_for_one_of(&self.audiences)
+    }
+
+    /// The key that the client must have.
+    pub(super) fn binding(&self, token: &UnverifiedToken<'_>) -> TokenBinding {
+        if self.verifies_binding { TokenBinding::of(&token.claims) } else { TokenBinding::None }
     }
 
     pub(super) fn subject(&self, token: &UnverifiedToken<'_>) -> TokenSubject {

@@ -256,6 +256,16 @@ enum TokenDecision {
     AwaitKeys(usize),
 }
 
+impl TokenDecision {
+    /// Accepts a verified token, if the client has the key that it is bound to.
+    fn accept(cx: &RequestCx<'_>, token: &Arc<VerifiedToken>) -> Self {
+        match token.proof.binding().check(cx.client.certificate) {
+            Ok(()) => TokenDecision::Accept(Arc::clone(token)),
+            Err(violation) => TokenDecision::Reject(JwtRejection::Message(format!("Token {violation}").into())),
+        }
+    }
+}
+
 impl Jwt {
     /// Verifies a token, or finds it in the cache. Does not look up the consumer of an issuer's token.
     fn evaluate(&self, cx: &RequestCx<'_>, text: &[u8]) -> TokenDecision {
@@ -264,7 +274,7 @@ impl Jwt {
             && self.is_in_use(&cached.proof, cx)
         {
             return match self.rules_for(&cached.proof).check(&cached.times, cx.now) {
-                Ok(()) => TokenDecision::Accept(Arc::clone(cached)),
+                Ok(()) => TokenDecision::accept(cx, cached),
                 Err(violations) => TokenDecision::Reject(JwtRejection::Claims(violations)),
             };
         }
@@ -288,7 +298,7 @@ impl Jwt {
         }
         let verified = Arc::new(VerifiedToken { digest, proof, times });
         self.cache.insert(Arc::clone(&verified), cx.now);
-        TokenDecision::Accept(verified)
+        TokenDecision::accept(cx, &verified)
     }
 
     /// The key of a token in the cache.
@@ -358,7 +368,8 @@ impl Jwt {
         }
         match issuer.keys.verify(token) {
             KeyCheck::Verified(key) if issuer.accepts_audience(token) => {
-                Ok(Proof::Published { issuer: issuer_index, key, subject: issuer.subject(token) })
+                let (subject, binding) = (issuer.subject(token), issuer.binding(token));
+                Ok(Proof::Published { issuer: issuer_index, key, subject, binding })
             }
             KeyCheck::Verified(_) => {
                 Err(TokenDecision::Reject(JwtRejection::Claims(vec![("aud", "token for another audience")])))

@@ -10,6 +10,7 @@ use crate::plugin_api::token::signature::signing::Signer;
 use crate::plugin_api::token::signature::{Algorithm, HmacSecret, PublicKey};
 use crate::plugin_api::{BuildNotes, ConsumerDirectory, PluginState, RegisteredKind};
 
+mod issuers;
 mod published;
 
 const KIND: RegisteredKind<Jwt> = RegisteredKind::NEW;

@@ -9,6 +9,7 @@ use crate::plugin_api::consumers::{EntityId, JwtCredential, Sha256Digest};
 use crate::plugin_api::digest_cache::DigestEntry;
 use crate::plugin_api::token::TimeClaims;
 use crate::plugin_api::token::jwk::PublishedKey;
+use crate::plugin_api::token_binding::TokenBinding;
 
 /// A verified token. It is valid as long as the key that it was verified with is in use.
 #[derive(Debug)]
@@ -26,7 +27,17 @@ pub(super) enum Proof {
     /// A consumer's credential.
     Credential(Arc<JwtCredential>),
     /// A key of the issuer with this index in the configuration.
-    Published { issuer: usize, key: Arc<PublishedKey>, subject: TokenSubject },
+    Published { issuer: usize, key: Arc<PublishedKey>, subject: TokenSubject, binding: TokenBinding },
+}
+
+impl Proof {
+    /// The key that the client must have.
+    pub(super) fn binding(&self) -> TokenBinding {
+        match self {
+            Proof::Credential(_) => TokenBinding::None,
+            Proof::Published { binding, .. } => *binding,
+        }
+    }
 }
 
 /// The subject of a token that an issuer in `jwks` has signed.

@@ -38,6 +38,9 @@ pub(crate) struct Config {
     pub(super) verify_access_token_expiry: bool,
     /// Reject access tokens whose `nbf` is in the future.
     pub(super) verify_access_token_notbefore: bool,
+    /// Compare the certificate of the client with that in the claim `cnf` of access tokens (RFC 8705), and refuse
+    /// tokens that are bound to a key in another way, such as DPoP. If false, whoever has such a token can use it.
+    pub(super) verify_access_token_binding: bool,
     /// How many seconds the clock of the issuer may differ.
     pub(super) access_token_leeway: u32,
     /// Accepted values of `iss`. If empty, all are accepted.
@@ -96,6 +99,9 @@ pub(crate) struct Config {
     pub(super) verify_channel_token_expiry: bool,
     /// Reject channel tokens whose `nbf` is in the future.
     pub(super) verify_channel_token_notbefore: bool,
+    /// Compare the certificate of the client with that in the claim `cnf` of channel tokens (RFC 8705), and refuse
+    /// tokens that are bound to a key in another way, such as DPoP. If false, whoever has such a token can use it.
+    pub(super) verify_channel_token_binding: bool,
     /// How many seconds the clock of the issuer may differ.
     pub(super) channel_token_leeway: u32,
     /// Accepted values of `iss`. If empty, all are accepted.
@@ -149,6 +155,7 @@ impl Default for Config {
             verify_access_token_signature: true,
             verify_access_token_expiry: true,
             verify_access_token_notbefore: false,
+            verify_access_token_binding: true,
             access_token_leeway: 0,
             access_token_issuers_allowed: Vec::new(),
             access_token_audiences_allowed: Vec::new(),
@@ -177,6 +184,7 @@ impl Default for Config {
             verify_channel_token_signature: true,
             verify_channel_token_expiry: true,
             verify_channel_token_notbefore: false,
+            verify_channel_token_binding: true,
             channel_token_leeway: 0,
             channel_token_issuers_allowed: Vec::new(),
             channel_token_audiences_allowed: Vec::new(),
@@ -213,6 +221,7 @@ pub(super) struct TokenConfig {
     pub(super) verify_signature: bool,
     pub(super) verify_expiry: bool,
     pub(super) verify_notbefore: bool,
+    pub(super) verify_binding: bool,
     pub(super) leeway: u32,
     pub(super) issuers_allowed: Vec<String>,
     pub(super) audiences_allowed: Vec<String>,
@@ -248,6 +257,7 @@ impl Config {
             verify_signature: self.verify_access_token_signature,
             verify_expiry: self.verify_access_token_expiry,
             verify_notbefore: self.verify_access_token_notbefore,
+            verify_binding: self.verify_access_token_binding,
             leeway: self.access_token_leeway,
             issuers_allowed: self.access_token_issuers_allowed,
             audiences_allowed: self.access_token_audiences_allowed,
@@ -279,6 +289,7 @@ impl Config {
             verify_signature: self.verify_channel_token_signature,
             verify_expiry: self.verify_channel_token_expiry,
             verify_notbefore: self.verify_channel_token_notbefore,
+            verify_binding: self.verify_channel_token_binding,
             leeway: self.channel_token_leeway,
             issuers_allowed: self.channel_token_issuers_allowed,
             audiences_allowed: self.channel_token_audiences_allowed,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,6 +15,7 @@ use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::key_set_of_process;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signature::signing::Signer;
+use crate::plugin_api::token_binding::bound_to;
 use crate::plugin_api::{Chain, ConsumerDirectory, PluginState, RegisteredKind};
 
 const KIND: RegisteredKind<JwtSigner> = RegisteredKind::NEW;
@@ -168,6 +170,44 @@ async fn tokens_that_are_not_accepted_are_rejected() {
     let token = setup.token(&with(json!({})));
     let twice = TestRequest::get("/").header("authorization", &token).header("authorization", &token);
     assert_eq!(setup.run(twice).await.reply.unwrap().reason, "wrong_credentials");
+}
+
+// RFC 8705, section 3
+// RFC 9449, section 7.2
+#[tokio::test]
+async fn bound_tokens_need_the_key_of_the_client() {
+    let (own, other) = (CertificateDer::from(vec![1]), CertificateDer::from(vec![2]));
+    let channel = json!({
+        "channel_token_request_header": "x-app", "channel_token_jwks_uri": "https://issuer.example/keys",
+        "access_token_optional": true, "verify_channel_token_binding": false,
+    });
+    for (fields, header, is_verified) in [
+        (json!({}), "authorization", true),
+        (json!({"verify_access_token_binding": false}), "authorization", false),
+        (channel.clone(), "x-app", false),
+        (json!({"verify_channel_token_binding": true}), "x-app", true),
+    ] {
+        let mut all = if header == "x-app" { channel.clone() } else { json!({}) };
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let setup = Setup::new(&all);
+        for (cnf, certificate, is_accepted) in [
+            (json!(null), None, true),
+            (bound_to(&own), Some(&own), true),
+            (bound_to(&own), Some(&other), false),
+            (bound_to(&own), None, false),
+            (json!({"jkt": "a"}), Some(&own), false),
+        ] {
+            let token = setup.token(&claims(&json!({"cnf": cnf})));
+            // The second time, the token was signed before.
+            for _ in 0..2 {
+                let mut request = TestRequest::get("/").header(header, &token);
+                request.certificates = certificate.map(|certificate| vec![certificate.clone()]);
+                let reason = setup.run(request).await.reply.map(|reply| reply.reason);
+                let expected = (!is_accepted && is_verified).then_some("wrong_credentials");
+                assert_eq!(reason, expected, "{header} {fields} {cnf}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use crate::plugin_api::token::signing_key::SigningKey;
 use crate::plugin_api::token::{
     KeyCheck, KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken, strip_bearer_scheme,
 };
+use crate::plugin_api::token_binding::TokenBinding;
 use crate::plugin_api::{Consumer, ConsumerDirectory, RequestCx};
 
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct TokenFlow {
     keys: Option<(Arc<KeySet>, KeySetSubscription)>,
     introspection: Option<Introspection<Map<String, Value>>>,
     rules: ClaimRules,
+    /// Whether clients must have the keys that their tokens are bound to.
+    verifies_binding: bool,
     consumer_claim: Box<[Box<str>]>,
     consumer_by: Box<[ConsumerField]>,
     signing: Option<Signing>,
@@ -56,6 +59,8 @@ struct Signing {
 pub(super) struct SignedToken {
     claims: Map<String, Value>,
     pub(super) credential: EntityId,
+    /// The key that the client must have.
+    binding: TokenBinding,
     /// The key that has verified it. `None` if it was introspected.
     key: Option<Arc<PublishedKey>>,
     /// The value of the header for the endpoint.
@@ -98,6 +103,7 @@ impl TokenFlow {
             keys,
             introspection,
             rules: ClaimRules::new(&config),
+            verifies_binding: config.verify_binding,
             consumer_claim: boxed(&config.consumer_claim),
             consumer_by: config.consumer_by.into(),
             signing,
@@ -126,7 +132,8 @@ impl TokenFlow {
             Some(token) => token,
             None => self.verify_new(&text, digest, cx.now).await?,
         };
-        match self.rules.accept_times(&token.claims, cx.now) {
+        let has_key = !self.verifies_binding || token.binding.check(cx.client.certificate).is_ok();
+        match has_key && self.rules.accept_times(&token.claims, cx.now) {
             true => Ok(FlowOutcome::Token(token)),
             false => Err(SignerRejection::InvalidToken),
         }
@@ -162,7 +169,8 @@ impl TokenFlow {
         }
         let header = self.header(text, &claims).ok_or(SignerRejection::SigningFailed)?;
         let credential = EntityId::from_text(&hex(&digest));
-        let token = Arc::new(SignedToken { claims, credential, key, header });
+        let binding = TokenBinding::of(&claims);
+        let token = Arc::new(SignedToken { claims, credential, binding, key, header });
         self.signed.insert_value(digest, Arc::clone(&token), now + self.ttl, now);
         Ok(token)
     }

@@ -7,6 +7,7 @@ use super::ConsumerBy;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::header_spoofing::remove_alike;
+use crate::plugin_api::token_binding::TokenBinding;
 
 /// The members of a response with the names of their headers.
 const MEMBERS: [(&str, HeaderName); 10] = [
@@ -73,6 +74,8 @@ pub(super) struct TokenCredential {
     pub(super) identifier: Option<HeaderValue>,
     /// The username or the custom id of the consumer.
     pub(super) consumer_name: Option<Box<str>>,
+    /// The key that the client must have.
+    pub(super) binding: TokenBinding,
 }
 
 impl TokenCredential {
@@ -97,6 +100,7 @@ impl TokenCredential {
                 ConsumerBy::Username => string("username").map(Box::from),
                 ConsumerBy::ClientId => string("client_id").map(Box::from),
             },
+            binding: TokenBinding::of(members),
         }
     }
 }

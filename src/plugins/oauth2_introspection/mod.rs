@@ -82,6 +82,9 @@ pub(crate) struct Config {
     custom_claims_forward: Vec<String>,
     /// Which member of the response identifies the consumer.
     consumer_by: ConsumerBy,
+    /// Compare the certificate of the client with that in the member `cnf` of the response (RFC 8705), and refuse
+    /// tokens that are bound to a key in another way, such as DPoP. If false, whoever has such a token can use it.
+    verify_token_binding: bool,
     /// Id or username of the consumer for requests without an active token. If unset, such requests are rejected.
     anonymous: Option<String>,
     /// Require a token for OPTIONS requests, too. If false, all of them are forwarded without a token, not only CORS
@@ -116,6 +119,7 @@ impl Default for Config {
             custom_introspection_headers: BTreeMap::new(),
             custom_claims_forward: Vec::new(),
             consumer_by: ConsumerBy::Username,
+            verify_token_binding: true,
             anonymous: None,
             run_on_preflight: true,
             ssl_verify: true,
@@ -131,6 +135,7 @@ pub(crate) struct OAuth2Introspection {
     headers: CredentialHeaders,
     policy: AuthPolicy,
     consumer_by: ConsumerBy,
+    verifies_binding: bool,
     hides_credentials: bool,
     describes_request: bool,
     no_token: HeaderValue,
@@ -175,6 +180,7 @@ impl PluginKind for OAuth2Introspection {
             headers,
             policy,
             consumer_by,
+            verifies_binding: config.verify_token_binding,
             hides_credentials: config.hide_credentials,
             describes_request: config.introspect_request,
             no_token,
@@ -297,6 +303,9 @@ impl OAuth2Introspection {
     /// Sets the identity, or returns the reply to a rejected request.
     fn finish(&self, cx: &mut RequestCx<'_>, activity: TokenActivity<TokenCredential>) -> Option<Box<Reply>> {
         let TokenActivity::Active(token) = activity else { return self.reject(cx, TokenRejection::Inactive) };
+        if self.verifies_binding && token.binding.check(cx.client.certificate).is_err() {
+            return self.reject(cx, TokenRejection::Inactive);
+        }
         let consumers = cx.consumers;
         let consumer = token.consumer_name.as_deref().and_then(|name| match self.consumer_by {
             ConsumerBy::Username => consumers.usernames.get(name),

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::testing::{TestRequest, build, chain_with, consumer, noon};
+use crate::plugin_api::token_binding::bound_to;
 use crate::plugin_api::{ConsumerDirectory, PluginState, RegisteredKind};
 
 const KIND: RegisteredKind<OAuth2Introspection> = RegisteredKind::NEW;
@@ -196,5 +198,36 @@ fn invalid_configurations_name_the_field() {
         let invalid = build(&KIND, &config(fields.clone())).err().unwrap_or_else(|| panic!("{fields} was accepted"));
         assert_eq!(invalid[0].field, field, "{fields}: {invalid:?}");
         assert!(invalid.iter().all(|invalid| !invalid.to_string().contains("sec\nret")), "{invalid:?}");
+    }
+}
+
+// RFC 8705, section 3.2
+// RFC 9449, section 7.2
+#[tokio::test]
+async fn bound_tokens_need_the_key_of_the_client() {
+    let own = CertificateDer::from(vec![1]);
+    let bound = bound_to(&own);
+    let server = ScriptedServer::new(move |request| {
+        let cnf = if &*request.body == b"token=dpop" { json!({"jkt": "a"}) } else { bound.clone() };
+        Ok(response(200, "", &json!({"active": true, "username": "anna", "cnf": cnf}).to_string()))
+    });
+    for (token, certificate, strict) in [
+        ("bound", Some(own.clone()), None),
+        ("bound", Some(CertificateDer::from(vec![2])), Some(401)),
+        ("bound", None, Some(401)),
+        ("dpop", Some(own), Some(401)),
+    ] {
+        for (fields, expected) in [(json!({}), strict), (json!({"verify_token_binding": false}), None)] {
+            let chain = chain_with(&[(&KIND, config(fields.clone()))], &PluginState::default(), &server.services());
+            // The second time, the result is in the cache.
+            for _ in 0..2 {
+                let mut request = TestRequest::get(&format!("/?access_token={token}")).with_consumers(&consumers());
+                request.certificates = certificate.clone().map(|certificate| vec![certificate]);
+                let outcome = request.run(&chain).await;
+                assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{token} {fields}");
+                let challenge = expected.map(|_| "Bearer error=\"invalid_token\"");
+                assert_eq!(outcome.response_header("www-authenticate"), challenge, "{token} {fields}");
+            }
+        }
     }
 }

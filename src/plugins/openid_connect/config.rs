@@ -55,6 +55,9 @@ pub(crate) struct Config {
     /// the claims `at_hash` or `c_hash`, with `nonce` and without `scope` and `scp`, or with Keycloak's `typ: ID`.
     /// Tokens that state in `typ` that they are access tokens are accepted in any case.
     pub(super) allow_id_tokens: bool,
+    /// Compare the certificate of the client with that in the claim `cnf` of access tokens (RFC 8705), and refuse
+    /// tokens that are bound to a key in another way, such as DPoP. If false, whoever has such a token can use it.
+    pub(super) verify_token_binding: bool,
     /// Seconds by which the clocks of the provider and Portico may differ.
     pub(super) leeway: u32,
     /// Must be unset or true: PKCE is always used.
@@ -351,6 +354,7 @@ impl Default for Config {
             bearer_token_param_type: vec![TokenLocation::Header, TokenLocation::Query],
             bearer_token_cookie_name: None,
             allow_id_tokens: false,
+            verify_token_binding: true,
             leeway: 0,
             require_proof_key_for_code_exchange: None,
             scopes_claim: one("scope"),

@@ -60,8 +60,12 @@ impl AcceptedClient {
 }
 
 impl OpenIdDecision {
-    /// Accepts a client whose token or password was verified.
-    pub(super) fn accept(identity: &TokenIdentity) -> Self {
+    /// Accepts a client whose token or password was verified, if it has the key that the token is bound to.
+    pub(super) fn accept(cx: &RequestCx<'_>, log: &RejectionLog, identity: &TokenIdentity) -> Self {
+        if let Err(violation) = identity.binding.check(cx.client.certificate) {
+            log.rejected(cx.scope, "credential", &format!("the token is {violation}"));
+            return OpenIdDecision::Reject(OpenIdRejection::WrongCredentials);
+        }
         OpenIdDecision::Accept(Box::new(AcceptedClient {
             claims: Arc::clone(&identity.claims),
             access_token: Some(identity.access_token.clone()),
@@ -88,4 +92,107 @@ impl OpenIdDecision {
 /// Whether the client uses HTTPS.
 pub(super) fn is_secure(cx: &RequestCx<'_>) -> bool {
     cx.client.scheme == Scheme::Https
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::CertificateDer;
+    use serde_json::{Value, json};
+
+    use super::super::OpenIdConnect;
+    use super::*;
+    use crate::plugin_api::scripted_server::{ScriptedServer, response};
+    use crate::plugin_api::testing::{TestRequest, chain_with};
+    use crate::plugin_api::token::signature::Algorithm;
+    use crate::plugin_api::token::signature::signing::Signer;
+    use crate::plugin_api::token_binding::bound_to;
+    use crate::plugin_api::{PluginState, RegisteredKind};
+
+    const KIND: RegisteredKind<OpenIdConnect> = RegisteredKind::NEW;
+    const ISSUER: &str = "https://login.example";
+    /// A second after the time of the requests, in seconds since 1970.
+    const LATER: u64 = 1_767_355_201;
+
+    // RFC 8705, section 3
+    // RFC 9449, section 7.2
+    #[tokio::test(start_paused = true)]
+    async fn bound_tokens_need_the_key_of_the_client() {
+        let (own, other) = (CertificateDer::from(vec![1]), CertificateDer::from(vec![2]));
+        let signer = Signer::for_algorithm(Algorithm::Es256);
+        let (keys, bound) = (json!({"keys": [signer.jwk(None)]}), bound_to(&own));
+        let introspected = move |body: &[u8]| {
+            let cnf = if body.starts_with(b"token=dpop") { json!({"jkt": "a"}) } else { bound.clone() };
+            json!({"active": true, "sub": "anna", "cnf": cnf})
+        };
+        let server = ScriptedServer::new(move |request| {
+            let document = || {
+                let url = |path: &str| format!("{ISSUER}/{path}");
+                json!({"issuer": ISSUER, "jwks_uri": url("keys"), "introspection_endpoint": url("introspect")})
+            };
+            let body = match request.target.path() {
+                "/keys" => keys.clone(),
+                "/introspect" => introspected(&request.body),
+                _ => document(),
+            };
+            Ok(response(200, "", &body.to_string()))
+        });
+        let signed = |cnf: Value| {
+            let claims = json!({"iss": ISSUER, "sub": "anna", "exp": LATER, "cnf": cnf});
+            signer.token(Algorithm::Es256, &json!({}), &claims)
+        };
+        for (name, token, certificate, strict) in [
+            ("not bound", signed(json!(null)), None, None),
+            ("own", signed(bound_to(&own)), Some(&own), None),
+            ("of another client", signed(bound_to(&own)), Some(&other), Some(401)),
+            ("without a certificate", signed(bound_to(&own)), None, Some(401)),
+            ("DPoP", signed(json!({"jkt": "a"})), Some(&own), Some(401)),
+            ("introspected, own", "opaque".to_owned(), Some(&own), None),
+            ("introspected, of another client", "opaque".to_owned(), Some(&other), Some(401)),
+            ("introspected, DPoP", "dpop".to_owned(), Some(&own), Some(401)),
+        ] {
+            for (is_verified, expected) in [(true, strict), (false, None)] {
+                let config = json!({
+                    "issuer": ISSUER, "client_id": ["shop"], "auth_methods": ["bearer", "introspection"],
+                    "verify_token_binding": is_verified,
+                });
+                let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
+                // The second time, the result is in the cache.
+                for _ in 0..2 {
+                    let mut request = TestRequest::get("/").header("authorization", &format!("Bearer {token}"));
+                    request.certificates = certificate.map(|certificate| vec![certificate.clone()]);
+                    let outcome = request.run(&chain).await;
+                    assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{name} {is_verified}");
+                    let challenge = expected.map(|_| "Bearer error=\"invalid_token\"");
+                    assert_eq!(outcome.response_header("www-authenticate"), challenge, "{name} {is_verified}");
+                }
+            }
+        }
+    }
+
+    /// What one connection has proved, another one must not use.
+    #[tokio::test(start_paused = true)]
+    async fn a_cached_token_stays_bound() {
+        let own = CertificateDer::from(vec![1]);
+        let bound = bound_to(&own);
+        let server = ScriptedServer::new(move |request| {
+            let body = match request.target.path() {
+                "/introspect" => json!({"active": true, "sub": "anna", "cnf": bound}),
+                _ => json!({
+                    "issuer": ISSUER, "jwks_uri": format!("{ISSUER}/keys"),
+                    "introspection_endpoint": format!("{ISSUER}/introspect"),
+                }),
+            };
+            Ok(response(200, "", &body.to_string()))
+        });
+        let config = json!({"issuer": ISSUER, "client_id": ["shop"], "auth_methods": ["introspection"]});
+        let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
+        for (certificate, expected) in [(Some(&own), None), (None, Some(401)), (Some(&own), None)] {
+            let mut request = TestRequest::get("/").header("authorization", "Bearer opaque");
+            request.certificates = certificate.map(|certificate| vec![certificate.clone()]);
+            let outcome = request.run(&chain).await;
+            assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{certificate:?}");
+        }
+        let introspections = server.requests.lock().iter().filter(|it| it.target.path() == "/introspect").count();
+        assert_eq!(introspections, 1);
+    }
 }

@@ -153,7 +153,7 @@ impl PluginKind for OpenIdConnect {
             }
         };
         let verification = format!(
-            "{} {} {:?} {:?} {:?} {:?} {} {} {:?} {:?} {:?}",
+            "{} {} {:?} {:?} {:?} {:?} {} {} {} {:?} {:?} {:?}",
             cx.object,
             config.issuer,
             config.issuers_allowed,
@@ -161,6 +161,7 @@ impl PluginKind for OpenIdConnect {
             config.client_id,
             config.auth_methods,
             config.allow_id_tokens,
+            config.verify_token_binding,
             config.leeway,
             config.introspection_endpoint,
             config.userinfo_endpoint,
@@ -254,14 +255,14 @@ impl OpenIdConnect {
             ClientCredential::Token(token) => {
                 let digest = self.digest("token", &[&token]);
                 if let Some(cached) = self.cached(&digest, now) {
-                    return Some(OpenIdDecision::accept(&cached));
+                    return Some(OpenIdDecision::accept(cx, &self.log, &cached));
                 }
                 let verified = self.settings.party.verify_locally(&token, digest, now)?;
                 Some(self.accept_or_reject(cx, verified, now))
             }
             ClientCredential::Password(name, password) => {
                 let cached = self.cached(&self.digest("password", &[&name, &password]), now)?;
-                Some(OpenIdDecision::accept(&cached))
+                Some(OpenIdDecision::accept(cx, &self.log, &cached))
             }
         }
     }
@@ -506,7 +507,7 @@ impl OpenIdConnect {
                 if identity.expires > now {
                     self.cache.insert(Arc::clone(&identity), cx.now);
                 }
-                OpenIdDecision::accept(&identity)
+                OpenIdDecision::accept(cx, &self.log, &identity)
             }
             Err(AuthenticationError::Rejected(message)) => {
                 self.log.rejected(cx.scope, "credential", &message);

@@ -18,6 +18,7 @@ use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::sealed_cookie::random_text;
 use crate::plugin_api::token::TokenOrigin;
 use crate::plugin_api::token::jwk::PublishedKey;
+use crate::plugin_api::token_binding::TokenBinding;
 
 /// The client with its provider.
 pub(super) struct RelyingParty {
@@ -33,6 +34,8 @@ pub(super) struct RelyingParty {
     pub(super) introspection_ttl: u64,
     /// The same for tokens that were issued for passwords.
     pub(super) token_ttl: u64,
+    /// Whether clients must have the keys that their tokens are bound to.
+    pub(super) verifies_binding: bool,
 }
 
 /// Why a credential is not accepted. The messages are for the log.
@@ -178,7 +181,8 @@ impl RelyingParty {
             self.check_introspection(&claims, &metadata, now)?;
             let introspection = Some(Arc::new(claims.clone()));
             let expires = introspected_until(&claims, self.rules.leeway).min(now + self.introspection_ttl);
-            return Ok(TokenIdentity { introspection, expires, ..identity(token, digest, claims, None) });
+            let binding = self.binding(&claims);
+            return Ok(TokenIdentity { introspection, expires, binding, ..identity(token, digest, claims, None) });
         }
         if self.accepts(AuthMethod::Userinfo) && metadata.userinfo.is_some() {
             let claims = self.client.userinfo(&metadata, token).await?;
@@ -240,6 +244,16 @@ impl RelyingParty {
     ) -> Result<TokenIdentity, AuthenticationError> {
         self.rules.check_purpose(verified.purpose)?;
         Ok(TokenIdentity { bearer_issuer, ..identity(token, digest, verified.claims, Some(verified.key)) })
+=======
+        self.rules.check_purpose(&verified)?;
+        let binding = self.binding(&verified.claims);
+        Ok(TokenIdentity { bearer_issuer, binding, ..identity(token, digest, verified.claims, Some(verified.key)) })
+    }
+
+    /// Tokens that Portico itself has requested need none.
+    fn binding(&self, claims: &TokenClaims) -> TokenBinding {
+        if self.verifies_binding { TokenBinding::of(claims) } else { TokenBinding::None }
+>>>>>>> part-38b
     }
 
     /// Whether a key is still published: by the provider, or by the further issuer with this index.
@@ -323,7 +337,8 @@ fn identity(token: &str, digest: Sha256Digest, claims: TokenClaims, key: Option<
     let expires = claims.get("exp").and_then(Value::as_f64).map_or(u64::MAX, |exp| exp as u64);
     let claims = Arc::new(ClaimSources(vec![claims]));
     let access_token = token.into();
-    TokenIdentity { digest, claims, key, bearer_issuer: None, introspection: None, access_token, expires }
+    let (bearer_issuer, introspection, binding) = (None, None, TokenBinding::None);
+    TokenIdentity { digest, claims, key, bearer_issuer, introspection, binding, access_token, expires }
 }
 
 /// When an access token expires, in seconds since 1970: by the response, or by the token.

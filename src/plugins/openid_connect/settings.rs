@@ -133,6 +133,7 @@ impl Config {
                 scope: self.scopes.join(" ").into(),
                 introspection_ttl: ttl(self.cache_introspection),
                 token_ttl: ttl(self.cache_tokens),
+                verifies_binding: self.verify_token_binding,
             }),
             claims: ClaimRules::new(self, cx.namespace()),
             claims_without_audience: ClaimRules::new(

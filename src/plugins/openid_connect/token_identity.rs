@@ -8,6 +8,7 @@ use super::signed_token::TokenClaims;
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::digest_cache::DigestEntry;
 use crate::plugin_api::token::jwk::PublishedKey;
+use crate::plugin_api::token_binding::TokenBinding;
 
 /// The claims of a client whose credential was verified.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct TokenIdentity {
     pub(super) bearer_issuer: Option<usize>,
     /// The result of the introspection.
     pub(super) introspection: Option<Arc<TokenClaims>>,
+    /// The key that the client must have.
+    pub(super) binding: TokenBinding,
     /// The access token; for a password, the one that was issued for it.
     pub(super) access_token: Box<str>,
     /// When the result is no longer valid, in seconds since 1970.
