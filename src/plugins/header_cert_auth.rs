@@ -354,6 +354,22 @@ mod tests {
         }
     }
 
+    /// The path to the authority is looked for among all certificates of a header.
+    #[tokio::test]
+    async fn only_the_first_certificates_of_a_header_count() {
+        let (authority, other) = (TestAuthority::new("ca"), TestAuthority::new("other"));
+        let (intermediate, issuer) = authority.intermediate("sub");
+        let (certificate, further) = (issuer.issue_for("anna"), other.issue_for("bert"));
+        for (further_count, reason) in [(MAX_CHAIN - 2, None), (MAX_CHAIN - 1, Some("wrong_credentials"))] {
+            let mut certificates = vec![&certificate];
+            certificates.extend(std::iter::repeat_n(&further, further_count));
+            certificates.push(&intermediate);
+            let value = url_encoded(&certificates);
+            let outcome = run(&config(&authority, "url_encoded"), &[&*value], true).await;
+            assert_eq!(outcome.reply.map(|reply| reply.reason), reason, "{further_count}");
+        }
+    }
+
     /// With an anonymous consumer, a forged certificate makes a client that one, and not the owner of the certificate.
     #[tokio::test]
     async fn forged_certificates_identify_nobody() {

@@ -12,9 +12,10 @@ use crate::plugin_api::chain::Chain;
 use crate::plugin_api::consumers::{EntityId, StoredPassword, sha256};
 use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body};
 use crate::plugin_api::password::PasswordHash;
-use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, chain, chain_with, consumer, noon, notes};
-use crate::plugin_api::{PluginServices, PluginState, RegisteredKind, ReplyBody, Scheme};
+use crate::plugin_api::testing::{TestOutcome, TestRequest, chain, consumer, noon, notes};
+use crate::plugin_api::{RegisteredKind, ReplyBody, Scheme};
+
+mod places;
 
 const KIND: RegisteredKind<OAuth2> = RegisteredKind::NEW;
 const CALLBACK: &str = "https://app.example/callback";
@@ -468,24 +469,6 @@ async fn tokens_need_https() {
         let answer = ask(&chain_of(config(accepts)), request).await;
         assert_eq!(answer.error().1, expected, "{accepts} {scheme} {is_peer_trusted}");
     }
-}
-
-#[tokio::test]
-async fn tokens_are_valid_for_their_plugin_unless_global() {
-    let state = PluginState::default();
-    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
-    let credentials = [("grant_type", "client_credentials")];
-    let one = chain_with(&[(&KIND, all_grants())], &state, &services);
-    let own = token(&one, &credentials).await;
-    // The same object with another configuration.
-    let edited = chain_with(&[(&KIND, with(json!({"scopes": ["a"]})))], &state, &services);
-    drop(one);
-    assert!(is_accepted(&edited, own.text("access_token")).await, "tokens outlive a change of the configuration");
-    let global = chain_with(&[(&KIND, with(json!({"global_credentials": true})))], &state, &services);
-    assert!(!is_accepted(&global, own.text("access_token")).await);
-    let shared = token(&global, &credentials).await;
-    assert!(is_accepted(&global, shared.text("access_token")).await);
-    assert!(!is_accepted(&edited, shared.text("access_token")).await);
 }
 
 #[tokio::test]
