@@ -82,7 +82,7 @@ impl PluginServices for LoopbackServices {
     }
 
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
-        TcpConnector.connect(remote)
+        Box::pin(async move { TcpConnector.connect(remote).await.map_err(RemoteFailure::into_message) })
     }
 
     fn connect_datagrams(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteDatagrams>, String>> {

@@ -278,7 +278,7 @@ impl RemoteConnector for ServerConnector {
 impl ServerConnector {
     async fn connect_in_time(&self, server: &Remote, alpn: Alpn) -> Result<Box<dyn RemoteStream>, RemoteFailure> {
         let permit = self.limits.connection(server.share(), server.timeout).await;
-        let busy = |error| RemoteFailure::Busy(format!("{}:{}: {error}", server.host, server.port));
+        let busy = |error: String| RemoteFailure::Busy(format!("{}:{}: {error}", server.host, server.port));
         let opening = self.open(server, permit.map_err(busy)?, alpn);
         let timed_out = || Err(format!("{}:{}: no connection within {:?}", server.host, server.port, server.timeout));
         let opened = timeout(server.timeout, opening).await.unwrap_or_else(|_| timed_out());
