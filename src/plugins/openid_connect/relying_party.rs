@@ -243,9 +243,6 @@ impl RelyingParty {
         bearer_issuer: Option<usize>,
     ) -> Result<TokenIdentity, AuthenticationError> {
         self.rules.check_purpose(verified.purpose)?;
-        Ok(TokenIdentity { bearer_issuer, ..identity(token, digest, verified.claims, Some(verified.key)) })
-=======
-        self.rules.check_purpose(&verified)?;
         let binding = self.binding(&verified.claims);
         Ok(TokenIdentity { bearer_issuer, binding, ..identity(token, digest, verified.claims, Some(verified.key)) })
     }
@@ -253,7 +250,6 @@ impl RelyingParty {
     /// Tokens that Portico itself has requested need none.
     fn binding(&self, claims: &TokenClaims) -> TokenBinding {
         if self.verifies_binding { TokenBinding::of(claims) } else { TokenBinding::None }
->>>>>>> part-38b
     }
 
     /// Whether a key is still published: by the provider, or by the further issuer with this index.

@@ -4,7 +4,7 @@ use super::*;
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::services::OfflineServices;
 use crate::plugin_api::testing::{build_with, chain_with, instance};
-use crate::plugin_api::{PluginServices, PluginState, RouteNames};
+use crate::plugin_api::{AnyPluginKind, PluginServices, PluginState, RouteNames};
 
 #[tokio::test]
 async fn tokens_are_valid_for_their_plugin_unless_global() {
