@@ -243,7 +243,7 @@ impl RelyingParty {
         verified: VerifiedToken,
         bearer_issuer: Option<usize>,
     ) -> Result<TokenIdentity, AuthenticationError> {
-        self.rules.check_purpose(&verified)?;
+        self.rules.check_purpose(verified.purpose)?;
         let binding = self.binding(&verified.claims);
         Ok(TokenIdentity { bearer_issuer, binding, ..identity(token, digest, verified.claims, Some(verified.key)) })
     }

@@ -35,7 +35,7 @@ pub(super) type TokenClaims = Map<String, Value>;
 pub(super) struct VerifiedToken {
     pub(super) claims: TokenClaims,
     pub(super) key: Arc<PublishedKey>,
-    purpose: TokenPurpose,
+    pub(super) purpose: TokenPurpose,
     algorithm: Algorithm,
 }
 
@@ -117,8 +117,8 @@ impl TokenRules {
     }
 
     /// Refuses tokens for other purposes than access.
-    pub(super) fn check_purpose(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        match token.purpose {
+    pub(super) fn check_purpose(&self, purpose: TokenPurpose) -> Result<(), TokenError> {
+        match purpose {
             TokenPurpose::Access => Ok(()),
             TokenPurpose::Id if self.allows_id_tokens => Ok(()),
             TokenPurpose::Id => Err(TokenError::invalid("the token is an ID token, not an access token")),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::signed_token::TokenClaims;
 use crate::plugin_api::token::UnverifiedToken;
 
 /// The purpose of a signed token.
@@ -17,28 +18,32 @@ pub(super) enum TokenPurpose {
 
 impl TokenPurpose {
     pub(super) fn of(token: &UnverifiedToken<'_>) -> Self {
-        let is_access_token = match token.header("typ") {
-            None => false,
+        let by_claims = TokenPurpose::of_claims(&token.claims);
+        match token.header("typ") {
+            None => by_claims,
             Some(Value::String(text)) => match media_type(text).as_str() {
                 // RFC 9068, section 2.1
-                "at+jwt" => true,
+                "at+jwt" if by_claims == TokenPurpose::Id => TokenPurpose::Access,
                 // RFC 8725, section 3.11: a type of its own states another purpose.
-                text if text.contains('+') && text.ends_with("jwt") => return TokenPurpose::Other,
-                _ => false,
+                text if text.contains('+') && text.ends_with("jwt") => TokenPurpose::Other,
+                _ => by_claims,
             },
-            Some(_) => return TokenPurpose::Other,
-        };
+            Some(_) => TokenPurpose::Other,
+        }
+    }
+
+    /// The purpose by the claims alone, as of an introspected token.
+    pub(super) fn of_claims(claims: &TokenClaims) -> Self {
         // Logout tokens need not have a type.
-        if token.claims.contains_key("events") {
+        if claims.contains_key("events") {
             return TokenPurpose::Other;
         }
-        let has = |name: &&str| token.claims.get(*name).is_some_and(|value| !value.is_null());
-        // Keycloak states the purpose in a claim. Its access tokens had `nonce`, too, before version 24.
-        match token.string_claim("typ") {
+        let has = |name: &&str| claims.get(*name).is_some_and(|value| !value.is_null());
+        // Keycloak states the purpose in a claim. The access tokens of its former versions have `nonce`, too.
+        match claims.get("typ").and_then(Value::as_str) {
             Some("ID") => TokenPurpose::Id,
             Some(typ) if OTHER_TOKENS.contains(&typ) => TokenPurpose::Other,
             Some("Bearer" | "DPoP") => TokenPurpose::Access,
-            _ if is_access_token => TokenPurpose::Access,
             _ if ["at_hash", "c_hash"].iter().any(has) => TokenPurpose::Id,
             // Access tokens of some providers repeat the nonce of the login, but ID tokens have no scope.
             _ if has(&"nonce") && !["scope", "scp"].iter().any(has) => TokenPurpose::Id,
@@ -114,7 +119,7 @@ mod tests {
             ("Keycloak, ID token", json!("JWT"), json!({"typ": "ID", "azp": "shop"}), Id),
             ("Keycloak, ID token with a scope", json!("JWT"), json!({"typ": "ID", "nonce": "n", "scope": "a"}), Id),
             ("Keycloak", json!("JWT"), json!({"typ": "Bearer", "azp": "shop", "scope": "openid"}), Access),
-            ("Keycloak 23", json!("JWT"), json!({"typ": "Bearer", "nonce": "n", "sid": "s"}), Access),
+            ("Keycloak, former versions", json!("JWT"), json!({"typ": "Bearer", "nonce": "n", "sid": "s"}), Access),
             ("Keycloak, refresh token", json!("JWT"), json!({"typ": "Refresh", "scope": "openid"}), Other),
             ("Entra ID 2.0", json!("JWT"), json!({"azp": "a", "scp": "Orders.Read", "uti": "u", "ver": "2.0"}), Access),
             ("Entra ID 1.0", json!("JWT"), json!({"appid": "a", "scp": "Orders.Read", "ver": "1.0"}), Access),
