@@ -300,6 +300,11 @@ mod tests {
     }
 
     async fn run(config: &Value, values: &[&str], is_trusted: bool) -> TestOutcome {
+        run_at(5, config, values, is_trusted).await
+    }
+
+    /// At noon of this day of January 2026.
+    async fn run_at(day: u64, config: &Value, values: &[&str], is_trusted: bool) -> TestOutcome {
         let mut consumers = ConsumerDirectory::default();
         consumers.add(&consumer("anna", &[]));
         let request = TestRequest::get("/").with_consumers(&consumers);
@@ -307,7 +312,7 @@ mod tests {
         for name in ["x_client_cert", "x-client_cert", "x_client_cert_dn", "x-client-cert-san"] {
             request = request.header(name, "forged");
         }
-        (request.is_peer_trusted, request.now) = (is_trusted, at_day(5));
+        (request.is_peer_trusted, request.now) = (is_trusted, at_day(day));
         request.run(&chain(&[(&KIND, config.clone())])).await
     }
 
@@ -349,6 +354,22 @@ mod tests {
         }
     }
 
+    /// The path to the authority is looked for among all certificates of a header.
+    #[tokio::test]
+    async fn only_the_first_certificates_of_a_header_count() {
+        let (authority, other) = (TestAuthority::new("ca"), TestAuthority::new("other"));
+        let (intermediate, issuer) = authority.intermediate("sub");
+        let (certificate, further) = (issuer.issue_for("anna"), other.issue_for("bert"));
+        for (further_count, reason) in [(MAX_CHAIN - 2, None), (MAX_CHAIN - 1, Some("wrong_credentials"))] {
+            let mut certificates = vec![&certificate];
+            certificates.extend(std::iter::repeat_n(&further, further_count));
+            certificates.push(&intermediate);
+            let value = url_encoded(&certificates);
+            let outcome = run(&config(&authority, "url_encoded"), &[&*value], true).await;
+            assert_eq!(outcome.reply.map(|reply| reply.reason), reason, "{further_count}");
+        }
+    }
+
     /// With an anonymous consumer, a forged certificate makes a client that one, and not the owner of the certificate.
     #[tokio::test]
     async fn forged_certificates_identify_nobody() {
@@ -376,6 +397,55 @@ mod tests {
         }
     }
 
+    /// The list is valid from day 1 to day 10.
+    #[tokio::test]
+    async fn revoked_certificates_are_refused() {
+        let (authority, other) = (TestAuthority::new("ca"), TestAuthority::new("other"));
+        let issue = |authority: &TestAuthority, serial: u64| {
+            let certificate = authority.issue(|params| {
+                params.distinguished_name.push(rcgen::DnType::CommonName, "anna");
+                params.serial_number = Some(serial.into());
+            });
+            url_encoded(&[&certificate])
+        };
+        let (valid, revoked, of_other) = (issue(&authority, 8), issue(&authority, 7), issue(&other, 7));
+        let (intermediate, issuer) = authority.numbered_intermediate(7);
+        // Its own authority has no list, and the authority of that one has revoked it.
+        let of_revoked = url_encoded(&[&issuer.issue_for("anna"), &intermediate]);
+        let (intermediate, issuer) = authority.numbered_intermediate(8);
+        let of_unrevoked = url_encoded(&[&issuer.issue_for("anna"), &intermediate]);
+        let certificates = [&valid, &revoked, &of_other, &of_revoked, &of_unrevoked];
+        for (mode, day, expected) in [
+            // The default
+            (None, 5, [true, false, true, false, true]),
+            (Some("IGNORE_CA_ERROR"), 5, [true, false, true, false, true]),
+            (Some("IGNORE_CA_ERROR"), 20, [true, false, true, false, true]),
+            (Some("STRICT"), 5, [true, false, false, false, false]),
+            (Some("STRICT"), 20, [false, false, false, false, false]),
+            (Some("SKIP"), 5, [true, true, true, true, true]),
+        ] {
+            let mut config = config(&authority, "url_encoded");
+            config["ca_certificates"] = json!([authority.pem(), other.pem()]);
+            config["crls"] = json!([authority.revocation_list(&[7])]);
+            if let Some(mode) = mode {
+                config["revocation_check_mode"] = json!(mode);
+            }
+            for (index, (certificate, is_accepted)) in certificates.into_iter().zip(expected).enumerate() {
+                let outcome = run_at(day, &config, &[certificate], true).await;
+                let reason = outcome.reply.as_ref().map(|reply| (reply.status.as_u16(), reply.reason));
+                let expected = (!is_accepted).then_some((401, "wrong_credentials"));
+                assert_eq!(reason, expected, "{mode:?} day {day}, certificate {index}");
+                let has_consumer = outcome.state.identity.consumer.is_some();
+                assert_eq!(has_consumer, is_accepted, "{mode:?} day {day}, certificate {index}");
+            }
+        }
+        // A list that another authority has signed under the name of this one shows nothing.
+        let mut forged = config(&authority, "url_encoded");
+        forged["crls"] = json!([TestAuthority::new("ca").revocation_list(&[])]);
+        forged["revocation_check_mode"] = json!("STRICT");
+        assert!(run(&forged, &[&valid], true).await.reply.is_some());
+    }
+
     #[test]
     fn invalid_configurations_name_the_field() {
         let authority = TestAuthority::new("ca");
@@ -386,6 +456,9 @@ mod tests {
             (json!({"certificate_header_format": "pem"}), "config.certificate_header_format"),
             (json!({"secure_source": false}), "config.secure_source"),
             (json!({"ca_certificates": []}), "config.ca_certificates"),
+            (json!({"crls": [authority.pem()]}), "config.crls[0]"),
+            (json!({"revocation_check_mode": "STRICT"}), "config.revocation_check_mode"),
+            (json!({"revocation_check_mode": "strict"}), "config.revocation_check_mode"),
         ] {
             let mut config = config(&authority, "url_encoded");
             config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());

@@ -1,5 +1,6 @@
 //! Sessions of the plugin `session` in a real Redis server: several replicas, logouts, timeouts, keys, and outages.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -56,11 +57,24 @@ fn consumers() -> ConsumerDirectory {
     directory.add(&anna);
     directory.add(&consumer("guest", &[]));
     directory.keys.insert(Arc::new(KeyCredential::new(EntityId::from_text("cred-anna"), b"a key", None, anna)));
+    let bert = consumer("bert", &[]);
+    directory.add(&bert);
+    directory.keys.insert(Arc::new(KeyCredential::new(EntityId::from_text("cred-bert"), b"another key", None, bert)));
     directory
 }
 
 /// The chain of one replica: session, and key-auth with an anonymous consumer.
 fn replica_with(server: &RedisProcess, keys: Option<&Arc<SharedKeys>>, fields: &Value) -> Arc<Chain> {
+    chain_of(server, keys, fields, json!({"anonymous": "guest"}))
+}
+
+/// A chain of session and key-auth, with the fields of each.
+fn chain_of(
+    server: &RedisProcess,
+    keys: Option<&Arc<SharedKeys>>,
+    fields: &Value,
+    key_auth_fields: Value,
+) -> Arc<Chain> {
     let services = TestServices::resolving("redis.shop");
     let services: Arc<dyn PluginServices> = Arc::new(ReplicaServices { services, keys: keys.cloned() });
     let mut config =
@@ -70,7 +84,7 @@ fn replica_with(server: &RedisProcess, keys: Option<&Arc<SharedKeys>>, fields: &
     }
     config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let (session, key_auth) = (REGISTRY.find("session").unwrap(), REGISTRY.find("key-auth").unwrap());
-    let plugins = [(session, config), (key_auth, json!({"anonymous": "guest"}))];
+    let plugins = [(session, config), (key_auth, key_auth_fields)];
     chain_with(&plugins, &PluginState::default(), &services)
 }
 
@@ -134,6 +148,38 @@ async fn a_logout_at_one_replica_ends_the_session_at_all() {
         assert_eq!(user(chain, &cookie).await.as_deref(), Some("guest"), "a stolen cookie has no session any more");
     }
     assert_eq!(server.redis_cli(&["KEYS", "*"]).trim(), "");
+}
+
+/// An attacker plants the cookie of an own session in the browser of a victim, and hopes that its id becomes that of
+/// the victim's session.
+#[tokio::test]
+async fn logins_get_another_id_than_the_session_before() {
+    let server = RedisProcess::start(&[]).await;
+    let optional = replica(&server, &json!({}));
+    // Credentials of each request count, also with a session.
+    let required = chain_of(&server, None, &json!({}), json!({}));
+    let keys = || server.redis_cli(&["KEYS", "*"]).split_whitespace().map(str::to_owned).collect::<HashSet<_>>();
+    for (name, chain, has_ended) in [
+        ("a session that has ended", &optional, true),
+        ("a session that has ended, and a required credential", &required, true),
+        ("a session of the attacker, and a required credential", &required, false),
+    ] {
+        server.redis_cli(&["FLUSHALL"]);
+        let planted = log_in(&optional).await;
+        let former = keys();
+        if has_ended {
+            send(&optional, log_out(), &planted, Duration::ZERO).await;
+            assert_eq!(keys(), HashSet::new(), "{name}");
+        }
+        let request = TestRequest::get("/").header("apikey", "another key");
+        let outcome = send(chain, request, &planted, Duration::ZERO).await;
+        assert_eq!(outcome.upstream_identity().0, Some("bert"), "{name}");
+        let own = cookies_of(&outcome);
+        assert_eq!(keys().difference(&former).count(), 1, "{name}: a session with an id of its own");
+        assert_eq!(user(&optional, &own).await.as_deref(), Some("bert"), "{name}");
+        let expected = if has_ended { "guest" } else { "anna" };
+        assert_eq!(user(&optional, &planted).await.as_deref(), Some(expected), "{name}: not that of the victim");
+    }
 }
 
 #[tokio::test]

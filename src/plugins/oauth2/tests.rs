@@ -12,9 +12,10 @@ use crate::plugin_api::chain::Chain;
 use crate::plugin_api::consumers::{EntityId, StoredPassword, sha256};
 use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body};
 use crate::plugin_api::password::PasswordHash;
-use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, chain, chain_with, consumer, noon, notes};
-use crate::plugin_api::{PluginServices, PluginState, RegisteredKind, ReplyBody, Scheme};
+use crate::plugin_api::testing::{TestOutcome, TestRequest, chain, consumer, noon, notes};
+use crate::plugin_api::{RegisteredKind, ReplyBody, Scheme};
+
+mod places;
 
 const KIND: RegisteredKind<OAuth2> = RegisteredKind::NEW;
 const CALLBACK: &str = "https://app.example/callback";
@@ -385,9 +386,46 @@ async fn only_the_login_application_names_users() {
     ] {
         let answer = authorize(&chain, &[&[("response_type", "code")][..], fields].concat()).await;
         assert_eq!(answer.error(), (400, expected));
-        // The second `provision_key` or none is refused as well.
-        let fields = [&[("grant_type", "password"), ("provision_key", "provision")][..], fields].concat();
-        assert_eq!(token(&chain, &fields).await.status, 400, "{expected}");
+        let mut password =
+            vec![("grant_type", "password"), ("provision_key", "provision"), ("authenticated_userid", "user-1")];
+        password.retain(|(name, _)| !fields.iter().any(|(other, _)| name == other));
+        password.extend(fields.iter());
+        assert_eq!(token(&chain, &password).await.error(), (400, expected), "{fields:?}");
+    }
+}
+
+/// Requests that are valid but for the key, so that nothing else refuses them.
+#[tokio::test]
+async fn codes_and_tokens_of_users_need_the_provision_key() {
+    let chain = chain_of(all_grants());
+    for key in [None, Some(""), Some("wrong"), Some("provision "), Some("Provision"), Some("provisio")] {
+        let requests = [
+            ("authorize", ("response_type", "code")),
+            ("authorize", ("response_type", "token")),
+            ("token", ("grant_type", "password")),
+            ("token", ("grant_type", "client_credentials")),
+        ];
+        let key: Vec<(&str, &str)> = key.map(|key| ("provision_key", key)).into_iter().collect();
+        for (endpoint, kind) in requests {
+            let send = async |key: &[(&str, &str)]| {
+                let client = [("client_id", "app"), ("client_secret", "secret"), ("authenticated_userid", "user-1")];
+                ask(&chain, post(&format!("/oauth2/{endpoint}"), &[&client[..], &[kind], key].concat())).await
+            };
+            let refused = send(&key).await;
+            assert_eq!(refused.error(), (400, "Invalid provision_key"), "{kind:?} {key:?}");
+            for name in ["access_token", "refresh_token", "redirect_uri"] {
+                assert_eq!(refused.body.get(name), None, "{kind:?} {key:?}");
+            }
+            assert_eq!(send(&[("provision_key", "provision")]).await.status, 200, "{kind:?}");
+        }
+    }
+    // Without a key in the configuration, no key is the right one, and neither is none.
+    let keyless = chain_of(json!({"enable_client_credentials": true}));
+    for key in ["", "provision"] {
+        let fields = [("grant_type", "client_credentials"), ("authenticated_userid", "user-1"), ("provision_key", key)];
+        assert_eq!(token(&keyless, &fields).await.error(), (400, "Invalid provision_key"), "{key:?}");
+        let fields = [("response_type", "code"), ("provision_key", key)];
+        assert_eq!(authorize(&keyless, &fields).await.error(), (400, "Invalid provision_key"), "{key:?}");
     }
 }
 
@@ -431,24 +469,6 @@ async fn tokens_need_https() {
         let answer = ask(&chain_of(config(accepts)), request).await;
         assert_eq!(answer.error().1, expected, "{accepts} {scheme} {is_peer_trusted}");
     }
-}
-
-#[tokio::test]
-async fn tokens_are_valid_for_their_plugin_unless_global() {
-    let state = PluginState::default();
-    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
-    let credentials = [("grant_type", "client_credentials")];
-    let one = chain_with(&[(&KIND, all_grants())], &state, &services);
-    let own = token(&one, &credentials).await;
-    // The same object with another configuration.
-    let edited = chain_with(&[(&KIND, with(json!({"scopes": ["a"]})))], &state, &services);
-    drop(one);
-    assert!(is_accepted(&edited, own.text("access_token")).await, "tokens outlive a change of the configuration");
-    let global = chain_with(&[(&KIND, with(json!({"global_credentials": true})))], &state, &services);
-    assert!(!is_accepted(&global, own.text("access_token")).await);
-    let shared = token(&global, &credentials).await;
-    assert!(is_accepted(&global, shared.text("access_token")).await);
-    assert!(!is_accepted(&edited, shared.text("access_token")).await);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use super::provider_client::{IssuedTokens, ProviderClient, ProviderError};
 use super::session_tokens::SessionTokens;
 use super::signed_token::{IdTokenContext, TokenClaims, TokenError, TokenRules, VerifiedToken, is_signed_token};
 use super::token_identity::TokenIdentity;
+use super::token_purpose::TokenPurpose;
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::sealed_cookie::random_text;
 use crate::plugin_api::token::TokenOrigin;
@@ -178,10 +179,8 @@ impl RelyingParty {
         if introspects {
             let claims = self.client.introspect(&metadata, token).await?;
             self.check_introspection(&claims, &metadata, now)?;
-            let expires = claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
-            let expires = expires.saturating_add(u64::from(self.rules.leeway));
             let introspection = Some(Arc::new(claims.clone()));
-            let expires = expires.min(now + self.introspection_ttl);
+            let expires = introspected_until(&claims, self.rules.leeway).min(now + self.introspection_ttl);
             let binding = self.binding(&claims);
             return Ok(TokenIdentity { introspection, expires, binding, ..identity(token, digest, claims, None) });
         }
@@ -284,9 +283,11 @@ impl RelyingParty {
         if claims.contains_key("iss") {
             self.rules.check_issuer(claims, metadata)?;
         }
-        match claims.get("token_type").and_then(Value::as_str) {
-            Some("refresh_token") => rejected("the introspected token is a refresh token"),
-            _ => Ok(()),
+        self.rules.check_purpose(TokenPurpose::of_claims(claims))?;
+        let token_type = claims.get("token_type").and_then(Value::as_str).unwrap_or_default();
+        match OTHER_TOKEN_TYPES.iter().any(|other| token_type.eq_ignore_ascii_case(other)) {
+            true => rejected("the introspected token is not an access token"),
+            false => Ok(()),
         }
     }
 
@@ -314,6 +315,19 @@ impl RelyingParty {
 
 /// The random bytes of the id of a session.
 const SESSION_ID_BYTES: usize = 16;
+/// Types of tokens that are not access tokens. The URIs are those of RFC 8693, section 3.
+const OTHER_TOKEN_TYPES: [&str; 4] = [
+    "refresh_token",
+    "id_token",
+    "urn:ietf:params:oauth:token-type:refresh_token",
+    "urn:ietf:params:oauth:token-type:id_token",
+];
+
+/// When an introspected token expires, in seconds since 1970. The time may have a fraction (RFC 7519, section 2).
+fn introspected_until(claims: &TokenClaims, leeway: u32) -> u64 {
+    let expires = claims.get("exp").and_then(Value::as_f64).map_or(u64::MAX, |exp| exp as u64);
+    expires.saturating_add(u64::from(leeway))
+}
 
 fn identity(token: &str, digest: Sha256Digest, claims: TokenClaims, key: Option<Arc<PublishedKey>>) -> TokenIdentity {
     let expires = claims.get("exp").and_then(Value::as_f64).map_or(u64::MAX, |exp| exp as u64);
@@ -327,4 +341,25 @@ fn identity(token: &str, digest: Sha256Digest, claims: TokenClaims, key: Option<
 fn expiry(tokens: &IssuedTokens, claims: Option<&TokenClaims>, now: u64) -> Option<u64> {
     let by_response = tokens.expires_in.map(|seconds| now.saturating_add(seconds));
     by_response.or_else(|| claims?.get("exp")?.as_f64().map(|exp| exp as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn introspections_are_used_until_their_token_expires() {
+        for (claims, expected) in [
+            (json!({"exp": 1000}), 1005),
+            (json!({"exp": 1000.0}), 1005),
+            (json!({"exp": 1000.9}), 1005),
+            (json!({"exp": -1.5}), 5),
+            (json!({"exp": u64::MAX}), u64::MAX),
+            (json!({}), u64::MAX),
+        ] {
+            assert_eq!(introspected_until(claims.as_object().unwrap(), 5), expected, "{claims}");
+        }
+    }
 }

@@ -258,6 +258,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::plugin_api::PluginState;
+    use crate::plugin_api::scripted_server::{ScriptedServer, response};
+    use crate::plugin_api::token::signature::signing::Signer;
 
     fn rules() -> TokenRules {
         TokenRules { client_id: "shop".into(), issuers_allowed: [].into(), leeway: 5, allows_id_tokens: false }
@@ -313,6 +316,36 @@ mod tests {
             (json!({"exp": 2000, "nbf": "0"}), false),
         ] {
             assert_eq!(check_times(&claims(value.clone()), 5, 1000).is_ok(), is_valid, "{value}");
+        }
+    }
+
+    // RFC 8725, sections 2.1 and 3.1
+    #[tokio::test]
+    async fn public_keys_are_no_secrets() {
+        let claims = json!({"exp": 2000});
+        for (algorithm, member) in [(Algorithm::Rs256, "n"), (Algorithm::Es256, "x"), (Algorithm::EdDsa, "x")] {
+            let signer = Signer::for_algorithm(algorithm);
+            let (jwk, pem) = (signer.jwk(Some("a")), signer.public_pem());
+            let text = jwk[member].as_str().unwrap();
+            let bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
+            // Some issuers publish secrets by mistake.
+            let published_secret = json!({"kty": "oct", "kid": "b", "alg": "HS256", "k": text});
+            let set = json!({"keys": [jwk, published_secret]}).to_string();
+            let server = ScriptedServer::new(move |_| Ok(response(200, "", &set)));
+            let (state, services) = (PluginState::default(), server.services());
+            let keys = KeySet::open_in("https://issuer.example/keys", None, &state, &services);
+            assert!(keys.refresh(TokenOrigin::Issuer).await);
+            let genuine = signer.token(algorithm, &json!({"kid": "a"}), &claims);
+            assert!(verify_by_keys(parse_signed(&genuine).unwrap(), &keys, 0, 1000).is_ok(), "{algorithm}");
+            for secret in [pem.as_bytes(), pem.trim_end().as_bytes(), text.as_bytes(), &bytes] {
+                for (hmac, id) in [(Algorithm::Hs256, "a"), (Algorithm::Hs384, "a"), (Algorithm::Hs256, "b")] {
+                    let forged = Signer::secret(secret).token(hmac, &json!({"kid": id}), &claims);
+                    let error = parse_signed(&forged).unwrap_err().to_string();
+                    assert!(error.contains("a secret instead of a key"), "{algorithm} {hmac} {id}: {error}");
+                    let token = UnverifiedToken::parse(forged.as_bytes()).unwrap();
+                    assert!(verify_by_keys(token, &keys, 0, 1000).is_err(), "{algorithm} {hmac} {id}");
+                }
+            }
         }
     }
 

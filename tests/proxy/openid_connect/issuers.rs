@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Site;
 use super::browser::Browser;
+use super::forgeries::Forgery;
 use super::provider::{CLIENT, Provider, SigningKey, base_claims, with};
 use crate::harness::refusing_address;
 
@@ -68,9 +69,13 @@ async fn tokens_are_verified_with_the_keys_of_their_own_issuer() {
     }
     let expired = json!({"iss": "robots", "aud": "robots", "exp": 1000});
     assert_eq!(send(&site, &robots.key.sign("ES256", &with(base_claims(""), &expired))).await, 401);
-    let secret = with(base_claims(""), &json!({"iss": "robots", "aud": "robots"}));
-    assert_eq!(send(&site, &robots.key.sign("HS256", &secret)).await, 401, "a signature with a secret");
-    let id_token = with(secret, &json!({"typ": "ID"}));
+    let valid = with(base_claims(""), &json!({"iss": "robots", "aud": "robots"}));
+    for forgery in Forgery::all(&robots.key) {
+        assert_eq!(send(&site, &forgery.token(&valid)).await, 401, "{forgery}");
+    }
+    assert_eq!(robots.requests("/keys").len(), 1, "forged tokens cause no fetch of the keys");
+    assert_eq!(send(&site, &robots.key.sign("ES256", &valid)).await, 200, "the claims are valid");
+    let id_token = with(valid, &json!({"typ": "ID"}));
     assert_eq!(send(&site, &robots.key.sign("ES256", &id_token)).await, 401, "an ID token of Keycloak");
     let unknown = SigningKey::generate("second");
     assert_eq!(send(&site, &token(&unknown, &partner_name, json!("partners"))).await, 401, "an unknown key");

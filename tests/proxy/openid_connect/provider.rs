@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
@@ -14,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use super::forgeries::Forgery;
 use crate::harness::{Endpoint, header};
 
 pub(crate) const CLIENT: &str = "shop";
@@ -43,8 +45,12 @@ pub(crate) struct Behavior {
     pub(crate) opaque_without_audience: bool,
     /// Signs ID tokens with a key that is not published.
     pub(crate) signs_with_other_key: bool,
-    /// Replaces the algorithm in the header of ID tokens.
-    pub(crate) algorithm: Option<&'static str>,
+    /// An attacker signs the ID tokens.
+    pub(crate) forgery: Option<Forgery>,
+    /// Changes of the responses with tokens; null removes a member.
+    pub(crate) token_members: Value,
+    /// Changes of the response about the token `opaque`; null removes a member.
+    pub(crate) introspection: Value,
     /// `iss` in responses to logins is announced and sent.
     pub(crate) names_issuer: bool,
     /// Seconds until access tokens expire.
@@ -103,14 +109,20 @@ impl SigningKey {
         json!({"kty": "EC", "crv": "P-256", "kid": self.id, "use": "sig", "x": encode(x), "y": encode(y)})
     }
 
-    pub(crate) fn sign(&self, algorithm: &str, claims: &Value) -> String {
-        self.sign_with(&json!({"alg": algorithm, "kid": self.id}), &claims.to_string())
+    /// SubjectPublicKeyInfo of RFC 5280.
+    pub(crate) fn public_der(&self) -> Vec<u8> {
+        let der: PublicKeyX509Der<'_> = self.pair.public_key().as_der().unwrap();
+        der.as_ref().to_vec()
     }
 
-    /// A token with this header, whatever it says, and this text as claims.
-    pub(crate) fn sign_with(&self, header: &Value, claims: &str) -> String {
-        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        let signed = format!("{}.{}", encode(&header.to_string()), encode(claims));
+    pub(crate) fn sign(&self, algorithm: &str, claims: &Value) -> String {
+        self.sign_with(&json!({"alg": algorithm, "kid": self.id}), claims.to_string())
+    }
+
+    /// A token with this header, whatever it says, and these bytes as claims.
+    pub(crate) fn sign_with(&self, header: &Value, claims: impl AsRef<[u8]>) -> String {
+        let header = URL_SAFE_NO_PAD.encode(header.to_string());
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
         let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
@@ -276,7 +288,10 @@ fn respond(request: &str, issuer: &str, key: &SigningKey, state: &mut State) -> 
         "/introspect" if !is_client(head) => (401, json!({"error": "invalid_client"})),
         "/introspect" if state.behavior.introspection_fails => (500, json!({})),
         "/introspect" => match &*form(body)["token"] {
-            "opaque" => (200, json!({"active": true, "sub": "robot", "scope": "read", "exp": now() + 600})),
+            "opaque" => {
+                let response = json!({"active": true, "sub": "robot", "scope": "read", "exp": now() + 600});
+                (200, with(response, &state.behavior.introspection))
+            }
             "opaque-expired" => (200, json!({"active": true, "sub": "robot", "exp": now() - 1})),
             _ => (200, json!({"active": false})),
         },
@@ -380,10 +395,13 @@ fn token_response(
     }
     let claims = with(claims, &state.behavior.id_token_claims);
     let signer = if state.behavior.signs_with_other_key { &other_key } else { key };
-    let id_token = signer.sign(state.behavior.algorithm.unwrap_or("ES256"), &claims);
+    let id_token = match &state.behavior.forgery {
+        Some(forgery) => forgery.token(&claims),
+        None => signer.sign("ES256", &claims),
+    };
     let response = json!({
         "access_token": access_token, "token_type": "Bearer", "id_token": id_token, "refresh_token": refresh_token,
         "expires_in": state.behavior.expires_in.unwrap_or(600), "scope": "openid email",
     });
-    (200, response)
+    (200, with(response, &state.behavior.token_members))
 }

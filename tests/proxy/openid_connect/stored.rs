@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Site;
 use super::browser::Browser;
 use super::provider::{Behavior, CLIENT, Provider, now, with};
-use crate::harness::TEST_TIMEOUT;
+use crate::harness::{TEST_TIMEOUT, header};
 use crate::polling::until;
 use crate::redis_server::RedisProcess;
 
@@ -51,6 +51,50 @@ async fn logouts_end_stored_sessions_at_all_replicas() {
         assert_eq!(site.get(&mut thief.clone(), "/").await.status, 302, "the copied cookie has no session any more");
     }
     assert_eq!(server.redis_cli(&["KEYS", "*"]).trim(), "");
+}
+
+/// An attacker plants cookies of an own session in the browser of a victim before its login, and hopes that their id
+/// becomes that of the victim's session.
+#[tokio::test]
+async fn logins_get_another_id_than_the_session_before() {
+    let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
+    let fields = json!({
+        "session_remember": true, "upstream_headers_claims": ["sid"], "upstream_headers_names": ["x-sid"],
+    });
+    let site = Site::start(&provider, stored(&server, &fields)).await;
+    let of_mallory = || Behavior { id_token_claims: json!({"sid": "session-of-mallory"}), ..Behavior::default() };
+    let key = || server.redis_cli(&["KEYS", "*"]).trim().to_owned();
+    for (name, planted, has_ended) in [
+        ("both cookies", &["session", "remember"][..], false),
+        ("the session", &["session"], false),
+        ("the remembered session", &["remember"], false),
+        ("cookies of a session that has ended", &["session", "remember"], true),
+    ] {
+        server.redis_cli(&["FLUSHALL"]);
+        provider.set(of_mallory());
+        let mut attacker = site.logged_in(&provider).await;
+        assert_eq!(attacker.names(), ["session", "remember"]);
+        let former = key();
+        assert_eq!(former.lines().count(), 1, "{former}");
+        let cookies = attacker.cookies.clone();
+        if has_ended {
+            attacker.send(site.server.address, "POST /logout HTTP/1.1", "", "").await;
+            assert_eq!(key(), "", "{name}");
+        }
+        attacker.cookies.clone_from(&cookies);
+        provider.set(Behavior::default());
+        let mut victim = Browser::default();
+        let location = site.begin_login(&mut victim, "/").await;
+        victim.cookies.extend(cookies.into_iter().filter(|(name, _)| planted.contains(&&**name)));
+        let response = site.get(&mut victim, &provider.log_in(&location)).await;
+        assert_eq!(response.status, 302, "{name}: {}", response.text());
+        let own = key();
+        assert_eq!(own.lines().count(), 1, "{name}: the session before has ended: {own}");
+        assert_ne!(own, former, "{name}");
+        assert_eq!(site.get(&mut victim, "/").await.status, 200, "{name}");
+        assert_eq!(header(&site.last_request(), "x-sid"), Some("session-of-anna"), "{name}");
+        assert_eq!(site.get(&mut attacker, "/").await.status, 302, "{name}: nobody is logged in with the former id");
+    }
 }
 
 // OpenID Connect Back-Channel Logout 1.0, section 2.5
