@@ -105,7 +105,7 @@ mod tests {
         session(ISSUER, Some(sid), Some(subject))
     }
 
-    fn named<'t>(sessions: NamedSessions<'t>) -> RevokedName<'t> {
+    fn named(sessions: NamedSessions<'_>) -> RevokedName<'_> {
         RevokedName { issuer: ISSUER, sessions }
     }
 

@@ -1,8 +1,7 @@
 //! What a signed token is for, as far as it says so: an API must not accept one that was issued to the application.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::signed_token::TokenClaims;
 use crate::plugin_api::token::UnverifiedToken;
 
 /// The purpose of a signed token.
@@ -23,7 +22,10 @@ impl TokenPurpose {
             None => by_claims,
             Some(Value::String(text)) => match media_type(text).as_str() {
                 // RFC 9068, section 2.1
-                "at+jwt" if by_claims == TokenPurpose::Id => TokenPurpose::Access,
+                "at+jwt" => match by_claims {
+                    TokenPurpose::Id => TokenPurpose::Access,
+                    by_claims => by_claims,
+                },
                 // RFC 8725, section 3.11: a type of its own states another purpose.
                 text if text.contains('+') && text.ends_with("jwt") => TokenPurpose::Other,
                 _ => by_claims,
@@ -33,7 +35,7 @@ impl TokenPurpose {
     }
 
     /// The purpose by the claims alone, as of an introspected token.
-    pub(super) fn of_claims(claims: &TokenClaims) -> Self {
+    pub(super) fn of_claims(claims: &Map<String, Value>) -> Self {
         // Logout tokens need not have a type.
         if claims.contains_key("events") {
             return TokenPurpose::Other;
