@@ -117,17 +117,21 @@ impl BrowserLogins<'_> {
             Ok(metadata) => metadata,
             Err(error) => return Some(OpenIdDecision::unavailable(cx, self.log, &error.to_string())),
         };
+        let has = |name: &str| {
+            UrlEncodedForm(cx.query.unwrap_or_default().as_bytes()).find(name.as_bytes()) != FieldValue::Absent
+        };
         // RFC 9207: the response of another provider must not be taken for one of this provider.
         match parameter("iss") {
-            Some(issuer) if *issuer != *metadata.issuer => {
-                return Some(self.failed_login(cx, Some(&login), "`iss` of the response is another issuer"));
-            }
-            None if metadata.names_issuer => {
+            Some(issuer) if *issuer == *metadata.issuer => {}
+            None if !has("iss") && !metadata.names_issuer => {}
+            None if !has("iss") => {
                 return Some(self.failed_login(cx, Some(&login), "the response has no `iss`"));
             }
-            _ => {}
+            _ => {
+                return Some(self.failed_login(cx, Some(&login), "`iss` of the response is another issuer"));
+            }
         }
-        let Some(code) = parameter("code").filter(|_| parameter("error").is_none()) else {
+        let Some(code) = parameter("code").filter(|_| !has("error")) else {
             return Some(self.failed_login(cx, Some(&login), "the provider has not allowed the login"));
         };
         let tokens = match self.settings.party.finish_login(&code, &login, now).await {

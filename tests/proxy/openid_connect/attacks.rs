@@ -168,6 +168,36 @@ async fn key_sets_with_very_many_keys_cost_little() {
     }
 }
 
+// RFC 6749, section 3.1, and RFC 9207, section 2.4
+#[tokio::test]
+async fn callbacks_that_contradict_themselves_redeem_no_code() {
+    for names_issuer in [false, true] {
+        let provider = Provider::with(Behavior { names_issuer, ..Behavior::default() }).await;
+        let site = Site::start(&provider, json!({})).await;
+        let good = format!("&iss={}", provider.issuer);
+        for added in [
+            "&error=access_denied",
+            "&error=",
+            "&error",
+            "&error=access_denied&error=server_error",
+            "&code=another",
+            "&state=another",
+            "&iss=https://evil.example",
+            &format!("&iss=https://evil.example{good}"),
+            &format!("{good}&iss=https://evil.example"),
+            "&iss=",
+            "&iss",
+        ] {
+            let mut browser = Browser::default();
+            let callback = provider.log_in(&site.begin_login(&mut browser, "/").await);
+            let response = site.get(&mut browser, &format!("{callback}{added}")).await;
+            assert_eq!((response.status, has_session(&browser)), (401, false), "{names_issuer} {added}");
+        }
+        assert!(provider.requests("/token").is_empty(), "no code was redeemed");
+        site.logged_in(&provider).await;
+    }
+}
+
 /// An attacker plants a cookie of the own session in the browser of a victim, and hopes that it becomes one of the
 /// victim.
 #[tokio::test]

@@ -47,6 +47,10 @@ impl Site {
     }
 
     async fn with_plugins(provider: &Provider, config: Value, others: &[(&str, Value)]) -> Site {
+        Site::with_state(provider, config, others, &PluginState::default()).await
+    }
+
+    async fn with_state(provider: &Provider, config: Value, others: &[(&str, Value)], state: &PluginState) -> Site {
         let config = with(
             json!({
                 "issuer": provider.issuer, "client_id": [CLIENT], "client_secret": [SECRET],
@@ -59,7 +63,7 @@ impl Site {
         let others = others.iter().map(|(name, config)| (find(name), config.clone()));
         let plugins: Vec<(&dyn AnyPluginKind, Value)> =
             [(find("openid-connect"), config)].into_iter().chain(others).collect();
-        let chain = chain_with(&plugins, &PluginState::default(), &loopback_services());
+        let chain = chain_with(&plugins, state, &loopback_services());
         let endpoint = Endpoint::ok().await;
         let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
         let (address, reserved) = reserve_address();

@@ -1,11 +1,14 @@
 //! Plugins of different providers and clients with the same `session_secret`: the cookies of one mean nothing to
 //! another one.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use portico::plugin_api::PluginState;
 use serde_json::{Value, json};
 
 use super::Site;
 use super::browser::Browser;
-use super::provider::{Provider, with};
+use super::provider::{Behavior, Provider, with};
 use crate::redis_server::RedisProcess;
 
 /// Where sessions are: in cookies, and in a server that both plugins use.
@@ -54,4 +57,33 @@ async fn logins_at_one_provider_are_not_finished_at_another_one() {
         assert_eq!(site.get(&mut browser, &callback).await.status, 302, "the login is finished where it began");
         assert!(browser.names().contains(&"session"), "{storage}: {:?}", browser.names());
     }
+}
+
+/// The plugins of a process have one cache of verified credentials.
+#[tokio::test]
+async fn credentials_that_one_provider_accepts_are_verified_by_another_one() {
+    let (own, other) = (Provider::start().await, Provider::start().await);
+    let knows_nothing = vec![
+        ("/introspect", json!({"active": false}).to_string()),
+        ("/token", json!({"error": "invalid_grant"}).to_string()),
+    ];
+    other.set(Behavior { bodies: knows_nothing, ..Behavior::default() });
+    let state = PluginState::default();
+    let site = Site::with_state(&own, json!({}), &[], &state).await;
+    let others = Site::with_state(&other, json!({}), &[], &state).await;
+    let password = format!("authorization: Basic {}\r\n", STANDARD.encode("anna:a:pass wörd"));
+    let signed = format!("authorization: Bearer {}\r\n", own.token(&json!({"sub": "anna"})));
+    let decisions = || own.requests("/introspect").len() + own.requests("/token").len();
+    for (name, credential, status) in [
+        ("an opaque token", "authorization: Bearer opaque\r\n", 401),
+        ("a signed token", &signed, 401),
+        ("a password", &password, 503),
+    ] {
+        assert_eq!(site.send(credential).await.status, 200, "{name}");
+        let count = decisions();
+        assert_eq!(site.send(credential).await.status, 200, "{name}");
+        assert_eq!(decisions(), count, "{name}: the result is cached");
+        assert_eq!(others.send(credential).await.status, status, "{name}");
+    }
+    assert_eq!(others.endpoint.log.requests().len(), 0);
 }
