@@ -83,7 +83,7 @@ pub(crate) struct Config {
     /// Which member of the response identifies the consumer.
     consumer_by: ConsumerBy,
     /// Compare the certificate of the client with that in the member `cnf` of the response (RFC 8705), and refuse
-    /// tokens that are bound to a key in another way, such as DPoP. If false, whoever has such a token can use it.
+    /// tokens that are bound to a key in another way, such as DPoP. If false, a stolen token can be used.
     verify_token_binding: bool,
     /// Id or username of the consumer for requests without an active token. If unset, such requests are rejected.
     anonymous: Option<String>,

@@ -9,7 +9,7 @@ use crate::plugin_api::token::UnverifiedToken;
 pub(super) enum TokenPurpose {
     /// Access to an API. Also that of tokens that do not say what they are for.
     Access,
-    /// It tells an application who has logged in.
+    /// It identifies a user to an application.
     Id,
     /// Another one, such as a logout or a refresh.
     Other,
