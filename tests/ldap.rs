@@ -11,6 +11,8 @@ use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with, consume
 use portico::plugin_api::{Chain, ConsumerDirectory, PluginServices, PluginState};
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::redis::server::Authority;
 use crate::redis::services::TestServices;
@@ -170,6 +172,47 @@ async fn tls_starts_at_once_or_on_the_connection() {
     assert_eq!(status(&chain, "anna:annas-password").await, Some(500), "the server does not start TLS");
     let message = services.diagnostic("KongPlugin/default/test").unwrap().message.to_string();
     assert!(message.contains("does not start TLS"), "{message}");
+}
+
+/// Forwards connections to a directory, and sends more after the first response of the directory. Returns its port.
+async fn injecting_proxy(port: u16, injected: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own_port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            tokio::spawn(async move {
+                let mut request = vec![0; 1024];
+                let length = client.read(&mut request).await?;
+                server.write_all(&request[..length]).await?;
+                let mut response = vec![0; 1024];
+                let length = server.read(&mut response).await?;
+                client.write_all(&[&response[..length], injected].concat()).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    own_port
+}
+
+/// RFC 4513, section 3.1.2: a client discards what it has received before TLS, which anybody on the way may have sent.
+#[tokio::test]
+async fn a_response_from_before_tls_does_not_count_within_tls() {
+    /// The response to a bind that is the second request of a connection: success.
+    const SUCCESS: &[u8] = b"0\x0c\x02\x01\x02a\x07\x0a\x01\x00\x04\x00\x04\x00";
+    let authority = Authority::new();
+    let server = SlapdProcess::start_with_tls(&authority, "ldap.directory").await;
+    let trusting = TestServices::trusting("ldap.directory", &authority);
+    let fields = json!({"start_tls": true, "verify_ldap_host": true});
+    for (injected, login, expected) in [
+        (&[][..], "anna:annas-password", None),
+        (&[], "anna:wrong", Some(401)),
+        (SUCCESS, "anna:wrong", Some(500)),
+        (SUCCESS, "anna:annas-password", Some(500)),
+    ] {
+        let chain = chain_of(injecting_proxy(server.port, injected).await, &fields, &trusting);
+        assert_eq!(status(&chain, login).await, expected, "{login} {injected:?}");
+    }
 }
 
 #[tokio::test]

@@ -117,8 +117,8 @@ mod tests {
                 UpstreamKey { namespace: "ns".into(), service: service.into(), port: 80, ..UpstreamKey::default() };
             upstreams.set_endpoints(&key, Endpoints { traffic, ..Endpoints::default() })
         };
-        let web = set("web", BackendTraffic { limits: Some(Arc::new(limits)), ..BackendTraffic::default() });
-        set("api", BackendTraffic { circuit_breaker: Some(Arc::new(circuit)), ..BackendTraffic::default() });
+        let web = set("web", BackendTraffic { overload: limits.into(), ..BackendTraffic::default() });
+        set("api", BackendTraffic { overload: circuit.into(), ..BackendTraffic::default() });
         set("plain", BackendTraffic::default());
         let client = ClientSlot::of([192, 0, 2, 1].into());
         let _held = web.admit(client).unwrap();

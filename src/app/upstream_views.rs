@@ -145,11 +145,7 @@ pub(super) fn circuits(registry: &UpstreamRegistry, selector: Option<&str>) -> V
                 "transitions": began,
             });
         }
-        let endpoints = upstream.endpoints();
-        object["settings"] = json!({
-            "limits": settings_json::limits(&endpoints.traffic),
-            "circuitBreaker": settings_json::circuit_breaker(&endpoints.traffic),
-        });
+        object["settings"] = settings_json::overload_blocks(&upstream.endpoints().traffic).into_iter().collect();
         Some(object)
     };
     selected(registry, selector).filter_map(describe).collect()
@@ -188,7 +184,7 @@ pub(super) fn is_selected(key: &UpstreamKey, selector: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::settings::{HealthSettings, RequestLimits};
+    use crate::upstream::settings::{HealthSettings, OverloadSettings, RequestLimits};
     use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, Outcome, OutcomeClass};
 
     fn key(service: &str, port: u16) -> UpstreamKey {
@@ -202,8 +198,11 @@ mod tests {
             let addresses = [1, 2].map(|number| format!("10.0.0.{number}:8080").parse().unwrap());
             let traffic = BackendTraffic {
                 health: Some(Arc::new(HealthSettings::default())),
-                limits: (port == 81)
-                    .then(|| Arc::new(RequestLimits { max_requests: Some(7), ..RequestLimits::default() })),
+                overload: OverloadSettings {
+                    limits: (port == 81)
+                        .then(|| Arc::new(RequestLimits { max_requests: Some(7), ..RequestLimits::default() })),
+                    ..OverloadSettings::default()
+                },
                 ..BackendTraffic::default()
             };
             let addresses: Vec<_> = addresses.into_iter().map(EndpointAddress::Ip).collect();

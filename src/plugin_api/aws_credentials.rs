@@ -261,6 +261,7 @@ fn plain_request(url: &RemoteUrl, method: Method, mut headers: HeaderMap) -> Rem
         body: Bytes::new(),
         timeout: TIMEOUT,
         keep_alive: None,
+        is_repeatable: false,
         response_body: ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE },
     }
 }

@@ -114,6 +114,7 @@ mod tests {
             body: Bytes::from(body.to_owned()),
             timeout: Duration::from_secs(1),
             keep_alive: None,
+            is_repeatable: false,
             response_body: ResponseBodyUse::Discard,
         }
     }

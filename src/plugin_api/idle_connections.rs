@@ -12,11 +12,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::http_proxy::ProxyRoute;
+use super::observed_stream::Traffic;
 use super::remote::Remote;
 
 /// A connection to a server. Dropping it closes it.
 pub(super) struct RemoteConnection {
     pub(super) sender: SendRequest<Full<Bytes>>,
+    pub(super) traffic: Arc<Traffic>,
     /// When the connection is closed; `None` while a request uses it.
     pub(super) idle_until: watch::Sender<Option<Instant>>,
 }

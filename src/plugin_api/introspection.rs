@@ -114,6 +114,7 @@ impl<T: Send + Sync + 'static> Introspection<T> {
             let sending = self.server.send(
                 |request| {
                     request.method = Method::POST;
+                    request.is_repeatable = true;
                     request.headers.extend(self.headers.clone());
                     request.headers.insert(CONTENT_TYPE, HeaderValue::from_static(FORM_MEDIA_TYPE));
                     request.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));

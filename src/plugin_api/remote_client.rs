@@ -4,6 +4,9 @@
 //!   send ─▶ idle connection? ──yes──────────────────────────▶ request ─▶ response ─▶ idle until the timeout
 //!              └ no ─▶ RemoteConnector: name, socket, TLS ─────▲
 //! ```
+//!
+//! A server may close an idle connection at any time, also while a request is on the way to it. If it does so before
+//! any byte of a response, the request is sent once more, on a new connection, unless the server may have acted on it.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,14 +26,18 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::http_proxy::ProxyRoute;
 use super::idle_connections::{ConnectionTarget, IdleConnections, RemoteConnection};
+use super::observed_stream::ObservedStream;
 use super::remote::{Remote, RemoteStream};
 use super::remote_request::{RemoteRequest, RemoteResponse, ResponseBodyUse};
 use super::streamed_response::{BodyPart, RemoteBody, RemoteFailure, StreamedResponse};
 
+#[cfg(test)]
+mod tests;
+
 /// Opens the connections of a client.
 pub trait RemoteConnector: Send + Sync + 'static {
     /// Resolves the name, connects and performs the TLS handshake.
-    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>>;
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>>;
 
     /// The same through a proxy.
     fn connect_through(
@@ -72,14 +79,14 @@ impl RemoteClient {
         RemoteClient { connector, idle }
     }
 
-    /// Sends a request once. An error says whether connecting failed, or why there is no response.
+    /// Sends a request. An error says whether connecting failed, or why there is no response.
     pub async fn send(&self, request: RemoteRequest) -> Result<RemoteResponse, String> {
         let limit = request.timeout;
         let timed_out = || Err(format!("no response within {limit:?}"));
         timeout(limit, self.send_untimed(request)).await.unwrap_or_else(|_| timed_out())
     }
 
-    /// Sends a request once, and passes on the body of the response as it arrives, whatever the request says about it.
+    /// Sends a request, and passes on the body of the response as it arrives, whatever the request says about it.
     /// `held` is dropped at the end of the response. Each part may take as long as the head, on both sides.
     pub async fn stream(
         &self,
@@ -128,7 +135,8 @@ impl RemoteClient {
         request: RemoteRequest,
         route: Option<ProxyRoute>,
     ) -> Result<(UsedConnection, Response<Incoming>), RemoteFailure> {
-        let RemoteRequest { remote, method, target, headers, body, keep_alive, .. } = request;
+        let RemoteRequest { remote, method, target, headers, body, keep_alive, is_repeatable, .. } = request;
+        let is_harmless = is_repeatable || method.is_idempotent();
         let mut message = Request::new(Full::new(body));
         *message.method_mut() = method;
         let is_for_proxy = route.is_some() && remote.tls.is_none();
@@ -136,19 +144,28 @@ impl RemoteClient {
         *message.headers_mut() = headers;
         message.headers_mut().entry(USER_AGENT).or_insert(PRODUCT);
         let target = ConnectionTarget { remote, route };
-        loop {
-            let (mut connection, is_new) = match self.idle.take(&target) {
-                Some(connection) => (connection, false),
-                None => (self.connect(target.clone()).await?, true),
-            };
-            match connection.sender.try_send_request(message).await {
+        // An idle connection may turn out to be closed.
+        while let Some(mut connection) = self.idle.take(&target) {
+            let (before, copy) = (connection.traffic.so_far(), message.clone());
+            let mut error = match connection.sender.try_send_request(message).await {
                 Ok(response) => return Ok((UsedConnection { connection, target, keep_alive }, response)),
-                // An idle connection may turn out to be closed, in which case the whole request is returned.
-                Err(mut error) => match error.take_message().filter(|_| !is_new) {
-                    Some(unsent) => message = unsent,
-                    None => return Err(RemoteFailure::NoResponse(describe(&error.into_error()))),
-                },
+                Err(error) => error,
+            };
+            if let Some(unsent) = error.take_message() {
+                message = unsent;
+                continue;
             }
+            if !connection.traffic.so_far().may_repeat(before, is_harmless) {
+                return Err(no_response(&error.into_error()));
+            }
+            message = copy;
+            break;
+        }
+        // A new connection. A server that closes this one as well closes it because of the request.
+        let mut connection = self.connect(target.clone()).await?;
+        match connection.sender.send_request(message).await {
+            Ok(response) => Ok((UsedConnection { connection, target, keep_alive }, response)),
+            Err(error) => Err(no_response(&error)),
         }
     }
 
@@ -167,16 +184,17 @@ impl RemoteClient {
     async fn connect(&self, target: ConnectionTarget) -> Result<RemoteConnection, RemoteFailure> {
         let stream = match target.route {
             Some(route) => self.connector.connect_through(target.remote, route).await?,
-            None => self.connector.connect(target.remote).await.map_err(RemoteFailure::Unreachable)?,
+            None => self.connector.connect(target.remote).await?,
         };
         let mut builder = http1::Builder::new();
         builder.max_buf_size(MAX_HEAD);
+        let (stream, traffic) = ObservedStream::new(stream);
         let connected = builder.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = connected.map_err(|error| RemoteFailure::NoResponse(describe(&error)))?;
+        let (sender, connection) = connected.map_err(|error| no_response(&error))?;
         let (idle_until, changes) = watch::channel(None);
         // The task ends when the connection is dropped, was idle for too long, or is closed by the server.
         tokio::spawn(drive(connection, changes));
-        Ok(RemoteConnection { sender, idle_until })
+        Ok(RemoteConnection { sender, traffic, idle_until })
     }
 }
 
@@ -273,12 +291,12 @@ fn whole_url(headers: &HeaderMap, target: PathAndQuery) -> Result<Uri, RemoteFai
     url.map_err(|_| RemoteFailure::NoResponse("the host is not valid in a URL".to_owned()))
 }
 
-/// hyper's message with its cause, which hyper's own text omits.
-fn describe(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
+/// A failure with hyper's message and its cause, which hyper's own text omits.
+fn no_response(error: &hyper::Error) -> RemoteFailure {
+    RemoteFailure::NoResponse(match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
-    }
+    })
 }
 
 const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("portico/", env!("CARGO_PKG_VERSION")));

@@ -84,6 +84,16 @@ struct Outcomes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemoteServerFailed;
 
+/// Why there is no response to a request that a plugin sends in place of the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAnswered {
+    /// Portico's own limits: other requests have all connections, or bodies of responses all memory. Says nothing about
+    /// the server.
+    Busy,
+    /// See [`RemoteServerFailed`].
+    Failed,
+}
+
 /// The longest time that an idle connection is kept open.
 const MAX_KEEP_ALIVE: Duration = Duration::from_secs(600);
 
@@ -128,6 +138,7 @@ impl RemoteServer {
             timeout,
             keep_alive: Some(Duration::from_millis(keep_alive.into()).min(MAX_KEEP_ALIVE))
                 .filter(|time| !time.is_zero()),
+            is_repeatable: false,
             response_body: ResponseBodyUse::Collect { max_bytes: max_response },
         };
         let reports = ServerReports::new(field, cx).holding(hold);
@@ -237,10 +248,10 @@ impl PendingResponse {
         self,
         is_expected: fn(StatusCode) -> bool,
         kept: &mut dyn KeptBytes,
-    ) -> Result<RemoteResponse, RemoteServerFailed> {
+    ) -> Result<RemoteResponse, NotAnswered> {
         let PendingResponse { sending, reports, server, timeout, max_bytes } = self;
         let collecting = async {
-            // Without a message, it is no failure of the server.
+            // Without a message, the server has not failed.
             let StreamedResponse { status, headers, body } = sending.await.map_err(|failure| match failure {
                 RemoteFailure::Busy(_) => None,
                 failure => Some(format!("{server}: {}", failure.into_message())),
@@ -257,12 +268,17 @@ impl PendingResponse {
         };
         let late = || Err(Some(format!("{server}: no response within {timeout:?}")));
         let collected = tokio::time::timeout(timeout, collecting).await.unwrap_or_else(|_| late());
-        match &collected {
-            Ok(_) => reports.update(None),
-            Err(None) => {}
-            Err(Some(failure)) => reports.update(Some(failure.clone())),
+        match collected {
+            Ok(response) => {
+                reports.update(None);
+                Ok(response)
+            }
+            Err(None) => Err(NotAnswered::Busy),
+            Err(Some(failure)) => {
+                reports.update(Some(failure));
+                Err(NotAnswered::Failed)
+            }
         }
-        collected.map_err(|_| RemoteServerFailed)
     }
 }
 

@@ -109,6 +109,7 @@ pub trait PluginServices: Send + Sync {
             body: Bytes::new(),
             timeout,
             keep_alive: None,
+            is_repeatable: false,
             response_body: ResponseBodyUse::Collect { max_bytes },
         });
         Box::pin(async move { sending.await.map_err(|error| format!("{uri}: {error}")) })

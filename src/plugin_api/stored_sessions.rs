@@ -7,6 +7,8 @@
 //! A reader of Redis learns nothing, since sessions are sealed with the keys of the cookies, and cannot make a cookie.
 //! A session in Redis ends for all replicas at once: by a logout, by its timeouts, or when a label of it is revoked.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,24 +16,32 @@ use futures_util::future::try_join_all;
 use http::HeaderMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::sleep;
 
+use super::kind::BuildCx;
 use super::logged_out_sessions::{LoggedOutSessions, SessionContents};
 use super::redis::{RedisServer, RedisStore, RedisStoreError, ReplacedValue};
 use super::sealed_cookie::{
     CookieTooLarge, OpenedSession, SessionAge, SessionCookies, SessionPlace, SessionTimes, Stored, StoredPlace,
     random_text,
 };
-use crate::plugin_api::kind::BuildCx;
+use super::services::PluginServices;
+use super::session_lock::SessionLock;
 
 /// The sessions of one plugin.
-#[derive(Debug)]
 pub struct Sessions {
     pub cookies: SessionCookies,
     /// Without one, sessions are in the cookies.
     store: Option<RedisStore>,
+    services: Arc<dyn PluginServices>,
     /// Those in cookies.
     pub logged_out: LoggedOutSessions,
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sessions { cookies, store, .. } = self;
+        formatter.debug_struct("Sessions").field("cookies", cookies).field("store", store).finish_non_exhaustive()
+    }
 }
 
 /// Why a session was not written or ended.
@@ -41,14 +51,6 @@ pub enum SessionError {
     Cookie(#[from] CookieTooLarge),
     #[error("{0}")]
     Store(#[from] RedisStoreError),
-}
-
-/// The right of one task, of all replicas, to refresh a stored session. Expires by itself, because a replica may stop.
-#[derive(Debug)]
-pub struct SessionLock {
-    key: String,
-    /// Random, so that a task whose lock has expired does not remove that of another task.
-    owner: String,
 }
 
 /// A session, if there is one, and which cookies the request has.
@@ -63,7 +65,7 @@ impl Sessions {
         cx: &BuildCx<'_>,
     ) -> Self {
         let store = server.map(|(server, field)| RedisStore::connect(server, field, plugin, MAX_SESSION_BYTES, cx));
-        Sessions { cookies, store, logged_out: LoggedOutSessions::of_plugin(cx) }
+        Sessions { cookies, store, services: Arc::clone(cx.services), logged_out: LoggedOutSessions::of_plugin(cx) }
     }
 
     pub fn are_stored(&self) -> bool {
@@ -194,29 +196,14 @@ impl Sessions {
 
     /// The lock of a stored session, which expires after this time. `None` while another task has it.
     pub async fn lock(&self, id: &str, expires_in: Duration) -> Result<Option<SessionLock>, RedisStoreError> {
-        let lock = SessionLock { key: format!("lock:{id}"), owner: random_text(ID_BYTES) };
-        match self.stored()?.set_if_absent(&lock.key, lock.owner.as_bytes(), expires_in).await {
-            Ok(is_set) => Ok(is_set.then_some(lock)),
-            // A server that is slow may still set it, and the next requests would wait until it expires.
-            Err(error) => {
-                for _ in 0..MAX_UNLOCKS {
-                    if self.try_unlock(&lock).await.is_ok() {
-                        break;
-                    }
-                    sleep(PAUSE).await;
-                }
-                Err(error)
-            }
-        }
+        SessionLock::acquire(id, expires_in, self.stored()?, &*self.services).await
     }
 
     /// Removes a lock. If that fails, the lock expires.
     pub async fn unlock(&self, lock: SessionLock) {
-        self.try_unlock(&lock).await.ok();
-    }
-
-    async fn try_unlock(&self, lock: &SessionLock) -> Result<bool, RedisStoreError> {
-        self.stored()?.delete_if(&lock.key, lock.owner.as_bytes()).await
+        if let Some(store) = &self.store {
+            lock.remove(store).await.ok();
+        }
     }
 
     /// The store, for sessions that are in it.
@@ -344,9 +331,6 @@ fn session_key(id: &str) -> String {
 
 /// The random bytes of an id.
 const ID_BYTES: usize = 32;
-/// How often a lock is removed that may have been set, and the pause after which the connection may be open again.
-const MAX_UNLOCKS: usize = 5;
-const PAUSE: Duration = Duration::from_millis(100);
 /// How often a session is compared while other requests change it, before it ends as it is.
 const MAX_COMPARISONS: usize = 5;
 /// The longest session in the store, sealed.

@@ -194,6 +194,7 @@ impl ExportServer<'_> {
             body: Bytes::new(),
             timeout,
             keep_alive: Some(KEEP_ALIVE),
+            is_repeatable: false,
             response_body: ResponseBodyUse::Discard,
         })
     }

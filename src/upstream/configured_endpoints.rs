@@ -8,9 +8,7 @@ use std::sync::Arc;
 use super::affinity::{AffinitySettings, EndpointIdentities};
 use super::alternatives::AlternativeBackends;
 use super::retry_budget::RetryLimits;
-use super::settings::{
-    Balancing, CircuitBreakerSettings, HealthSettings, RequestLimits, RequestTimeouts, RetrySettings,
-};
+use super::settings::{Balancing, HealthSettings, OverloadSettings, RequestTimeouts, RetrySettings};
 
 /// The address of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,8 +62,7 @@ pub struct BackendTraffic {
     pub affinity: Option<Arc<AffinitySettings>>,
     /// `None` for the defaults.
     pub health: Option<Arc<HealthSettings>>,
-    pub limits: Option<Arc<RequestLimits>>,
-    pub circuit_breaker: Option<Arc<CircuitBreakerSettings>>,
+    pub overload: OverloadSettings,
     /// Where requests go that the Service cannot take.
     pub alternatives: Option<Arc<AlternativeBackends>>,
     /// The retries of rules without retries of their own.

@@ -187,22 +187,13 @@ impl Upstream {
 
     /// Hands the settings to the parts that apply them. Those of alternatives follow apart, since they are upstreams.
     fn configure(&self, traffic: &BackendTraffic) {
-        let BackendTraffic {
-            retry_limits,
-            affinity,
-            health,
-            limits,
-            circuit_breaker: _,
-            alternatives: _,
-            retries,
-            timeouts,
-            is_dry_run,
-        } = traffic;
+        let BackendTraffic { retry_limits, affinity, health, overload, alternatives: _, retries, timeouts, is_dry_run } =
+            traffic;
         self.detection.configure(health.as_ref(), *is_dry_run);
-        let enforced = limits.as_deref().filter(|_| !*is_dry_run);
+        let enforced = overload.limits.as_deref().filter(|_| !*is_dry_run);
         self.connection_limits.set(enforced);
         self.sockets.set_limit(enforced.and_then(|limits| limits.max_connections));
-        self.overload.set(traffic, &self.key);
+        self.overload.set(overload, *is_dry_run, &self.key);
         self.retries.set_limits(*retry_limits);
         self.attempts.set(retries.as_ref(), timeouts.as_ref());
         self.affinity.store(affinity.clone());

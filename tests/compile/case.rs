@@ -29,7 +29,7 @@ use portico::snapshot::{BindAddress, Snapshot};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::transport_protocol::TransportPort;
-use portico::upstream::settings::{Balancing, BalancingAlgorithm};
+use portico::upstream::settings::{Balancing, BalancingAlgorithm, OverloadSettings};
 use portico::upstream::tls::TrustAnchors;
 use portico::upstream::{
     AddressPolicy, AddressSources, BackendTraffic, Endpoints, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry,
@@ -429,8 +429,7 @@ impl CompilerHarness {
                 retry_limits,
                 affinity,
                 health,
-                limits,
-                circuit_breaker,
+                overload: OverloadSettings { limits, circuit_breaker },
                 alternatives,
                 retries,
                 timeouts,

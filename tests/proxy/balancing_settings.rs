@@ -117,7 +117,7 @@ async fn endpoint_gets_no_more_requests_than_its_limit() {
     .await;
     let web = upstream("web", &[]);
     let limits = RequestLimits { max_requests_per_endpoint: Some(1), ..RequestLimits::default() };
-    let traffic = BackendTraffic { limits: Some(Arc::new(limits)), ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: limits.into(), ..BackendTraffic::default() };
     web.set_endpoints(Endpoints { traffic, ..endpoints(&[endpoint.address], Balancing::default()) });
     let server = server(&web).await;
     let mut waiting = server.connect().await;
@@ -145,8 +145,8 @@ async fn rejections_beyond_the_limit_eject_no_endpoint() {
     let passive =
         PassiveChecks { local_origin_failures: 1, gateway_errors: 1, server_errors: 1, ..PassiveChecks::default() };
     let health = HealthSettings { passive, ..HealthSettings::default() };
-    let (limits, health) = (Some(Arc::new(limits)), Some(Arc::new(health)));
-    let traffic = BackendTraffic { limits, health, ..BackendTraffic::default() };
+    let (overload, health) = (limits.into(), Some(Arc::new(health)));
+    let traffic = BackendTraffic { overload, health, ..BackendTraffic::default() };
     web.set_endpoints(Endpoints { traffic, ..endpoints(&[first.address, second.address], Balancing::default()) });
     let action = with_timeouts_and_retries(forward(vec![(1, Arc::clone(&web))]), retries(3, &[503]));
     let server = TestServer::with_routes(vec![route(action)]).await;

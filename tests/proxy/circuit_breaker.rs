@@ -42,7 +42,7 @@ pub(crate) fn circuit() -> CircuitBreakerSettings {
 }
 
 fn endpoints(endpoint: &Endpoint, circuit: CircuitBreakerSettings) -> Endpoints {
-    let traffic = BackendTraffic { circuit_breaker: Some(Arc::new(circuit)), ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: circuit.into(), ..BackendTraffic::default() };
     Endpoints { addresses: vec![EndpointAddress::Ip(endpoint.address)], traffic, ..Endpoints::default() }
 }
 
@@ -92,7 +92,7 @@ async fn open_circuit_responds_without_the_endpoint() {
 async fn circuit_opens_if_no_endpoint_is_there() {
     let (dead, _dead_socket) = reserve_address();
     let web = upstream("web", &[]);
-    let traffic = BackendTraffic { circuit_breaker: Some(Arc::new(circuit())), ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: circuit().into(), ..BackendTraffic::default() };
     web.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(dead)], traffic, ..Endpoints::default() });
     let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
     assert_eq!(statuses(&server, 3).await, [503, 503, 503]);
@@ -248,7 +248,7 @@ async fn circuit_of_an_authorization_server_decides_with_its_fallback() {
 async fn connections_of_tcp_listeners_have_the_same_circuit() {
     let (dead, dead_socket) = reserve_address();
     let db = upstream("db", &[]);
-    let traffic = BackendTraffic { circuit_breaker: Some(Arc::new(circuit())), ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: circuit().into(), ..BackendTraffic::default() };
     db.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(dead)], traffic, ..Endpoints::default() });
     let server = stream::start(Options::default(), stream::to_upstream(&db)).await;
     for _ in 0..3 {
@@ -289,7 +289,7 @@ async fn call_with(server: &TestServer, call: Request<()>) {
 /// Two calls with the status, in a row.
 async fn phase_after_calls(endpoint: &Http2Endpoint, status: &str, timeout: Option<&str>) -> CircuitPhase {
     let calls = h2c_upstream(endpoint.address);
-    let traffic = BackendTraffic { circuit_breaker: Some(Arc::new(circuit())), ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: circuit().into(), ..BackendTraffic::default() };
     let addresses = vec![EndpointAddress::Ip(endpoint.address)];
     calls.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
     let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&calls))]))]).await;
@@ -348,7 +348,7 @@ async fn first_message_of_a_stream_is_a_success_of_a_half_open_circuit() {
     .await;
     let calls = h2c_upstream(endpoint.address);
     let settings = CircuitBreakerSettings { open_for: Duration::ZERO, max_open_for: Duration::ZERO, ..circuit() };
-    let traffic = BackendTraffic { circuit_breaker: Some(Arc::new(settings)), ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: settings.into(), ..BackendTraffic::default() };
     let addresses = vec![EndpointAddress::Ip(endpoint.address)];
     calls.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
     let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&calls))]))]).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use portico::upstream::settings::{CircuitBreakerSettings, FallbackResponse, RequestLimits};
+use portico::upstream::settings::{CircuitBreakerSettings, FallbackResponse, OverloadSettings, RequestLimits};
 use portico::upstream::{
     AlternativeBackends, BackendTraffic, EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamRegistry,
 };
@@ -169,7 +169,7 @@ async fn circuit_of_the_alternative_decides_with_its_own_fallback() {
         let circuit = CircuitBreakerSettings { consecutive: Some(1), fallback, ..circuit() };
         let traffic = BackendTraffic {
             alternatives: alternatives.map(Arc::new),
-            circuit_breaker: Some(Arc::new(circuit)),
+            overload: circuit.into(),
             ..BackendTraffic::default()
         };
         let addresses = addresses.iter().copied().map(EndpointAddress::Ip).collect();
@@ -209,8 +209,10 @@ async fn waiting_requests_go_to_the_fallback_of_a_circuit_that_opens() {
     let alternatives = AlternativeBackends { circuit_fallback: Some(key("other")), ..AlternativeBackends::default() };
     let traffic = BackendTraffic {
         alternatives: Some(Arc::new(alternatives)),
-        limits: Some(Arc::new(limits)),
-        circuit_breaker: Some(Arc::new(CircuitBreakerSettings { consecutive: Some(1), ..circuit() })),
+        overload: OverloadSettings {
+            limits: Some(Arc::new(limits)),
+            circuit_breaker: Some(Arc::new(CircuitBreakerSettings { consecutive: Some(1), ..circuit() })),
+        },
         ..BackendTraffic::default()
     };
     let addresses = vec![EndpointAddress::Ip(failing.address)];

@@ -40,9 +40,10 @@ struct LoopbackServices(RemoteClient);
 struct TcpConnector;
 
 impl RemoteConnector for TcpConnector {
-    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
         Box::pin(async move {
-            let stream = TcpStream::connect((remote.host, remote.port)).await.map_err(|error| error.to_string())?;
+            let stream = TcpStream::connect((remote.host, remote.port)).await;
+            let stream = stream.map_err(|error| RemoteFailure::Unreachable(error.to_string()))?;
             Ok(Box::new(stream) as Box<dyn RemoteStream>)
         })
     }
@@ -52,8 +53,7 @@ impl RemoteConnector for TcpConnector {
         remote: Remote,
         route: ProxyRoute,
     ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
-        let connecting = self.connect(route.proxy_for(&remote).clone());
-        Box::pin(async move { connecting.await.map_err(RemoteFailure::Unreachable) })
+        self.connect(route.proxy_for(&remote).clone())
     }
 }
 
@@ -82,7 +82,7 @@ impl PluginServices for LoopbackServices {
     }
 
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
-        TcpConnector.connect(remote)
+        Box::pin(async move { TcpConnector.connect(remote).await.map_err(RemoteFailure::into_message) })
     }
 
     fn connect_datagrams(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteDatagrams>, String>> {

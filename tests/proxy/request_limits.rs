@@ -19,7 +19,7 @@ use crate::stream;
 fn set_limits(upstream: &Upstream, endpoints: &[&Endpoint], limits: RequestLimits) {
     let mut addresses: Vec<_> = endpoints.iter().map(|endpoint| EndpointAddress::Ip(endpoint.address)).collect();
     addresses.sort();
-    let traffic = BackendTraffic { limits: Some(Arc::new(limits)), ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: limits.into(), ..BackendTraffic::default() };
     upstream.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
 }
 
@@ -217,7 +217,7 @@ async fn http2_connections_end_after_their_requests() {
     let web = h2c_upstream(endpoint.address);
     let limits = RequestLimits { max_requests_per_connection: Some(2), ..RequestLimits::default() };
     let addresses = vec![EndpointAddress::Ip(endpoint.address)];
-    let traffic = BackendTraffic { limits: Some(Arc::new(limits)), ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: limits.into(), ..BackendTraffic::default() };
     web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
     let server = TestServer::with_routes(vec![route(forward(vec![(1, web)]))]).await;
     let mut client = server.connect().await;
@@ -247,7 +247,7 @@ async fn http2_connections_end_after_their_time() {
     assert_eq!(endpoint.connections(), 1);
     let limits = RequestLimits { max_connection_age: Some(Duration::from_millis(1)), ..RequestLimits::default() };
     let addresses = vec![EndpointAddress::Ip(endpoint.address)];
-    let traffic = BackendTraffic { limits: Some(Arc::new(limits)), ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: limits.into(), ..BackendTraffic::default() };
     web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
     with_timeout("another connection", async {
         while endpoint.connections() < 2 {
@@ -323,7 +323,7 @@ async fn dry_run_rejects_nothing() {
     let (endpoint, permits) = held_endpoint().await;
     let web = upstream("web", &[]);
     let limits = RequestLimits { max_requests: Some(1), max_connections: Some(1), ..RequestLimits::default() };
-    let traffic = BackendTraffic { limits: Some(Arc::new(limits)), is_dry_run: true, ..BackendTraffic::default() };
+    let traffic = BackendTraffic { overload: limits.into(), is_dry_run: true, ..BackendTraffic::default() };
     let addresses = vec![EndpointAddress::Ip(endpoint.address)];
     web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
     let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;

@@ -85,7 +85,7 @@ fn with_traffic(addresses: &[SocketAddr], traffic: BackendTraffic) -> Endpoints 
 }
 
 fn with_limits(addresses: &[SocketAddr], limits: RequestLimits) -> Endpoints {
-    with_traffic(addresses, BackendTraffic { limits: Some(Arc::new(limits)), ..BackendTraffic::default() })
+    with_traffic(addresses, BackendTraffic { overload: limits.into(), ..BackendTraffic::default() })
 }
 
 #[tokio::test]
@@ -167,9 +167,8 @@ async fn wait_for_phase(upstream: &Upstream, expected: CircuitPhase) {
 async fn circuit_opens_if_datagrams_are_refused_and_closes_with_a_reply() {
     let (dead, endpoint) = (unreachable_address().await, UdpEndpoint::start("").await);
     let set = |upstream: &Upstream, address, open_for| {
-        let circuit_breaker = Some(Arc::new(circuit(open_for)));
-        upstream
-            .set_endpoints(with_traffic(&[address], BackendTraffic { circuit_breaker, ..BackendTraffic::default() }));
+        let overload = circuit(open_for).into();
+        upstream.set_endpoints(with_traffic(&[address], BackendTraffic { overload, ..BackendTraffic::default() }));
     };
     let dns = udp_upstream("dns", &[]);
     set(&dns, dead, Duration::from_secs(3600));

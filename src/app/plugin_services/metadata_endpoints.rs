@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::plugin_api::remote_client::RemoteConnector;
-use crate::plugin_api::{Remote, RemoteStream};
+use crate::plugin_api::{Remote, RemoteFailure, RemoteStream};
 
 pub(super) struct MetadataEndpoints;
 
@@ -28,17 +28,18 @@ fn is_endpoint(address: IpAddr) -> bool {
 }
 
 impl RemoteConnector for MetadataEndpoints {
-    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
         async move {
             let name = format!("{}:{}", remote.host, remote.port);
+            let unreachable = |reason: String| RemoteFailure::Unreachable(format!("{name}{reason}"));
             let address = remote.host.parse::<IpAddr>().ok().filter(|address| is_endpoint(*address));
             let address = address.filter(|_| remote.tls.is_none());
-            let address = address.ok_or_else(|| format!("{name} is no endpoint of this machine"))?;
+            let address = address.ok_or_else(|| unreachable(" is no endpoint of this machine".to_owned()))?;
             let connecting = TcpStream::connect(SocketAddr::new(address, remote.port));
             match timeout(remote.timeout, connecting).await {
                 Ok(Ok(stream)) => Ok(Box::new(stream) as _),
-                Ok(Err(error)) => Err(format!("{name}: cannot connect: {error}")),
-                Err(_) => Err(format!("{name}: no connection within {:?}", remote.timeout)),
+                Ok(Err(error)) => Err(unreachable(format!(": cannot connect: {error}"))),
+                Err(_) => Err(unreachable(format!(": no connection within {:?}", remote.timeout))),
             }
         }
         .boxed()

@@ -129,7 +129,7 @@ impl OnlineServices {
         let connector = Arc::clone(&self.connector);
         let connecting = self.runtime.spawn(async move {
             let connected = connector.connect_in_time(&server, alpn).await;
-            connected.map_err(|error| shorten(&error).into_owned())
+            connected.map_err(|failure| shorten(&failure.into_message()).into_owned())
         });
         async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
     }
@@ -256,7 +256,7 @@ impl PluginServices for OnlineServices {
 }
 
 impl RemoteConnector for ServerConnector {
-    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
         let connector = self.clone();
         async move { connector.connect_in_time(&remote, Alpn::None).await }.boxed()
     }
@@ -276,11 +276,13 @@ impl RemoteConnector for ServerConnector {
 }
 
 impl ServerConnector {
-    async fn connect_in_time(&self, server: &Remote, alpn: Alpn) -> Result<Box<dyn RemoteStream>, String> {
+    async fn connect_in_time(&self, server: &Remote, alpn: Alpn) -> Result<Box<dyn RemoteStream>, RemoteFailure> {
         let permit = self.limits.connection(server.share(), server.timeout).await;
-        let permit = permit.map_err(|error| format!("{}:{}: {error}", server.host, server.port))?;
+        let busy = |error: String| RemoteFailure::Busy(format!("{}:{}: {error}", server.host, server.port));
+        let opening = self.open(server, permit.map_err(busy)?, alpn);
         let timed_out = || Err(format!("{}:{}: no connection within {:?}", server.host, server.port, server.timeout));
-        timeout(server.timeout, self.open(server, permit, alpn)).await.unwrap_or_else(|_| timed_out())
+        let opened = timeout(server.timeout, opening).await.unwrap_or_else(|_| timed_out());
+        opened.map_err(RemoteFailure::Unreachable)
     }
 
     async fn connect_through_in_time(

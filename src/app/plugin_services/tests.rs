@@ -272,6 +272,7 @@ fn request(remote: Remote) -> RemoteRequest {
         headers: http::HeaderMap::new(),
         body: bytes::Bytes::from_static(b"{}"),
         keep_alive: Some(Duration::from_secs(60)),
+        is_repeatable: false,
         response_body: ResponseBodyUse::Discard,
     }
 }

@@ -24,54 +24,37 @@ use crate::upstream::{AlternativeBackends, BackendTraffic, Endpoints, UpstreamKe
 
 pub(super) use balancing::load_balancing;
 use form::{list, object};
+pub(super) use overload::overload_blocks;
 
 /// The settings by the path in `spec` of a BackendPolicy. Blocks that are absent, and so have their defaults, are left
 /// out, except `loadBalancing`.
 pub(super) fn blocks(endpoints: &Endpoints) -> Vec<(&'static str, Value)> {
-    let BackendTraffic {
-        retry_limits,
-        affinity,
-        health,
-        limits: _,
-        circuit_breaker: _,
-        retries,
-        timeouts,
-        alternatives,
-        is_dry_run,
-    } = &endpoints.traffic;
+    let BackendTraffic { retry_limits, affinity, health, overload: _, retries, timeouts, alternatives, is_dry_run } =
+        &endpoints.traffic;
     let active = health.as_ref().and_then(|health| health.active.as_deref());
     let of_failover = alternatives.as_deref().filter(|alternatives| !alternatives.failover.is_empty());
     let mut blocks = vec![("loadBalancing", load_balancing(&endpoints.balance))];
-    let optional = [
+    let of_health = [
         ("loadBalancing.sessionPersistence", affinity.as_deref().map(balancing::session_persistence)),
         ("health.passive", health.as_ref().map(|health| health::passive(&health.passive))),
         ("health.maxEjectionPercent", health.as_ref().map(|health| json!(health.max_ejection_percent))),
         ("health.active", active.map(health::active)),
-        ("limits", limits(&endpoints.traffic)),
-        ("circuitBreaker", circuit_breaker(&endpoints.traffic)),
+    ];
+    let of_attempts = [
         ("retry", retries.as_deref().map(attempts::retry)),
         ("retryBudget", retry_limits.as_ref().map(attempts::retry_budget)),
         ("timeouts", timeouts.as_deref().map(attempts::timeouts)),
         ("failover", of_failover.map(failover)),
         ("mode", is_dry_run.then(|| json!("DryRun"))),
     ];
-    blocks.extend(optional.into_iter().filter_map(|(block, setting)| Some((block, setting?))));
+    let optional = of_health.into_iter().chain(overload_blocks(&endpoints.traffic)).chain(of_attempts);
+    blocks.extend(optional.filter_map(|(block, setting)| Some((block, setting?))));
     blocks
 }
 
 /// The block whose source is that of a path: `maxEjectionPercent` belongs to the passive checks.
 pub(super) fn block_of(path: &'static str) -> &'static str {
     if path == "health.maxEjectionPercent" { "health.passive" } else { path }
-}
-
-pub(super) fn limits(traffic: &BackendTraffic) -> Option<Value> {
-    traffic.limits.as_deref().map(overload::limits)
-}
-
-pub(super) fn circuit_breaker(traffic: &BackendTraffic) -> Option<Value> {
-    let fallback = traffic.alternatives.as_ref().and_then(|alternatives| alternatives.circuit_fallback.as_ref());
-    let backend = fallback.map(backend_reference);
-    traffic.circuit_breaker.as_deref().map(|breaker| overload::circuit_breaker(breaker, backend))
 }
 
 fn failover(alternatives: &AlternativeBackends) -> Value {

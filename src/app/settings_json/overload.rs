@@ -2,12 +2,25 @@
 
 use serde_json::{Value, json};
 
+use super::backend_reference;
 use super::form::{duration, list, object, thousandths};
+use crate::upstream::BackendTraffic;
 use crate::upstream::settings::{
-    AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, FallbackResponse, RequestLimits,
+    AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, FallbackResponse, OverloadSettings, RequestLimits,
 };
 
-pub(super) fn limits(limits: &RequestLimits) -> Value {
+/// The settings by the path in `spec`; `None` for blocks that are absent.
+pub(in crate::app) fn overload_blocks(traffic: &BackendTraffic) -> [(&'static str, Option<Value>); 2] {
+    let OverloadSettings { limits: request_limits, circuit_breaker: breaker } = &traffic.overload;
+    let fallback = traffic.alternatives.as_ref().and_then(|alternatives| alternatives.circuit_fallback.as_ref());
+    let backend = fallback.map(backend_reference);
+    [
+        ("limits", request_limits.as_deref().map(limits)),
+        ("circuitBreaker", breaker.as_deref().map(|breaker| circuit_breaker(breaker, backend))),
+    ]
+}
+
+fn limits(limits: &RequestLimits) -> Value {
     let RequestLimits {
         max_connections,
         max_requests,

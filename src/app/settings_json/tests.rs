@@ -13,9 +13,9 @@ use crate::schema;
 use crate::upstream::settings::{
     ActiveCheck, AdaptiveLimit, AdmissionControl, Balancing, BalancingAlgorithm, CheckKind, CircuitBreakerSettings,
     CombineKeys, FailoverLevel, FailurePercentage, FailureThresholds, FallbackResponse, HashKey, HashSource, HashTable,
-    HealthSettings, HedgeSettings, InitialHealth, Locality, LocalityMode, PassiveChecks, RequestHash, RequestLimits,
-    RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SetCookie, SlowRequests, SlowStart,
-    StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
+    HealthSettings, HedgeSettings, InitialHealth, Locality, LocalityMode, OverloadSettings, PassiveChecks, RequestHash,
+    RequestLimits, RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SetCookie, SlowRequests,
+    SlowStart, StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
 };
 use crate::upstream::{AffinityCarrier, AffinitySettings, OverBudget, RetryLimits};
 
@@ -185,8 +185,7 @@ fn endpoints() -> Endpoints {
             passive,
             active: Some(Arc::new(active)),
         })),
-        limits: Some(Arc::new(limits)),
-        circuit_breaker: Some(Arc::new(breaker)),
+        overload: OverloadSettings { limits: Some(Arc::new(limits)), circuit_breaker: Some(Arc::new(breaker)) },
         alternatives: Some(Arc::new(AlternativeBackends {
             failover: [upstream("standby", UpstreamSource::Service), upstream("partner", UpstreamSource::XBackend)]
                 .into(),
@@ -387,7 +386,7 @@ fn defaults_have_the_form_of_a_policy() {
         health: Some(Arc::new(health)),
         retries: Some(Arc::new(RetrySettings::default())),
         retry_limits: Some(RetryLimits::default()),
-        limits: Some(Arc::new(RequestLimits::default())),
+        overload: RequestLimits::default().into(),
         ..BackendTraffic::default()
     };
     let blocks = blocks(&Endpoints { traffic, ..Endpoints::default() });
@@ -431,7 +430,7 @@ fn fields_of_other_kinds_are_shown_if_they_are_set() {
         headers: HeaderMap::from_iter([(name("x-closed"), HeaderValue::from_static("1"))]),
         body: "closed".into(),
     };
-    let settings = endpoints().traffic.circuit_breaker.unwrap();
+    let settings = endpoints().traffic.overload.circuit_breaker.unwrap();
     let settings = CircuitBreakerSettings { fallback: Some(response), ..CircuitBreakerSettings::clone(&settings) };
     let expected = json!({"response": {
         "status": 200, "headers": [{"name": "x-closed", "value": "1"}], "body": "closed",

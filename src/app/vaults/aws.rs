@@ -94,6 +94,7 @@ fn request(server: &AwsSecretsManager, secret: &str) -> Result<RemoteRequest, St
         body: json!({ "SecretId": secret }).to_string().into(),
         timeout: TIMEOUT,
         keep_alive: None,
+        is_repeatable: false,
         response_body: ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE_BYTES },
     })
 }

@@ -157,6 +157,7 @@ fn request(url: &str, method: Method, mut headers: HeaderMap, body: Bytes) -> Re
         body,
         timeout: TIMEOUT,
         keep_alive: None,
+        is_repeatable: false,
         response_body: ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE_BYTES },
     })
 }

@@ -162,6 +162,7 @@ impl HashicorpClient {
             body,
             timeout: TIMEOUT,
             keep_alive: None,
+            is_repeatable: false,
             response_body: ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE_BYTES },
         };
         self.services.send(request).await.map_err(|error| ReadError::Unavailable(format!("the vault: {error}")))

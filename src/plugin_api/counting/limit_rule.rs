@@ -1,5 +1,6 @@
 //! A limit: how many requests in which window, and what of it is used at a time.
 
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use smallvec::SmallVec;
@@ -90,6 +91,14 @@ impl LimitRule {
         &self.label
     }
 
+    /// What stays the same when the limit is changed: what it is for, and its window. A bucket stays the same with
+    /// another interval, too, since its interval is the rate that it permits.
+    pub fn identity(&self) -> Cow<'_, str> {
+        let LimitKind::Bucket { interval_us } = self.kind else { return Cow::Borrowed(&self.label) };
+        let name = self.label.strip_suffix(&*format!("{interval_us}b")).unwrap_or_default();
+        Cow::Owned(format!("{name}bucket"))
+    }
+
     pub fn at(&self, now: SystemTime) -> ActiveLimit {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
@@ -128,6 +137,18 @@ impl ActiveLimit {
     fn until_full_us(&self, full_at: u64, interval_us: u64) -> u64 {
         let longest = self.max.saturating_mul(interval_us).saturating_add(CLOCK_DIFFERENCE_US);
         Some(full_at.saturating_sub(self.now_us)).filter(|rest| *rest <= longest).unwrap_or_default()
+    }
+
+    /// The counts of a bucket that was counted with another interval or limit before: as many tokens are missing, but
+    /// not more than it has now.
+    pub(super) fn of_changed_bucket(&self, counts: LimitUse, interval_before: u64, max_before: u64) -> LimitUse {
+        let LimitKind::Bucket { interval_us } = self.kind else { return counts };
+        let before = ActiveLimit { max: max_before, ..*self };
+        let rest = u128::from(before.until_full_us(counts.current, interval_before));
+        let rest = (rest * u128::from(interval_us)).div_ceil(u128::from(interval_before.max(1)));
+        let longest = self.max.saturating_mul(interval_us);
+        let rest = u64::try_from(rest).unwrap_or(u64::MAX).min(longest);
+        LimitUse { current: self.now_us.saturating_add(rest), ..counts }
     }
 
     pub fn admits(&self, counts: LimitUse, amount: u64) -> bool {

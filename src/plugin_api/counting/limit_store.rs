@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::entry_budget::{DEFAULT_ENTRIES, EntryBudget};
 use super::identifier::LimitIdentifier;
 use super::limit_rule::{ActiveLimit, LimitDecision, LimitRule};
+use super::rule_table::RuleCounters;
 use super::server_limits::{add_at_server, count_at_server};
-use super::table::CounterTable;
-use super::window_counters::WindowCounters;
+use super::window_counters::{CountSlots, WindowCounters};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::redis::{Redis, RedisServer, RedisUnavailable};
 
@@ -20,22 +19,17 @@ pub struct LimitStore {
 }
 
 enum CountPlace {
-    Memory(Arc<CounterTable<WindowCounters>>),
+    Memory(RuleCounters),
     Server { redis: Arc<Redis>, server: Box<RedisServer> },
 }
 
 impl LimitStore {
-    /// `name` distinguishes the counters of an object, and is part of keys at the server: it has no colon.
+    /// `name` distinguishes the counters of an object, and is part of keys at the server: it has no colon. In memory,
+    /// the count of a limit outlives changes of the object that keep its [`identity`](LimitRule::identity).
     pub fn build(rules: Arc<[LimitRule]>, name: &str, server: Option<Box<RedisServer>>, cx: &BuildCx<'_>) -> Self {
         let place = match server {
             Some(server) => CountPlace::Server { redis: Redis::connect(&server, "redis", cx), server },
-            None => {
-                // Counters of other limits are others, so a change of names or windows begins again.
-                let limits: Vec<&str> = rules.iter().map(LimitRule::label).collect();
-                let name = format!("{} {name} {}", cx.object, limits.join(" "));
-                let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
-                CountPlace::Memory(cx.state.get_or_create(&name, || CounterTable::new(budget)))
-            }
+            None => CountPlace::Memory(RuleCounters::of(&rules, name, cx)),
         };
         LimitStore { rules, place, key_prefix: format!("{name}:{}", cx.object) }
     }
@@ -45,8 +39,7 @@ impl LimitStore {
         matches!(self.place, CountPlace::Server { .. })
     }
 
-    /// As [`WindowCounters::count`] without counting rejected requests, in memory. Admits nothing if the counters are
-    /// at a server.
+    /// As [`WindowCounters::count_in_slots`], in memory. Admits nothing if the counters are at a server.
     pub fn count_in_memory(
         &self,
         identifier: &LimitIdentifier,
@@ -54,10 +47,10 @@ impl LimitStore {
         limits: &[ActiveLimit],
         amount: u64,
     ) -> LimitDecision {
-        self.in_memory(identifier, scope, limits, |counters| counters.count(limits, amount, false))
+        self.in_memory(identifier, scope, limits, |counters, slots| counters.count_in_slots(limits, slots, amount))
     }
 
-    /// As [`WindowCounters::add`], in memory.
+    /// As [`WindowCounters::add_in_slots`], in memory.
     pub fn add_in_memory(
         &self,
         identifier: &LimitIdentifier,
@@ -65,7 +58,7 @@ impl LimitStore {
         limits: &[ActiveLimit],
         amounts: &[u64],
     ) -> LimitDecision {
-        self.in_memory(identifier, scope, limits, |counters| counters.add(limits, amounts))
+        self.in_memory(identifier, scope, limits, |counters, slots| counters.add_in_slots(limits, slots, amounts))
     }
 
     fn in_memory(
@@ -73,12 +66,13 @@ impl LimitStore {
         identifier: &LimitIdentifier,
         scope: &str,
         limits: &[ActiveLimit],
-        count: impl Fn(&WindowCounters) -> Option<LimitDecision>,
+        count: impl Fn(&WindowCounters, &CountSlots) -> Option<LimitDecision>,
     ) -> LimitDecision {
-        let CountPlace::Memory(table) = &self.place else { return LimitDecision::default() };
+        let CountPlace::Memory(memory) = &self.place else { return LimitDecision::default() };
         let second = limits.first().map_or(0, |limit| limit.now_us / 1_000_000);
         let key = identifier.table_key(scope);
-        table.with_counters(key, second, |_| WindowCounters::default(), |counters| count(counters))
+        let count = |counters: &Arc<WindowCounters>| count(counters, &memory.slots);
+        memory.table().with_counters(key, second, |_| WindowCounters::default(), count)
     }
 
     /// As `count_in_memory`, at the server.

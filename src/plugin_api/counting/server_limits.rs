@@ -38,7 +38,7 @@ pub async fn count_at_server(
     Ok(LimitDecision { is_admitted: *is_admitted == 1, uses })
 }
 
-/// Adds amounts as [`super::WindowCounters::add`] does. Returns whether they were added.
+/// Adds amounts as [`super::WindowCounters::add_in_slots`] does. Returns whether they were added.
 pub(super) async fn add_at_server(
     redis: &Redis,
     group: &str,

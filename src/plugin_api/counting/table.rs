@@ -7,6 +7,8 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -45,6 +47,8 @@ pub enum CounterOwner {
 struct Shards<C> {
     shards: [CounterShard<C>; SHARDS],
     entries: HeldEntries,
+    /// See [`CounterTable::set_discardable`].
+    is_discardable: AtomicBool,
 }
 
 /// The key of counters, borrowed from the request.
@@ -119,11 +123,18 @@ impl<C: TableCounters> CounterTable<C> {
         let shards = Shards {
             shards: std::array::from_fn(|_| CounterShard::default()),
             entries: HeldEntries::new(Arc::clone(&budget)),
+            is_discardable: AtomicBool::new(false),
         };
         let shards = Arc::new(shards);
         let expiring: Weak<Shards<C>> = Arc::downgrade(&shards);
         budget.register(expiring);
         CounterTable { shards, hasher: RandomState::new() }
+    }
+
+    /// Says whether all entries may be removed if there is no room for those of other tables: if nothing uses this one,
+    /// and it is only kept in case that something uses it again.
+    pub fn set_discardable(&self, is_discardable: bool) {
+        self.shards.is_discardable.store(is_discardable, Relaxed);
     }
 
     /// Calls `count` with the counters of a key, which `create` creates if there are none. If `count` returns `None`
@@ -137,7 +148,7 @@ impl<C: TableCounters> CounterTable<C> {
     ) -> R {
         let hash = self.hasher.hash_one((key.attachment_hash(), key.identifier));
         // The middle bits select the shard, because the hash tables use the lowest and highest ones.
-        let Shards { shards, entries } = &*self.shards;
+        let Shards { shards, entries, is_discardable: _ } = &*self.shards;
         let shard = &shards[(hash >> 32) as usize % SHARDS];
         loop {
             if let Some(result) = find(&shard.stable.load(), hash, key).and_then(&mut count) {
@@ -174,6 +185,8 @@ impl<C: TableCounters> ExpiringEntries for Shards<C> {
 
     fn remove_expired(&self, shard: usize, second: u64) -> usize {
         let shard = &self.shards[shard];
+        // At the end of time, everything has expired.
+        let second = if self.is_discardable.load(Relaxed) { u64::MAX } else { second };
         // A thread that holds the lock may wait for the sweep, and removes expired entries itself.
         let Some(mut recent) = shard.recent.try_lock() else { return 0 };
         if recent.merged_at == second {
@@ -431,6 +444,30 @@ mod tests {
         assert!(idle.len() < IDLE, "{}", idle.len());
         drop((idle, busy));
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn tables_without_users_make_room_only_if_there_is_none() {
+        const UNUSED: usize = 2000;
+        let budget = Arc::new(EntryBudget::new(2800));
+        let (unused, busy) = (CounterTable::new(Arc::clone(&budget)), CounterTable::new(Arc::clone(&budget)));
+        let take_long = |table: &CounterTable<OneCount>, number: usize| {
+            let key = CounterKey { scope: "global", kind: 0, identifier: &number.to_le_bytes() };
+            table.with_counters(key, 7, new_count, |counter| counter.try_count(1, 3600, 7))
+        };
+        for number in 0..UNUSED {
+            assert!(take_long(&unused, number));
+        }
+        unused.set_discardable(true);
+        for number in 0..500 {
+            assert!(take_long(&busy, number));
+        }
+        assert_eq!(unused.len(), UNUSED, "there is room for all");
+        for number in 500..UNUSED {
+            assert!(take_long(&busy, number), "{number}");
+        }
+        assert_eq!((busy.len(), budget.shared_counts()), (UNUSED, 0));
+        assert!(unused.len() < UNUSED, "{}", unused.len());
     }
 
     #[test]

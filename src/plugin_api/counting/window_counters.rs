@@ -38,12 +38,32 @@ struct WindowState {
     is_retired: bool,
 }
 
+/// The counts of one limit.
 #[derive(Clone, Copy, Debug, Default)]
 struct CountedWindow {
+    /// For a bucket, the interval with which it was counted; 0 if it was not.
     number: u64,
     counts: LimitUse,
-    /// The requests of this window that the server has counted, those of other replicas included.
+    /// The requests of this window that the server has counted, those of other replicas included. For a bucket, which
+    /// is never synchronized, the limit with which it was counted.
     at_server: u64,
+}
+
+/// Where the counts of limits are among those of an identifier. Limits that are configured later have other places, so
+/// those that stay keep their counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CountSlots {
+    /// In the order of the limits.
+    slots: Box<[usize]>,
+    /// The slots that counters need to have.
+    needed: usize,
+}
+
+impl CountSlots {
+    pub fn new(slots: Box<[usize]>) -> Self {
+        let needed = slots.iter().max().map_or(0, |last| last + 1);
+        CountSlots { slots, needed }
+    }
 }
 
 impl WindowCounters {
@@ -55,24 +75,44 @@ impl WindowCounters {
     /// Counts this amount if all limits admit it, or also if one does not and `counts_rejected` is true. The amount 0
     /// only reads the counts. `None` if the counters are retired.
     pub fn count(&self, limits: &[ActiveLimit], amount: u64, counts_rejected: bool) -> Option<LimitDecision> {
+        self.count_in(limits, (0..limits.len(), limits.len()), amount, counts_rejected)
+    }
+
+    /// The same without counting rejected requests, for limits that have these slots.
+    pub fn count_in_slots(&self, limits: &[ActiveLimit], slots: &CountSlots, amount: u64) -> Option<LimitDecision> {
+        self.count_in(limits, (slots.slots.iter().copied(), slots.needed), amount, false)
+    }
+
+    fn count_in(
+        &self,
+        limits: &[ActiveLimit],
+        (slots, needed): (impl Iterator<Item = usize> + Clone, usize),
+        amount: u64,
+        counts_rejected: bool,
+    ) -> Option<LimitDecision> {
         let mut state = self.state.lock();
         if state.is_retired {
             return None;
         }
-        state.windows.resize(limits.len(), CountedWindow::default());
+        let windows = state.with_slots(needed);
         let mut decision = LimitDecision { is_admitted: true, uses: SmallVec::new() };
-        for (window, limit) in state.windows.iter_mut().zip(limits) {
-            window.advance_to(limit.number);
+        let mut is_longer = false;
+        for (slot, limit) in slots.clone().zip(limits) {
+            let window = &mut windows[slot];
+            is_longer |= window.advance_to(limit);
             decision.is_admitted &= limit.admits(window.counts, amount);
             decision.uses.push(window.counts);
         }
         if amount > 0 && (decision.is_admitted || counts_rejected) {
-            for (window, limit) in state.windows.iter_mut().zip(limits) {
+            for (slot, limit) in slots.zip(limits) {
                 // A rejected request takes no token of a bucket.
                 if decision.is_admitted || !matches!(limit.kind, LimitKind::Bucket { .. }) {
-                    window.counts = limit.after(window.counts, amount);
+                    windows[slot].counts = limit.after(windows[slot].counts, amount);
                 }
             }
+            is_longer = true;
+        }
+        if is_longer {
             state.extend(limits);
         }
         Some(decision)
@@ -80,21 +120,27 @@ impl WindowCounters {
 
     /// Adds an amount to each limit, if every limit whose amount is not 0 has something left. Amounts may exceed what
     /// is left, as for an endpoint that has already done the work. `None` if the counters are retired.
-    pub fn add(&self, limits: &[ActiveLimit], amounts: &[u64]) -> Option<LimitDecision> {
+    pub fn add_in_slots(
+        &self,
+        limits: &[ActiveLimit],
+        CountSlots { slots, needed }: &CountSlots,
+        amounts: &[u64],
+    ) -> Option<LimitDecision> {
         let mut state = self.state.lock();
         if state.is_retired {
             return None;
         }
-        state.windows.resize(limits.len(), CountedWindow::default());
+        let windows = state.with_slots(*needed);
         let mut decision = LimitDecision { is_admitted: true, uses: SmallVec::new() };
-        for ((window, limit), amount) in state.windows.iter_mut().zip(limits).zip(amounts) {
-            window.advance_to(limit.number);
+        for ((slot, limit), amount) in slots.iter().zip(limits).zip(amounts) {
+            let window = &mut windows[*slot];
+            window.advance_to(limit);
             decision.is_admitted &= *amount == 0 || limit.admits(window.counts, 1);
             decision.uses.push(window.counts);
         }
         if decision.is_admitted && amounts.iter().any(|amount| *amount > 0) {
-            for ((window, limit), amount) in state.windows.iter_mut().zip(limits).zip(amounts) {
-                window.counts = limit.after(window.counts, *amount);
+            for ((slot, limit), amount) in slots.iter().zip(limits).zip(amounts) {
+                windows[*slot].counts = limit.after(windows[*slot].counts, *amount);
             }
             state.extend(limits);
         }
@@ -103,6 +149,14 @@ impl WindowCounters {
 }
 
 impl WindowState {
+    /// The windows, at least this many. Those of limits that are not in the configuration stay as they are.
+    fn with_slots(&mut self, needed: usize) -> &mut [CountedWindow] {
+        if self.windows.len() < needed {
+            self.windows.resize(needed, CountedWindow::default());
+        }
+        &mut self.windows
+    }
+
     /// Keeps the counts at least as long as those of these limits have an effect.
     fn extend(&mut self, limits: &[ActiveLimit]) {
         let expires = limits.iter().map(|limit| (limit.now_us / 1_000_000).saturating_add(limit.expires_in() + 1));
@@ -111,14 +165,24 @@ impl WindowState {
 }
 
 impl CountedWindow {
-    /// Moves to the window of this number. A clock that is late by one window counts in the newer one; one that was set
-    /// back begins again.
-    fn advance_to(&mut self, number: u64) {
-        if self.number == number || self.number == number + 1 {
-            return;
+    /// Moves to the window of a limit. A clock that is late by one window counts in the newer one; one that was set
+    /// back begins again. Returns whether the counts may have an effect for longer than before.
+    fn advance_to(&mut self, limit: &ActiveLimit) -> bool {
+        if let LimitKind::Bucket { interval_us } = limit.kind {
+            let (interval_before, max_before) = (self.number, self.at_server);
+            let is_changed = interval_before > 0 && (interval_before, max_before) != (interval_us, limit.max);
+            if is_changed {
+                self.counts = limit.of_changed_bucket(self.counts, interval_before, max_before);
+            }
+            (self.number, self.at_server) = (interval_us, limit.max);
+            return is_changed;
         }
-        let previous = if self.number + 1 == number { self.counts.current } else { 0 };
-        *self = CountedWindow { number, counts: LimitUse { current: 0, previous }, at_server: 0 };
+        let number = limit.number;
+        if self.number != number && self.number != number + 1 {
+            let previous = if self.number + 1 == number { self.counts.current } else { 0 };
+            *self = CountedWindow { number, counts: LimitUse { current: 0, previous }, at_server: 0 };
+        }
+        false
     }
 }
 
@@ -249,6 +313,40 @@ mod tests {
         assert_eq!((current(), counters.unsent(now).len()), (11, 0), "a lower total is ignored");
         counters.merge((0, 9, 5), 50);
         assert_eq!(current(), 11, "the total of another window");
+    }
+
+    #[test]
+    fn limits_keep_their_counts_in_their_slots() {
+        let (counters, [minute, hour]) = (WindowCounters::default(), [fixed(9, 60), fixed(9, 3600)]);
+        let current = |rules: &[LimitRule], slots: &[usize]| {
+            let decision = counters.count_in_slots(&at(rules, 601), &CountSlots::new(slots.into()), 1).unwrap();
+            decision.uses.iter().map(|counts| counts.current).collect::<Vec<_>>()
+        };
+        assert_eq!(current(std::slice::from_ref(&hour), &[1]), [0]);
+        assert_eq!(current(&[minute.clone(), hour], &[0, 1]), [0, 1], "one is added");
+        assert_eq!(current(&[minute], &[0]), [1], "one is removed");
+    }
+
+    #[test]
+    fn buckets_keep_their_tokens_when_their_rate_or_size_changes() {
+        let bucket = |max, interval_us| LimitRule::new(max, LimitKind::Bucket { interval_us });
+        let take = |counters: &WindowCounters, rule: LimitRule, amount| {
+            counters.count(&at(&[rule], 600), amount, false).unwrap().is_admitted
+        };
+        for (max, interval_us, left) in [(10, 1_000_000, 3), (10, 60_000_000, 3), (10, 1, 3), (20, 1, 13), (5, 1, 0)] {
+            let counters = WindowCounters::default();
+            assert!(take(&counters, bucket(10, 1_000_000), 7));
+            assert!(!take(&counters, bucket(max, interval_us), left + 1), "{max} {interval_us}");
+            assert!(left == 0 || take(&counters, bucket(max, interval_us), left), "{max} {interval_us}");
+        }
+        // An empty bucket that gets smaller is empty, and not one that a clock was set back for.
+        let counters = WindowCounters::default();
+        assert!(take(&counters, bucket(1000, 1_000_000), 1000));
+        assert!(!take(&counters, bucket(1, 1_000_000), 1));
+        // One that becomes slow is kept for as long as it needs to be full again, also if it only rejects.
+        let counters = WindowCounters::default();
+        assert!(take(&counters, bucket(10, 1), 10) && !take(&counters, bucket(10, 60_000_000), 1));
+        assert!(!counters.retire(1000));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::relayed_response::is_of_connection;
-use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
+use crate::plugin_api::remote_server::{NotAnswered, RemoteServer, RemoteServerConfig};
 use crate::plugin_api::template::{Budget, Template, Variables};
 use crate::plugin_api::{KeptBytes, RequestCx};
 
@@ -115,6 +115,16 @@ impl AggregateCall {
         self.forward_body
     }
 
+    /// Whether the request fails because of the call. A null for a call that Portico has not made would look like that
+    /// of a server which has nothing.
+    pub(super) fn is_required(&self, failure: CallFailure) -> bool {
+        match self.on_failure {
+            FailurePolicy::Fail => true,
+            FailurePolicy::Null => failure == CallFailure::Busy,
+            FailurePolicy::Error => false,
+        }
+    }
+
     /// `None` if the request lacks a value, or has one that the call cannot contain.
     pub(super) fn prepare(
         &self,
@@ -151,7 +161,10 @@ impl AggregateCall {
             request.headers.extend(prepared.headers);
             request.body = prepared.body;
         });
-        let response = pending.collect(|_| true, kept).await.map_err(|_| CallFailure::NoResponse)?;
+        let response = pending.collect(|_| true, kept).await.map_err(|reason| match reason {
+            NotAnswered::Busy => CallFailure::Busy,
+            NotAnswered::Failed => CallFailure::NoResponse,
+        })?;
         if !response.status.is_success() {
             return Err(CallFailure::Status(response.status));
         }

@@ -47,7 +47,8 @@ pub(crate) struct CallConfig {
     pub(super) forward_body: bool,
     /// What a failure of the call means: `fail` responds with 502, `null` makes the result null, and `error` makes it
     /// an object such as `{"error": {"reason": "status", "status": 503}}`. A call has failed without a response, with
-    /// a status other than 200 to 299, and with a body that is not JSON.
+    /// a status other than 200 to 299, and with a body that is not JSON. A call that Portico's own limits refuse has
+    /// not failed: `fail` and `null` respond with 503, and `error` has the reason `busy`.
     pub(super) on_failure: FailurePolicy,
     /// Timeout of the call in milliseconds, from connecting to the end of the response. At most 60000 takes effect.
     pub(super) timeout: u32,

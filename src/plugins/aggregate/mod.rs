@@ -18,6 +18,10 @@
 //! The calls take the place of the backend: the request is never forwarded, and the rule needs no backend. What plugins
 //! of higher priority and the authorization server of the rule reject causes no calls.
 //!
+//! The calls of all requests share connections with other plugins that take the place of a backend. If a call gets none
+//! in time, the request gets 503 with the reason `calls_busy`, also if `on_failure` of the call is `null`: the document
+//! would look as if the server had nothing. With `on_failure: error`, the result is `{"error": {"reason": "busy"}}`.
+//!
 //! Paths, queries and values of headers are templates, with the variables `headers`, `query_params` and `uri_captures`
 //! of `request-transformer`; captures are decoded here. In a URL, their values are percent-encoded, so they cannot add
 //! segments or parameters. A request without a value that a template needs gets 400. In `template`, an object with the
@@ -151,7 +155,7 @@ impl Aggregate {
         let mut running = stream::iter(running).buffer_unordered(self.concurrency);
         while let Ok(Some((index, result, bytes))) = timeout_at(deadline, running.next()).await {
             kept.push(bytes);
-            let is_final = result.is_err() && self.calls[index].on_failure == FailurePolicy::Fail;
+            let is_final = result.as_ref().is_err_and(|failure| self.calls[index].is_required(*failure));
             results[index] = result;
             if is_final {
                 // The response is known, so the other calls are not needed any more.
@@ -163,14 +167,22 @@ impl Aggregate {
 
     fn reply(&self, results: Vec<Result<Value, CallFailure>>) -> Box<Reply> {
         // One that has failed says more than those that were given up because of it.
-        let required = self.calls.iter().zip(&results).filter(|(call, _)| call.on_failure == FailurePolicy::Fail);
-        let failures = required.filter_map(|(call, result)| Some((call, result.as_ref().err().copied()?)));
+        let failures = self.calls.iter().zip(&results).filter_map(|(call, result)| {
+            let failure = result.as_ref().err().copied()?;
+            call.is_required(failure).then_some((call, failure))
+        });
         let first = failures.min_by_key(|(_, failure)| *failure == CallFailure::Timeout);
         if let Some((call, failure)) = first {
             let message = format!("The call {} has failed", call.name);
             return match failure {
                 CallFailure::Timeout => Reply::negotiated(StatusCode::GATEWAY_TIMEOUT, message, "call_timeout"),
-                _ => Reply::negotiated(StatusCode::BAD_GATEWAY, message, "call_failed"),
+                CallFailure::Busy => {
+                    let message = "Too many requests wait for the servers of calls";
+                    Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "calls_busy")
+                }
+                CallFailure::NoResponse | CallFailure::Status(_) | CallFailure::NotJson => {
+                    Reply::negotiated(StatusCode::BAD_GATEWAY, message, "call_failed")
+                }
             };
         }
         let values = self.calls.iter().zip(results).map(|(call, result)| {
@@ -193,6 +205,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 enum CallFailure {
     /// The time of all calls is over.
     Timeout,
+    /// Portico's own limits have left no connection or memory for it.
+    Busy,
     /// The server does not respond, or its time is over.
     NoResponse,
     Status(StatusCode),
@@ -203,6 +217,7 @@ impl CallFailure {
     fn as_json(self) -> Value {
         let reason = match self {
             CallFailure::Timeout => "timeout",
+            CallFailure::Busy => "busy",
             CallFailure::NoResponse => "no_response",
             CallFailure::Status(_) => "status",
             CallFailure::NotJson => "not_json",

@@ -1,5 +1,6 @@
 //! Tests of calls, failures and documents.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,9 +10,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::body_budget::FixedBudget;
+use crate::plugin_api::http_proxy::ProxyRoute;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with};
-use crate::plugin_api::{PluginServices, PluginState, RegisteredKind, RemoteRequest, RemoteResponse};
+use crate::plugin_api::{
+    PluginServices, PluginState, RegisteredKind, RemoteFailure, RemoteRequest, RemoteResponse, StreamedResponse,
+};
 
 const KIND: RegisteredKind<Aggregate> = RegisteredKind::NEW;
 
@@ -201,12 +205,59 @@ fn invalid_configurations_name_the_field() {
 
 #[tokio::test]
 async fn responses_take_their_bytes_before_they_are_kept() {
-    for (bytes, expected) in [(10, json!({"users": {"error": {"reason": "no_response"}}})), (1000, Value::Null)] {
+    for (bytes, expected) in [(10, json!({"users": {"error": {"reason": "busy"}}})), (1000, Value::Null)] {
         let budget = FixedBudget(Arc::new(AtomicUsize::new(bytes)));
         let request = TestRequest { body_budget: budget.clone(), ..TestRequest::get("/") };
         let (outcome, _) = run(json!({"calls": [call("users", "error")]}), request).await;
         let document: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
         assert_eq!(document == expected, bytes == 10, "{document}");
         assert_eq!(budget.0.load(Relaxed), bytes, "they are returned");
+    }
+}
+
+/// Calls to this host get no connection, because other requests have them all.
+const BUSY_HOST: &str = "busy.example";
+
+struct BusyServices(Arc<dyn PluginServices>);
+
+impl PluginServices for BusyServices {
+    fn spawn(&self, task: futures_util::future::BoxFuture<'static, ()>) {
+        self.0.spawn(task);
+    }
+
+    fn send_in_place_of_backend(
+        &self,
+        address: IpAddr,
+        request: RemoteRequest,
+        route: Option<ProxyRoute>,
+    ) -> futures_util::future::BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {
+        if request.remote.host == BUSY_HOST {
+            return Box::pin(async { Err(RemoteFailure::Busy("all connections are in use".to_owned())) });
+        }
+        self.0.send_in_place_of_backend(address, request, route)
+    }
+
+    fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
+        self.0.report(object, diagnostic);
+    }
+}
+
+#[tokio::test]
+async fn calls_that_portico_refuses_are_no_failures_of_servers() {
+    for (on_failure, expected) in [("fail", 503), ("null", 503), ("error", 200)] {
+        let server = ScriptedServer::new(respond);
+        let services: Arc<dyn PluginServices> = Arc::new(BusyServices(server.services()));
+        let config = json!({"calls": [call("users", "fail"), call("busy", on_failure)]});
+        let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &services);
+        let outcome = TestRequest::get("/").run(&chain).await;
+        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(expected), "{on_failure}");
+        let reports = server.reports.lock();
+        assert!(reports.iter().all(Option::is_none), "no server has failed: {reports:?}");
+        if expected == 200 {
+            let document: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
+            assert_eq!(document["busy"], json!({"error": {"reason": "busy"}}));
+        } else {
+            assert_eq!(outcome.reply.unwrap().reason, "calls_busy", "{on_failure}");
+        }
     }
 }

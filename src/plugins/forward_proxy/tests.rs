@@ -58,7 +58,7 @@ impl PluginServices for Arc<ScriptedProxy> {
 struct Connector(Arc<ScriptedProxy>);
 
 impl RemoteConnector for Connector {
-    fn connect(&self, _: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+    fn connect(&self, _: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
         panic!("requests are never sent without the proxy");
     }
 

@@ -221,6 +221,7 @@ impl Config {
             body: Bytes::new(),
             timeout,
             keep_alive: Some(keep_alive),
+            is_repeatable: false,
             response_body: ResponseBodyUse::Discard,
         }
     }

@@ -14,6 +14,11 @@
 //! also without the escapes of strings. It recognizes known forms of attacks and is no replacement for endpoints that
 //! treat data as data. Begin with `enforcement_mode: log_only`, and read in the log which valid requests it would
 //! reject.
+//!
+//! **Not searched:** bodies of gRPC and gRPC-Web, which are streams that may go on for as long as the client likes. The
+//! client says what is one: a `Content-Type` that begins with `application/grpc`. So it can send any body unsearched to
+//! an endpoint that does not look at this field, whatever `enforcement_mode` and the protocols of the route are. If the
+//! endpoints of a route speak no gRPC, add a rule that matches such a `Content-Type`, with `request-termination`.
 
 mod decoded;
 mod patterns;
@@ -58,7 +63,8 @@ pub(crate) enum Location {
     /// The names and values of the fields of the query.
     Query,
     PathAndQuery,
-    /// The body, of at most 1 MiB. Larger and compressed bodies are rejected. Bodies of gRPC are not searched.
+    /// The body, of at most 1 MiB. Larger and compressed bodies are rejected. Bodies of gRPC and gRPC-Web are not
+    /// searched: those whose `Content-Type` begins with `application/grpc`.
     Body,
 }
 

@@ -151,8 +151,22 @@ async fn bodies_that_cannot_be_searched_are_rejected() {
     assert_eq!(status(&config, large()).await, Some(400));
     assert_eq!(status(&log_only, compressed()).await, None);
     assert_eq!(status(&log_only, large()).await, None);
-    let grpc = TestRequest::post("/", "application/grpc", "' or 1=1");
-    assert_eq!(status(&config, grpc).await, None);
+}
+
+/// As the page of the plugin says: clients choose the type.
+#[tokio::test]
+async fn bodies_of_grpc_are_not_searched() {
+    let config = json!({"locations": ["body"]});
+    for (content_type, expected) in [
+        ("application/grpc", None),
+        ("Application/gRPC+proto", None),
+        ("application/grpc-web-text", None),
+        ("application/x-grpc", Some(400)),
+        ("text/plain", Some(400)),
+    ] {
+        let request = TestRequest::post("/", content_type, "' or 1=1");
+        assert_eq!(status(&config, request).await, expected, "{content_type}");
+    }
 }
 
 // docs/kong-compatibility.md, 5.19

@@ -83,7 +83,8 @@ pub(crate) struct Config {
     /// are accepted if `exp` is not listed. Tokens of an issuer in `jwks` are an exception: `exp` and `nbf` must be
     /// valid if they are present, even if they are not listed.
     claims_to_verify: Vec<TimeClaimName>,
-    /// Id or username of the consumer for requests without a valid token. If unset, such requests are rejected.
+    /// Id or username of the consumer for requests without a valid token. If unset, such requests are rejected. A token
+    /// of an issuer in `jwks` whose keys are not available is neither valid nor invalid: the response is 503.
     anonymous: Option<String>,
     /// Require a token for OPTIONS requests, too. If false, all of them are forwarded without a token, not only CORS
     /// preflight requests.
@@ -394,6 +395,10 @@ impl Jwt {
             // The fetch that the request waited for has not completed in time.
             TokenDecision::AwaitKeys(_) => JwtRejection::NoKeys,
         };
+        // The token may be that of a consumer, whose limits are not those of the anonymous one.
+        if matches!(rejection, JwtRejection::NoKeys) {
+            return Some(self.challenges.reply(rejection));
+        }
         self.policy.reject(cx, || self.challenges.reply(rejection))
     }
 

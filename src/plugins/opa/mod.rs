@@ -217,6 +217,7 @@ impl Opa {
         let sending = self.server.send(
             |request| {
                 request.method = Method::POST;
+                request.is_repeatable = true;
                 request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 request.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
                 request.body = body;

@@ -194,6 +194,7 @@ impl ProviderClient {
             body: Bytes::from(form),
             timeout: self.timeout,
             keep_alive: Some(KEEP_ALIVE),
+            is_repeatable: false,
             response_body: ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE_BYTES },
         };
         let sending = self.services.send(request);

@@ -283,7 +283,7 @@ impl RelyingParty {
         if claims.contains_key("iss") {
             self.rules.check_issuer(claims, metadata)?;
         }
-        self.rules.check_purpose(TokenPurpose::of_claims(claims))?;
+        self.rules.check_purpose(TokenPurpose::of_introspected(claims))?;
         let token_type = claims.get("token_type").and_then(Value::as_str).unwrap_or_default();
         match OTHER_TOKEN_TYPES.iter().any(|other| token_type.eq_ignore_ascii_case(other)) {
             true => rejected("the introspected token is not an access token"),

@@ -1,7 +1,8 @@
 //! What a signed token is for, as far as it says so: an API must not accept one that was issued to the application.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::signed_token::TokenClaims;
 use crate::plugin_api::token::UnverifiedToken;
 
 /// The purpose of a signed token.
@@ -17,25 +18,27 @@ pub(super) enum TokenPurpose {
 
 impl TokenPurpose {
     pub(super) fn of(token: &UnverifiedToken<'_>) -> Self {
-        let by_claims = TokenPurpose::of_claims(&token.claims);
-        match token.header("typ") {
-            None => by_claims,
+        let is_access_token = match token.header("typ") {
+            None => false,
             Some(Value::String(text)) => match media_type(text).as_str() {
                 // RFC 9068, section 2.1
-                "at+jwt" => match by_claims {
-                    TokenPurpose::Id => TokenPurpose::Access,
-                    by_claims => by_claims,
-                },
+                "at+jwt" => true,
                 // RFC 8725, section 3.11: a type of its own states another purpose.
-                text if text.contains('+') && text.ends_with("jwt") => TokenPurpose::Other,
-                _ => by_claims,
+                text if text.contains('+') && text.ends_with("jwt") => return TokenPurpose::Other,
+                _ => false,
             },
-            Some(_) => TokenPurpose::Other,
-        }
+            Some(_) => return TokenPurpose::Other,
+        };
+        TokenPurpose::by_claims(&token.claims, is_access_token)
     }
 
-    /// The purpose by the claims alone, as of an introspected token.
-    pub(super) fn of_claims(claims: &Map<String, Value>) -> Self {
+    /// That of a token whose claims an introspection has returned.
+    pub(super) fn of_introspected(claims: &TokenClaims) -> Self {
+        TokenPurpose::by_claims(claims, false)
+    }
+
+    /// `is_access_token`: the header says so.
+    fn by_claims(claims: &TokenClaims, is_access_token: bool) -> Self {
         // Logout tokens need not have a type.
         if claims.contains_key("events") {
             return TokenPurpose::Other;
@@ -46,6 +49,7 @@ impl TokenPurpose {
             Some("ID") => TokenPurpose::Id,
             Some(typ) if OTHER_TOKENS.contains(&typ) => TokenPurpose::Other,
             Some("Bearer" | "DPoP") => TokenPurpose::Access,
+            _ if is_access_token => TokenPurpose::Access,
             _ if ["at_hash", "c_hash"].iter().any(has) => TokenPurpose::Id,
             // Access tokens of some providers repeat the nonce of the login, but ID tokens have no scope.
             _ if has(&"nonce") && !["scope", "scp"].iter().any(has) => TokenPurpose::Id,

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain};
-use crate::plugin_api::{Chain, FieldNames};
+use crate::plugin_api::services::OfflineServices;
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, chain_with};
+use crate::plugin_api::{Chain, FieldNames, PluginServices, PluginState};
 
 const KIND: RegisteredKind<ResponseRatelimiting> = RegisteredKind::NEW;
 
@@ -62,6 +63,24 @@ async fn endpoints_learn_what_remains_and_clients_what_they_used() {
     let outcome = send(&chain, 60, "videos=0, other=5").await;
     assert_eq!(sent(&outcome, "x-ratelimit-remaining-videos"), "5", "the lowest of 5 per minute and 7 per hour");
     assert_eq!(outcome.response_header("x-ratelimit-remaining-videos-hour"), Some("7"));
+}
+
+// docs/kong-compatibility.md, 4.30
+#[tokio::test]
+async fn limits_keep_their_counts_when_others_are_added_or_removed() {
+    let (state, services): (_, Arc<dyn PluginServices>) = (PluginState::default(), Arc::new(OfflineServices));
+    let build = |limits: Value| chain_with(&[(&KIND, config(json!({"limits": limits})))], &state, &services);
+    let mut chain = build(json!({"videos": {"hour": 9}}));
+    send(&chain, 0, "videos=2").await;
+    for (limits, expected) in [
+        (json!({"images": {"hour": 2}, "videos": {"minute": 5, "hour": 9}}), "6"),
+        (json!({"videos": {"hour": 8}}), "4"),
+    ] {
+        // As in a process, the new one is built before the former one ends.
+        chain = build(limits.clone());
+        let outcome = send(&chain, 0, "videos=1").await;
+        assert_eq!(outcome.response_header("x-ratelimit-remaining-videos-hour"), Some(expected), "{limits}");
+    }
 }
 
 // docs/kong-compatibility.md, 4.30

@@ -126,7 +126,9 @@ enum LimitByName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum PolicyName {
-    /// In memory: each replica counts separately, and begins again when it is restarted.
+    /// In memory: each replica counts separately, and begins again when it is restarted. A rate and a quota keep their
+    /// counts when they or others of the plan are changed. While the plan does not exist, such as because of a mistake
+    /// in the configuration, its counts are kept for 10 minutes, unless those of other plugins need their room.
     Memory,
     /// On a Redis server that all replicas share.
     Redis,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::counting::UsageReports;
+use crate::plugin_api::scripted_server::ScriptedServer;
 use crate::plugin_api::services::OfflineServices;
 use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, chain_with, notes};
 use crate::plugin_api::{Chain, PluginServices, PluginState, RegisteredKind};
@@ -60,6 +61,44 @@ async fn rates_admit_bursts_and_then_evenly() {
     assert_eq!(rejected.response_header("retry-after"), Some("9"));
     assert_eq!(rejected.response_header("ratelimit-policy"), Some("\"rate\";q=3;w=30"));
     assert_eq!(rejected.response_header("ratelimit"), Some("\"rate\";r=0;t=9"));
+}
+
+/// What remains of each limit after another request, as the response says.
+async fn remaining(chain: &Chain) -> String {
+    let outcome = send_at(chain, END_OF_JANUARY).await;
+    let limits = outcome.response_header("ratelimit").unwrap().split(", ");
+    limits.map(|limit| limit.split(";t=").next().unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(start_paused = true)]
+async fn edits_keep_what_was_used() {
+    let (state, services) = (PluginState::default(), ScriptedServer::new(|_| Err("refused".to_owned())).services());
+    let build = |rate: Value, quotas: Value| {
+        let plans = json!([{"name": "free", "rate": rate, "quotas": quotas}]);
+        chain_with(&[(&KIND, config(json!({"plans": plans})))], &state, &services)
+    };
+    let rate = |requests: u64, per: &str, burst: u64| json!({"requests": requests, "per": per, "burst": burst});
+    let mut chain = build(rate(6, "minute", 3), json!({"day": 10}));
+    assert_eq!(remaining(&chain).await, "\"rate\";r=2 \"day\";r=9");
+    for (description, rate, quotas, expected) in [
+        ("a rate", rate(60, "minute", 3), json!({"day": 10}), "\"rate\";r=1 \"day\";r=8"),
+        ("a unit and a burst", rate(1, "second", 5), json!({"day": 10}), "\"rate\";r=2 \"day\";r=7"),
+        ("one more", rate(1, "second", 5), json!({"day": 10, "month": 20}), "\"rate\";r=1 \"day\";r=6 \"month\";r=19"),
+        ("a quota", rate(1, "second", 5), json!({"day": 12, "month": 20}), "\"rate\";r=0 \"day\";r=7 \"month\";r=18"),
+        ("no rate", Value::Null, json!({"day": 12, "month": 20}), "\"day\";r=6 \"month\";r=17"),
+        ("a rate again", rate(1, "second", 9), json!({"day": 12}), "\"rate\";r=3 \"day\";r=5"),
+    ] {
+        // As in a process, the new one is built before the former one ends.
+        chain = build(rate, quotas);
+        assert_eq!(remaining(&chain).await, expected, "{description}");
+    }
+    // With a mistake, there is no plugin until it is mended.
+    for (seconds, expected) in [(2, "\"day\";r=4"), (599, "\"day\";r=3"), (601, "\"day\";r=11")] {
+        drop(chain);
+        tokio::time::sleep(Duration::from_secs(seconds)).await; // Time is paused.
+        chain = build(Value::Null, json!({"day": 12}));
+        assert_eq!(remaining(&chain).await, expected, "after {seconds} s");
+    }
 }
 
 #[tokio::test]

@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use super::overload_report::{OverloadLimit, OverloadReport, RejectionCounters};
 use super::{Admission, NotAdmitted, Overloaded, QueuedRequest, RetrySlot, TooManyRetries};
 use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass, CircuitVerdict};
-use crate::upstream::configured_endpoints::BackendTraffic;
 use crate::upstream::health::UpstreamClock;
 use crate::upstream::limits::{AdaptiveConcurrency, QueueEnd, RequestSlots, SuccessRateWindow};
-use crate::upstream::settings::{AdmissionControl, CircuitBreakerSettings, RequestLimits, is_listed_or_server_error};
+use crate::upstream::settings::{
+    AdmissionControl, CircuitBreakerSettings, OverloadSettings, is_listed_or_server_error,
+};
 use crate::upstream::socket_budget::client_slots::ClientSlot;
 
 /// What limits the requests of an upstream.
@@ -33,7 +34,7 @@ pub(in crate::upstream) struct OverloadControl {
 /// The settings with their state. Requests hold the rules under which they were admitted.
 #[derive(Debug)]
 pub(super) struct OverloadRules {
-    limits: Option<Arc<RequestLimits>>,
+    settings: OverloadSettings,
     circuit: Option<CircuitBreaker>,
     adaptive: Option<Arc<AdaptiveConcurrency>>,
     /// The requests that have ended lately, with the settings of admission control.
@@ -59,11 +60,10 @@ struct OverloadState {
 
 impl OverloadControl {
     /// Sets what the configuration says. `name` is the upstream, for the log.
-    pub(in crate::upstream) fn set(&self, traffic: &BackendTraffic, name: &dyn std::fmt::Display) {
+    pub(in crate::upstream) fn set(&self, settings: &OverloadSettings, is_dry_run: bool, name: &dyn std::fmt::Display) {
         let _setting = self.setting.lock();
-        let BackendTraffic { limits, circuit_breaker, is_dry_run, .. } = traffic;
         let before = self.rules.load_full();
-        if limits.is_none() && circuit_breaker.is_none() {
+        if settings.is_empty() {
             if let Some(before) = before {
                 // Requests that wait get their slots.
                 before.state.rules.fetch_add(1, Relaxed);
@@ -73,10 +73,10 @@ impl OverloadControl {
             }
             return;
         }
-        if before.as_ref().is_some_and(|before| before.is_same(limits, circuit_breaker, *is_dry_run)) {
+        if before.as_ref().is_some_and(|before| before.settings == *settings && before.is_dry_run == is_dry_run) {
             return;
         }
-        let rules = OverloadRules::new(limits, circuit_breaker, *is_dry_run, before.as_deref(), name);
+        let rules = OverloadRules::new(settings, is_dry_run, before.as_deref(), name);
         rules.apply_slot_limit();
         self.rules.store(Some(Arc::new(rules)));
         self.has_rules.store(true, Release);
@@ -145,13 +145,13 @@ impl OverloadControl {
 
 impl OverloadRules {
     fn new(
-        limits: &Option<Arc<RequestLimits>>,
-        circuit: &Option<Arc<CircuitBreakerSettings>>,
+        settings: &OverloadSettings,
         is_dry_run: bool,
         before: Option<&OverloadRules>,
         name: &dyn std::fmt::Display,
     ) -> Self {
-        let circuit = circuit.as_ref().map(|settings| {
+        let OverloadSettings { limits, circuit_breaker } = settings;
+        let circuit = circuit_breaker.as_ref().map(|settings| {
             let kept = before.and_then(|before| before.circuit.as_ref());
             match kept {
                 Some(kept) => kept.with_settings(Arc::clone(settings)),
@@ -172,23 +172,12 @@ impl OverloadRules {
         });
         let state = before.map_or_else(Arc::default, |before| Arc::clone(&before.state));
         let number = state.rules.fetch_add(1, Relaxed).wrapping_add(1);
-        OverloadRules { limits: limits.clone(), circuit, adaptive, success_rate, is_dry_run, number, state }
-    }
-
-    fn is_same(
-        &self,
-        limits: &Option<Arc<RequestLimits>>,
-        circuit: &Option<Arc<CircuitBreakerSettings>>,
-        is_dry_run: bool,
-    ) -> bool {
-        self.limits == *limits
-            && self.circuit.as_ref().map(CircuitBreaker::settings) == circuit.as_ref()
-            && self.is_dry_run == is_dry_run
+        OverloadRules { settings: settings.clone(), circuit, adaptive, success_rate, is_dry_run, number, state }
     }
 
     /// Sets how many requests may be in progress.
     fn apply_slot_limit(&self) {
-        let configured = self.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX);
+        let configured = self.settings.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX);
         let adaptive = self.adaptive.as_ref().map_or(u32::MAX, |adaptive| adaptive.limit());
         self.state.slots.set_limit(configured.min(adaptive));
     }
@@ -199,7 +188,7 @@ impl OverloadRules {
         self.pass_admission_control()?;
         let circuit = self.pass_circuit()?;
         let slots = &self.state.slots;
-        let limit = self.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX).max(1);
+        let limit = self.settings.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX).max(1);
         let slot = match (slots.try_take_within(limit), client) {
             (Some(slot), _) => slot,
             (None, _) if self.is_dry_run => {
@@ -229,7 +218,7 @@ impl OverloadRules {
 
     /// Lets a request wait that got no slot, if it may.
     fn enqueue(self: Arc<Self>, client: ClientSlot) -> NotAdmitted {
-        let max_pending = self.limits.as_ref().map_or(0, |limits| limits.max_pending.unwrap_or(0));
+        let max_pending = self.settings.limits.as_ref().map_or(0, |limits| limits.max_pending.unwrap_or(0));
         if max_pending == 0 || self.queue_timeout().is_zero() {
             return NotAdmitted::Overloaded(self.reject(self.slot_limit(), Overloaded::OverLimit));
         }
@@ -242,12 +231,12 @@ impl OverloadRules {
     }
 
     pub(super) fn queue_timeout(&self) -> Duration {
-        self.limits.as_ref().map_or(Duration::ZERO, |limits| limits.queue_timeout)
+        self.settings.limits.as_ref().map_or(Duration::ZERO, |limits| limits.queue_timeout)
     }
 
     /// The limit that determines the number of slots.
     fn slot_limit(&self) -> OverloadLimit {
-        let configured = self.limits.as_ref().and_then(|limits| limits.max_requests);
+        let configured = self.settings.limits.as_ref().and_then(|limits| limits.max_requests);
         match configured {
             Some(configured) if configured.max(1) <= self.state.slots.limit() => OverloadLimit::Requests,
             _ => OverloadLimit::Adaptive,
@@ -289,7 +278,7 @@ impl OverloadRules {
     }
 
     fn max_retries(&self) -> Option<u32> {
-        self.limits.as_ref()?.max_retries.map(|limit| limit.max(1))
+        self.settings.limits.as_ref()?.max_retries.map(|limit| limit.max(1))
     }
 
     /// A retry in progress; `None` if they are not limited.

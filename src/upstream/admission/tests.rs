@@ -3,8 +3,9 @@
 use http::StatusCode;
 use tokio::time::advance;
 
-use super::super::configured_endpoints::BackendTraffic;
-use super::super::settings::{AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, RequestLimits, SlowRequests};
+use super::super::settings::{
+    AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, OverloadSettings, RequestLimits, SlowRequests,
+};
 use super::super::socket_budget::client_slots::ClientSlot;
 use super::*;
 use crate::upstream::CircuitPhase;
@@ -32,15 +33,14 @@ fn circuit() -> CircuitBreakerSettings {
     }
 }
 
-fn traffic(limits: Option<RequestLimits>, circuit: Option<CircuitBreakerSettings>) -> BackendTraffic {
-    let (limits, circuit_breaker) = (limits.map(Arc::new), circuit.map(Arc::new));
-    BackendTraffic { limits, circuit_breaker, ..BackendTraffic::default() }
+fn overload(limits: Option<RequestLimits>, circuit: Option<CircuitBreakerSettings>) -> OverloadSettings {
+    OverloadSettings { limits: limits.map(Arc::new), circuit_breaker: circuit.map(Arc::new) }
 }
 
-fn control(traffic: &BackendTraffic) -> OverloadControl {
+fn control(settings: &OverloadSettings) -> OverloadControl {
     fastrand::seed(11);
     let control = OverloadControl::default();
-    control.set(traffic, &"ns/web:80");
+    control.set(settings, false, &"ns/web:80");
     control
 }
 
@@ -86,7 +86,7 @@ fn upstreams_without_limits_admit_everything() {
 #[test]
 fn requests_beyond_the_limit_are_rejected() {
     for (max_requests, expected) in [(0, 1), (1, 1), (2, 2), (1_000_000, 50)] {
-        let control = control(&traffic(Some(RequestLimits { max_requests: Some(max_requests), ..limits() }), None));
+        let control = control(&overload(Some(RequestLimits { max_requests: Some(max_requests), ..limits() }), None));
         let held: Vec<_> = (0..50).map_while(|_| admit(&control).ok()).collect();
         assert_eq!(held.len(), expected, "{max_requests}");
         if expected < 50 {
@@ -101,7 +101,7 @@ fn requests_beyond_the_limit_are_rejected() {
 #[tokio::test(start_paused = true)]
 async fn requests_wait_for_a_place_up_to_the_timeout() {
     let queue = RequestLimits { max_requests: Some(1), max_pending: Some(1), queue_timeout: 5 * SECOND, ..limits() };
-    let control = control(&traffic(Some(queue.clone()), None));
+    let control = control(&overload(Some(queue.clone()), None));
     let held = admit(&control).unwrap();
     let waiting = queued(&control);
     assert_eq!(rejection(&control), Overloaded::OverLimit);
@@ -113,7 +113,7 @@ async fn requests_wait_for_a_place_up_to_the_timeout() {
     let report = control.report().unwrap();
     assert_eq!((report.active, report.pending, report.rejected(OverloadLimit::QueueTimeout)), (0, 0, 1));
     // Without a timeout there is no queue.
-    control.set(&traffic(Some(RequestLimits { queue_timeout: Duration::ZERO, ..queue }), None), &"ns/web:80");
+    control.set(&overload(Some(RequestLimits { queue_timeout: Duration::ZERO, ..queue }), None), false, &"ns/web:80");
     let _held = admit(&control).unwrap();
     assert_eq!(rejection(&control), Overloaded::OverLimit);
 }
@@ -122,7 +122,7 @@ async fn requests_wait_for_a_place_up_to_the_timeout() {
 #[tokio::test(start_paused = true)]
 async fn circuit_is_checked_again_after_the_queue() {
     let queue = RequestLimits { max_requests: Some(1), max_pending: Some(9), queue_timeout: SECOND, ..limits() };
-    let control = control(&traffic(Some(queue), Some(CircuitBreakerSettings { consecutive: Some(1), ..circuit() })));
+    let control = control(&overload(Some(queue), Some(CircuitBreakerSettings { consecutive: Some(1), ..circuit() })));
     let mut held = admit(&control).unwrap();
     let waiting = queued(&control);
     held.record(&outcome(500));
@@ -154,7 +154,7 @@ async fn only_errors_of_the_service_open_the_circuit() {
         ("the client has disconnected", circuit(), of(Abandoned), false),
         ("a connection", circuit(), of(Connected), false),
     ] {
-        let control = control(&traffic(None, Some(settings)));
+        let control = control(&overload(None, Some(settings)));
         for _ in 0..10 {
             if let Ok(mut admission) = admit(&control) {
                 admission.record(&outcome);
@@ -166,7 +166,7 @@ async fn only_errors_of_the_service_open_the_circuit() {
 
 #[tokio::test(start_paused = true)]
 async fn request_timeouts_open_the_circuit() {
-    let control = control(&traffic(None, Some(circuit())));
+    let control = control(&overload(None, Some(circuit())));
     for _ in 0..5 {
         drop(admit(&control).unwrap());
         control.record_request_timeout();
@@ -185,7 +185,7 @@ fn retry_after(control: &OverloadControl) -> Duration {
 #[test]
 fn retries_in_progress_are_limited() {
     let max_retries = RequestLimits { max_retries: Some(1), max_requests: None, ..limits() };
-    let control = control(&traffic(Some(max_retries), None));
+    let control = control(&overload(Some(max_retries), None));
     let (mut first, mut second) = (admit(&control).unwrap(), admit(&control).unwrap());
     assert!(first.take_retry() && first.take_retry(), "a request has one retry in progress");
     assert!(!second.take_retry());
@@ -199,7 +199,7 @@ async fn admission_control_rejects_a_part_of_the_requests() {
     let admission =
         AdmissionControl { threshold_percent: 95, aggression: 1000, max_reject_percent: 80, window: 30 * SECOND };
     let control =
-        control(&traffic(Some(RequestLimits { max_requests: None, admission: Some(admission), ..limits() }), None));
+        control(&overload(Some(RequestLimits { max_requests: None, admission: Some(admission), ..limits() }), None));
     for _ in 0..100 {
         respond(&control, 200);
     }
@@ -219,7 +219,7 @@ async fn admission_control_rejects_a_part_of_the_requests() {
 fn slow_responses_lower_the_adaptive_limit() {
     let adaptive = AdaptiveLimit { min: 5, max: 1000 };
     let control =
-        control(&traffic(Some(RequestLimits { max_requests: None, adaptive: Some(adaptive), ..limits() }), None));
+        control(&overload(Some(RequestLimits { max_requests: None, adaptive: Some(adaptive), ..limits() }), None));
     let limit = || control.report().unwrap().limit.unwrap();
     assert_eq!(limit(), 20);
     let record = |millis, count| {
@@ -243,8 +243,8 @@ fn slow_responses_lower_the_adaptive_limit() {
 #[tokio::test(start_paused = true)]
 async fn dry_run_admits_everything() {
     let limits = RequestLimits { max_requests: Some(1), max_pending: Some(1), max_retries: Some(1), ..limits() };
-    let dry_run = BackendTraffic { is_dry_run: true, ..traffic(Some(limits), Some(circuit())) };
-    let control = control(&dry_run);
+    let control = OverloadControl::default();
+    control.set(&overload(Some(limits), Some(circuit())), true, &"ns/web:80");
     let mut held: Vec<_> = (0..10).map(|_| admit(&control).unwrap()).collect();
     assert!(held.iter_mut().all(Admission::take_retry));
     held.iter_mut().for_each(|admission| admission.record(&outcome(500)));
@@ -258,34 +258,34 @@ async fn dry_run_admits_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn counts_and_circuit_outlive_changes_of_the_configuration() {
-    let control = control(&traffic(Some(limits()), Some(circuit())));
+    let control = control(&overload(Some(limits()), Some(circuit())));
     let held = [admit(&control).unwrap(), admit(&control).unwrap()];
     let three = RequestLimits { max_requests: Some(3), ..limits() };
-    control.set(&traffic(Some(three.clone()), Some(circuit())), &"ns/web:80");
+    control.set(&overload(Some(three.clone()), Some(circuit())), false, &"ns/web:80");
     let third = admit(&control).unwrap();
     assert_eq!(rejection(&control), Overloaded::OverLimit, "the earlier requests count");
-    control.set(&traffic(Some(limits()), Some(circuit())), &"ns/web:80");
+    control.set(&overload(Some(limits()), Some(circuit())), false, &"ns/web:80");
     drop(third);
     assert_eq!(rejection(&control), Overloaded::OverLimit);
     drop(held);
     for _ in 0..5 {
         respond(&control, 500);
     }
-    control.set(&traffic(None, Some(CircuitBreakerSettings { error_percent: 60, ..circuit() })), &"ns/web:80");
+    control.set(&overload(None, Some(CircuitBreakerSettings { error_percent: 60, ..circuit() })), false, &"ns/web:80");
     assert!(matches!(rejection(&control), Overloaded::CircuitOpen { .. }));
     // The state ends with its block.
-    control.set(&traffic(Some(limits()), None), &"ns/web:80");
-    control.set(&traffic(Some(limits()), Some(circuit())), &"ns/web:80");
+    control.set(&overload(Some(limits()), None), false, &"ns/web:80");
+    control.set(&overload(Some(limits()), Some(circuit())), false, &"ns/web:80");
     assert!(admit(&control).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_wait_are_served_when_the_limit_is_removed() {
     let queue = RequestLimits { max_requests: Some(1), max_pending: Some(9), queue_timeout: 60 * SECOND, ..limits() };
-    let control = control(&traffic(Some(queue), None));
+    let control = control(&overload(Some(queue), None));
     let _held = admit(&control).unwrap();
     let waiting = queued(&control);
-    control.set(&traffic(None, None), &"ns/web:80");
+    control.set(&overload(None, None), false, &"ns/web:80");
     assert!(waiting.wait().await.is_ok());
     assert!(admit(&control).unwrap().held.is_none());
 }
@@ -294,9 +294,9 @@ async fn requests_that_wait_are_served_when_the_limit_is_removed() {
 #[test]
 fn earlier_rules_do_not_set_their_limit_again() {
     let adaptive = Some(AdaptiveLimit { min: 1, max: 1 });
-    let control = control(&traffic(Some(RequestLimits { adaptive, max_requests: None, ..limits() }), None));
+    let control = control(&overload(Some(RequestLimits { adaptive, max_requests: None, ..limits() }), None));
     let mut held = admit(&control).unwrap();
-    control.set(&traffic(Some(RequestLimits { max_requests: Some(5), ..limits() }), None), &"ns/web:80");
+    control.set(&overload(Some(RequestLimits { max_requests: Some(5), ..limits() }), None), false, &"ns/web:80");
     (0..100).for_each(|_| held.record(&outcome(200)));
     assert_eq!(control.report().unwrap().limit, Some(5));
 }
@@ -318,13 +318,17 @@ async fn calls_count_by_the_status_in_their_trailers() {
         (vec![head, message], 0, false),
     ] {
         let settings = CircuitBreakerSettings { error_percent: 100, min_requests: 6, ..circuit() };
-        let control = control(&traffic(None, Some(settings.clone())));
+        let control = control(&overload(None, Some(settings.clone())));
         for _ in 0..5 {
             let mut admission = admit(&control).unwrap();
             outcomes.iter().for_each(|outcome| admission.record(outcome));
         }
         assert_eq!(control.report().unwrap().circuit.unwrap().errors, errors, "{outcomes:?}");
-        control.set(&traffic(None, Some(CircuitBreakerSettings { slow, min_requests: 1, ..settings })), &"ns/web:80");
+        control.set(
+            &overload(None, Some(CircuitBreakerSettings { slow, min_requests: 1, ..settings })),
+            false,
+            &"ns/web:80",
+        );
         let mut admission = admit(&control).unwrap();
         outcomes.iter().for_each(|outcome| admission.record(outcome));
         let is_open = phase(&control) == CircuitPhase::Open;
@@ -355,7 +359,7 @@ async fn smallest_and_largest_limits_work() {
             adaptive: Some(AdaptiveLimit { min: number, max: number }),
             admission: Some(admission),
         };
-        let control = control(&traffic(Some(all), None));
+        let control = control(&overload(Some(all), None));
         let mut admitted: Vec<_> = (0..50).map_while(|_| admit(&control).ok()).collect();
         assert_eq!(admitted.len(), held, "{number}");
         assert!(admitted[0].take_retry() || number == 0, "{number}");

@@ -102,7 +102,7 @@ impl Upstream {
         named.dedup_by_key(|(address, _)| *address);
         let former = self.reachable.load_full();
         let weighted = || named.iter().map(|(address, position)| (*address, configured.weight(*position)));
-        let limit = configured.traffic.limits.as_ref().filter(|_| !configured.traffic.is_dry_run);
+        let limit = configured.traffic.overload.limits.as_ref().filter(|_| !configured.traffic.is_dry_run);
         let max_requests = limit.and_then(|limits| limits.max_requests_per_endpoint).map(|max| max.max(1));
         let settings = SetSettings::new(&configured.balance, max_requests);
         let pods = &*configured.identities.pods;

@@ -441,8 +441,8 @@ fn sessions_are_kept_within_limits() {
     use crate::upstream::BackendTraffic;
     use crate::upstream::settings::RequestLimits;
     let upstream = upstream();
-    let limits = Arc::new(RequestLimits { max_requests_per_endpoint: Some(2), ..RequestLimits::default() });
-    let traffic = |is_dry_run| BackendTraffic { limits: Some(Arc::clone(&limits)), is_dry_run, ..Default::default() };
+    let limits = RequestLimits { max_requests_per_endpoint: Some(2), ..RequestLimits::default() };
+    let traffic = |is_dry_run| BackendTraffic { overload: limits.clone().into(), is_dry_run, ..Default::default() };
     let set = |is_dry_run| {
         let addresses = endpoints(&["10.0.0.1:80", "10.0.0.2:80"]);
         upstream.set_endpoints(Endpoints { traffic: traffic(is_dry_run), ..addresses });

@@ -127,6 +127,22 @@ async fn requests_of_clients_leave_connections_to_plugins_that_decide() {
     servers.send_in_place_of_backend(CLIENT, request, route).await.unwrap();
 }
 
+/// A lack of connections says nothing about the server.
+#[tokio::test]
+async fn requests_that_get_no_connection_are_no_failures_of_the_server() {
+    let (servers, _lookups) = start(AddressPolicy::default()).unwrap();
+    let silent = silent_server().await;
+    let limited = |timeout| remote("shop", silent, timeout);
+    let mut connections = Vec::new();
+    while let Ok(connection) = servers.connect(limited(Duration::from_millis(400))).await {
+        connections.push(connection);
+        assert!(connections.len() <= 16);
+    }
+    let request = request(limited(Duration::from_secs(1)));
+    let outcome = servers.send_in_place_of_backend(CLIENT, request, None).await;
+    assert!(matches!(outcome, Err(RemoteFailure::Busy(_))), "{outcome:?}");
+}
+
 /// A body of which nothing is read does not fill the memory.
 #[tokio::test]
 async fn bodies_through_a_proxy_are_read_as_clients_read_them() {

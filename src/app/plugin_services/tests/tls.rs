@@ -141,6 +141,7 @@ async fn servers_with_an_untrusted_certificate_are_refused() {
             body: bytes::Bytes::from_static(b"{}"),
             timeout: TEST_TIMEOUT,
             keep_alive: None,
+            is_repeatable: false,
             response_body: ResponseBodyUse::Discard,
         });
         match outcome.await {

@@ -292,6 +292,27 @@ async fn tokens_get_503_without_any_keys() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn missing_keys_do_not_make_a_client_anonymous() {
+    let (signer, other) = (signer(), signer());
+    let mut test = IssuerTest::new(None, &json!({}));
+    let services: Arc<dyn PluginServices> = Arc::clone(&test.fake_issuer) as _;
+    let jwks = json!([{"issuer": ISSUER, "uri": "https://issuer.example/keys"}]);
+    test.jwt = build_jwt(&json!({"jwks": jwks, "anonymous": "guest"}), &test.state, &services);
+    test.chain = chain_of(&test.jwt);
+    let token = |signer: &Signer| token(signer, Some("a"), &json!({}));
+    for _ in 0..2 {
+        let outcome = test.send(&token(&signer)).await;
+        assert_eq!(outcome.reply_status(), Some(StatusCode::SERVICE_UNAVAILABLE));
+    }
+    let outcome = test.send("invalid").await;
+    assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true), "other clients are anonymous as before");
+    test.publish(Some(vec![signer.jwk(Some("a"))]));
+    tokio::time::sleep(Duration::from_secs(2)).await; // Time is paused.
+    assert_eq!(test.send(&token(&signer)).await.upstream_identity(), (Some("anna"), Some("anna"), false));
+    assert_eq!(test.send(&token(&other)).await.upstream_identity(), (Some("guest"), None, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn failed_fetches_are_reported_in_conditions() {
     let test = IssuerTest::new(None, &json!({}));
     let reported = || {

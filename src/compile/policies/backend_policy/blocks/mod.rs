@@ -152,11 +152,11 @@ impl Block {
                 }
             }
             Block::Limits => {
-                traffic.limits = spec.limits.as_ref().map(|spec| Arc::new(limits::translate(spec, reader)));
+                traffic.overload.limits = spec.limits.as_ref().map(|spec| Arc::new(limits::translate(spec, reader)));
             }
             Block::CircuitBreaker => {
                 let block = spec.circuit_breaker.as_ref();
-                traffic.circuit_breaker = block.map(|spec| Arc::new(circuit_breaker::translate(spec, reader)));
+                traffic.overload.circuit_breaker = block.map(|spec| Arc::new(circuit_breaker::translate(spec, reader)));
             }
             Block::Retry => {
                 traffic.retries = spec.retry.as_ref().map(|spec| Arc::new(retry::translate(spec, reader)));
