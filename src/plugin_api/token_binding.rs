@@ -1,5 +1,4 @@
-//! Tokens that are bound to a key of the client: the claim `cnf` (RFC 7800). Whoever steals such a token cannot use it
-//! without the key.
+//! Tokens that are bound to a key of the client: the claim `cnf` (RFC 7800). A stolen one is useless without the key.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

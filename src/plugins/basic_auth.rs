@@ -37,6 +37,7 @@ use crate::plugin_api::authentication::{
     AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers,
 };
 use crate::plugin_api::consumers::{BasicCredential, StoredPassword, sha256};
+use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::password::{ChecksBusy, PasswordChecks, PasswordHash};
@@ -153,8 +154,12 @@ impl Plugin for BasicAuth {
             return AccessOutcome::Continue;
         }
         let consumers = cx.consumers;
+        // The endpoint might read another one, also if the schemes differ.
+        let is_several = |name| FieldValue::from_header(&cx.head.headers, name) == FieldValue::Multiple;
+        let has_several = [AUTHORIZATION, PROXY_AUTHORIZATION].iter().any(is_several);
         let login = self.find_login(cx);
         let reply = match verify(login.as_ref(), consumers) {
+            _ if has_several => self.reject(cx, &BasicRejection::WrongLogin),
             Verification::Accept(credential) => self.accept(cx, credential),
             Verification::Reject(rejection) => self.reject(cx, &rejection),
             Verification::Check(credential, hash) => {
@@ -197,9 +202,11 @@ impl BasicAuth {
         proxy_login.or_else(|| self.read_header(cx, AUTHORIZATION))
     }
 
-    /// The login in a header with the scheme `Basic`. With `hide_credentials`, removes the header.
+    /// The login in a header with the scheme `Basic`. With `hide_credentials`, removes the header, also if it occurs
+    /// several times.
     fn read_header(&self, cx: &mut RequestCx<'_>, name: HeaderName) -> Option<Login> {
-        let credentials = strip_scheme(cx.head.headers.get(&name)?.as_bytes(), "basic")?;
+        let mut values = cx.head.headers.get_all(&name).iter();
+        let credentials = values.find_map(|value| strip_scheme(value.as_bytes(), "basic"))?;
         let login = Login::decode(credentials);
         if self.hides_credentials {
             cx.head.headers.remove(name);

@@ -260,3 +260,35 @@ async fn acl_runs_after_authentication() {
         assert_eq!(run(&plugins, request_with(credentials)).await.reply_status(), Some(status), "{plugins:?}");
     }
 }
+
+/// The endpoint might read another field than the plugin.
+// RFC 9110, sections 5.3 and 11.6.2
+#[tokio::test]
+async fn several_authorization_fields_authenticate_nobody() {
+    let basic = format!("Basic {}", STANDARD.encode("bob:password"));
+    let bearer = format!("Bearer {}", token());
+    for (name, fields, valid, username, message) in [
+        ("jwt", json!({}), &*bearer, "cleo", "Multiple tokens provided"),
+        ("basic-auth", json!({}), &*basic, "bob", "Unauthorized"),
+        ("key-auth", json!({"key_names": ["authorization"]}), "key", "anna", "Duplicate API key found"),
+    ] {
+        let alone = TestRequest::get("/").header("authorization", valid);
+        let outcome = run(&[(name, fields.clone())], alone).await;
+        assert_eq!((outcome.message(), outcome.upstream_identity().0), (None, Some(username)), "{name}");
+        for other in [valid, "Basic YW5uYTpvdGhlcg==", "Bearer other", "Negotiate x", ""] {
+            for values in [[valid, other], [other, valid]] {
+                let request = || {
+                    let request = TestRequest::get("/").header("authorization", values[0]);
+                    request.header("authorization", values[1])
+                };
+                let outcome = run(&[(name, fields.clone())], request()).await;
+                assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED), "{name} {values:?}");
+                assert_eq!(outcome.message(), Some(message), "{name} {values:?}");
+                let mut anonymous = fields.clone();
+                anonymous["anonymous"] = json!("guest");
+                let outcome = run(&[(name, anonymous)], request()).await;
+                assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true), "{name} {values:?}");
+            }
+        }
+    }
+}

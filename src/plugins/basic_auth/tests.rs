@@ -80,6 +80,11 @@ async fn passwords_are_read_from_both_headers() {
         ("another scheme", request(HEADER, "Bearer abc"), None),
         ("short", request(HEADER, "B"), None),
         ("none", TestRequest::get("/"), None),
+        ("twice", request(HEADER, &right).header(HEADER, &right), None),
+        ("another scheme first", request(HEADER, "Bearer x").header(HEADER, &right), None),
+        ("another scheme last", request(HEADER, &right).header(HEADER, "Bearer x"), None),
+        ("twice in Proxy-Authorization", request(PROXY_HEADER, &right).header(PROXY_HEADER, &right), None),
+        ("right in Proxy-Authorization, twice in the other", both("Bearer x", &right).header(HEADER, &right), None),
     ];
     for (name, request, expected) in cases {
         check(name, &json!({}), request, expected).await;
@@ -166,6 +171,11 @@ async fn hidden_passwords_are_not_forwarded() {
         assert_eq!(outcome.reply_status(), None);
         assert_eq!(outcome.upstream_header(name).is_some(), is_forwarded, "{is_hidden} {name} {value}");
     }
+    let config = json!({"hide_credentials": true, "anonymous": "guest"});
+    let twice = TestRequest::get("/").header("authorization", "Bearer x").header("authorization", &right);
+    let outcome = twice.with_consumers(&consumers()).run(&chain(&[(&KIND, config)])).await;
+    assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true));
+    assert_eq!(outcome.upstream_header("authorization"), None, "none of two fields");
 }
 
 // docs/kong-compatibility.md, 4.5

@@ -42,7 +42,7 @@ pub(crate) struct IssuerConfig {
     #[serde(default)]
     allow_without_consumer: bool,
     /// Compare the certificate of the client with that in the claim `cnf` of tokens (RFC 8705), and refuse tokens that
-    /// are bound to a key in another way, such as DPoP. If false, whoever has such a token can use it.
+    /// are bound to a key in another way, such as DPoP. If false, a stolen token can be used.
     #[serde(default = "verify_token_binding")]
     verify_token_binding: bool,
 }

@@ -71,7 +71,8 @@ pub(crate) struct Config {
     uri_param_names: Vec<String>,
     /// Cookies to search for a token.
     cookie_names: Vec<String>,
-    /// Headers to search for a token. The token must follow the scheme `Bearer`, as in `Authorization: Bearer TOKEN`.
+    /// Headers to search for a token. The token must follow the scheme `Bearer`, as in `Authorization: Bearer TOKEN`. A
+    /// request in which one of these headers occurs several times is rejected.
     header_names: Vec<String>,
     /// The claim whose value is the `key` of a credential. If a token does not contain it, the member of the token's
     /// header with this name is used.

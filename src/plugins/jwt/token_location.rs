@@ -89,8 +89,16 @@ impl TokenLocations {
             }
         }
         for name in &self.headers {
-            if let Some(token) = cx.head.headers.get(name).and_then(|value| strip_bearer_scheme(value.as_bytes())) {
-                add(FieldValue::Single(Cow::Borrowed(token)));
+            let mut values = cx.head.headers.get_all(name).iter();
+            match (values.next(), values.next()) {
+                (Some(value), None) => {
+                    if let Some(token) = strip_bearer_scheme(value.as_bytes()) {
+                        add(FieldValue::Single(Cow::Borrowed(token)));
+                    }
+                }
+                (None, _) => {}
+                // The endpoint might read another one than this plugin, also if they have different schemes.
+                (Some(_), Some(_)) => add(FieldValue::Multiple),
             }
         }
         found

@@ -55,6 +55,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity_headers};
 use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
+use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::server_diagnostics::ServerDiagnostic;
@@ -212,11 +213,12 @@ impl LdapRejection {
 }
 
 impl LdapAuth {
-    /// The logins in `Proxy-Authorization` and then in `Authorization`.
+    /// The logins in `Proxy-Authorization` and then in `Authorization`. None in a header that occurs several times: the
+    /// endpoint might read another one.
     fn find_logins(&self, headers: &HeaderMap) -> SmallVec<[Login; 2]> {
         let login = |name: &HeaderName| {
-            let credentials = strip_scheme(headers.get(name)?.as_bytes(), &self.scheme)?;
-            Login::decode(credentials)
+            let FieldValue::Single(value) = FieldValue::from_header(headers, name) else { return None };
+            Login::decode(strip_scheme(&value, &self.scheme)?)
         };
         [PROXY_AUTHORIZATION, AUTHORIZATION].iter().filter_map(login).collect()
     }

@@ -94,6 +94,8 @@ async fn requests_without_a_usable_login_do_not_reach_the_directory() {
         ("no password", login("anna:"), false),
         ("a long password", login(&format!("anna:{}", "a".repeat(1025))), false),
         ("a long username", login(&format!("{}:secret", "a".repeat(257))), false),
+        ("two headers", login("anna:secret").header("authorization", "LDAP YTpi"), false),
+        ("two headers with different schemes", login("anna:secret").header("authorization", "x y"), false),
     ];
     for (name, request, is_forwarded) in cases {
         let outcome = run(&chain, request).await;

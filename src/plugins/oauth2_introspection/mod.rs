@@ -83,7 +83,7 @@ pub(crate) struct Config {
     /// Which member of the response identifies the consumer.
     consumer_by: ConsumerBy,
     /// Compare the certificate of the client with that in the member `cnf` of the response (RFC 8705), and refuse
-    /// tokens that are bound to a key in another way, such as DPoP. If false, whoever has such a token can use it.
+    /// tokens that are bound to a key in another way, such as DPoP. If false, a stolen token can be used.
     verify_token_binding: bool,
     /// Id or username of the consumer for requests without an active token. If unset, such requests are rejected.
     anonymous: Option<String>,
@@ -240,12 +240,15 @@ impl Plugin for OAuth2Introspection {
         if self.policy.skips(cx) {
             return AccessOutcome::Continue;
         }
-        let token = self.find_token(cx);
-        let Some(token) = token else { return outcome(self.reject(cx, TokenRejection::NoToken)) };
-        if self.hides_credentials {
+        let token = Self::find_token(cx);
+        if self.hides_credentials && !matches!(token, Err(TokenRejection::NoToken)) {
             cx.head.headers.remove(AUTHORIZATION);
             remove_from_query(cx.head, |name| name == PARAMETER.as_bytes());
         }
+        let token = match token {
+            Ok(token) => token,
+            Err(rejection) => return outcome(self.reject(cx, rejection)),
+        };
         let of_request = self.description(cx);
         let key = Introspection::<TokenCredential>::key(token.as_bytes(), &of_request);
         if let Some(activity) = self.introspection.find(&key, cx.now) {
@@ -271,21 +274,30 @@ fn outcome<'a>(reply: Option<Box<Reply>>) -> AccessOutcome<'a> {
 #[derive(Clone, Copy)]
 enum TokenRejection {
     NoToken,
+    /// The token is not active, or not for this client, or the request has several.
     Inactive,
 }
 
 impl OAuth2Introspection {
     /// The token of the request, if it is text: in the header, or else in the query.
-    fn find_token(&self, cx: &RequestCx<'_>) -> Option<String> {
-        let header = cx.head.headers.get(AUTHORIZATION).and_then(|value| strip_bearer_scheme(value.as_bytes()));
+    fn find_token(cx: &RequestCx<'_>) -> Result<String, TokenRejection> {
+        let mut values = cx.head.headers.get_all(AUTHORIZATION).iter();
+        let header = match (values.next(), values.next()) {
+            // The endpoint might read another one, also if the schemes differ.
+            (Some(_), Some(_)) => return Err(TokenRejection::Inactive),
+            (value, _) => value.and_then(|value| strip_bearer_scheme(value.as_bytes())),
+        };
         let token = match header {
             Some(token) => Cow::Borrowed(token),
             None => match UrlEncodedForm(cx.query.unwrap_or_default().as_bytes()).find(PARAMETER.as_bytes()) {
                 FieldValue::Single(token) => token,
-                FieldValue::Absent | FieldValue::NotString | FieldValue::Multiple => return None,
+                FieldValue::Absent | FieldValue::NotString | FieldValue::Multiple => {
+                    return Err(TokenRejection::NoToken);
+                }
             },
         };
-        std::str::from_utf8(&token).ok().filter(|token| !token.is_empty()).map(str::to_owned)
+        let text = std::str::from_utf8(&token).ok().filter(|token| !token.is_empty());
+        text.map(str::to_owned).ok_or(TokenRejection::NoToken)
     }
 
     /// The headers about the request that the introspection endpoint gets.

@@ -92,6 +92,7 @@ async fn requests_without_an_active_token_are_rejected() {
     let missing = r#"{"error_description":"The access token is missing","error":"invalid_request"}"#;
     let invalid = r#"{"error_description":"The access token is invalid or has expired","error":"invalid_token"}"#;
     let get = TestRequest::get;
+    let bearer = |token: &str| get("/").header("authorization", &format!("Bearer {token}"));
     for (name, request, status, body) in [
         ("none", get("/"), 401, missing),
         ("another scheme", get("/").header("authorization", "Basic good"), 401, missing),
@@ -99,6 +100,8 @@ async fn requests_without_an_active_token_are_rejected() {
         ("empty", get("/?access_token="), 401, missing),
         ("not text", get("/?access_token=%ff"), 401, missing),
         ("inactive", get("/?access_token=bad"), 401, invalid),
+        ("two headers", bearer("good").header("authorization", "Bearer good"), 401, invalid),
+        ("two headers with different schemes", bearer("good").header("authorization", "Basic a"), 401, invalid),
         ("the header is first", get("/?access_token=good").header("authorization", "Bearer bad"), 401, invalid),
         ("expired", get("/?access_token=expired"), 401, invalid),
         ("no decision", get("/?access_token=broken"), 503, "The server that validates tokens is not available"),
@@ -115,6 +118,8 @@ async fn requests_without_an_active_token_are_rejected() {
             if status == 401 && anonymous["anonymous"] == "guest" {
                 assert_eq!(outcome.message(), None, "{name}");
                 assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true), "{name}");
+                let forwarded = outcome.upstream_header("authorization").unwrap_or_default();
+                assert!(!forwarded.starts_with("Bearer"), "{name}: credentials are hidden");
             } else {
                 assert_eq!(outcome.message(), Some(body), "{name}");
                 assert_eq!(outcome.reply_status().unwrap().as_u16(), status, "{name}");

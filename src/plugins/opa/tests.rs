@@ -1,11 +1,16 @@
 //! Tests of the input and of the decisions.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plugin_api::consumers::{EntityId, KeyCredential};
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with};
-use crate::plugin_api::{PluginState, RegisteredKind, RemoteRequest, RemoteResponse};
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer};
+use crate::plugin_api::{
+    AnyPluginKind, Consumer, ConsumerDirectory, PluginState, RegisteredKind, RemoteRequest, RemoteResponse,
+};
 
 const KIND: RegisteredKind<Opa> = RegisteredKind::NEW;
 
@@ -70,6 +75,44 @@ async fn the_policy_gets_the_request() {
         assert_eq!(body, expected, "{field}");
         assert_eq!((sent.method.as_str(), sent.target.as_str()), ("POST", "/v1/data/shop/allow"));
         assert_eq!((&*sent.remote.host, sent.remote.port), ("opa.example", 8181));
+    }
+}
+
+/// As Kong documents it: `id`, `username` and `custom_id` of the consumer that another plugin has authenticated.
+#[tokio::test]
+async fn the_policy_gets_the_consumer_of_another_plugin() {
+    let (anna, guest) = (consumer("anna", &[]), consumer("guest", &[]));
+    let nameless = Arc::new(Consumer::new(EntityId::from_text("id-nameless"), None, None, vec![], vec![]));
+    let mut consumers = ConsumerDirectory::default();
+    for (key, consumer) in [("key", &anna), ("nameless", &nameless)] {
+        consumers.add(consumer);
+        let id = EntityId::from_text(&format!("id-{key}"));
+        consumers.keys.insert(Arc::new(KeyCredential::new(id, key.as_bytes(), None, Arc::clone(consumer))));
+    }
+    consumers.add(&guest);
+    let of = |name: &str| json!({"id": format!("id-{name}"), "username": name, "custom_id": format!("custom-{name}")});
+    let key_auth = crate::plugins::REGISTRY.find("key-auth").unwrap();
+    for (is_included, key, expected) in [
+        (true, Some("key"), of("anna")),
+        (true, Some("nameless"), json!({"id": "id-nameless", "username": null, "custom_id": null})),
+        (true, None, of("guest")),
+        (false, Some("key"), Value::Null),
+    ] {
+        let server = ScriptedServer::new(|_| result(json!(true)));
+        let config = json!({
+            "opa_host": "opa.example", "opa_path": "/v1/data/shop/allow", "include_consumer_in_opa_input": is_included,
+        });
+        let plugins: [(&dyn AnyPluginKind, Value); 2] = [(&KIND, config), (key_auth, json!({"anonymous": "guest"}))];
+        let chain = chain_with(&plugins, &PluginState::default(), &server.services());
+        // What the client claims does not count.
+        let request = TestRequest::get("/").header("x-consumer-username", "root").with_consumers(&consumers);
+        let request = key.into_iter().fold(request, |request, key| request.header("apikey", key));
+        assert_eq!(request.run(&chain).await.message(), None, "{key:?}");
+        let sent: Value = serde_json::from_slice(&server.last_request().body).unwrap();
+        assert_eq!(sent["input"]["consumer"], expected, "{key:?}");
+        assert_eq!(sent["input"].as_object().unwrap().contains_key("consumer"), is_included, "{key:?}");
+        let username = &sent["input"]["request"]["http"]["headers"]["x-consumer-username"];
+        assert_ne!(username, "root", "{key:?}");
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) enum ClientCredential<'c> {
     Token(Cow<'c, str>),
     /// From `Authorization: Basic`.
     Password(String, String),
-    /// Several tokens, or one that is not text.
+    /// Several credentials, or one that is not text.
     Invalid,
 }
 
@@ -39,6 +39,10 @@ pub(super) fn find<'c>(
     locations: &[TokenLocation],
     cookie: Option<&str>,
 ) -> ClientCredential<'c> {
+    // The endpoint might read another one, also if the schemes differ.
+    if head.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+        return ClientCredential::Invalid;
+    }
     let mut found = ClientCredential::None;
     let mut add = |token: ClientCredential<'c>| {
         found = match (std::mem::replace(&mut found, ClientCredential::None), token) {
@@ -160,6 +164,27 @@ mod tests {
             assert_eq!(find(&head, query.as_deref(), locations, Some("t")), expected, "{uri} {authorization} {cookie}");
             remove(&mut head, &all, Some("t"));
             assert_eq!(find(&head, head.uri.query(), &all, Some("t")), ClientCredential::None, "{uri} {authorization}");
+        }
+    }
+
+    #[test]
+    fn several_fields_are_no_credential() {
+        for (first, second) in [
+            ("Bearer a", "Bearer b"),
+            ("Bearer a", "Bearer a"),
+            ("Bearer a", "Basic YW5uYTphOmI="),
+            ("Basic YW5uYTphOmI=", "Bearer a"),
+            ("Basic YW5uYTphOmI=", "Basic YW5uYTphOmI="),
+            ("Negotiate a", "Bearer a"),
+        ] {
+            for locations in [&[TokenLocation::Header, TokenLocation::Query][..], &[TokenLocation::Query]] {
+                let request = Request::get("/?access_token=a").header(AUTHORIZATION, first);
+                let (mut head, ()) = request.header(AUTHORIZATION, second).body(()).unwrap().into_parts();
+                let found = find(&head, Some("access_token=a"), locations, None);
+                assert_eq!(found, ClientCredential::Invalid, "{first}, {second}");
+                remove(&mut head, locations, None);
+                assert!(!head.headers.contains_key(AUTHORIZATION), "the endpoint gets none of them");
+            }
         }
     }
 }

@@ -105,7 +105,7 @@ mod tests {
         session(ISSUER, Some(sid), Some(subject))
     }
 
-    fn named<'t>(sessions: NamedSessions<'t>) -> RevokedName<'t> {
+    fn named(sessions: NamedSessions<'_>) -> RevokedName<'_> {
         RevokedName { issuer: ISSUER, sessions }
     }
 
@@ -131,7 +131,7 @@ mod tests {
         assert!(!revoked.has_ended(1000, &former), "all sessions of that time have ended by themselves");
     }
 
-    /// Tenants of one provider number their users and sessions alike.
+    /// Tenants of one provider may number their users and sessions alike.
     #[test]
     fn logouts_of_one_issuer_end_no_sessions_of_another() {
         for sessions in [NamedSessions::Session("1"), NamedSessions::Subject("1")] {

@@ -10,7 +10,7 @@ use crate::plugin_api::token::UnverifiedToken;
 pub(super) enum TokenPurpose {
     /// Access to an API. Also that of tokens that do not say what they are for.
     Access,
-    /// It tells an application who has logged in.
+    /// It identifies a user to an application.
     Id,
     /// Another one, such as a logout or a refresh.
     Other,
@@ -44,7 +44,7 @@ impl TokenPurpose {
             return TokenPurpose::Other;
         }
         let has = |name: &&str| claims.get(*name).is_some_and(|value| !value.is_null());
-        // Keycloak states the purpose in a claim. Its access tokens had `nonce`, too, before version 24.
+        // Keycloak states the purpose in a claim. The access tokens of its former versions have `nonce`, too.
         match claims.get("typ").and_then(Value::as_str) {
             Some("ID") => TokenPurpose::Id,
             Some(typ) if OTHER_TOKENS.contains(&typ) => TokenPurpose::Other,
@@ -125,7 +125,7 @@ mod tests {
             ("Keycloak, ID token", json!("JWT"), json!({"typ": "ID", "azp": "shop"}), Id),
             ("Keycloak, ID token with a scope", json!("JWT"), json!({"typ": "ID", "nonce": "n", "scope": "a"}), Id),
             ("Keycloak", json!("JWT"), json!({"typ": "Bearer", "azp": "shop", "scope": "openid"}), Access),
-            ("Keycloak 23", json!("JWT"), json!({"typ": "Bearer", "nonce": "n", "sid": "s"}), Access),
+            ("Keycloak, former versions", json!("JWT"), json!({"typ": "Bearer", "nonce": "n", "sid": "s"}), Access),
             ("Keycloak, refresh token", json!("JWT"), json!({"typ": "Refresh", "scope": "openid"}), Other),
             ("Entra ID 2.0", json!("JWT"), json!({"azp": "a", "scp": "Orders.Read", "uti": "u", "ver": "2.0"}), Access),
             ("Entra ID 1.0", json!("JWT"), json!({"appid": "a", "scp": "Orders.Read", "ver": "1.0"}), Access),

@@ -108,7 +108,7 @@ async fn sessions_do_not_end_because_new_keys_cannot_be_fetched() {
     assert_eq!(browser.names(), ["session"]);
 }
 
-/// Tenants of one provider number their users and sessions alike, as those of Entra ID.
+/// Tenants of one provider may number their users and sessions alike.
 // OpenID Connect Back-Channel Logout 1.0, section 2.7
 #[tokio::test]
 async fn logout_tokens_end_only_sessions_of_their_issuer() {
