@@ -37,7 +37,7 @@ impl Forgery {
             ("the DER", "HS256", der),
             ("the bytes of x", "HS256", x.clone()),
             ("the text of x", "HS256", jwk["x"].as_str().unwrap().into()),
-            ("the point", "HS256", [&[4][..], &x, &y].concat()),
+            ("the point", "HS256", [&[4_u8][..], &x, &y].concat()),
             ("the JSON Web Key", "HS256", jwk.to_string().into_bytes()),
             ("the secret of the client", "HS256", SECRET.into()),
         ];

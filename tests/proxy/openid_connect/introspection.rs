@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::provider::{Behavior, Provider, now};
+use super::provider::{Behavior, Provider, now, with};
 use super::{Site, header};
 use crate::harness::refusing_address;
 
@@ -60,8 +60,9 @@ async fn introspections_must_be_about_a_valid_access_token_of_the_provider() {
 #[tokio::test]
 async fn without_the_provider_clients_with_credentials_are_not_anonymous() {
     let provider = Provider::start().await;
-    let config = json!({"anonymous": "anna", "timeout": 200});
+    let config = json!({"anonymous": "anna"});
     let site = Site::start(&provider, config.clone()).await;
+    let limited = Site::start(&provider, with(config.clone(), &json!({"timeout": 200}))).await;
     let password = format!("authorization: Basic {}\r\n", STANDARD.encode("anna:a:pass wörd"));
     for anonymous in ["", "authorization: Bearer unknown\r\n"] {
         assert_eq!(site.send(anonymous).await.status, 200);
@@ -79,7 +80,7 @@ async fn without_the_provider_clients_with_credentials_are_not_anonymous() {
         ("a page instead of tokens", says("/token", "<html>"), &password),
     ] {
         provider.set(behavior);
-        let response = site.send(credential).await;
+        let response = limited.send(credential).await;
         assert_eq!(response.status, 503, "{name}: {}", response.text());
     }
     provider.set(says("/keys", "<html>"));
@@ -92,7 +93,7 @@ async fn without_the_provider_clients_with_credentials_are_not_anonymous() {
     for credential in [OPAQUE, &password, &signed] {
         assert_eq!(without_provider.send(credential).await.status, 503, "no provider: {credential}");
     }
-    for (site, expected) in [(&site, 2), (&without_keys, 0), (&without_provider, 0)] {
+    for (site, expected) in [(&site, 2), (&limited, 0), (&without_keys, 0), (&without_provider, 0)] {
         assert_eq!(site.endpoint.log.requests().len(), expected);
     }
 }
