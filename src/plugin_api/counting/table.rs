@@ -148,7 +148,7 @@ impl<C: TableCounters> CounterTable<C> {
     ) -> R {
         let hash = self.hasher.hash_one((key.attachment_hash(), key.identifier));
         // The middle bits select the shard, because the hash tables use the lowest and highest ones.
-        let Shards { shards, entries } = &*self.shards;
+        let Shards { shards, entries, is_discardable: _ } = &*self.shards;
         let shard = &shards[(hash >> 32) as usize % SHARDS];
         loop {
             if let Some(result) = find(&shard.stable.load(), hash, key).and_then(&mut count) {
