@@ -100,7 +100,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::OpenIdConnect;
-    use super::*;
     use crate::plugin_api::scripted_server::{ScriptedServer, response};
     use crate::plugin_api::testing::{TestRequest, chain_with};
     use crate::plugin_api::token::signature::Algorithm;
