@@ -121,7 +121,9 @@ impl TokenRules {
         match purpose {
             TokenPurpose::Access => Ok(()),
             TokenPurpose::Id if self.allows_id_tokens => Ok(()),
-            TokenPurpose::Id => Err(TokenError::invalid("the token is an ID token, which only `allow_id_tokens` permits")),
+            TokenPurpose::Id => {
+                Err(TokenError::invalid("the token is an ID token, which only `allow_id_tokens` permits"))
+            }
             TokenPurpose::Other => Err(TokenError::invalid("the token is not an access token")),
         }
     }
