@@ -25,7 +25,7 @@ use super::sealed_cookie::{
     random_text,
 };
 use super::services::PluginServices;
-use super::session_lock::SessionLock;
+use super::session_lock::{LockRemovals, SessionLock};
 
 /// The sessions of one plugin.
 pub struct Sessions {
@@ -33,6 +33,7 @@ pub struct Sessions {
     /// Without one, sessions are in the cookies.
     store: Option<RedisStore>,
     services: Arc<dyn PluginServices>,
+    lock_removals: LockRemovals,
     /// Those in cookies.
     pub logged_out: LoggedOutSessions,
 }
@@ -65,7 +66,13 @@ impl Sessions {
         cx: &BuildCx<'_>,
     ) -> Self {
         let store = server.map(|(server, field)| RedisStore::connect(server, field, plugin, MAX_SESSION_BYTES, cx));
-        Sessions { cookies, store, services: Arc::clone(cx.services), logged_out: LoggedOutSessions::of_plugin(cx) }
+        Sessions {
+            cookies,
+            store,
+            services: Arc::clone(cx.services),
+            lock_removals: LockRemovals::default(),
+            logged_out: LoggedOutSessions::of_plugin(cx),
+        }
     }
 
     pub fn are_stored(&self) -> bool {
@@ -196,7 +203,7 @@ impl Sessions {
 
     /// The lock of a stored session, which expires after this time. `None` while another task has it.
     pub async fn lock(&self, id: &str, expires_in: Duration) -> Result<Option<SessionLock>, RedisStoreError> {
-        SessionLock::acquire(id, expires_in, self.stored()?, &*self.services).await
+        SessionLock::acquire(id, expires_in, self.stored()?, &*self.services, &self.lock_removals).await
     }
 
     /// Removes a lock. If that fails, the lock expires.

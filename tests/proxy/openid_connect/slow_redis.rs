@@ -81,5 +81,7 @@ async fn a_lock_that_was_set_too_late_is_removed() {
     assert_ne!(locks(), "", "the response does not wait until the server runs again");
     slow.state.send_replace(State::Resumed);
     polling::until("the lock to be removed", || async { locks().is_empty() }).await;
+    let statistics = server.redis_cli(&["INFO", "stats"]);
+    assert!(statistics.lines().any(|line| line.trim() == "expired_keys:0"), "it has not expired: {statistics}");
     assert_eq!((site.get(&mut browser, "/").await.status, provider.refreshes()), (200, 1));
 }
