@@ -125,7 +125,8 @@ fn respond(
             outcome
         } else if is_plain {
             let replay = ReplayPolicy::unbuffered(&request);
-            let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
+            let mut outgoing =
+                OutgoingRequest::converted_for_endpoint(Rc::clone(exchange), destination, request, replay)?;
             forward(&mut outgoing, Some(&mut facts.attempts)).await
         } else {
             // Boxed, so that the future of requests without timeouts and retries stays small.
