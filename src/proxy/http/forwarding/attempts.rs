@@ -77,7 +77,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         };
         // Not borrowed here, since the future would then keep the outcome while it waits.
         let AnotherAttempt { delay, reason: next_reason, error } =
-            match attempt.judge(outgoing, attempts.as_deref_mut(), &mut admission) {
+            match attempt.report_and_decide(outgoing, attempts.as_deref_mut(), &mut admission) {
                 ControlFlow::Break(Ok(mut response)) => {
                     response.body_mut().hold(admission);
                     return Ok(response);
