@@ -82,6 +82,7 @@ pub(in crate::proxy) fn serve(
             plugins::attach_unmatched(&mut cx);
             if cx.record.plugin_run.is_some() {
                 cx.enter(RequestStep::ResponsePlugins);
+                // If no plugin has this phase, only the headers are set that plugins chose in other phases.
                 plugins::run_response(&mut cx, &mut response, &mut origin.source, origin.began_at).await;
             }
             finish_response(&mut cx, &mut response, &origin);
@@ -139,7 +140,7 @@ fn respond(
             Ok(response) => Ok(response.map(BodySource::from)),
             Err(error) => Err(EarlyExit::from(error)),
         };
-        if cx.record.plugin_run.is_some() {
+        if plugins::may_stand_in_for_backend(cx) {
             outcome = plugins::run_after_forward(cx, outcome);
         }
         let mut response = outcome?;
