@@ -8,7 +8,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use crate::upstream::{CircuitPhase, CircuitReport, OverloadLimit, OverloadReport, UpstreamRegistry};
+use crate::upstream::settings::OverloadLimit;
+use crate::upstream::{CircuitPhase, CircuitReport, OverloadReport, UpstreamRegistry};
 
 /// The source of these metrics. Only upstreams with limits or a circuit breaker have some, so that their number is
 /// bounded by that of the policies.

@@ -95,6 +95,7 @@ impl HttpListener {
     /// continues with the next less specific host.
     fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         match &self.routes {
+            // Exact paths come before expressions, and these before prefixes, of which the longest comes first.
             Routes::ByHost(hosts) => hosts.candidates(host).find_map(|router| router.find(request)),
             Routes::ByConditions(router) => router.find(host, request),
             Routes::Ingresses(routes) => routes.find(host, request),

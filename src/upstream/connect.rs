@@ -11,8 +11,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::admission::OverloadLimit;
 use super::local_shortage::LocalShortage;
+use super::settings::OverloadLimit;
 use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
 use super::tls::{SessionUse, UpstreamHandshakeError, UpstreamServerName, UpstreamTlsClient};

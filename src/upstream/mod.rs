@@ -65,7 +65,7 @@ mod upstream_key;
 mod worker_endpoints;
 mod worker_subset;
 
-pub use admission::{Admission, NotAdmitted, OverloadLimit, OverloadReport, Overloaded, QueuedRequest};
+pub use admission::{Admission, NotAdmitted, OverloadReport, Overloaded, QueuedRequest};
 pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity, SessionValue};
 pub use alternatives::AlternativeBackends;
 pub use attempt_settings::AttemptSettings;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
-use portico::upstream::settings::{AdaptiveLimit, RequestLimits};
-use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, OverloadLimit, OverloadReport, Upstream};
+use portico::upstream::settings::{AdaptiveLimit, OverloadLimit, RequestLimits};
+use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, OverloadReport, Upstream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::accounting::scrape;

@@ -10,10 +10,9 @@ use portico::proxy::ProxyLimits;
 use portico::snapshot::rule::RuleId;
 use portico::snapshot::stream::{StreamRoute, StreamRule};
 use portico::snapshot::{Bind, BindAddress, Snapshot};
-use portico::upstream::settings::{CircuitBreakerSettings, RequestLimits};
+use portico::upstream::settings::{CircuitBreakerSettings, OverloadLimit, RequestLimits};
 use portico::upstream::{
-    AlternativeBackends, BackendTraffic, CircuitPhase, EndpointAddress, Endpoints, OverloadLimit, Upstream,
-    UpstreamRegistry,
+    AlternativeBackends, BackendTraffic, CircuitPhase, EndpointAddress, Endpoints, Upstream, UpstreamRegistry,
 };
 use serde_json::{Value, json};
 

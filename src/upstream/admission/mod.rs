@@ -21,9 +21,10 @@ use std::time::Duration;
 use super::circuit_breaker::{CircuitPass, CircuitVerdict};
 use super::limits::{PlaceInQueue, QueueEnd, RequestSlot};
 use super::outcome::{GrpcStatus, Outcome, OutcomeClass};
+use super::settings::OverloadLimit;
 pub(super) use overload_control::OverloadControl;
 use overload_control::OverloadRules;
-pub use overload_report::{OverloadLimit, OverloadReport};
+pub use overload_report::OverloadReport;
 
 /// A request that was admitted. Held until its response or its tunnel has ended.
 #[derive(Debug, Default)]

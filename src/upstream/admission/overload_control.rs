@@ -11,13 +11,13 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
-use super::overload_report::{OverloadLimit, OverloadReport, RejectionCounters};
+use super::overload_report::{OverloadReport, RejectionCounters};
 use super::{Admission, NotAdmitted, Overloaded, QueuedRequest, RetrySlot, TooManyRetries};
 use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass, CircuitVerdict};
 use crate::upstream::health::UpstreamClock;
 use crate::upstream::limits::{AdaptiveConcurrency, QueueEnd, RequestSlots, SuccessRateWindow};
 use crate::upstream::settings::{
-    AdmissionControl, CircuitBreakerSettings, OverloadSettings, is_listed_or_server_error,
+    AdmissionControl, CircuitBreakerSettings, OverloadLimit, OverloadSettings, is_listed_or_server_error,
 };
 use crate::upstream::socket_budget::client_slots::ClientSlot;
 

@@ -3,56 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::upstream::circuit_breaker::{CircuitPhase, CircuitReport};
-
-/// What has rejected a request, a retry or a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OverloadLimit {
-    /// `maxRequests`.
-    Requests,
-    /// The limit that follows the latency.
-    Adaptive,
-    /// `maxPending`: the queue is full.
-    Pending,
-    QueueTimeout,
-    /// `maxRequestsPerEndpoint`: all endpoints have as many requests as they may.
-    Endpoint,
-    /// `maxConnections`.
-    Connections,
-    /// `maxRetries`.
-    Retries,
-    /// Admission control: too many requests fail.
-    Admission,
-    Circuit,
-}
-
-impl OverloadLimit {
-    pub const ALL: [OverloadLimit; 9] = [
-        OverloadLimit::Requests,
-        OverloadLimit::Adaptive,
-        OverloadLimit::Pending,
-        OverloadLimit::QueueTimeout,
-        OverloadLimit::Endpoint,
-        OverloadLimit::Connections,
-        OverloadLimit::Retries,
-        OverloadLimit::Admission,
-        OverloadLimit::Circuit,
-    ];
-
-    /// The label in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            OverloadLimit::Requests => "requests",
-            OverloadLimit::Adaptive => "adaptive",
-            OverloadLimit::Pending => "pending",
-            OverloadLimit::QueueTimeout => "queue_timeout",
-            OverloadLimit::Endpoint => "endpoint",
-            OverloadLimit::Connections => "connections",
-            OverloadLimit::Retries => "retries",
-            OverloadLimit::Admission => "admission",
-            OverloadLimit::Circuit => "circuit",
-        }
-    }
-}
+use crate::upstream::settings::OverloadLimit;
 
 /// The state of the limits and the circuit breaker of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Upstream;
-use crate::upstream::admission::OverloadLimit;
 use crate::upstream::endpoint_load::LatencySample;
 use crate::upstream::endpoint_state::{ActiveRequest, PendingDial};
 use crate::upstream::load_balancing::{
@@ -14,7 +13,7 @@ use crate::upstream::load_balancing::{
 };
 use crate::upstream::locality::LevelReport;
 use crate::upstream::outcome::Outcome;
-use crate::upstream::settings::{HashSource, LatencyAverage, WhenUnhealthy};
+use crate::upstream::settings::{HashSource, LatencyAverage, OverloadLimit, WhenUnhealthy};
 use crate::upstream::upstream_availability::UpstreamAvailability;
 use crate::upstream::worker_endpoints::WorkerEndpoints;
 use crate::upstream::worker_subset::WorkerSubsetting;

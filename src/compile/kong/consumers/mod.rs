@@ -325,12 +325,8 @@ impl KnownConsumer {
         match claim {
             ConsumerClaim::Username(_) => directory.usernames.insert(Arc::clone(consumer)),
             ConsumerClaim::CustomId(_) => directory.custom_ids.insert(Arc::clone(consumer)),
-            ConsumerClaim::ApiKey(_)
-            | ConsumerClaim::BasicAuthUsername(_)
-            | ConsumerClaim::HmacAuthUsername(_)
-            | ConsumerClaim::JwtKey(_)
-            | ConsumerClaim::CertificateSubject(_)
-            | ConsumerClaim::OAuthClientId(_) => {
+            // All other claims are those of credentials, whose types know their maps.
+            _ => {
                 for credential in self.credentials.iter().filter(|credential| credential.claim() == *claim) {
                     credential.insert_into(directory);
                 }

@@ -28,7 +28,7 @@ use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::{
-    ConnectError, EndpointBody, IdleReuse, IncomingBody, NotAdmitted, Outcome, OutcomeClass, RequestFailure,
+    Admission, ConnectError, EndpointBody, IdleReuse, IncomingBody, NotAdmitted, Outcome, OutcomeClass, RequestFailure,
     UpstreamConnection,
 };
 
@@ -77,7 +77,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         };
         // Not borrowed here, since the future would then keep the outcome while it waits.
         let AnotherAttempt { delay, reason: next_reason, error } =
-            match attempt.judge(outgoing, attempts.as_deref_mut(), &mut admission) {
+            match attempt.report_and_decide(outgoing, attempts.as_deref_mut(), &mut admission) {
                 ControlFlow::Break(Ok(mut response)) => {
                     response.body_mut().hold(admission);
                     return Ok(response);
@@ -97,6 +97,15 @@ pub(in crate::proxy) async fn forward<C: Caller>(
 }
 
 impl<'u, C: Caller> OutgoingRequest<'u, C> {
+    /// Admits the request to its upstream.
+    fn admit(&mut self) -> Result<Admission, NotAdmitted> {
+        match self.admitted.take() {
+            Some(admission) => Ok(*admission),
+            None if self.policy.is_mirror => Ok(Admission::default()),
+            None => self.target.upstream.admit(self.target.client),
+        }
+    }
+
     /// Sends the request to its endpoint, within the time of one attempt.
     pub(super) async fn attempt_in_time(&mut self) -> AttemptResult<C> {
         match self.attempt_deadline {

@@ -80,7 +80,10 @@ impl BackgroundSending {
         let longest = now + sender.response_timeout();
         let end = destination.time_limit(now).map_or(longest, |limit| limit.end.min(longest));
         let request = head.map(|()| Full::new(Bytes::new()));
-        let Ok(mut outgoing) = OutgoingRequest::new(Rc::clone(sender), destination, request, replay) else { return };
+        let Ok(mut outgoing) = OutgoingRequest::converted_for_endpoint(Rc::clone(sender), destination, request, replay)
+        else {
+            return;
+        };
         let response = timeout_at(end, forward(&mut outgoing, None)).await;
         let Ok(Ok(response)) = response else {
             drop(finish_background(finish, None, &HeaderMap::new(), SystemTime::now()));

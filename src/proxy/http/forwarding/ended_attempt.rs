@@ -48,7 +48,7 @@ pub(super) struct AnotherAttempt {
 impl<C: Caller> EndedAttempt<C> {
     /// Reports and records the outcome, and decides what follows. Returns the outcome of the request, unless another
     /// attempt follows; then its place in the budget is taken, the response is discarded, and the endpoint is avoided.
-    pub(super) fn judge(
+    pub(super) fn report_and_decide(
         mut self,
         outgoing: &mut OutgoingRequest<'_, C>,
         mut attempts: Option<&mut Attempts>,

@@ -179,7 +179,9 @@ impl MirrorCopy {
             client: self.client,
         };
         let replay = policy.replay(true, request.method(), self.upstream.key.protocol);
-        let Ok(mut outgoing) = OutgoingRequest::new(Rc::clone(&self.sender), destination, request, replay) else {
+        let Ok(mut outgoing) =
+            OutgoingRequest::converted_for_endpoint(Rc::clone(&self.sender), destination, request, replay)
+        else {
             return false;
         };
         // So that the trial of a half-open endpoint is left to requests whose outcome counts, if there are any.

@@ -22,9 +22,7 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::hpack;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::upstream::{
-    Admission, EndpointSearch, NotAdmitted, RetryCounters, UpstreamKey, UpstreamProtocol, UpstreamTarget,
-};
+use crate::upstream::{Admission, EndpointSearch, RetryCounters, UpstreamKey, UpstreamProtocol, UpstreamTarget};
 
 pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) caller: Rc<C>,
@@ -53,7 +51,7 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     /// When the attempt must be complete, with its response.
     pub(super) attempt_deadline: Option<Instant>,
     /// The admission to the upstream, if the request had it before.
-    admitted: Option<Box<Admission>>,
+    pub(super) admitted: Option<Box<Admission>>,
     pub(super) trace: EndpointTrace,
     /// The number of the attempt, from 1.
     pub(super) number: u32,
@@ -73,7 +71,7 @@ enum CopyMode {
 
 impl<'u, C: Caller> OutgoingRequest<'u, C> {
     /// Converts the request to the HTTP version of the endpoint.
-    pub(in crate::proxy) fn new(
+    pub(in crate::proxy) fn converted_for_endpoint(
         caller: Rc<C>,
         destination: Destination<'u>,
         mut request: Request<C::Body>,
@@ -135,15 +133,6 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             number: 1,
             sendable: Some(request),
         })
-    }
-
-    /// Admits the request to its upstream.
-    pub(super) fn admit(&mut self) -> Result<Admission, NotAdmitted> {
-        match self.admitted.take() {
-            Some(admission) => Ok(*admission),
-            None if self.policy.is_mirror => Ok(Admission::default()),
-            None => self.target.upstream.admit(self.target.client),
-        }
     }
 
     /// A second request with the same head and body, which competes with this one. `None` if the body is not available

@@ -62,7 +62,8 @@ pub(super) async fn forward_until<C: Caller>(
         let is_complete = request.body().is_end_stream()
             || policy.buffers(&request, protocol) && buffer(&**caller, &mut request, &destination).await?;
         let replay = policy.replay(is_complete, request.method(), protocol);
-        let outgoing = sent.insert(OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?);
+        let outgoing =
+            sent.insert(OutgoingRequest::converted_for_endpoint(Rc::clone(caller), destination, request, replay)?);
         let response = forward(outgoing, Some(attempts)).await?;
         Ok::<_, ForwardError>((response, outgoing.attempt_deadline))
     };

@@ -99,15 +99,12 @@ pub(in crate::proxy) async fn run_before_forward(
 }
 
 /// Runs `after_forward` of the plugins that ran before the request was forwarded, on the response of the endpoint or
-/// its error. A plugin may stand in for it, or observe its body.
+/// its error. A plugin may stand in for it, or observe its body. Only if [`may_stand_in_for_backend`].
 pub(in crate::proxy) fn run_after_forward(
     cx: &mut RequestContext<'_>,
     outcome: Result<Response<BodySource>, EarlyExit>,
 ) -> Result<Response<BodySource>, EarlyExit> {
     let Some(run) = &mut cx.record.plugin_run else { return outcome };
-    if !run.chain.may_stand_in_for_backend(&run.state) {
-        return outcome;
-    }
     let (no_headers, mut observers) = (HeaderMap::new(), Vec::new());
     let response = outcome.as_ref().ok();
     let (status, headers) = (response.map(Response::status), response.map_or(&no_headers, Response::headers));

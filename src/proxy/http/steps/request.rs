@@ -82,6 +82,7 @@ pub(in crate::proxy) fn serve(
             plugins::attach_unmatched(&mut cx);
             if cx.record.plugin_run.is_some() {
                 cx.enter(RequestStep::ResponsePlugins);
+                // If no plugin has this phase, only the headers are set that plugins chose in other phases.
                 plugins::run_response(&mut cx, &mut response, &mut origin.source, origin.began_at).await;
             }
             finish_response(&mut cx, &mut response, &origin);
@@ -125,7 +126,8 @@ fn respond(
             outcome
         } else if is_plain {
             let replay = ReplayPolicy::unbuffered(&request);
-            let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
+            let mut outgoing =
+                OutgoingRequest::converted_for_endpoint(Rc::clone(exchange), destination, request, replay)?;
             forward(&mut outgoing, Some(&mut facts.attempts)).await
         } else {
             // Boxed, so that the future of requests without timeouts and retries stays small.
@@ -138,7 +140,7 @@ fn respond(
             Ok(response) => Ok(response.map(BodySource::from)),
             Err(error) => Err(EarlyExit::from(error)),
         };
-        if cx.record.plugin_run.is_some() {
+        if plugins::may_stand_in_for_backend(cx) {
             outcome = plugins::run_after_forward(cx, outcome);
         }
         let mut response = outcome?;

@@ -62,6 +62,7 @@ pub(in crate::proxy) enum Http1End {
 enum ServingState {
     Reading,
     Responding,
+    /// This polls the body, and the record of the request ends when the last part is queued, before that is written.
     Sending,
     /// The response is sent. An endpoint that has responded early may still read the request.
     Uploading {

@@ -85,7 +85,7 @@ async fn attempt(
         allows_resending: true,
         keeps_sent: false,
     };
-    let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
+    let mut outgoing = OutgoingRequest::converted_for_endpoint(Rc::clone(exchange), destination, request, replay)?;
     Ok(forward(&mut outgoing, None).await?.map(BodySource::from))
 }
 
