@@ -106,7 +106,7 @@ async fn id_tokens_of_no_issuer_are_access_tokens() {
             let header = with(json!({"alg": "ES256", "kid": "first"}), &json!({"typ": typ}));
             let identity = json!({"aud": audience, "sub": "anna"});
             let claims = with(with(base_claims(&provider.issuer), &identity), &claims);
-            let token = provider.key.sign_with(&header, &claims.to_string());
+            let token = provider.key.sign_with(&header, claims.to_string());
             let found = [send(&site, &token).await, send(&lenient, &token).await];
             assert_eq!(found, statuses, "{header} {claims}");
         }

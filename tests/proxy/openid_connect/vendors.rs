@@ -110,7 +110,7 @@ async fn both_versions_of_tokens_of_entra_are_accepted() {
         let claims = with(with(base_claims(""), claims), &changes);
         // Both versions also have `x5t`. Without `kid`, all keys are tried.
         for header in [json!({"alg": "ES256", "kid": "first", "x5t": "first"}), json!({"alg": "ES256", "typ": "JWT"})] {
-            let token = provider.key.sign_with(&header, &claims.to_string());
+            let token = provider.key.sign_with(&header, claims.to_string());
             let response = site.send(&format!("authorization: Bearer {token}\r\n")).await;
             assert_eq!(response.status, status, "{name} {header}: {}", response.text());
         }
