@@ -195,7 +195,7 @@ async fn injecting_proxy(port: u16, injected: &'static [u8]) -> u16 {
     own_port
 }
 
-/// RFC 4513, section 3.1.2: a client discards what it has received before TLS, which anybody on the way may have sent.
+/// RFC 4513, section 3.1.2: a client discards what it has received before TLS, which an attacker may have sent.
 #[tokio::test]
 async fn a_response_from_before_tls_does_not_count_within_tls() {
     /// The response to a bind that is the second request of a connection: success.

@@ -315,8 +315,8 @@ const LAYERS: &[Row] = &[
         &[
             "aws_environment remote server_text",
             "http_proxy http_version body_budget chosen_backend cookies decimal endpoint_timeouts form_body \
-             header_spoofing kind login media_type message_limits multipart named_backend plugin_regex \
-             reply request_body_changes route_description scheme shared_keys state template timing violations \
+             header_spoofing kind login media_type message_limits multipart named_backend observed_stream \
+             plugin_regex reply request_body_changes route_description scheme shared_keys state template timing violations \
              weighted_list xml",
             "masking shared_values",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
@@ -330,6 +330,7 @@ const LAYERS: &[Row] = &[
             "request_variables",
             "request_edits response_edits",
             "aws_credentials logged_out_sessions redis remote_server token_binding",
+            "session_lock",
             "background counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
             "sent_headers session_entry",

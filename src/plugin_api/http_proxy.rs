@@ -47,7 +47,7 @@ impl ProxyRoute {
         request.extend_from_slice(b"\r\n");
         stream.write_all(&request).await.map_err(failed)?;
         stream.flush().await.map_err(failed)?;
-        // Responses that only precede the final one (RFC 9110, section 15.2). Nobody has asked for 101.
+        // Responses that only precede the final one (RFC 9110, section 15.2). No request asked for 101.
         for _ in 0..=MAX_INTERIM_RESPONSES {
             let head = read_head(stream).await?;
             match status_of(&head) {

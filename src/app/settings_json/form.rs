@@ -1,9 +1,12 @@
-//! Objects, durations and numbers in the form that Kubernetes objects have.
+//! Objects, references, durations and numbers in the form that Kubernetes objects have.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+
+use crate::api::Kind;
+use crate::upstream::{UpstreamKey, UpstreamSource};
 
 /// An object without the fields that have no value.
 pub(super) fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
@@ -14,6 +17,22 @@ pub(super) fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Valu
 /// A list; `None` if it is empty.
 pub(super) fn list<T: serde::Serialize>(items: &[T]) -> Option<Value> {
     (!items.is_empty()).then(|| json!(items))
+}
+
+/// A reference that leads to an upstream.
+pub(super) fn backend_reference(upstream: &UpstreamKey) -> Value {
+    let kind = match upstream.source {
+        UpstreamSource::Service => Kind::Service,
+        UpstreamSource::XBackend => Kind::XBackend,
+    };
+    let port = (upstream.source == UpstreamSource::Service).then(|| json!(upstream.port));
+    object([
+        ("group", Some(json!(kind.group()))),
+        ("kind", Some(json!(kind.name()))),
+        ("namespace", Some(json!(&*upstream.namespace))),
+        ("name", Some(json!(&*upstream.service))),
+        ("port", port),
+    ])
 }
 
 /// A duration in the syntax of the Gateway API, in milliseconds: `1h30m`, `500ms`, `0s`.

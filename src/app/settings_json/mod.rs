@@ -5,7 +5,7 @@
 //!                        ├ health.rs      health
 //!                        ├ overload.rs    limits, circuitBreaker
 //!                        └ attempts.rs    retry, retryBudget, timeouts
-//!   form.rs   objects, durations and numbers as Kubernetes writes them
+//!   form.rs   objects, references, durations and numbers as Kubernetes writes them
 //! ```
 //!
 //! Fields that BackendPolicies do not have are those of other kinds: they are there only if they are set. What health
@@ -19,11 +19,10 @@ mod overload;
 
 use serde_json::{Value, json};
 
-use crate::api::Kind;
-use crate::upstream::{AlternativeBackends, BackendTraffic, Endpoints, UpstreamKey, UpstreamSource};
+use crate::upstream::{AlternativeBackends, BackendTraffic, Endpoints};
 
 pub(super) use balancing::load_balancing;
-use form::{list, object};
+use form::{backend_reference, list, object};
 pub(super) use overload::overload_blocks;
 
 /// The settings by the path in `spec` of a BackendPolicy. Blocks that are absent, and so have their defaults, are left
@@ -63,22 +62,6 @@ fn failover(alternatives: &AlternativeBackends) -> Value {
         ("backendRefs", Some(failover.iter().map(backend_reference).collect())),
         ("minAvailablePercent", Some(json!(min_available_percent))),
         ("onStatuses", list(on_statuses)),
-    ])
-}
-
-/// A reference that leads to an upstream.
-fn backend_reference(upstream: &UpstreamKey) -> Value {
-    let kind = match upstream.source {
-        UpstreamSource::Service => Kind::Service,
-        UpstreamSource::XBackend => Kind::XBackend,
-    };
-    let port = (upstream.source == UpstreamSource::Service).then(|| json!(upstream.port));
-    object([
-        ("group", Some(json!(kind.group()))),
-        ("kind", Some(json!(kind.name()))),
-        ("namespace", Some(json!(&*upstream.namespace))),
-        ("name", Some(json!(&*upstream.service))),
-        ("port", port),
     ])
 }
 

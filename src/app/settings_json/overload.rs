@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::backend_reference;
-use super::form::{duration, list, object, thousandths};
+use super::form::{backend_reference, duration, list, object, thousandths};
 use crate::upstream::BackendTraffic;
 use crate::upstream::settings::{
     AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, FallbackResponse, OverloadSettings, RequestLimits,

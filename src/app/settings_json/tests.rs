@@ -8,6 +8,7 @@ use regex::bytes::Regex;
 
 use super::form::{HIDDEN, duration, thousandths};
 use super::*;
+use crate::api::Kind;
 use crate::api::gateway::Channel;
 use crate::schema;
 use crate::upstream::settings::{
@@ -17,7 +18,7 @@ use crate::upstream::settings::{
     RequestLimits, RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SetCookie, SlowRequests,
     SlowStart, StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
 };
-use crate::upstream::{AffinityCarrier, AffinitySettings, OverBudget, RetryLimits};
+use crate::upstream::{AffinityCarrier, AffinitySettings, OverBudget, RetryLimits, UpstreamKey, UpstreamSource};
 
 const SECOND: Duration = Duration::from_secs(1);
 

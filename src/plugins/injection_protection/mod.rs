@@ -18,7 +18,7 @@
 //! **Not searched:** bodies of gRPC and gRPC-Web, which are streams that may go on for as long as the client likes. The
 //! client says what is one: a `Content-Type` that begins with `application/grpc`. So it can send any body unsearched to
 //! an endpoint that does not look at this field, whatever `enforcement_mode` and the protocols of the route are. If the
-//! endpoints of a route speak no gRPC, add a rule that matches such a `Content-Type`, with `request-termination`.
+//! endpoints of a route do not use gRPC, add a rule that matches such a `Content-Type`, with `request-termination`.
 
 mod decoded;
 mod patterns;

@@ -92,7 +92,7 @@ async fn edits_keep_what_was_used() {
         chain = build(rate, quotas);
         assert_eq!(remaining(&chain).await, expected, "{description}");
     }
-    // With a mistake, there is no plugin until it is mended.
+    // With a mistake, there is no plugin until it is fixed.
     for (seconds, expected) in [(2, "\"day\";r=4"), (599, "\"day\";r=3"), (601, "\"day\";r=11")] {
         drop(chain);
         tokio::time::sleep(Duration::from_secs(seconds)).await; // Time is paused.
