@@ -4,6 +4,7 @@
 //! A table may hold at most `SHARE_OF_FREE` times as many entries as are free. So one busy plugin object can have
 //! most of them, and still leaves some to every other one: the more tables are full, the smaller is the share of each.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -61,7 +62,12 @@ impl EntryBudget {
 
     /// Lets the sweep remove expired entries of this table.
     pub(super) fn register(&self, table: Weak<dyn ExpiringEntries>) {
-        self.sweep.lock().tables.push(table);
+        let mut sweep = self.sweep.lock();
+        if sweep.tables.len() == sweep.tables.capacity() {
+            // Before the list grows, so that tables that are gone take no memory for long.
+            sweep.remove_dropped();
+        }
+        sweep.tables.push(table);
     }
 
     /// Removes expired entries of any table, from the next few shards that were not searched in this second. Returns
@@ -73,8 +79,7 @@ impl EntryBudget {
         // Another thread that is sweeping makes room for this one as well.
         let Some(mut sweep) = self.sweep.try_lock() else { return false };
         if sweep.second != second {
-            *sweep = Sweep { second, table: 0, shard: 0, tables: std::mem::take(&mut sweep.tables) };
-            sweep.tables.retain(|table| table.strong_count() > 0);
+            sweep.begin(second);
         }
         for _ in 0..SHARDS_PER_SWEEP {
             let Some(table) = sweep.tables.get(sweep.table).and_then(Weak::upgrade) else {
@@ -102,10 +107,32 @@ impl EntryBudget {
 #[derive(Default)]
 struct Sweep {
     second: u64,
+    /// In the order in which they are searched.
     tables: Vec<Weak<dyn ExpiringEntries>>,
     /// The next shard to search.
     table: usize,
     shard: usize,
+}
+
+impl Sweep {
+    /// Begins to search all tables in this second.
+    fn begin(&mut self, second: u64) {
+        // Those that were searched in the former second are the last ones, so that each of many tables has its turn.
+        let searched = self.table.min(self.tables.len());
+        self.tables.rotate_left(searched);
+        self.remove_dropped();
+        // Entries that nothing needs make room before any other one.
+        let discardable =
+            |table: &Weak<dyn ExpiringEntries>| Reverse(table.upgrade().map_or(0, |table| table.discardable_entries()));
+        self.tables.sort_by_cached_key(discardable);
+        self.second = second;
+    }
+
+    /// The search begins again: the tables have other positions.
+    fn remove_dropped(&mut self) {
+        self.tables.retain(|table| table.strong_count() > 0);
+        (self.table, self.shard) = (0, 0);
+    }
 }
 
 impl fmt::Debug for Sweep {
@@ -121,6 +148,9 @@ impl fmt::Debug for Sweep {
 /// A table from which expired entries can be removed.
 pub(super) trait ExpiringEntries: Send + Sync {
     fn shard_count(&self) -> usize;
+
+    /// The entries, if all may be removed when there is no room for those of other tables; otherwise 0.
+    fn discardable_entries(&self) -> usize;
 
     /// Removes the expired entries of a shard, unless it is in use. Returns how many were removed.
     fn remove_expired(&self, shard: usize, second: u64) -> usize;
@@ -140,13 +170,18 @@ impl HeldEntries {
 
     /// Takes an entry, if the table has not reached its share.
     pub(super) fn try_add(&self) -> bool {
-        let (budget, held) = (&self.budget, self.held.load(Relaxed));
+        let (budget, held) = (&self.budget, self.held());
         let has_room = |used: usize| held < SHARE_OF_FREE.saturating_mul(budget.limit.saturating_sub(used));
         let added = budget.used.fetch_update(Relaxed, Relaxed, |used| has_room(used).then_some(used + 1)).is_ok();
         if added {
             self.held.fetch_add(1, Relaxed);
         }
         added
+    }
+
+    /// The entries of the table.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Relaxed)
     }
 
     pub(super) fn remove(&self, entries: usize) {
@@ -171,6 +206,68 @@ const SHARDS_PER_SWEEP: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A table in which nothing has expired.
+    #[derive(Default)]
+    struct SearchedTable {
+        discardable: usize,
+        searched: AtomicUsize,
+    }
+
+    impl ExpiringEntries for SearchedTable {
+        fn shard_count(&self) -> usize {
+            SHARDS_PER_SWEEP
+        }
+
+        fn discardable_entries(&self) -> usize {
+            self.discardable
+        }
+
+        fn remove_expired(&self, _shard: usize, _second: u64) -> usize {
+            self.searched.fetch_add(1, Relaxed);
+            0
+        }
+    }
+
+    /// How many shards of each table are searched if one request has no room in each second.
+    fn searched(tables: &[Arc<SearchedTable>], seconds: u64) -> Vec<usize> {
+        let budget = EntryBudget::new(0);
+        for table in tables {
+            let table: Weak<SearchedTable> = Arc::downgrade(table);
+            budget.register(table);
+        }
+        for second in 1..=seconds {
+            assert!(!budget.sweep(second));
+        }
+        tables.iter().map(|table| table.searched.load(Relaxed)).collect()
+    }
+
+    #[test]
+    fn each_table_is_searched_in_its_turn() {
+        let tables: Vec<Arc<SearchedTable>> = (0..3).map(|_| Arc::default()).collect();
+        assert_eq!(searched(&tables, 3), [SHARDS_PER_SWEEP; 3]);
+    }
+
+    #[test]
+    fn tables_with_most_discardable_entries_are_searched_first() {
+        let table = |discardable| Arc::new(SearchedTable { discardable, ..SearchedTable::default() });
+        assert_eq!(searched(&[table(0), table(1), table(2)], 1), [0, 0, SHARDS_PER_SWEEP]);
+    }
+
+    #[test]
+    fn dropped_tables_are_forgotten() {
+        let budget = EntryBudget::new(1000);
+        let kept: Arc<SearchedTable> = Arc::default();
+        let weak: Weak<SearchedTable> = Arc::downgrade(&kept);
+        budget.register(weak);
+        for _ in 0..1000 {
+            let dropped: Weak<SearchedTable> = Arc::downgrade(&Arc::default());
+            budget.register(dropped);
+        }
+        let sweep = budget.sweep.lock();
+        assert!(sweep.tables.capacity() < 100, "{}", sweep.tables.capacity());
+        assert!(sweep.tables.iter().any(|table| table.strong_count() > 0));
+    }
 
     fn fill(table: &HeldEntries) -> usize {
         std::iter::from_fn(|| table.try_add().then_some(())).count()

@@ -9,6 +9,7 @@
 
 mod entry_budget;
 mod identifier;
+mod kept_tables;
 mod limit_rule;
 mod limit_store;
 mod period;

@@ -3,12 +3,12 @@
 //! as between an edit with a mistake and its correction.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
 
 use super::entry_budget::{DEFAULT_ENTRIES, EntryBudget};
+use super::kept_tables::KeptTables;
 use super::limit_rule::LimitRule;
 use super::table::CounterTable;
 use super::window_counters::{CountSlots, WindowCounters};
@@ -18,42 +18,56 @@ use crate::plugin_api::services::PluginServices;
 /// The counters, as long as this is kept.
 pub(super) struct RuleCounters {
     table: Arc<RuleTable>,
+    kept: Arc<KeptTables>,
     services: Arc<dyn PluginServices>,
+    /// That of the object, and empty for an object without one.
+    namespace: Box<str>,
     /// Where the counts of the limits of this configuration are.
     pub(super) slots: CountSlots,
 }
 
-struct RuleTable {
+pub(super) struct RuleTable {
     counters: CounterTable<WindowCounters>,
     users: Mutex<TableUsers>,
+    generation: usize,
+    current: Arc<CurrentGeneration>,
 }
+
+/// The number of the table that the next configuration of an object uses. Each table of the object holds it, so that
+/// those which follow do not begin with the first number again.
+#[derive(Default)]
+struct CurrentGeneration(AtomicUsize);
 
 #[derive(Default)]
 struct TableUsers {
-    /// The limits that were ever configured, by [`LimitRule::identity`]. Their indexes are their slots.
+    /// The limits that were configured with this table, by [`LimitRule::identity`]. Their indexes are their slots.
     identities: Vec<Box<str>>,
     /// How many configurations use the table. During a change, the former one and the new one.
     count: usize,
-    unused_since: Option<Instant>,
-    /// Whether a task keeps the table.
-    is_kept: bool,
 }
 
 impl RuleCounters {
     /// The counters of the object of `cx` under this name.
     pub(super) fn of(rules: &[LimitRule], name: &str, cx: &BuildCx<'_>) -> Self {
         let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
-        let mut generation = 0;
+        let kept = cx.state.get_or_create("rate-limiting kept tables", KeptTables::default);
+        let name = format!("{} {name}", cx.object);
+        let current = cx.state.get_or_create(&name, CurrentGeneration::default);
         loop {
-            let table = cx.state.get_or_create(&format!("{} {name} {generation}", cx.object), || RuleTable {
+            let generation = current.0.load(Relaxed);
+            let table = cx.state.get_or_create(&format!("{name} {generation}"), || RuleTable {
                 counters: CounterTable::new(Arc::clone(&budget)),
                 users: Mutex::default(),
+                generation,
+                current: Arc::clone(&current),
             });
             if let Some(slots) = table.begin_use(rules) {
-                return RuleCounters { table, services: Arc::clone(cx.services), slots };
+                kept.release(&table);
+                let (services, namespace) = (Arc::clone(cx.services), cx.namespace().unwrap_or_default().into());
+                return RuleCounters { table, kept, services, namespace, slots };
             }
             // So many limits were configured one after the other that those of now begin again.
-            generation += 1;
+            table.end_generation();
         }
     }
 
@@ -65,7 +79,7 @@ impl RuleCounters {
 impl Drop for RuleCounters {
     fn drop(&mut self) {
         if self.table.end_use() {
-            self.services.spawn(Box::pin(keep_unused(Arc::clone(&self.table))));
+            self.kept.keep(&self.table, &self.namespace, &*self.services);
         }
     }
 }
@@ -85,70 +99,94 @@ impl RuleTable {
                 })
             })
             .collect();
-        if identities.len() > MAX_SLOTS && !users.identities.is_empty() {
+        // An entry has room for all slots up to the last one that is in use, which is the last one of a new limit.
+        let has_new_ones = identities.len() > users.identities.len();
+        if has_new_ones && identities.len() > SLOTS_OF_LIMIT * rules.len() + FURTHER_SLOTS {
             return None;
         }
         users.identities = identities;
         users.count += 1;
-        users.unused_since = None;
         self.counters.set_discardable(false);
         Some(CountSlots::new(slots))
     }
 
-    /// Returns whether the caller has to start the task that keeps the table.
+    /// Returns whether nothing uses the table any more.
     fn end_use(&self) -> bool {
         let mut users = self.users.lock();
         users.count -= 1;
         if users.count > 0 {
             return false;
         }
-        users.unused_since = Some(Instant::now());
         self.counters.set_discardable(true);
-        !std::mem::replace(&mut users.is_kept, true)
+        true
+    }
+
+    fn end_generation(&self) {
+        self.current.0.fetch_max(self.generation + 1, Relaxed);
+    }
+
+    /// Whether the table is not in use, and has counts with which a later use can go on.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        let is_current = self.generation == self.current.0.load(Relaxed);
+        is_current && self.users.lock().count == 0 && self.counters.has_entries()
+    }
+
+    /// As [`CounterTable::discard`].
+    pub(super) fn discard(&self) -> impl Iterator<Item = usize> {
+        self.counters.discard()
     }
 }
 
-/// Keeps a table until something uses it again, or the time is over.
-async fn keep_unused(table: Arc<RuleTable>) {
-    loop {
-        let end = {
-            let mut users = table.users.lock();
-            match users.unused_since.map(|since| since + KEPT_TIME).filter(|end| *end > Instant::now()) {
-                Some(end) => end,
-                None => {
-                    users.is_kept = false;
-                    return;
-                }
-            }
-        };
-        sleep_until(end).await;
-    }
-}
-
-/// How long counters are kept that nothing uses, unless others need their room.
-const KEPT_TIME: Duration = Duration::from_secs(600);
-/// The limits of one object that were configured one after the other. More than a configuration has at a time.
-const MAX_SLOTS: usize = 256;
+/// An object may have had as many other limits as it has now, so that all can get other names at once, ...
+const SLOTS_OF_LIMIT: usize = 2;
+/// ... and some more, before its limits begin again. A slot takes 32 bytes of each entry.
+const FURTHER_SLOTS: usize = 16;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::sync::Weak;
+    use std::time::Duration;
+
+    use super::super::kept_tables::KEPT_TIME;
     use super::super::limit_rule::{LimitKind, WindowLength};
+    use super::super::table::CounterKey;
     use super::*;
     use crate::plugin_api::kind::BuildNotes;
     use crate::plugin_api::scripted_server::ScriptedServer;
     use crate::plugin_api::state::PluginState;
 
+    impl RuleCounters {
+        /// Ends this use.
+        pub(in super::super) fn downgrade(self) -> Weak<RuleTable> {
+            Arc::downgrade(&self.table)
+        }
+
+        pub(in super::super) fn begin_generation(&self) {
+            self.table.end_generation();
+        }
+    }
+
     fn rule(name: &str) -> LimitRule {
         LimitRule::new(5, LimitKind::Fixed(WindowLength::Seconds(60))).named(name)
     }
 
-    /// Counters for limits with these names.
-    fn counters(state: &PluginState, names: &[&str]) -> RuleCounters {
+    /// Counters of an object for limits with these names.
+    pub(in super::super) fn counters_of(state: &PluginState, object: &str, names: &[&str]) -> RuleCounters {
         let services = ScriptedServer::new(|_| Err("refused".to_owned())).services();
         let notes = BuildNotes::default();
-        let cx = BuildCx { object: "KongPlugin/a/b", state, services: &services, node: "", notes: &notes };
+        let cx = BuildCx { object, state, services: &services, node: "", notes: &notes };
         let rules: Vec<LimitRule> = names.iter().map(|name| rule(name)).collect();
         RuleCounters::of(&rules, "plan", &cx)
+    }
+
+    fn counters(state: &PluginState, names: &[&str]) -> RuleCounters {
+        counters_of(state, "KongPlugin/a/b", names)
+    }
+
+    /// Adds an entry.
+    pub(in super::super) fn count_one(counters: &RuleCounters) {
+        let key = CounterKey { scope: "", kind: 0, identifier: b"client" };
+        counters.table().with_counters(key, 0, |_| WindowCounters::default(), |_| Some(()));
     }
 
     fn slots(slots: &[usize]) -> CountSlots {
@@ -172,28 +210,62 @@ mod tests {
     async fn counters_without_users_are_kept_for_some_time() {
         let state = PluginState::default();
         let first = counters(&state, &["a"]);
-        let table = Arc::downgrade(&first.table);
-        drop(first);
-        wait(599).await;
+        count_one(&first);
+        let table = first.downgrade();
+        let time = KEPT_TIME.as_secs();
+        wait(time - 1).await;
         let again = counters(&state, &["a"]);
         assert!(table.upgrade().is_some_and(|table| Arc::ptr_eq(&table, &again.table)));
         // The time begins again with the end of the last use.
-        wait(300).await;
+        wait(time / 2).await;
         drop(again);
-        wait(599).await;
+        wait(time - 1).await;
         assert!(table.upgrade().is_some());
         wait(2).await;
         assert!(table.upgrade().is_none());
     }
 
     #[tokio::test(start_paused = true)]
+    async fn tables_in_use_are_neither_kept_nor_discarded() {
+        let state = PluginState::default();
+        let first = counters(&state, &["a"]);
+        count_one(&first);
+        drop(first);
+        let again = counters(&state, &["a"]);
+        let discarded = || again.table().discard().sum::<usize>();
+        assert_eq!((again.kept.count(), discarded()), (0, 0));
+        // The end of one of two uses, as during a change.
+        drop(counters(&state, &["a"]));
+        assert_eq!((again.kept.count(), discarded()), (0, 0));
+        assert!(again.table().has_entries());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn tables_have_a_limit_of_slots() {
         let state = PluginState::default();
         let first = counters(&state, &["a"]);
-        let names: Vec<String> = (0..MAX_SLOTS).map(|number| format!("n{number}")).collect();
+        let mut last = Vec::new();
+        for number in 0..SLOTS_OF_LIMIT + FURTHER_SLOTS - 1 {
+            last.push(counters(&state, &[&format!("n{number}")]));
+        }
+        assert!(last.iter().all(|counters| Arc::ptr_eq(&counters.table, &first.table)));
+        let second = counters(&state, &["b"]);
+        assert!(!Arc::ptr_eq(&second.table, &first.table));
+        assert_eq!(second.slots, slots(&[0]));
+        // Also with two limits, for which the first table has room.
+        let third = counters(&state, &["c", "b"]);
+        assert!(Arc::ptr_eq(&third.table, &second.table), "no limit begins again");
+        assert_eq!(third.slots, slots(&[1, 0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_that_stay_keep_their_slots_whatever_is_removed() {
+        let state = PluginState::default();
+        let names: Vec<String> = (0..192).map(|number| format!("n{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let many = counters(&state, &names);
-        assert!(!Arc::ptr_eq(&first.table, &many.table));
-        assert!(Arc::ptr_eq(&first.table, &counters(&state, &names[1..]).table), "as many as have a slot");
+        let first = counters(&state, &names);
+        let second = counters(&state, &names[191..]);
+        assert!(Arc::ptr_eq(&first.table, &second.table));
+        assert_eq!(second.slots, slots(&[191]));
     }
 }

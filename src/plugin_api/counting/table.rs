@@ -137,6 +137,18 @@ impl<C: TableCounters> CounterTable<C> {
         self.shards.is_discardable.store(is_discardable, Relaxed);
     }
 
+    /// Whether any identifier has an entry.
+    pub fn has_entries(&self) -> bool {
+        self.shards.entries.held() > 0
+    }
+
+    /// Removes all entries if the table is discardable, a part of them in each step of the iterator, so that a thread
+    /// can do something else between the steps.
+    pub fn discard(&self) -> impl Iterator<Item = usize> {
+        // Before all time, nothing has expired if the table is used again.
+        (0..SHARDS).map(move |shard| self.shards.remove_expired(shard, 0))
+    }
+
     /// Calls `count` with the counters of a key, which `create` creates if there are none. If `count` returns `None`
     /// because the counters are retired, it is called again with new ones.
     pub fn with_counters<R>(
@@ -183,18 +195,27 @@ impl<C: TableCounters> ExpiringEntries for Shards<C> {
         SHARDS
     }
 
+    fn discardable_entries(&self) -> usize {
+        if self.is_discardable.load(Relaxed) { self.entries.held() } else { 0 }
+    }
+
     fn remove_expired(&self, shard: usize, second: u64) -> usize {
         let shard = &self.shards[shard];
-        // At the end of time, everything has expired.
-        let second = if self.is_discardable.load(Relaxed) { u64::MAX } else { second };
         // A thread that holds the lock may wait for the sweep, and removes expired entries itself.
         let Some(mut recent) = shard.recent.try_lock() else { return 0 };
-        if recent.merged_at == second {
+        // Read under the lock: a table that something uses again keeps what it counts from then on.
+        let is_discardable = self.is_discardable.load(Relaxed);
+        if !is_discardable && recent.merged_at == second {
             return 0;
         }
         let stable = shard.stable.load_full();
         let before = stable.len() + recent.map.len();
-        before - shard.merge(&mut recent, &stable, second, &self.entries).len()
+        // At the end of time, everything has expired.
+        let expired_at = if is_discardable { u64::MAX } else { second };
+        let left = shard.merge(&mut recent, &stable, expired_at, &self.entries).len();
+        // The table may be used again, and its later entries must be able to expire.
+        recent.merged_at = second;
+        before - left
     }
 }
 
@@ -450,7 +471,8 @@ mod tests {
     fn tables_without_users_make_room_only_if_there_is_none() {
         const UNUSED: usize = 2000;
         let budget = Arc::new(EntryBudget::new(2800));
-        let (unused, busy) = (CounterTable::new(Arc::clone(&budget)), CounterTable::new(Arc::clone(&budget)));
+        // In the order in which they are searched otherwise.
+        let (busy, unused) = (CounterTable::new(Arc::clone(&budget)), CounterTable::new(Arc::clone(&budget)));
         let take_long = |table: &CounterTable<OneCount>, number: usize| {
             let key = CounterKey { scope: "global", kind: 0, identifier: &number.to_le_bytes() };
             table.with_counters(key, 7, new_count, |counter| counter.try_count(1, 3600, 7))
@@ -468,6 +490,18 @@ mod tests {
         }
         assert_eq!((busy.len(), budget.shared_counts()), (UNUSED, 0));
         assert!(unused.len() < UNUSED, "{}", unused.len());
+    }
+
+    #[test]
+    fn tables_without_users_can_be_emptied_again() {
+        let table = table_with_limit(DEFAULT_ENTRIES);
+        for (round, has_user) in [(1, false), (2, false), (3, true)] {
+            table.set_discardable(false);
+            assert!(take(&table, "a", 1, 7), "round {round}");
+            table.set_discardable(!has_user);
+            assert_eq!(table.discard().sum::<usize>(), usize::from(!has_user), "round {round}");
+            assert_eq!((table.len(), table.has_entries()), (usize::from(has_user), has_user), "round {round}");
+        }
     }
 
     #[test]

@@ -69,6 +69,8 @@ impl CountSlots {
 impl WindowCounters {
     /// Counters that are synchronized with a server.
     pub fn synced(sync: WindowSync) -> Self {
+        let is_bucket = |rule: &LimitRule| matches!(rule.kind, LimitKind::Bucket { .. });
+        debug_assert!(!sync.rules.iter().any(is_bucket), "buckets have no window that several replicas can add to");
         WindowCounters { state: Mutex::default(), sync: Some(Box::new(sync)) }
     }
 
@@ -132,9 +134,10 @@ impl WindowCounters {
         }
         let windows = state.with_slots(*needed);
         let mut decision = LimitDecision { is_admitted: true, uses: SmallVec::new() };
+        let mut is_longer = false;
         for ((slot, limit), amount) in slots.iter().zip(limits).zip(amounts) {
             let window = &mut windows[*slot];
-            window.advance_to(limit);
+            is_longer |= window.advance_to(limit);
             decision.is_admitted &= *amount == 0 || limit.admits(window.counts, 1);
             decision.uses.push(window.counts);
         }
@@ -142,6 +145,9 @@ impl WindowCounters {
             for ((slot, limit), amount) in slots.iter().zip(limits).zip(amounts) {
                 windows[*slot].counts = limit.after(windows[*slot].counts, *amount);
             }
+            is_longer = true;
+        }
+        if is_longer {
             state.extend(limits);
         }
         Some(decision)
@@ -347,6 +353,19 @@ mod tests {
         let counters = WindowCounters::default();
         assert!(take(&counters, bucket(10, 1), 10) && !take(&counters, bucket(10, 60_000_000), 1));
         assert!(!counters.retire(1000));
+        let (counters, slots) = (WindowCounters::default(), CountSlots::new([0].into()));
+        for (interval_us, amount) in [(1, 10), (60_000_000, 0)] {
+            assert!(counters.add_in_slots(&at(&[bucket(10, interval_us)], 600), &slots, &[amount]).is_some());
+        }
+        assert!(!counters.retire(1000));
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic = "buckets have no window"]
+    fn buckets_are_never_synchronized() {
+        let rules = [LimitRule::new(1, LimitKind::Bucket { interval_us: 1 })].into();
+        WindowCounters::synced(WindowSync { group: String::new(), rules, is_queued: AtomicBool::new(false) });
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl PluginKind for UsagePlan {
         let ValidatedConfig { plans, limit_by, server, warn_at, is_fault_tolerant, hides_headers, message } =
             config.validate(cx)?;
         let plans: Box<[BuiltPlan]> =
-            plans.into_iter().map(|plan| BuiltPlan::build(plan, warn_at, &server, cx)).collect();
+            plans.into_iter().map(|plan| BuiltPlan::build(plan, &limit_by, warn_at, &server, cx)).collect();
         let plan_use = PlanUse::of(plans.iter().map(|plan| &*plan.name), cx);
         Ok(UsagePlan { plans, limit_by, plan_use, is_fault_tolerant, hides_headers, message })
     }

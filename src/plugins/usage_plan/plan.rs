@@ -10,7 +10,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::plugin_api::BuildCx;
-use crate::plugin_api::counting::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitStore, Period, WindowLength};
+use crate::plugin_api::counting::{
+    ActiveLimit, LimitBy, LimitDecision, LimitKind, LimitRule, LimitStore, Period, WindowLength,
+};
 use crate::plugin_api::redis::RedisServer;
 
 pub(super) struct BuiltPlan {
@@ -36,13 +38,19 @@ impl BuiltPlan {
     /// `warn_at` is a percentage of quotas.
     pub(super) fn build(
         settings: PlanSettings,
+        limit_by: &LimitBy,
         warn_at: Option<u64>,
         server: &Option<Box<RedisServer>>,
         cx: &BuildCx<'_>,
     ) -> BuiltPlan {
         let PlanSettings { name, groups, rules } = settings;
         let rules: Arc<[LimitRule]> = rules.into();
-        let store = LimitStore::build(Arc::clone(&rules), &format!("usage-plan {name}"), server.clone(), cx);
+        let counters = match limit_by {
+            // The values of another header are not the same clients.
+            LimitBy::Header(header) => format!("usage-plan {name} {header}"),
+            _ => format!("usage-plan {name}"),
+        };
+        let store = LimitStore::build(Arc::clone(&rules), &counters, server.clone(), cx);
         let policies = rules.iter().map(|rule| match rule.kind {
             LimitKind::Bucket { interval_us } => {
                 let seconds = rule.max.saturating_mul(interval_us).div_ceil(1_000_000);

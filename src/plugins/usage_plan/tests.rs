@@ -102,6 +102,23 @@ async fn edits_keep_what_was_used() {
 }
 
 #[tokio::test]
+async fn values_of_another_header_are_other_clients() {
+    let (state, services) = (PluginState::default(), ScriptedServer::new(|_| Err("refused".to_owned())).services());
+    let mut former = None;
+    for (header, expected) in [("x-tenant", "r=1"), ("X-Tenant", "r=0"), ("x-user", "r=1")] {
+        let fields = config(json!({"limit_by": "header", "header_name": header}));
+        let chain = chain_with(&[(&KIND, fields)], &state, &services);
+        let request = TestRequest::get("/").header("x-tenant", "42").header("x-user", "42");
+        let outcome = request.run(&chain).await;
+        let used = outcome.response_header("ratelimit").unwrap();
+        assert!(used.starts_with(&format!("\"day\";{expected};")), "{header}: {used}");
+        // As in a process, the next one is built before this one ends.
+        former = Some(chain);
+    }
+    drop(former);
+}
+
+#[tokio::test]
 async fn header_fields_report_what_remains_and_warn() {
     let plans = json!([{"name": "free", "quotas": {"day": 5, "month": 10}}]);
     let chain = chain(&[(&KIND, config(json!({"plans": plans})))]);
