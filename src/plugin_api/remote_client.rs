@@ -146,7 +146,9 @@ impl RemoteClient {
         let target = ConnectionTarget { remote, route };
         // An idle connection may turn out to be closed.
         while let Some(mut connection) = self.idle.take(&target) {
-            let (before, copy) = (connection.traffic.so_far(), message.clone());
+            let before = connection.traffic.so_far();
+            // A write over TLS that has failed may have sent a part, so only what is harmless can follow.
+            let copy = (is_harmless || !has_tls(&target)).then(|| message.clone());
             let mut error = match connection.sender.try_send_request(message).await {
                 Ok(response) => return Ok((UsedConnection { connection, target, keep_alive }, response)),
                 Err(error) => error,
@@ -158,6 +160,7 @@ impl RemoteClient {
             if !connection.traffic.so_far().may_repeat(before, is_harmless) {
                 return Err(no_response(&error.into_error()));
             }
+            let Some(copy) = copy else { return Err(no_response(&error.into_error())) };
             message = copy;
             break;
         }
@@ -282,6 +285,12 @@ async fn discard(mut body: Incoming) -> bool {
         true
     };
     timeout(MAX_DISCARD_TIME, read).await.unwrap_or(false)
+}
+
+/// Whether the bytes of a request go through TLS, to the server or to the proxy.
+fn has_tls(target: &ConnectionTarget) -> bool {
+    let of_proxy = target.route.as_ref().is_some_and(|route| route.proxy_for(&target.remote).tls.is_some());
+    of_proxy || target.remote.tls.is_some()
 }
 
 /// The `http` URL of a target at the host of the request (RFC 9112, section 3.2.2).

@@ -11,19 +11,22 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
 
 use super::*;
+use crate::plugin_api::remote::RemoteTls;
 
 /// What a server does when it has read a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Respond,
     Close,
+    /// Closes after three seconds, on paused time.
+    CloseLate,
     /// Sends a part of a response, and closes.
     Begin,
     /// Responds, and gets nothing of the next request: the connection fails at the first byte.
     Break,
     Hang,
 }
-use Step::{Begin, Break, Close, Hang, Respond};
+use Step::{Begin, Break, Close, CloseLate, Hang, Respond};
 
 /// A server with the steps of each connection, and the requests that it has got.
 struct ScriptedConnections {
@@ -91,6 +94,7 @@ async fn serve(
             Respond | Break => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             Begin => b"HTTP/1.1 2",
             Close => return,
+            CloseLate => return tokio::time::sleep(Duration::from_secs(3)).await, // Time is paused.
             Hang => b"",
         };
         is_broken.store(*step == Break, Relaxed);
@@ -110,12 +114,22 @@ async fn second_request(
     method: Method,
     is_repeatable: bool,
 ) -> (Result<RemoteResponse, String>, usize) {
+    second_request_with(None, steps, method, is_repeatable).await
+}
+
+/// The same over connections that count as those with TLS.
+async fn second_request_with(
+    tls: Option<RemoteTls>,
+    steps: &[&'static [Step]],
+    method: Method,
+    is_repeatable: bool,
+) -> (Result<RemoteResponse, String>, usize) {
     let requests = Arc::<Mutex<Vec<String>>>::default();
     let connector = ScriptedConnections { steps: Mutex::new(steps.to_vec()), requests: Arc::clone(&requests) };
     let client = RemoteClient::new(Arc::new(connector));
     let timeout = Duration::from_secs(5);
     let request = RemoteRequest {
-        remote: Remote { host: "server.example".to_owned(), port: 80, namespace: None, tls: None, timeout },
+        remote: Remote { host: "server.example".to_owned(), port: 80, namespace: None, tls, timeout },
         method: Method::GET,
         target: PathAndQuery::from_static("/first"),
         headers: HeaderMap::from_iter([(HOST, HeaderValue::from_static("server.example"))]),
@@ -157,10 +171,23 @@ async fn requests_that_change_something_are_sent_once() {
     assert!(outcome.is_ok() && count == 1, "the server has got no byte of it: {outcome:?} {count}");
 }
 
+/// A write that has failed may have sent records before.
+#[tokio::test(start_paused = true)]
+async fn over_tls_failed_writes_count_as_sent() {
+    let steps: [&'static [Step]; 2] = [&[Break], &[Respond]];
+    for (method, is_repeatable, expected) in
+        [(Method::POST, false, 0), (Method::POST, true, 1), (Method::GET, false, 1)]
+    {
+        let tls = Some(RemoteTls { server_name: None, verify: true, files: None });
+        let (outcome, count) = second_request_with(tls, &steps, method.clone(), is_repeatable).await;
+        assert_eq!((outcome.is_ok(), count), (expected == 1, expected), "{method} {is_repeatable}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn both_tries_have_the_time_of_one_request() {
     let began = Instant::now();
-    let (outcome, count) = second_request(&[&[Respond, Close], &[Hang]], Method::GET, false).await;
+    let (outcome, count) = second_request(&[&[Respond, CloseLate], &[Hang]], Method::GET, false).await;
     assert_eq!((outcome.map(drop), count), (Err("no response within 5s".to_owned()), 2));
     assert_eq!(began.elapsed().as_secs(), 5);
 }

@@ -35,7 +35,7 @@
 //! Connections stay open for 15 seconds after a response, also those of tunnels. If the other side closes one while a
 //! request is on the way to it, and has sent no byte of a response, the request is sent once more, on a new connection:
 //! if its method is idempotent (RFC 9110, section 9.2.2), such as GET and PUT, and any request of which no byte was
-//! sent. Others get 502.
+//! sent. Over TLS, a request that Portico has begun to send counts as sent. Others get 502.
 //!
 //! The certificate of a backend with TLS is verified as its BackendTLSPolicy, or the annotations of its Service, say,
 //! and a client certificate that they name is presented to it. Without them, the certificate authorities of the system
