@@ -84,7 +84,8 @@ pub(crate) struct Config {
     /// valid if they are present, even if they are not listed.
     claims_to_verify: Vec<TimeClaimName>,
     /// Id or username of the consumer for requests without a valid token. If unset, such requests are rejected. A token
-    /// of an issuer in `jwks` whose keys are not available is neither valid nor invalid: the response is 503.
+    /// of an issuer in `jwks` whose keys are not available, or with an unknown key while the keys cannot be fetched, is
+    /// neither valid nor invalid: the response is 503.
     anonymous: Option<String>,
     /// Require a token for OPTIONS requests, too. If false, all of them are forwarded without a token, not only CORS
     /// preflight requests.

@@ -96,16 +96,19 @@ pub(super) fn is_secure(cx: &RequestCx<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use rustls::pki_types::CertificateDer;
     use serde_json::{Value, json};
 
     use super::super::OpenIdConnect;
     use crate::plugin_api::scripted_server::{ScriptedServer, response};
-    use crate::plugin_api::testing::{TestRequest, chain_with};
+    use crate::plugin_api::testing::{TestRequest, chain_with, consumer};
     use crate::plugin_api::token::signature::Algorithm;
     use crate::plugin_api::token::signature::signing::Signer;
     use crate::plugin_api::token_binding::bound_to;
-    use crate::plugin_api::{PluginState, RegisteredKind};
+    use crate::plugin_api::{ConsumerDirectory, PluginState, RegisteredKind};
 
     const KIND: RegisteredKind<OpenIdConnect> = RegisteredKind::NEW;
     const ISSUER: &str = "https://login.example";
@@ -165,6 +168,44 @@ mod tests {
                     assert_eq!(outcome.response_header("www-authenticate"), challenge, "{name} {is_verified}");
                 }
             }
+        }
+    }
+
+    /// A token with a new key may be valid, so its client is not an anonymous one.
+    #[tokio::test(start_paused = true)]
+    async fn new_keys_that_cannot_be_fetched_are_missing() {
+        const OTHER: &str = "https://other.example";
+        let signer = Signer::for_algorithm(Algorithm::Es256);
+        let (keys, is_down) = (json!({"keys": [signer.jwk(Some("a"))]}), Arc::new(AtomicBool::new(false)));
+        let keys_are_down = Arc::clone(&is_down);
+        let server = ScriptedServer::new(move |request| match request.target.path() {
+            "/keys" | "/other-keys" if keys_are_down.load(Ordering::Relaxed) => Ok(response(500, "", "")),
+            "/keys" | "/other-keys" => Ok(response(200, "", &keys.to_string())),
+            _ => Ok(response(200, "", &json!({"issuer": ISSUER, "jwks_uri": format!("{ISSUER}/keys")}).to_string())),
+        });
+        let config = json!({
+            "issuer": ISSUER, "client_id": ["shop"], "auth_methods": ["bearer"], "anonymous": "guest",
+            "bearer_issuers": [{"issuer": OTHER, "jwks_uri": format!("{OTHER}/other-keys"), "audiences": ["shop"]}],
+        });
+        let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
+        let mut consumers = ConsumerDirectory::default();
+        consumers.add(&consumer("guest", &[]));
+        let status = async |issuer: &str, key: &str| {
+            let claims = json!({"iss": issuer, "sub": "anna", "aud": "shop", "exp": LATER});
+            let token = signer.token(Algorithm::Es256, &json!({"kid": key}), &claims);
+            let request = TestRequest::get("/").header("authorization", &format!("Bearer {token}"));
+            let outcome = request.with_consumers(&consumers).run(&chain).await;
+            outcome.reply_status().map(|status| status.as_u16())
+        };
+        for issuer in [ISSUER, OTHER] {
+            is_down.store(false, Ordering::Relaxed);
+            assert_eq!(status(issuer, "a").await, None, "{issuer}");
+            assert_eq!(status(issuer, "b").await, None, "{issuer}: an unknown key makes the client anonymous");
+            is_down.store(true, Ordering::Relaxed);
+            for request in ["the first one, which causes a fetch", "the next one"] {
+                assert_eq!(status(issuer, "b").await, Some(503), "{issuer}: {request}");
+            }
+            assert_eq!(status(issuer, "a").await, None, "{issuer}: a known key");
         }
     }
 
