@@ -45,6 +45,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity_headers};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::token_binding::another_connection;
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, Plugin, Reply, RequestCx};
 use config::Config;
 use token_flow::{FlowOutcome, TokenFlow};
@@ -114,6 +115,8 @@ impl Plugin for JwtSigner {
 enum SignerRejection {
     NoToken,
     InvalidToken,
+    /// The token is bound to a certificate, which the client is asked for on another connection.
+    NotAsked,
     /// The keys of the issuer or the introspection endpoint are not available.
     Unavailable,
     NoConsumer,
@@ -154,6 +157,7 @@ impl JwtSigner {
         let reply = match rejection {
             SignerRejection::NoToken => Reply::negotiated(STATUS, "Unauthorized", "no_credentials"),
             SignerRejection::InvalidToken => Reply::negotiated(STATUS, "Unauthorized", "wrong_credentials"),
+            SignerRejection::NotAsked => return another_connection(),
             SignerRejection::NoConsumer => Reply::negotiated(STATUS, "Unauthorized", "no_consumer"),
             SignerRejection::Unavailable => {
                 let message = "The server that validates tokens is not available";

@@ -24,7 +24,7 @@ use crate::plugin_api::token::signing_key::SigningKey;
 use crate::plugin_api::token::{
     KeyCheck, KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken, strip_bearer_scheme,
 };
-use crate::plugin_api::token_binding::TokenBinding;
+use crate::plugin_api::token_binding::{BindingViolation, TokenBinding};
 use crate::plugin_api::{Consumer, ConsumerDirectory, RequestCx};
 
 #[derive(Debug)]
@@ -132,11 +132,18 @@ impl TokenFlow {
             Some(token) => token,
             None => self.verify_new(&text, digest, cx.now).await?,
         };
-        let has_key = !self.verifies_binding || token.binding.check(cx.client.certificate).is_ok();
-        match has_key && self.rules.accept_times(&token.claims, cx.now) {
-            true => Ok(FlowOutcome::Token(token)),
-            false => Err(SignerRejection::InvalidToken),
+        if !self.rules.accept_times(&token.claims, cx.now) {
+            return Err(SignerRejection::InvalidToken);
         }
+        if self.verifies_binding
+            && let Err(violation) = token.binding.check(cx.client.certificate)
+        {
+            return Err(match violation {
+                BindingViolation::NotRequested if cx.needs_another_connection() => SignerRejection::NotAsked,
+                _ => SignerRejection::InvalidToken,
+            });
+        }
+        Ok(FlowOutcome::Token(token))
     }
 
     /// A token that was verified lately, with a key that is still in use.

@@ -47,6 +47,7 @@ use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
 use crate::plugin_api::token::strip_bearer_scheme;
+use crate::plugin_api::token_binding::{BindingViolation, another_connection};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, ReplyBody, RequestCx,
 };
@@ -315,8 +316,13 @@ impl OAuth2Introspection {
     /// Sets the identity, or returns the reply to a rejected request.
     fn finish(&self, cx: &mut RequestCx<'_>, activity: TokenActivity<TokenCredential>) -> Option<Box<Reply>> {
         let TokenActivity::Active(token) = activity else { return self.reject(cx, TokenRejection::Inactive) };
-        if self.verifies_binding && token.binding.check(cx.client.certificate).is_err() {
-            return self.reject(cx, TokenRejection::Inactive);
+        if self.verifies_binding
+            && let Err(violation) = token.binding.check(cx.client.certificate)
+        {
+            return match violation {
+                BindingViolation::NotRequested if cx.needs_another_connection() => Some(another_connection()),
+                _ => self.reject(cx, TokenRejection::Inactive),
+            };
         }
         let consumers = cx.consumers;
         let consumer = token.consumer_name.as_deref().and_then(|name| match self.consumer_by {

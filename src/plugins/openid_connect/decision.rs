@@ -13,6 +13,7 @@ use super::token_identity::TokenIdentity;
 use crate::plugin_api::logged_out_sessions::{SessionDigest, session_digest};
 use crate::plugin_api::redis::RedisStoreError;
 use crate::plugin_api::sealed_cookie::OpenedSession;
+use crate::plugin_api::token_binding::{BindingViolation, another_connection};
 use crate::plugin_api::{Reply, RequestCx, Scheme};
 
 /// What to do with a request.
@@ -60,10 +61,14 @@ impl AcceptedClient {
 }
 
 impl OpenIdDecision {
-    /// Accepts a client whose token or password was verified, if it has the key that the token is bound to.
-    pub(super) fn accept(cx: &RequestCx<'_>, log: &RejectionLog, identity: &TokenIdentity) -> Self {
+    /// Accepts a client whose token or password was verified, if it has the key that the token is bound to. Otherwise
+    /// rejects it.
+    pub(super) fn by_binding(cx: &RequestCx<'_>, log: &RejectionLog, identity: &TokenIdentity) -> Self {
         if let Err(violation) = identity.binding.check(cx.client.certificate) {
-            log.rejected(cx.scope, "credential", &format!("the token is {violation}"));
+            log.rejected(cx.scope, "credential", &format!("the token {violation}"));
+            if violation == BindingViolation::NotRequested && cx.needs_another_connection() {
+                return OpenIdDecision::Reply(another_connection());
+            }
             return OpenIdDecision::Reject(OpenIdRejection::WrongCredentials);
         }
         OpenIdDecision::Accept(Box::new(AcceptedClient {

@@ -255,14 +255,14 @@ impl OpenIdConnect {
             ClientCredential::Token(token) => {
                 let digest = self.digest("token", &[&token]);
                 if let Some(cached) = self.cached(&digest, now) {
-                    return Some(OpenIdDecision::accept(cx, &self.log, &cached));
+                    return Some(OpenIdDecision::by_binding(cx, &self.log, &cached));
                 }
                 let verified = self.settings.party.verify_locally(&token, digest, now)?;
                 Some(self.accept_or_reject(cx, verified, now))
             }
             ClientCredential::Password(name, password) => {
                 let cached = self.cached(&self.digest("password", &[&name, &password]), now)?;
-                Some(OpenIdDecision::accept(cx, &self.log, &cached))
+                Some(OpenIdDecision::by_binding(cx, &self.log, &cached))
             }
         }
     }
@@ -507,7 +507,7 @@ impl OpenIdConnect {
                 if identity.expires > now {
                     self.cache.insert(Arc::clone(&identity), cx.now);
                 }
-                OpenIdDecision::accept(cx, &self.log, &identity)
+                OpenIdDecision::by_binding(cx, &self.log, &identity)
             }
             Err(AuthenticationError::Rejected(message)) => {
                 self.log.rejected(cx.scope, "credential", &message);
