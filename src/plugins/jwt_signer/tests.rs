@@ -203,7 +203,14 @@ async fn bound_tokens_need_the_key_of_the_client() {
             for _ in 0..2 {
                 let mut request = TestRequest::get("/").header(header, &token);
                 request.certificates = certificate.map(|certificate| vec![certificate.clone()]);
-                let reason = setup.run(request).await.reply.map(|reply| reply.reason);
+                let outcome = setup.run(request).await;
+                if let (None, "authorization", Some(signed)) = (&outcome.reply, header, outcome.upstream_header(header))
+                {
+                    let signed = setup.verify(signed.strip_prefix("Bearer ").unwrap());
+                    let expected = (!is_verified).then_some(&cnf);
+                    assert_eq!(signed.get("cnf"), expected, "the endpoint cannot verify what Portico has verified");
+                }
+                let reason = outcome.reply.map(|reply| reply.reason);
                 let expected = (!is_accepted && is_verified).then_some("wrong_credentials");
                 assert_eq!(reason, expected, "{header} {fields} {cnf}");
             }
