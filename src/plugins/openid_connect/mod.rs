@@ -378,7 +378,7 @@ impl OpenIdConnect {
             if self.settings.backchannel_suffix.is_none() {
                 return true;
             }
-            !self.revoked.has_ended(session.authenticated, &session.data.provider_session())
+            !self.revoked.has_ended(session.authenticated, || session.data.provider_session())
         });
         Some((session, place))
     }
