@@ -176,6 +176,37 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn signed_tokens_are_bound_also_if_the_provider_does_not_say_so() {
+        let (own, other) = (CertificateDer::from(vec![1]), CertificateDer::from(vec![2]));
+        let signer = Signer::for_algorithm(Algorithm::Es256);
+        let server = ScriptedServer::new(|_| {
+            let url = |path: &str| format!("{ISSUER}/{path}");
+            let body = json!({
+                "issuer": ISSUER, "jwks_uri": url("keys"), "keys": [], "introspection_endpoint": url("introspect"),
+                "userinfo_endpoint": url("userinfo"), "active": true, "sub": "anna",
+            });
+            Ok(response(200, "", &body.to_string()))
+        });
+        let claims = json!({"iss": ISSUER, "sub": "anna", "exp": LATER, "cnf": bound_to(&own)});
+        let token = format!("Bearer {}", signer.token(Algorithm::Es256, &json!({}), &claims));
+        for method in ["introspection", "userinfo"] {
+            for (is_verified, certificate, expected) in
+                [(true, &own, None), (true, &other, Some(401)), (false, &other, None)]
+            {
+                let config = json!({
+                    "issuer": ISSUER, "client_id": ["shop"], "auth_methods": [method],
+                    "verify_token_binding": is_verified,
+                });
+                let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
+                let mut request = TestRequest::get("/").header("authorization", &token);
+                request.certificates = Some(vec![certificate.clone()]);
+                let status = request.run(&chain).await.reply_status().map(|status| status.as_u16());
+                assert_eq!(status, expected, "{method} {is_verified} {certificate:?}");
+            }
+        }
+    }
+
     /// A token with a new key may be valid, so its client is not an anonymous one.
     #[tokio::test(start_paused = true)]
     async fn new_keys_that_cannot_be_fetched_are_missing() {
