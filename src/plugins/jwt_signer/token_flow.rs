@@ -17,6 +17,7 @@ use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
 use crate::plugin_api::kind::BuildCx;
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::{PublishedSigningKey, SigningKeys};
@@ -119,7 +120,7 @@ impl TokenFlow {
     }
 
     /// Finds and verifies the token of a request.
-    pub(super) async fn verify(&self, cx: &RequestCx<'_>) -> Result<FlowOutcome, SignerRejection> {
+    pub(super) async fn verify(&self, cx: &RequestCx<'_>, log: &RejectionLog) -> Result<FlowOutcome, SignerRejection> {
         let mut values = cx.head.headers.get_all(&self.request_header).iter();
         let text = match (values.next(), values.next()) {
             (None, _) if self.is_optional => return Ok(FlowOutcome::NoToken),
@@ -138,6 +139,7 @@ impl TokenFlow {
         if self.verifies_binding
             && let Err(violation) = token.binding.check(cx.client.certificate)
         {
+            log.rejected(cx.scope, "token", &format!("the token {violation}"));
             return Err(match violation {
                 BindingViolation::NotRequested if cx.needs_another_connection() => SignerRejection::NotAsked,
                 _ => SignerRejection::InvalidToken,

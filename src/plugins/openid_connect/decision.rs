@@ -5,13 +5,13 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::claims::ClaimSources;
-use super::rejection_log::RejectionLog;
 use super::replies::OpenIdRejection;
 use super::session_tokens::SessionTokens;
 use super::signed_token::TokenClaims;
 use super::token_identity::TokenIdentity;
 use crate::plugin_api::logged_out_sessions::{SessionDigest, session_digest};
 use crate::plugin_api::redis::RedisStoreError;
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::sealed_cookie::OpenedSession;
 use crate::plugin_api::token_binding::{BindingViolation, another_connection};
 use crate::plugin_api::{Reply, RequestCx, Scheme};

@@ -4,13 +4,13 @@ use super::decision::{OpenIdDecision, is_secure};
 use super::login::single;
 use super::provider::ProviderMetadata;
 use super::provider_client::{encode_form, with_query};
-use super::rejection_log::RejectionLog;
 use super::replies;
 use super::revoked_sessions::{NamedSessions, RevokedName, RevokedSessions, name_of_issuer};
 use super::session_tokens::SessionTokens;
 use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::redis::RedisStoreError;
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::token::TokenOrigin;
 
 /// The logouts of one plugin.

@@ -58,7 +58,6 @@ mod login_state;
 mod logout;
 mod provider;
 mod provider_client;
-mod rejection_log;
 mod relying_party;
 mod replies;
 mod revoked_sessions;
@@ -84,7 +83,6 @@ use self::decision::{AcceptedClient, OpenIdDecision, ResponseCookies, is_secure}
 use self::endpoint_headers::HeaderSources;
 use self::login::BrowserLogins;
 use self::logout::Logouts;
-use self::rejection_log::RejectionLog;
 use self::relying_party::AuthenticationError;
 use self::replies::OpenIdRejection;
 use self::revoked_sessions::RevokedSessions;
@@ -101,6 +99,7 @@ use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::logged_out_sessions::session_digest;
 use crate::plugin_api::redis::RedisStoreError;
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, StoredPlace, unix_second};
 use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
@@ -175,7 +174,7 @@ impl PluginKind for OpenIdConnect {
             fingerprint: sha256(verification.as_bytes()),
             refreshes: cx.state.get_or_create(&format!("{} refreshed tokens", cx.object), TokenRefreshes::default),
             revoked: cx.state.get_or_create(&format!("{} revoked sessions", cx.object), RevokedSessions::default),
-            log: RejectionLog::default(),
+            log: RejectionLog::new(Self::NAME),
         })
     }
 }
