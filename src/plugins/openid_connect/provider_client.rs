@@ -362,7 +362,7 @@ mod tests {
         party.client.request_tokens(&metadata, &[("grant_type", "refresh_token")]).await.map(drop).unwrap();
         party.client.request_client_tokens(&metadata, ("a", "b"), "").await.map(drop).unwrap();
         let requests = server.requests.lock();
-        for (path, expected) in [("/introspect", &[true][..]), ("/revoke", &[true]), ("/token", &[false, false])] {
+        for (path, expected) in [("/introspect", vec![true]), ("/revoke", vec![true]), ("/token", vec![false; 2])] {
             let found = requests.iter().filter(|request| request.target.path() == path);
             assert_eq!(found.map(|request| request.is_repeatable).collect::<Vec<_>>(), expected, "{path}");
         }
