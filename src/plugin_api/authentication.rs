@@ -58,8 +58,8 @@ pub struct VerifiedCredential<'s> {
     pub identifier: Option<&'s HeaderValue>,
 }
 
-/// Whether `Authorization` or `Proxy-Authorization` occurs several times. The endpoint might read another field than the
-/// plugin, also if the schemes differ, or if the plugin reads the other header.
+/// Whether `Authorization` or `Proxy-Authorization` occurs several times. The endpoint might read another field than
+/// the plugin, also if the schemes differ, or if the plugin reads the other header.
 pub fn has_several_logins(headers: &HeaderMap) -> bool {
     [AUTHORIZATION, PROXY_AUTHORIZATION].iter().any(|name| headers.get_all(name).iter().nth(1).is_some())
 }

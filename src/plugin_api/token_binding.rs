@@ -61,7 +61,7 @@ impl TokenBinding {
     }
 }
 
-/// The reply to a client that must open another connection, on which it is asked for a certificate.
+/// The reply to a client that must open another connection, whose handshake requests a certificate.
 pub fn another_connection() -> Box<Reply> {
     Reply::negotiated(StatusCode::MISDIRECTED_REQUEST, "Misdirected request", "not_asked")
 }

@@ -194,10 +194,9 @@ fn refused(rejection: CertificateRejection) -> Box<Reply> {
 }
 
 #[cfg(test)]
-mod bound_tokens;
-
-#[cfg(test)]
 mod tests {
+    mod bound_tokens;
+
     use std::sync::Arc;
 
     use rustls::pki_types::CertificateDer;

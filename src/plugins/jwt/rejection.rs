@@ -21,7 +21,7 @@ pub(super) enum JwtRejection {
     Claims(ClaimViolations),
     /// The keys of the issuer are not available, so the token cannot be verified.
     NoKeys,
-    /// The token is bound to a certificate, which the client is asked for on another connection.
+    /// The token is bound to a certificate, which the handshake of another connection requests.
     NotAsked,
 }
 

@@ -117,7 +117,7 @@ impl Plugin for JwtSigner {
 enum SignerRejection {
     NoToken,
     InvalidToken,
-    /// The token is bound to a certificate, which the client is asked for on another connection.
+    /// The token is bound to a certificate, which the handshake of another connection requests.
     NotAsked,
     /// The keys of the issuer or the introspection endpoint are not available.
     Unavailable,

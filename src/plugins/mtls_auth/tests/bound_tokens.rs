@@ -3,7 +3,7 @@
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
-use super::MtlsAuth;
+use super::super::MtlsAuth;
 use crate::plugin_api::client_certificate::test_authority::TestAuthority;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::testing::{TestRequest, chain_with, consumer};
