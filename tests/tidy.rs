@@ -316,8 +316,8 @@ const LAYERS: &[Row] = &[
             "aws_environment remote server_text",
             "http_proxy http_version body_budget chosen_backend cookies decimal endpoint_timeouts form_body \
              header_spoofing kind login media_type message_limits multipart named_backend observed_stream \
-             plugin_regex reply request_body_changes route_description scheme shared_keys state template timing violations \
-             weighted_list xml",
+             plugin_regex rejection_log reply request_body_changes route_description scheme shared_keys state template \
+             timing violations weighted_list xml",
             "masking shared_values",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",

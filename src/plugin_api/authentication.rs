@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,12 @@ pub struct VerifiedCredential<'s> {
     pub credential: &'s EntityId,
     /// Value of `X-Credential-Identifier`.
     pub identifier: Option<&'s HeaderValue>,
+}
+
+/// Whether `Authorization` or `Proxy-Authorization` occurs several times. The endpoint might read another field than
+/// the plugin, also if the schemes differ, or if the plugin reads the other header.
+pub fn has_several_logins(headers: &HeaderMap) -> bool {
+    [AUTHORIZATION, PROXY_AUTHORIZATION].iter().any(|name| headers.get_all(name).iter().nth(1).is_some())
 }
 
 impl AuthPolicy {

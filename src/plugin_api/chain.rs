@@ -241,6 +241,7 @@ impl Chain {
             chosen_backend: &mut state.chosen_backend,
             first_backend: 0,
             slot: 0,
+            reads_certificates: self.requests_client_certificate,
         };
         state.timings.start();
         let directory = request.consumers.plugins.as_ref();

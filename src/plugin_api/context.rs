@@ -87,9 +87,20 @@ pub struct RequestCx<'r> {
     pub(crate) chosen_backend: &'r mut Option<ChosenBackend>,
     pub(crate) first_backend: u16,
     pub(crate) slot: u16,
+    /// Whether a plugin of the chain reads the certificates of clients.
+    pub(crate) reads_certificates: bool,
 }
 
 impl RequestCx<'_> {
+    /// Whether the client was not asked for a certificate, and would be on another connection: this one is older than
+    /// the plugin that reads certificates, or was opened for another host.
+    pub fn needs_another_connection(&self) -> bool {
+        let ClientInfo { certificate, scheme, is_peer_trusted, .. } = self.client;
+        // A proxy that has terminated TLS for the client cannot open another connection for it.
+        let is_own_connection = scheme == Scheme::Https && !is_peer_trusted;
+        self.reads_certificates && is_own_connection && matches!(certificate, ClientCertificate::NotRequested)
+    }
+
     /// Sends the request to one of [`Plugin::chosen_backends`](super::Plugin::chosen_backends) in place of the backends
     /// of the rule. If several plugins choose, the last one decides. `has_fallback`: a backend of the rule gets the
     /// request if no endpoint of the chosen one is available.

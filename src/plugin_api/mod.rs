@@ -69,6 +69,7 @@ pub mod otlp_messages;
 pub mod password;
 pub mod plugin_regex;
 pub mod redis;
+pub mod rejection_log;
 pub mod relayed_response;
 pub mod remote;
 pub mod remote_client;

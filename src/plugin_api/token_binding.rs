@@ -2,10 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::consumers::{Sha256Digest, sha256};
 use super::context::ClientCertificate;
+use super::reply::Reply;
 
 /// The key that the client must have, as far as a token names one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,10 +23,12 @@ pub enum TokenBinding {
 /// Why a client may not use a token. The message continues a sentence whose subject is the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindingViolation {
-    #[error("bound to a key, which cannot be checked")]
+    #[error("is bound to a key, which cannot be checked")]
     Unsupported,
-    #[error("bound to a certificate that the client has not used")]
+    #[error("is bound to a certificate that the client has not used")]
     AnotherCertificate,
+    #[error("is bound to a certificate, and this connection was not asked for one")]
+    NotRequested,
 }
 
 impl TokenBinding {
@@ -50,10 +54,16 @@ impl TokenBinding {
             (TokenBinding::Certificate(digest), ClientCertificate::Chain([own, ..], _)) if sha256(own) == *digest => {
                 Ok(())
             }
+            (TokenBinding::Certificate(_), ClientCertificate::NotRequested) => Err(BindingViolation::NotRequested),
             (TokenBinding::Certificate(_), _) => Err(BindingViolation::AnotherCertificate),
             (TokenBinding::Other, _) => Err(BindingViolation::Unsupported),
         }
     }
+}
+
+/// The reply to a client that must open another connection, whose handshake requests a certificate.
+pub fn another_connection() -> Box<Reply> {
+    Reply::negotiated(StatusCode::MISDIRECTED_REQUEST, "Misdirected request", "not_asked")
 }
 
 fn digest(text: &str) -> Option<Sha256Digest> {
@@ -113,7 +123,7 @@ mod tests {
             (bound_to(&own), client, Ok(())),
             (bound_to(&other), client, another),
             (bound_to(&own), ClientCertificate::Chain(&[], &digest), another),
-            (bound_to(&own), none, another),
+            (bound_to(&own), none, Err(BindingViolation::NotRequested)),
             (bound_to(&own), missing, another),
             (json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}), client, unsupported),
             (json!({"jwk": {"kty": "EC"}}), client, unsupported),

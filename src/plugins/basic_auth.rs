@@ -34,10 +34,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
-    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers,
+    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers, has_several_logins,
 };
 use crate::plugin_api::consumers::{BasicCredential, StoredPassword, sha256};
-use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::password::{ChecksBusy, PasswordChecks, PasswordHash};
@@ -154,12 +153,13 @@ impl Plugin for BasicAuth {
             return AccessOutcome::Continue;
         }
         let consumers = cx.consumers;
-        // The endpoint might read another one, also if the schemes differ.
-        let is_several = |name| FieldValue::from_header(&cx.head.headers, name) == FieldValue::Multiple;
-        let has_several = [AUTHORIZATION, PROXY_AUTHORIZATION].iter().any(is_several);
+        let has_several = has_several_logins(&cx.head.headers);
         let login = self.find_login(cx);
+        if has_several {
+            let reply = self.reject(cx, &BasicRejection::WrongLogin);
+            return reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply);
+        }
         let reply = match verify(login.as_ref(), consumers) {
-            _ if has_several => self.reject(cx, &BasicRejection::WrongLogin),
             Verification::Accept(credential) => self.accept(cx, credential),
             Verification::Reject(rejection) => self.reject(cx, &rejection),
             Verification::Check(credential, hash) => {

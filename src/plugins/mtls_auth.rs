@@ -50,9 +50,9 @@ use crate::plugin_api::client_certificate::{
     CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource, RevocationMode,
 };
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::token_binding::another_connection;
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, ClientCertificate, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
-    Scheme,
 };
 
 /// Authenticates clients by certificates.
@@ -171,8 +171,7 @@ impl Plugin for MtlsAuth {
                 Err(rejection) => self.policy.reject(cx, || refused(rejection)),
             },
             ClientCertificate::Missing => self.policy.reject(cx, no_certificate),
-            // A proxy that has terminated TLS for the client cannot open another connection for it.
-            ClientCertificate::NotRequested if cx.client.scheme == Scheme::Https && !cx.client.is_peer_trusted => {
+            ClientCertificate::NotRequested if cx.needs_another_connection() => {
                 self.policy.reject(cx, another_connection)
             }
             ClientCertificate::NotRequested => self.policy.reject(cx, no_certificate),
@@ -186,10 +185,6 @@ fn no_certificate() -> Box<Reply> {
     Reply::negotiated(StatusCode::UNAUTHORIZED, message, "no_credentials")
 }
 
-fn another_connection() -> Box<Reply> {
-    Reply::negotiated(StatusCode::MISDIRECTED_REQUEST, "Misdirected request", "not_asked")
-}
-
 fn refused(rejection: CertificateRejection) -> Box<Reply> {
     let message = "TLS certificate failed verification";
     match rejection {
@@ -200,6 +195,8 @@ fn refused(rejection: CertificateRejection) -> Box<Reply> {
 
 #[cfg(test)]
 mod tests {
+    mod bound_tokens;
+
     use std::sync::Arc;
 
     use rustls::pki_types::CertificateDer;
@@ -209,7 +206,7 @@ mod tests {
     use crate::plugin_api::client_certificate::test_authority::{TestAuthority, at_day};
     use crate::plugin_api::consumers::{CertificateCredential, EntityId};
     use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer};
-    use crate::plugin_api::{ConsumerDirectory, RegisteredKind};
+    use crate::plugin_api::{ConsumerDirectory, RegisteredKind, Scheme};
 
     const KIND: RegisteredKind<MtlsAuth> = RegisteredKind::NEW;
 

@@ -15,9 +15,10 @@ pub enum KeyCheck {
     InvalidSignature,
     /// The key that the token refers to is one of another issuer, whose keys are in the same set.
     OtherIssuer,
-    /// The token refers to an unknown key, which may be a new one.
+    /// The token refers to a key that the issuer did not publish when the keys were fetched.
     UnknownKey,
-    /// The keys have never been fetched successfully.
+    /// The keys have never been fetched successfully, or the token refers to an unknown key and the last fetch has
+    /// failed: it may be a new one.
     NoKeys,
 }
 
@@ -38,6 +39,7 @@ impl KeySet {
             Some(key) => KeyCheck::Verified(key),
             None if of_issuer().next().is_some() => KeyCheck::InvalidSignature,
             None if keys_with_id().next().is_some() => KeyCheck::OtherIssuer,
+            None if self.has_failed_fetch() => KeyCheck::NoKeys,
             None => KeyCheck::UnknownKey,
         }
     }

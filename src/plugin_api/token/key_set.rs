@@ -155,6 +155,11 @@ impl KeySet {
         self.shared.keys.load()
     }
 
+    /// Whether the last fetch has failed, so that the known keys may be outdated.
+    pub(super) fn has_failed_fetch(&self) -> bool {
+        self.progress.borrow().failures > 0
+    }
+
     /// Whether a request with such a token may wait for newer keys.
     pub fn can_refresh(&self, origin: TokenOrigin) -> bool {
         // The channel is closed if no fetch task runs, for example in `portico check`.

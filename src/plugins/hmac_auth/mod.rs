@@ -54,7 +54,7 @@ use self::parameters::{SignatureParameters, strip_hmac_scheme};
 use self::signed_text::{SignedText, is_pseudo_header};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
-    AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, parse_header_name,
+    AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, has_several_logins, parse_header_name,
 };
 use crate::plugin_api::consumers::{HmacAlgorithm, HmacCredential};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
@@ -268,6 +268,9 @@ impl HmacAuth {
         if !headers.contains_key(AUTHORIZATION) && !headers.contains_key(PROXY_AUTHORIZATION) {
             return Err(HmacRejection::NoSignature);
         }
+        if has_several_logins(headers) {
+            return Err(HmacRejection::Unverifiable);
+        }
         let parameters = [PROXY_AUTHORIZATION, AUTHORIZATION].iter().find_map(|name| read_parameters(headers, name));
         self.check_date(headers, parameters.as_ref(), cx.now)?;
         let parameters = parameters.ok_or(HmacRejection::Unverifiable)?;
@@ -313,11 +316,9 @@ impl HmacAuth {
     }
 }
 
-/// The parameters in the only field of this name. With several fields, the endpoint might read another one.
+/// The parameters in the field of this name.
 fn read_parameters<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<SignatureParameters<'h>> {
-    let mut values = headers.get_all(name).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
-    SignatureParameters::parse(value.as_bytes())
+    SignatureParameters::parse(headers.get(name)?.as_bytes())
 }
 
 fn remove_signatures(headers: &mut HeaderMap) {

@@ -165,6 +165,16 @@ async fn signatures_are_read_from_both_headers() {
         ("another scheme in Proxy-Authorization", one(HEADER, &right).header(PROXY_HEADER, "Basic YTpi"), None),
         ("unreadable in Proxy-Authorization", one(HEADER, &right).header(PROXY_HEADER, "hmac x"), None),
         ("two fields", one(HEADER, &right).header(HEADER, &right), Some(UNVERIFIABLE)),
+        (
+            "two fields, and Proxy-Authorization",
+            one(PROXY_HEADER, &right).header(HEADER, "Bearer x").header(HEADER, &right),
+            Some(UNVERIFIABLE),
+        ),
+        (
+            "two fields of Proxy-Authorization",
+            dated("/").header(HEADER, &right).header(PROXY_HEADER, "a b").header(PROXY_HEADER, "c d"),
+            Some(UNVERIFIABLE),
+        ),
         ("no header", dated("/"), Some("Unauthorized")),
         ("another scheme", one(HEADER, "Bearer x"), Some(UNVERIFIABLE)),
         ("no parameters", one(HEADER, "hmac"), Some(UNVERIFIABLE)),

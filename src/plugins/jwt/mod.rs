@@ -60,6 +60,7 @@ use crate::plugin_api::token::signature::{VerificationKey, hmac_verifies};
 use crate::plugin_api::token::{
     KeyCheck, TimeClaimName, TimeClaimRules, TimeClaims, TokenOrigin, UnverifiedToken, decode_secret,
 };
+use crate::plugin_api::token_binding::BindingViolation;
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by JSON Web Tokens.
@@ -84,7 +85,8 @@ pub(crate) struct Config {
     /// valid if they are present, even if they are not listed.
     claims_to_verify: Vec<TimeClaimName>,
     /// Id or username of the consumer for requests without a valid token. If unset, such requests are rejected. A token
-    /// of an issuer in `jwks` whose keys are not available is neither valid nor invalid: the response is 503.
+    /// of an issuer in `jwks` whose keys are not available, or with an unknown key while the keys cannot be fetched, is
+    /// neither valid nor invalid: the response is 503.
     anonymous: Option<String>,
     /// Require a token for OPTIONS requests, too. If false, all of them are forwarded without a token, not only CORS
     /// preflight requests.
@@ -258,10 +260,13 @@ enum TokenDecision {
 }
 
 impl TokenDecision {
-    /// Accepts a verified token, if the client has the key that it is bound to.
-    fn accept(cx: &RequestCx<'_>, token: &Arc<VerifiedToken>) -> Self {
+    /// Accepts a verified token if the client has the key that it is bound to. Otherwise rejects it.
+    fn by_binding(cx: &RequestCx<'_>, token: &Arc<VerifiedToken>) -> Self {
         match token.proof.binding().check(cx.client.certificate) {
             Ok(()) => TokenDecision::Accept(Arc::clone(token)),
+            Err(BindingViolation::NotRequested) if cx.needs_another_connection() => {
+                TokenDecision::Reject(JwtRejection::NotAsked)
+            }
             Err(violation) => TokenDecision::Reject(JwtRejection::Message(format!("Token {violation}").into())),
         }
     }
@@ -275,7 +280,7 @@ impl Jwt {
             && self.is_in_use(&cached.proof, cx)
         {
             return match self.rules_for(&cached.proof).check(&cached.times, cx.now) {
-                Ok(()) => TokenDecision::accept(cx, cached),
+                Ok(()) => TokenDecision::by_binding(cx, cached),
                 Err(violations) => TokenDecision::Reject(JwtRejection::Claims(violations)),
             };
         }
@@ -299,7 +304,7 @@ impl Jwt {
         }
         let verified = Arc::new(VerifiedToken { digest, proof, times });
         self.cache.insert(Arc::clone(&verified), cx.now);
-        TokenDecision::accept(cx, &verified)
+        TokenDecision::by_binding(cx, &verified)
     }
 
     /// The key of a token in the cache.
@@ -396,7 +401,7 @@ impl Jwt {
             TokenDecision::AwaitKeys(_) => JwtRejection::NoKeys,
         };
         // The token may be that of a consumer, whose limits are not those of the anonymous one.
-        if matches!(rejection, JwtRejection::NoKeys) {
+        if matches!(rejection, JwtRejection::NoKeys | JwtRejection::NotAsked) {
             return Some(self.challenges.reply(rejection));
         }
         self.policy.reject(cx, || self.challenges.reply(rejection))

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::challenge;
 use crate::plugin_api::token::ClaimViolations;
+use crate::plugin_api::token_binding::another_connection;
 use crate::plugin_api::{Reply, ReplyBody};
 
 /// Why a request is rejected.
@@ -20,6 +21,8 @@ pub(super) enum JwtRejection {
     Claims(ClaimViolations),
     /// The keys of the issuer are not available, so the token cannot be verified.
     NoKeys,
+    /// The token is bound to a certificate, which the handshake of another connection requests.
+    NotAsked,
 }
 
 impl JwtRejection {
@@ -59,6 +62,7 @@ impl Challenges {
                 let message = "The keys of the token's issuer are not available";
                 return Reply::plain(StatusCode::SERVICE_UNAVAILABLE, message, "no_keys");
             }
+            JwtRejection::NotAsked => return another_connection(),
             JwtRejection::Message(message) => Reply::plain(STATUS, message, "wrong_credentials"),
             JwtRejection::Claims(violations) => {
                 let members = violations.into_iter().map(|(claim, error)| (claim.to_owned(), Value::from(error)));

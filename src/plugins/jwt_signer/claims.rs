@@ -28,6 +28,8 @@ pub(super) struct TokenClaimChanges {
     issuer: Box<str>,
     /// Seconds.
     leeway: f64,
+    /// Whether the client has proved that it has the key in `cnf`.
+    verifies_binding: bool,
     set: BTreeMap<String, String>,
     add: BTreeMap<String, String>,
     remove: Vec<String>,
@@ -91,6 +93,7 @@ impl TokenClaimChanges {
         TokenClaimChanges {
             issuer: config.issuer.as_str().into(),
             leeway: config.upstream_leeway.into(),
+            verifies_binding: config.verify_binding,
             set: config.set_claims.clone(),
             add: config.add_claims.clone(),
             remove: config.remove_claims.clone(),
@@ -101,6 +104,10 @@ impl TokenClaimChanges {
         let mut changed = claims.clone();
         // A member of introspection that says nothing about the subject.
         changed.remove("active");
+        // The key is that of the client, and the endpoint gets the token over a connection of Portico.
+        if self.verifies_binding {
+            changed.remove("cnf");
+        }
         if let Some(original) = changed.insert("iss".to_owned(), (*self.issuer).into()) {
             changed.insert("original_iss".to_owned(), original);
         }

@@ -39,7 +39,8 @@ pub(crate) struct Config {
     /// Reject access tokens whose `nbf` is in the future.
     pub(super) verify_access_token_notbefore: bool,
     /// Compare the certificate of the client with that in the claim `cnf` of access tokens (RFC 8705), and refuse
-    /// tokens that are bound to a key in another way, such as DPoP. If false, a stolen token can be used.
+    /// tokens that are bound to a key in another way, such as DPoP. The new token has no `cnf`. If false, a stolen
+    /// token can be used.
     pub(super) verify_access_token_binding: bool,
     /// How many seconds the clock of the issuer may differ.
     pub(super) access_token_leeway: u32,
@@ -100,7 +101,8 @@ pub(crate) struct Config {
     /// Reject channel tokens whose `nbf` is in the future.
     pub(super) verify_channel_token_notbefore: bool,
     /// Compare the certificate of the client with that in the claim `cnf` of channel tokens (RFC 8705), and refuse
-    /// tokens that are bound to a key in another way, such as DPoP. If false, a stolen token can be used.
+    /// tokens that are bound to a key in another way, such as DPoP. The new token has no `cnf`. If false, a stolen
+    /// token can be used.
     pub(super) verify_channel_token_binding: bool,
     /// How many seconds the clock of the issuer may differ.
     pub(super) channel_token_leeway: u32,

@@ -45,6 +45,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity_headers};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::rejection_log::RejectionLog;
+use crate::plugin_api::token_binding::another_connection;
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, Plugin, Reply, RequestCx};
 use config::Config;
 use token_flow::{FlowOutcome, TokenFlow};
@@ -55,6 +57,7 @@ pub(crate) struct JwtSigner {
     flows: Vec<TokenFlow>,
     policy: AuthPolicy,
     challenge: HeaderValue,
+    log: RejectionLog,
 }
 
 impl PluginKind for JwtSigner {
@@ -87,7 +90,7 @@ impl PluginKind for JwtSigner {
             invalid.push(Diagnostic::in_config("access_token_request_header", message, remedy));
         }
         let (Ok(challenge), []) = (challenge, &invalid[..]) else { return Err(invalid) };
-        Ok(JwtSigner { flows, policy: AuthPolicy::required(), challenge })
+        Ok(JwtSigner { flows, policy: AuthPolicy::required(), challenge, log: RejectionLog::new(Self::NAME) })
     }
 }
 
@@ -114,6 +117,8 @@ impl Plugin for JwtSigner {
 enum SignerRejection {
     NoToken,
     InvalidToken,
+    /// The token is bound to a certificate, which the handshake of another connection requests.
+    NotAsked,
     /// The keys of the issuer or the introspection endpoint are not available.
     Unavailable,
     NoConsumer,
@@ -124,7 +129,7 @@ impl JwtSigner {
     async fn run(&self, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
         let mut accepted = Vec::new();
         for flow in &self.flows {
-            match flow.verify(cx).await {
+            match flow.verify(cx, &self.log).await {
                 Ok(outcome) => accepted.push((flow, outcome)),
                 Err(rejection) => return Some(self.reply(rejection)),
             }
@@ -154,6 +159,7 @@ impl JwtSigner {
         let reply = match rejection {
             SignerRejection::NoToken => Reply::negotiated(STATUS, "Unauthorized", "no_credentials"),
             SignerRejection::InvalidToken => Reply::negotiated(STATUS, "Unauthorized", "wrong_credentials"),
+            SignerRejection::NotAsked => return another_connection(),
             SignerRejection::NoConsumer => Reply::negotiated(STATUS, "Unauthorized", "no_consumer"),
             SignerRejection::Unavailable => {
                 let message = "The server that validates tokens is not available";

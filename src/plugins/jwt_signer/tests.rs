@@ -1,6 +1,7 @@
 //! Tests of verifying tokens, and of the new ones.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -202,7 +203,14 @@ async fn bound_tokens_need_the_key_of_the_client() {
             for _ in 0..2 {
                 let mut request = TestRequest::get("/").header(header, &token);
                 request.certificates = certificate.map(|certificate| vec![certificate.clone()]);
-                let reason = setup.run(request).await.reply.map(|reply| reply.reason);
+                let outcome = setup.run(request).await;
+                if let (None, "authorization", Some(signed)) = (&outcome.reply, header, outcome.upstream_header(header))
+                {
+                    let signed = setup.verify(signed.strip_prefix("Bearer ").unwrap());
+                    let expected = (!is_verified).then_some(&cnf);
+                    assert_eq!(signed.get("cnf"), expected, "the endpoint cannot verify what Portico has verified");
+                }
+                let reason = outcome.reply.map(|reply| reply.reason);
                 let expected = (!is_accepted && is_verified).then_some("wrong_credentials");
                 assert_eq!(reason, expected, "{header} {fields} {cnf}");
             }
@@ -259,6 +267,35 @@ async fn tokens_are_not_accepted_while_keys_are_missing() {
         assert_eq!(outcome.reply_status(), Some(StatusCode::SERVICE_UNAVAILABLE), "{fields}");
         assert_eq!(outcome.reply.unwrap().reason, "no_keys");
     }
+}
+
+/// A token with a new key may be valid.
+#[tokio::test(start_paused = true)]
+async fn new_keys_that_cannot_be_fetched_are_missing() {
+    let issuer = Signer::for_algorithm(Algorithm::Es256);
+    let (keys, is_down) = (json!({"keys": [issuer.jwk(Some("a"))]}).to_string(), Arc::new(AtomicBool::new(false)));
+    let keys_are_down = Arc::clone(&is_down);
+    let server = ScriptedServer::new(move |_| match keys_are_down.load(Ordering::Relaxed) {
+        true => Ok(response(500, "", "")),
+        false => Ok(response(200, "", &keys)),
+    });
+    let config = json!({
+        "access_token_jwks_uri": "https://issuer.example/keys",
+        "access_token_signing_keys": [Signer::for_algorithm(Algorithm::Es256).private_pem()],
+    });
+    let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
+    let reason = async |key: &str| {
+        let token = issuer.token(Algorithm::Es256, &json!({"kid": key}), &claims(&json!({})));
+        let outcome = TestRequest::get("/").header("authorization", &token).run(&chain).await;
+        outcome.reply.map(|reply| reply.reason)
+    };
+    assert_eq!(reason("a").await, None);
+    assert_eq!(reason("b").await, Some("wrong_credentials"));
+    is_down.store(true, Ordering::Relaxed);
+    for request in ["the first one, which causes a fetch", "the next one"] {
+        assert_eq!(reason("b").await, Some("no_keys"), "{request}");
+    }
+    assert_eq!(reason("a").await, None);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
 use crate::plugin_api::kind::BuildCx;
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::{PublishedSigningKey, SigningKeys};
@@ -24,7 +25,7 @@ use crate::plugin_api::token::signing_key::SigningKey;
 use crate::plugin_api::token::{
     KeyCheck, KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken, strip_bearer_scheme,
 };
-use crate::plugin_api::token_binding::TokenBinding;
+use crate::plugin_api::token_binding::{BindingViolation, TokenBinding};
 use crate::plugin_api::{Consumer, ConsumerDirectory, RequestCx};
 
 #[derive(Debug)]
@@ -119,7 +120,7 @@ impl TokenFlow {
     }
 
     /// Finds and verifies the token of a request.
-    pub(super) async fn verify(&self, cx: &RequestCx<'_>) -> Result<FlowOutcome, SignerRejection> {
+    pub(super) async fn verify(&self, cx: &RequestCx<'_>, log: &RejectionLog) -> Result<FlowOutcome, SignerRejection> {
         let mut values = cx.head.headers.get_all(&self.request_header).iter();
         let text = match (values.next(), values.next()) {
             (None, _) if self.is_optional => return Ok(FlowOutcome::NoToken),
@@ -132,11 +133,19 @@ impl TokenFlow {
             Some(token) => token,
             None => self.verify_new(&text, digest, cx.now).await?,
         };
-        let has_key = !self.verifies_binding || token.binding.check(cx.client.certificate).is_ok();
-        match has_key && self.rules.accept_times(&token.claims, cx.now) {
-            true => Ok(FlowOutcome::Token(token)),
-            false => Err(SignerRejection::InvalidToken),
+        if !self.rules.accept_times(&token.claims, cx.now) {
+            return Err(SignerRejection::InvalidToken);
         }
+        if self.verifies_binding
+            && let Err(violation) = token.binding.check(cx.client.certificate)
+        {
+            log.rejected(cx.scope, "token", &format!("the token {violation}"));
+            return Err(match violation {
+                BindingViolation::NotRequested if cx.needs_another_connection() => SignerRejection::NotAsked,
+                _ => SignerRejection::InvalidToken,
+            });
+        }
+        Ok(FlowOutcome::Token(token))
     }
 
     /// A token that was verified lately, with a key that is still in use.

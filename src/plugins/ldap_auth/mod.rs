@@ -52,10 +52,11 @@ pub(crate) use self::config::Config;
 use self::config::ConsumerLookup;
 use self::directory::{Directory, DirectoryLogin, DirectoryUnavailable};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity_headers};
+use crate::plugin_api::authentication::{
+    AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, has_several_logins,
+};
 use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
-use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::server_diagnostics::ServerDiagnostic;
@@ -157,12 +158,14 @@ impl Plugin for LdapAuth {
         if self.policy.skips(cx) {
             return AccessOutcome::Continue;
         }
+        let has_several = has_several_logins(&cx.head.headers);
         let logins = self.find_logins(&cx.head.headers);
         if self.hides_credentials {
             self.remove_logins(&mut cx.head.headers);
         }
-        if logins.is_empty() {
-            let reply = self.reject(cx, LdapRejection::NoLogin);
+        if has_several || logins.is_empty() {
+            let rejection = if has_several { LdapRejection::WrongLogin } else { LdapRejection::NoLogin };
+            let reply = self.reject(cx, rejection);
             return reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply);
         }
         for login in &logins {
@@ -213,13 +216,9 @@ impl LdapRejection {
 }
 
 impl LdapAuth {
-    /// The logins in `Proxy-Authorization` and then in `Authorization`. None in a header that occurs several times: the
-    /// endpoint might read another one.
+    /// The logins in `Proxy-Authorization` and then in `Authorization`.
     fn find_logins(&self, headers: &HeaderMap) -> SmallVec<[Login; 2]> {
-        let login = |name: &HeaderName| {
-            let FieldValue::Single(value) = FieldValue::from_header(headers, name) else { return None };
-            Login::decode(strip_scheme(&value, &self.scheme)?)
-        };
+        let login = |name: &HeaderName| Login::decode(strip_scheme(headers.get(name)?.as_bytes(), &self.scheme)?);
         [PROXY_AUTHORIZATION, AUTHORIZATION].iter().filter_map(login).collect()
     }
 

@@ -121,6 +121,15 @@ async fn logins_are_read_from_both_headers() {
     {
         assert_eq!(status(&chain, with(proxy, own)).await, expected, "{proxy} {own}");
     }
+    let before = directory.requests().len();
+    for (name, request) in [
+        ("Proxy-Authorization", with("anna:secret", "bert:x").header("proxy-authorization", "a b")),
+        ("Authorization", with("anna:secret", "bert:x").header("authorization", "Bearer x")),
+    ] {
+        let reply = run(&chain, request).await.reply;
+        assert_eq!(reply.map(|reply| reply.reason), Some("wrong_credentials"), "two fields {name}");
+    }
+    assert_eq!(directory.requests().len(), before, "the directory is not asked");
     let outcome = run(&chain, TestRequest::get("/")).await;
     assert_eq!(outcome.response_header("www-authenticate"), Some("basic realm=\"shop\""));
 }

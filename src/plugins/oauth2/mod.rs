@@ -250,8 +250,8 @@ impl OAuth2 {
     /// Removes all tokens before the request is forwarded.
     fn remove_token(&self, cx: &mut RequestCx<'_>) {
         let is_token = |name: &[u8]| name == PARAMETER.as_bytes();
-        let header = cx.head.headers.get(&self.settings.auth_header);
-        if header.is_some_and(|value| strip_bearer_or_token(value.as_bytes()).is_some()) {
+        let mut values = cx.head.headers.get_all(&self.settings.auth_header).iter();
+        if values.any(|value| strip_bearer_or_token(value.as_bytes()).is_some()) {
             cx.head.headers.remove(&self.settings.auth_header);
         }
         remove_from_query(cx.head, is_token);

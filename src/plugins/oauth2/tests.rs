@@ -517,6 +517,17 @@ async fn resources_need_one_token() {
 }
 
 #[tokio::test]
+async fn no_token_in_several_fields_is_forwarded() {
+    for (is_hidden, expected) in [(true, None), (false, Some("Basic x"))] {
+        let chain = chain_of(with(json!({"hide_credentials": is_hidden, "anonymous": "guest"})));
+        let request = TestRequest::get("/").header("authorization", "Basic x").header("authorization", "Bearer a");
+        let outcome = request.with_consumers(&consumers()).run(&chain).await;
+        assert_eq!(outcome.upstream_identity().0, Some("guest"));
+        assert_eq!(outcome.upstream_header("authorization"), expected);
+    }
+}
+
+#[tokio::test]
 async fn anonymous_requests_are_forwarded_without_a_token() {
     let chain = chain_of(with(json!({"anonymous": "guest"})));
     let outcome = TestRequest::get("/").with_consumers(&consumers()).run(&chain).await;

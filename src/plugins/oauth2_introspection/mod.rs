@@ -44,9 +44,11 @@ use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challeng
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
 use crate::plugin_api::token::strip_bearer_scheme;
+use crate::plugin_api::token_binding::{BindingViolation, another_connection};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, ReplyBody, RequestCx,
 };
@@ -140,6 +142,7 @@ pub(crate) struct OAuth2Introspection {
     describes_request: bool,
     no_token: HeaderValue,
     invalid_token: HeaderValue,
+    log: RejectionLog,
 }
 
 impl PluginKind for OAuth2Introspection {
@@ -185,6 +188,7 @@ impl PluginKind for OAuth2Introspection {
             describes_request: config.introspect_request,
             no_token,
             invalid_token,
+            log: RejectionLog::new(Self::NAME),
         })
     }
 }
@@ -315,8 +319,14 @@ impl OAuth2Introspection {
     /// Sets the identity, or returns the reply to a rejected request.
     fn finish(&self, cx: &mut RequestCx<'_>, activity: TokenActivity<TokenCredential>) -> Option<Box<Reply>> {
         let TokenActivity::Active(token) = activity else { return self.reject(cx, TokenRejection::Inactive) };
-        if self.verifies_binding && token.binding.check(cx.client.certificate).is_err() {
-            return self.reject(cx, TokenRejection::Inactive);
+        if self.verifies_binding
+            && let Err(violation) = token.binding.check(cx.client.certificate)
+        {
+            self.log.rejected(cx.scope, "token", &format!("the token {violation}"));
+            return match violation {
+                BindingViolation::NotRequested if cx.needs_another_connection() => Some(another_connection()),
+                _ => self.reject(cx, TokenRejection::Inactive),
+            };
         }
         let consumers = cx.consumers;
         let consumer = token.consumer_name.as_deref().and_then(|name| match self.consumer_by {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::claims::ClaimSources;
-use super::rejection_log::RejectionLog;
 use super::replies::OpenIdRejection;
 use super::session_tokens::SessionTokens;
 use super::signed_token::TokenClaims;
 use super::token_identity::TokenIdentity;
 use crate::plugin_api::logged_out_sessions::{SessionDigest, session_digest};
 use crate::plugin_api::redis::RedisStoreError;
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::sealed_cookie::OpenedSession;
+use crate::plugin_api::token_binding::{BindingViolation, another_connection};
 use crate::plugin_api::{Reply, RequestCx, Scheme};
 
 /// What to do with a request.
@@ -60,10 +61,14 @@ impl AcceptedClient {
 }
 
 impl OpenIdDecision {
-    /// Accepts a client whose token or password was verified, if it has the key that the token is bound to.
-    pub(super) fn accept(cx: &RequestCx<'_>, log: &RejectionLog, identity: &TokenIdentity) -> Self {
+    /// Accepts a client whose token or password was verified, if it has the key that the token is bound to. Otherwise
+    /// rejects it.
+    pub(super) fn by_binding(cx: &RequestCx<'_>, log: &RejectionLog, identity: &TokenIdentity) -> Self {
         if let Err(violation) = identity.binding.check(cx.client.certificate) {
-            log.rejected(cx.scope, "credential", &format!("the token is {violation}"));
+            log.rejected(cx.scope, "credential", &format!("the token {violation}"));
+            if violation == BindingViolation::NotRequested && cx.needs_another_connection() {
+                return OpenIdDecision::Reply(another_connection());
+            }
             return OpenIdDecision::Reject(OpenIdRejection::WrongCredentials);
         }
         OpenIdDecision::Accept(Box::new(AcceptedClient {
@@ -96,16 +101,19 @@ pub(super) fn is_secure(cx: &RequestCx<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use rustls::pki_types::CertificateDer;
     use serde_json::{Value, json};
 
     use super::super::OpenIdConnect;
     use crate::plugin_api::scripted_server::{ScriptedServer, response};
-    use crate::plugin_api::testing::{TestRequest, chain_with};
+    use crate::plugin_api::testing::{TestRequest, chain_with, consumer};
     use crate::plugin_api::token::signature::Algorithm;
     use crate::plugin_api::token::signature::signing::Signer;
     use crate::plugin_api::token_binding::bound_to;
-    use crate::plugin_api::{PluginState, RegisteredKind};
+    use crate::plugin_api::{ConsumerDirectory, PluginState, RegisteredKind};
 
     const KIND: RegisteredKind<OpenIdConnect> = RegisteredKind::NEW;
     const ISSUER: &str = "https://login.example";
@@ -165,6 +173,75 @@ mod tests {
                     assert_eq!(outcome.response_header("www-authenticate"), challenge, "{name} {is_verified}");
                 }
             }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signed_tokens_are_bound_also_if_the_provider_does_not_say_so() {
+        let (own, other) = (CertificateDer::from(vec![1]), CertificateDer::from(vec![2]));
+        let signer = Signer::for_algorithm(Algorithm::Es256);
+        let server = ScriptedServer::new(|_| {
+            let url = |path: &str| format!("{ISSUER}/{path}");
+            let body = json!({
+                "issuer": ISSUER, "jwks_uri": url("keys"), "keys": [], "introspection_endpoint": url("introspect"),
+                "userinfo_endpoint": url("userinfo"), "active": true, "sub": "anna",
+            });
+            Ok(response(200, "", &body.to_string()))
+        });
+        let claims = json!({"iss": ISSUER, "sub": "anna", "exp": LATER, "cnf": bound_to(&own)});
+        let token = format!("Bearer {}", signer.token(Algorithm::Es256, &json!({}), &claims));
+        for method in ["introspection", "userinfo"] {
+            for (is_verified, certificate, expected) in
+                [(true, &own, None), (true, &other, Some(401)), (false, &other, None)]
+            {
+                let config = json!({
+                    "issuer": ISSUER, "client_id": ["shop"], "auth_methods": [method],
+                    "verify_token_binding": is_verified,
+                });
+                let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
+                let mut request = TestRequest::get("/").header("authorization", &token);
+                request.certificates = Some(vec![certificate.clone()]);
+                let status = request.run(&chain).await.reply_status().map(|status| status.as_u16());
+                assert_eq!(status, expected, "{method} {is_verified} {certificate:?}");
+            }
+        }
+    }
+
+    /// A token with a new key may be valid, so its client is not an anonymous one.
+    #[tokio::test(start_paused = true)]
+    async fn new_keys_that_cannot_be_fetched_are_missing() {
+        const OTHER: &str = "https://other.example";
+        let signer = Signer::for_algorithm(Algorithm::Es256);
+        let (keys, is_down) = (json!({"keys": [signer.jwk(Some("a"))]}), Arc::new(AtomicBool::new(false)));
+        let keys_are_down = Arc::clone(&is_down);
+        let server = ScriptedServer::new(move |request| match request.target.path() {
+            "/keys" | "/other-keys" if keys_are_down.load(Ordering::Relaxed) => Ok(response(500, "", "")),
+            "/keys" | "/other-keys" => Ok(response(200, "", &keys.to_string())),
+            _ => Ok(response(200, "", &json!({"issuer": ISSUER, "jwks_uri": format!("{ISSUER}/keys")}).to_string())),
+        });
+        let config = json!({
+            "issuer": ISSUER, "client_id": ["shop"], "auth_methods": ["bearer"], "anonymous": "guest",
+            "bearer_issuers": [{"issuer": OTHER, "jwks_uri": format!("{OTHER}/other-keys"), "audiences": ["shop"]}],
+        });
+        let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
+        let mut consumers = ConsumerDirectory::default();
+        consumers.add(&consumer("guest", &[]));
+        let status = async |issuer: &str, key: &str| {
+            let claims = json!({"iss": issuer, "sub": "anna", "aud": "shop", "exp": LATER});
+            let token = signer.token(Algorithm::Es256, &json!({"kid": key}), &claims);
+            let request = TestRequest::get("/").header("authorization", &format!("Bearer {token}"));
+            let outcome = request.with_consumers(&consumers).run(&chain).await;
+            outcome.reply_status().map(|status| status.as_u16())
+        };
+        for issuer in [ISSUER, OTHER] {
+            is_down.store(false, Ordering::Relaxed);
+            assert_eq!(status(issuer, "a").await, None, "{issuer}");
+            assert_eq!(status(issuer, "b").await, None, "{issuer}: an unknown key makes the client anonymous");
+            is_down.store(true, Ordering::Relaxed);
+            for request in ["the first one, which causes a fetch", "the next one"] {
+                assert_eq!(status(issuer, "b").await, Some(503), "{issuer}: {request}");
+            }
+            assert_eq!(status(issuer, "a").await, None, "{issuer}: a known key");
         }
     }
 

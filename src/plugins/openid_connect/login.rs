@@ -13,13 +13,13 @@ use super::decision::{OpenIdDecision, is_secure};
 use super::login_state::{LoginState, MAX_PAGE_BYTES};
 use super::provider::ProviderMetadata;
 use super::provider_client::{encode_form, with_query};
-use super::rejection_log::RejectionLog;
 use super::relying_party::AuthenticationError;
 use super::replies::{self, OpenIdRejection};
 use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::redis::RedisStoreError;
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::sealed_cookie::OpenedSession;
 use crate::plugin_api::stored_sessions::SessionError;
 

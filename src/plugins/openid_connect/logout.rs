@@ -4,13 +4,13 @@ use super::decision::{OpenIdDecision, is_secure};
 use super::login::single;
 use super::provider::ProviderMetadata;
 use super::provider_client::{encode_form, with_query};
-use super::rejection_log::RejectionLog;
 use super::replies;
-use super::revoked_sessions::{NamedSessions, RevokedName, RevokedSessions};
+use super::revoked_sessions::{NamedSessions, RevokedName, RevokedSessions, name_of_issuer};
 use super::session_tokens::SessionTokens;
 use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::redis::RedisStoreError;
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::token::TokenOrigin;
 
 /// The logouts of one plugin.
@@ -100,7 +100,7 @@ impl Logouts<'_> {
             (None, None) => return self.refused_logout(cx, "the logout token has neither `sid` nor `sub`"),
         };
         // Each issuer chooses ids of its own.
-        let label = format!("{issuer} {id}");
+        let label = name_of_issuer("jti", issuer, id);
         let expires = claims.get("exp").and_then(|exp| exp.as_f64()).unwrap_or_default() as u64;
         let until = expires.saturating_add(u64::from(party.rules.leeway)).max(now + 1);
         match self.end_once(&RevokedName { issuer, sessions }, &label, until, now).await {

@@ -58,7 +58,6 @@ mod login_state;
 mod logout;
 mod provider;
 mod provider_client;
-mod rejection_log;
 mod relying_party;
 mod replies;
 mod revoked_sessions;
@@ -84,7 +83,6 @@ use self::decision::{AcceptedClient, OpenIdDecision, ResponseCookies, is_secure}
 use self::endpoint_headers::HeaderSources;
 use self::login::BrowserLogins;
 use self::logout::Logouts;
-use self::rejection_log::RejectionLog;
 use self::relying_party::AuthenticationError;
 use self::replies::OpenIdRejection;
 use self::revoked_sessions::RevokedSessions;
@@ -101,6 +99,7 @@ use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::logged_out_sessions::session_digest;
 use crate::plugin_api::redis::RedisStoreError;
+use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, StoredPlace, unix_second};
 use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
@@ -175,7 +174,7 @@ impl PluginKind for OpenIdConnect {
             fingerprint: sha256(verification.as_bytes()),
             refreshes: cx.state.get_or_create(&format!("{} refreshed tokens", cx.object), TokenRefreshes::default),
             revoked: cx.state.get_or_create(&format!("{} revoked sessions", cx.object), RevokedSessions::default),
-            log: RejectionLog::default(),
+            log: RejectionLog::new(Self::NAME),
         })
     }
 }
@@ -255,14 +254,14 @@ impl OpenIdConnect {
             ClientCredential::Token(token) => {
                 let digest = self.digest("token", &[&token]);
                 if let Some(cached) = self.cached(&digest, now) {
-                    return Some(OpenIdDecision::accept(cx, &self.log, &cached));
+                    return Some(OpenIdDecision::by_binding(cx, &self.log, &cached));
                 }
                 let verified = self.settings.party.verify_locally(&token, digest, now)?;
                 Some(self.accept_or_reject(cx, verified, now))
             }
             ClientCredential::Password(name, password) => {
                 let cached = self.cached(&self.digest("password", &[&name, &password]), now)?;
-                Some(OpenIdDecision::accept(cx, &self.log, &cached))
+                Some(OpenIdDecision::by_binding(cx, &self.log, &cached))
             }
         }
     }
@@ -378,7 +377,7 @@ impl OpenIdConnect {
             if self.settings.backchannel_suffix.is_none() {
                 return true;
             }
-            !self.revoked.has_ended(session.authenticated, &session.data.provider_session())
+            !self.revoked.has_ended(session.authenticated, || session.data.provider_session())
         });
         Some((session, place))
     }
@@ -507,7 +506,7 @@ impl OpenIdConnect {
                 if identity.expires > now {
                     self.cache.insert(Arc::clone(&identity), cx.now);
                 }
-                OpenIdDecision::accept(cx, &self.log, &identity)
+                OpenIdDecision::by_binding(cx, &self.log, &identity)
             }
             Err(AuthenticationError::Rejected(message)) => {
                 self.log.rejected(cx.scope, "credential", &message);

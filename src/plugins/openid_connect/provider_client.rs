@@ -40,6 +40,14 @@ pub(super) struct IssuedTokens {
     pub(super) scope: Option<Box<str>>,
 }
 
+/// Whether a request is sent once more if the provider closes a kept connection while it is on the way.
+#[derive(Clone, Copy)]
+enum Repetition {
+    Allowed,
+    /// Codes and refresh tokens are used once, and the provider may have read the request.
+    Never,
+}
+
 /// Why there is no result. The messages are for the log: they contain no credentials.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProviderError {
@@ -63,7 +71,7 @@ impl ProviderClient {
         for (name, value) in &self.token_args {
             append_parameter(&mut form, name, value);
         }
-        let response = self.post(endpoint, form, self.client_auth(metadata)).await?;
+        let response = self.post(endpoint, form, self.client_auth(metadata), Repetition::Never).await?;
         IssuedTokens::from_response(read_object(&response)?)
     }
 
@@ -80,7 +88,7 @@ impl ProviderClient {
             append_parameter(&mut form, name, value);
         }
         let authorization = basic_authorization(id, secret);
-        let response = self.send(endpoint, Method::POST, Some(authorization), form).await?;
+        let response = self.send(endpoint, Method::POST, Some(authorization), form, Repetition::Never).await?;
         // Here, it is the client of the request that is not valid, and not Portico.
         if response.status.is_client_error() && error_code(&response).as_deref() == Some(INVALID_CLIENT) {
             return Err(ProviderError::Rejected(INVALID_CLIENT.to_owned()));
@@ -96,7 +104,7 @@ impl ProviderClient {
     ) -> Result<Map<String, Value>, ProviderError> {
         let endpoint = self.endpoint(metadata.introspection.as_deref(), "introspection_endpoint")?;
         let form = encode_form([("token", token), ("token_type_hint", "access_token")]);
-        let response = self.post(endpoint, form, self.client_auth(metadata)).await?;
+        let response = self.post(endpoint, form, self.client_auth(metadata), Repetition::Allowed).await?;
         // A rejection is about Portico's own credentials, and says nothing about the token.
         let object = read_object(&response).map_err(|error| ProviderError::Unavailable(error.to_string()))?;
         if object.get("active") != Some(&Value::Bool(true)) {
@@ -114,7 +122,8 @@ impl ProviderClient {
         let endpoint = self.endpoint(metadata.userinfo.as_deref(), "userinfo_endpoint")?;
         let authorization = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| ProviderError::Rejected("the token is not valid in a header".to_owned()))?;
-        let response = self.send(endpoint, Method::GET, Some(authorization), String::new()).await?;
+        let response =
+            self.send(endpoint, Method::GET, Some(authorization), String::new(), Repetition::Allowed).await?;
         if matches!(response.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(ProviderError::Rejected(format!("status {}", response.status)));
         }
@@ -125,7 +134,7 @@ impl ProviderClient {
     pub(super) async fn revoke(&self, metadata: &ProviderMetadata, token: &str) -> Result<(), ProviderError> {
         let endpoint = self.endpoint(metadata.revocation.as_deref(), "revocation_endpoint")?;
         let form = encode_form([("token", token)]);
-        let response = self.post(endpoint, form, self.client_auth(metadata)).await?;
+        let response = self.post(endpoint, form, self.client_auth(metadata), Repetition::Allowed).await?;
         match response.status.is_success() {
             true => Ok(()),
             false => Err(ProviderError::Unavailable(format!("{endpoint} responded with status {}", response.status))),
@@ -151,6 +160,7 @@ impl ProviderClient {
         endpoint: &str,
         mut form: String,
         client_auth: ClientAuth,
+        repetition: Repetition,
     ) -> Result<RemoteResponse, ProviderError> {
         let secret = self.client_secret.as_deref().unwrap_or_default();
         let authorization = match client_auth {
@@ -165,7 +175,7 @@ impl ProviderClient {
                 None
             }
         };
-        self.send(endpoint, Method::POST, authorization, form).await
+        self.send(endpoint, Method::POST, authorization, form, repetition).await
     }
 
     async fn send(
@@ -174,6 +184,7 @@ impl ProviderClient {
         method: Method,
         authorization: Option<HeaderValue>,
         form: String,
+        repetition: Repetition,
     ) -> Result<RemoteResponse, ProviderError> {
         let url = RemoteUrl::parse(endpoint).map_err(ProviderError::Unavailable)?;
         let mut headers = HeaderMap::new();
@@ -194,7 +205,7 @@ impl ProviderClient {
             body: Bytes::from(form),
             timeout: self.timeout,
             keep_alive: Some(KEEP_ALIVE),
-            is_repeatable: false,
+            is_repeatable: matches!(repetition, Repetition::Allowed),
             response_body: ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE_BYTES },
         };
         let sending = self.services.send(request);
@@ -293,7 +304,13 @@ const MAX_CODE_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::OpenIdConnect;
     use super::*;
+    use crate::plugin_api::PluginState;
+    use crate::plugin_api::kind::{BuildCx, BuildNotes, PluginKind};
+    use crate::plugin_api::scripted_server::{ScriptedServer, response};
 
     // RFC 6749, section 5.2, and RFC 6585, section 4
     #[test]
@@ -316,6 +333,38 @@ mod tests {
             let response = RemoteResponse { status, headers: HeaderMap::new(), body: Bytes::from(body) };
             let error = read_object(&response).unwrap_err();
             assert_eq!(matches!(error, ProviderError::Rejected(_)), is_rejected, "{status} {body}: {error}");
+        }
+    }
+
+    /// A provider that has read a code or a refresh token does not accept it again.
+    #[tokio::test(start_paused = true)]
+    async fn requests_for_tokens_are_not_repeated() {
+        const ISSUER: &str = "https://login.example";
+        let server = ScriptedServer::new(|_| {
+            let url = |path: &str| format!("{ISSUER}/{path}");
+            let body = json!({
+                "issuer": ISSUER, "jwks_uri": url("keys"), "token_endpoint": url("token"),
+                "introspection_endpoint": url("introspect"), "revocation_endpoint": url("revoke"),
+                "active": true, "access_token": "a", "token_type": "Bearer", "keys": [],
+            });
+            Ok(response(200, "", &body.to_string()))
+        });
+        let (state, services, notes) = (PluginState::default(), server.services(), BuildNotes::default());
+        let object = "KongPlugin/default/test";
+        let cx = BuildCx { object, state: &state, services: &services, node: "test", notes: &notes };
+        let config = json!({"issuer": ISSUER, "client_id": ["shop"], "auth_methods": ["introspection"]});
+        let plugin = OpenIdConnect::build(serde_json::from_value(config).unwrap(), &cx)
+            .unwrap_or_else(|invalid| panic!("{invalid:?}"));
+        let party = &plugin.settings.party;
+        let metadata = party.metadata().await.unwrap();
+        party.client.introspect(&metadata, "a").await.unwrap();
+        party.client.revoke(&metadata, "a").await.unwrap();
+        party.client.request_tokens(&metadata, &[("grant_type", "refresh_token")]).await.map(drop).unwrap();
+        party.client.request_client_tokens(&metadata, ("a", "b"), "").await.map(drop).unwrap();
+        let requests = server.requests.lock();
+        for (path, expected) in [("/introspect", vec![true]), ("/revoke", vec![true]), ("/token", vec![false; 2])] {
+            let found = requests.iter().filter(|request| request.target.path() == path);
+            assert_eq!(found.map(|request| request.is_repeatable).collect::<Vec<_>>(), expected, "{path}");
         }
     }
 }

@@ -11,7 +11,9 @@ use super::login_state::LoginState;
 use super::provider::{Provider, ProviderMetadata};
 use super::provider_client::{IssuedTokens, ProviderClient, ProviderError};
 use super::session_tokens::SessionTokens;
-use super::signed_token::{IdTokenContext, TokenClaims, TokenError, TokenRules, VerifiedToken, is_signed_token};
+use super::signed_token::{
+    IdTokenContext, TokenClaims, TokenError, TokenRules, VerifiedToken, claims_of_verified, is_signed_token,
+};
 use super::token_identity::TokenIdentity;
 use super::token_purpose::TokenPurpose;
 use crate::plugin_api::consumers::Sha256Digest;
@@ -181,13 +183,14 @@ impl RelyingParty {
             self.check_introspection(&claims, &metadata, now)?;
             let introspection = Some(Arc::new(claims.clone()));
             let expires = introspected_until(&claims, self.rules.leeway).min(now + self.introspection_ttl);
-            let binding = self.binding(&claims);
+            let binding = self.reported_binding(&claims, token);
             return Ok(TokenIdentity { introspection, expires, binding, ..identity(token, digest, claims, None) });
         }
         if self.accepts(AuthMethod::Userinfo) && metadata.userinfo.is_some() {
             let claims = self.client.userinfo(&metadata, token).await?;
             let expires = now + self.introspection_ttl;
-            return Ok(TokenIdentity { expires, ..identity(token, digest, claims, None) });
+            let binding = self.reported_binding(&claims, token);
+            return Ok(TokenIdentity { expires, binding, ..identity(token, digest, claims, None) });
         }
         Err(AuthenticationError::Rejected("no method of `auth_methods` can verify the token".to_owned()))
     }
@@ -247,9 +250,17 @@ impl RelyingParty {
         Ok(TokenIdentity { bearer_issuer, binding, ..identity(token, digest, verified.claims, Some(verified.key)) })
     }
 
-    /// Tokens that Portico itself has requested need none.
     fn binding(&self, claims: &TokenClaims) -> TokenBinding {
         if self.verifies_binding { TokenBinding::of(claims) } else { TokenBinding::None }
+    }
+
+    /// That in what the provider says about a token, or else in the token itself. The provider has accepted the token,
+    /// so its claims are right if it has any.
+    fn reported_binding(&self, claims: &TokenClaims, token: &str) -> TokenBinding {
+        match self.binding(claims) {
+            TokenBinding::None => self.binding(&claims_of_verified(token)),
+            binding => binding,
+        }
     }
 
     /// Whether a key is still published: by the provider, or by the further issuer with this index.
@@ -333,6 +344,7 @@ fn identity(token: &str, digest: Sha256Digest, claims: TokenClaims, key: Option<
     let expires = claims.get("exp").and_then(Value::as_f64).map_or(u64::MAX, |exp| exp as u64);
     let claims = Arc::new(ClaimSources(vec![claims]));
     let access_token = token.into();
+    // A token that Portico has requested for a password is bound to nothing that the client has. Those of clients are.
     let (bearer_issuer, introspection, binding) = (None, None, TokenBinding::None);
     TokenIdentity { digest, claims, key, bearer_issuer, introspection, binding, access_token, expires }
 }

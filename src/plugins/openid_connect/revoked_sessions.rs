@@ -43,13 +43,17 @@ pub(super) enum NamedSessions<'t> {
 
 impl RevokedName<'_> {
     pub(super) fn key(&self) -> Box<str> {
-        let issuer = self.issuer;
-        // In quotes, so that no text is both the end of an issuer and the beginning of an id.
         match self.sessions {
-            NamedSessions::Session(sid) => format!("sid {issuer:?} {sid}").into(),
-            NamedSessions::Subject(sub) => format!("sub {issuer:?} {sub}").into(),
+            NamedSessions::Session(sid) => name_of_issuer("sid", self.issuer, sid),
+            NamedSessions::Subject(sub) => name_of_issuer("sub", self.issuer, sub),
         }
     }
+}
+
+/// The name of something that an issuer has given an id. Names are in Redis, where other versions of Portico read them.
+pub(super) fn name_of_issuer(kind: &str, issuer: &str, id: &str) -> Box<str> {
+    // With the length, so that no text is both the end of an issuer and the beginning of an id.
+    format!("{kind} {} {issuer} {id}", issuer.len()).into()
 }
 
 /// What logout tokens may name a session by.
@@ -75,8 +79,9 @@ impl RevokedSessions {
         self.current.store(Arc::new(revocations));
     }
 
-    /// Whether a session that began in this second has ended.
-    pub(super) fn has_ended(&self, began: u64, session: &ProviderSession) -> bool {
+    /// Whether a session that began in this second has ended. `session`: parses a token, so it is called only if any
+    /// session has ended.
+    pub(super) fn has_ended(&self, began: u64, session: impl FnOnce() -> ProviderSession) -> bool {
         let revocations = self.current.load();
         if revocations.all_until >= began && revocations.all_until > 0 {
             return true;
@@ -84,7 +89,7 @@ impl RevokedSessions {
         if revocations.by_name.is_empty() {
             return false;
         }
-        labels(session).iter().any(|label| revocations.by_name.get(label).is_some_and(|at| *at >= began))
+        labels(&session()).iter().any(|label| revocations.by_name.get(label).is_some_and(|at| *at >= began))
     }
 }
 
@@ -112,7 +117,7 @@ mod tests {
     #[test]
     fn sessions_end_by_their_id_or_their_user() {
         let revoked = RevokedSessions::default();
-        assert!(!revoked.has_ended(0, &of("s", "anna")));
+        assert!(!revoked.has_ended(0, || panic!("no session has ended, so the token is not parsed")));
         revoked.revoke(&named(NamedSessions::Session("s")), 1000, 500);
         revoked.revoke(&named(NamedSessions::Subject("anna")), 1200, 500);
         for (began, sid, subject, expected) in [
@@ -123,12 +128,12 @@ mod tests {
             (1201, "t", "anna", false),
             (900, "anna", "s", false),
         ] {
-            assert_eq!(revoked.has_ended(began, &of(sid, subject)), expected, "{began} {sid} {subject}");
+            assert_eq!(revoked.has_ended(began, || of(sid, subject)), expected, "{began} {sid} {subject}");
         }
-        assert!(!revoked.has_ended(0, &session(ISSUER, None, None)));
+        assert!(!revoked.has_ended(0, || session(ISSUER, None, None)));
         revoked.revoke(&named(NamedSessions::Session("u")), 1500, 500);
-        let former = session(ISSUER, Some("s"), None);
-        assert!(!revoked.has_ended(1000, &former), "all sessions of that time have ended by themselves");
+        let former = || session(ISSUER, Some("s"), None);
+        assert!(!revoked.has_ended(1000, former), "all sessions of that time have ended by themselves");
     }
 
     /// Tenants of one provider may number their users and sessions alike.
@@ -137,17 +142,22 @@ mod tests {
         for sessions in [NamedSessions::Session("1"), NamedSessions::Subject("1")] {
             let revoked = RevokedSessions::default();
             revoked.revoke(&named(sessions), 1000, 500);
-            assert!(revoked.has_ended(1000, &of("1", "1")));
+            assert!(revoked.has_ended(1000, || of("1", "1")));
             for issuer in ["https://b.example", "https://a.example/", "https://a.example 1", ""] {
-                assert!(!revoked.has_ended(1000, &session(issuer, Some("1"), Some("1"))), "{issuer}");
+                assert!(!revoked.has_ended(1000, || session(issuer, Some("1"), Some("1"))), "{issuer}");
             }
         }
-        // The same text for both, if it were not for the quotes.
-        let first = labels(&session("a", Some("b\" c"), None));
-        let second = labels(&session("a\" b", Some("c"), None));
-        let third = labels(&session("a b", Some("c"), None));
-        let fourth = labels(&session("a", Some("b c"), None));
-        assert!(first != second && third != fourth, "{first:?} {second:?} {third:?} {fourth:?}");
+        // The same text for both, if it were not for the length.
+        let (first, second) = (session("a b", Some("c"), None), session("a", Some("b c"), None));
+        assert_ne!(labels(&first), labels(&second));
+    }
+
+    /// Another text would make sessions valid again that a replica with another version has ended.
+    #[test]
+    fn names_are_the_same_in_all_versions() {
+        let names = labels(&session("https://\u{fc}.example/\"", Some("s"), Some("anna \u{0}")));
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        assert_eq!(names, ["sid 20 https://\u{fc}.example/\" s", "sub 20 https://\u{fc}.example/\" anna \u{0}"]);
     }
 
     #[test]
@@ -159,9 +169,9 @@ mod tests {
         revoked.current.store(Arc::new(full));
         revoked.revoke(&named(NamedSessions::Session("new")), 20_000, 1_000_000);
         assert_eq!(revoked.current.load().by_name.len(), 10_000);
-        let other = session(ISSUER, Some("other"), None);
-        assert!(revoked.has_ended(1000, &other), "all sessions until the forgotten revocation");
-        assert!(!revoked.has_ended(1001, &other));
-        assert!(revoked.has_ended(1001, &session(ISSUER, Some("1"), None)));
+        let other = || session(ISSUER, Some("other"), None);
+        assert!(revoked.has_ended(1000, other), "all sessions until the forgotten revocation");
+        assert!(!revoked.has_ended(1001, other));
+        assert!(revoked.has_ended(1001, || session(ISSUER, Some("1"), None)));
     }
 }

@@ -129,14 +129,15 @@ async fn bound_tokens_need_the_key_of_the_client() {
     let keys = || [vec![a.jwk(None)], vec![]];
     let test = TwoIssuers::new(keys(), &json!({}));
     let lenient = TwoIssuers::new(keys(), &json!({"verify_token_binding": false}));
-    let another = Some("Token bound to a certificate that the client has not used");
-    let unsupported = Some("Token bound to a key, which cannot be checked");
+    let another = Some("Token is bound to a certificate that the client has not used");
+    let not_asked = Some("Token is bound to a certificate, and this connection was not asked for one");
+    let unsupported = Some("Token is bound to a key, which cannot be checked");
     for (cnf, certificate, expected) in [
         (Value::Null, None, None),
         (bound_to(&own), Some(&own), None),
         // Verified before, for another connection.
         (bound_to(&own), Some(&other), another),
-        (bound_to(&own), None, another),
+        (bound_to(&own), None, not_asked),
         (json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}), Some(&own), unsupported),
     ] {
         let text = token(&a, None, &json!({"iss": A, "cnf": cnf}));

@@ -294,6 +294,7 @@ async fn tokens_get_503_without_any_keys() {
 #[tokio::test(start_paused = true)]
 async fn missing_keys_do_not_make_a_client_anonymous() {
     let (signer, other) = (signer(), signer());
+    let rotated = token(&other, Some("b"), &json!({}));
     let mut test = IssuerTest::new(None, &json!({}));
     let services: Arc<dyn PluginServices> = Arc::clone(&test.fake_issuer) as _;
     let jwks = json!([{"issuer": ISSUER, "uri": "https://issuer.example/keys"}]);
@@ -308,6 +309,13 @@ async fn missing_keys_do_not_make_a_client_anonymous() {
     assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true), "other clients are anonymous as before");
     test.publish(Some(vec![signer.jwk(Some("a"))]));
     tokio::time::sleep(Duration::from_secs(2)).await; // Time is paused.
+    assert_eq!(test.send(&token(&signer)).await.upstream_identity(), (Some("anna"), Some("anna"), false));
+    assert_eq!(test.send(&token(&other)).await.upstream_identity(), (Some("guest"), None, true));
+    // The issuer signs with a new key, which cannot be fetched.
+    test.publish(None);
+    for request in ["the first one, which causes a fetch", "the next one"] {
+        assert_eq!(test.send(&rotated).await.reply_status(), Some(StatusCode::SERVICE_UNAVAILABLE), "{request}");
+    }
     assert_eq!(test.send(&token(&signer)).await.upstream_identity(), (Some("anna"), Some("anna"), false));
     assert_eq!(test.send(&token(&other)).await.upstream_identity(), (Some("guest"), None, true));
 }
