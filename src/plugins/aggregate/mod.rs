@@ -21,6 +21,12 @@
 //! The calls of all requests share connections with other plugins that take the place of a backend. If a call gets none
 //! in time, the request gets 503 with the reason `calls_busy`, also if `on_failure` of the call is `null`: the document
 //! would look as if the server had nothing. With `on_failure: error`, the result is `{"error": {"reason": "busy"}}`.
+//! The same applies to a call that has not begun at the end of `timeout` because of `concurrency`, unless a call with
+//! `on_failure: fail` is in progress then: that gets 504.
+//!
+//! If a server closes a kept connection before any byte of its response, a call with GET, PUT or DELETE is sent once
+//! more, so it can arrive twice: let a DELETE of what is gone succeed. Calls with POST and PATCH that the server may
+//! have got fail.
 //!
 //! Paths, queries and values of headers are templates, with the variables `headers`, `query_params` and `uri_captures`
 //! of `request-transformer`; captures are decoded here. In a URL, their values are percent-encoded, so they cannot add
