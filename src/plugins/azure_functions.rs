@@ -22,6 +22,9 @@
 //!
 //! The function takes the place of the backend: the request is never forwarded, and the rule needs no backend. The
 //! function gets the method, the query, the headers and the body of the request, as they are when this plugin runs.
+//!
+//! If the function app closes a kept connection before any byte of its response, a request whose method is idempotent
+//! (RFC 9110, section 9.2.2), such as GET, PUT and DELETE, is sent once more, so it can arrive twice.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};

@@ -62,19 +62,25 @@ impl ConnectionLimits {
 
     /// Waits for permission to send a request with this timeout.
     pub(super) async fn request(&self, namespace: &str, timeout: Duration) -> Result<Held, String> {
+        self.request_until(namespace, wait_deadline(timeout)).await
+    }
+
+    async fn request_until(&self, namespace: &str, deadline: Instant) -> Result<Held, String> {
         let share = self.requests.share(namespace);
-        let taken = self.requests.take(&share, 1, wait_deadline(timeout)).await;
+        let taken = self.requests.take(&share, 1, deadline).await;
         taken.map_err(|reached| describe(reached, &self.requests, "requests", namespace, &share))
     }
 
-    /// Waits for permission to send a request of this client in place of a backend.
+    /// Waits for permission to send a request of this client in place of a backend. All waits end at one time, so that
+    /// a wait for a connection after them also ends before the timeout: the lack of permits is the failure then, and
+    /// not the server.
     pub(super) async fn request_of_client(
         &self,
         namespace: &str,
         client: IpAddr,
         timeout: Duration,
     ) -> Result<PermitOfClient, String> {
-        let (limit, deadline) = (&self.in_place_of_backends, wait_deadline(timeout));
+        let (limit, deadline) = (&self.in_place_of_backends, client_deadline(timeout));
         let share = limit.share(namespace);
         let of_client = self.clients.take(namespace, client, || share.room(limit.free()), deadline).await;
         let of_client = of_client.map_err(|requests| {
@@ -86,7 +92,7 @@ impl ConnectionLimits {
         let taken = limit.take(&share, 1, deadline).await;
         let of_namespace =
             taken.map_err(|reached| describe(reached, limit, IN_PLACE_OF_BACKENDS, namespace, &share))?;
-        let request = self.request(namespace, timeout).await?;
+        let request = self.request_until(namespace, deadline).await?;
         Ok(PermitOfClient { _held: [request, of_namespace], _of_client: of_client })
     }
 
@@ -144,6 +150,11 @@ pub(super) async fn release_later(permit: Held) {
 /// Half of the timeout is left for the request.
 fn wait_deadline(timeout: Duration) -> Instant {
     Instant::now() + MAX_WAIT.min(timeout / 2)
+}
+
+/// A sixth of the timeout is left for the request if it waits for a connection, too.
+fn client_deadline(timeout: Duration) -> Instant {
+    Instant::now() + MAX_WAIT.min(timeout / 3)
 }
 
 /// One caller that waits for a connection.
@@ -270,6 +281,29 @@ mod tests {
         };
         assert_eq!(permits.len(), 112);
         assert!(error.starts_with("the plugins of the namespace shop have 112 requests"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_of_a_client_have_one_deadline() {
+        let limits = ConnectionLimits::new(256, IdleConnections::default());
+        let (mut of_client, _) = take_all(&limits, "shop", "192.0.2.1").await;
+        let mut requests = Vec::new();
+        while let Ok(request) = limits.request("shop", TIMEOUT).await {
+            requests.push(request);
+        }
+        let began = Instant::now();
+        let waiting = limits.request_of_client("shop", "192.0.2.1".parse().unwrap(), Duration::from_secs(6));
+        // The client gets its place after a second, and waits for a request after that.
+        let releasing = async {
+            sleep(Duration::from_secs(1)).await; // Time is paused.
+            let PermitOfClient { _held: [request, of_namespace], _of_client: place } = of_client.pop().unwrap();
+            drop((of_namespace, place));
+            request
+        };
+        let (outcome, _request) = tokio::join!(waiting, releasing);
+        let error = outcome.err().unwrap();
+        assert!(error.starts_with("the plugins of the namespace shop have 224 requests, "), "{error}");
+        assert_eq!(began.elapsed().as_secs(), 2, "each wait has a time of its own");
     }
 
     /// On paused time, what does not wait takes no time at all.

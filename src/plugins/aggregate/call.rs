@@ -120,7 +120,7 @@ impl AggregateCall {
     pub(super) fn is_required(&self, failure: CallFailure) -> bool {
         match self.on_failure {
             FailurePolicy::Fail => true,
-            FailurePolicy::Null => failure == CallFailure::Busy,
+            FailurePolicy::Null => matches!(failure, CallFailure::Busy | CallFailure::NotSent),
             FailurePolicy::Error => false,
         }
     }

@@ -21,6 +21,12 @@
 //! The calls of all requests share connections with other plugins that take the place of a backend. If a call gets none
 //! in time, the request gets 503 with the reason `calls_busy`, also if `on_failure` of the call is `null`: the document
 //! would look as if the server had nothing. With `on_failure: error`, the result is `{"error": {"reason": "busy"}}`.
+//! The same applies to a call that has not begun at the end of `timeout` because of `concurrency`, unless a call with
+//! `on_failure: fail` is in progress then: that gets 504.
+//!
+//! If a server closes a kept connection before any byte of its response, a call with GET, PUT or DELETE is sent once
+//! more, so it can arrive twice: let a DELETE of what is gone succeed. Calls with POST and PATCH that the server may
+//! have got fail.
 //!
 //! Paths, queries and values of headers are templates, with the variables `headers`, `query_params` and `uri_captures`
 //! of `request-transformer`; captures are decoded here. In a URL, their values are percent-encoded, so they cannot add
@@ -35,6 +41,8 @@ mod output;
 mod tests;
 mod variables;
 
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,9 +153,12 @@ impl Aggregate {
         kept: &mut Vec<Box<dyn KeptBytes>>,
     ) -> Vec<Result<Value, CallFailure>> {
         let deadline = Instant::now() + self.timeout;
-        let mut results: Vec<_> = self.calls.iter().map(|_| Err(CallFailure::Timeout)).collect();
+        let mut results: Vec<_> = self.calls.iter().map(|_| Err(CallFailure::NotSent)).collect();
+        // Calls begin in their order.
+        let begun = &AtomicUsize::new(0);
         let calls = self.calls.iter().zip(prepared).enumerate();
         let running = calls.map(|(index, (call, prepared))| async move {
+            begun.store(index + 1, Relaxed);
             let mut bytes = budget.begin();
             let result = call.send(prepared, &mut *bytes).await;
             (index, result, bytes)
@@ -162,6 +173,11 @@ impl Aggregate {
                 break;
             }
         }
+        for result in &mut results[..begun.load(Relaxed)] {
+            if matches!(result, Err(CallFailure::NotSent)) {
+                *result = Err(CallFailure::Timeout);
+            }
+        }
         results
     }
 
@@ -171,12 +187,16 @@ impl Aggregate {
             let failure = result.as_ref().err().copied()?;
             call.is_required(failure).then_some((call, failure))
         });
-        let first = failures.min_by_key(|(_, failure)| *failure == CallFailure::Timeout);
+        let first = failures.min_by_key(|(_, failure)| match failure {
+            CallFailure::NotSent => 2,
+            CallFailure::Timeout => 1,
+            CallFailure::Busy | CallFailure::NoResponse | CallFailure::Status(_) | CallFailure::NotJson => 0,
+        });
         if let Some((call, failure)) = first {
             let message = format!("The call {} has failed", call.name);
             return match failure {
                 CallFailure::Timeout => Reply::negotiated(StatusCode::GATEWAY_TIMEOUT, message, "call_timeout"),
-                CallFailure::Busy => {
+                CallFailure::Busy | CallFailure::NotSent => {
                     let message = "Too many requests wait for the servers of calls";
                     Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "calls_busy")
                 }
@@ -205,6 +225,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 enum CallFailure {
     /// The time of all calls is over.
     Timeout,
+    /// The same before the call has begun, because other calls have taken the time.
+    NotSent,
     /// Portico's own limits have left no connection or memory for it.
     Busy,
     /// The server does not respond, or its time is over.
@@ -217,7 +239,7 @@ impl CallFailure {
     fn as_json(self) -> Value {
         let reason = match self {
             CallFailure::Timeout => "timeout",
-            CallFailure::Busy => "busy",
+            CallFailure::Busy | CallFailure::NotSent => "busy",
             CallFailure::NoResponse => "no_response",
             CallFailure::Status(_) => "status",
             CallFailure::NotJson => "not_json",

@@ -158,15 +158,35 @@ async fn calls_run_together_up_to_a_limit_and_a_deadline() {
         let document: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
         let results = document.as_object().unwrap().values();
         let late = json!({"error": {"reason": "timeout"}});
-        assert_eq!(results.filter(|value| **value != late).count(), complete, "{concurrency} {timeout}");
+        let unsent = json!({"error": {"reason": "busy"}});
+        let results: Vec<&Value> = results.collect();
+        let count = |failure: &Value| results.iter().filter(|value| **value == failure).count();
+        let (in_progress, waiting) = if complete == 6 { (0, 0) } else { (2, 2) };
+        assert_eq!((count(&late), count(&unsent)), (in_progress, waiting), "{concurrency} {timeout}");
         assert_eq!(servers.running.lock().1, most);
     }
-    let services: std::sync::Arc<dyn PluginServices> = std::sync::Arc::new(SlowServers::default());
-    let config = json!({"calls": [call("users", "fail")], "timeout": 500});
-    let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &services);
-    let outcome = TestRequest::get("/").run(&chain).await;
-    assert_eq!(outcome.reply_status(), Some(StatusCode::GATEWAY_TIMEOUT));
-    assert_eq!(outcome.reply.unwrap().reason, "call_timeout");
+    // A null for a call that has not begun would look like that of a server which has nothing.
+    for (first, second, concurrency, expected) in [
+        ("fail", "fail", 1, Some("call_timeout")),
+        ("null", "fail", 1, Some("calls_busy")),
+        ("null", "null", 1, Some("calls_busy")),
+        ("null", "null", 2, None),
+    ] {
+        let services: std::sync::Arc<dyn PluginServices> = std::sync::Arc::new(SlowServers::default());
+        let calls = json!([call("users", first), call("orders", second)]);
+        let config = json!({"calls": calls, "timeout": 500, "concurrency": concurrency});
+        let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &services);
+        let outcome = TestRequest::get("/").run(&chain).await;
+        let status = match expected {
+            Some("call_timeout") => StatusCode::GATEWAY_TIMEOUT,
+            Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+            None => StatusCode::OK,
+        };
+        assert_eq!(outcome.reply_status(), Some(status), "{first} {second} {concurrency}");
+        if let Some(reason) = expected {
+            assert_eq!(outcome.reply.unwrap().reason, reason, "{first} {second}");
+        }
+    }
 }
 
 #[test]

@@ -22,6 +22,9 @@
 //! server validates each token (RFC 7662), and its result is kept for `ttl` seconds, but not longer than until the
 //! token expires. If the server does not respond, requests are rejected with 503.
 //!
+//! If the server closes a kept connection before any byte of its response, the request for the token is sent once more,
+//! so the server can get it twice.
+//!
 //! The endpoint gets what the server says about the token in `X-Credential-Scope`, `-Client-ID`, `-Identifier`,
 //! `-Token-Type`, `-Exp`, `-Iat`, `-Nbf`, `-Sub`, `-Aud`, `-Iss` and `-Jti`. Values of these headers that clients send
 //! are removed. If there is a KongConsumer for the token, the endpoint also gets the headers about it.

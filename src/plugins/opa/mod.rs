@@ -25,6 +25,9 @@
 //! `-` in their names. With `allow: false`, the client gets a response with `status`, by default 403, `headers` and
 //! `message`. Any other response of the server, and none at all, gets status 500.
 //!
+//! If the server closes a kept connection before any byte of its response, the question is sent once more, so its
+//! decision log can have it twice.
+//!
 //! **A header that the policy sets for some requests only can come from the client in all others.** Let the policy set
 //! it for each allowed request, or remove the client's before the policy decides, also with `_` in the name, which some
 //! servers take for the same header:
