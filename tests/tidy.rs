@@ -329,7 +329,7 @@ const LAYERS: &[Row] = &[
             "aws_signature context credential_values digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
             "request_edits response_edits",
-            "aws_credentials logged_out_sessions redis remote_server token_binding",
+            "aws_credentials logged_out_sessions redis remote_server token_binding token_purpose",
             "session_lock",
             "background counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",

@@ -15,6 +15,7 @@ use super::digest_cache::{DigestCache, Expiring};
 use super::form_body::{FORM_MEDIA_TYPE, form_body};
 use super::remote_server::{RemoteServer, RemoteServerFailed};
 use super::shared_fetch::SharedFetches;
+use super::token_purpose::TokenPurpose;
 
 /// Reads the claims of an active token.
 type ReadClaims<T> = Arc<dyn Fn(&Map<String, Value>) -> T + Send + Sync>;
@@ -133,6 +134,8 @@ impl<T: Send + Sync + 'static> Introspection<T> {
                 let members = members.map_err(|_| failed("the response is not a JSON object"))?;
                 // RFC 7662, section 2.2: `active` is required.
                 match members.get("active").and_then(Value::as_bool) {
+                    // Some servers also call tokens active that are not for access, such as refresh tokens.
+                    Some(true) if TokenPurpose::of_introspected(&members) == TokenPurpose::Other => Ok(None),
                     Some(true) => Ok(Some(Arc::new(IntrospectedToken {
                         expires: members.get("exp").and_then(Value::as_f64).map(whole_seconds),
                         value: Arc::new(read(&members)),

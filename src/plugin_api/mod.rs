@@ -106,6 +106,7 @@ pub mod testing;
 pub mod timing;
 pub mod token;
 pub mod token_binding;
+pub mod token_purpose;
 pub mod trace;
 pub mod tracer;
 pub mod vault;

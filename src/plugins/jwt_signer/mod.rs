@@ -29,7 +29,8 @@
 //! `access_token_optional` is set; a channel token, which identifies an application for example, is read if
 //! `channel_token_request_header` is set. A token is either signed, and verified with the keys at `…_jwks_uri`, or
 //! validated by `…_introspection_endpoint`. A token that is verified is signed once, and the result is kept as long as
-//! it is valid.
+//! it is valid. Tokens for other purposes than access, such as logout tokens, are rejected, but ID tokens are not: list
+//! in `…_audiences_allowed` the applications whose tokens are signed.
 //!
 //! The public keys are in the key set of `internal-identity`, which `identity-keys` serves.
 

@@ -148,6 +148,9 @@ async fn tokens_that_are_not_accepted_are_rejected() {
         (json!({"scope": "read"}), false),
         (json!({"scope": ["admin"]}), true),
         (json!({"scope": 1}), false),
+        (json!({"at_hash": "a", "nonce": "n"}), true),
+        (json!({"typ": "Refresh"}), false),
+        (json!({"events": {}}), false),
     ] {
         let expected = (!is_accepted).then_some("wrong_credentials");
         assert_eq!(setup.rejection(&with(fields.clone())).await, expected, "{fields}");

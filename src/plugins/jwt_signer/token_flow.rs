@@ -26,6 +26,7 @@ use crate::plugin_api::token::{
     KeyCheck, KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken, strip_bearer_scheme,
 };
 use crate::plugin_api::token_binding::{BindingViolation, TokenBinding};
+use crate::plugin_api::token_purpose::TokenPurpose;
 use crate::plugin_api::{Consumer, ConsumerDirectory, RequestCx};
 
 #[derive(Debug)]
@@ -168,6 +169,9 @@ impl TokenFlow {
         let parsed = UnverifiedToken::parse(text).ok();
         let (claims, key) = match (&self.keys, parsed) {
             (Some((keys, _)), Some(token)) if !token.algorithm.is_symmetric() => {
+                if TokenPurpose::of(&token) == TokenPurpose::Other {
+                    return Err(SignerRejection::InvalidToken);
+                }
                 let key = verify_signature(keys, &token).await?;
                 (token.claims, Some(key))
             }

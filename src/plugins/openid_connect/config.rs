@@ -53,8 +53,8 @@ pub(crate) struct Config {
     pub(super) bearer_token_cookie_name: Option<String>,
     /// Accept ID tokens of clients, too, which identify users to applications and are no access tokens: those with
     /// the claims `at_hash` or `c_hash`, with `nonce` and without `scope` and `scp`, or with Keycloak's `typ: ID`.
-    /// Tokens that state in `typ` that they are access tokens are accepted in any case. The access tokens of Dex have
-    /// the claims of ID tokens.
+    /// Tokens that state in `typ` that they are access tokens are accepted in any case. The access tokens of Dex and
+    /// authentik have the claims of ID tokens.
     pub(super) allow_id_tokens: bool,
     /// Compare the certificate of the client with that in the claim `cnf` of access tokens (RFC 8705), and refuse
     /// tokens that are bound to a key in another way, such as DPoP. If false, a stolen token can be used.

@@ -67,7 +67,6 @@ mod session_tokens;
 mod settings;
 mod signed_token;
 mod token_identity;
-mod token_purpose;
 mod token_refresh;
 
 use std::sync::Arc;

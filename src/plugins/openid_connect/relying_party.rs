@@ -15,12 +15,12 @@ use super::signed_token::{
     IdTokenContext, TokenClaims, TokenError, TokenRules, VerifiedToken, claims_of_verified, is_signed_token,
 };
 use super::token_identity::TokenIdentity;
-use super::token_purpose::TokenPurpose;
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::sealed_cookie::random_text;
 use crate::plugin_api::token::TokenOrigin;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token_binding::TokenBinding;
+use crate::plugin_api::token_purpose::TokenPurpose;
 
 /// The client with its provider.
 pub(super) struct RelyingParty {
@@ -294,12 +294,7 @@ impl RelyingParty {
         if claims.contains_key("iss") {
             self.rules.check_issuer(claims, metadata)?;
         }
-        self.rules.check_purpose(TokenPurpose::of_introspected(claims))?;
-        let token_type = claims.get("token_type").and_then(Value::as_str).unwrap_or_default();
-        match OTHER_TOKEN_TYPES.iter().any(|other| token_type.eq_ignore_ascii_case(other)) {
-            true => rejected("the introspected token is not an access token"),
-            false => Ok(()),
-        }
+        Ok(self.rules.check_purpose(TokenPurpose::of_introspected(claims))?)
     }
 
     /// The tokens of a session, without its id.
@@ -326,13 +321,6 @@ impl RelyingParty {
 
 /// The random bytes of the id of a session.
 const SESSION_ID_BYTES: usize = 16;
-/// Types of tokens that are not access tokens. The URIs are those of RFC 8693, section 3.
-const OTHER_TOKEN_TYPES: [&str; 4] = [
-    "refresh_token",
-    "id_token",
-    "urn:ietf:params:oauth:token-type:refresh_token",
-    "urn:ietf:params:oauth:token-type:id_token",
-];
 
 /// When an introspected token expires, in seconds since 1970. The time may have a fraction (RFC 7519, section 2).
 fn introspected_until(claims: &TokenClaims, leeway: u32) -> u64 {

@@ -10,10 +10,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::provider::ProviderMetadata;
-use super::token_purpose::TokenPurpose;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::{KeyCheck, KeySet, TokenOrigin, UnverifiedToken};
+use crate::plugin_api::token_purpose::TokenPurpose;
 
 /// What tokens must contain.
 #[derive(Debug)]

@@ -1,13 +1,13 @@
-//! What a signed token is for, as far as it says so: an API must not accept one that was issued to the application.
+//! What a token is for, as far as it says so: an API must not accept one that was issued to the application, or for a
+//! refresh.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::signed_token::TokenClaims;
-use crate::plugin_api::token::UnverifiedToken;
+use super::token::UnverifiedToken;
 
-/// The purpose of a signed token.
+/// The purpose of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenPurpose {
+pub enum TokenPurpose {
     /// Access to an API. Also that of tokens that do not say what they are for.
     Access,
     /// It identifies a user to an application.
@@ -17,12 +17,14 @@ pub(super) enum TokenPurpose {
 }
 
 impl TokenPurpose {
-    pub(super) fn of(token: &UnverifiedToken<'_>) -> Self {
+    pub fn of(token: &UnverifiedToken<'_>) -> Self {
         let is_access_token = match token.header("typ") {
-            None => false,
+            None | Some(Value::Null) => false,
             Some(Value::String(text)) => match media_type(text).as_str() {
                 // RFC 9068, section 2.1
                 "at+jwt" => true,
+                // Okta's, such as `okta-internal-at+jwt`.
+                text if text.ends_with("-at+jwt") => true,
                 // RFC 8725, section 3.11: a type of its own states another purpose.
                 text if text.contains('+') && text.ends_with("jwt") => return TokenPurpose::Other,
                 _ => false,
@@ -33,17 +35,28 @@ impl TokenPurpose {
     }
 
     /// That of a token whose claims an introspection has returned.
-    pub(super) fn of_introspected(claims: &TokenClaims) -> Self {
-        TokenPurpose::by_claims(claims, false)
+    pub fn of_introspected(claims: &Map<String, Value>) -> Self {
+        let token_type = claims.get("token_type").and_then(Value::as_str).unwrap_or_default();
+        match OTHER_TOKEN_TYPES.iter().any(|other| token_type.eq_ignore_ascii_case(other)) {
+            true => TokenPurpose::Other,
+            false => TokenPurpose::by_claims(claims, false),
+        }
     }
 
     /// `is_access_token`: the header says so.
-    fn by_claims(claims: &TokenClaims, is_access_token: bool) -> Self {
+    fn by_claims(claims: &Map<String, Value>, is_access_token: bool) -> Self {
         // Logout tokens need not have a type.
-        if claims.contains_key("events") {
+        let has = |name: &&str| claims.get(*name).is_some_and(|value| !value.is_null());
+        if has(&"events") {
             return TokenPurpose::Other;
         }
-        let has = |name: &&str| claims.get(*name).is_some_and(|value| !value.is_null());
+        // Amazon Cognito's, and that of introspections of Ory Hydra.
+        match claims.get("token_use").and_then(Value::as_str) {
+            Some("id") => return TokenPurpose::Id,
+            Some("refresh" | "refresh_token") => return TokenPurpose::Other,
+            Some("access" | "access_token") => return TokenPurpose::Access,
+            _ => {}
+        }
         // Keycloak states the purpose in a claim. The access tokens of its former versions have `nonce`, too.
         match claims.get("typ").and_then(Value::as_str) {
             Some("ID") => TokenPurpose::Id,
@@ -64,6 +77,13 @@ fn media_type(text: &str) -> String {
     text.strip_prefix("application/").map(str::to_owned).unwrap_or(text)
 }
 
+/// Types of introspected tokens that are not access tokens. The URIs are those of RFC 8693, section 3.
+const OTHER_TOKEN_TYPES: [&str; 4] = [
+    "refresh_token",
+    "id_token",
+    "urn:ietf:params:oauth:token-type:refresh_token",
+    "urn:ietf:params:oauth:token-type:id_token",
+];
 /// Values of Keycloak's claim `typ` of tokens that are neither ID tokens nor access tokens.
 const OTHER_TOKENS: [&str; 3] = ["Logout", "Offline", "Refresh"];
 
@@ -98,6 +118,7 @@ mod tests {
             (json!("at+jwt"), Access),
             (json!("application/at+jwt"), Access),
             (json!("Application/AT+JWT"), Access),
+            (json!("application/okta-internal-at+jwt"), Access),
             (json!("logout+jwt"), Other),
             (json!("Application/Logout+JWT"), Other),
             (json!("dpop+jwt"), Other),
@@ -109,6 +130,24 @@ mod tests {
             (json!(["at+jwt"]), Other),
         ] {
             assert_eq!(purpose(&typ, &json!({"sub": "anna"})), expected, "{typ}");
+        }
+    }
+
+    #[test]
+    fn introspections_state_the_purpose() {
+        use TokenPurpose::{Access, Id, Other};
+        for (claims, expected) in [
+            (json!({"active": true}), Access),
+            (json!({"token_type": "Bearer", "scope": "a"}), Access),
+            (json!({"token_type": "Bearer", "token_use": "access_token"}), Access),
+            (json!({"token_type": "Bearer", "token_use": "refresh_token"}), Other),
+            (json!({"token_type": "refresh_token"}), Other),
+            (json!({"token_type": "URN:ietf:params:oauth:token-type:id_token"}), Other),
+            (json!({"typ": "Bearer"}), Access),
+            (json!({"typ": "Refresh"}), Other),
+            (json!({"typ": "ID"}), Id),
+        ] {
+            assert_eq!(TokenPurpose::of_introspected(claims.as_object().unwrap()), expected, "{claims}");
         }
     }
 
@@ -134,6 +173,11 @@ mod tests {
             ("Auth0", json!("JWT"), json!({"azp": "a", "scope": "openid", "aud": ["api", "user"]}), Access),
             ("RFC 9068, section 2.2", json!("at+jwt"), json!({"client_id": "a", "auth_time": 1, "nonce": "n"}), Access),
             ("Kubernetes", json!(null), json!({"aud": ["shop"], "kubernetes.io": {}}), Access),
+            ("Amazon Cognito", json!(null), json!({"token_use": "access", "client_id": "a"}), Access),
+            ("Amazon Cognito, ID token", json!(null), json!({"token_use": "id", "aud": "a"}), Id),
+            ("Dex, whose access tokens are like ID tokens", json!(null), json!({"at_hash": "a", "nonce": "n"}), Id),
+            ("authentik, with the nonce of the login", json!("JWT"), json!({"azp": "a", "nonce": "n"}), Id),
+            ("events without a value", json!("JWT"), json!({"events": null}), Access),
             ("a logout token", json!("JWT"), json!({"sid": "s", "events": {}}), Other),
             ("a logout token with a type", json!("at+jwt"), json!({"sid": "s", "events": {}}), Other),
         ] {
