@@ -21,7 +21,8 @@
 //! The token is in the header `Authorization`, with the scheme `Bearer`, or in the query parameter `access_token`. The
 //! server validates each token (RFC 7662), and its result is kept for `ttl` seconds, but not longer than until the
 //! token expires. If the server does not respond, requests are rejected with 503. A token that is not for access, such
-//! as a refresh token, is rejected also if the server calls it active.
+//! as a refresh token, is rejected also if the server calls it active. ID tokens that the server calls active are
+//! accepted, unless their `token_type` says what they are: the access tokens of some servers have the same claims.
 //!
 //! If the server closes a kept connection before any byte of its response, the request for the token is sent once more,
 //! so the server can get it twice.
