@@ -503,6 +503,11 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
                 openid_connect(json!({"bearer_issuers": [bearer_issuer()], "auth_methods": ["introspection"]})),
                 "config.bearer_issuers",
             ),
+            (openid_connect(json!({"allow_id_tokens": true})), "config.allow_id_tokens"),
+            (
+                openid_connect(json!({"allow_id_tokens": true, "auth_methods": ["introspection"]})),
+                "config.allow_id_tokens",
+            ),
         ],
         "ldap-auth" | "ldap-auth-advanced" => vec![
             (json!({}), "config"),

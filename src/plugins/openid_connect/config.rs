@@ -51,10 +51,12 @@ pub(crate) struct Config {
     pub(super) bearer_token_param_type: Vec<TokenLocation>,
     /// Name of the cookie for `cookie` in `bearer_token_param_type`.
     pub(super) bearer_token_cookie_name: Option<String>,
-    /// Accept ID tokens of clients, too, which identify users to applications and are no access tokens: those with
-    /// the claims `at_hash` or `c_hash`, with `nonce` and without `scope` and `scp`, or with Keycloak's `typ: ID`.
-    /// Tokens that state in `typ` that they are access tokens are accepted in any case. The access tokens of Dex and
-    /// authentik have the claims of ID tokens.
+    /// Accept ID tokens of clients, too, which identify users to applications and are no access tokens. These are
+    /// tokens with the claim `at_hash` or `c_hash`, and those with `nonce` but neither `scope` nor `scp`, unless their
+    /// header `typ` is `at+jwt`, their claim `typ` is `Bearer`, or their claim `token_use` is `access`. Tokens with the
+    /// claim `typ: ID` of Keycloak or `token_use: id` of Amazon Cognito are ID tokens in any case. The access tokens of
+    /// Dex and authentik have the claims of ID tokens. Requires `audience_required` or `bearer_issuers`: without any
+    /// audience, each application of the provider could use the ID tokens that it gets.
     pub(super) allow_id_tokens: bool,
     /// Compare the certificate of the client with that in the claim `cnf` of access tokens (RFC 8705), and refuse
     /// tokens that are bound to a key in another way, such as DPoP. If false, a stolen token can be used.

@@ -259,6 +259,13 @@ impl Config {
             let message = "must not be false: PKCE is always used";
             reject("require_proof_key_for_code_exchange", message, "remove it; providers without PKCE ignore it");
         }
+        // The id of the client is no implicit audience of tokens that clients send.
+        let reads_tokens = self.accepts(AuthMethod::Bearer) || self.accepts(AuthMethod::Introspection);
+        let has_audiences = !self.audience_required.is_empty() || !self.bearer_issuers.is_empty();
+        if self.allow_id_tokens && reads_tokens && !has_audiences {
+            let message = "requires an audience: each application of the provider could use the ID tokens that it gets";
+            reject("allow_id_tokens", message, "list in `audience_required` the client ids that may use the API");
+        }
         let needs_cookie = self.bearer_token_param_type.contains(&TokenLocation::Cookie);
         if needs_cookie && self.bearer_token_cookie_name.as_deref().is_none_or(str::is_empty) {
             let message = "is missing, but `bearer_token_param_type` contains `cookie`";
