@@ -15,6 +15,7 @@ use super::digest_cache::{DigestCache, Expiring};
 use super::form_body::{FORM_MEDIA_TYPE, form_body};
 use super::remote_server::{RemoteServer, RemoteServerFailed};
 use super::shared_fetch::SharedFetches;
+use super::token_binding::TokenBinding;
 use super::token_purpose::TokenPurpose;
 
 /// Reads the claims of an active token.
@@ -158,6 +159,16 @@ impl<T: Send + Sync + 'static> Introspection<T> {
         let kept_until = expires.map_or(now + self.ttl, |expires| expires.min(now + self.ttl));
         self.active.insert_value(key, Arc::clone(&token.value), kept_until, now);
         Ok(TokenActivity::Active(Arc::clone(&token.value)))
+    }
+}
+
+/// The key that the client must have, by what the server says about an active token. RFC 9449, section 7.2: a token for
+/// DPoP is no bearer token, also if the server does not say which key it is bound to.
+pub fn introspected_binding(members: &Map<String, Value>) -> TokenBinding {
+    let token_type = members.get("token_type").and_then(Value::as_str).unwrap_or_default();
+    match TokenBinding::of(members) {
+        TokenBinding::None if token_type.eq_ignore_ascii_case("DPoP") => TokenBinding::Other,
+        binding => binding,
     }
 }
 

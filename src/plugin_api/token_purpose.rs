@@ -96,13 +96,20 @@ mod tests {
     use super::*;
 
     fn purpose(typ: &Value, claims: &Value) -> TokenPurpose {
-        let mut header = json!({"alg": "ES256"});
-        if !typ.is_null() {
-            header["typ"] = typ.clone();
-        }
+        let header = json!({"alg": "ES256", "typ": typ});
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let text = format!("{}.{}.", encode(&header), encode(claims));
         TokenPurpose::of(&UnverifiedToken::parse(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_header_without_a_type_is_like_one_with_null() {
+        let token = |header: &[u8]| format!("{}.{}.", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode("{}"));
+        for header in [&br#"{"alg": "ES256"}"#[..], br#"{"alg": "ES256", "typ": null}"#] {
+            let text = token(header);
+            let token = UnverifiedToken::parse(text.as_bytes()).unwrap();
+            assert_eq!(TokenPurpose::of(&token), TokenPurpose::Access);
+        }
     }
 
     // RFC 8725, section 3.11
@@ -153,7 +160,7 @@ mod tests {
 
     /// Claims of public examples of the providers.
     #[test]
-    fn id_tokens_have_claims_that_access_tokens_do_not_have() {
+    fn claims_tell_id_tokens_from_most_access_tokens() {
         use TokenPurpose::{Access, Id, Other};
         for (name, typ, claims, expected) in [
             ("OpenID Connect Core, section 2", json!(null), json!({"aud": "shop", "nonce": "n", "acr": "a"}), Id),
@@ -174,6 +181,7 @@ mod tests {
             ("RFC 9068, section 2.2", json!("at+jwt"), json!({"client_id": "a", "auth_time": 1, "nonce": "n"}), Access),
             ("Kubernetes", json!(null), json!({"aud": ["shop"], "kubernetes.io": {}}), Access),
             ("Amazon Cognito", json!(null), json!({"token_use": "access", "client_id": "a"}), Access),
+            ("Amazon Cognito, a nonce", json!(null), json!({"token_use": "access", "nonce": "n"}), Access),
             ("Amazon Cognito, ID token", json!(null), json!({"token_use": "id", "aud": "a"}), Id),
             ("Dex, whose access tokens are like ID tokens", json!(null), json!({"at_hash": "a", "nonce": "n"}), Id),
             ("authentik, with the nonce of the login", json!("JWT"), json!({"azp": "a", "nonce": "n"}), Id),

@@ -23,7 +23,7 @@ const KIND: RegisteredKind<JwtSigner> = RegisteredKind::NEW;
 /// The time of the requests, in seconds since 1970.
 const NOW: u64 = 1_767_355_200;
 
-/// An issuer, whose server also introspects the token `opaque`, and a plugin with a key of its own.
+/// An issuer, whose server also introspects the tokens `opaque` and `dpop`, and a plugin with a key of its own.
 struct Setup {
     issuer: Signer,
     server: Arc<ScriptedServer>,
@@ -38,9 +38,15 @@ impl Setup {
         let server = ScriptedServer::new(move |request| match request.target.as_str() {
             "/keys" => Ok(response(200, "", &keys)),
             "/introspect" => {
-                let is_active =
-                    UrlEncodedForm(&request.body).find(b"token") == FieldValue::Single(b"opaque"[..].into());
-                let body = json!({"active": is_active, "sub": "anna", "exp": NOW + 60, "scope": "read"});
+                let form = UrlEncodedForm(&request.body);
+                let (is_active, token_type) = match form.find(b"token") {
+                    FieldValue::Single(token) if *token == *b"opaque" => (true, "Bearer"),
+                    FieldValue::Single(token) if *token == *b"dpop" => (true, "DPoP"),
+                    _ => (false, "Bearer"),
+                };
+                let body = json!({
+                    "active": is_active, "sub": "anna", "exp": NOW + 60, "scope": "read", "token_type": token_type,
+                });
                 Ok(response(200, "", &body.to_string()))
             }
             _ => Ok(response(500, "", "")),
@@ -237,8 +243,11 @@ async fn other_tokens_are_introspected() {
     }
     let introspections = setup.server.requests.lock().iter().filter(|it| it.target == "/introspect").count();
     assert_eq!(introspections, 1);
-    let outcome = setup.run(TestRequest::get("/").header("authorization", "Bearer other")).await;
-    assert_eq!(outcome.reply.unwrap().reason, "wrong_credentials");
+    // RFC 9449, section 7.2: a token for DPoP is no bearer token.
+    for token in ["other", "dpop"] {
+        let outcome = setup.run(TestRequest::get("/").header("authorization", &format!("Bearer {token}"))).await;
+        assert_eq!(outcome.reply.unwrap().reason, "wrong_credentials", "{token}");
+    }
 }
 
 #[tokio::test]

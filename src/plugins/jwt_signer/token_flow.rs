@@ -15,7 +15,9 @@ use crate::plugin_api::client_certificate::ConsumerField;
 use crate::plugin_api::consumers::{EntityId, Sha256Digest, hex, sha256};
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::header_spoofing::remove_alike;
-use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
+use crate::plugin_api::introspection::{
+    Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity, introspected_binding,
+};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
@@ -182,7 +184,7 @@ impl TokenFlow {
         }
         let header = self.header(text, &claims).ok_or(SignerRejection::SigningFailed)?;
         let credential = EntityId::from_text(&hex(&digest));
-        let binding = TokenBinding::of(&claims);
+        let binding = if key.is_some() { TokenBinding::of(&claims) } else { introspected_binding(&claims) };
         let token = Arc::new(SignedToken { claims, credential, binding, key, header });
         self.signed.insert_value(digest, Arc::clone(&token), now + self.ttl, now);
         Ok(token)

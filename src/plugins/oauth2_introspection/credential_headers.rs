@@ -7,6 +7,7 @@ use super::ConsumerBy;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::header_spoofing::remove_alike;
+use crate::plugin_api::introspection::introspected_binding;
 use crate::plugin_api::token_binding::TokenBinding;
 
 /// The members of a response with the names of their headers.
@@ -100,7 +101,7 @@ impl TokenCredential {
                 ConsumerBy::Username => string("username").map(Box::from),
                 ConsumerBy::ClientId => string("client_id").map(Box::from),
             },
-            binding: TokenBinding::of(members),
+            binding: introspected_binding(members),
         }
     }
 }

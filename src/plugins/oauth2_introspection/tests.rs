@@ -42,6 +42,9 @@ fn server() -> std::sync::Arc<ScriptedServer> {
             }),
             b"slow-expiry" => json!({"active": true, "username": "nobody", "exp": 1_767_355_210}),
             b"refresh" => json!({"active": true, "username": "anna", "typ": "Refresh"}),
+            b"hydra-refresh" => {
+                json!({"active": true, "username": "anna", "token_type": "Bearer", "token_use": "refresh_token"})
+            }
             b"expired" => json!({"active": true, "username": "anna", "exp": 1_767_355_200}),
             b"broken" => return Ok(response(200, "", "no json")),
             b"undecided" => json!({"username": "anna"}),
@@ -106,6 +109,7 @@ async fn requests_without_an_active_token_are_rejected() {
         ("the header is first", get("/?access_token=good").header("authorization", "Bearer bad"), 401, invalid),
         ("expired", get("/?access_token=expired"), 401, invalid),
         ("a refresh token", get("/?access_token=refresh"), 401, invalid),
+        ("a refresh token of Ory Hydra", get("/?access_token=hydra-refresh"), 401, invalid),
         ("no decision", get("/?access_token=broken"), 503, "The server that validates tokens is not available"),
         ("undecided", get("/?access_token=undecided"), 503, "The server that validates tokens is not available"),
         ("unavailable", get("/?access_token=unavailable"), 503, "The server that validates tokens is not available"),
@@ -215,14 +219,20 @@ async fn bound_tokens_need_the_key_of_the_client() {
     let own = CertificateDer::from(vec![1]);
     let bound = bound_to(&own);
     let server = ScriptedServer::new(move |request| {
-        let cnf = if &*request.body == b"token=dpop" { json!({"jkt": "a"}) } else { bound.clone() };
-        Ok(response(200, "", &json!({"active": true, "username": "anna", "cnf": cnf}).to_string()))
+        let (token_type, cnf) = match &*request.body {
+            b"token=dpop" => ("Bearer", json!({"jkt": "a"})),
+            b"token=dpop-without-a-key" => ("dpop", json!(null)),
+            _ => ("Bearer", bound.clone()),
+        };
+        let members = json!({"active": true, "username": "anna", "token_type": token_type, "cnf": cnf});
+        Ok(response(200, "", &members.to_string()))
     });
     for (token, certificate, strict) in [
         ("bound", Some(own.clone()), None),
         ("bound", Some(CertificateDer::from(vec![2])), Some(401)),
         ("bound", None, Some(401)),
-        ("dpop", Some(own), Some(401)),
+        ("dpop", Some(own.clone()), Some(401)),
+        ("dpop-without-a-key", Some(own), Some(401)),
     ] {
         for (fields, expected) in [(json!({}), strict), (json!({"verify_token_binding": false}), None)] {
             let chain = chain_with(&[(&KIND, config(fields.clone()))], &PluginState::default(), &server.services());

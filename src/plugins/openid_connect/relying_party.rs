@@ -16,6 +16,7 @@ use super::signed_token::{
 };
 use super::token_identity::TokenIdentity;
 use crate::plugin_api::consumers::Sha256Digest;
+use crate::plugin_api::introspection::introspected_binding;
 use crate::plugin_api::sealed_cookie::random_text;
 use crate::plugin_api::token::TokenOrigin;
 use crate::plugin_api::token::jwk::PublishedKey;
@@ -257,8 +258,11 @@ impl RelyingParty {
     /// That in what the provider says about a token, or else in the token itself. The provider has accepted the token,
     /// so its claims are right if it has any.
     fn reported_binding(&self, claims: &TokenClaims, token: &str) -> TokenBinding {
-        match self.binding(claims) {
-            TokenBinding::None => self.binding(&claims_of_verified(token)),
+        if !self.verifies_binding {
+            return TokenBinding::None;
+        }
+        match introspected_binding(claims) {
+            TokenBinding::None => TokenBinding::of(&claims_of_verified(token)),
             binding => binding,
         }
     }

@@ -41,12 +41,19 @@ async fn introspections_must_be_about_a_valid_access_token_of_the_provider() {
         (json!({"token_type": "Refresh_Token"}), 401),
         (json!({"token_type": "id_token"}), 401),
         (json!({"token_type": urn}), 401),
+        // RFC 9449, section 7.2
+        (json!({"token_type": "DPoP"}), 401),
+        (json!({"token_type": "dpop"}), 401),
+        // Ory Hydra and Dex
+        (json!({"token_type": "Bearer", "token_use": "access_token"}), 200),
+        (json!({"token_type": "Bearer", "token_use": "refresh_token"}), 401),
         // Keycloak
         (json!({"typ": "Bearer"}), 200),
         (json!({"typ": "Refresh"}), 401),
         (json!({"typ": "Offline"}), 401),
         (json!({"typ": "ID"}), 401),
         (json!({"events": {}}), 401),
+        (json!({"events": null}), 200),
     ] {
         provider.set(Behavior { introspection: introspection.clone(), ..Behavior::default() });
         let before = site.endpoint.log.requests().len();
