@@ -505,6 +505,10 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             ),
             (openid_connect(json!({"allow_id_tokens": true})), "config.allow_id_tokens"),
             (
+                openid_connect(json!({"allow_id_tokens": true, "bearer_issuers": [bearer_issuer()]})),
+                "config.allow_id_tokens",
+            ),
+            (
                 openid_connect(json!({"allow_id_tokens": true, "auth_methods": ["introspection"]})),
                 "config.allow_id_tokens",
             ),

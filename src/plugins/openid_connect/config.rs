@@ -55,8 +55,8 @@ pub(crate) struct Config {
     /// tokens with the claim `at_hash` or `c_hash`, and those with `nonce` but neither `scope` nor `scp`, unless their
     /// header `typ` is `at+jwt`, their claim `typ` is `Bearer`, or their claim `token_use` is `access`. Tokens with the
     /// claim `typ: ID` of Keycloak or `token_use: id` of Amazon Cognito are ID tokens in any case. The access tokens of
-    /// Dex and authentik have the claims of ID tokens. Requires `audience_required` or `bearer_issuers`: without any
-    /// audience, each application of the provider could use the ID tokens that it gets.
+    /// Dex and authentik have the claims of ID tokens. Requires `audience_required`: without an audience, each
+    /// application of the provider could use the ID tokens that it gets.
     pub(super) allow_id_tokens: bool,
     /// Compare the certificate of the client with that in the claim `cnf` of access tokens (RFC 8705), and refuse
     /// tokens that are bound to a key in another way, such as DPoP. If false, a stolen token can be used.

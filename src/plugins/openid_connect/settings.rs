@@ -261,8 +261,7 @@ impl Config {
         }
         // The id of the client is no implicit audience of tokens that clients send.
         let reads_tokens = self.accepts(AuthMethod::Bearer) || self.accepts(AuthMethod::Introspection);
-        let has_audiences = !self.audience_required.is_empty() || !self.bearer_issuers.is_empty();
-        if self.allow_id_tokens && reads_tokens && !has_audiences {
+        if self.allow_id_tokens && reads_tokens && self.audience_required.is_empty() {
             let message = "requires an audience: each application of the provider could use the ID tokens that it gets";
             reject("allow_id_tokens", message, "list in `audience_required` the client ids that may use the API");
         }
