@@ -187,8 +187,16 @@ impl Upstream {
 
     /// Hands the settings to the parts that apply them. Those of alternatives follow apart, since they are upstreams.
     fn configure(&self, traffic: &BackendTraffic) {
-        let BackendTraffic { retry_limits, affinity, health, overload, alternatives: _, retries, timeouts, is_dry_run } =
-            traffic;
+        let BackendTraffic {
+            retry_limits,
+            affinity,
+            health,
+            overload,
+            alternatives: _, // Upstreams of their own.
+            retries,
+            timeouts,
+            is_dry_run,
+        } = traffic;
         self.detection.configure(health.as_ref(), *is_dry_run);
         let enforced = overload.limits.as_deref().filter(|_| !*is_dry_run);
         self.connection_limits.set(enforced);

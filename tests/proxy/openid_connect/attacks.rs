@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::browser::Browser;
-use super::provider::{Behavior, Provider, SigningKey, base_claims, now, with};
+use super::provider::{Behavior, Provider, SigningKey, base_claims, next_second, with};
 use super::{Site, TestResponse, header};
 
 /// The response to the end of a login with this behavior of the provider.
@@ -334,10 +334,7 @@ async fn logout_tokens_of_users_end_sessions_once() {
     assert_eq!(send(&token).await, 200);
     assert_eq!(site.get(&mut browser, "/").await.status, 302);
     // Sessions that began in the second of the logout have ended, too.
-    let second = now();
-    while now() <= second {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // Sessions are compared by whole seconds.
-    }
+    next_second().await;
     let mut browser = site.logged_in(&provider).await;
     assert_eq!(send(&token).await, 200, "the provider may not have got the first response");
     assert_eq!(site.get(&mut browser, "/").await.status, 200);

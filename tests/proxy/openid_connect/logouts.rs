@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::Site;
 use super::browser::Browser;
-use super::provider::{Behavior, CLIENT, Provider, SigningKey, base_claims, now, with};
+use super::provider::{Behavior, CLIENT, Provider, SigningKey, base_claims, next_second, now, with};
 use super::stored::stored;
 use crate::harness::Endpoint;
 use crate::polling::until;
@@ -132,10 +132,7 @@ async fn logout_tokens_end_only_sessions_of_their_issuer() {
                 assert_eq!(ended.status, 200, "{name} of {issuer}: {config}");
                 assert_eq!(site.get(&mut browser, "/").await.status, expected, "{name} of {issuer}: {config}");
             }
-            let second = now();
-            while now() <= second {
-                tokio::time::sleep(Duration::from_millis(50)).await; // Sessions are compared by whole seconds.
-            }
+            next_second().await;
         }
     }
 }

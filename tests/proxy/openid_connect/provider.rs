@@ -244,6 +244,14 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
+/// Sessions and logouts are compared by whole seconds of the clock.
+pub(crate) async fn next_second() {
+    let second = now();
+    while now() <= second {
+        tokio::time::sleep(Duration::from_millis(50)).await; // Nothing signals a second of the clock.
+    }
+}
+
 pub(crate) fn base_claims(issuer: &str) -> Value {
     json!({"iss": issuer, "iat": now(), "exp": now() + 600})
 }
