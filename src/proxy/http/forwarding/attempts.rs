@@ -11,25 +11,21 @@ use std::ops::ControlFlow;
 use std::pin::pin;
 use std::rc::Rc;
 
-use http::{Response, StatusCode, Version};
+use http::Response;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt_error::{AttemptError, http2_error};
 use super::caller::{Caller, until_timed_out};
 pub(super) use super::ended_attempt::Forwarded;
-use super::ended_attempt::{AnotherAttempt, AttemptResult, EndedAttempt};
-use super::forwarded::{EndpointResponse, ForwardError};
-use super::framing;
+use super::ended_attempt::{AnotherAttempt, AttemptResult, EndedAttempt, EndpointConnection};
+use super::forwarded::ForwardError;
 use super::hedging::attempt_hedged;
 use super::outgoing_request::OutgoingRequest;
-use crate::proxy::http::fields::field_policy::ConnectionFields;
-use crate::proxy::http::fields::headers::strip_hop_by_hop;
 use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::{
-    Admission, ConnectError, EndpointBody, IdleReuse, IncomingBody, NotAdmitted, Outcome, OutcomeClass, RequestFailure,
-    UpstreamConnection,
+    Admission, ConnectError, IdleReuse, IncomingBody, NotAdmitted, Outcome, OutcomeClass, RequestFailure,
 };
 
 /// Forwards a request: to one endpoint, and to others as its policy allows it. `attempts`: where they are recorded.
@@ -78,11 +74,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         // Not borrowed here, since the future would then keep the outcome while it waits.
         let AnotherAttempt { delay, reason: next_reason, error } =
             match attempt.report_and_decide(outgoing, attempts.as_deref_mut(), &mut admission) {
-                ControlFlow::Break(Ok(mut response)) => {
-                    response.body_mut().hold(admission);
-                    return Ok(response);
-                }
-                ControlFlow::Break(Err(error)) => return Err(error),
+                ControlFlow::Break(outcome) => return outcome,
                 ControlFlow::Continue(another) => another,
             };
         if !delay.is_zero() {
@@ -285,41 +277,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         self.restore_body(matches!(error, AttemptError::NotProcessed) || self.replay.keeps_sent);
         error
     }
-
-    /// Checks the head of the response and removes its hop-by-hop headers.
-    fn accept_response(
-        &mut self,
-        mut response: Response<IncomingBody>,
-        connection: EndpointConnection<C>,
-    ) -> AttemptResult<C> {
-        const INVALID: AttemptError = AttemptError::Failed(RequestError::InvalidResponse);
-        if response.headers().len() > self.caller.limits().max_response_fields {
-            return Err(INVALID);
-        }
-        let switched = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // A 101 for a protocol that was not requested is an invalid response.
-            let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_accepted_by(response.headers()));
-            Some(upgrade.ok_or(INVALID)?)
-        } else if self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_misleading(response.status())) {
-            return Err(INVALID);
-        } else {
-            None
-        };
-        framing::normalize_response(response.headers_mut()).map_err(AttemptError::Failed)?;
-        let named = strip_hop_by_hop(response.headers_mut());
-        *response.version_mut() = Version::HTTP_11;
-        let Some(upgrade) = switched else {
-            if !named.is_empty() {
-                response.extensions_mut().insert(ConnectionFields(named));
-            }
-            return Ok(response.map(|incoming| EndpointResponse::Body(EndpointBody::new(incoming, connection))));
-        };
-        let endpoint = connection.into_upgraded().ok_or(INVALID)?;
-        Ok(response.map(|_| EndpointResponse::Upgraded(upgrade, Box::new(endpoint))))
-    }
 }
-
-type EndpointConnection<C> = UpstreamConnection<<C as Caller>::Body>;
 
 /// How often a request may move on to another connection, if it was not sent at all on one that other requests have
 /// used, or got no response on one that was idle.

@@ -1,25 +1,35 @@
-//! An attempt that has ended: it is reported and recorded, and decides whether another one follows.
+//! An attempt that has ended: the head of its response is checked, it is reported and recorded, and decides whether
+//! another one follows.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::attempt_error::AttemptError;
 use super::attempt_policy::{NextAttempt, Retry};
 use super::caller::Caller;
 use super::forwarded::{EndpointResponse, ForwardError};
+use super::framing;
 use super::outgoing_request::OutgoingRequest;
 use super::retry_after::requested_wait;
 use super::service_attempts::{OVERLOADED, is_overloaded};
 use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::plugin_api::media_type::is_grpc;
+use crate::proxy::http::fields::field_policy::ConnectionFields;
+use crate::proxy::http::fields::headers::strip_hop_by_hop;
 use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::router::is_call;
 use crate::turn_clock;
-use crate::upstream::{Admission, GRPC_STATUS, GrpcStatus, Outcome, OutcomeClass, OverBudget, RetryReason, RetryStop};
+use crate::upstream::{
+    Admission, EndpointBody, GRPC_STATUS, GrpcStatus, IncomingBody, Outcome, OutcomeClass, OverBudget, RetryReason,
+    RetryStop, UpstreamConnection,
+};
+
+/// A connection to an endpoint, over which the request of a caller is sent.
+pub(super) type EndpointConnection<C> = UpstreamConnection<<C as Caller>::Body>;
 
 /// The outcome of one attempt.
 pub(super) type AttemptResult<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, AttemptError>;
@@ -45,6 +55,40 @@ pub(super) struct AnotherAttempt {
     pub(super) error: RequestError,
 }
 
+impl<C: Caller> OutgoingRequest<'_, C> {
+    /// Checks the head of the response and removes its hop-by-hop headers.
+    pub(super) fn accept_response(
+        &mut self,
+        mut response: Response<IncomingBody>,
+        connection: EndpointConnection<C>,
+    ) -> AttemptResult<C> {
+        const INVALID: AttemptError = AttemptError::Failed(RequestError::InvalidResponse);
+        if response.headers().len() > self.caller.limits().max_response_fields {
+            return Err(INVALID);
+        }
+        let switched = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // A 101 for a protocol that was not requested is an invalid response.
+            let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_accepted_by(response.headers()));
+            Some(upgrade.ok_or(INVALID)?)
+        } else if self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_misleading(response.status())) {
+            return Err(INVALID);
+        } else {
+            None
+        };
+        framing::normalize_response(response.headers_mut()).map_err(AttemptError::Failed)?;
+        let named = strip_hop_by_hop(response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        let Some(upgrade) = switched else {
+            if !named.is_empty() {
+                response.extensions_mut().insert(ConnectionFields(named));
+            }
+            return Ok(response.map(|incoming| EndpointResponse::Body(EndpointBody::new(incoming, connection))));
+        };
+        let endpoint = connection.into_upgraded().ok_or(INVALID)?;
+        Ok(response.map(|_| EndpointResponse::Upgraded(upgrade, Box::new(endpoint))))
+    }
+}
+
 impl<C: Caller> EndedAttempt<C> {
     /// Reports and records the outcome, and decides what follows. Returns the outcome of the request, unless another
     /// attempt follows; then its place in the budget is taken, the response is discarded, and the endpoint is avoided.
@@ -61,7 +105,7 @@ impl<C: Caller> EndedAttempt<C> {
             outgoing.retry_counters().count(reason, is_successful);
         }
         let stop = match next {
-            NextAttempt::Never => return ControlFlow::Break(self.last_outcome(outgoing)),
+            NextAttempt::Never => return ControlFlow::Break(self.last_outcome(outgoing, admission)),
             NextAttempt::Stop(stop) => Err((stop, None)),
             NextAttempt::Retry(retry) => self.begin_retry(outgoing, retry, admission),
         };
@@ -85,7 +129,7 @@ impl<C: Caller> EndedAttempt<C> {
         }
         ControlFlow::Break(match error {
             Some(error) => Err(error.into()),
-            None => self.last_outcome(outgoing),
+            None => self.last_outcome(outgoing, admission),
         })
     }
 
@@ -145,11 +189,12 @@ impl<C: Caller> EndedAttempt<C> {
         Ok(AnotherAttempt { delay, reason, error })
     }
 
-    /// The outcome of the request, if this attempt is the last one.
-    fn last_outcome(self, outgoing: &mut OutgoingRequest<'_, C>) -> Forwarded<C> {
+    /// The outcome of the request, if this attempt is the last one. The body of a response holds the admission.
+    fn last_outcome(self, outgoing: &mut OutgoingRequest<'_, C>, admission: &mut Admission) -> Forwarded<C> {
         match self.outcome {
-            Ok(response) => {
+            Ok(mut response) => {
                 outgoing.recycle();
+                response.body_mut().hold(std::mem::take(admission));
                 Ok(response)
             }
             Err(error) => Err(error.request_error().into()),

@@ -1,4 +1,5 @@
-//! Checks a request against the protocols that its rule accepts, and redirects plain-text requests to HTTPS.
+//! Checks a request against the protocols and upgrades that its rule accepts, and redirects plain-text requests to
+//! HTTPS.
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
@@ -12,15 +13,20 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_FORWARDED_HOST;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::request_target::RequestHost;
-use crate::snapshot::rule_options::{HttpsRedirect, Protocols};
+use crate::snapshot::rule_options::{AcceptedUpgrades, HttpsRedirect, Protocols};
 
-/// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS.
+/// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS. A request for an upgrade that
+/// the rule does not accept is forwarded without it.
 pub(in crate::proxy) fn check<B>(
     cx: &RequestContext<'_>,
-    routed: &RoutedRequest<'_>,
+    routed: &mut RoutedRequest<'_>,
     request: &Request<B>,
 ) -> Result<(), EarlyExit> {
     let options = routed.rule.options();
+    routed.upgrade.take_if(|upgrade| match options.upgrades {
+        AcceptedUpgrades::All => false,
+        AcceptedUpgrades::WebSocket => !upgrade.is_websocket(),
+    });
     let Protocols { http, https, grpc, grpcs } = options.protocols;
     let (exchange, headers) = (cx.exchange(), request.headers());
     let is_secure = || client_scheme(exchange, headers) == Scheme::Https;

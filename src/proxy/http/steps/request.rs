@@ -176,7 +176,7 @@ async fn run_steps_before_forwarding<'r>(
     cx.begin_trace(request);
     let mut routed = routed?;
     cx.enter(RequestStep::Protocols);
-    accepted_protocols::check(cx, &routed, request)?;
+    accepted_protocols::check(cx, &mut routed, request)?;
     if cx.record.facts.observed.as_ref().is_some_and(|observed| observed.is_dry_run()) {
         return Err(backend::dry_run(cx, routed.rule));
     }

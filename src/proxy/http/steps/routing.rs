@@ -1,9 +1,8 @@
 //! From the head of a request to its rule: reads the target, and selects the listener and the rule. Ambiguous targets
 //! are rejected.
 
-use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Version};
-use http_body::Body;
+use http::header::HOST;
+use http::{Method, Request, Version};
 
 use super::condition_fields::ConditionFields;
 use super::early_exit::EarlyExit;
@@ -15,7 +14,7 @@ use crate::http2_frames::{FRAGMENT_HOST, UNREADABLE_HOST};
 use crate::plugin_api::Framing;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::http::exchange::request_body::RequestBody;
-use crate::proxy::http::fields::headers::{contains_token, join_cookies};
+use crate::proxy::http::fields::headers::join_cookies;
 use crate::proxy::http::forwarding::framing;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
 use crate::proxy::http::record::request_error::RequestError;
@@ -23,7 +22,6 @@ use crate::request_target::{self, InvalidHost, RequestHost, RequestPath, TargetE
 use crate::snapshot::regex_steps::RegexSteps;
 use crate::snapshot::router::{Matched, RoutingRequest};
 use crate::snapshot::routing::Unrouted;
-use crate::snapshot::rule_options::AcceptedUpgrades;
 
 /// The host and path to match and to forward, and the requested upgrade.
 pub(in crate::proxy) struct RequestTarget {
@@ -102,15 +100,6 @@ pub(in crate::proxy) fn select_rule<'r>(
     if request.method() == Method::TRACE && !names_method {
         return Err(RequestError::TraceNotAllowed);
     }
-    let upgrade = upgrade.filter(|upgrade| match rule.options().upgrades {
-        AcceptedUpgrades::All => true,
-        AcceptedUpgrades::WebSocket => upgrade.is_websocket(),
-    });
-    let framing = match &rule.plugins {
-        // The body of a tunnel is what the client sends through it.
-        Some(_) => body_framing(request.headers(), upgrade.is_none() && !request.body().is_end_stream()),
-        None => Framing::default(),
-    };
     Ok(RoutedRequest {
         listener,
         rule,
@@ -120,22 +109,12 @@ pub(in crate::proxy) fn select_rule<'r>(
         replaced_path: None,
         has_plugin_path: false,
         upgrade,
-        framing,
+        framing: Framing::default(),
         regex_steps,
         may_have_te: false,
         hops: HopCount::ZERO,
         client: client_slot(cx.exchange(), request.headers()),
     })
-}
-
-/// Reads the framing of the request body, before the hop-by-hop headers are removed.
-fn body_framing(headers: &HeaderMap, has_body: bool) -> Framing {
-    let has_token = |name, token| headers.get(name).is_some_and(|value| contains_token(value, token));
-    Framing {
-        is_chunked: has_token(TRANSFER_ENCODING, "chunked"),
-        has_body,
-        expects_continue: has_token(EXPECT, "100-continue"),
-    }
 }
 
 /// The error of a request without a usable target. An HTTP/2 request that was rejected before it was read has a Host

@@ -8,17 +8,19 @@
 mod real_ip;
 mod upstream_target;
 
-use http::header::HOST;
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Uri};
+use http_body::Body;
 
 use super::early_exit::EarlyExit;
 use super::product_headers;
 use super::request_context::{RequestContext, RoutedRequest};
 use crate::hop_count::HopCount;
+use crate::plugin_api::Framing;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::{changes_requests, fields_of_connection};
-use crate::proxy::http::fields::headers::{StrippedRequest, X_REQUEST_ID, strip_request};
+use crate::proxy::http::fields::headers::{StrippedRequest, X_REQUEST_ID, contains_token, strip_request};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::request_target::RequestHost;
 use crate::snapshot::rule_options::{ForwardingHeaderStyle, TrailerHeader};
@@ -29,9 +31,12 @@ pub(super) fn set(
     routed: &mut RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
 ) -> Result<(), EarlyExit> {
-    // As the client has sent them.
-    if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads(&cx.view.snapshot.consumers)) {
-        cx.copy_heads(routed, request);
+    // Both as the client has sent them.
+    if let Some(chain) = &routed.rule.plugins {
+        routed.framing = body_framing(routed, request);
+        if chain.logs_heads(&cx.view.snapshot.consumers) {
+            cx.copy_heads(routed, request);
+        }
     }
     let stripped = set_forwarding_headers(cx, routed, request);
     routed.may_have_te = stripped.accepts_trailers;
@@ -47,6 +52,18 @@ pub(super) fn set(
     };
     upstream_target::rewrite(routed, request)?;
     Ok(())
+}
+
+/// The framing of the request body, as plugins see it.
+fn body_framing(routed: &RoutedRequest<'_>, request: &Request<RequestBody>) -> Framing {
+    let headers = request.headers();
+    let has_token = |name, token| headers.get(name).is_some_and(|value| contains_token(value, token));
+    Framing {
+        is_chunked: has_token(TRANSFER_ENCODING, "chunked"),
+        // The body of a tunnel is what the client sends through it.
+        has_body: routed.upgrade.is_none() && !request.body().is_end_stream(),
+        expects_continue: has_token(EXPECT, "100-continue"),
+    }
 }
 
 /// Removes hop-by-hop headers, `Expect` and the number of hops, and sets the forwarding headers, request id and Host.
