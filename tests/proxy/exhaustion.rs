@@ -20,6 +20,7 @@ use crate::harness::{
     with_timeout,
 };
 use crate::metrics::wait_for_metrics;
+use crate::polling::until;
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
 async fn server(limits: ProxyLimits, endpoint: &Endpoint) -> TestServer {
@@ -82,6 +83,36 @@ async fn idle_connections_give_way_to_new_ones() {
     with_timeout("the end of the HTTP/2 connection", http2.wait_for_end()).await.ok();
     assert_eq!(kept.get("/").await.status, 200);
     assert_eq!(scrape(&server)["portico_connections_evicted_total"], 2.0);
+}
+
+/// Such a client looked idle, because the record of its request ends when the last part of the response is queued. It was
+/// selected again and again, and no connection gave way.
+#[tokio::test]
+async fn clients_that_do_not_read_are_not_selected_in_place_of_idle_ones() {
+    let body = "x".repeat(32 * 1024);
+    let endpoint = Endpoint::responding_with(format!("HTTP/1.1 200 OK\r\ncontent-length: 32768\r\n\r\n{body}")).await;
+    let server = server(ProxyLimits { max_connections: 2, ..ProxyLimits::default() }, &endpoint).await;
+    let mut stuck = server.connect().await;
+    // More responses than the buffers of the sockets hold.
+    stuck.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000)).await;
+    let mut last = (0, Instant::now());
+    until("a response that does not fit into the socket", || {
+        let requests = endpoint.log.requests().len();
+        if requests != last.0 {
+            last = (requests, Instant::now());
+        }
+        std::future::ready(requests > 0 && last.1.elapsed() >= EVICTION)
+    })
+    .await;
+    assert!(last.0 < 1000, "all responses fit into the socket");
+    let mut idle = server.connect().await;
+    assert_eq!(idle.get("/").await.status, 200);
+    until_all_may_give_way().await;
+    let mut new = server.connect().await;
+    assert_eq!(new.get("/").await.status, 200);
+    assert_eq!(idle.read_to_end().await.unwrap_or_default(), b"");
+    assert_eq!(scrape(&server)["portico_connections_evicted_total"], 1.0);
+    assert_eq!(stuck.response().await.body.len(), body.len());
 }
 
 /// Waits until all idle connections may give way to a new one. Before that, an earlier one would give way in place of

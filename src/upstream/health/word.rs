@@ -1,10 +1,10 @@
 //! The state of an endpoint in one word, which changes by compare and swap.
 //!
 //! ```text
-//!   63                                                  16 15                 0
-//!   ┌─────────────────────────────────────────────────────┬────────────────────┐
-//!   │ until: milliseconds of the upstream's clock         │ flags              │
-//!   └─────────────────────────────────────────────────────┴────────────────────┘
+//!   63                                                  16 15       10 9       0
+//!   ┌─────────────────────────────────────────────────────┬───────────┬─────────┐
+//!   │ until: milliseconds of the upstream's clock         │ progress  │ causes  │
+//!   └─────────────────────────────────────────────────────┴───────────┴─────────┘
 //! ```
 
 use super::{Availability, EjectionCause};
@@ -18,17 +18,17 @@ pub(super) struct HealthWord {
 }
 
 /// A connection looks dead, and no other one has been tried yet.
-pub(super) const SUSPECT: u16 = 1 << 7;
+pub(super) const SUSPECT: u16 = 1 << 10;
 /// Requests are tried, one at a time.
-pub(super) const HALF_OPEN: u16 = 1 << 8;
+pub(super) const HALF_OPEN: u16 = 1 << 11;
 /// A request is being tried.
-pub(super) const CLAIMED: u16 = 1 << 9;
+pub(super) const CLAIMED: u16 = 1 << 12;
 /// The causes of responses and checks are counted, but have no effect.
-pub(super) const DRY_RUN: u16 = 1 << 10;
+pub(super) const DRY_RUN: u16 = 1 << 13;
 /// After its time, an active check must pass before requests are tried.
-pub(super) const AWAITS_CHECK: u16 = 1 << 11;
+pub(super) const AWAITS_CHECK: u16 = 1 << 14;
 /// Probes decide when connections are possible again, instead of requests after a time.
-pub(super) const PROBED: u16 = 1 << 12;
+pub(super) const PROBED: u16 = 1 << 15;
 
 pub(super) const CONNECT: u16 = EjectionCause::Connect.bit();
 pub(super) const ACTIVE_CHECK: u16 = EjectionCause::ActiveCheck.bit();

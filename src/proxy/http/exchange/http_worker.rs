@@ -72,7 +72,7 @@ impl HttpWorker {
         let subsetting = WorkerSubsetting { worker: number, ..shared.subsetting };
         let mirror_pools =
             ConnectionPools::new(connector.clone(), idle_limits, subsetting, Arc::clone(upstream_counters));
-        let mirrors = BackgroundSender::new(limits, mirror_pools, mirror_counters, Rc::clone(&worker.buffers));
+        let background_sender = BackgroundSender::new(limits, mirror_pools, mirror_counters, Rc::clone(&worker.buffers));
         HttpWorker {
             trusted_ips: shared.trusted_ips,
             rejected_paths: shared.rejected_paths,
@@ -80,7 +80,7 @@ impl HttpWorker {
             product_headers: shared.product_headers,
             upstream_sockets: shared.upstream_sockets,
             pools: ConnectionPools::new(connector, idle_limits, subsetting, Arc::clone(upstream_counters)),
-            background_sender: Rc::new(mirrors),
+            background_sender: Rc::new(background_sender),
             request_ids: RequestIds::default(),
             header_maps: HeaderMapPool::default(),
             worker,

@@ -16,9 +16,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt_error::{AttemptError, http2_error};
 use super::caller::{Caller, until_timed_out};
-pub(super) use super::ended_attempt::Forwarded;
 use super::ended_attempt::{AnotherAttempt, AttemptResult, EndedAttempt, EndpointConnection};
-use super::forwarded::ForwardError;
+use super::forwarded::{ForwardError, Forwarded};
 use super::hedging::attempt_hedged;
 use super::outgoing_request::OutgoingRequest;
 use crate::proxy::http::record::request_attempts::Attempts;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::attempt_error::AttemptError;
 use super::attempt_policy::{NextAttempt, Retry};
 use super::caller::Caller;
-use super::forwarded::{EndpointResponse, ForwardError};
+use super::forwarded::{EndpointResponse, Forwarded};
 use super::framing;
 use super::outgoing_request::OutgoingRequest;
 use super::retry_after::requested_wait;
@@ -33,9 +33,6 @@ pub(super) type EndpointConnection<C> = UpstreamConnection<<C as Caller>::Body>;
 
 /// The outcome of one attempt.
 pub(super) type AttemptResult<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, AttemptError>;
-
-/// The outcome of a request that was forwarded.
-pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, ForwardError>;
 
 /// An attempt that has ended.
 pub(super) struct EndedAttempt<C: Caller> {

@@ -18,10 +18,9 @@ use tokio::time::timeout_at;
 
 use super::attempt_policy::is_idempotent;
 use super::attempt_timeouts::TimeLimit;
-use super::attempts::Forwarded;
 use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
-use super::forwarded::ForwardError;
+use super::forwarded::{ForwardError, Forwarded};
 use super::outgoing_request::copy_request;
 use super::time_limits::{forward_in_time, forward_until};
 use crate::proxy::http::record::request_attempts::Attempts;

@@ -4,12 +4,17 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Response;
 use http_body::Body;
 
+use super::caller::Caller;
 use super::upgrade::Upgrade;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::settings::CircuitBreakerSettings;
 use crate::upstream::{Admission, EndpointBody, Overloaded, UpgradedConnection, Upstream};
+
+/// The outcome of a request that was forwarded.
+pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, ForwardError>;
 
 /// The rest of a response. `B` is the body of the request, which may still be sent.
 pub(in crate::proxy) enum EndpointResponse<B> {

@@ -10,10 +10,10 @@ use tokio::time::timeout_at;
 
 use super::attempt_policy::AttemptPolicy;
 use super::attempt_timeouts::TimeLimit;
-use super::attempts::{Forwarded, forward};
+use super::attempts::forward;
 use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
-use super::forwarded::ForwardError;
+use super::forwarded::{ForwardError, Forwarded};
 use super::outgoing_request::OutgoingRequest;
 use super::service_attempts::ServiceAttempts;
 use crate::plugin_api::completed_request::AttemptOutcome;

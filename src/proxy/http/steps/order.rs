@@ -1,8 +1,8 @@
 //! The order of the steps of a request, which is a security property: no step may respond with what a backend would
 //! send before all steps that guard it have run.
 //!
-//! `request.rs` runs the steps in this order, and enters each of them: a build with debug assertions,
-//! such as that of the tests, panics for a request whose steps are in another order.
+//! `request.rs` runs the steps in this order. A step is entered where it begins: a build with debug assertions, such as
+//! that of the tests, panics for a request that enters its steps in another order.
 
 /// A step of a request. The declaration is the order; each step says why it has its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -171,6 +171,7 @@ where
                     }
                     self.state = ServingState::Uploading { is_persistent: response.is_persistent };
                     *self.response = None;
+                    self.exchange.activity.has_unsent_response.set(false);
                 }
                 ServingState::Uploading { .. } if self.io.has_body_reader() => return Poll::Pending,
                 ServingState::Uploading { is_persistent } => self.end_request(is_persistent),
@@ -291,6 +292,7 @@ where
         recycle_map(response.into_parts().0.headers);
         let message = OutgoingMessage::new(head, framing, body);
         *self.response = Some(SentResponse { message, is_persistent, switches_protocols });
+        self.exchange.activity.has_unsent_response.set(true);
         self.state = ServingState::Sending;
     }
 

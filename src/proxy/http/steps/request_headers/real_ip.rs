@@ -28,7 +28,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
         headers.remove(HTTPOXY_HEADER);
     }
     let real_ip = match client_address(exchange, headers) {
-        // `peer.client.ip` is the address of the peer, formatted once for all requests of the connection.
+        // `exchange.client.ip` is the address of the peer, formatted once for all requests of the connection.
         ip if ip == exchange.address.ip().to_canonical() => exchange.client.ip.clone(),
         ip => HeaderValue::try_from(ip.to_string()).expect("an IP address is a header value"),
     };
