@@ -63,6 +63,11 @@ where
         OutgoingMessage { queue, body, framing, failure: None }
     }
 
+    /// Whether the end of the connection is the end of the message for its recipient.
+    pub fn ends_with_connection(&self) -> bool {
+        matches!(self.framing, BodyFraming::UntilClose)
+    }
+
     /// Sends as much as possible. Ready when the message is complete, and the stream flushed.
     pub fn poll_send(
         &mut self,

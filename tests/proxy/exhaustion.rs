@@ -85,8 +85,8 @@ async fn idle_connections_give_way_to_new_ones() {
     assert_eq!(scrape(&server)["portico_connections_evicted_total"], 2.0);
 }
 
-/// Such a client looked idle, because the record of its request ends when the last part of the response is queued. It was
-/// selected again and again, and no connection gave way.
+/// Such a client looked idle, because the record of its request ends when the last part of the response is queued. It
+/// was selected again and again, and no connection gave way.
 #[tokio::test]
 async fn clients_that_do_not_read_are_not_selected_in_place_of_idle_ones() {
     let body = "x".repeat(32 * 1024);
@@ -113,6 +113,35 @@ async fn clients_that_do_not_read_are_not_selected_in_place_of_idle_ones() {
     assert_eq!(idle.read_to_end().await.unwrap_or_default(), b"");
     assert_eq!(scrape(&server)["portico_connections_evicted_total"], 1.0);
     assert_eq!(stuck.response().await.body.len(), body.len());
+}
+
+/// The response ends the record of the request, but not the request.
+#[tokio::test]
+async fn clients_that_do_not_send_the_rest_of_a_body_are_not_selected_in_place_of_idle_ones() {
+    let endpoint = Endpoint::scripted(|mut stream, number| async move {
+        const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        if number == 0 {
+            stream.head().await;
+            stream.send(OK).await;
+            // The rest of the body, until the connection ends.
+            stream.read_to_end().await;
+        }
+        while stream.request().await.is_some() {
+            stream.send(OK).await;
+        }
+    })
+    .await;
+    let server = server(ProxyLimits { max_connections: 2, ..ProxyLimits::default() }, &endpoint).await;
+    let mut uploading = server.connect().await;
+    uploading.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\npart").await;
+    assert_eq!(uploading.response().await.status, 200);
+    let mut idle = server.connect().await;
+    assert_eq!(idle.get("/").await.status, 200);
+    until_all_may_give_way().await;
+    let mut new = server.connect().await;
+    assert_eq!(new.get("/").await.status, 200);
+    assert_eq!(idle.read_to_end().await.unwrap_or_default(), b"");
+    assert_eq!(scrape(&server)["portico_connections_evicted_total"], 1.0);
 }
 
 /// Waits until all idle connections may give way to a new one. Before that, an earlier one would give way in place of

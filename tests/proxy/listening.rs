@@ -1,12 +1,13 @@
 //! Binding and unbinding of listeners, draining, and snapshot changes during requests.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::{BindAddress, Snapshot};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -330,4 +331,24 @@ async fn a_few_connections_are_spread_over_the_workers() {
             assert_eq!(server.proxy.connections_by_worker(), expected);
         }
     }
+}
+
+/// HTTP/1.0 has no chunks, so a client takes the orderly end of a connection for the end of a body without a length.
+#[tokio::test]
+async fn a_response_that_the_drain_cuts_off_is_not_taken_for_complete() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+        stream.read_to_end().await;
+    })
+    .await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
+    client.send("GET / HTTP/1.0\r\nhost: a\r\n\r\n").await;
+    let mut received = Vec::new();
+    while !received.ends_with(b"half") {
+        assert_ne!(client.socket.read_buf(&mut received).await.unwrap(), 0, "the response ends too early");
+    }
+    assert_eq!(server.proxy.drain(Duration::ZERO).await, 1);
+    assert_eq!(client.read_to_end().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

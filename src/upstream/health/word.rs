@@ -3,7 +3,7 @@
 //! ```text
 //!   63                                                  16 15       10 9       0
 //!   ┌─────────────────────────────────────────────────────┬───────────┬─────────┐
-//!   │ until: milliseconds of the upstream's clock         │ progress  │ causes  │
+//!   │ until: milliseconds of the upstream's clock         │ others    │ causes  │
 //!   └─────────────────────────────────────────────────────┴───────────┴─────────┘
 //! ```
 

@@ -283,14 +283,12 @@ where
                 activity.record_progress();
                 http.start_shutdown();
             }
-            ActivityPhase::ReadingHead | ActivityPhase::AwaitingResponse | ActivityPhase::Tunnel => {
-                return Poll::Ready(ConnectionEnd::Aborted);
-            }
-            ActivityPhase::Idle | ActivityPhase::SendingResponse => {
-                // The client must not take what it has got for the whole response.
-                if activity.has_unsent_response.get() {
-                    activity.reset_on_close.set(true);
-                }
+            ActivityPhase::Idle
+            | ActivityPhase::ReadingHead
+            | ActivityPhase::AwaitingResponse
+            | ActivityPhase::Tunnel => return Poll::Ready(ConnectionEnd::Aborted),
+            ActivityPhase::SendingResponse => {
+                activity.reset_on_close.set(true);
                 return Poll::Ready(ConnectionEnd::Aborted);
             }
         }

@@ -17,7 +17,7 @@ use crate::turn_clock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ActivityPhase {
-    /// Between requests, or before the first. The end of a response may still be unsent.
+    /// No request is recorded. The end of its response may still be unsent, and the rest of its body unread.
     Idle,
     /// The first bytes of a request head have arrived.
     ReadingHead,
@@ -89,8 +89,8 @@ pub(in crate::proxy) struct Activity {
     pub(in crate::proxy) ambiguity: Cell<Option<RequestError>>,
     /// The head of the current request may have `traceparent` or `tracestate`.
     pub(in crate::proxy) may_have_trace: Cell<bool>,
-    /// A response of HTTP/1 is not sent to its end. Its record ends before, when its last part is queued.
-    pub(in crate::proxy) has_unsent_response: Cell<bool>,
+    /// The HTTP/1 connection is between two requests: the last response is sent, and its request was read.
+    pub(in crate::proxy) is_between_requests: Cell<bool>,
     /// Close with a TCP reset, because the client could mistake an orderly close for the end of a body.
     pub(in crate::proxy) reset_on_close: Cell<bool>,
     /// The client sent the HTTP/2 connection preface.
@@ -126,7 +126,7 @@ impl Activity {
             response_deadline: Cell::new(None),
             ambiguity: Cell::new(None),
             may_have_trace: Cell::new(true),
-            has_unsent_response: Cell::new(false),
+            is_between_requests: Cell::new(true),
             reset_on_close: Cell::new(false),
             http2: Cell::new(false),
             rates: MinimumRates::new(limits),

@@ -164,7 +164,7 @@ impl ClientExchange {
 impl IdleState for ClientExchange {
     fn idleness(&self) -> Option<Idleness> {
         let activity = &self.activity;
-        let is_idle = activity.phase() == ActivityPhase::Idle && !activity.has_unsent_response.get();
+        let is_idle = activity.phase() == ActivityPhase::Idle && activity.is_between_requests.get();
         is_idle.then(|| Idleness { had_request: activity.requests.get() > 0, since: activity.last_progress() })
     }
 }

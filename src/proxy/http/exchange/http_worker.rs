@@ -72,7 +72,8 @@ impl HttpWorker {
         let subsetting = WorkerSubsetting { worker: number, ..shared.subsetting };
         let mirror_pools =
             ConnectionPools::new(connector.clone(), idle_limits, subsetting, Arc::clone(upstream_counters));
-        let background_sender = BackgroundSender::new(limits, mirror_pools, mirror_counters, Rc::clone(&worker.buffers));
+        let background_sender =
+            BackgroundSender::new(limits, mirror_pools, mirror_counters, Rc::clone(&worker.buffers));
         HttpWorker {
             trusted_ips: shared.trusted_ips,
             rejected_paths: shared.rejected_paths,

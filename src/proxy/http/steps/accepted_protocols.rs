@@ -15,8 +15,8 @@ use crate::proxy::http::record::request_error::RequestError;
 use crate::request_target::RequestHost;
 use crate::snapshot::rule_options::{AcceptedUpgrades, HttpsRedirect, Protocols};
 
-/// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS. A request for an upgrade that
-/// the rule does not accept is forwarded without it.
+/// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS. A request for an upgrade
+/// that the rule does not accept is forwarded without it.
 pub(in crate::proxy) fn check<B>(
     cx: &RequestContext<'_>,
     routed: &mut RoutedRequest<'_>,

@@ -125,6 +125,10 @@ where
     /// The stream, with the bytes that were received but not read, and the tunnel that it becomes.
     pub(in crate::proxy) fn into_stream(mut self) -> Option<(ClientStream, Bytes, Option<Box<Tunnel>>)> {
         self.request.set(None);
+        if self.response.as_ref().as_ref().is_some_and(|response| response.message.ends_with_connection()) {
+            // The client would take what it has got of the response for all of it.
+            self.exchange.activity.reset_on_close.set(true);
+        }
         let (stream, unread) = self.io.take_stream()?;
         Some((stream, unread, self.tunnel))
     }
@@ -171,7 +175,6 @@ where
                     }
                     self.state = ServingState::Uploading { is_persistent: response.is_persistent };
                     *self.response = None;
-                    self.exchange.activity.has_unsent_response.set(false);
                 }
                 ServingState::Uploading { .. } if self.io.has_body_reader() => return Poll::Pending,
                 ServingState::Uploading { is_persistent } => self.end_request(is_persistent),
@@ -220,6 +223,7 @@ where
             accepts_trailers: received.accepts_trailers,
             is_ambiguous: received.ambiguity.is_some(),
         };
+        self.exchange.activity.is_between_requests.set(false);
         self.exchange.activity.may_have_trace.set(received.may_have_trace);
         self.exchange.activity.ambiguity.set(received.ambiguity.map(ambiguity_error));
         let body = self.io.begin_body();
@@ -292,7 +296,6 @@ where
         recycle_map(response.into_parts().0.headers);
         let message = OutgoingMessage::new(head, framing, body);
         *self.response = Some(SentResponse { message, is_persistent, switches_protocols });
-        self.exchange.activity.has_unsent_response.set(true);
         self.state = ServingState::Sending;
     }
 
@@ -304,6 +307,7 @@ where
             self.exchange.activity.mark_body_unread();
         }
         let may_continue = is_persistent && has_ended && !self.is_closing;
+        self.exchange.activity.is_between_requests.set(may_continue);
         self.state = if may_continue { ServingState::Reading } else { ServingState::Closing };
     }
 }

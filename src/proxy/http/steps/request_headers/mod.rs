@@ -2,7 +2,7 @@
 //! the proxy, and the path and Host that its options rewrite. Before plugins, which see and change all of them.
 //!
 //! ```text
-//!   copy for logs ▶ forwarding headers (real_ip.rs) ▶ limit of hops ▶ Via ▶ upstream_target.rs
+//!   framing, copy for logs ▶ forwarding headers (real_ip.rs) ▶ limit of hops ▶ Via ▶ upstream_target.rs
 //! ```
 
 mod real_ip;
