@@ -57,6 +57,11 @@ run_suite() {
         good=1
     fi
     [ "$ignored" = 0 ] || note="$ignored only in make test-full"
+    # A suite none of whose tests ran has not passed.
+    if [ "$ignored" != 0 ] && [ "$good" = 0 ] && [ "$bad" = 0 ]; then
+        note="not run: make test-full"
+        code=$not_run
+    fi
     note_not_run "$log"
     [ "$bad" = 0 ] || note="see $log"
     add_row "$name" "$good" "$bad" "$ignored" "$seconds" "$cpu" "$note"

@@ -386,12 +386,13 @@ fn failed_tests_are_reported_with_the_command_that_repeats_them() {
                 echo "expected tests: 3"
                 echo "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out" ;;
             skipped) echo "not run: no access" && return "$not_run" ;;
+            slow) echo "test result: ok. 0 passed; 0 failed; 2 ignored; 0 measured; 9 filtered out" ;;
             partial)
                 echo "test scenarios::chaos ... not run: chaos: this machine is too slow"
                 echo "test scenarios::streams ... not run: streams: this machine is too slow"
                 echo "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out" ;;
         esac"#;
-    let report = checkout.report("good bad broken lost skipped partial", code);
+    let report = checkout.report("good bad broken lost skipped slow partial", code);
     for line in [
         "good: 3 passed in",
         "bad: 1 FAILED, 2 passed in",
@@ -400,6 +401,7 @@ fn failed_tests_are_reported_with_the_command_that_repeats_them() {
         "    scripts/test.sh run broken\nerror: cannot find value\n",
         "2 of 3 tests ran\n",
         "skipped: not run: no access\n",
+        "slow: not run: make test-full\n",
         "1 only in make test-full\n",
         "partial: 1 passed in",
         "  not run: 2 tests: this machine is too slow\n",
