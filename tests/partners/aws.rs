@@ -1,6 +1,7 @@
 //! Functions and secrets of an emulator of AWS, `moto`, which verifies signatures and permissions.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ struct Moto {
     secret: String,
     role: String,
     _process: Program,
+    packages: PathBuf,
 }
 
 impl Moto {
@@ -49,7 +51,19 @@ impl Moto {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let made: Value = serde_json::from_slice(&output.stdout).unwrap();
         let text = |name: &str| made[name].as_str().expect("it is a text").to_owned();
-        Moto { port, key: text("key"), secret: text("secret"), role: text("role"), _process: process }
+        Moto { port, key: text("key"), secret: text("secret"), role: text("role"), _process: process, packages }
+    }
+
+    /// Lets functions return their events from now on. Otherwise the server runs them in containers of Docker, which
+    /// this machine need not have; and without containers, it invokes functions that do not exist, too.
+    fn run_functions_without_containers(&self, site: &Site) {
+        let script = "import requests, sys\n\
+                      settings = {'lambda': {'use_docker': False}}\n\
+                      requests.post(sys.argv[1], json=settings, verify='ca.pem').raise_for_status()\n";
+        let mut command = Command::new(self.packages.join("bin/python"));
+        let url = format!("https://127.0.0.1:{}/moto-api/config", self.port);
+        let output = command.args(["-c", script, &url]).current_dir(site.path(".")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -109,14 +123,16 @@ fn functions_and_secrets_of_aws_are_read_with_signed_requests() {
         ("AWS_SECRET_ACCESS_KEY", &*moto.secret),
     ];
     let program = start_portico(&site, &file.to_string(), &variables);
-    // The function returns its event.
+    let response = send(&site, "/absent", Some("{}"));
+    assert_eq!(response.status, 404, "{response:?}");
+    moto.run_functions_without_containers(&site);
     let response = send(&site, "/role?size=10", Some("{\"a\": 1}"));
     assert_eq!(response.status, 200, "{response:?}");
     let event = response.json();
     assert_eq!((&event["httpMethod"], &event["body"]), (&json!("POST"), &json!("eyJhIjogMX0=")), "{event}");
     assert_eq!(event["headers"]["host"], "portico.example", "{event}");
     assert_eq!(event["queryStringParameters"], json!({"size": "10"}), "{event}");
-    for (path, expected) in [("/queued", 202), ("/absent", 404), ("/user", 403), ("/wrong", 403)] {
+    for (path, expected) in [("/queued", 202), ("/user", 403), ("/wrong", 403)] {
         let response = send(&site, path, Some("{}"));
         assert_eq!(response.status, expected, "{path}: {response:?}");
     }
