@@ -11,7 +11,7 @@ pub use self::file::compare;
 use crate::backend::Backend;
 use crate::compare::{run_and_count, sequential_plan};
 use crate::plan::{Plan, Protocol, RequestShape};
-use crate::plugins::run_chain;
+use crate::plugins::run_variant;
 use crate::server::portico::{Setup, counted_portico};
 use crate::server::variant::ServerVariant;
 use crate::server::{self, HOST, Site};
@@ -37,19 +37,29 @@ struct Case {
 enum Load {
     Plain,
     Tls(Protocol),
-    /// To a route with key-auth, rate-limiting and correlation-id.
-    Chain,
+    /// To a route with plugins: a variant of the measurements of plugins.
+    Plugins(&'static str),
 }
 
 const PLAIN: Case = Case { name: "HTTP/1.1", load: Load::Plain, access_log: false, flags: &[] };
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     PLAIN,
     Case { name: "HTTP/1.1 with the access log", access_log: true, ..PLAIN },
     Case { name: "HTTP/1.1 with a trace that is not recorded", flags: UNRECORDED_TRACES, ..PLAIN },
     Case { name: "HTTP/1.1 over TLS", load: Load::Tls(Protocol::Http1), ..PLAIN },
     Case { name: "HTTP/2 over TLS", load: Load::Tls(Protocol::Http2), ..PLAIN },
-    Case { name: "HTTP/1.1 with key-auth, rate-limiting, correlation-id", load: Load::Chain, ..PLAIN },
+    Case {
+        name: "HTTP/1.1 with key-auth, rate-limiting, correlation-id",
+        load: Load::Plugins("key-auth, rate-limiting, correlation-id"),
+        ..PLAIN
+    },
+    Case { name: "HTTP/1.1 with jwt", load: Load::Plugins("jwt RS256, token known"), ..PLAIN },
+    Case {
+        name: "HTTP/1.1 with key-auth, proxy-cache, a stored response",
+        load: Load::Plugins("key-auth, proxy-cache"),
+        ..PLAIN
+    },
 ];
 
 /// Endpoints get the context of a trace, and nothing is sent to the server.
@@ -90,7 +100,7 @@ async fn count(portico: &Path, case: &Case) -> Result<u64> {
 /// Runs a case under valgrind. Returns the numbers of requests and instructions.
 async fn run_case(portico: &Path, case: &Case, requests: usize) -> Result<(u64, u64)> {
     let protocol = match case.load {
-        Load::Chain => return run_chain(portico, case.access_log, requests).await,
+        Load::Plugins(variant) => return run_variant(portico, variant, case.access_log, requests).await,
         Load::Plain => None,
         Load::Tls(protocol) => Some(protocol),
     };

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 
 use self::plugin_bench::PluginBench;
 use self::table::Table;
-use self::variant::{Variant, variants};
+use self::variant::{Variant, cached, variants};
 use self::wire::Wire;
 use crate::compare::{run_and_count, sequential_plan, wait_for};
 use crate::plan::Plan;
@@ -175,15 +175,15 @@ async fn count_for(options: &Options, variants: &[Variant], variant: &Variant, r
     send_counted(&bench, bench.setup(&options.portico), variant, requests).await
 }
 
-/// Sends requests to a route with the chain of plugins under valgrind. Returns the numbers of requests and
-/// instructions.
-pub(crate) async fn run_chain(portico: &Path, access_log: bool, requests: usize) -> Result<(u64, u64)> {
-    let variants: Vec<Variant> = variants(false).into_iter().filter(Variant::is_chain).collect();
-    let chain = variants.first().context("no variant has the chain")?;
+/// Sends requests to the route of one variant under valgrind. Returns the numbers of requests and instructions.
+pub(crate) async fn run_variant(portico: &Path, name: &str, access_log: bool, requests: usize) -> Result<(u64, u64)> {
+    let variants: Vec<Variant> =
+        variants(false).into_iter().chain([cached()]).filter(|variant| variant.name == name).collect();
+    let variant = variants.first().with_context(|| format!("no variant is called {name}"))?;
     let bench = PluginBench::new(&variants, 0, false).await?;
     let mut setup = bench.setup(portico);
     setup.site.access_log = access_log;
-    send_counted(&bench, setup, chain, requests).await
+    send_counted(&bench, setup, variant, requests).await
 }
 
 async fn send_counted(bench: &PluginBench, setup: Setup<'_>, variant: &Variant, requests: usize) -> Result<(u64, u64)> {

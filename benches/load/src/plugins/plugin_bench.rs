@@ -16,7 +16,7 @@ use crate::server::added_fields::AddedFields;
 use crate::server::objects::{API_KEY, HostRoute, annotations, consumer, plugins};
 use crate::server::portico::Setup;
 use crate::server::variant::ServerVariant;
-use crate::server::{self, Server, Site};
+use crate::server::{self, CACHE_HOST, Server, Site};
 use crate::tokens::{self, token};
 
 /// What all variants share, and the route of each.
@@ -50,11 +50,14 @@ impl PluginBench {
         let signer = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
         let unused_tokens = if variants.iter().any(Variant::needs_new_tokens) { new_tokens } else { 0 };
         let tokens = (0..=unused_tokens).map(|number| token(&signer, number)).collect::<Result<_>>()?;
-        // All hosts have the same length, so that variants differ only in what is compared.
+        // All hosts that are compared have the same length, so that variants differ only in what is compared.
         let hosts: Vec<_> = variants
             .iter()
             .enumerate()
-            .map(|(index, variant)| (variant.name, format!("v{index:02}.bench.example")))
+            .map(|(index, variant)| {
+                let host = || format!("v{index:02}.bench.example");
+                (variant.name, if variant.is_cached() { CACHE_HOST.to_owned() } else { host() })
+            })
             .collect();
         let mut objects = consumer_objects(&signer, verbose_backend.address.port());
         for (variant, (_, host)) in variants.iter().zip(&hosts) {
@@ -124,7 +127,7 @@ impl PluginBench {
 
 /// The plugins, one consumer, and the Service of the backend that sends the response fields of the chain.
 fn consumer_objects(signer: &KeyPair, verbose_port: u16) -> String {
-    let plugins = plugins(&["key-auth", "rate-limiting", "correlation-id", "jwt"]);
+    let plugins = plugins(&["key-auth", "rate-limiting", "correlation-id", "jwt", "proxy-cache"]);
     let consumer = consumer(&["bench-key", "bench-token"]);
     let token_secret = tokens::secret(signer);
     format!(

@@ -57,6 +57,11 @@ impl Variant {
         self.plugins == CHAIN
     }
 
+    /// Whether the route has a cache, so that the response to one request is sent for others.
+    pub(super) fn is_cached(&self) -> bool {
+        self.plugins.contains(&"proxy-cache")
+    }
+
     pub(super) fn needs_new_tokens(&self) -> bool {
         self.credential == ClientCredential::NewToken
     }
@@ -127,6 +132,11 @@ pub(super) fn variants(each_plugin: bool) -> Vec<Variant> {
         ]);
     }
     variants
+}
+
+/// A route with a cache behind authentication. It is not compared with the others, whose requests reach the backend.
+pub(super) fn cached() -> Variant {
+    Variant::original("key-auth, proxy-cache", &["key-auth", "proxy-cache"], ClientCredential::Key)
 }
 
 #[cfg(test)]
