@@ -125,8 +125,9 @@ pub enum ErrorStyle {
 /// The `grpc-status` of errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GrpcErrorStyle {
-    /// That of the cause if the Gateway API defines one: 12 (UNIMPLEMENTED) if no rule matches, and 14 (UNAVAILABLE)
-    /// for an invalid backend. That of the HTTP status for all other causes.
+    /// That of the cause if the Gateway API or gRPC defines one: 12 (UNIMPLEMENTED) if no rule matches, and 14
+    /// (UNAVAILABLE) for an invalid backend and for connections that are lost or not established. That of the HTTP
+    /// status for all other causes.
     #[default]
     Cause,
     /// That of the HTTP status.

@@ -7,11 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{Reason, server};
 use http::{Request, Response};
+use portico::compile::kong::rule_options;
 use portico::snapshot::rule::Action;
+use portico::snapshot::rule_options::RuleOptions;
+use tokio::net::TcpListener;
 
+use crate::frames::{HEADERS, RawConnection};
 use crate::h2::{Http2Client, post_request, read_body};
 use crate::h2_upstream::{Http2Endpoint, http2_endpoint};
-use crate::harness::{Route, TestServer, forward, h2c_upstream, route, with_timeout};
+use crate::harness::{Route, TestServer, forward, h2c_upstream, refusing_address, route, with_timeout};
 use crate::metrics::scrape;
 
 /// Three seconds: the endpoint gets the call and responds before it, even if the machine pauses.
@@ -118,4 +122,26 @@ async fn fields_that_are_no_deadline_are_passed_on() {
     assert_eq!(with_timeout("a message", body.data()).await.unwrap().unwrap(), &b"message"[..]);
     assert!(tokio::time::timeout(Duration::from_millis(1), body.data()).await.is_err());
     assert_eq!(timeouts.lock().unwrap().remove(0).split_off(8), "H");
+}
+
+/// Clients repeat calls with this status, and not those with INTERNAL.
+#[tokio::test]
+async fn connections_that_are_refused_or_lost_are_unavailable_whatever_plugins_the_route_has() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closing = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let mut raw = RawConnection::accept(socket).await;
+            raw.wait_for("a call", |frame| frame.kind == HEADERS).await;
+        }
+    });
+    for options in [RuleOptions::default(), rule_options::defaults()] {
+        for address in [refusing_address(), closing] {
+            let options = Some(Box::new(options.clone()));
+            let routes = grpc_routes(address).into_iter().map(|route| Route { options: options.clone(), ..route });
+            let server = TestServer::with_routes(routes.collect()).await;
+            let response = Http2Client::connect(server.address).await.request(call("60S")).await.unwrap();
+            assert_eq!((response.status, &response.headers["grpc-status"]), (200, &"14".parse().unwrap()), "{address}");
+        }
+    }
 }

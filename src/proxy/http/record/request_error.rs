@@ -271,6 +271,12 @@ impl RequestError {
             RequestError::InvalidRule(RouteFailure::NoBackends | RouteFailure::InvalidBackend) => {
                 Some(GRPC_UNAVAILABLE)
             }
+            // A connection that was not established, or was lost: clients may repeat the call.
+            RequestError::ConnectionRefused
+            | RequestError::RingBalancerConnectionRefused
+            | RequestError::ConnectTimeout
+            | RequestError::TlsHandshake
+            | RequestError::NoResponse => Some(GRPC_UNAVAILABLE),
             _ => None,
         };
         ErrorDetails { blame, status, grpc_status, reason, message, retryable }
