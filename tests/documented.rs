@@ -86,6 +86,7 @@ fn limits_page_matches_the_defaults() {
         max_response_fields,
         max_idle_per_endpoint,
         max_upstream_streams,
+        upstream_ping_interval,
         upstream_idle_timeout,
         max_idle_for_unrepeatable,
         max_buffered_bytes,
@@ -102,7 +103,7 @@ fn limits_page_matches_the_defaults() {
         0 => format!("{} KiB", bytes >> 10),
         mebibytes => format!("{mebibytes} MiB"),
     };
-    let pings = format!("{}, {}", seconds(ping_interval), seconds(ping_timeout));
+    let pings_every = |interval| format!("{}, {}", seconds(interval), seconds(ping_timeout));
     let expected = [
         ("connections, over all ports", max_connections.to_string()),
         ("time for a TLS handshake", seconds(handshake_timeout)),
@@ -136,14 +137,14 @@ fn limits_page_matches_the_defaults() {
         ),
         // The limit is half of the connection window.
         ("small frames that a client may", size(connection_window as usize / 2)),
-        ("ping interval and timeout of a client connection", pings.clone()),
+        ("ping interval and timeout of a client connection", pings_every(ping_interval)),
         ("time to connect", seconds(connect_timeout)),
         ("response timeout", seconds(response_timeout)),
         ("read timeout for a response", format!("{} min", stall_timeout.as_secs() / 60)),
         ("the same if the client does not read", seconds(scarce_stall_timeout)),
         ("size of a response header", format!("{}, {max_response_fields}", size(max_response_head))),
         ("requests at a time on a connection of HTTP/2", max_upstream_streams.to_string()),
-        ("ping interval and timeout of an HTTP/2 connection", pings),
+        ("ping interval and timeout of an HTTP/2 connection", pings_every(upstream_ping_interval)),
         ("idle connections kept", max_idle_per_endpoint.to_string()),
         ("time an idle connection is kept", seconds(upstream_idle_timeout)),
         ("time a connection may be idle to get a request", seconds(max_idle_for_unrepeatable)),

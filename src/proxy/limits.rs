@@ -59,7 +59,8 @@ pub struct ProxyLimits {
     /// larger than a stream's: small messages of a few gRPC streams whose backends pause must fit.
     pub stream_window: u32,
     pub connection_window: u32,
-    /// How often an HTTP/2 connection is pinged, and how long the acknowledgment may take.
+    /// How often the HTTP/2 connection of a client is pinged, and how long the acknowledgment of a ping may take, also
+    /// from an endpoint.
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
     /// How long an upgraded connection, such as a WebSocket, may be idle in both directions. Then it is closed.
@@ -99,6 +100,8 @@ pub struct ProxyLimits {
     /// Maximum concurrent requests on one HTTP/2 connection to an endpoint, within the endpoint's own limit. Beyond it,
     /// another connection is opened.
     pub max_upstream_streams: usize,
+    /// How long the endpoint of an HTTP/2 connection with requests may send nothing before it is pinged.
+    pub upstream_ping_interval: Duration,
     /// How long an idle connection to an endpoint is kept open.
     pub upstream_idle_timeout: Duration,
     /// How long a connection to an endpoint may have been idle to get a request that must not be sent twice. Servers
@@ -162,6 +165,9 @@ impl ProxyLimits {
         max_response_fields: 100,
         max_idle_per_endpoint: 128,
         max_upstream_streams: 100,
+        // Servers of gRPC permit one ping in five minutes without data, and close the connection after two more:
+        // https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md. The rest is for clocks.
+        upstream_ping_interval: Duration::from_secs(310),
         upstream_idle_timeout: Duration::from_secs(60),
         max_idle_for_unrepeatable: Duration::from_secs(3),
         max_buffered_bytes: 128 * 1024 * 1024,

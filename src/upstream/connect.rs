@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -35,7 +37,8 @@ pub struct EndpointConnector {
     pub name_case: NameCase,
     /// Maximum number of concurrent requests per connection, for HTTP/2.
     pub max_streams: usize,
-    /// How often an HTTP/2 connection is checked by a ping, and how long Portico waits for the response.
+    /// How long the endpoint of an HTTP/2 connection may send nothing before it is pinged, and how long Portico waits
+    /// for the acknowledgment.
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
 }
@@ -248,7 +251,7 @@ impl StreamOpener<'_> {
         let local = || stream.local_addr().ok().map(|local| local.ip());
         self.own_sockets.check_connected(address, local).map_err(ConnectError::OwnSocket)?;
         stream.set_nodelay(true).map_err(failed)?;
-        set_dead_peer_timeout(&stream).map_err(failed)?;
+        notice_dead_peer(&stream).map_err(failed)?;
         stream.write_all(proxy_header).await.map_err(failed)?;
         Ok(stream)
     }
@@ -281,21 +284,29 @@ impl StreamOpener<'_> {
 
 /// How long a connection may take before its endpoint is suspect.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
-/// Lets the system end a connection whose peer acknowledges nothing for this time, so that requests on it fail. Without
-/// it, a node that has disappeared keeps them until their timeouts.
+/// Lets the system end a connection whose peer acknowledges nothing, so that requests on it fail. What it must
+/// acknowledge is data, or probes of TCP while there is none, which cost the endpoint's program nothing. Otherwise, a
+/// node that has disappeared keeps requests until their timeouts.
 #[cfg(target_os = "linux")]
-fn set_dead_peer_timeout(stream: &TcpStream) -> io::Result<()> {
+fn notice_dead_peer(stream: &TcpStream) -> io::Result<()> {
+    let probes = TcpKeepalive::new().with_time(IDLE_BEFORE_PROBES).with_interval(PROBE_INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&probes)?;
     Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, DEAD_PEER_MILLIS)?)
 }
 
 /// Other systems have no such option; there, the timeouts of requests apply.
 #[cfg(not(target_os = "linux"))]
-fn set_dead_peer_timeout(_stream: &TcpStream) -> io::Result<()> {
+fn notice_dead_peer(_stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// It also ends probes: they are given up after this time instead of a number.
 #[cfg(target_os = "linux")]
 const DEAD_PEER_MILLIS: u32 = 20_000;
+#[cfg(target_os = "linux")]
+const IDLE_BEFORE_PROBES: Duration = Duration::from_secs(30);
+#[cfg(target_os = "linux")]
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -32,6 +32,10 @@ pub(super) struct Http2Connections<B> {
     failures: Cell<u64>,
     /// The error of the last failed attempt, which all requests that waited for it get.
     last_error: RefCell<Option<ConnectError>>,
+    /// How often the endpoint has ended a connection with ENHANCE_YOUR_CALM. Each time doubles the interval of pings on
+    /// the next connections, as for clients of gRPC:
+    /// <https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md>.
+    complaints: Rc<Cell<u32>>,
 }
 
 struct Http2Connection<B> {
@@ -73,6 +77,7 @@ impl<B> Default for Http2Connections<B> {
             connecting: Mutex::default(),
             failures: Cell::new(0),
             last_error: RefCell::default(),
+            complaints: Rc::default(),
         }
     }
 }
@@ -171,7 +176,7 @@ where
         {
             return Err(error.clone());
         }
-        match open(connector, target, address, socket_deadline, counters).await {
+        match open(connector, target, address, socket_deadline, counters, &self.complaints).await {
             Ok(connection) => {
                 let connection = Rc::new(connection);
                 self.connections.borrow_mut().push(Rc::clone(&connection));
@@ -193,6 +198,7 @@ async fn open<B>(
     address: SocketAddr,
     socket_deadline: Instant,
     counters: &Arc<UpstreamCounters>,
+    complaints: &Rc<Cell<u32>>,
 ) -> Result<Http2Connection<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -211,7 +217,7 @@ where
         .initial_max_send_streams(0)
         .max_header_list_size(u32::try_from(connector.max_head).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(connector.ping_interval)
+        .keep_alive_interval(connector.ping_interval.saturating_mul(1 << complaints.get().min(MAX_DOUBLINGS)))
         .keep_alive_timeout(connector.ping_timeout);
     let is_retired = Rc::new(Cell::new(false));
     let stream = TokioIo::new(ResponseStream::new(stream, Rc::clone(&is_retired)));
@@ -230,6 +236,7 @@ where
     let marks = Cell::new(target.upstream.detection.marks());
     let opened = Http2Connection { sender, streams: Rc::clone(&streams), age: ConnectionAge::new(), marks };
     let (counters, max_streams) = (Arc::clone(counters), connector.max_streams);
+    let complaints = Rc::clone(complaints);
     let (settings_sender, settings_received) = oneshot::channel();
     let mut settings_sender = Some(settings_sender);
     // The task ends when the sender is dropped or the endpoint closes the connection. Errors are ignored here: the
@@ -248,7 +255,9 @@ where
             }
             state
         });
-        drop(ended.await);
+        if ended.await.is_err_and(|error| is_complaint(&error)) {
+            complaints.set(complaints.get().saturating_add(1));
+        }
         drop(settings_sender);
         counters.closed.add(1);
     });
@@ -264,6 +273,12 @@ where
         // The endpoint accepted the connection, so it is there. A server of HTTP/1 may wait for the rest of a request.
         Err(_) => Err(ConnectError::NotHttp2(address)),
     }
+}
+
+/// Whether the endpoint has ended the connection because it wants fewer frames that it does not need, such as pings.
+fn is_complaint(error: &hyper::Error) -> bool {
+    let error = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// The connection window: 32 times the windows of all streams together. A client that reads slowly must not block
@@ -347,6 +362,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for WakingExecutor {
 }
 
 /// Flow-control window of a stream: how much an endpoint may send ahead of the client's reading.
+/// So that the interval of pings is at most 32 times as long as at first.
+const MAX_DOUBLINGS: u32 = 5;
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// The largest window that HTTP/2 allows (RFC 9113, section 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;

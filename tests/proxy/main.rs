@@ -42,6 +42,7 @@ mod h2_early_responses;
 mod h2_filters;
 mod h2_hostile;
 mod h2_hostile_endpoints;
+mod h2_pings;
 mod h2_refused_streams;
 mod h2_rejected_heads;
 mod h2_response_trailers;

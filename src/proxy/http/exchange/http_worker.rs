@@ -59,7 +59,7 @@ impl HttpWorker {
             max_fields: limits.max_response_fields,
             name_case: shared.name_case,
             max_streams: limits.max_upstream_streams,
-            ping_interval: limits.ping_interval,
+            ping_interval: limits.upstream_ping_interval,
             ping_timeout: limits.ping_timeout,
         };
         let idle_limits = IdleLimits {
