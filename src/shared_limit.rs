@@ -193,6 +193,12 @@ impl HeldShare {
         self.units
     }
 
+    /// Separates some of the units, if there are as many.
+    pub(crate) fn split(&mut self, units: usize) -> Option<HeldShare> {
+        self.units = self.units.checked_sub(units)?;
+        Some(HeldShare { share: Arc::clone(&self.share), units })
+    }
+
     /// Whether the owner may hold what it holds, if this many units are free.
     pub(crate) fn is_permitted(&self, free: usize) -> bool {
         self.share.held() <= free.saturating_mul(TIMES_FREE)
@@ -355,7 +361,12 @@ mod tests {
         assert!(held.is_permitted(10) && !held.is_permitted(9));
         held.shrink(30);
         assert_eq!((held.units(), share.held()), (40, 40));
+        assert!(held.split(41).is_none());
+        let part = held.split(30).unwrap();
+        assert_eq!((held.units(), part.units(), share.held()), (10, 30, 40));
         drop(held);
+        assert_eq!(share.held(), 30);
+        drop(part);
         assert_eq!(share.held(), 0);
     }
 }

@@ -15,12 +15,14 @@ use super::BodyFraming;
 use super::recycled::recycle_buffer;
 use super::trailer_names::is_permitted_trailer;
 
-/// A message that is being sent.
+/// A message that is being sent. It has its body until it is dropped, so that what the body holds stays as long as its
+/// bytes wait to be sent.
 #[derive(Debug)]
 pub struct OutgoingMessage<B> {
     queue: SendQueue,
-    /// None when the body has ended.
-    body: Option<B>,
+    body: B,
+    /// The body is to be polled further.
+    is_body_open: bool,
     framing: BodyFraming,
     /// Why the body does not continue. Reported when everything before it was sent.
     failure: Option<SendFailure>,
@@ -58,9 +60,9 @@ where
 {
     /// `head` has the head as it was written, which returned the framing.
     pub fn new(head: BytesMut, framing: BodyFraming, body: B) -> Self {
-        let body = if let BodyFraming::None = framing { None } else { Some(body) };
+        let is_body_open = !matches!(framing, BodyFraming::None);
         let queue = SendQueue { parts: VecDeque::new(), joined: head, joined_sent: 0, length: 0 };
-        OutgoingMessage { queue, body, framing, failure: None }
+        OutgoingMessage { queue, body, is_body_open, framing, failure: None }
     }
 
     /// Whether the end of the connection is the end of the message for its recipient.
@@ -97,7 +99,7 @@ where
     /// Moves what is available of the body into the queue. Ready if the body has ended, or the queue is full. `frames`
     /// counts those that were taken.
     fn poll_body(&mut self, cx: &mut Context<'_>, frames: &mut usize) -> Poll<()> {
-        while let Some(body) = &mut self.body {
+        while self.is_body_open {
             if self.queue.len() >= MAX_QUEUED {
                 return Poll::Ready(());
             }
@@ -105,12 +107,12 @@ where
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
             *frames += 1;
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(mut data) => {
-                        let is_last = body.is_end_stream();
+                        let is_last = self.body.is_end_stream();
                         let length = data.remaining();
                         self.push_data(data.copy_to_bytes(length));
                         if is_last || matches!(self.framing, BodyFraming::Length(0)) {
@@ -120,7 +122,7 @@ where
                     Err(frame) => self.end(frame.into_trailers().ok()),
                 },
                 Some(Err(error)) => {
-                    self.body = None;
+                    self.is_body_open = false;
                     self.failure = Some(SendFailure::Body(error.into()));
                 }
                 None => self.end(None),
@@ -151,7 +153,7 @@ where
     }
 
     fn end(&mut self, trailers: Option<HeaderMap>) {
-        self.body = None;
+        self.is_body_open = false;
         match &self.framing {
             BodyFraming::Length(1..) => self.failure = Some(SendFailure::TooShort),
             BodyFraming::Chunked { trailers: declared } => {
@@ -169,6 +171,23 @@ where
             }
             BodyFraming::Length(0) | BodyFraming::UntilClose | BodyFraming::None => {}
         }
+    }
+}
+
+/// What does not depend on the type of bodies.
+impl<B> OutgoingMessage<B> {
+    pub fn body_mut(&mut self) -> &mut B {
+        &mut self.body
+    }
+
+    /// Whether all of the body was taken to be sent.
+    pub fn has_whole_body(&self) -> bool {
+        !self.is_body_open
+    }
+
+    /// How many bytes were taken, of the head, the body and the framing, and are not sent yet.
+    pub fn unsent(&self) -> usize {
+        self.queue.len()
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::stream::{self, LocalBoxStream, Stream, StreamExt};
+use futures_util::stream::{LocalBoxStream, Stream, StreamExt};
 use http::header::VARY;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -56,13 +56,6 @@ impl ReplyStream {
         length: Option<u64>,
     ) -> Self {
         ReplyStream { stream: stream.boxed_local(), remaining: length }
-    }
-
-    /// A body that is there already. `held` is dropped with it.
-    pub fn holding(bytes: Bytes, held: impl Sized + 'static) -> Self {
-        let length = bytes.len() as u64;
-        let parts = stream::unfold((Some(bytes), held), async |(bytes, held)| Some((Ok(bytes?), (None, held))));
-        ReplyStream::with_length(parts, Some(length))
     }
 
     /// How many bytes follow, if that is known.

@@ -98,6 +98,7 @@ impl UnfinishedBody {
         let UnfinishedBody { body, reserved, response: mut unfinished } = self;
         let body = if body.capacity() > body.len() { Bytes::copy_from_slice(&body) } else { body.freeze() };
         unfinished.response.reservation.shrink(reserved - body.len());
+        let body = unfinished.response.reservation.split_off(body);
         let response = Arc::new(StoredResponse { body, ..unfinished.response });
         if let Some((remote, epoch)) = unfinished.remote {
             return remote.store(unfinished.key, response, epoch, unfinished.flight);

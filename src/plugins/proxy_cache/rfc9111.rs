@@ -220,10 +220,9 @@ fn revalidated(
     let admitted = admit(cache, &fetch, (stored.status, &headers), cx.now);
     let updated = admitted.ok().and_then(|(admitted, tags)| {
         let mut updated = cache.new_response((stored.status, &headers), admitted, tags, cx.now)?;
-        updated.reservation.grow(stored.body.len()).then(|| {
-            updated.body = stored.body.clone();
-            Arc::new(updated)
-        })
+        // The body counts already.
+        updated.body = stored.body.clone();
+        Some(Arc::new(updated))
     });
     match updated {
         Some(updated) => {

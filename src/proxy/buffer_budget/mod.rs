@@ -25,10 +25,13 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use self::namespace_bytes::{NamespaceBytes, WorkerNamespaces};
+use crate::plugin_api::KeptBytes;
+use crate::plugin_api::body_budget::BudgetExceeded;
 use crate::shared_limit::Shares;
 use crate::turn_clock;
 
@@ -90,6 +93,12 @@ impl BufferBudget {
         self.used.load(Relaxed)
     }
 
+    /// Whether less than 15 % of the bytes is free, so that responses whose clients do not read should give up theirs. A
+    /// single namespace leaves 12.5 % free.
+    pub(in crate::proxy) fn is_scarce(&self) -> bool {
+        self.limit.saturating_sub(self.used()) < self.limit.saturating_mul(3).div_ceil(20)
+    }
+
     /// How many bodies of this use did not get bytes.
     pub(in crate::proxy) fn refused(&self, kept_for: BufferUse) -> u64 {
         self.refused[kept_for as usize].load(Relaxed)
@@ -127,6 +136,11 @@ impl WorkerBuffers {
     pub(in crate::proxy) fn buffered(self: &Rc<Self>, kept_for: BufferUse, namespace: &str) -> BufferedBytes {
         let namespace = self.namespaces.of(namespace, &self.process.namespaces);
         BufferedBytes { worker: Rc::clone(self), namespace, kept_for, bytes: 0, began: turn_clock::now() }
+    }
+
+    /// Whether less than 15 % of the bytes is free in the process.
+    pub(in crate::proxy) fn is_scarce(&self) -> bool {
+        self.process.is_scarce()
     }
 
     fn free(&self) -> usize {
@@ -202,6 +216,15 @@ impl BufferedBytes {
         Err(NotKept::LimitReached)
     }
 
+    /// The body is replaced by one of this length. Returns whether there is room for it; if not, it may not be kept.
+    pub(in crate::proxy) fn resize(&mut self, bytes: usize) -> bool {
+        match self.bytes.checked_sub(bytes) {
+            Some(surplus) => self.shrink(surplus),
+            None => return self.try_grow(bytes - self.bytes).is_ok(),
+        }
+        true
+    }
+
     /// Takes bytes for the next part of the body, and waits up to [`MAX_WAIT`] for them.
     pub(in crate::proxy) async fn grow(&mut self, bytes: usize) -> Result<(), NotKept> {
         self.check_rate()?;
@@ -254,13 +277,29 @@ impl BufferedBytes {
         }
         taken
     }
+
+    fn shrink(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        // Before bodies that wait are notified, which may be of the same namespace.
+        self.namespace.put_back(bytes, self.worker.kept());
+        self.worker.put_back(bytes);
+    }
+}
+
+/// For a plugin that collects a response, and for what is held until a response is sent.
+impl KeptBytes for BufferedBytes {
+    fn grow(&mut self, bytes: usize) -> LocalBoxFuture<'_, Result<(), BudgetExceeded>> {
+        Box::pin(async move { BufferedBytes::grow(self, bytes).await.map_err(|_| BudgetExceeded) })
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for BufferedBytes {
     fn drop(&mut self) {
-        // Before bodies that wait are notified, which may be of the same namespace.
-        self.namespace.put_back(self.bytes, self.worker.kept());
-        self.worker.put_back(self.bytes);
+        self.shrink(self.bytes);
     }
 }
 

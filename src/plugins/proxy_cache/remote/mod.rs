@@ -106,7 +106,7 @@ impl RemoteStore {
             return Ok(RemoteFound { response: None, epoch });
         }
         let EntryResponse { status, vary, directives, freshness, received, keep_until, body, .. } = *found;
-        let tags = Box::default();
+        let (tags, body) = (Box::default(), reservation.split_off(body));
         let response = StoredResponse {
             status,
             fields,

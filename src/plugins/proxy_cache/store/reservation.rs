@@ -1,7 +1,10 @@
-//! Bytes of the store that a response takes, while it is received and as long as it is in memory.
+//! Bytes of the store that a response takes, while it is received and as long as it is in memory: those of its body
+//! with the body, which clients may still be receiving when the response is removed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
 
 use super::{CacheStore, Partition};
 use crate::shared_limit::HeldShare;
@@ -41,6 +44,15 @@ impl Reservation {
         false
     }
 
+    /// The body of a response, with its part of what was taken: it counts as long as the body is in memory, also if
+    /// clients are still receiving it when the response is removed.
+    pub(crate) fn split_off(&mut self, body: Bytes) -> Bytes {
+        let Some(held) = self.held.split(body.len()).filter(|_| !body.is_empty()) else { return body };
+        let reservation =
+            Reservation { store: Arc::clone(&self.store), partition: Arc::clone(&self.partition), held };
+        Bytes::from_owner(HeldBody { body, _reservation: reservation })
+    }
+
     /// Releases bytes that are not needed.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.held.units());
@@ -52,6 +64,17 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.store.used.fetch_sub(self.held.units(), Relaxed);
+    }
+}
+
+struct HeldBody {
+    body: Bytes,
+    _reservation: Reservation,
+}
+
+impl AsRef<[u8]> for HeldBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
     }
 }
 

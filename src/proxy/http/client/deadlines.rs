@@ -13,8 +13,8 @@
 //!
 //! `AwaitingResponse` directly follows `Idle` if the head arrived together with the previous request, and on HTTP/2
 //! streams, which begin with a head. An HTTP/2 connection itself stays `Idle`: its streams have the other phases.
-//! Within `SendingResponse`, a client that does not read has less time while connections to endpoints or the bytes that
-//! the process may hold are scarce, since its response holds some. Within `AwaitingResponse`, [`UploadState`] and
+//! Within `SendingResponse`, a client that does not read has less time while connections to endpoints, the bytes that
+//! the process may hold, or those of bodies in memory are scarce, since its response may hold some. Within `AwaitingResponse`, [`UploadState`] and
 //! `connecting` select the timeout. What belongs to one request is reset by [`Activity::begin_request`] only.
 
 use std::pin::Pin;
@@ -112,7 +112,11 @@ pub(in crate::proxy) fn poll_timeout(
         let stall_check = activity.next_stall_check.get().max(activity.last_progress() + limits.scarce_stall_timeout);
         if activity.phase() == ActivityPhase::SendingResponse && stall_check < check_at {
             ready!(poll_until(stall_check, timer.as_mut(), cx));
-            let is_scarce = || http.upstream_sockets.is_scarce() || http.worker.unforwarded.is_scarce();
+            let is_scarce = || {
+                http.upstream_sockets.is_scarce()
+                    || http.worker.unforwarded.is_scarce()
+                    || http.worker.buffers.is_scarce()
+            };
             if !activity.awaits_response_data.get() && is_scarce() {
                 return Poll::Ready(());
             }

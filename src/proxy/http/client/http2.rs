@@ -65,6 +65,8 @@ where
             Box::pin(request::serve(stream, request.map(ClientBody::Library)).map(response_of_stream))
         })
     };
+    // Dropped after the connection itself, which drops the data that it has not sent.
+    let _closing = ClosingResponses(Rc::clone(&streams));
     let limits = &peer.worker().limits;
     let socket = FrameStream::new(stream, Rc::clone(&streams));
     let http = builder(limits, StreamExecutor(Rc::clone(&streams))).serve_connection(TokioIo::new(socket), service);
@@ -80,7 +82,9 @@ where
             if peer.connections.is_aborted() {
                 return Poll::Ready(());
             }
-            if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
+            let polled = http.as_mut().poll(cx);
+            streams.open.unsent().drop_ended();
+            if let Poll::Ready(outcome) = polled {
                 streams.record_violation(outcome.err().as_ref());
                 return Poll::Ready(());
             }
@@ -113,7 +117,7 @@ where
                 // complete.
                 return Poll::Ready(());
             }
-            if streams.open.count() > 0 {
+            if streams.open.in_service() > 0 {
                 // Each stream has its own timer.
                 activity.record_progress();
             } else if is_shutting_down {
@@ -130,6 +134,15 @@ where
     // service yet.
     peer.worker()
         .count_errors(REFUSED_STREAM, streams.heads_received.get().saturating_sub(streams.requests_served.get()));
+}
+
+/// Ends the responses whose last data the connection had not sent when it was dropped.
+struct ClosingResponses(Rc<StreamTracker>);
+
+impl Drop for ClosingResponses {
+    fn drop(&mut self) {
+        self.0.open.unsent().close();
+    }
 }
 
 fn builder(limits: &ProxyLimits, executor: StreamExecutor) -> Builder<StreamExecutor> {

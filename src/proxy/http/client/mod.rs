@@ -10,6 +10,7 @@ pub(in crate::proxy) mod malformed_input;
 pub(in crate::proxy) mod malformed_request;
 pub(in crate::proxy) mod request_streams;
 pub(in crate::proxy) mod response_body;
+mod sending_response;
 pub(in crate::proxy) mod stream_tracker;
 pub(in crate::proxy) mod tunnel;
 mod websocket;

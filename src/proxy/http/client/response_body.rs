@@ -1,7 +1,15 @@
 //! Response bodies as they stream through the proxy: counted, with back-pressure to the endpoint, and never passed on
 //! as complete when they are truncated.
+//!
+//! The record of the request, with what the response holds in memory, ends when the last data is sent or dropped:
+//!
+//! ```text
+//!   HTTP/1   the message has the body until it is sent                    end_sending
+//!   HTTP/2   the library drops the body when it has taken the last data   SendingResponse, with the unsent data
+//! ```
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,20 +17,27 @@ use http::{Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::sending_response::{SendingResponse, UnsentData};
 use super::tunnel::Tunnel;
 use crate::proxy::http::exchange::activity::Activity;
 use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
-use crate::proxy::http::exchange::unsent_responses::{RECHECK_INTERVAL, UnsentData};
+use crate::proxy::http::exchange::unsent_responses::RECHECK_INTERVAL;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::steps::error_response::call_error_trailers;
 use crate::proxy::http::steps::request::ServedRequest;
 use crate::proxy::http::steps::request_record::RequestRecord;
 
-/// The body of a response, with the request record that is finished when the body ends.
+/// The body of a response, with the request record that is finished when the body is sent.
 pub(in crate::proxy) struct ResponseBody {
     source: BodySource,
+    /// What remains of data that an HTTP/2 stream sends in several parts.
+    rest: Bytes,
+    /// The last part has been taken to be sent.
+    has_ended: bool,
     /// None if the record ends with the tunnel instead of this body.
     record: Option<RequestRecord>,
+    /// The data that the HTTP/2 connection holds of this response, if some of it counts.
+    sending: Option<Rc<SendingResponse>>,
     /// The HTTP version of the request: on HTTP/1.0 the end of the connection is the end of the body.
     version: Version,
     /// Wakes this body while it waits for room: others may have made room.
@@ -37,12 +52,12 @@ impl ResponseBody {
         let (head, source) = response.into_parts();
         let mut head = Response::from_parts(head, ());
         let BodySource::Upgraded(upgrade, endpoint) = source else {
-            return (head, ResponseBody { source, record: Some(record), version, recheck: None }, None);
+            return (head, ResponseBody::new(source, Some(record), version), None);
         };
         // The timeouts that the rule sets for a response do not apply to an upgraded connection.
         record.facts.deadline = None;
         let (source, version) = (BodySource::Local(Bytes::new()), Version::HTTP_11);
-        let body = ResponseBody { source, record: None, version, recheck: None };
+        let body = ResponseBody::new(source, None, version);
         upgrade.accept(&mut head);
         record.facts.status = Some(head.status());
         let of_plugins = record.plugin_run.as_ref().and_then(|run| run.state.message_limits);
@@ -50,11 +65,33 @@ impl ResponseBody {
         (head, body, Some(Tunnel::new(upgrade.into_stream(), endpoint, record, message_limits)))
     }
 
+    fn new(source: BodySource, record: Option<RequestRecord>, version: Version) -> Self {
+        ResponseBody { source, rest: Bytes::new(), has_ended: false, record, sending: None, version, recheck: None }
+    }
+
+    /// Ends the part of a response without a body that the endpoint has.
+    pub(in crate::proxy) fn end_if_empty(&mut self) {
+        if self.is_end_stream() {
+            self.end_source();
+        }
+    }
+
     /// The last part has been taken to be sent. It is not sent yet, with what waits before it.
-    fn finish(&mut self) {
+    fn end_source(&mut self) {
         // Drop the source, so that later events such as a reset have no effect on this body.
         std::mem::replace(&mut self.source, BodySource::Local(Bytes::new())).release();
+        self.has_ended = true;
         if let Some(record) = &mut self.record {
+            record.end_source();
+        }
+    }
+
+    /// A message of HTTP/1 is sent, or is given up. `is_whole`: whether it has taken all of the body. `unsent`: how
+    /// many bytes of the message were taken and not sent.
+    pub(in crate::proxy) fn end_sending(&mut self, unsent: usize, is_whole: bool) {
+        let Some(record) = &mut self.record else { return };
+        record.facts.bytes_out = record.facts.bytes_out.saturating_sub(unsent as u64);
+        if unsent == 0 && is_whole {
             record.finish();
         }
     }
@@ -103,11 +140,25 @@ impl ResponseBody {
         Poll::Ready(())
     }
 
+    /// The part of the data that is sent at once. A stream of HTTP/2 asks for room before each, and the rest stays
+    /// here.
+    fn split(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let is_stream = self.record.as_ref().is_some_and(|record| record.exchange.unsent().is_some());
+        frame.map_data(|mut data| {
+            if is_stream && data.len() > MAX_PART {
+                self.rest = data.split_off(MAX_PART);
+            }
+            data
+        })
+    }
+
     /// Counts the data until it is sent. The last data of a response does not count if it is small.
-    fn count_unsent(&self, frame: Frame<Bytes>, is_last: bool) -> Frame<UnsentData> {
+    fn count_unsent(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<UnsentData> {
         let unsent = self.record.as_ref().and_then(|record| record.exchange.unsent());
         frame.map_data(|data| match unsent {
-            Some(unsent) if !is_last || data.len() > MAX_UNCOUNTED => unsent.count(data),
+            Some(unsent) if !is_last || data.len() > MAX_UNCOUNTED => {
+                self.sending.get_or_insert_with(|| SendingResponse::new(unsent)).count(data)
+            }
             _ => UnsentData::uncounted(data),
         })
     }
@@ -125,6 +176,11 @@ impl ResponseBody {
         if let Some(record) = &mut self.record {
             record.exchange.activity.record_progress();
             record.facts.bytes_out += length as u64;
+            if let Some(meter) = record.exchange.activity.response_meter() {
+                meter.add(length);
+                // Until the connection asks for the next part.
+                meter.begin_wait();
+            }
             if let Some(timeout) = &mut *record.exchange.activity.read_timeout.borrow_mut() {
                 timeout.stop();
             }
@@ -134,6 +190,8 @@ impl ResponseBody {
 
 /// Most responses have not more data, and the head of a response may have more, too.
 const MAX_UNCOUNTED: usize = 4096;
+/// The data of a stream of HTTP/2 that is sent at once: as much as the library accepts ahead of the socket.
+const MAX_PART: usize = 64 * 1024;
 
 impl Body for ResponseBody {
     type Data = UnsentData;
@@ -154,7 +212,10 @@ impl Body for ResponseBody {
             meter.end_wait();
         }
         // From the connection to the endpoint, unless a plugin or Portico itself has made the response.
-        let polled = this.source.poll_next(activity, cx);
+        let polled = match std::mem::take(&mut this.rest) {
+            rest if rest.is_empty() => this.source.poll_next(activity, cx),
+            rest => Poll::Ready(Some(Ok(Frame::data(rest)))),
+        };
         if let Some(activity) = activity {
             activity.awaits_response_data.set(polled.is_pending());
         }
@@ -165,16 +226,12 @@ impl Body for ResponseBody {
                 {
                     record.clean_trailers(trailers);
                 }
-                let ended = frame.is_trailers() || this.source.is_end_stream();
-                if let Some(meter) = meter {
-                    meter.add(frame.data_ref().map_or(0, Bytes::len));
-                    // Until the connection asks for the next part.
-                    meter.begin_wait();
-                }
+                let frame = this.split(frame);
+                let ended = this.rest.is_empty() && (frame.is_trailers() || this.source.is_end_stream());
                 this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
                 let frame = this.count_unsent(frame, ended);
                 if ended {
-                    this.finish();
+                    this.end_source();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -184,7 +241,7 @@ impl Body for ResponseBody {
             }
             None => {
                 if !matches!(this.source, BodySource::Upgraded(..)) {
-                    this.finish();
+                    this.end_source();
                 }
                 Poll::Ready(None)
             }
@@ -192,19 +249,36 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
+        self.rest.is_empty() && self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
+        let (rest, source) = (self.rest.len() as u64, self.source.size_hint());
+        let mut hint = SizeHint::new();
+        if let Some(upper) = source.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(source.lower().saturating_add(rest));
+        hint
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // An empty body is never polled, and a body of known length not after its last byte.
-        if self.is_end_stream() {
-            self.finish();
+        if self.is_end_stream() && !self.has_ended {
+            self.end_source();
+        }
+        let Some(mut record) = self.record.take() else { return };
+        if record.exchange.unsent().is_none() {
+            // A message of HTTP/1 that was sent has finished its record.
+            return;
+        }
+        match self.sending.take() {
+            Some(sending) if self.has_ended => sending.end(record),
+            Some(sending) => record.facts.bytes_out = record.facts.bytes_out.saturating_sub(sending.missing() as u64),
+            None if self.has_ended => record.finish(),
+            None => {}
         }
     }
 }

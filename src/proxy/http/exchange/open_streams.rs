@@ -37,6 +37,16 @@ impl OpenStreams {
         self.count.get()
     }
 
+    /// The streams that have a task with a timer. The others wait until the library has sent their last data.
+    pub(in crate::proxy) fn in_service(&self) -> usize {
+        self.count.get().saturating_sub(self.unsent.ending())
+    }
+
+    /// The bytes of responses that the connection holds.
+    pub(in crate::proxy) fn unsent(&self) -> &UnsentResponses {
+        &self.unsent
+    }
+
     /// Opens the stream of the request with this number, where the first one is 1. `body` is the stream, if the client
     /// sends more than the head.
     pub(in crate::proxy) fn open(

@@ -7,15 +7,17 @@
 //!
 //! ```text
 //!   ResponseBody ─ count ─▶ UnsentData ─▶ hyper ─ dropped: sent, or its stream has ended ─┐
-//!        └───── has_room ─────── UnsentResponses ◀──────────────────────────────────────┘
+//!        └───── has_room ─────── UnsentResponses ◀─ CountedBytes ◀──────────────────────┘
 //! ```
+//!
+//! What is left of a response when its last data is sent waits here until the library has returned: the library drops
+//! data while it holds a lock, which what is left may need.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
-
-use bytes::{Buf, Bytes};
 
 use crate::proxy::unforwarded_budget::WorkerUnforwarded;
 
@@ -26,11 +28,24 @@ pub(in crate::proxy) struct UnsentResponses {
     bytes: Cell<usize>,
     /// Wakes the responses that wait for room.
     waiting: RefCell<Vec<Waker>>,
+    /// The responses of which the library has all data, and has not sent some of it.
+    ending: Cell<usize>,
+    /// Responses whose last data was sent or dropped.
+    ended: RefCell<Vec<Rc<dyn Any>>>,
+    /// The connection has ended, so nothing takes `ended` any more.
+    is_closed: Cell<bool>,
 }
 
 impl UnsentResponses {
     pub(in crate::proxy) fn new(worker: &Rc<WorkerUnforwarded>) -> Rc<Self> {
-        Rc::new(UnsentResponses { worker: Rc::clone(worker), bytes: Cell::new(0), waiting: RefCell::default() })
+        Rc::new(UnsentResponses {
+            worker: Rc::clone(worker),
+            bytes: Cell::new(0),
+            waiting: RefCell::default(),
+            ending: Cell::new(0),
+            ended: RefCell::default(),
+            is_closed: Cell::new(false),
+        })
     }
 
     /// Whether the responses may continue. Beyond what each connection may always have, a connection may have as many
@@ -52,12 +67,46 @@ impl UnsentResponses {
         }
     }
 
-    /// Counts data until the connection drops it.
-    pub(in crate::proxy) fn count(self: &Rc<Self>, bytes: Bytes) -> UnsentData {
-        let length = bytes.len();
+    /// Counts data until what is returned is dropped.
+    pub(in crate::proxy) fn count(self: &Rc<Self>, length: usize) -> CountedBytes {
         self.worker.add(length);
         self.bytes.set(self.bytes.get() + length);
-        UnsentData { bytes, _counted: Some(CountedBytes { connection: Rc::clone(self), length }) }
+        CountedBytes { connection: Rc::clone(self), length }
+    }
+
+    /// How many responses have no stream any more that sends them, because the library has all of their data.
+    pub(in crate::proxy) fn ending(&self) -> usize {
+        self.ending.get()
+    }
+
+    /// The library has all data of a response.
+    pub(in crate::proxy) fn begin_ending(&self) {
+        self.ending.set(self.ending.get() + 1);
+    }
+
+    /// A response of [`Self::begin_ending`] has ended.
+    pub(in crate::proxy) fn end_ending(&self) {
+        self.ending.set(self.ending.get() - 1);
+    }
+
+    /// Drops what is left of a response when the library has returned.
+    pub(in crate::proxy) fn drop_later(&self, response: Rc<dyn Any>) {
+        if !self.is_closed.get() {
+            self.ended.borrow_mut().push(response);
+        }
+    }
+
+    /// Ends the responses whose last data was sent or dropped.
+    pub(in crate::proxy) fn drop_ended(&self) {
+        if !self.ended.borrow().is_empty() {
+            drop(self.ended.take());
+        }
+    }
+
+    /// The connection has ended.
+    pub(in crate::proxy) fn close(&self) {
+        self.is_closed.set(true);
+        self.drop_ended();
     }
 
     fn remove(&self, length: usize) {
@@ -71,38 +120,9 @@ impl UnsentResponses {
     }
 }
 
-/// Data of a response body, as the connection to the client holds it until it is sent.
-pub(in crate::proxy) struct UnsentData {
-    bytes: Bytes,
-    _counted: Option<CountedBytes>,
-}
-
-impl UnsentData {
-    pub(in crate::proxy) fn uncounted(bytes: Bytes) -> Self {
-        UnsentData { bytes, _counted: None }
-    }
-}
-
-impl Buf for UnsentData {
-    fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-    }
-
-    /// Does not copy.
-    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
-        self.bytes.copy_to_bytes(length)
-    }
-}
-
-struct CountedBytes {
+/// Bytes of one part of a response. Dropping it counts them as sent.
+#[derive(Debug)]
+pub(in crate::proxy) struct CountedBytes {
     connection: Rc<UnsentResponses>,
     length: usize,
 }
@@ -138,10 +158,6 @@ mod tests {
         (worker, connections)
     }
 
-    fn data(length: usize) -> Bytes {
-        Bytes::from(vec![b'x'; length])
-    }
-
     #[derive(Default)]
     struct CountedWakes(AtomicUsize);
 
@@ -154,28 +170,37 @@ mod tests {
     #[test]
     fn data_counts_until_it_is_dropped() {
         let (worker, [connection]) = connections();
-        let mut unsent = connection.count(data(1000));
+        let unsent = connection.count(1000);
         assert_eq!(worker.free(), LIMIT - 1000);
-        unsent.advance(400);
-        assert_eq!((unsent.remaining(), unsent.chunk().len(), worker.free()), (600, 600, LIMIT - 1000));
         drop(unsent);
         assert_eq!(worker.free(), LIMIT);
-        let uncounted = UnsentData::uncounted(data(10));
-        assert_eq!((uncounted.remaining(), worker.free()), (10, LIMIT));
+    }
+
+    #[test]
+    fn responses_end_when_the_library_has_returned() {
+        let (_worker, [connection]) = connections();
+        let response = Rc::new(());
+        connection.drop_later(Rc::clone(&response) as Rc<dyn Any>);
+        assert_eq!(Rc::strong_count(&response), 2);
+        connection.drop_ended();
+        assert_eq!(Rc::strong_count(&response), 1);
+        connection.close();
+        connection.drop_later(Rc::clone(&response) as Rc<dyn Any>);
+        assert_eq!(Rc::strong_count(&response), 1, "nothing takes it after the end of the connection");
     }
 
     #[test]
     fn connections_that_hold_most_wait_first() {
         let (worker, [first, second, third]) = connections();
-        let _half = first.count(data(LIMIT / 2));
+        let _half = first.count(LIMIT / 2);
         assert!(first.has_room(), "as much is free");
-        let more = first.count(data(1));
+        let more = first.count(1);
         assert!(!first.has_room() && second.has_room());
-        let _rest = second.count(data(RESERVED));
-        let overdrawn = third.count(data(RESERVED));
+        let _rest = second.count(RESERVED);
+        let overdrawn = third.count(RESERVED);
         assert_eq!(worker.free(), 0);
         assert!(second.has_room() && third.has_room(), "their reserve");
-        let last = third.count(data(1));
+        let last = third.count(1);
         assert!(!third.has_room());
         drop(last);
         assert!(third.has_room());
@@ -186,7 +211,7 @@ mod tests {
     #[test]
     fn waiting_responses_are_woken_once_there_is_room() {
         let (_worker, [connection]) = connections();
-        let held = [connection.count(data(LIMIT / 2)), connection.count(data(1)), connection.count(data(1))];
+        let held = [connection.count(LIMIT / 2), connection.count(1), connection.count(1)];
         let [first, second] = [Arc::new(CountedWakes::default()), Arc::new(CountedWakes::default())];
         for _ in 0..3 {
             connection.wake_when_sent(&Arc::clone(&first).into());

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use http::{HeaderValue, Request, Uri};
 
 use super::early_exit::EarlyExit;
-use super::plugin_run::PluginRun;
+use super::plugin_run::{KeptBody, PluginRun};
 use super::plugins::client_info;
 use super::read_body::read_body;
 use super::request_context::{RequestContext, RoutedRequest};
@@ -164,7 +164,8 @@ fn new_run(
             responded_at: None,
             source: ResponseSource::Proxy,
             request_line,
-            kept_response: Vec::new(),
+            kept_body: KeptBody::default(),
+            kept_encoders: Vec::new(),
         },
     )
 }

@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use crate::plugin_api::chain::ChainState;
 use crate::plugin_api::completed_request::LoggedTls;
-use crate::plugin_api::{Chain, ChangedFields, CompletedRequest, RequestLine, RequestSummary, ResponseSource};
+use crate::plugin_api::{
+    Chain, ChangedFields, CompletedRequest, KeptBytes, RequestLine, RequestSummary, ResponseSource,
+};
 use crate::proxy::buffer_budget::BufferedBytes;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
@@ -26,8 +28,29 @@ pub(in crate::proxy) struct PluginRun {
     pub(in crate::proxy) source: ResponseSource,
     /// The target and the host of the request, if a plugin reads them in the response phase.
     pub(in crate::proxy) request_line: Option<Box<RequestLine>>,
-    /// The bytes of the response that are kept for body filters.
-    pub(in crate::proxy) kept_response: Vec<BufferedBytes>,
+    /// The bytes of the response that are in memory until it is sent: those of a body that was collected.
+    pub(in crate::proxy) kept_body: KeptBody,
+    /// The same for encoders.
+    pub(in crate::proxy) kept_encoders: Vec<BufferedBytes>,
+}
+
+/// The bytes of a body in memory, and of those that it has replaced.
+#[derive(Default)]
+pub(in crate::proxy) struct KeptBody(Vec<Box<dyn KeptBytes>>);
+
+impl KeptBody {
+    /// How many bytes were taken.
+    pub(in crate::proxy) fn bytes(&self) -> usize {
+        self.0.iter().map(|kept| kept.bytes()).sum()
+    }
+
+    pub(in crate::proxy) fn add(&mut self, kept: BufferedBytes) {
+        self.0.push(Box::new(kept));
+    }
+
+    pub(in crate::proxy) fn add_all(&mut self, kept: Vec<Box<dyn KeptBytes>>) {
+        self.0.extend(kept);
+    }
 }
 
 impl PluginRun {

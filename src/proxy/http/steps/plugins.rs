@@ -13,7 +13,7 @@ use super::background_request;
 use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
 use super::order::RequestStep;
-use super::plugin_run::{PluginRun, keep_headers_of_request};
+use super::plugin_run::{KeptBody, PluginRun, keep_headers_of_request};
 use super::reply_budget::ReplyBudget;
 use super::reply_response::reply_response;
 use super::reported_client::{client_address, client_scheme};
@@ -80,17 +80,20 @@ pub(in crate::proxy) async fn run_before_forward(
     if budget.is_exceeded() {
         return Err(RequestError::BufferLimit.into());
     }
-    let Some(mut reply) = reply else { return Ok(()) };
+    let Some(reply) = reply else { return Ok(()) };
     // The response to HEAD has only the length of the body.
-    if let ReplyBody::Collected(body) = &mut reply.body
+    if let ReplyBody::Collected(body) = &reply.body
         && !body.is_empty()
         && !cx.error_format.is_head()
     {
         // The body may be longer than what the plugin has collected.
-        let mut rest = budget.begin_bytes();
+        let mut rest = budget.begin();
         let collected = kept.iter().map(|kept| kept.bytes()).sum();
         rest.grow(body.len().saturating_sub(collected)).await.map_err(|_| RequestError::BufferLimit)?;
-        reply.body = ReplyBody::Stream(ReplyStream::holding(std::mem::take(body), (kept, rest)));
+        kept.push(rest);
+        if let Some(run) = &mut cx.record.plugin_run {
+            run.kept_body.add_all(kept);
+        }
     }
     if let BackgroundSlot { place: Some(place), request: Some(background) } = background {
         background_request::send(cx, routed, action, background, place);
@@ -160,7 +163,8 @@ pub(in crate::proxy) fn attach_unmatched(cx: &mut RequestContext<'_>) {
         responded_at: None,
         source: ResponseSource::Proxy,
         request_line: cx.request_line.take(),
-        kept_response: Vec::new(),
+        kept_body: KeptBody::default(),
+        kept_encoders: Vec::new(),
     }));
 }
 

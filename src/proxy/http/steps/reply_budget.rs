@@ -32,15 +32,12 @@ impl<'r> ReplyBudget<'r> {
     pub(super) fn is_exceeded(&self) -> bool {
         self.is_exceeded.get()
     }
-
-    pub(super) fn begin_bytes(&self) -> BufferedBytes {
-        self.worker.buffers.buffered(BufferUse::Response, self.namespace)
-    }
 }
 
 impl BodyBudget for ReplyBudget<'_> {
     fn begin(&self) -> Box<dyn KeptBytes> {
-        Box::new(ReplyBytes { bytes: self.begin_bytes(), is_exceeded: Rc::clone(&self.is_exceeded) })
+        let bytes = self.worker.buffers.buffered(BufferUse::Response, self.namespace);
+        Box::new(ReplyBytes { bytes, is_exceeded: Rc::clone(&self.is_exceeded) })
     }
 }
 

@@ -37,6 +37,8 @@ pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) plugin_run: Option<Box<PluginRun>>,
     /// What the trailers of the response must not have, if that depends on the rule or the response.
     pub(in crate::proxy) trailers: Option<Box<ResponseTrailerPolicy>>,
+    /// All of the response was received or generated. Some of it may not be sent yet.
+    has_whole_response: bool,
     finished: bool,
 }
 
@@ -58,6 +60,7 @@ impl RequestRecord {
             authorization: None,
             plugin_run: None,
             trailers: None,
+            has_whole_response: false,
             finished: false,
         }
     }
@@ -72,11 +75,26 @@ impl RequestRecord {
         names
     }
 
+    /// The bytes of the response's body that count already.
+    pub(in crate::proxy) fn bytes_of_body(&self) -> usize {
+        self.plugin_run.as_ref().map_or(0, |run| run.kept_body.bytes())
+    }
+
     /// Removes what must not be in the trailers of the response.
     #[cold]
     pub(in crate::proxy) fn clean_trailers(&self, trailers: &mut HeaderMap) {
         let product_headers = &self.exchange.http.product_headers;
         clean_response_trailers(trailers, product_headers, self.trailers.as_deref(), self.changed_response_fields());
+    }
+
+    /// All of the response was received or generated: from now on it waits for its client, which is no time of the
+    /// endpoint, and no deadline for it.
+    pub(in crate::proxy) fn end_source(&mut self) {
+        if !std::mem::replace(&mut self.has_whole_response, true) {
+            self.facts.deadline = None;
+            self.exchange.activity.response_deadline.set(None);
+            self.facts.attempts.finish(turn_clock::now());
+        }
     }
 
     /// Records the request; only the first call has an effect.
@@ -93,7 +111,9 @@ impl RequestRecord {
         activity.enter_phase(ActivityPhase::Idle, now);
         let duration = now - activity.started_at.get();
         let status = self.facts.status.unwrap_or_else(client_disconnected_status);
-        self.facts.attempts.finish(now);
+        if !self.has_whole_response {
+            self.facts.attempts.finish(now);
+        }
         // Whatever reads the record of a request has a line here.
         self.add_to_metrics(status, duration);
         self.run_log_plugins(status, duration);

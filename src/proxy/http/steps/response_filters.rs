@@ -30,7 +30,7 @@ use crate::plugin_api::{
     BeyondLimit, BodyCheck, BodyCoding, BodyConversion, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody,
     CodedHead, ConvertBody, Reply, ResponseSource,
 };
-use crate::proxy::buffer_budget::BufferUse;
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
 use crate::proxy::http::exchange::filtered_body::FilteredBody;
@@ -117,7 +117,7 @@ fn encode(cx: &mut RequestContext<'_>, plugin: &'static str, coding: BodyCoding,
         return;
     };
     if let Some(run) = &mut cx.record.plugin_run {
-        run.kept_response.push(kept);
+        run.kept_encoders.push(kept);
     }
     let body = std::mem::replace(response.body_mut(), BodySource::Local(Bytes::new()));
     *response.body_mut() = FilteredBody::streaming(body, encoder);
@@ -221,23 +221,22 @@ async fn apply_buffered(
         return not_filtered(head, body, UnfilteredBody::UnknownEncoding);
     }
     let namespace = cx.rule.map_or("", |rule| rule.id.namespace());
-    let (data, mut trailers) = match collect(body, max_bytes, namespace, cx.record).await {
-        Ok(Collected::Whole { data, trailers }) => (data, trailers),
+    let (data, mut trailers, mut kept) = match collect(body, max_bytes, namespace, cx.record).await {
+        Ok(Collected::Whole { data, trailers, kept }) => (data, trailers, kept),
         Ok(Collected::Partly(body, reason)) => return not_filtered(head, body, reason),
         Err(error) => return Err(Box::new(Replacement { by: ReplacedBy::Error(error), former: head.headers })),
     };
     let started_at = Instant::now();
     let decoded = match coding.decode(&data, max_bytes) {
         Ok(decoded) => decoded,
-        Err(DecodingError::TooLarge) => {
-            return not_filtered(head, FilteredBody::complete(data, trailers), UnfilteredBody::TooLarge);
-        }
-        Err(DecodingError::Invalid) if must_decode => {
-            return not_filtered(head, FilteredBody::complete(data, trailers), UnfilteredBody::InvalidEncoding);
-        }
-        Err(DecodingError::Invalid) => {
-            count(UnfilteredBody::InvalidEncoding);
-            return Ok(Response::from_parts(head, FilteredBody::complete(data, trailers)));
+        Err(error) => {
+            keep_until_sent(cx.record, kept);
+            let (body, reason) = (FilteredBody::complete(data, trailers), unfiltered(&error));
+            if error == DecodingError::TooLarge || must_decode {
+                return not_filtered(head, body, reason);
+            }
+            count(reason);
+            return Ok(Response::from_parts(head, body));
         }
     };
     let (changed, replacement) = match work {
@@ -257,6 +256,13 @@ async fn apply_buffered(
     if let Some(reply) = replacement {
         return Err(Box::new(Replacement { by: ReplacedBy::Reply(reply), former: head.headers }));
     }
+    // Decoding and filtering can make a body many times as large.
+    let counted = cx.record.bytes_of_body();
+    let has_room = changed.as_ref().is_none_or(|changed| kept.resize(changed.len().saturating_sub(counted)));
+    keep_until_sent(cx.record, kept);
+    if !has_room {
+        return not_filtered(head, FilteredBody::complete(data, trailers), UnfilteredBody::BufferLimit);
+    }
     let body = match changed {
         None => FilteredBody::complete(data, trailers),
         Some(changed) => {
@@ -273,6 +279,13 @@ async fn apply_buffered(
         }
     };
     Ok(Response::from_parts(head, body))
+}
+
+fn unfiltered(error: &DecodingError) -> UnfilteredBody {
+    match error {
+        DecodingError::TooLarge => UnfilteredBody::TooLarge,
+        DecodingError::Invalid => UnfilteredBody::InvalidEncoding,
+    }
 }
 
 /// Whether filters may change the body of the response. A range is a part of a body, which a filter cannot read.
@@ -349,6 +362,8 @@ enum Collected {
     Whole {
         data: Bytes,
         trailers: Option<HeaderMap>,
+        /// The bytes of `data`, without those that count for a reply or another filter already.
+        kept: BufferedBytes,
     },
     /// The body, of which nothing is lost, and why not all of it was collected.
     Partly(BodySource, UnfilteredBody),
@@ -365,6 +380,8 @@ async fn collect(
     if exceeds(body.size_hint().lower(), max_bytes) {
         return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
     }
+    // A plugin or another filter has made the body, and its bytes count already.
+    let counted = record.bytes_of_body();
     let mut data = JoinedData::default();
     let mut kept = record.exchange.worker().buffers.buffered(BufferUse::Response, namespace);
     let mut trailers = None;
@@ -372,9 +389,11 @@ async fn collect(
         let Some(frame) = next_frame(&mut body, record).await? else { break };
         match frame.into_data() {
             Ok(part) => {
-                let has_room = kept.grow(part.len()).await.is_ok();
                 data.push(part);
+                let missing = data.len().saturating_sub(counted + kept.bytes());
+                let has_room = missing == 0 || kept.grow(missing).await.is_ok();
                 if !has_room {
+                    keep_until_sent(record, kept);
                     let body = FilteredBody::partly_read(data.take(), body);
                     return Ok(Collected::Partly(body, UnfilteredBody::BufferLimit));
                 }
@@ -385,15 +404,20 @@ async fn collect(
             }
         }
         if data.len() > max_bytes {
+            keep_until_sent(record, kept);
             let body = FilteredBody::partly_read(data.take(), body);
             return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
         }
     }
     body.release();
+    Ok(Collected::Whole { data: data.take(), trailers, kept })
+}
+
+/// The bytes of a body count until the client has it.
+fn keep_until_sent(record: &mut RequestRecord, kept: BufferedBytes) {
     if let Some(run) = &mut record.plugin_run {
-        run.kept_response.push(kept);
+        run.kept_body.add(kept);
     }
-    Ok(Collected::Whole { data: data.take(), trailers })
 }
 
 async fn next_frame(body: &mut BodySource, record: &mut RequestRecord) -> Result<Option<Frame<Bytes>>, RequestError> {

@@ -62,7 +62,7 @@ pub(in crate::proxy) enum Http1End {
 enum ServingState {
     Reading,
     Responding,
-    /// This polls the body, and the record of the request ends when the last part is queued, before that is written.
+    /// This polls the body. The record of the request ends when the last part is sent.
     Sending,
     /// The response is sent. An endpoint that has responded early may still read the request.
     Uploading {
@@ -85,6 +85,13 @@ struct SentResponse {
     message: OutgoingMessage<ResponseBody>,
     is_persistent: bool,
     switches_protocols: bool,
+}
+
+impl Drop for SentResponse {
+    fn drop(&mut self) {
+        let (unsent, has_whole_body) = (self.message.unsent(), self.message.has_whole_body());
+        self.message.body_mut().end_sending(unsent, has_whole_body);
+    }
 }
 
 impl<S, F> Http1ClientConnection<S, F>
@@ -294,7 +301,8 @@ where
         });
         let switches_protocols = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         recycle_map(response.into_parts().0.headers);
-        let message = OutgoingMessage::new(head, framing, body);
+        let mut message = OutgoingMessage::new(head, framing, body);
+        message.body_mut().end_if_empty();
         *self.response = Some(SentResponse { message, is_persistent, switches_protocols });
         self.state = ServingState::Sending;
     }
