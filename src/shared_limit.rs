@@ -2,16 +2,18 @@
 //!
 //! An owner may hold [`TIMES_FREE`] times as much as is free: one alone seven eighths of the limit, two seven
 //! fifteenths each, and so on. So the owner that holds most waits first, and there is room for others, or there is as
-//! soon as something is released.
+//! soon as something is released. In the same way, a client of an owner may hold as many times as much as the owner can
+//! still get, so that the clients of one namespace leave room for each other.
 //!
 //! ```text
 //!   SharedLimit ─ free ──────────────┐
 //!     └ Shares ─ by owner ─▶ Share ──┴▶ Held, as long as something is held
+//!                              └ by client ─▶ HeldByClient
 //! ```
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -145,6 +147,8 @@ impl Shares {
 #[derive(Debug, Default)]
 pub(crate) struct Share {
     held: AtomicUsize,
+    /// What its clients hold, in groups. Set by the first one.
+    clients: OnceLock<Box<[AtomicUsize; CLIENT_GROUPS]>>,
 }
 
 impl Share {
@@ -155,8 +159,23 @@ impl Share {
 
     /// How many more units the owner may hold, if this many are free.
     pub(crate) fn room(&self, free: usize) -> usize {
+        self.room_with(0, free)
+    }
+
+    /// The same if `unused` units of those that are held are free for the caller, and part of `free`.
+    pub(crate) fn room_with(&self, unused: usize, free: usize) -> usize {
+        let held = self.held().saturating_sub(unused);
         // Each unit that is taken is one less that is free.
-        free.saturating_mul(TIMES_FREE).saturating_sub(self.held()).div_ceil(TIMES_FREE + 1).min(free)
+        free.saturating_mul(TIMES_FREE).saturating_sub(held).div_ceil(TIMES_FREE + 1).min(free)
+    }
+
+    /// Nothing yet, for a client of the owner. `client`: the number of its group, below [`CLIENT_GROUPS`].
+    pub(crate) fn hold_nothing_for(self: &Arc<Self>, client: usize) -> HeldByClient {
+        HeldByClient { share: Arc::clone(self), client: client % CLIENT_GROUPS, units: 0 }
+    }
+
+    fn of_client(&self, client: usize) -> &AtomicUsize {
+        &self.clients.get_or_init(|| Box::new([const { AtomicUsize::new(0) }; CLIENT_GROUPS]))[client]
     }
 
     /// Nothing yet, for an owner that takes parts with [`HeldShare::try_grow`].
@@ -175,9 +194,13 @@ impl Share {
     }
 
     fn try_add(&self, units: usize, max: usize) -> bool {
-        let add = |held: usize| held.checked_add(units).filter(|held| *held <= max);
-        self.held.fetch_update(Relaxed, Relaxed, add).is_ok()
+        try_add(&self.held, units, max)
     }
+}
+
+fn try_add(counter: &AtomicUsize, units: usize, max: usize) -> bool {
+    let add = |held: usize| held.checked_add(units).filter(|held| *held <= max);
+    counter.fetch_update(Relaxed, Relaxed, add).is_ok()
 }
 
 /// Units that an owner holds. Dropping it subtracts them from its share.
@@ -225,6 +248,40 @@ impl Drop for HeldShare {
     }
 }
 
+/// Units that a group of clients holds of what its owner holds. Dropping it subtracts them.
+#[derive(Debug)]
+pub(crate) struct HeldByClient {
+    share: Arc<Share>,
+    client: usize,
+    units: usize,
+}
+
+impl HeldByClient {
+    /// Counts further units as held, if the owner can still get `room` units.
+    pub(crate) fn try_grow(&mut self, units: usize, room: usize) -> bool {
+        let has_grown = try_add(self.share.of_client(self.client), units, room.saturating_mul(TIMES_FREE));
+        self.units += if has_grown { units } else { 0 };
+        has_grown
+    }
+
+    /// Subtracts units that are not held after all.
+    pub(crate) fn shrink(&mut self, units: usize) {
+        let units = units.min(self.units);
+        if units > 0 {
+            self.units -= units;
+            self.share.of_client(self.client).fetch_sub(units, Relaxed);
+        }
+    }
+}
+
+impl Drop for HeldByClient {
+    fn drop(&mut self) {
+        self.shrink(self.units);
+    }
+}
+
+/// How many groups of clients an owner distinguishes.
+pub(crate) const CLIENT_GROUPS: usize = 64;
 /// How many times as much as is free an owner may hold.
 pub(crate) const TIMES_FREE: usize = 7;
 /// How often an owner that waits for its share looks for what others have released.
@@ -350,6 +407,28 @@ mod tests {
         }
         assert!(shares.owners.lock().len() < 100, "{}", shares.owners.lock().len());
         assert!(Arc::ptr_eq(&kept[3], &shares.of("kept 3")));
+    }
+
+    #[test]
+    fn clients_of_one_owner_leave_room_for_each_other() {
+        let limit = SharedLimit::new(640);
+        let share = limit.share("owner");
+        let take_all = |client: usize| -> Vec<_> {
+            let take = || {
+                let mut of_client = share.hold_nothing_for(client);
+                let has_grown = of_client.try_grow(1, share.room(limit.free()));
+                has_grown.then(|| limit.try_take(&share, 1).ok()).flatten().map(|held| (of_client, held))
+            };
+            std::iter::from_fn(take).collect()
+        };
+        let first = take_all(1);
+        assert!((485..=490).contains(&first.len()), "one that is alone gets nearly all of 560: {}", first.len());
+        let second = take_all(2);
+        assert!(second.len() >= 55, "{}", second.len());
+        drop(first);
+        assert!(take_all(2).len() + second.len() >= 485, "nothing stays reserved");
+        drop(second);
+        assert_eq!((share.of_client(1).load(Relaxed), share.of_client(2).load(Relaxed)), (0, 0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use portico::proxy::ProxyLimits;
 use portico::snapshot::rule::Action;
+use tokio::net::TcpSocket;
 
 use crate::accounting::scrape;
 use crate::harness::{Client, Endpoint, Options, Route, TestServer, forward, upstream, with_timeout};
@@ -10,7 +11,7 @@ use crate::plugins::{ScriptedPlugin, route_with_plugins};
 
 const LIMIT: usize = 100_000;
 /// The largest body that can be kept.
-const LARGEST: usize = LIMIT / 2;
+const LARGEST: usize = LIMIT * 7 / 16;
 
 async fn server_with_limit(routes: Vec<Route>) -> TestServer {
     let limits = ProxyLimits { max_buffered_bytes: LIMIT, ..ProxyLimits::default() };
@@ -85,6 +86,32 @@ async fn body_waits_while_others_are_kept() {
     assert_eq!(client.response().await.status, 200);
     assert_eq!(endpoint.log.requests().len(), 1);
     assert_eq!(scrape(&server)["portico_buffered_bytes_refused_total{use=\"request\"}"], 0.0);
+}
+
+/// All of its bodies fit into the process, and fill the share of the namespace.
+#[tokio::test]
+async fn slow_bodies_of_one_client_leave_room_for_others_of_the_same_route() {
+    let endpoint = Endpoint::ok().await;
+    let server = server_with_limit(routes_that_read_bodies(&endpoint)).await;
+    let mut slow = Vec::new();
+    for length in [20_000; 20] {
+        let mut client = server.connect().await;
+        send_head(&mut client, length + 1).await;
+        client.send(vec![b'x'; length]).await;
+        slow.push(client);
+    }
+    wait_until("the bodies", || buffered_bytes(&server) > (LIMIT / 2) as f64).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = Client::from_stream(socket.connect(server.address).await.unwrap());
+    for length in [7, 5000, 7] {
+        let began = tokio::time::Instant::now();
+        send_head(&mut other, length).await;
+        other.send(vec![b'y'; length]).await;
+        assert_eq!(other.response().await.status, 200, "{length} bytes");
+        assert!(began.elapsed().as_secs() < 3, "{length} bytes have waited");
+    }
+    drop(slow);
 }
 
 /// Each of the slow bodies would fit, as long as a byte is free.

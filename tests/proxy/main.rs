@@ -54,6 +54,7 @@ mod harness;
 mod header_case;
 mod header_matches;
 mod health;
+mod held_until_sent;
 mod hop_count;
 mod hostile;
 mod http_log;

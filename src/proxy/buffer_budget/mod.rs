@@ -4,14 +4,16 @@
 //! ```text
 //!   BufferBudget ─ slabs ─▶ WorkerBuffers ─── bytes ─┬▶ BufferedBytes, with each body
 //!    (process)               (one thread)            │
-//!   Shares ─────── slabs ─▶ NamespaceBytes ─ bytes ──┘
+//!   Shares ─────── slabs ─▶ NamespaceBytes ─ bytes ──┤
+//!     └ clients of a namespace ───────────── bytes ──┘
 //! ```
 //!
 //! Bytes are taken before a body keeps them, and returned when it is dropped. A worker takes and returns slabs, so that
 //! most requests do not write to memory that other cores write.
 //!
-//! A body may be at most as large as what is free afterwards. So clients that send large bodies slowly can take half of
-//! the limit and more, but always leave some to smaller bodies. All bodies of a namespace together may take seven times
+//! A body may be at most as large as what bodies of its namespace can still get afterwards. So clients that send large
+//! bodies slowly leave some to smaller bodies, of the same namespace too. All bodies of a client together may take seven
+//! times what its namespace can still get, and all bodies of a namespace together seven times
 //! what is free, as [`shared_limit`](crate::shared_limit) explains. What a client sends more slowly than
 //! [`MIN_RATE`] after [`BASE_TIME`] is not kept further.
 
@@ -32,8 +34,9 @@ use tokio::time::{Instant, timeout_at};
 use self::namespace_bytes::{NamespaceBytes, WorkerNamespaces};
 use crate::plugin_api::KeptBytes;
 use crate::plugin_api::body_budget::BudgetExceeded;
-use crate::shared_limit::Shares;
+use crate::shared_limit::{HeldByClient, Shares};
 use crate::turn_clock;
+use crate::upstream::ClientSlot;
 
 /// The limit of all workers.
 #[derive(Debug)]
@@ -132,10 +135,16 @@ impl WorkerBuffers {
     }
 
     /// Bytes of a body that is kept, none so far. `namespace`: that of the object because of which it is kept, a route
-    /// or a Service.
-    pub(in crate::proxy) fn buffered(self: &Rc<Self>, kept_for: BufferUse, namespace: &str) -> BufferedBytes {
+    /// or a Service. `client`: that of the request.
+    pub(in crate::proxy) fn buffered(
+        self: &Rc<Self>,
+        kept_for: BufferUse,
+        namespace: &str,
+        client: ClientSlot,
+    ) -> BufferedBytes {
         let namespace = self.namespaces.of(namespace, &self.process.namespaces);
-        BufferedBytes { worker: Rc::clone(self), namespace, kept_for, bytes: 0, began: turn_clock::now() }
+        let client = namespace.of_client(client);
+        BufferedBytes { worker: Rc::clone(self), namespace, client, kept_for, bytes: 0, began: turn_clock::now() }
     }
 
     /// Whether less than 15 % of the bytes is free in the process.
@@ -185,6 +194,7 @@ impl Drop for WorkerBuffers {
 pub(in crate::proxy) struct BufferedBytes {
     worker: Rc<WorkerBuffers>,
     namespace: Rc<NamespaceBytes>,
+    client: HeldByClient,
     kept_for: BufferUse,
     bytes: usize,
     /// When the body began, without the time in which it has waited for bytes.
@@ -194,7 +204,7 @@ pub(in crate::proxy) struct BufferedBytes {
 /// Why the next part of a body is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum NotKept {
-    /// The limit of the process is reached, or the share of the namespace.
+    /// The limit of the process is reached, or the share of the namespace or of the client.
     LimitReached,
     /// The client has sent the body too slowly.
     TooSlow,
@@ -231,7 +241,7 @@ impl BufferedBytes {
         if self.try_take(bytes) {
             return Ok(());
         }
-        let never_fits = self.bytes + bytes > self.worker.process.limit / 2;
+        let never_fits = self.bytes + bytes > self.worker.process.limit / 16 * 7;
         if never_fits {
             return self.try_grow(bytes);
         }
@@ -265,14 +275,20 @@ impl BufferedBytes {
 
     fn try_take(&mut self, bytes: usize) -> bool {
         let free = self.worker.free();
-        let is_small_enough = self.bytes + bytes <= free.saturating_sub(bytes);
-        if !is_small_enough || !self.namespace.try_take(bytes, free) {
+        let room = self.namespace.room(free);
+        let is_small_enough = self.bytes + bytes <= room.saturating_sub(bytes);
+        if !is_small_enough || !self.client.try_grow(bytes, room) {
+            return false;
+        }
+        if !self.namespace.try_take(bytes, free) {
+            self.client.shrink(bytes);
             return false;
         }
         let taken = self.worker.try_take(bytes);
         if taken {
             self.bytes += bytes;
         } else {
+            self.client.shrink(bytes);
             self.namespace.put_back(bytes, self.worker.kept());
         }
         taken
@@ -280,6 +296,7 @@ impl BufferedBytes {
 
     fn shrink(&mut self, bytes: usize) {
         self.bytes -= bytes;
+        self.client.shrink(bytes);
         // Before bodies that wait are notified, which may be of the same namespace.
         self.namespace.put_back(bytes, self.worker.kept());
         self.worker.put_back(bytes);
@@ -334,6 +351,10 @@ mod tests {
     const LIMIT: usize = 10 * SLAB;
     const TEAM: &str = "team";
 
+    fn client(number: u8) -> ClientSlot {
+        ClientSlot::numbered(number)
+    }
+
     fn workers<const COUNT: usize>() -> (Arc<BufferBudget>, [Rc<WorkerBuffers>; COUNT]) {
         let process = Arc::new(BufferBudget::new(LIMIT));
         let workers = std::array::from_fn(|_| WorkerBuffers::new(Arc::clone(&process)));
@@ -343,17 +364,17 @@ mod tests {
     #[test]
     fn bytes_are_returned_with_their_body() {
         let (process, [worker]) = workers();
-        let mut body = worker.buffered(BufferUse::Request, TEAM);
+        let mut body = worker.buffered(BufferUse::Request, TEAM, client(0));
         assert_eq!(process.used(), 0, "an empty body takes nothing");
-        for _ in 0..5 {
-            body.try_grow(SLAB).unwrap();
+        for _ in 0..14 {
+            body.try_grow(5 * SLAB / 16).unwrap();
         }
         assert_eq!(process.used(), 5 * SLAB);
-        assert_eq!(body.try_grow(1), Err(NotKept::LimitReached), "a body can take half");
+        assert_eq!(body.try_grow(1), Err(NotKept::LimitReached), "a body can take seven sixteenths");
         assert_eq!((process.refused(BufferUse::Mirror), process.refused(BufferUse::Request)), (0, 1));
         drop(body);
         assert_eq!(process.used(), SLAB, "the worker keeps some for the next body");
-        worker.buffered(BufferUse::Mirror, TEAM).try_grow(1).unwrap();
+        worker.buffered(BufferUse::Mirror, TEAM, client(0)).try_grow(1).unwrap();
         drop(worker);
         assert_eq!(process.used(), 0);
     }
@@ -362,7 +383,7 @@ mod tests {
     fn large_bodies_leave_room_for_small_ones() {
         let (process, [first, second]) = workers();
         let large = keep_all(&first, "large", SLAB);
-        assert_eq!((large.len(), process.refused(BufferUse::Request)), (9, 1));
+        assert_eq!((large.len(), process.refused(BufferUse::Request)), (7, 1));
         let small = keep_all(&second, "small", SLAB / 100);
         assert!(small.len() > 80, "{}", small.len());
         assert!(process.used() <= LIMIT);
@@ -372,7 +393,7 @@ mod tests {
     fn workers_take_slabs() {
         let (process, [worker]) = workers();
         for _ in 0..100 {
-            worker.buffered(BufferUse::Replay, TEAM).try_grow(100).unwrap();
+            worker.buffered(BufferUse::Replay, TEAM, client(0)).try_grow(100).unwrap();
         }
         assert_eq!(process.used(), SLAB);
     }
@@ -380,15 +401,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bodies_wait_for_bytes_of_other_workers() {
         let (process, [first, second]) = workers();
-        let mut held = first.buffered(BufferUse::Request, TEAM);
-        held.try_grow(LIMIT / 2).unwrap();
-        let mut waiting = second.buffered(BufferUse::Response, TEAM);
+        let mut held = first.buffered(BufferUse::Request, TEAM, client(0));
+        held.try_grow(LIMIT * 3 / 8).unwrap();
+        let mut waiting = second.buffered(BufferUse::Response, TEAM, client(0));
         let release = async {
             tokio::task::yield_now().await;
             assert_eq!(process.waiting.load(SeqCst), 1);
             drop(held);
         };
-        let (outcome, ()) = tokio::join!(waiting.grow(LIMIT / 2), release);
+        let (outcome, ()) = tokio::join!(waiting.grow(LIMIT / 3), release);
         outcome.unwrap();
         assert_eq!((process.waiting.load(SeqCst), process.refused(BufferUse::Response)), (0, 0));
     }
@@ -396,19 +417,60 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waiting_ends() {
         let (process, [worker]) = workers();
-        let mut held = worker.buffered(BufferUse::Request, TEAM);
-        held.try_grow(LIMIT / 2).unwrap();
+        let mut held = worker.buffered(BufferUse::Request, TEAM, client(0));
+        held.try_grow(LIMIT * 3 / 8).unwrap();
         let began = Instant::now();
-        assert_eq!(worker.buffered(BufferUse::Response, TEAM).grow(LIMIT / 3).await, Err(NotKept::LimitReached));
+        assert_eq!(
+            worker.buffered(BufferUse::Response, TEAM, client(0)).grow(LIMIT / 3).await,
+            Err(NotKept::LimitReached)
+        );
         assert_eq!((began.elapsed(), process.refused(BufferUse::Response)), (MAX_WAIT, 1));
     }
 
+    /// Bodies of many clients.
     fn keep_all(worker: &Rc<WorkerBuffers>, namespace: &str, bytes: usize) -> Vec<BufferedBytes> {
+        let keep = |number: u8| {
+            let mut body = worker.buffered(BufferUse::Request, namespace, client(number % 64));
+            body.try_grow(bytes).is_ok().then_some(body)
+        };
+        (0..=u8::MAX).cycle().map_while(keep).collect()
+    }
+
+    fn keep_all_of(worker: &Rc<WorkerBuffers>, slot: ClientSlot, bytes: usize) -> Vec<BufferedBytes> {
         let keep = || {
-            let mut body = worker.buffered(BufferUse::Request, namespace);
+            let mut body = worker.buffered(BufferUse::Request, TEAM, slot);
             body.try_grow(bytes).is_ok().then_some(body)
         };
         std::iter::from_fn(keep).collect()
+    }
+
+    /// One client, which sends many bodies of any size slowly, also over the connections of other workers.
+    #[test]
+    fn bodies_of_one_client_leave_room_for_those_of_others_in_its_namespace() {
+        for bytes in [SLAB / 100, SLAB, 20 * SLAB] {
+            let process = Arc::new(BufferBudget::new(800 * SLAB));
+            let [first, second] = std::array::from_fn(|_| WorkerBuffers::new(Arc::clone(&process)));
+            let many = keep_all_of(&first, client(1), bytes);
+            let used = many.len() * bytes;
+            assert!((490 * SLAB..=620 * SLAB).contains(&used), "{used} bytes in bodies of {bytes}");
+            let more: usize = keep_all_of(&second, client(1), bytes).iter().map(BufferedBytes::bytes).sum();
+            assert!(more <= 20 * SLAB, "its bodies of other workers count: {more}");
+            for worker in [&first, &second] {
+                let mut other = worker.buffered(BufferUse::Request, TEAM, client(2));
+                assert_eq!(other.try_grow(20 * SLAB), Ok(()), "bodies of {bytes} bytes leave no room");
+            }
+        }
+    }
+
+    /// The share of a namespace is full long before the process is.
+    #[test]
+    fn large_bodies_leave_room_for_small_ones_of_their_namespace() {
+        let (process, [worker]) = workers();
+        let large = keep_all(&worker, TEAM, SLAB);
+        assert!(large.len() >= 7, "{}", large.len());
+        let small = keep_all(&worker, TEAM, 7);
+        assert!(small.len() > 100, "{}", small.len());
+        assert!(process.used() <= LIMIT);
     }
 
     #[test]
@@ -436,7 +498,7 @@ mod tests {
         let (process, [worker]) = workers();
         let kept: Vec<_> = (0..200)
             .map(|number| {
-                let mut body = worker.buffered(BufferUse::Request, &format!("namespace {number}"));
+                let mut body = worker.buffered(BufferUse::Request, &format!("namespace {number}"), client(0));
                 body.try_grow(SLAB / 100).map(|()| body)
             })
             .collect();
@@ -448,12 +510,12 @@ mod tests {
     fn smallest_limits() {
         for limit in 0..=1 {
             let process = Arc::new(BufferBudget::new(limit));
-            let mut body = WorkerBuffers::new(process).buffered(BufferUse::Request, TEAM);
+            let mut body = WorkerBuffers::new(process).buffered(BufferUse::Request, TEAM, client(0));
             assert_eq!(body.try_grow(1), Err(NotKept::LimitReached), "a body may take half of {limit}");
             assert_eq!(body.try_grow(0), Ok(()));
         }
         let process = Arc::new(BufferBudget::new(2));
-        let mut body = WorkerBuffers::new(process).buffered(BufferUse::Request, TEAM);
+        let mut body = WorkerBuffers::new(process).buffered(BufferUse::Request, TEAM, client(0));
         assert_eq!(body.try_grow(1), Ok(()));
     }
 
@@ -467,7 +529,7 @@ mod tests {
             (BufferUse::Mirror, Err(NotKept::TooSlow)),
             (BufferUse::Response, Ok(())),
         ] {
-            let mut body = worker.buffered(kept_for, TEAM);
+            let mut body = worker.buffered(kept_for, TEAM, client(0));
             body.try_grow(2 * MIN_RATE).unwrap();
             tokio::time::advance(BASE_TIME + Duration::from_secs(2)).await;
             assert_eq!(body.try_grow(1), Ok(()), "larger bodies have more time");
@@ -481,9 +543,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waiting_for_bytes_is_not_slowness() {
         let (_process, [first, second]) = workers();
-        let mut held = first.buffered(BufferUse::Request, "other");
-        held.try_grow(LIMIT / 2).unwrap();
-        let mut waiting = second.buffered(BufferUse::Request, TEAM);
+        let mut held = first.buffered(BufferUse::Request, "other", client(0));
+        held.try_grow(LIMIT * 3 / 8).unwrap();
+        let mut waiting = second.buffered(BufferUse::Request, TEAM, client(0));
         tokio::time::advance(BASE_TIME).await;
         let release = async {
             tokio::time::sleep(MAX_WAIT / 2).await; // The time that the body waits.

@@ -5,11 +5,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
 use super::SLAB;
-use crate::shared_limit::{HeldShare, Shares};
+use crate::shared_limit::{HeldByClient, HeldShare, Share, Shares};
+use crate::upstream::ClientSlot;
 
 /// The namespaces of which one worker keeps bodies.
 #[derive(Debug, Default)]
@@ -26,8 +28,9 @@ impl WorkerNamespaces {
             // Before the table grows, so that namespaces without bodies hold no slabs and no memory for long.
             namespaces.retain(|_, bytes| bytes.used.get() > 0);
         }
-        let taken = RefCell::new(shares.of(namespace).hold_nothing());
-        let bytes = Rc::new(NamespaceBytes { taken, used: Cell::new(0) });
+        let share = shares.of(namespace);
+        let taken = RefCell::new(share.hold_nothing());
+        let bytes = Rc::new(NamespaceBytes { share, taken, used: Cell::new(0) });
         namespaces.insert(namespace.into(), Rc::clone(&bytes));
         bytes
     }
@@ -43,6 +46,8 @@ impl WorkerNamespaces {
 /// The bytes of one namespace on one worker.
 #[derive(Debug)]
 pub(super) struct NamespaceBytes {
+    /// What all workers have taken for the namespace.
+    share: Arc<Share>,
     /// What the worker has taken from the share of the namespace.
     taken: RefCell<HeldShare>,
     /// The part of it that bodies use.
@@ -50,6 +55,17 @@ pub(super) struct NamespaceBytes {
 }
 
 impl NamespaceBytes {
+    /// Nothing yet, for a body of this client.
+    pub(super) fn of_client(&self, client: ClientSlot) -> HeldByClient {
+        self.share.hold_nothing_for(client.index())
+    }
+
+    /// How many more bytes bodies of the namespace may take on this worker, if `free` bytes of the process are free.
+    pub(super) fn room(&self, free: usize) -> usize {
+        let unused = self.taken.borrow().units() - self.used.get();
+        self.share.room_with(unused, free)
+    }
+
     /// Takes bytes, if the share of the namespace permits them while `free` bytes of the process are free.
     pub(super) fn try_take(&self, bytes: usize, free: usize) -> bool {
         let mut taken = self.taken.borrow_mut();

@@ -33,12 +33,12 @@ impl ClientSlot {
     }
 
     /// The number of the slot, below [`SLOTS`].
-    pub(in crate::upstream) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }
 
     #[cfg(test)]
-    pub(in crate::upstream) fn numbered(number: u8) -> Self {
+    pub(crate) fn numbered(number: u8) -> Self {
         ClientSlot(number)
     }
 }

@@ -48,8 +48,7 @@ impl Reservation {
     /// clients are still receiving it when the response is removed.
     pub(crate) fn split_off(&mut self, body: Bytes) -> Bytes {
         let Some(held) = self.held.split(body.len()).filter(|_| !body.is_empty()) else { return body };
-        let reservation =
-            Reservation { store: Arc::clone(&self.store), partition: Arc::clone(&self.partition), held };
+        let reservation = Reservation { store: Arc::clone(&self.store), partition: Arc::clone(&self.partition), held };
         Bytes::from_owner(HeldBody { body, _reservation: reservation })
     }
 

@@ -1,7 +1,8 @@
 //! Response bodies as they stream through the proxy: counted, with back-pressure to the endpoint, and never passed on
 //! as complete when they are truncated.
 //!
-//! The record of the request, with what the response holds in memory, ends when the last data is sent or dropped:
+//! What the response holds in memory is held until the last data is sent or dropped, and so does the record of the
+//! request end then, unless the last data is small:
 //!
 //! ```text
 //!   HTTP/1   the message has the body until it is sent                    end_sending
@@ -32,6 +33,8 @@ pub(in crate::proxy) struct ResponseBody {
     source: BodySource,
     /// What remains of data that an HTTP/2 stream sends in several parts.
     rest: Bytes,
+    /// The length of the last part that was taken.
+    last_part: usize,
     /// The last part has been taken to be sent.
     has_ended: bool,
     /// None if the record ends with the tunnel instead of this body.
@@ -66,7 +69,8 @@ impl ResponseBody {
     }
 
     fn new(source: BodySource, record: Option<RequestRecord>, version: Version) -> Self {
-        ResponseBody { source, rest: Bytes::new(), has_ended: false, record, sending: None, version, recheck: None }
+        let (rest, last_part, has_ended, sending) = (Bytes::new(), 0, false, None);
+        ResponseBody { source, rest, last_part, has_ended, record, sending, version, recheck: None }
     }
 
     /// Ends the part of a response without a body that the endpoint has.
@@ -83,6 +87,9 @@ impl ResponseBody {
         self.has_ended = true;
         if let Some(record) = &mut self.record {
             record.end_source();
+            if self.last_part <= SMALL && record.exchange.unsent().is_none() {
+                record.finish();
+            }
         }
     }
 
@@ -117,7 +124,7 @@ impl ResponseBody {
             return Err(ResponseBodyError::Timeout);
         }
         // Dropping the source cancels the call at the endpoint.
-        self.source = BodySource::Local(Bytes::new());
+        (self.source, self.rest) = (BodySource::Local(Bytes::new()), Bytes::new());
         Ok(Frame::trailers(call_error_trailers(&details)))
     }
 
@@ -148,6 +155,7 @@ impl ResponseBody {
             if is_stream && data.len() > MAX_PART {
                 self.rest = data.split_off(MAX_PART);
             }
+            self.last_part = data.len();
             data
         })
     }
@@ -188,6 +196,9 @@ impl ResponseBody {
     }
 }
 
+/// On HTTP/1, the record of a request ends before the last part is written if that has not more bytes, which the system
+/// takes at once. So it has ended when the client has the response.
+const SMALL: usize = 16 * 1024;
 /// Most responses have not more data, and the head of a response may have more, too.
 const MAX_UNCOUNTED: usize = 4096;
 /// The data of a stream of HTTP/2 that is sent at once: as much as the library accepts ahead of the socket.

@@ -17,7 +17,7 @@ use crate::turn_clock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ActivityPhase {
-    /// No request is recorded. The rest of the body of the last one may still be unread.
+    /// No request is recorded. The last few bytes of its response may still be unsent, and the rest of its body unread.
     Idle,
     /// The first bytes of a request head have arrived.
     ReadingHead,

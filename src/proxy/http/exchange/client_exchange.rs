@@ -18,11 +18,13 @@ use super::unforwarded_bodies::UnforwardedBodies;
 use super::unsent_responses::UnsentResponses;
 use crate::http1::write_informational;
 use crate::plugin_api::{FieldNames, Scheme};
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 use crate::proxy::connection::listener_connections::{IdleState, Idleness, ListenerConnections};
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::http::fields::field_policy::{InformationalPolicy, remove_from_informational};
 use crate::proxy::http::fields::headers::ForwardedClient;
 use crate::proxy::worker::Worker;
+use crate::upstream::ClientSlot;
 
 /// What a request knows of its client and of the connection on which it has arrived. On HTTP/1 the requests of a
 /// connection share it; on HTTP/2 each stream has its own, with its own [`Activity`].
@@ -34,6 +36,9 @@ pub(in crate::proxy) struct ClientExchange {
     pub(in crate::proxy) protocol: ClientProtocol,
     pub(in crate::proxy) address: SocketAddr,
     pub(in crate::proxy) client: Rc<ForwardedClient>,
+    /// In which slot everything that the current request holds is counted: that of the peer, or that of the client which
+    /// a trusted peer reports, once the request has a rule.
+    pub(in crate::proxy) counted_client: Cell<ClientSlot>,
     /// What was negotiated, if the connection uses TLS.
     pub(in crate::proxy) tls: Option<Rc<TlsSession>>,
     /// The HTTP/2 stream, which counts as open while this exists.
@@ -53,17 +58,16 @@ impl ClientExchange {
         let ip = address.ip().to_canonical();
         let activity = Activity::new(&http.worker.limits);
         let trusted = http.trusted_ips.iter().any(|network| network.contains(&ip));
+        let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+        let client = Rc::new(ForwardedClient::new(ip, trusted, scheme));
         ClientExchange {
             http,
             connections,
             activity,
             protocol: ClientProtocol::Http1,
             address,
-            client: Rc::new(ForwardedClient::new(
-                ip,
-                trusted,
-                if tls.is_some() { Scheme::Https } else { Scheme::Http },
-            )),
+            counted_client: Cell::new(client.slot),
+            client,
             tls: tls.map(Rc::new),
             open_stream: None,
             informational: Cell::default(),
@@ -73,6 +77,12 @@ impl ClientExchange {
     /// The state that connections of all protocols share.
     pub(in crate::proxy) fn worker(&self) -> &Worker {
         &self.http.worker
+    }
+
+    /// Bytes of a body of the current request that is kept, none so far. `namespace`: that of the object because of which
+    /// it is kept.
+    pub(in crate::proxy) fn buffered(&self, kept_for: BufferUse, namespace: &str) -> BufferedBytes {
+        self.worker().buffers.buffered(kept_for, namespace, self.counted_client.get())
     }
 
     /// The bytes of the request body that are received and not forwarded, with the number of the request on its
@@ -154,6 +164,7 @@ impl ClientExchange {
             protocol,
             address: self.address,
             client: Rc::clone(&self.client),
+            counted_client: Cell::new(self.client.slot),
             tls: self.tls.clone(),
             open_stream: Some(stream),
             informational: Cell::default(),

@@ -11,8 +11,10 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use super::client_exchange::ClientExchange;
 use super::request_body::{RequestBody, RequestBodyError};
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, WorkerBuffers};
+use crate::upstream::ClientSlot;
 
 /// Shared by the body being sent and the copy of the request that waits for the outcome.
 pub(in crate::proxy) struct ReplayBuffer {
@@ -21,9 +23,15 @@ pub(in crate::proxy) struct ReplayBuffer {
     sent: RefCell<SentBody>,
     /// The maximum number of bytes kept.
     limit: usize,
+    owner: BodyOwner,
+}
+
+/// For whom a body is kept.
+struct BodyOwner {
     worker: Rc<WorkerBuffers>,
     /// The namespace of the Service.
     namespace: Arc<str>,
+    client: ClientSlot,
 }
 
 /// The part of the body that was already sent.
@@ -41,10 +49,12 @@ impl ReplayBuffer {
     pub(in crate::proxy) fn new(
         body: RequestBody,
         limit: usize,
-        worker: Rc<WorkerBuffers>,
+        exchange: &ClientExchange,
         namespace: Arc<str>,
     ) -> Rc<Self> {
-        Rc::new(ReplayBuffer { body: RefCell::new(Some(body)), sent: RefCell::default(), limit, worker, namespace })
+        let worker = Rc::clone(&exchange.worker().buffers);
+        let owner = BodyOwner { worker, namespace, client: exchange.counted_client.get() };
+        Rc::new(ReplayBuffer { body: RefCell::new(Some(body)), sent: RefCell::default(), limit, owner })
     }
 
     /// Takes the body back with the sent part restored. None if the sent part is incomplete.
@@ -69,7 +79,7 @@ impl ReplayBuffer {
             // When the response has begun, the copy of the request is dropped and a replay is impossible, so nothing is
             // kept.
             let limit = if Rc::strong_count(self) > 1 { self.limit } else { 0 };
-            self.sent.borrow_mut().record(frame, limit, &self.worker, &self.namespace);
+            self.sent.borrow_mut().record(frame, limit, &self.owner);
         }
         Poll::Ready(frame)
     }
@@ -84,10 +94,10 @@ impl ReplayBuffer {
 }
 
 impl SentBody {
-    fn record(&mut self, frame: &Frame<Bytes>, limit: usize, worker: &Rc<WorkerBuffers>, namespace: &str) {
+    fn record(&mut self, frame: &Frame<Bytes>, limit: usize, owner: &BodyOwner) {
         match frame.data_ref() {
             _ if self.is_truncated => {}
-            Some(data) if self.data.len() + data.len() <= limit && self.try_keep(data.len(), worker, namespace) => {
+            Some(data) if self.data.len() + data.len() <= limit && self.try_keep(data.len(), owner) => {
                 self.data.extend_from_slice(data);
             }
             Some(_) => *self = SentBody { is_truncated: true, ..SentBody::default() },
@@ -95,8 +105,10 @@ impl SentBody {
         }
     }
 
-    fn try_keep(&mut self, bytes: usize, worker: &Rc<WorkerBuffers>, namespace: &str) -> bool {
-        self.kept.get_or_insert_with(|| worker.buffered(BufferUse::Replay, namespace)).try_grow(bytes).is_ok()
+    fn try_keep(&mut self, bytes: usize, owner: &BodyOwner) -> bool {
+        let BodyOwner { worker, namespace, client } = owner;
+        let kept = self.kept.get_or_insert_with(|| worker.buffered(BufferUse::Replay, namespace, *client));
+        kept.try_grow(bytes).is_ok()
     }
 }
 
@@ -105,18 +117,23 @@ mod tests {
     use super::*;
     use crate::proxy::buffer_budget::BufferBudget;
 
+    fn owner(process: &Arc<BufferBudget>) -> BodyOwner {
+        let client = ClientSlot::of([192, 0, 2, 1].into());
+        BodyOwner { worker: WorkerBuffers::new(Arc::clone(process)), namespace: "team".into(), client }
+    }
+
     #[test]
     fn nothing_is_kept_beyond_the_limit_of_the_process() {
-        let process = Arc::new(BufferBudget::new(14));
-        let worker = WorkerBuffers::new(Arc::clone(&process));
+        let process = Arc::new(BufferBudget::new(16));
+        let worker = owner(&process);
         let record = |sent: &mut SentBody, data: &'static str| {
-            sent.record(&Frame::data(Bytes::from_static(data.as_bytes())), 1000, &worker, "team");
+            sent.record(&Frame::data(Bytes::from_static(data.as_bytes())), 1000, &worker);
         };
         let (mut first, mut second) = (SentBody::default(), SentBody::default());
         record(&mut first, "123456");
         record(&mut second, "123456");
         assert!(!first.is_truncated && second.is_truncated);
-        // A body may be at most as large as what is free afterwards.
+        // A body may be at most as large as what its namespace can still get afterwards.
         record(&mut first, "7");
         assert_eq!((&first.data[..], process.refused(BufferUse::Replay)), (&b"1234567"[..], 1));
         record(&mut first, "1");
@@ -134,11 +151,11 @@ mod tests {
             (&["abc", "def"], None),
             (&["abcdef", "a"], None),
         ];
-        let worker = WorkerBuffers::new(Arc::new(BufferBudget::new(1 << 20)));
+        let worker = owner(&Arc::new(BufferBudget::new(1 << 20)));
         for (frames, expected) in cases {
             let mut sent = SentBody::default();
             for frame in frames {
-                sent.record(&Frame::data(Bytes::copy_from_slice(frame.as_bytes())), 5, &worker, "shop");
+                sent.record(&Frame::data(Bytes::copy_from_slice(frame.as_bytes())), 5, &worker);
             }
             let kept = (!sent.is_truncated).then_some(&sent.data[..]);
             assert_eq!(kept, expected.map(str::as_bytes), "{frames:?}");

@@ -183,7 +183,7 @@ impl RequestBody {
             return handle(Rc::clone(buffer));
         }
         let body = std::mem::replace(self, RequestBody::empty(&exchange));
-        let buffer = ReplayBuffer::new(body, max_bytes, Rc::clone(&exchange.worker().buffers), Arc::clone(namespace));
+        let buffer = ReplayBuffer::new(body, max_bytes, &exchange, Arc::clone(namespace));
         *self = handle(Rc::clone(&buffer));
         handle(buffer)
     }
@@ -246,7 +246,7 @@ impl RequestBody {
             return Ok(self.extensions.as_ref().is_none_or(|extensions| extensions.trailers.is_none()));
         }
         let mut buffered = BytesMut::new();
-        let mut kept = self.exchange.worker().buffers.buffered(kept_for, namespace);
+        let mut kept = self.exchange.buffered(kept_for, namespace);
         let mut trailers = None;
         let mut has_room = true;
         while self.incoming.is_some() && buffered.len() <= max_bytes && has_room {

@@ -272,11 +272,12 @@ impl PendingCopies {
 
     fn try_buffer(&mut self, data: &Bytes) -> Result<(), MirrorOutcome> {
         // All copies of a request have the same sender.
-        let Some(MirrorCopy { sender, upstream, .. }) = self.copies.first() else { return Ok(()) };
+        let Some(MirrorCopy { sender, upstream, client, .. }) = self.copies.first() else { return Ok(()) };
         if self.bytes.len() + data.len() > sender.limits.max_mirror_body {
             return Err(MirrorOutcome::TooLarge);
         }
-        let kept = self.kept.get_or_insert_with(|| sender.buffers.buffered(BufferUse::Mirror, &upstream.key.namespace));
+        let namespace = &upstream.key.namespace;
+        let kept = self.kept.get_or_insert_with(|| sender.buffers.buffered(BufferUse::Mirror, namespace, *client));
         kept.try_grow(data.len()).map_err(|_| MirrorOutcome::BufferLimit)?;
         self.bytes.extend_from_slice(data);
         Ok(())

@@ -22,7 +22,7 @@ use super::request_record::RequestRecord;
 use super::response_filters;
 use crate::plugin_api::chain::{AllowedRequest, ChainResponse, ChainState, ForwardingOutcome};
 use crate::plugin_api::context::{BackgroundPlaces, BackgroundSlot};
-use crate::plugin_api::{ClientInfo, Reply, ReplyBody, ReplyStream, RespondedRequest, ResponseSource};
+use crate::plugin_api::{BodyBudget, ClientInfo, Reply, ReplyBody, RespondedRequest, ResponseSource};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
@@ -49,7 +49,7 @@ pub(in crate::proxy) async fn run_before_forward(
     let (mut head, body) = taken.into_parts();
     let whole_body = body.is_fully_read().then(|| body.buffered());
     let mut background = BackgroundSlot::default();
-    let budget = ReplyBudget::new(exchange.worker(), routed.rule.id.namespace());
+    let budget = ReplyBudget::new(exchange, routed.rule.id.namespace());
     let mut kept = Vec::new();
     let reply = {
         let (path, query) = (routed.path.path(), routed.path.query());

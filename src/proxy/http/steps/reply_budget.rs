@@ -8,11 +8,11 @@ use futures_util::future::LocalBoxFuture;
 use crate::plugin_api::body_budget::BudgetExceeded;
 use crate::plugin_api::{BodyBudget, KeptBytes};
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
-use crate::proxy::worker::Worker;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
 
 /// What the plugins of one request may take.
 pub(super) struct ReplyBudget<'r> {
-    worker: &'r Worker,
+    exchange: &'r ClientExchange,
     /// That of the route.
     namespace: &'r str,
     is_exceeded: Rc<Cell<bool>>,
@@ -24,8 +24,8 @@ struct ReplyBytes {
 }
 
 impl<'r> ReplyBudget<'r> {
-    pub(super) fn new(worker: &'r Worker, namespace: &'r str) -> Self {
-        ReplyBudget { worker, namespace, is_exceeded: Rc::default() }
+    pub(super) fn new(exchange: &'r ClientExchange, namespace: &'r str) -> Self {
+        ReplyBudget { exchange, namespace, is_exceeded: Rc::default() }
     }
 
     /// Whether some body did not get its bytes.
@@ -36,7 +36,7 @@ impl<'r> ReplyBudget<'r> {
 
 impl BodyBudget for ReplyBudget<'_> {
     fn begin(&self) -> Box<dyn KeptBytes> {
-        let bytes = self.worker.buffers.buffered(BufferUse::Response, self.namespace);
+        let bytes = self.exchange.buffered(BufferUse::Response, self.namespace);
         Box::new(ReplyBytes { bytes, is_exceeded: Rc::clone(&self.is_exceeded) })
     }
 }

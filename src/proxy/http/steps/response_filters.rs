@@ -110,7 +110,7 @@ fn choose_coding(response: &mut Response<BodySource>, length: Option<u64>, filte
 fn encode(cx: &mut RequestContext<'_>, plugin: &'static str, coding: BodyCoding, response: &mut Response<BodySource>) {
     let namespace = cx.rule.map_or("", |rule| rule.id.namespace());
     let worker = cx.record.exchange.worker();
-    let mut kept = worker.buffers.buffered(BufferUse::Response, namespace);
+    let mut kept = cx.record.exchange.buffered(BufferUse::Response, namespace);
     let encoder = if kept.try_grow(coding.memory_bytes).is_ok() { (coding.start)() } else { None };
     let Some(encoder) = encoder else {
         worker.counters.count_unfiltered_body(plugin, UnfilteredBody::BufferLimit);
@@ -383,7 +383,7 @@ async fn collect(
     // A plugin or another filter has made the body, and its bytes count already.
     let counted = record.bytes_of_body();
     let mut data = JoinedData::default();
-    let mut kept = record.exchange.worker().buffers.buffered(BufferUse::Response, namespace);
+    let mut kept = record.exchange.buffered(BufferUse::Response, namespace);
     let mut trailers = None;
     while !body.is_end_stream() {
         let Some(frame) = next_frame(&mut body, record).await? else { break };

@@ -100,6 +100,8 @@ pub(in crate::proxy) fn select_rule<'r>(
     if request.method() == Method::TRACE && !names_method {
         return Err(RequestError::TraceNotAllowed);
     }
+    let client = client_slot(cx.exchange(), request.headers());
+    cx.exchange().counted_client.set(client);
     Ok(RoutedRequest {
         listener,
         rule,
@@ -113,7 +115,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         regex_steps,
         may_have_te: false,
         hops: HopCount::ZERO,
-        client: client_slot(cx.exchange(), request.headers()),
+        client,
     })
 }
 

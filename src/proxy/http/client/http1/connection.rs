@@ -62,7 +62,7 @@ pub(in crate::proxy) enum Http1End {
 enum ServingState {
     Reading,
     Responding,
-    /// This polls the body. The record of the request ends when the last part is sent.
+    /// This polls the body, and the record of the request ends when the last part is queued, or sent if it is large.
     Sending,
     /// The response is sent. An endpoint that has responded early may still read the request.
     Uploading {

@@ -107,7 +107,7 @@ impl PooledTransport<'_> {
         let message = body.collect().await.map_err(|_| RequestError::InvalidAuthorization)?.to_bytes();
         // The body of the request counts already, and its copy in the message is kept until the response.
         let namespace = &self.upstream.key.namespace;
-        let mut kept = self.exchange.worker().buffers.buffered(BufferUse::Request, namespace);
+        let mut kept = self.exchange.buffered(BufferUse::Request, namespace);
         if message.len() > MAX_UNCOUNTED {
             kept.grow(message.len()).await.map_err(|_| RequestError::BufferLimit)?;
         }

@@ -156,7 +156,7 @@ pub(super) async fn collect(
     max_bytes: usize,
     namespace: &str,
 ) -> Result<CollectedBody, RequestError> {
-    let mut kept = exchange.worker().buffers.buffered(BufferUse::Response, namespace);
+    let mut kept = exchange.buffered(BufferUse::Response, namespace);
     let mut data = BytesMut::new();
     let mut trailers = None;
     while !body.is_end_stream()
