@@ -66,8 +66,11 @@ impl SharedLimit {
         self.shares.of(owner)
     }
 
-    /// Takes units, if there are enough and the share permits it.
+    /// Takes units, if there are enough, the share permits it, and nothing else of the owner waits.
     pub(crate) fn try_take(&self, share: &Arc<Share>, units: u32) -> Result<Held, LimitReached> {
+        if share.waiting.load(Relaxed) > 0 {
+            return Err(LimitReached::Share);
+        }
         let held = share.try_hold(units as usize, self.free()).ok_or(LimitReached::Share)?;
         let free = Arc::clone(&self.free).try_acquire_many_owned(units).map_err(|_| LimitReached::All)?;
         Ok(Held { free: Some(free), _share: held, released: Arc::clone(&self.released) })
@@ -76,18 +79,32 @@ impl SharedLimit {
     /// Takes units, and waits for them until the deadline. Owners that hold less than a sixteenth of the limit get them
     /// in the order of arrival, before all that hold more.
     pub(crate) async fn take(&self, share: &Arc<Share>, units: u32, deadline: Instant) -> Result<Held, LimitReached> {
+        self.take_with(share, units, deadline, || {}).await
+    }
+
+    /// Like [`Self::take`]. Calls `still_waits` whenever it has looked for units of the share in vain.
+    pub(crate) async fn take_with(
+        &self,
+        share: &Arc<Share>,
+        units: u32,
+        deadline: Instant,
+        still_waits: impl Fn(),
+    ) -> Result<Held, LimitReached> {
         if let Ok(held) = self.try_take(share, units) {
             return Ok(held);
         }
+        let _waiting = WaitingOwner::new(share);
         let count = units as usize;
         let first_in_line = (self.limit / 16).max(count);
         let waiting_for_share = async {
+            let _first = share.first.lock().await;
             loop {
                 let released = self.released.notified();
                 let held = share.try_hold(count, self.free()).or_else(|| share.try_hold_up_to(count, first_in_line));
                 if let Some(held) = held {
                     return held;
                 }
+                still_waits();
                 // One that is notified may not need what was released, so the others look themselves.
                 drop(timeout(SHARE_CHECK_INTERVAL, released).await);
             }
@@ -97,6 +114,22 @@ impl SharedLimit {
             Ok(Ok(free)) => Ok(Held { free: Some(free), _share: held, released: Arc::clone(&self.released) }),
             _ => Err(LimitReached::All),
         }
+    }
+}
+
+/// One that waits for units of its share.
+struct WaitingOwner<'s>(&'s Share);
+
+impl<'s> WaitingOwner<'s> {
+    fn new(share: &'s Share) -> Self {
+        share.waiting.fetch_add(1, Relaxed);
+        WaitingOwner(share)
+    }
+}
+
+impl Drop for WaitingOwner<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -149,6 +182,9 @@ pub(crate) struct Share {
     held: AtomicUsize,
     /// What its clients hold, in groups. Set by the first one.
     clients: OnceLock<Box<[AtomicUsize; CLIENT_GROUPS]>>,
+    /// Those of the owner that wait. The first of them looks for room, and nothing that comes later overtakes them.
+    waiting: AtomicUsize,
+    first: tokio::sync::Mutex<()>,
 }
 
 impl Share {
@@ -369,6 +405,28 @@ mod tests {
             drop((held, newcomer));
             assert!(waits_longer.await.unwrap().is_ok(), "limit {size}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomers_wait_behind_those_of_the_same_owner() {
+        let limit = Arc::new(SharedLimit::new(40));
+        let share = limit.share("busy");
+        let mut held = take_all(&limit, &share);
+        let wait = || {
+            let (limit, share) = (Arc::clone(&limit), Arc::clone(&share));
+            tokio::spawn(async move { limit.take(&share, 1, soon()).await })
+        };
+        let first = wait();
+        tokio::task::yield_now().await;
+        held.pop();
+        assert_eq!(limit.try_take(&share, 1).unwrap_err(), LimitReached::Share, "what is free is that of the first");
+        let second = wait();
+        let first = first.await.unwrap().unwrap();
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        assert!(second.await.unwrap().is_ok());
+        assert!(limit.try_take(&share, 1).is_ok(), "nothing waits any more");
     }
 
     #[tokio::test(start_paused = true)]

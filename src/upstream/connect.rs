@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::local_shortage::LocalShortage;
 use super::settings::OverloadLimit;
 use super::socket::{SocketStream, UpstreamSocket};
-use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
+use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit, SocketPermit};
 use super::tls::{SessionUse, UpstreamHandshakeError, UpstreamServerName, UpstreamTlsClient};
 use super::{Outcome, OutcomeClass, OwnSocket, OwnSockets, Upstream, UpstreamCounters, UpstreamTarget};
 use crate::http1::NameCase;
@@ -53,7 +53,7 @@ pub enum ConnectError {
     /// The endpoint closed the connection before it sent SETTINGS, or did not send them in time.
     #[error("{0} does not support HTTP/2; check the appProtocol of the Service port, or the protocol of the Service")]
     NotHttp2(SocketAddr),
-    #[error("no connection to {0} was opened, because {1}; raise --max-connections if the endpoints are not too slow")]
+    #[error("no connection to {0} was opened, because {1}; {remedy}", remedy = .1.remedy())]
     LimitReached(SocketAddr, SocketLimit),
     #[error(transparent)]
     OwnSocket(OwnSocket),
@@ -93,7 +93,7 @@ impl ConnectError {
             | SocketLimit::Queue { .. } => counters.share_limited.add(1),
         }
         if upstream.should_warn() {
-            tracing::warn!(upstream = %upstream.key, "Requests fail, because {limit}");
+            tracing::warn!(upstream = %upstream.key, "Requests fail, because {limit}; {}", limit.remedy());
         }
         ConnectError::LimitReached(address, limit)
     }
@@ -135,20 +135,30 @@ impl EndpointConnector {
         Instant::now() + self.timeout.min(MAX_SOCKET_WAIT)
     }
 
-    /// Opens a socket to the endpoint, for which it waits until `socket_deadline`; the timeout includes the TLS
-    /// handshake. `proxy_header` is sent before it.
+    /// Waits until `socket_deadline` for permission to open a socket to the endpoint.
+    pub(super) async fn permit_socket(
+        &self,
+        target: &UpstreamTarget<'_>,
+        address: SocketAddr,
+        socket_deadline: Instant,
+        counters: &Arc<UpstreamCounters>,
+    ) -> Result<SocketPermit, ConnectError> {
+        // Without a limit, HTTP/2 streams, which cost a client nothing, could take the sockets that other clients need.
+        let upstream = target.upstream;
+        let permit = self.sockets.acquire(&upstream.sockets, &upstream.key.namespace, socket_deadline).await;
+        permit.map_err(|limit| ConnectError::limit_reached(upstream, address, limit, counters))
+    }
+
+    /// Opens a socket to the endpoint; the timeout includes the TLS handshake. `proxy_header` is sent before it.
     pub(super) async fn open_socket(
         &self,
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
         proxy_header: &[u8],
-        socket_deadline: Instant,
+        permit: SocketPermit,
         counters: &Arc<UpstreamCounters>,
     ) -> Result<UpstreamSocket, ConnectError> {
-        // Without a limit, HTTP/2 streams, which cost a client nothing, could take the sockets that other clients need.
         let upstream = target.upstream;
-        let permit = self.sockets.acquire(&upstream.sockets, &upstream.key.namespace, socket_deadline).await;
-        let permit = permit.map_err(|limit| ConnectError::limit_reached(upstream, address, limit, counters))?;
         let opener = StreamOpener { timeout: self.timeout, own_sockets: &self.own_sockets };
         let server_name = target.server_name.as_deref();
         let has_begun = Cell::new(false);

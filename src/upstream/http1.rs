@@ -23,7 +23,7 @@ use http::{Request, Response, StatusCode, request};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::{spawn_local, unconstrained};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::connect::{ConnectError, EndpointConnector};
 use super::counted_connection::CountedConnection;
@@ -93,10 +93,10 @@ impl<B> Http1EndpointConnection<B> {
         connector: &EndpointConnector,
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
-        socket_deadline: Instant,
+        permit: SocketPermit,
         counters: &Arc<UpstreamCounters>,
     ) -> Result<Self, ConnectError> {
-        let socket = connector.open_socket(target, address, &[], socket_deadline, counters).await?;
+        let socket = connector.open_socket(target, address, &[], permit, counters).await?;
         Ok(Http1EndpointConnection {
             monitor: socket.monitor().clone(),
             exchange: Rc::new(RefCell::new(EndpointExchange {
@@ -405,7 +405,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (connector, counters) = (connector(), Arc::default());
         let deadline = connector.socket_deadline();
-        let connecting = Http1EndpointConnection::connect(&connector, &target, address, deadline, &counters).await;
+        let permit = connector.permit_socket(&target, address, deadline, &counters).await.unwrap();
+        let connecting = Http1EndpointConnection::connect(&connector, &target, address, permit, &counters).await;
         let connection = connecting.unwrap();
         let mut endpoint = listener.accept().unwrap().0;
         let request = Request::builder().method(method).uri("/").header("host", "a").body(Empty::new()).unwrap();

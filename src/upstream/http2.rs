@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -14,11 +14,12 @@ use http_body::Body;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::response_streams::ResponseStream;
+use super::socket_budget::{SocketBudget, SocketPermit, UpstreamSockets};
 use super::tls::UpstreamHandshakeError;
 use super::{ConnectError, EndpointConnector, UpstreamCounters, UpstreamTarget};
 use crate::turn_clock;
@@ -36,6 +37,33 @@ pub(super) struct Http2Connections<B> {
     /// the next connections, as for clients of gRPC:
     /// <https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md>.
     complaints: Rc<Cell<u32>>,
+    demand: Rc<StreamDemand>,
+}
+
+/// Requests that wait: for streams of the connections to one endpoint, and for sockets.
+struct StreamDemand {
+    /// Requests that wait for a stream, or for a socket. Newcomers wait behind them.
+    waiting: Cell<usize>,
+    /// Notified when a stream has ended.
+    freed: Notify,
+    budget: Arc<SocketBudget>,
+    sockets: Arc<UpstreamSockets>,
+}
+
+/// A request that waits, until this is dropped.
+struct WaitingForStream<'d>(&'d StreamDemand);
+
+impl<'d> WaitingForStream<'d> {
+    fn new(demand: &'d StreamDemand) -> Self {
+        demand.waiting.set(demand.waiting.get() + 1);
+        WaitingForStream(demand)
+    }
+}
+
+impl Drop for WaitingForStream<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
 }
 
 struct Http2Connection<B> {
@@ -56,6 +84,7 @@ struct StreamCount {
     is_retired: Rc<Cell<bool>>,
     /// Whether a request has reported that the connection ended without a response.
     has_reported_failure: Cell<bool>,
+    demand: Rc<StreamDemand>,
 }
 
 impl StreamCount {
@@ -70,19 +99,40 @@ pub(super) struct StreamPermit<B> {
     connection: Rc<Http2Connection<B>>,
 }
 
-impl<B> Default for Http2Connections<B> {
-    fn default() -> Self {
+impl<B> Http2Connections<B> {
+    /// `sockets` are those of the upstream.
+    pub(super) fn new(budget: Arc<SocketBudget>, sockets: Arc<UpstreamSockets>) -> Self {
+        let demand = StreamDemand { waiting: Cell::new(0), freed: Notify::new(), budget, sockets };
         Http2Connections {
             connections: RefCell::default(),
             connecting: Mutex::default(),
             failures: Cell::new(0),
             last_error: RefCell::default(),
             complaints: Rc::default(),
+            demand: Rc::new(demand),
         }
     }
-}
 
-impl<B> Http2Connections<B> {
+    /// A stream as [`Self::acquire`] finds it, unless other requests wait for one.
+    pub(super) fn acquire_at_once(
+        &self,
+        limits: &EndpointConnectionLimits,
+        is_marked: impl Fn(u32) -> bool,
+    ) -> Option<StreamPermit<B>> {
+        if self.demand.waiting.get() > 0 {
+            return None;
+        }
+        self.acquire(limits, is_marked)
+    }
+
+    /// Closes idle connections whose sockets are needed.
+    pub(super) fn close_retired(&self) {
+        self.connections.borrow_mut().retain(|connection| {
+            let streams = &connection.streams;
+            streams.active.get() > 0 || !streams.is_retired.get()
+        });
+    }
+
     /// A stream on the first connection with capacity, so that surplus connections become idle. `is_marked`: whether a
     /// connection to the endpoint has looked dead since this number of marks.
     pub(super) fn acquire(
@@ -168,7 +218,8 @@ where
         let failures_before = self.failures.get();
         let _guard = self.connecting.lock().await;
         let upstream = target.upstream;
-        if let Some(permit) = self.acquire(&upstream.connection_limits, |marks| upstream.is_marked(address, marks)) {
+        let acquire = || self.acquire(&upstream.connection_limits, |marks| upstream.is_marked(address, marks));
+        if let Some(permit) = acquire() {
             return Ok(permit);
         }
         if self.failures.get() != failures_before
@@ -176,7 +227,29 @@ where
         {
             return Err(error.clone());
         }
-        match open(connector, target, address, socket_deadline, counters, &self.complaints).await {
+        let permitted = {
+            let mut permit = pin!(connector.permit_socket(target, address, socket_deadline, counters));
+            let _waiting = WaitingForStream::new(&self.demand);
+            // A stream may end while no connection may be opened.
+            loop {
+                let freed = self.demand.freed.notified();
+                tokio::select! {
+                    biased;
+                    permit = permit.as_mut() => break permit,
+                    () = freed => if let Some(permit) = acquire() {
+                        return Ok(permit);
+                    },
+                }
+            }
+        };
+        let opened = match permitted {
+            Ok(permit) => {
+                let (demand, complaints) = (&self.demand, &self.complaints);
+                open(connector, target, address, permit, demand, counters, complaints).await
+            }
+            Err(error) => Err(error),
+        };
+        match opened {
             Ok(connection) => {
                 let connection = Rc::new(connection);
                 self.connections.borrow_mut().push(Rc::clone(&connection));
@@ -196,7 +269,8 @@ async fn open<B>(
     connector: &EndpointConnector,
     target: &UpstreamTarget<'_>,
     address: SocketAddr,
-    socket_deadline: Instant,
+    permit: SocketPermit,
+    demand: &Rc<StreamDemand>,
     counters: &Arc<UpstreamCounters>,
     complaints: &Rc<Cell<u32>>,
 ) -> Result<Http2Connection<B>, ConnectError>
@@ -204,7 +278,7 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = connector.open_socket(target, address, &[], socket_deadline, counters).await?;
+    let stream = connector.open_socket(target, address, &[], permit, counters).await?;
     let monitor = stream.monitor().clone();
     let tasks = WakingExecutor::default();
     let mut builder = Builder::new(tasks.clone());
@@ -232,6 +306,7 @@ where
         idle_since: Cell::new(Instant::now()),
         is_retired,
         has_reported_failure: Cell::new(false),
+        demand: Rc::clone(demand),
     });
     let marks = Cell::new(target.upstream.detection.marks());
     let opened = Http2Connection { sender, streams: Rc::clone(&streams), age: ConnectionAge::new(), marks };
@@ -334,6 +409,14 @@ impl<B> Drop for StreamPermit<B> {
         let streams = &self.connection.streams;
         streams.active.set(streams.active.get() - 1);
         streams.idle_since.set(turn_clock::now());
+        let demand = &streams.demand;
+        if demand.waiting.get() > 0 {
+            demand.freed.notify_one();
+        } else if streams.active.get() == 0 && (demand.sockets.wanted().take() || demand.budget.wanted().take()) {
+            // The worker closes it: nothing that comes meanwhile may use it.
+            streams.is_retired.set(true);
+            demand.budget.shed();
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod connection;
 #[cfg(test)]
 mod tests;
+mod waiting_requests;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -34,6 +35,7 @@ use super::{
 use crate::turn_clock;
 use connection::RequestSender;
 pub use connection::UpstreamConnection;
+use waiting_requests::{Place, WaitingRequests};
 
 /// All pools of one worker. `B` is the body type of requests.
 pub struct ConnectionPools<B> {
@@ -71,6 +73,8 @@ struct UpstreamPool<B> {
     /// The endpoints as this worker uses them.
     endpoints: RefCell<WorkerEndpoints>,
     idle: RefCell<HashMap<SocketAddr, Vec<IdleConnection<B>>, foldhash::fast::FixedState>>,
+    /// Requests that wait for a socket, to which idle connections are handed over.
+    waiting: WaitingRequests<B>,
     per_endpoint: usize,
     /// HTTP/2 connections, used instead of `idle`. Without TLS there is one entry, without a name.
     http2: RefCell<HashMap<SocketAddr, Vec<NamedConnections<B>>, foldhash::fast::FixedState>>,
@@ -171,7 +175,7 @@ where
                 .iter()
                 .find(|(connection_name, _)| connection_name == name)?
                 .1
-                .acquire(&pool.connection_limits, |marks| upstream.is_marked(address, marks))?;
+                .acquire_at_once(&pool.connection_limits, |marks| upstream.is_marked(address, marks))?;
             self.counters.reused.add(1);
             return Some(RequestSender::Http2(permit));
         }
@@ -241,19 +245,33 @@ where
                 }
             },
         };
+        let mut place = None;
+        if reused.is_none() && upstream.key.protocol == UpstreamProtocol::Http1 {
+            let permit = connector.permit_socket(target, address, deadline, &self.counters);
+            let put_back = |address, connection| pool.store(address, connection);
+            match pool.waiting.wait_for_place(permit, address, target.server_name.as_ref(), put_back).await {
+                Ok(Place::Permit(permit)) => place = Some(permit),
+                Ok(Place::Idle(connection)) => {
+                    self.counters.reused.add(1);
+                    reused = Some(RequestSender::Http1(connection));
+                }
+                Err(error) => {
+                    attempt.end(target, Some(&error));
+                    return Err(error);
+                }
+            }
+        }
         let is_reused = reused.is_some();
-        let sender = match (reused, upstream.key.protocol) {
+        let sender = match (reused, place) {
             // Nothing was learned about the endpoint.
             (Some(sender), _) => sender,
-            (None, protocol) => {
+            (None, place) => {
                 let counters = &self.counters;
-                let connected = match protocol {
-                    UpstreamProtocol::Http1 => {
-                        let connecting =
-                            Http1EndpointConnection::connect(connector, target, address, deadline, counters);
-                        connecting.await.map(RequestSender::Http1)
-                    }
-                    UpstreamProtocol::Http2 => {
+                let connected = match place {
+                    Some(permit) => Http1EndpointConnection::connect(connector, target, address, permit, counters)
+                        .await
+                        .map(RequestSender::Http1),
+                    None => {
                         let connections = pool.http2_connections(address, target.server_name.as_ref());
                         let connecting = connections.connect(connector, target, address, deadline, counters);
                         connecting.await.map(RequestSender::Http2)
@@ -349,7 +367,8 @@ impl<B> ConnectionPools<B> {
         let open = async {
             let deadline = connector.socket_deadline();
             let client = self.begin(&target, address, deadline, &self.pool(upstream)).await?;
-            let socket = connector.open_socket(&target, address, proxy_header, deadline, &self.counters).await?;
+            let permit = connector.permit_socket(&target, address, deadline, &self.counters).await?;
+            let socket = connector.open_socket(&target, address, proxy_header, permit, &self.counters).await?;
             Ok::<_, ConnectError>((socket, client))
         };
         let opened = open.await;
@@ -405,6 +424,7 @@ impl<B> ConnectionPools<B> {
         let budget = &self.connector.sockets;
         let upstreams = self.upstreams.borrow();
         for pool in upstreams.values() {
+            pool.http2.borrow().values().flatten().for_each(|(_, connections)| connections.close_retired());
             let wanted = pool.sockets.wanted();
             while wanted.is_pending()
                 && let Some(oldest) = pool.oldest_idle()
@@ -438,6 +458,7 @@ impl<B> ConnectionPools<B> {
                 upstream: Arc::downgrade(upstream),
                 endpoints: RefCell::default(),
                 idle: RefCell::default(),
+                waiting: WaitingRequests::default(),
                 per_endpoint: self.idle_limits.per_endpoint,
                 http2: RefCell::default(),
                 budget: Arc::clone(&self.connector.sockets),
@@ -452,14 +473,17 @@ impl<B> ConnectionPools<B> {
 }
 
 impl<B> UpstreamPool<B> {
-    /// Keeps an idle connection, unless there are enough, or its socket is needed. If the pool was dropped meanwhile,
-    /// the connection is closed with it.
+    /// Keeps an idle connection, unless there are enough, or it is needed by a request that waits: by one of this worker
+    /// itself, or by another one its socket. If the pool was dropped meanwhile, the connection is closed with it.
     fn store(&self, address: SocketAddr, connection: Http1EndpointConnection<B>) {
         connection.become_idle();
         if connection.has_reached(&self.connection_limits) {
             return;
         }
-        if self.sockets.wanted().take() || self.budget.wanted().take() {
+        let wanted = [self.sockets.wanted(), self.budget.wanted()];
+        let may_hand_over = |requests| wanted.iter().all(|wanted| wanted.may_hand_over(requests));
+        let Some(connection) = self.waiting.hand_over(address, connection, may_hand_over) else { return };
+        if wanted.iter().any(|wanted| wanted.take()) {
             return;
         }
         let (idle_since, marks) = (turn_clock::now(), self.detection.marks());
@@ -541,7 +565,8 @@ impl<B> UpstreamPool<B> {
                 named.remove(longest_idle);
             }
         }
-        let connections = Rc::default();
+        let connections = Http2Connections::new(Arc::clone(&self.budget), Arc::clone(&self.sockets));
+        let connections = Rc::new(connections);
         named.push((name.cloned(), Rc::clone(&connections)));
         connections
     }

@@ -13,6 +13,7 @@ mod chosen_backends;
 mod circuit_breaker;
 mod client_certificates;
 mod compression;
+mod connection_queue;
 mod consumer_plugins;
 mod corpus;
 mod corpus_h2;

@@ -94,6 +94,17 @@ impl ClientSlots {
         slot: ClientSlot,
         may_have: impl FnOnce(usize) -> bool,
     ) -> Option<ClientRequest> {
+        let is_awaited = self.waiting.get() > 0 && self.waiting_slots.borrow().iter().any(|known| known.slot == slot);
+        // What comes later waits behind them.
+        if is_awaited { None } else { self.try_begin_next(slot, may_have) }
+    }
+
+    /// The same for the request of the client that has waited for longest.
+    fn try_begin_next(
+        self: &Rc<Self>,
+        slot: ClientSlot,
+        may_have: impl FnOnce(usize) -> bool,
+    ) -> Option<ClientRequest> {
         let requests = &self.requests[usize::from(slot.0)];
         let count = requests.get();
         if count >= ALWAYS && (count == u16::MAX || !may_have(usize::from(count) + 1)) {
@@ -120,7 +131,7 @@ impl ClientSlots {
         let waiting = WaitingRequest::new(self, slot);
         loop {
             let possible = waiting.possible.notified();
-            if let Some(request) = self.try_begin(slot, &may_have) {
+            if let Some(request) = self.try_begin_next(slot, &may_have) {
                 return Ok(request);
             }
             if Instant::now() >= deadline {

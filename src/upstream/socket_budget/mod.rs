@@ -6,10 +6,11 @@
 //! | the upstreams of a namespace | if they hold less than seven times what is free, see [`SharedLimit`] |
 //! | a client | if the upstream has room beyond what the client uses of it, see [`client_slots`] |
 //!
-//! Requests beyond that wait for a short time, and fail without affecting others. While a request waits, the workers
-//! close idle connections that stand in its way.
+//! Requests beyond that wait for a short time, and fail without affecting others. Those that come later wait behind
+//! them. While a request waits, the workers close idle connections that stand in its way, as [`idle_demand`] counts.
 
 pub(super) mod client_slots;
+mod idle_demand;
 #[cfg(test)]
 mod tests;
 
@@ -18,18 +19,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::idle_demand::IdleDemand;
 use crate::shared_limit::{Held, LimitReached, Share, SharedLimit};
 
 /// The sockets of the whole process.
 #[derive(Debug)]
 pub struct SocketBudget {
     sockets: SharedLimit,
-    /// Idle connections of any upstream that workers should close.
-    wanted: ShedRequests,
+    /// Requests for which workers should close idle connections of any upstream.
+    wanted: IdleDemand,
     /// Notified when workers should close idle connections.
     shedding: Notify,
 }
@@ -43,12 +45,14 @@ pub(super) struct UpstreamSockets {
     held: AtomicUsize,
     /// The most sockets that the configuration allows; 0 for no limit but the shares.
     limit: AtomicUsize,
-    /// Requests that wait for a socket.
+    /// Requests that wait for a socket. What comes later waits behind them.
     waiting: AtomicUsize,
+    /// Held by the first of those that wait for the share of the upstream.
+    first: Mutex<()>,
     /// Notified when a socket is closed while requests wait.
     closed: Notify,
-    /// Idle connections of this upstream that workers should close.
-    wanted: ShedRequests,
+    /// Requests for which workers should close idle connections of this upstream.
+    wanted: IdleDemand,
 }
 
 /// Permission for one socket. Dropping it permits another one.
@@ -103,10 +107,28 @@ impl fmt::Display for SocketLimit {
     }
 }
 
+impl SocketLimit {
+    /// What the operator can do.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            SocketLimit::Upstream { .. } => {
+                "raise maxConnections of its BackendPolicy if the endpoints are not too slow"
+            }
+            SocketLimit::Queue { .. } => {
+                "raise --max-connections, or maxConnections of its BackendPolicy, if the endpoints are not too slow"
+            }
+            SocketLimit::Process { .. }
+            | SocketLimit::Share { .. }
+            | SocketLimit::Namespace { .. }
+            | SocketLimit::Client { .. } => "raise --max-connections if the endpoints are not too slow",
+        }
+    }
+}
+
 impl SocketBudget {
     /// `limit` is the maximum of sockets of the process.
     pub fn new(limit: usize) -> Self {
-        SocketBudget { sockets: SharedLimit::new(limit), wanted: ShedRequests::default(), shedding: Notify::new() }
+        SocketBudget { sockets: SharedLimit::new(limit), wanted: IdleDemand::default(), shedding: Notify::new() }
     }
 
     /// Whether less than 15 % of the sockets is free, so that requests which make no progress should give up theirs. A
@@ -133,8 +155,13 @@ impl SocketBudget {
         self.shedding.notified()
     }
 
-    /// Idle connections of any upstream that should be closed.
-    pub(super) fn wanted(&self) -> &ShedRequests {
+    /// Lets all workers close idle connections.
+    pub(super) fn shed(&self) {
+        self.shedding.notify_waiters();
+    }
+
+    /// Requests for which idle connections of any upstream should be closed.
+    pub(super) fn wanted(&self) -> &IdleDemand {
         &self.wanted
     }
 
@@ -146,17 +173,23 @@ impl SocketBudget {
         deadline: Instant,
     ) -> Result<SocketPermit, SocketLimit> {
         let namespace = upstream.namespace(self, namespace);
-        if let Some(permit) = self.try_acquire(upstream, namespace) {
+        if upstream.waiting() == 0
+            && let Some(permit) = self.try_acquire(upstream, namespace)
+        {
             return Ok(permit);
         }
         let Some(_waiting) = upstream.enqueue() else { return Err(SocketLimit::Queue { length: MAX_WAITING }) };
         let waiting_for_share = async {
-            let _shedding = upstream.wanted.add();
-            self.shedding.notify_waiters();
+            let demand = upstream.wanted.add();
+            self.shed();
+            let _first = upstream.first.lock().await;
             loop {
                 let closed = upstream.closed.notified();
                 if let Some(share) = self.try_share(upstream) {
                     return share;
+                }
+                if demand.renew() {
+                    self.shed();
                 }
                 // The sockets of other upstreams count as well, and are not announced here.
                 drop(timeout_at(Instant::now() + SHARE_CHECK_INTERVAL, closed).await);
@@ -170,9 +203,14 @@ impl SocketBudget {
                 false => SocketLimit::Share { share: self.share(), limit },
             });
         };
-        let _shedding = self.wanted.add();
-        self.shedding.notify_waiters();
-        match self.sockets.take(namespace, 1, deadline).await {
+        let demand = self.wanted.add();
+        self.shed();
+        let still_waits = || {
+            if demand.renew() {
+                self.shed();
+            }
+        };
+        match self.sockets.take_with(namespace, 1, deadline, still_waits).await {
             Ok(process) => Ok(SocketPermit { _process: process, _share: share }),
             Err(LimitReached::Share) => Err(SocketLimit::Namespace { held: namespace.held(), limit }),
             Err(LimitReached::All) => Err(SocketLimit::Process { limit }),
@@ -217,9 +255,14 @@ impl UpstreamSockets {
         }
     }
 
-    /// Idle connections of this upstream that should be closed.
-    pub(super) fn wanted(&self) -> &ShedRequests {
+    /// Requests for which idle connections of this upstream should be closed.
+    pub(super) fn wanted(&self) -> &IdleDemand {
         &self.wanted
+    }
+
+    /// How many requests wait for a socket.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
     /// Counts a waiting request, unless too many wait.
@@ -237,7 +280,7 @@ struct ShareGuard(Arc<UpstreamSockets>);
 impl Drop for ShareGuard {
     fn drop(&mut self) {
         self.0.held.fetch_sub(1, Relaxed);
-        if self.0.waiting.load(Relaxed) > 0 {
+        if self.0.waiting() > 0 {
             self.0.closed.notify_one();
         }
     }
@@ -248,38 +291,6 @@ struct WaitingGuard<'a>(&'a UpstreamSockets);
 impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Relaxed);
-    }
-}
-
-/// The number of idle connections to close: one for each request that waits.
-#[derive(Debug, Default)]
-pub(super) struct ShedRequests(AtomicUsize);
-
-impl ShedRequests {
-    /// Asks for one idle connection until the returned guard is dropped.
-    fn add(&self) -> ShedGuard<'_> {
-        self.0.fetch_add(1, Relaxed);
-        ShedGuard(self)
-    }
-
-    /// Whether an idle connection should be closed.
-    pub(super) fn is_pending(&self) -> bool {
-        self.0.load(Relaxed) > 0
-    }
-
-    /// Takes one request, if there is one. The caller must close an idle connection for it.
-    pub(super) fn take(&self) -> bool {
-        // Mostly there is none, which a load finds without writing.
-        self.is_pending() && self.0.fetch_update(Relaxed, Relaxed, |requests| requests.checked_sub(1)).is_ok()
-    }
-}
-
-struct ShedGuard<'a>(&'a ShedRequests);
-
-impl Drop for ShedGuard<'_> {
-    fn drop(&mut self) {
-        // Nothing to take back if a worker has closed a connection for it.
-        self.0.take();
     }
 }
 

@@ -1,0 +1,109 @@
+//! Requests that wait for connections to endpoints: in the order of arrival, and never for connections that are idle.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portico::proxy::ProxyLimits;
+use portico::upstream::settings::RequestLimits;
+use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, Upstream, UpstreamProtocol};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::h2_upstream::counting_endpoint;
+use crate::harness::{
+    Endpoint, EndpointStream, Options, TestServer, forward, route, upstream_with_protocol, with_timeout,
+};
+
+/// Much less than a request waits in vain.
+const SOON: Duration = Duration::from_secs(3);
+
+async fn respond(mut stream: EndpointStream) {
+    while stream.request().await.is_some() {
+        // So that other requests arrive meanwhile.
+        tokio::task::yield_now().await;
+        stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    }
+}
+
+/// Endpoints with addresses of their own.
+async fn endpoints(count: u8) -> Vec<Endpoint> {
+    let mut endpoints = Vec::new();
+    for number in 1..=count {
+        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, number), 0)).await.unwrap();
+        endpoints.push(Endpoint::on_listener(listener, |stream, _| respond(stream)));
+    }
+    endpoints
+}
+
+fn service(protocol: UpstreamProtocol, addresses: Vec<EndpointAddress>, max_connections: Option<u32>) -> Arc<Upstream> {
+    let service = upstream_with_protocol(protocol, "web", &[]);
+    let limits = RequestLimits { max_connections, ..RequestLimits::default() };
+    let traffic = BackendTraffic { overload: limits.into(), ..BackendTraffic::default() };
+    service.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    service
+}
+
+async fn start(service: Arc<Upstream>, workers: usize, limits: ProxyLimits) -> TestServer {
+    let routes = vec![route(forward(vec![(1, service)]))];
+    TestServer::with_options(Options { workers, limits, ..Options::default() }, routes).await
+}
+
+/// Sends requests, some at a time, each of which gets a response soon.
+async fn send_all(name: &str, server: &TestServer, at_a_time: usize, requests: usize) {
+    let began = Instant::now();
+    let clients = (0..at_a_time).map(|_| async {
+        let mut statuses = Vec::new();
+        for _ in 0..requests / at_a_time {
+            // Another connection for each, so that all workers get some.
+            statuses.push(server.connect().await.get("/").await.status);
+        }
+        statuses
+    });
+    let statuses = with_timeout(name, futures_util::future::join_all(clients)).await.concat();
+    let failed = statuses.iter().filter(|status| **status != 200).count();
+    let waited = began.elapsed();
+    assert!(failed == 0 && waited < SOON, "{name}: {failed} of {} have failed, after {waited:?}", statuses.len());
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_idle_connections_of_other_endpoints() {
+    for workers in [1, 4] {
+        let endpoints = endpoints(5).await;
+        let addresses = endpoints.iter().map(|endpoint| EndpointAddress::Ip(endpoint.address)).collect();
+        let service = service(UpstreamProtocol::Http1, addresses, Some(2));
+        let server = start(service, workers, ProxyLimits::default()).await;
+        send_all(&format!("with {workers} workers"), &server, 4, 400).await;
+    }
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_idle_connections_of_other_workers() {
+    for workers in [1, 2, 4] {
+        let endpoints = endpoints(1).await;
+        let addresses = vec![EndpointAddress::Ip(endpoints[0].address)];
+        let server = start(service(UpstreamProtocol::Http1, addresses, Some(3)), workers, ProxyLimits::default()).await;
+        send_all(&format!("with {workers} workers"), &server, 12, 600).await;
+    }
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_idle_connections_with_http2() {
+    for (workers, max_connections) in [(2, 1), (4, 2)] {
+        let endpoint = counting_endpoint(h2::server::Builder::new(), watch::channel(true).1, |_| false).await;
+        let addresses = vec![EndpointAddress::Ip(endpoint.address)];
+        let service = service(UpstreamProtocol::Http2, addresses, Some(max_connections));
+        let server = start(service, workers, ProxyLimits::default()).await;
+        send_all(&format!("{max_connections} connections of {workers} workers"), &server, 4, 60).await;
+    }
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_idle_connections_while_the_process_has_few() {
+    let endpoints = endpoints(12).await;
+    let addresses = endpoints.iter().map(|endpoint| EndpointAddress::Ip(endpoint.address)).collect();
+    let limits = ProxyLimits { max_connections: 16, ..ProxyLimits::default() };
+    let server = start(service(UpstreamProtocol::Http1, addresses, None), 2, limits).await;
+    send_all("16 connections", &server, 6, 600).await;
+}
