@@ -229,6 +229,16 @@ impl Share {
         self.try_add(units, max).then(|| HeldShare { share: Arc::clone(self), units })
     }
 
+    /// Counts a unit as held, like [`Self::try_hold`], for a holder that counts its units itself.
+    pub(crate) fn try_count(&self, free: usize) -> bool {
+        self.try_add(1, free.saturating_mul(TIMES_FREE))
+    }
+
+    /// Subtracts units of [`Self::try_count`].
+    pub(crate) fn uncount(&self, units: usize) {
+        self.held.fetch_sub(units, Relaxed);
+    }
+
     fn try_add(&self, units: usize, max: usize) -> bool {
         try_add(&self.held, units, max)
     }

@@ -30,6 +30,7 @@ use super::counted_connection::CountedConnection;
 use super::endpoint_error::EndpointError;
 use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::socket::{ResponseMonitor, UpstreamSocket};
+use super::socket_budget::SocketPermit;
 use super::upgraded::UpgradedConnection;
 use super::{UpstreamCounters, UpstreamTarget};
 use crate::http1::{

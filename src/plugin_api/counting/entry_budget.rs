@@ -1,8 +1,9 @@
 //! The limit of entries that the tables of all plugin objects share, so that clients with many addresses or keys cannot
 //! exhaust the memory of the process.
 //!
-//! A table may hold at most `SHARE_OF_FREE` times as many entries as are free. So one busy plugin object can have
-//! most of them, and still leaves some to every other one: the more tables are full, the smaller is the share of each.
+//! The tables of a namespace together may hold seven times as many entries as are free, as [`crate::shared_limit`]
+//! explains, however many plugin objects it has. A table may hold at most `SHARE_OF_ROOM` times as many as its namespace
+//! can still get. So one busy plugin object can have most of them, and still leaves some to every other one.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -12,12 +13,15 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::plugin_api::state::PluginState;
+use crate::shared_limit::{Share, Shares};
 
 /// The limit of entries of the process. One object in [`PluginState`], which all plugin objects use.
 #[derive(Debug)]
 pub struct EntryBudget {
     limit: usize,
     used: AtomicUsize,
+    /// What the tables of each namespace hold.
+    namespaces: Shares,
     /// Requests that were counted in counters which several identifiers share.
     shared_counts: AtomicU64,
     sweep: Mutex<Sweep>,
@@ -35,6 +39,7 @@ impl EntryBudget {
         EntryBudget {
             limit,
             used: AtomicUsize::new(0),
+            namespaces: Shares::default(),
             shared_counts: AtomicU64::new(0),
             sweep: Mutex::default(),
             swept_at: AtomicU64::new(0),
@@ -160,21 +165,32 @@ pub(super) trait ExpiringEntries: Send + Sync {
 #[derive(Debug)]
 pub(super) struct HeldEntries {
     pub(super) budget: Arc<EntryBudget>,
+    /// What all tables of the namespace hold.
+    namespace: Arc<Share>,
     held: AtomicUsize,
 }
 
 impl HeldEntries {
-    pub(super) fn new(budget: Arc<EntryBudget>) -> Self {
-        HeldEntries { budget, held: AtomicUsize::new(0) }
+    /// `namespace`: that of the plugin object. Objects without one have a share together.
+    pub(super) fn new(budget: Arc<EntryBudget>, namespace: &str) -> Self {
+        let namespace = budget.namespaces.of(namespace);
+        HeldEntries { budget, namespace, held: AtomicUsize::new(0) }
     }
 
-    /// Takes an entry, if the table has not reached its share.
+    /// Takes an entry, if neither the namespace nor the table has reached its share.
     pub(super) fn try_add(&self) -> bool {
-        let (budget, held) = (&self.budget, self.held());
-        let has_room = |used: usize| held < SHARE_OF_FREE.saturating_mul(budget.limit.saturating_sub(used));
-        let added = budget.used.fetch_update(Relaxed, Relaxed, |used| has_room(used).then_some(used + 1)).is_ok();
+        let budget = &self.budget;
+        let free = budget.limit.saturating_sub(budget.used());
+        let of_table = SHARE_OF_ROOM.saturating_mul(self.namespace.room(free));
+        if self.held() >= of_table || !self.namespace.try_count(free) {
+            return false;
+        }
+        let is_free = |used: usize| (used < budget.limit).then_some(used + 1);
+        let added = budget.used.fetch_update(Relaxed, Relaxed, is_free).is_ok();
         if added {
             self.held.fetch_add(1, Relaxed);
+        } else {
+            self.namespace.uncount(1);
         }
         added
     }
@@ -186,20 +202,23 @@ impl HeldEntries {
 
     pub(super) fn remove(&self, entries: usize) {
         self.held.fetch_sub(entries, Relaxed);
+        self.namespace.uncount(entries);
         self.budget.used.fetch_sub(entries, Relaxed);
     }
 }
 
 impl Drop for HeldEntries {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(*self.held.get_mut(), Relaxed);
+        let held = *self.held.get_mut();
+        self.namespace.uncount(held);
+        self.budget.used.fetch_sub(held, Relaxed);
     }
 }
 
 /// The default limit of entries. An entry takes about 250 bytes.
 pub const DEFAULT_ENTRIES: usize = 1 << 19;
-/// With 3, one table can have three quarters of all entries, two full tables three sevenths each, and so on.
-const SHARE_OF_FREE: usize = 3;
+/// With 3, one table can have two thirds of all entries.
+const SHARE_OF_ROOM: usize = 3;
 /// How many shards a request without room searches for expired entries. Searching one takes up to about a millisecond.
 const SHARDS_PER_SWEEP: usize = 4;
 
@@ -273,13 +292,31 @@ mod tests {
         std::iter::from_fn(|| table.try_add().then_some(())).count()
     }
 
+    fn table(budget: &Arc<EntryBudget>, namespace: &str) -> HeldEntries {
+        HeldEntries::new(Arc::clone(budget), namespace)
+    }
+
+    /// A tenant may write as many objects as it wants.
+    #[test]
+    fn tables_of_a_namespace_have_one_share_however_many_they_are() {
+        let budget = Arc::new(EntryBudget::new(100_000));
+        let busy: Vec<HeldEntries> = (0..40).map(|_| table(&budget, "busy")).collect();
+        let filled: usize = busy.iter().map(fill).sum();
+        assert!((87_000..=87_500).contains(&filled), "a namespace that is alone gets most: {filled}");
+        let other = table(&budget, "other");
+        assert!(fill(&other) >= 7_000, "another one finds room");
+        drop(busy);
+        assert!(fill(&other) >= 50_000, "nothing stays reserved");
+    }
+
     #[test]
     fn full_tables_leave_entries_to_others() {
         let budget = Arc::new(EntryBudget::new(1000));
-        let tables: Vec<HeldEntries> = (0..4).map(|_| HeldEntries::new(Arc::clone(&budget))).collect();
+        let tables: Vec<HeldEntries> = (0..4).map(|_| table(&budget, "team")).collect();
         let filled: Vec<usize> = tables.iter().map(fill).collect();
-        assert_eq!(filled, [750, 188, 47, 12], "each table gets three quarters of what was free");
-        tables[0].remove(700);
+        assert!((655..=660).contains(&filled[0]), "two thirds of all: {filled:?}");
+        assert!(filled.windows(2).all(|pair| pair[1] > 0 && pair[1] < pair[0]), "{filled:?}");
+        tables[0].remove(600);
         assert!(fill(&tables[3]) > 100, "removed entries are available to other tables");
         assert!(budget.used() < budget.limit());
         drop(tables);

@@ -56,7 +56,7 @@ impl RuleCounters {
         loop {
             let generation = current.0.load(Relaxed);
             let table = cx.state.get_or_create(&format!("{name} {generation}"), || RuleTable {
-                counters: CounterTable::new(Arc::clone(&budget)),
+                counters: CounterTable::new(Arc::clone(&budget), cx.namespace().unwrap_or_default()),
                 users: Mutex::default(),
                 generation,
                 current: Arc::clone(&current),

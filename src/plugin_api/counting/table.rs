@@ -119,10 +119,11 @@ impl<C> Default for RecentEntries<C> {
 }
 
 impl<C: TableCounters> CounterTable<C> {
-    pub fn new(budget: Arc<EntryBudget>) -> Self {
+    /// `namespace`: that of the plugin object, in whose share the entries count; empty for an object without one.
+    pub fn new(budget: Arc<EntryBudget>, namespace: &str) -> Self {
         let shards = Shards {
             shards: std::array::from_fn(|_| CounterShard::default()),
-            entries: HeldEntries::new(Arc::clone(&budget)),
+            entries: HeldEntries::new(Arc::clone(&budget), namespace),
             is_discardable: AtomicBool::new(false),
         };
         let shards = Arc::new(shards);
@@ -366,7 +367,7 @@ mod tests {
     }
 
     fn table_with_limit(entries: usize) -> CounterTable<OneCount> {
-        CounterTable::new(Arc::new(EntryBudget::new(entries)))
+        CounterTable::new(Arc::new(EntryBudget::new(entries)), "team")
     }
 
     fn take(table: &CounterTable<OneCount>, identifier: &str, limit: u64, second: u64) -> bool {
@@ -438,7 +439,8 @@ mod tests {
     #[test]
     fn full_table_does_not_affect_another_one() {
         let budget = Arc::new(EntryBudget::new(4096));
-        let (full, other) = (CounterTable::new(Arc::clone(&budget)), CounterTable::new(Arc::clone(&budget)));
+        let (full, other) =
+            (CounterTable::new(Arc::clone(&budget), "team"), CounterTable::new(Arc::clone(&budget), "team"));
         for number in 0..10_000 {
             take(&full, &number.to_string(), 1, 7);
         }
@@ -453,8 +455,9 @@ mod tests {
     #[test]
     fn expired_entries_of_idle_tables_make_room() {
         const IDLE: usize = 2000;
-        let budget = Arc::new(EntryBudget::new(2800));
-        let (idle, busy) = (CounterTable::new(Arc::clone(&budget)), CounterTable::new(Arc::clone(&budget)));
+        let budget = Arc::new(EntryBudget::new(3200));
+        let (idle, busy) =
+            (CounterTable::new(Arc::clone(&budget), "team"), CounterTable::new(Arc::clone(&budget), "team"));
         for number in 0..IDLE {
             assert!(take(&idle, &number.to_string(), 1, 7));
         }
@@ -470,9 +473,10 @@ mod tests {
     #[test]
     fn tables_without_users_make_room_only_if_there_is_none() {
         const UNUSED: usize = 2000;
-        let budget = Arc::new(EntryBudget::new(2800));
+        let budget = Arc::new(EntryBudget::new(3200));
         // In the order in which they are searched otherwise.
-        let (busy, unused) = (CounterTable::new(Arc::clone(&budget)), CounterTable::new(Arc::clone(&budget)));
+        let (busy, unused) =
+            (CounterTable::new(Arc::clone(&budget), "team"), CounterTable::new(Arc::clone(&budget), "team"));
         let take_long = |table: &CounterTable<OneCount>, number: usize| {
             let key = CounterKey { scope: "global", kind: 0, identifier: &number.to_le_bytes() };
             table.with_counters(key, 7, new_count, |counter| counter.try_count(1, 3600, 7))
@@ -508,7 +512,7 @@ mod tests {
     fn new_entries_start_with_the_overflow_counts() {
         let table = table_with_limit(640);
         // As many as have room. Others would share the counters of the late identifier, with another window.
-        for number in 0..480 {
+        for number in 0..420 {
             take(&table, &number.to_string(), 1, 7);
         }
         let take_late = |second| {

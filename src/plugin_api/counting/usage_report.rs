@@ -174,7 +174,7 @@ impl PlanUse {
         let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
         let totals =
             |plan: &str| cx.state.get_or_create(&format!("{} plan {plan}", cx.object), || PlanTotals::new(plan));
-        let rows = || CounterTable::<UseRow>::new(budget);
+        let rows = || CounterTable::<UseRow>::new(budget, cx.namespace().unwrap_or_default());
         let plan_use = Arc::new(PlanUse {
             object: cx.object.to_owned(),
             plans: plans.map(totals).collect(),

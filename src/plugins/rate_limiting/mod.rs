@@ -73,7 +73,7 @@ impl PluginKind for RateLimiting {
             config.validate(cx)?;
         let new_table = || {
             let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
-            move || CounterTable::new(budget)
+            move || CounterTable::new(budget, cx.namespace().unwrap_or_default())
         };
         let store = match &policy {
             Policy::Local => {
