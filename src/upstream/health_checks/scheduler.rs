@@ -172,7 +172,7 @@ impl Scheduler {
     fn add(&mut self, key: &UpstreamKey, checked: &CheckedUpstream, endpoint: SocketAddr, now: Instant) -> CheckId {
         let target = Rc::clone(&checked.target);
         let first = self.first_check(key, endpoint, &target.check);
-        let id = self.schedule.add(target.check.shortest_interval(), now + first);
+        let id = self.schedule.add(&key.namespace, target.check.shortest_interval(), now + first);
         let upstream = checked.upstream.clone();
         let history = CheckHistory::default();
         let check = EndpointCheck { upstream, target, endpoint, history, has_phase: false, kept: None };
