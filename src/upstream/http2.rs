@@ -42,7 +42,7 @@ pub(super) struct Http2Connections<B> {
 
 /// Requests that wait: for streams of the connections to one endpoint, and for sockets.
 struct StreamDemand {
-    /// Requests that wait for a stream, or for a socket. Newcomers wait behind them.
+    /// Requests that wait for a stream, or for a socket. What comes later waits behind them.
     waiting: Cell<usize>,
     /// Notified when a stream has ended.
     freed: Notify,

@@ -35,7 +35,7 @@ use super::{
 use crate::turn_clock;
 use connection::RequestSender;
 pub use connection::UpstreamConnection;
-use waiting_requests::{Place, WaitingRequests};
+use waiting_requests::{WaitedFor, WaitingRequests};
 
 /// All pools of one worker. `B` is the body type of requests.
 pub struct ConnectionPools<B> {
@@ -250,8 +250,8 @@ where
             let permit = connector.permit_socket(target, address, deadline, &self.counters);
             let put_back = |address, connection| pool.store(address, connection);
             match pool.waiting.wait_for_place(permit, address, target.server_name.as_ref(), put_back).await {
-                Ok(Place::Permit(permit)) => place = Some(permit),
-                Ok(Place::Idle(connection)) => {
+                Ok(WaitedFor::Permit(permit)) => place = Some(permit),
+                Ok(WaitedFor::Idle(connection)) => {
                     self.counters.reused.add(1);
                     reused = Some(RequestSender::Http1(connection));
                 }
@@ -473,8 +473,8 @@ impl<B> ConnectionPools<B> {
 }
 
 impl<B> UpstreamPool<B> {
-    /// Keeps an idle connection, unless there are enough, or it is needed by a request that waits: by one of this worker
-    /// itself, or by another one its socket. If the pool was dropped meanwhile, the connection is closed with it.
+    /// Keeps an idle connection, unless there are enough, or a request that waits needs it: one of this worker itself,
+    /// or another one its socket. If the pool was dropped meanwhile, the connection is closed with it.
     fn store(&self, address: SocketAddr, connection: Http1EndpointConnection<B>) {
         connection.become_idle();
         if connection.has_reached(&self.connection_limits) {

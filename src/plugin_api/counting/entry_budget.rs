@@ -2,8 +2,8 @@
 //! exhaust the memory of the process.
 //!
 //! The tables of a namespace together may hold seven times as many entries as are free, as [`crate::shared_limit`]
-//! explains, however many plugin objects it has. A table may hold at most `SHARE_OF_ROOM` times as many as its namespace
-//! can still get. So one busy plugin object can have most of them, and still leaves some to every other one.
+//! explains, however many plugin objects it has. A table may hold at most `SHARE_OF_ROOM` times as many as its
+//! namespace can still get. So one busy plugin object can have most of them, and still leaves some to every other one.
 
 use std::cmp::Reverse;
 use std::fmt;

@@ -11,11 +11,11 @@
 //! Bytes are taken before a body keeps them, and returned when it is dropped. A worker takes and returns slabs, so that
 //! most requests do not write to memory that other cores write.
 //!
-//! A body may be at most as large as what bodies of its namespace can still get afterwards. So clients that send large
-//! bodies slowly leave some to smaller bodies, of the same namespace too. All bodies of a client together may take seven
-//! times what its namespace can still get, and all bodies of a namespace together seven times
-//! what is free, as [`shared_limit`](crate::shared_limit) explains. What a client sends more slowly than
-//! [`MIN_RATE`] after [`BASE_TIME`] is not kept further.
+//! A body may be at most as large as what bodies of its namespace can still get afterwards. So clients that send
+//! large bodies slowly leave some to smaller bodies, of the same namespace too. All bodies of a client together may
+//! take seven times what its namespace can still get, and all bodies of a namespace together seven times what is
+//! free, as [`shared_limit`](crate::shared_limit) explains. What a client sends more slowly than [`MIN_RATE`] after
+//! [`BASE_TIME`] is not kept further.
 
 mod namespace_bytes;
 
@@ -96,8 +96,8 @@ impl BufferBudget {
         self.used.load(Relaxed)
     }
 
-    /// Whether less than 15 % of the bytes is free, so that responses whose clients do not read should give up theirs. A
-    /// single namespace leaves 12.5 % free.
+    /// Whether less than 15 % of the bytes is free, so that responses whose clients do not read should give up theirs.
+    /// A single namespace leaves 12.5 % free.
     pub(in crate::proxy) fn is_scarce(&self) -> bool {
         self.limit.saturating_sub(self.used()) < self.limit.saturating_mul(3).div_ceil(20)
     }

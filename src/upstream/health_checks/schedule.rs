@@ -7,8 +7,8 @@
 //!        └────── interval × stretch of the namespace × 0.9..1.1 ◀── it has ended ┘
 //! ```
 //!
-//! If all checks together exceed the rate, the namespaces that have most get the same number of checks in a second, and
-//! those that have fewer get all of theirs. Intervals are stretched only in the former ones.
+//! If all checks together exceed the rate, the namespaces that have most get the same number of checks in a second.
+//! Only their intervals are stretched: one that has fewer gets all of its checks.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

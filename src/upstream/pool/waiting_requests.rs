@@ -1,6 +1,6 @@
 //! The requests of a worker that wait for a socket of an upstream, to which its idle connections are handed over.
 //!
-//! A connection that is handed over is never idle, so that no newcomer can take it before the request that waits.
+//! A connection that is handed over is never idle, so that no later request can take it before the one that waits.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -32,7 +32,7 @@ struct WaitingRequest<B> {
 }
 
 /// What a request has waited for.
-pub(super) enum Place<B> {
+pub(super) enum WaitedFor<B> {
     Permit(SocketPermit),
     Idle(Http1EndpointConnection<B>),
 }
@@ -53,18 +53,18 @@ impl<B> WaitingRequests<B> {
         address: SocketAddr,
         server_name: Option<&Rc<UpstreamServerName>>,
         put_back: impl Fn(SocketAddr, Http1EndpointConnection<B>),
-    ) -> Result<Place<B>, ConnectError> {
+    ) -> Result<WaitedFor<B>, ConnectError> {
         let mut permit = pin!(permit);
         let mut waiting = None;
         poll_fn(|cx| {
             // Only what must wait is registered.
             if let Poll::Ready(permit) = permit.as_mut().poll(cx) {
-                return Poll::Ready(permit.map(Place::Permit));
+                return Poll::Ready(permit.map(WaitedFor::Permit));
             }
             let Waiting { request, .. } =
                 waiting.get_or_insert_with(|| self.begin_waiting(address, server_name, &put_back));
             if let Some(connection) = request.connection.take() {
-                return Poll::Ready(Ok(Place::Idle(connection)));
+                return Poll::Ready(Ok(WaitedFor::Idle(connection)));
             }
             request.waker.set(Some(cx.waker().clone()));
             Poll::Pending
@@ -88,8 +88,8 @@ impl<B> WaitingRequests<B> {
         Waiting { requests: self, request, put_back }
     }
 
-    /// Hands a connection over to the first request that waits for the same endpoint. Returns it if there is none, or if
-    /// it may not be handed over. `may_hand_over` gets the number of requests that wait for the endpoint.
+    /// Hands a connection over to the first request that waits for the same endpoint. Returns it if there is none, or
+    /// if it may not be handed over. `may_hand_over` gets the number of requests that wait for the endpoint.
     pub(super) fn hand_over(
         &self,
         address: SocketAddr,

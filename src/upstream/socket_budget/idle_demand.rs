@@ -1,9 +1,9 @@
 //! Requests that wait for sockets, and the idle connections that workers close or hand over for them.
 //!
 //! ```text
-//!   waits ─▶ demand ─ taken by a worker, which closes an idle connection ─▶ looks for the socket ─▶ served: demand ends
-//!               ▲                                                                   └ something else has it ─┐
-//!               └───────────────────────────────── renewed ◀───────────────────────────────────────────────┘
+//!   waits ─▶ demand ─ a worker closes an idle connection ─▶ looks for the socket ─▶ served: the demand ends
+//!               ▲                                                  └ something else has it ─┐
+//!               └──────────────────────────── renewed ◀──────────────────────────────────────┘
 //! ```
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -14,8 +14,9 @@
 //! `AwaitingResponse` directly follows `Idle` if the head arrived together with the previous request, and on HTTP/2
 //! streams, which begin with a head. An HTTP/2 connection itself stays `Idle`: its streams have the other phases.
 //! Within `SendingResponse`, a client that does not read has less time while connections to endpoints, the bytes that
-//! the process may hold, or those of bodies in memory are scarce, since its response may hold some. Within `AwaitingResponse`, [`UploadState`] and
-//! `connecting` select the timeout. What belongs to one request is reset by [`Activity::begin_request`] only.
+//! the process may hold, or those of bodies in memory are scarce, since its response may hold some. Within
+//! `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs to one request is reset by
+//! [`Activity::begin_request`] only.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

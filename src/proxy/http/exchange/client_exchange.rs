@@ -36,8 +36,8 @@ pub(in crate::proxy) struct ClientExchange {
     pub(in crate::proxy) protocol: ClientProtocol,
     pub(in crate::proxy) address: SocketAddr,
     pub(in crate::proxy) client: Rc<ForwardedClient>,
-    /// In which slot everything that the current request holds is counted: that of the peer, or that of the client which
-    /// a trusted peer reports, once the request has a rule.
+    /// In which slot everything that the current request holds is counted: that of the peer, or that of the client
+    /// which a trusted peer reports, once the request has a rule.
     pub(in crate::proxy) counted_client: Cell<ClientSlot>,
     /// What was negotiated, if the connection uses TLS.
     pub(in crate::proxy) tls: Option<Rc<TlsSession>>,
@@ -79,8 +79,8 @@ impl ClientExchange {
         &self.http.worker
     }
 
-    /// Bytes of a body of the current request that is kept, none so far. `namespace`: that of the object because of which
-    /// it is kept.
+    /// Bytes of a body of the current request that is kept, none so far. `namespace`: that of the object because of
+    /// which it is kept.
     pub(in crate::proxy) fn buffered(&self, kept_for: BufferUse, namespace: &str) -> BufferedBytes {
         self.worker().buffers.buffered(kept_for, namespace, self.counted_client.get())
     }
