@@ -20,6 +20,7 @@ mod kong;
 mod ldap;
 mod log_servers;
 mod make_run;
+mod matrix;
 mod otlp_exports;
 mod pages;
 mod partners;

@@ -422,6 +422,7 @@ const LAYERS: &[Row] = &[
             "oversized",
         ],
     ),
+            "unparseable",
     (
         "upstream",
         &[

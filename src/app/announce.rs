@@ -298,7 +298,6 @@ fn diagnostics<'a>(
     let mut diagnostics: Vec<_> = rejections.map(report::from_manifest).collect();
     diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::from_verdict(id, verdict)));
     report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));
-    report::explain_missing(&mut diagnostics);
     report::sort(&mut diagnostics);
     diagnostics
 }

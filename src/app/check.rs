@@ -36,7 +36,6 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let mut diagnostics: Vec<ReportedDiagnostic> = update.diagnostics.iter().map(report::from_manifest).collect();
     diagnostics.extend(control.verdicts().iter().flat_map(|(id, verdict)| report::from_verdict(id, verdict)));
     report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));
-    report::explain_missing(&mut diagnostics);
     report::sort(&mut diagnostics);
 
     match options.output {

@@ -66,7 +66,7 @@ impl AffectedObjects {
             let Some(reason) = of_policy.or(of_slice) else { continue };
             let mut backends_now: BTreeSet<ObjectId> = store.objects_referenced_by(id).filter(is_backend).collect();
             if id.kind == Kind::BackendTlsPolicy
-                && store.unparseable_policies.get(&id.key).is_some_and(|policy| policy.targets.is_none())
+                && store.unparseable.get(id).is_some_and(|policy| policy.targets.is_none())
             {
                 // The targets of the policy cannot be parsed, so it may target any Service of its namespace.
                 let of_namespace = store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned();

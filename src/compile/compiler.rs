@@ -27,6 +27,7 @@ use super::routes::routers::Routers;
 use super::run::CompileRun;
 use super::verdict::Verdicts;
 use super::verdict::oversized_objects::OversizedVerdicts;
+use super::verdict::rejected_objects::RejectedVerdicts;
 use super::verdict::table::VerdictTable;
 use super::verdict_updates::other_kinds;
 use super::verdict_updates::served::ServedObjects;
@@ -134,8 +135,8 @@ impl Compiler {
     ///
     /// Each step uses the results of the earlier ones, and adds to `touched` what it affects in later ones.
     pub fn compile(&mut self, cx: CompileContext<'_>, changes: &Changes) -> Compiled {
-        self.verdicts
-            .begin(OversizedVerdicts::new(cx, |kind, meta| kong::verdict_updates::is_size_unreported(cx, kind, meta)));
+        let is_unreported = |kind, meta: &_| kong::verdict_updates::is_size_unreported(cx, kind, meta);
+        self.verdicts.begin(OversizedVerdicts::new(cx, is_unreported), RejectedVerdicts::new(cx.store));
         let changes = &*self.with_vault_users(cx.store, changes);
         let changes = &*self.plugins.with_entity_parents(cx.store, changes);
         let mut run = CompileRun { records_planned: self.records_planned(cx.store), ..CompileRun::default() };
@@ -229,7 +230,7 @@ impl Compiler {
     /// them.
     fn records_planned(&self, store: &Store) -> bool {
         self.service_users.may_be_needed(store)
-            || !store.unparseable_policies.is_empty()
+            || !store.unparseable.is_empty()
             || self.kinds_with_users.may_be_needed(store)
     }
 

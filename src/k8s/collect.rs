@@ -21,7 +21,7 @@ use crate::api::kind::StatusUse;
 use crate::api::kong::annotations::{ANNOTATION_PREFIX, INGRESS_PREFIX};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{
-    AnyObject, Batch, LargeObjects, MAX_OBJECT_SIZE, MalformedObject, UnparseablePolicy, accepting_controller,
+    AnyObject, Batch, LargeObjects, MAX_OBJECT_SIZE, MalformedObject, UnparseableObject, accepting_controller, protects,
 };
 
 /// How long a delivery collects further events after its first one.
@@ -111,8 +111,8 @@ pub(super) struct ReceivedObject {
     size: u64,
     object: Result<AnyObject, MalformedObject>,
     observed: Option<Observed>,
-    /// Takes the place of a BackendTLSPolicy that cannot be parsed.
-    unparseable_policy: Option<UnparseablePolicy>,
+    /// Takes the place of an object that cannot be parsed.
+    unparseable: Option<UnparseableObject>,
 }
 
 impl ReceivedObject {
@@ -133,15 +133,17 @@ impl ReceivedObject {
             object["status"].clone_from(&status);
         }
         let status = Arc::new(status);
-        let mut unparseable_policy =
-            (kind == Kind::BackendTlsPolicy).then(|| UnparseablePolicy::from_value(key.clone(), generation, &object));
+        let protection = protects(kind).then(|| object.clone());
         let mut object = AnyObject::parse_with_size(kind, object, size, large_objects);
         if let Some(gateway) = object.as_mut().ok().and_then(AnyObject::gateway_mut) {
             gateway.accepted_by = accepting_controller(&status, &gateway.spec.gateway_class_name).map(str::to_owned);
         }
-        unparseable_policy = unparseable_policy.filter(|_| object.is_err());
+        let unparseable = (object.is_err() && kind != Kind::Namespace).then(|| {
+            let read = protection.and_then(|object| UnparseableObject::read(kind, &object));
+            read.unwrap_or_else(|| UnparseableObject::of_key(kind, key.clone(), generation))
+        });
         let observed = is_observed.then(|| Observed { uid, resource_version, generation, status, listed: false });
-        Some(ReceivedObject { key, generation, size: size.min(MAX_OBJECT_SIZE), object, observed, unparseable_policy })
+        Some(ReceivedObject { key, generation, size: size.min(MAX_OBJECT_SIZE), object, observed, unparseable })
     }
 }
 
@@ -251,7 +253,7 @@ impl DeliveryCollector {
 
 impl PendingDelivery {
     fn apply(&mut self, scope: &Scope, received: ReceivedObject) {
-        let ReceivedObject { key, generation, size, object, observed, unparseable_policy } = received;
+        let ReceivedObject { key, generation, size, object, observed, unparseable } = received;
         let id = ObjectId::new(scope.kind, key.clone());
         self.known.entry(scope.clone()).or_default().insert(key);
         if let Some(mut observed) = observed {
@@ -269,12 +271,20 @@ impl PendingDelivery {
             }
             Err(error) => {
                 self.invalid.insert(id.clone());
-                if let Some(policy) = unparseable_policy {
-                    self.upsert(id.clone(), AnyObject::UnparseablePolicy(Arc::new(policy)), size);
+                // An earlier version that is valid and was not delivered yet is the last valid one. The targets of a
+                // policy may be others now.
+                let is_used = id.kind == Kind::BackendTlsPolicy || !self.has_valid(&id);
+                if let Some(unparseable) = unparseable.filter(|_| is_used) {
+                    self.upsert(id.clone(), AnyObject::Unparseable(Arc::new(unparseable)), size);
                 }
                 self.rejected.insert(id, Some(RejectedObject { generation, error }));
             }
         }
+    }
+
+    /// Whether a valid version of this object is pending.
+    fn has_valid(&self, id: &ObjectId) -> bool {
+        self.upserts.get(id).is_some_and(|pending| !matches!(pending.object, AnyObject::Unparseable(_)))
     }
 
     fn remove(&mut self, id: ObjectId) {
@@ -567,9 +577,7 @@ mod tests {
         };
         collector.applied(&scope(Kind::BackendTlsPolicy), policy(json!(5)));
         let delivery = collector.next().await;
-        let [AnyObject::UnparseablePolicy(unparseable)] = &*delivery.batch.upserts else {
-            panic!("{:?}", delivery.batch)
-        };
+        let [AnyObject::Unparseable(unparseable)] = &*delivery.batch.upserts else { panic!("{:?}", delivery.batch) };
         assert_eq!(unparseable.targets.as_ref().unwrap()[0].name, "shop");
         assert!(delivery.rejected.values().all(Option::is_some) && delivery.rejected.len() == 1);
         collector.applied(&scope(Kind::BackendTlsPolicy), policy(json!("shop.example")));

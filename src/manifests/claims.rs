@@ -22,6 +22,8 @@ pub(super) type ObjectClaim = (Arc<Path>, usize);
 pub(super) struct Claims {
     /// The claims of an object are sorted: the first one defines it.
     claims: BTreeMap<ObjectId, Vec<ObjectClaim>>,
+    /// The same for definitions that are not valid, which are used for objects without a valid one.
+    rejected: BTreeMap<ObjectId, Vec<ObjectClaim>>,
     reported: BTreeMap<ObjectId, ReportedObject>,
     /// Objects whose claims or content may have changed since the previous `take_changes`.
     touched: BTreeSet<ObjectId>,
@@ -38,6 +40,8 @@ struct ReportedObject {
 enum ClaimedContent {
     /// From a file; the hash of its content.
     FromFile(u64),
+    /// What is left of an object that is not valid in any file. It counts no generation.
+    Rejected(u64),
     /// A Namespace that contains objects but is not defined in any file.
     Implied,
 }
@@ -47,10 +51,12 @@ impl Claims {
     pub(super) fn remove(&mut self, file: &Path, record: &FileRecord) {
         for entry in &record.entries {
             let id = entry.object.id();
-            if let Some(claims) = self.claims.get_mut(&id) {
-                claims.retain(|(claiming_file, _)| claiming_file.as_ref() != file);
-                if claims.is_empty() {
-                    self.claims.remove(&id);
+            for all in [&mut self.claims, &mut self.rejected] {
+                if let Some(claims) = all.get_mut(&id) {
+                    claims.retain(|(claiming_file, _)| claiming_file.as_ref() != file);
+                    if claims.is_empty() {
+                        all.remove(&id);
+                    }
                 }
             }
             self.touched.insert(id);
@@ -61,7 +67,8 @@ impl Claims {
     pub(super) fn add(&mut self, file: &Arc<Path>, record: &FileRecord) {
         for (index, entry) in record.entries.iter().enumerate() {
             let id = entry.object.id();
-            let claims = self.claims.entry(id.clone()).or_default();
+            let all = if entry.is_rejected() { &mut self.rejected } else { &mut self.claims };
+            let claims = all.entry(id.clone()).or_default();
             claims.push((Arc::clone(file), index));
             claims.sort();
             self.touched.insert(id);
@@ -74,7 +81,8 @@ impl Claims {
         let mut batch = Batch::default();
         let touched = std::mem::take(&mut self.touched);
         for id in &touched {
-            let Some((file, index)) = self.claims.get(id).and_then(|claims| claims.first()) else {
+            let definitions = self.claims.get(id).or_else(|| self.rejected.get(id));
+            let Some((file, index)) = definitions.and_then(|claims| claims.first()) else {
                 // A Namespace may still be needed by the objects in it; that is decided below.
                 if id.kind != Kind::Namespace && self.reported.remove(id).is_some() {
                     batch.removes.push(id.clone());
@@ -82,7 +90,10 @@ impl Claims {
                 continue;
             };
             let Some(entry) = records.get_mut(file).and_then(|record| record.entries.get_mut(*index)) else { continue };
-            let content = ClaimedContent::FromFile(entry.content_hash);
+            let content = match entry.is_rejected() {
+                true => ClaimedContent::Rejected(entry.content_hash),
+                false => ClaimedContent::FromFile(entry.content_hash),
+            };
             if let Some(generation) = self.next_generation(id, content) {
                 entry.object.set_generation(generation);
                 batch.upserts.push(entry.object.clone());
@@ -96,20 +107,26 @@ impl Claims {
         (batch, touched)
     }
 
-    /// All definitions of an object; the one in use comes first.
+    /// All valid definitions of an object; the one in use comes first.
     pub(super) fn claims_for(&self, id: &ObjectId) -> &[ObjectClaim] {
         self.claims.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// The number of distinct objects in the files.
+    /// The definition of an object to which its diagnostics refer.
+    pub(super) fn definition(&self, id: &ObjectId) -> Option<&ObjectClaim> {
+        self.claims.get(id).or_else(|| self.rejected.get(id))?.first()
+    }
+
+    /// The number of distinct valid objects in the files.
     pub(super) fn object_count(&self) -> usize {
         self.claims.len()
     }
 
     /// Adds the Namespaces that objects are in but no file defines, and removes those without objects.
     fn update_implied_namespaces(&mut self, batch: &mut Batch) {
+        let valid = self.reported.iter().filter(|(_, known)| !matches!(known.content, ClaimedContent::Rejected(_)));
         let used: BTreeSet<&Arc<str>> =
-            self.reported.keys().filter(|id| id.kind.namespaced()).map(|id| &id.key.namespace).collect();
+            valid.map(|(id, _)| id).filter(|id| id.kind.namespaced()).map(|id| &id.key.namespace).collect();
         let id_of = |name: &str| ObjectId::new(Kind::Namespace, ObjectKey::cluster(name));
         let undefined: Vec<_> =
             used.iter().map(|name| id_of(name)).filter(|id| !self.claims.contains_key(id)).collect();
@@ -132,16 +149,17 @@ impl Claims {
 
     /// The generation for new content; `None` if the store already has this content.
     fn next_generation(&mut self, id: &ObjectId, content: ClaimedContent) -> Option<i64> {
+        let is_counted = i64::from(!matches!(content, ClaimedContent::Rejected(_)));
         if let Some(reported) = self.reported.get_mut(id) {
             if reported.content == content {
                 return None;
             }
             reported.content = content;
-            reported.generation += 1;
+            reported.generation += is_counted;
             return Some(reported.generation);
         }
-        self.reported.insert(id.clone(), ReportedObject { content, generation: 1 });
-        Some(1)
+        self.reported.insert(id.clone(), ReportedObject { content, generation: is_counted });
+        Some(is_counted)
     }
 }
 

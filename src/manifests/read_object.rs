@@ -3,7 +3,7 @@
 use std::hash::Hasher;
 use std::io;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::outline::CLUSTER_SCOPE;
 use crate::api::kind::{
@@ -13,7 +13,7 @@ use crate::api::names::NAMESPACE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::schema::{self, Channel};
-use crate::store::{AnyObject, LargeObjects, MalformedObject};
+use crate::store::{AnyObject, LargeObjects, MalformedObject, UnparseableObject, protects};
 
 /// How objects are read.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +29,42 @@ pub(super) enum ReadOutcome {
     /// A kind that Portico does not read, as `apiVersion/kind`.
     Ignored(String),
     Rejected {
-        /// `None` if the value does not identify an object.
-        id: Option<ObjectId>,
+        /// What is left of the object; `None` if the value does not identify one.
+        rest: Option<RejectedRest>,
         /// The object's name for messages, as far as it is known.
         name: Option<String>,
         findings: Vec<Diagnostic>,
     },
+}
+
+/// What the store gets of an object that is rejected.
+#[derive(Debug)]
+pub(super) struct RejectedRest {
+    pub(super) id: ObjectId,
+    /// Whether the value has a valid name. Otherwise, its author may have meant another object.
+    pub(super) is_identified: bool,
+    /// `None` for a Namespace, which the objects in it imply.
+    pub(super) object: Option<AnyObject>,
+    pub(super) hash: u64,
+}
+
+impl RejectedRest {
+    /// `None` if the value has no name.
+    fn read(kind: Kind, value: &Value) -> Option<RejectedRest> {
+        let rest = UnparseableObject::read(kind, value)?;
+        let hash = hash_and_size(value).0;
+        Some(RejectedRest {
+            id: rest.id(),
+            is_identified: true,
+            object: Some(AnyObject::Unparseable(rest.into())),
+            hash,
+        })
+    }
+
+    fn of(id: &ObjectId, value: &Value) -> RejectedRest {
+        let rest = RejectedRest::read(id.kind, value);
+        rest.unwrap_or_else(|| RejectedRest { id: id.clone(), is_identified: true, object: None, hash: 0 })
+    }
 }
 
 #[derive(Debug)]
@@ -74,7 +104,11 @@ pub(super) fn read_object(
     }
     let kind = match resolve_kind(&object) {
         Ok(kind) => kind,
-        Err(outcome) => return outcome,
+        Err(UnresolvedKind::Ignored(kind)) => return ReadOutcome::Ignored(kind),
+        Err(UnresolvedKind::Rejected { meant, name, finding }) => {
+            let rest = meant.and_then(|kind| RejectedRest::read(kind, &Value::Object(object)));
+            return ReadOutcome::Rejected { rest, name, findings: vec![*finding] };
+        }
     };
     let mut findings = Vec::new();
     let key = match resolve_key(kind, &mut object, &mut findings) {
@@ -82,15 +116,21 @@ pub(super) fn read_object(
         Err(error) => {
             let (name, diagnostic) = *error;
             remove_server_fields(&mut object);
-            let mut violations = schema::check(kind, &mut Value::Object(object), settings.channel);
+            let mut value = Value::Object(object);
+            let rest = RejectedRest::read(kind, &value);
+            let rest = rest.map(|rest| RejectedRest { is_identified: false, ..rest });
+            let mut violations = schema::check(kind, &mut value, settings.channel);
             violations.retain(|violation| violation.field != diagnostic.field);
             findings.push(diagnostic);
             findings.extend(violations);
-            return ReadOutcome::Rejected { id: None, name: Some(name), findings };
+            return ReadOutcome::Rejected { rest, name: Some(name), findings };
         }
     };
     let id = ObjectId::new(kind, key);
-    let rejected = |findings| ReadOutcome::Rejected { id: Some(id.clone()), name: Some(id.to_string()), findings };
+    let rejected = |value: &Value, findings| {
+        let rest = Some(RejectedRest::of(&id, value));
+        ReadOutcome::Rejected { rest, name: Some(id.to_string()), findings }
+    };
 
     remove_server_fields(&mut object);
     if kind == Kind::Namespace {
@@ -101,7 +141,7 @@ pub(super) fn read_object(
     if size > MAX_OBJECT_BYTES {
         let message = format!("the object has {size} bytes; the API server stores at most {MAX_OBJECT_BYTES}");
         findings.push(Diagnostic::of_file("TooLarge", message, "split it into several objects"));
-        return rejected(findings);
+        return rejected(&value, findings);
     }
     if let Some(object) = accepted_before(&id, hash).filter(|_| findings.is_empty()) {
         return ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings });
@@ -109,19 +149,32 @@ pub(super) fn read_object(
     let violations = schema::check(kind, &mut value, settings.channel);
     if !violations.is_empty() {
         findings.extend(violations);
-        return rejected(findings);
+        return rejected(&value, findings);
     }
+    let kept = if protects(kind) { value.clone() } else { json!({"metadata": value["metadata"]}) };
     match AnyObject::parse_limited(kind, value, settings.large_objects) {
         Ok(object) => ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings }),
         Err(malformed) => {
             findings.push(malformed_diagnostic(kind, malformed));
-            rejected(findings)
+            rejected(&kept, findings)
         }
     }
 }
 
-/// The kind of the object, or the outcome if it is unknown or ignored.
-fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
+/// Why the kind of an object is not known.
+enum UnresolvedKind {
+    /// As `apiVersion/kind`.
+    Ignored(String),
+    Rejected {
+        /// The kind that its author meant, if the version or the group is the only mistake.
+        meant: Option<Kind>,
+        name: Option<String>,
+        finding: Box<Diagnostic>,
+    },
+}
+
+/// The kind of the object.
+fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, UnresolvedKind> {
     let text_field = |field: &str| object.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     let name = match (text_field("kind"), display_name(object)) {
         (Some(kind), Some(name)) => Some(format!("{kind} {name}")),
@@ -131,11 +184,14 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
         let remedy = "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute";
         let missing: Vec<_> = ["apiVersion", "kind"].into_iter().filter(|field| text_field(field).is_none()).collect();
         let message = format!("an object needs {}", missing.join(" and "));
-        return Err(rejected_without_id(name, missing[0], "NoKind", message, remedy));
+        let finding = finding(missing[0], "NoKind", message, remedy).into();
+        return Err(UnresolvedKind::Rejected { meant: None, name, finding });
     };
     let (group, version) = api_version.split_once('/').unwrap_or((CORE_GROUP, api_version));
-    let reject =
-        |field, reason, message, remedy| Err(rejected_without_id(name.clone(), field, reason, message, remedy));
+    let reject = |meant, field, reason, message: String, remedy: String| {
+        let finding = finding(field, reason, message, remedy).into();
+        Err(UnresolvedKind::Rejected { meant, name: name.clone(), finding })
+    };
 
     if let Some(kind) = Kind::find(group, kind_name) {
         if kind.versions().contains(&version) {
@@ -143,6 +199,7 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
         }
         let message = format!("{kind} has no version `{version}`");
         return reject(
+            Some(kind),
             "apiVersion",
             "WrongVersion",
             message,
@@ -156,11 +213,11 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
             Some(similar) => format!("did you mean `{similar}`?"),
             None => format!("its kinds are {}", kind_names(group)),
         };
-        return reject("kind", "UnknownKind", message, remedy);
+        return reject(None, "kind", "UnknownKind", message, remedy);
     }
     if let Some(similar) = similar.filter(|_| [CORE_GROUP, NETWORKING_GROUP].contains(&group)) {
         let message = format!("{api_version} has no kind `{kind_name}`");
-        return reject("kind", "UnknownKind", message, format!("did you mean `{similar}`?"));
+        return reject(None, "kind", "UnknownKind", message, format!("did you mean `{similar}`?"));
     }
     // A known kind in a misspelled or missing group is a mistake, not a kind of another project with the same name.
     if let Some(kind) = Kind::ALL.iter().find(|kind| kind.name() == kind_name)
@@ -168,13 +225,14 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
     {
         let message = format!("`{api_version}` has no kind `{kind_name}`");
         return reject(
+            Some(*kind),
             "apiVersion",
             "WrongGroup",
             message,
             format!("did you mean `{}`?", preferred_api_version(*kind)),
         );
     }
-    Err(ReadOutcome::Ignored(format!("{api_version}/{kind_name}")))
+    Err(UnresolvedKind::Ignored(format!("{api_version}/{kind_name}")))
 }
 
 /// The namespace and name of an object. The error is what is known of the name, for messages, and a diagnostic. Writes
@@ -274,8 +332,11 @@ fn rejected_without_id(
     message: impl Into<String>,
     remedy: impl Into<String>,
 ) -> ReadOutcome {
-    let finding = Diagnostic::error(field, message, remedy).with_reason(Reason::Named(reason));
-    ReadOutcome::Rejected { id: None, name, findings: vec![finding] }
+    ReadOutcome::Rejected { rest: None, name, findings: vec![finding(field, reason, message, remedy)] }
+}
+
+fn finding(field: &str, reason: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Diagnostic {
+    Diagnostic::error(field, message, remedy).with_reason(Reason::Named(reason))
 }
 
 /// `namespace/name` of an object of unknown kind.
@@ -437,20 +498,21 @@ mod tests {
             (json!({"name": "x", "namespace": 7}), "metadata.namespace", "Service x"),
         ] {
             let outcome = read_new(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}));
-            let ReadOutcome::Rejected { id: None, name: Some(found), findings } = outcome else {
-                panic!("{outcome:?}")
-            };
+            let ReadOutcome::Rejected { rest, name: Some(found), findings } = outcome else { panic!("{outcome:?}") };
+            assert!(rest.is_none_or(|rest| !rest.is_identified));
             assert_eq!((findings[0].field.as_str(), found.as_str()), (field, name));
         }
         let outcome = read_new(json!("hello"));
-        assert!(matches!(outcome, ReadOutcome::Rejected { id: None, name: None, .. }));
+        assert!(matches!(outcome, ReadOutcome::Rejected { rest: None, name: None, .. }));
     }
 
     #[test]
     fn secret_values_are_not_quoted() {
         for data in [json!({"password": 8_125_550}), json!({"password": "8125550!"})] {
             let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "data": data});
-            let ReadOutcome::Rejected { id: Some(_), findings, .. } = read_new(value) else { panic!("it is rejected") };
+            let ReadOutcome::Rejected { rest: Some(_), findings, .. } = read_new(value) else {
+                panic!("it is rejected")
+            };
             assert!(!format!("{findings:?}").contains("8125550"), "{findings:?}");
         }
     }
@@ -462,7 +524,7 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data})
         };
         assert!(matches!(read_new(value(900_000)), ReadOutcome::Accepted(_)));
-        let ReadOutcome::Rejected { id: Some(_), findings, .. } = read_new(value(MAX_OBJECT_BYTES)) else {
+        let ReadOutcome::Rejected { rest: Some(_), findings, .. } = read_new(value(MAX_OBJECT_BYTES)) else {
             panic!("it is accepted")
         };
         assert_eq!(findings[0].reason, Reason::Named("TooLarge"));

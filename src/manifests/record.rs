@@ -11,7 +11,7 @@ use super::diagnostic::ManifestDiagnostic;
 use super::documents::{Document, split};
 use super::outline::{CaretTarget, SECRET_BEARING_FIELDS};
 use super::position::{FilePosition, LineIndex, TextSpan};
-use super::read_object::{self, AcceptedObject, ReadOutcome, ReadSettings};
+use super::read_object::{self, AcceptedObject, ReadOutcome, ReadSettings, RejectedRest};
 use super::text::{FileReadError, FileStamp};
 use super::translated::{FileTranslator, TranslatedObject, Translation};
 use super::yaml::{self, YamlError};
@@ -73,6 +73,11 @@ pub(super) struct FieldQuery<'a> {
 }
 
 impl FileObject {
+    /// Whether it is what is left of an object that is not valid.
+    pub(super) fn is_rejected(&self) -> bool {
+        matches!(self.object, AnyObject::Unparseable(_))
+    }
+
     /// The last valid version of an object, at the position of its invalid new version.
     fn kept_at(&self, at: ObjectPosition) -> FileObject {
         FileObject {
@@ -96,7 +101,7 @@ impl FileRecord {
     pub(super) fn update(&mut self, file: &Arc<Path>, text: &str, settings: ReadSettings) {
         let hash = hash(text);
         self.text_hash = Some(hash);
-        if text.is_empty() && !self.entries.is_empty() {
+        if text.is_empty() && !self.entries.iter().all(FileObject::is_rejected) {
             // `render > file` truncates the file first and fills it when the program ends.
             let message = "the file is now empty; it may be about to be written";
             let empty = Diagnostic::of_file("EmptyFile", message, "delete the file to remove its objects");
@@ -168,7 +173,7 @@ impl FileRecord {
 
     /// Replaces the diagnostics, and adds to each that the objects stay in use.
     fn reject_file(&mut self, diagnostics: Vec<ManifestDiagnostic>) {
-        let meanwhile = match self.entries.len() {
+        let meanwhile = match self.entries.iter().filter(|entry| !entry.is_rejected()).count() {
             0 => None,
             1 => Some("The last valid object of this file stays in use.".to_owned()),
             count => Some(format!("The last {count} valid objects of this file stay in use.")),
@@ -371,18 +376,26 @@ impl FileReading {
                     position: at,
                 });
             }
-            ReadOutcome::Rejected { id, name, findings } => {
+            ReadOutcome::Rejected { rest, name, findings } => {
                 let mut meanwhile = None;
-                match id {
-                    Some(id) => {
-                        if let Some(entry) = previous.by_id.get(&id) {
-                            // The last valid object stays in use, with the position of its new version.
-                            self.entries.push(entry.kept_at(at.clone()));
-                            meanwhile = Some(LAST_VALID_STAYS);
-                        }
-                        self.present.insert(id);
+                if rest.as_ref().is_none_or(|rest| !rest.is_identified) {
+                    self.unidentified.push(self.diagnostics.len());
+                }
+                if let Some(RejectedRest { id, object, hash, .. }) = rest {
+                    if let Some(entry) = previous.by_id.get(&id).filter(|entry| !entry.is_rejected()) {
+                        // The last valid object stays in use, with the position of its new version.
+                        self.entries.push(entry.kept_at(at.clone()));
+                        meanwhile = Some(LAST_VALID_STAYS);
+                    } else if let Some(object) = object {
+                        self.entries.push(FileObject {
+                            object,
+                            content_hash: hash,
+                            has_diagnostics: true,
+                            document_hash: None,
+                            position: at.clone(),
+                        });
                     }
-                    None => self.unidentified.push(self.diagnostics.len()),
+                    self.present.insert(id);
                 }
                 self.add_diagnostics(at, name, findings, meanwhile);
             }

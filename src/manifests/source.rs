@@ -197,7 +197,7 @@ impl Manifests {
     /// Like `position` for many fields; reads each file once.
     pub fn positions(&self, fields: &[(&ObjectId, &str)]) -> Vec<Option<FilePosition>> {
         let claims: Vec<_> =
-            fields.iter().map(|(object, field)| Some((self.claims.claims_for(object).first()?, *field))).collect();
+            fields.iter().map(|(object, field)| Some((self.claims.definition(object)?, *field))).collect();
         let mut found = self.locate(claims.iter().flatten().copied()).into_iter();
         claims.iter().map(|claim| claim.as_ref().and_then(|_| found.next())).collect()
     }

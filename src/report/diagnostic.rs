@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::api::ObjectId;
 use crate::compile::verdict::{Code, Condition, Verdict};
-use crate::diagnostic::{Diagnostic, Reason, Topic};
+use crate::diagnostic::{Diagnostic, REJECTED, Reason, Topic};
 use crate::manifests::{FilePosition, ManifestDiagnostic};
 
 /// A diagnostic with where it belongs: the position in a file, the object, and the condition.
@@ -59,29 +59,14 @@ pub fn from_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<ReportedDiagnostic>
     diagnostics.extend(verdict.diagnostics.iter().map(|diagnostic| reported(id, None, diagnostic.clone())));
     diagnostics
         .retain(|reported| seen.insert((reported.diagnostic.field.clone(), reported.diagnostic.message.clone())));
+    // The source of the object reports its errors.
+    diagnostics.retain(|reported| reported.diagnostic.reason != REJECTED);
     // "See the conditions of …" is redundant if the diagnostics of that condition are listed as well.
     let is_cross_reference = |reported: &ReportedDiagnostic| reported.diagnostic.reason == Reason::OtherCondition;
     if !diagnostics.iter().all(is_cross_reference) {
         diagnostics.retain(|reported| !is_cross_reference(reported));
     }
     diagnostics
-}
-
-/// Explains references to rejected objects: "does not exist" would be misleading for an object that is in the files.
-pub fn explain_missing(diagnostics: &mut [ReportedDiagnostic]) {
-    let rejected: HashSet<String> = diagnostics
-        .iter()
-        .filter(|reported| reported.id.is_none() && reported.diagnostic.is_error())
-        .filter_map(|reported| reported.object.clone())
-        .collect();
-    for ReportedDiagnostic { diagnostic, .. } in diagnostics {
-        let Reason::NotFound(missing) = &diagnostic.reason else { continue };
-        if rejected.contains(missing) {
-            // The message may go on after "does not exist" with a consequence, which stays.
-            diagnostic.message = diagnostic.message.replacen("does not exist", "was rejected", 1);
-            diagnostic.remedy = "fix the error reported for it".to_owned();
-        }
-    }
 }
 
 /// Adds the positions of verdict diagnostics, all at once so that each file is read once.
@@ -150,24 +135,6 @@ mod tests {
         let reported = from_verdict(&id, &Verdict { diagnostics, ..Verdict::default() });
         let reported: Vec<_> = reported.iter().map(|found| (found.diagnostic.severity, found.reason())).collect();
         assert_eq!(reported, [(Severity::Error, "PluginNotInEffect")]);
-    }
-
-    #[test]
-    fn rejected_objects_are_not_reported_as_missing() {
-        let id = ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"));
-        let note = |object: &str| Diagnostic::not_found("spec", object, "create it");
-        let notes = vec![note("Secret default/a"), note("Secret default/b")];
-        let mut diagnostics = from_verdict(&id, &Verdict { diagnostics: notes, ..Verdict::default() });
-        let rejected = ReportedDiagnostic {
-            diagnostic: Diagnostic::of_object("is wrong", "correct it"),
-            object: Some("Secret default/a".to_owned()),
-            id: None,
-            ..diagnostics[0].clone()
-        };
-        diagnostics.push(rejected);
-        explain_missing(&mut diagnostics);
-        let messages: Vec<_> = diagnostics.iter().map(|found| found.diagnostic.message.as_str()).collect();
-        assert_eq!(messages[..2], ["Secret default/a was rejected", "Secret default/b does not exist"]);
     }
 
     #[test]

@@ -152,7 +152,10 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
             }
         }
         AnyObject::XBackend(backend) => collector.add_x_backend(backend),
-        AnyObject::UnparseablePolicy(policy) => collector.add_targets(policy.targets.as_deref().unwrap_or_default()),
+        AnyObject::Unparseable(object) => {
+            collector.add_targets(object.targets.as_deref().unwrap_or_default());
+            collector.dependencies.extend(object.stored.iter().flat_map(dependencies));
+        }
         AnyObject::GatewayParameters(_)
         | AnyObject::ReferenceGrant(_)
         | AnyObject::IngressClassParameters(_)

@@ -14,6 +14,7 @@ mod object;
 mod object_size;
 mod oversized;
 mod table;
+mod unparseable;
 mod unserved;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +25,11 @@ pub use bounded_value::BoundedValue;
 #[cfg(test)]
 pub(crate) use dependency_index::VISITED as VISITED_DEPENDENTS;
 pub use dependency_index::{Dependency, DependencyIndex};
-pub use object::{AnyObject, MalformedObject, OversizedObject, UnparseablePolicy};
+pub use object::{AnyObject, MalformedObject, OversizedObject, UnparseableObject};
 pub use object_size::{BYTES_PER_VALUE, MAX_LEVELS, MAX_OBJECT_SIZE, NESTED_TOO_DEEPLY, max_object_size, object_size};
 pub use oversized::LargeObjects;
 pub use table::ObjectTable;
+pub use unparseable::protects;
 pub use unserved::{UnservedObject, UnservedTarget};
 
 use crate::api::gateway::{Gateway, GatewayClass};
@@ -59,8 +61,9 @@ macro_rules! store {
         #[derive(Debug, Default)]
         pub struct Store {
             $(pub $table: ObjectTable<api::$module::$kind>,)*
-            /// BackendTLSPolicies that cannot be parsed. A policy is either here or in `backend_tls_policies`.
-            pub unparseable_policies: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
+            /// Objects that were rejected. What is stored of them is also in the tables. A table has the last valid
+            /// version of a BackendTLSPolicy, and none of other objects here.
+            pub unparseable: BTreeMap<ObjectId, Arc<UnparseableObject>>,
             /// Objects whose kinds are validated but not served.
             pub unserved: BTreeMap<ObjectId, Arc<UnservedObject>>,
             /// Objects that are larger than an object may be. What is stored of them is also in the tables.
@@ -81,19 +84,22 @@ macro_rules! store {
                 fn ids<T: Resource>(table: &ObjectTable<T>) -> impl Iterator<Item = ObjectId> + '_ {
                     table.keys().map(|key| ObjectId::new(T::KIND, key.clone()))
                 }
-                let mut all: Changes = self.unserved.keys().chain(self.oversized.keys()).cloned().collect();
+                let alone = self.unserved.keys().chain(self.oversized.keys()).chain(self.unparseable.keys());
+                let mut all: Changes = alone.cloned().collect();
                 $(all.extend(ids(&self.$table));)*
-                all.extend(self.unparseable_policies.keys().map(|key| ObjectId::new(Kind::BackendTlsPolicy, key.clone())));
                 all
             }
 
             /// All objects.
             pub fn objects(&self) -> impl Iterator<Item = AnyObject> + '_ {
-                let is_normal = |object: &AnyObject| self.oversized.is_empty() || !self.oversized.contains_key(&object.id());
+                let has_special = !self.oversized.is_empty() || !self.unparseable.is_empty();
+                let is_normal = move |object: &AnyObject| {
+                    !has_special || !self.oversized.contains_key(&object.id()) && !self.is_rejected(&object.id())
+                };
                 std::iter::empty()$(.chain(self.$table.values().cloned().map(AnyObject::$kind)))*
-                    .chain(self.unparseable_policies.values().cloned().map(AnyObject::UnparseablePolicy))
                     .chain(self.unserved.values().cloned().map(AnyObject::Unserved))
                     .filter(is_normal)
+                    .chain(self.unparseable.values().cloned().map(AnyObject::Unparseable))
                     .chain(self.oversized.values().cloned().map(AnyObject::Oversized))
             }
 
@@ -103,7 +109,7 @@ macro_rules! store {
                     $(Kind::$kind => self.$table.get(&id.key).map(|object| &object.meta),)*
                     _ => self.unserved.get(id).map(|object| &object.meta),
                 };
-                meta.or_else(|| self.unparseable_policy(id).map(|policy| &policy.meta))
+                meta.or_else(|| self.unparseable.get(id).map(|object| &object.meta))
                     .or_else(|| self.oversized.get(id).map(|object| &object.meta))
             }
 
@@ -113,13 +119,20 @@ macro_rules! store {
                     $(Kind::$kind => self.$table.get(&id.key).cloned().map(AnyObject::$kind),)*
                     _ => self.unserved.get(id).cloned().map(AnyObject::Unserved),
                 };
-                let unparseable = (id.kind == Kind::BackendTlsPolicy).then_some(&self.unparseable_policies);
-                object.or_else(|| unparseable?.get(&id.key).cloned().map(AnyObject::UnparseablePolicy))
+                object.or_else(|| self.unparseable.get(id).cloned().map(AnyObject::Unparseable))
+            }
+
+            /// Whether a table has the object, or what is left of it.
+            fn is_in_table(&self, id: &ObjectId) -> bool {
+                match id.kind {
+                    $(Kind::$kind => self.$table.contains_key(&id.key),)*
+                    _ => self.unserved.contains_key(id),
+                }
             }
 
             /// The number of objects.
             fn len(&self) -> usize {
-                self.unserved.len() + self.unparseable_policies.len() + self.oversized.len() $(+ self.$table.len())*
+                self.unserved.len() + self.unparseable.len() + self.oversized.len() $(+ self.$table.len())*
             }
 
             /// Reduces the memory use after many objects were added.
@@ -139,13 +152,15 @@ macro_rules! store {
                     }
                     differs
                 }
-                let was_unparseable = !matches!(object, AnyObject::UnparseablePolicy(_)) && self.remove_unparseable(&object.id());
+                let was_unparseable = !self.unparseable.is_empty()
+                    && !matches!(object, AnyObject::Unparseable(_))
+                    && self.unparseable.remove(&object.id()).is_some();
                 let was_oversized = !self.oversized.is_empty()
                     && !matches!(object, AnyObject::Oversized(_))
                     && self.oversized.remove(&object.id()).is_some();
                 let differs = match object {
                     $(AnyObject::$kind(object) => insert_if_different(&mut self.$table, object),)*
-                    AnyObject::UnparseablePolicy(policy) => self.insert_unparseable(policy),
+                    AnyObject::Unparseable(object) => self.insert_unparseable(object),
                     AnyObject::Unserved(object) => {
                         let id = ObjectId::new(object.kind, object.meta.key.clone());
                         let differs = self.unserved.get(&id) != Some(&object);
@@ -159,7 +174,7 @@ macro_rules! store {
 
             /// Returns whether the object existed.
             fn remove(&mut self, id: &ObjectId) -> bool {
-                let was_unparseable = self.remove_unparseable(id);
+                let was_unparseable = self.unparseable.remove(id).is_some();
                 let was_oversized = self.oversized.remove(id).is_some();
                 let removed = match id.kind {
                     $(Kind::$kind => self.$table.remove(&id.key),)*
@@ -192,8 +207,9 @@ impl Store {
         for mut object in batch.upserts {
             let id = object.id();
             self.take_accepting_controller(&mut object);
-            let (before, after) = (self.dependencies(&id), dependencies::dependencies(&object));
+            let before = self.dependencies(&id);
             if self.insert(object) {
+                let after = self.dependencies(&id);
                 self.record_references(&before);
                 self.record_references(&after);
                 self.index.remove(&id, &before);
@@ -318,7 +334,14 @@ impl Store {
     /// The references of an object, without duplicates; none if it does not exist. They are computed again from the
     /// object, because storing them would take more memory than the object.
     fn dependencies(&self, id: &ObjectId) -> Vec<Dependency> {
-        self.object(id).map(|object| dependencies::dependencies(&object)).unwrap_or_default()
+        let mut found = self.object(id).map(|object| dependencies::dependencies(&object)).unwrap_or_default();
+        if let Some(rejected) = self.unparseable.get(id) {
+            // A policy also protects the targets of its rejected version.
+            found.extend(dependencies::dependencies(&AnyObject::Unparseable(Arc::clone(rejected))));
+            found.sort();
+            found.dedup();
+        }
+        found
     }
 
     /// The objects that this object refers to.
@@ -361,13 +384,14 @@ impl Store {
         &self.index
     }
 
-    fn unparseable_policy(&self, id: &ObjectId) -> Option<&UnparseablePolicy> {
-        self.unparseable_policies.get(&id.key).filter(|_| id.kind == Kind::BackendTlsPolicy).map(|policy| &**policy)
+    /// Whether the object was rejected, and no valid version of it is known.
+    pub fn is_rejected(&self, id: &ObjectId) -> bool {
+        self.unparseable.contains_key(id) && !(id.kind == Kind::BackendTlsPolicy && self.is_in_table(id))
     }
 
-    /// Returns whether the policy was stored as unparseable.
-    fn remove_unparseable(&mut self, id: &ObjectId) -> bool {
-        id.kind == Kind::BackendTlsPolicy && self.unparseable_policies.remove(&id.key).is_some()
+    /// Whether it is unknown which class a rejected object has.
+    pub fn has_unreadable_class(&self, id: &ObjectId) -> bool {
+        self.unparseable.get(id).is_some_and(|object| object.has_unknown_class)
     }
 
     /// Returns whether the store changed.
@@ -384,15 +408,27 @@ impl Store {
         true
     }
 
-    /// Returns whether the store changed.
-    fn insert_unparseable(&mut self, policy: Arc<UnparseablePolicy>) -> bool {
-        let key = policy.meta.key.clone();
-        // The last valid version stays, because its targets are known.
-        if policy.targets.is_none() && self.backend_tls_policies.contains_key(&key) {
+    /// Returns whether the store changed. The last valid version of an object stays, and only a BackendTLSPolicy may
+    /// then have further targets, whose connections must not be in plain text.
+    fn insert_unparseable(&mut self, object: Arc<UnparseableObject>) -> bool {
+        let id = object.id();
+        let before = self.unparseable.get(&id);
+        if before == Some(&object) {
             return false;
         }
-        self.backend_tls_policies.remove(&key);
-        self.unparseable_policies.insert(key, Arc::clone(&policy)).as_ref() != Some(&policy)
+        let is_valid = before.is_none_or(|before| before.stored.is_none()) && !self.oversized.contains_key(&id);
+        if is_valid && self.is_in_table(&id) {
+            return match object.targets {
+                Some(_) => self.unparseable.insert(id, Arc::clone(&object)).as_ref() != Some(&object),
+                None => self.unparseable.remove(&id).is_some(),
+            };
+        }
+        self.remove(&id);
+        if let Some(stored) = &object.stored {
+            self.insert(stored.clone());
+        }
+        self.unparseable.insert(id, object);
+        true
     }
 }
 
@@ -518,14 +554,11 @@ mod tests {
             json!({"metadata": {"namespace": "a", "name": "web", "annotations": {"konghq.com/plugins": "limit"}}});
         let policy = json!({"metadata": {"namespace": "a", "name": "tls"},
             "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}]}});
-        let unparseable = UnparseablePolicy::from_value(ObjectKey::new("a", "tls"), 1, &policy);
+        let unparseable = UnparseableObject::read(Kind::BackendTlsPolicy, &policy).unwrap();
         let service = AnyObject::parse(Kind::Service, service).unwrap();
         let (service_id, policy_id) = (service.id(), ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("a", "tls")));
         let mut store = Store::default();
-        store.apply(Batch {
-            upserts: vec![service, AnyObject::UnparseablePolicy(Arc::new(unparseable))],
-            removes: vec![],
-        });
+        store.apply(Batch { upserts: vec![service, AnyObject::Unparseable(Arc::new(unparseable))], removes: vec![] });
         let plugins: Vec<_> = store.plugins_referenced_by(&service_id).map(|id| id.to_string()).collect();
         assert_eq!(plugins, ["KongPlugin a/limit", "KongClusterPlugin limit"]);
         assert_eq!(store.services_referenced_by(&policy_id).collect::<Vec<_>>(), [ObjectKey::new("a", "web")]);

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::unserved::UnservedObject;
 use crate::api::gateway::{Gateway, PolicyTargetReference};
 use crate::api::kind::for_each_served_kind;
-use crate::api::{self, Kind, Meta, Object, ObjectId, ObjectKey};
+use crate::api::{self, Kind, Meta, Object, ObjectId};
 
 macro_rules! any_object {
     ($($module:ident::$kind:ident in $table:ident,)*) => {
@@ -17,8 +16,8 @@ macro_rules! any_object {
         #[derive(Clone, Debug, PartialEq)]
         pub enum AnyObject {
             $($kind(Arc<Object<api::$module::$kind>>),)*
-            /// A BackendTLSPolicy that cannot be parsed, reduced to its targets.
-            UnparseablePolicy(Arc<UnparseablePolicy>),
+            /// An object that cannot be read as its kind.
+            Unparseable(Arc<UnparseableObject>),
             /// An object whose kind is validated but not served, so that a verdict can say so.
             Unserved(Arc<UnservedObject>),
             /// An object that is larger than an object may be.
@@ -29,7 +28,7 @@ macro_rules! any_object {
             pub fn kind(&self) -> Kind {
                 match self {
                     $(AnyObject::$kind(_) => Kind::$kind,)*
-                    AnyObject::UnparseablePolicy(_) => Kind::BackendTlsPolicy,
+                    AnyObject::Unparseable(object) => object.kind,
                     AnyObject::Unserved(object) => object.kind,
                     AnyObject::Oversized(object) => object.kind,
                 }
@@ -38,7 +37,7 @@ macro_rules! any_object {
             pub fn meta(&self) -> &Meta {
                 match self {
                     $(AnyObject::$kind(object) => &object.meta,)*
-                    AnyObject::UnparseablePolicy(policy) => &policy.meta,
+                    AnyObject::Unparseable(object) => &object.meta,
                     AnyObject::Unserved(object) => &object.meta,
                     AnyObject::Oversized(object) => &object.meta,
                 }
@@ -47,7 +46,7 @@ macro_rules! any_object {
             fn meta_mut(&mut self) -> &mut Meta {
                 match self {
                     $(AnyObject::$kind(object) => &mut Arc::make_mut(object).meta,)*
-                    AnyObject::UnparseablePolicy(policy) => &mut Arc::make_mut(policy).meta,
+                    AnyObject::Unparseable(object) => &mut Arc::make_mut(object).meta,
                     AnyObject::Unserved(object) => &mut Arc::make_mut(object).meta,
                     AnyObject::Oversized(object) => &mut Arc::make_mut(object).meta,
                 }
@@ -110,30 +109,14 @@ impl AnyObject {
     /// Sets the generation of an object whose source does not count generations.
     pub fn set_generation(&mut self, generation: i64) {
         self.meta_mut().generation = generation;
-        if let AnyObject::Oversized(oversized) = self
-            && let Some(stored) = &mut Arc::make_mut(oversized).stored
-        {
+        let stored = match self {
+            AnyObject::Oversized(oversized) => &mut Arc::make_mut(oversized).stored,
+            AnyObject::Unparseable(unparseable) => &mut Arc::make_mut(unparseable).stored,
+            _ => return,
+        };
+        if let Some(stored) = stored {
             stored.set_generation(generation);
         }
-    }
-}
-
-/// A BackendTLSPolicy that cannot be parsed. It still protects its targets: no requests are sent to them in plain text.
-#[derive(Clone, Debug, PartialEq)]
-pub struct UnparseablePolicy {
-    pub meta: Meta,
-    /// The targets; `None` if they cannot be parsed either, which means all Services of its namespace.
-    pub targets: Option<Vec<PolicyTargetReference>>,
-}
-
-impl UnparseablePolicy {
-    /// Extracts the targets of an object that failed to parse as a BackendTLSPolicy.
-    pub fn from_value(key: ObjectKey, generation: i64, object: &Value) -> UnparseablePolicy {
-        let parse = |target: &Value| PolicyTargetReference::deserialize(target).ok();
-        let targets = object["spec"]["targetRefs"].as_array().and_then(|targets| targets.iter().map(parse).collect());
-        // An empty list of targets is invalid, too.
-        let targets = targets.filter(|targets: &Vec<_>| !targets.is_empty());
-        UnparseablePolicy { meta: Meta { generation, ..Meta::new(key) }, targets }
     }
 }
 
@@ -150,6 +133,27 @@ pub struct OversizedObject {
 }
 
 impl OversizedObject {
+    pub fn id(&self) -> ObjectId {
+        ObjectId::new(self.kind, self.meta.key.clone())
+    }
+}
+
+/// An object that cannot be read as its kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnparseableObject {
+    pub kind: Kind,
+    pub meta: Meta,
+    /// The field that names its class cannot be read, so it may be an object of this process.
+    pub has_unknown_class: bool,
+    /// What takes its place in the table of its kind. `None` if a reference to it has the same effect as if it did not
+    /// exist.
+    pub stored: Option<AnyObject>,
+    /// The targets of a BackendTLSPolicy; `None` if they cannot be read either, which means all Services of its
+    /// namespace.
+    pub targets: Option<Vec<PolicyTargetReference>>,
+}
+
+impl UnparseableObject {
     pub fn id(&self) -> ObjectId {
         ObjectId::new(self.kind, self.meta.key.clone())
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::object::{AnyObject, MalformedObject, OversizedObject, UnparseablePolicy};
+use super::object::{AnyObject, MalformedObject, OversizedObject, UnparseableObject};
 use super::object_size::{NESTED_TOO_DEEPLY, max_object_size, object_size};
 use crate::api::Kind;
 use crate::api::gateway::ALL_DEFAULT_GATEWAYS;
@@ -44,8 +44,7 @@ impl OversizedObject {
             _ => None,
         };
         if kind == Kind::BackendTlsPolicy {
-            let policy = UnparseablePolicy::from_value(meta.key.clone(), meta.generation, value);
-            stored = Some(AnyObject::UnparseablePolicy(policy.into()));
+            stored = UnparseableObject::read(kind, value).map(|policy| AnyObject::Unparseable(policy.into()));
         }
         Ok(OversizedObject { kind, meta, size, stored })
     }
@@ -346,7 +345,7 @@ mod tests {
         assert_eq!((&*plugin.plugin, &plugin.config), ("key-auth", &None));
         assert_eq!(oversized(Kind::Secret, json!({"data": {"a": "YQ=="}})).stored, None);
         let policy = oversized(Kind::BackendTlsPolicy, json!({"spec": {}})).stored;
-        assert!(matches!(policy, Some(AnyObject::UnparseablePolicy(_))), "its targets stay protected");
+        assert!(matches!(policy, Some(AnyObject::Unparseable(_))), "its targets stay protected");
         let kept = parse(Kind::Secret, json!({"data": {"a": "YQ=="}}), LargeObjects::Keep);
         let AnyObject::Oversized(kept) = kept else { panic!("it is not reported") };
         assert!(matches!(&kept.stored, Some(AnyObject::Secret(secret)) if secret.value("a").is_some()));

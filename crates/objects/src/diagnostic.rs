@@ -51,6 +51,12 @@ pub const KIND_NOT_SERVED: &str = "KindNotServed";
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Only the message says what is wrong. A condition that reports the diagnostic has a reason of its own.
+/// The reason of the diagnostic about a rejected object itself, whose errors its source reports.
+pub const REJECTED: Reason = Reason::Named("Rejected");
+
+/// The reason of a diagnostic about a state that ends by itself, such as that of a new Gateway without an address.
+pub const WAITING: Reason = Reason::Named("Waiting");
+
     #[default]
     Unspecified,
     UnknownField,

@@ -9,7 +9,7 @@ use super::BackendError;
 use crate::api::core::{Service, ServicePort};
 use crate::api::gateway::{BackendTlsPolicy, PolicyTargetReference};
 use crate::api::kind::CORE_GROUP;
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::certificates::backend_client::BackendClient;
 use crate::compile::certificates::endpoint_trust::ReadValidation;
@@ -111,20 +111,28 @@ fn is_target_service(target: &PolicyTargetReference, service: &ObjectKey) -> boo
     target.group == CORE_GROUP && target.kind == Kind::Service.name() && *target.name == *service.name
 }
 
-/// A policy that cannot be parsed and that may target this port.
+/// A policy that cannot be parsed and that may target this port, unless its last valid version does.
 fn unparseable_policy<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> Option<&'a ObjectKey> {
+    if store.unparseable.is_empty() {
+        return None;
+    }
     let targets_port = |targets: &[PolicyTargetReference]| {
         targets.iter().any(|target| {
             is_target_service(target, service)
                 && target.section_name.as_deref().is_none_or(|section| section == port.name)
         })
     };
-    let in_namespace = ObjectKey { namespace: service.namespace.clone(), name: "".into() }..;
-    let policies = store.unparseable_policies.range(in_namespace).map(|(_, policy)| policy);
-    let mut policies = policies.take_while(|policy| policy.meta.key.namespace == service.namespace);
+    let first = ObjectKey { namespace: service.namespace.clone(), name: "".into() };
+    let policies = store.unparseable.range(ObjectId::new(Kind::BackendTlsPolicy, first)..);
+    let mut policies = policies
+        .map(|(id, policy)| (&id.key, policy))
+        .take_while(|(key, policy)| policy.kind == Kind::BackendTlsPolicy && key.namespace == service.namespace);
+    let serves_port = |key: &ObjectKey| {
+        store.backend_tls_policies.get(key).is_some_and(|valid| targets_port(&valid.spec.target_refs))
+    };
     // `targets` is None if they cannot be parsed either: the policy may target any Service of its namespace.
-    let policy = policies.find(|policy| policy.targets.as_deref().is_none_or(targets_port));
-    policy.map(|policy| &policy.meta.key)
+    let policy = policies.find(|(key, policy)| policy.targets.as_deref().is_none_or(targets_port) && !serves_port(key));
+    policy.map(|(key, _)| key)
 }
 
 #[cfg(test)]
@@ -134,12 +142,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::ObjectId;
     use crate::compile::Compiler;
     use crate::compile::testing::TestInputs;
     use crate::compile::verdict::{Code, Verdict};
     use crate::plugin_api::PluginRegistry;
-    use crate::store::{AnyObject, Batch, UnparseablePolicy, VISITED_DEPENDENTS};
+    use crate::store::{AnyObject, Batch, UnparseableObject, VISITED_DEPENDENTS};
 
     fn object(kind: Kind, name: &str, spec: &Value) -> AnyObject {
         AnyObject::parse(kind, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
@@ -148,12 +155,9 @@ mod tests {
     /// An invalid BackendTLSPolicy: `hostname` is a number. Only an API server without the schema of the Gateway API
     /// accepts it.
     fn unparseable_policy(namespace: &str, target_refs: &Value) -> AnyObject {
-        let object = json!({"spec": {"targetRefs": target_refs, "validation": {"hostname": 5}}});
-        AnyObject::UnparseablePolicy(Arc::new(UnparseablePolicy::from_value(
-            ObjectKey::new(namespace, "tls"),
-            1,
-            &object,
-        )))
+        let object = json!({"metadata": {"namespace": namespace, "name": "tls", "generation": 1},
+            "spec": {"targetRefs": target_refs, "validation": {"hostname": 5}}});
+        AnyObject::Unparseable(Arc::new(UnparseableObject::read(Kind::BackendTlsPolicy, &object).unwrap()))
     }
 
     /// Otherwise, compiling all routes to one Service costs the square of their number.
@@ -259,6 +263,15 @@ mod tests {
         assert!(
             !is_blocked_after(vec![unparseable_policy("ns", &Value::Null)], vec![]),
             "its last valid version applies"
+        );
+        assert!(
+            !is_blocked_after(vec![unparseable_policy("ns", &json!([target_ref("Service", "shop")]))], vec![]),
+            "its last valid version applies to this target"
+        );
+        assert!(!is_blocked_after(vec![policy("other")], vec![]), "a valid policy targets another Service");
+        assert!(
+            is_blocked_after(vec![unparseable_policy("ns", &json!([target_ref("Service", "shop")]))], vec![]),
+            "its rejected version targets the Service, and its last valid one does not"
         );
         assert!(!is_blocked_after(vec![], policy_id()), "the policy was deleted");
         let in_other_namespace = |kind, spec: Value| {

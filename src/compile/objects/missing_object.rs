@@ -1,5 +1,5 @@
-//! The diagnostic for a reference to an object that is not in the store: it does not exist, was not fetched yet, or is
-//! larger than an object may be.
+//! The diagnostic for a reference to an object that is not in the store: it does not exist, was not fetched yet, is
+//! larger than an object may be, or was rejected, which the table of verdicts adds.
 
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;

@@ -4,7 +4,7 @@ use super::acceptance;
 use super::target::{TargetKind, TargetReference, TargetedPolicy};
 use super::users::Findings;
 use crate::api::gateway::BackendTlsPolicy;
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::affected::BackendChange;
 use crate::compile::certificates::ca_bundle::AuthorityProblem;
@@ -36,7 +36,7 @@ impl TargetedPolicy for BackendTlsPolicy {
 /// What the verdict on a policy says; `None` if the policy does not exist.
 pub(in crate::compile) fn findings(cx: CompileContext<'_>, key: &ObjectKey) -> Option<Findings> {
     let Some(policy) = cx.store.backend_tls_policies.get(key) else {
-        let unparseable = cx.store.unparseable_policies.get(key)?;
+        let unparseable = cx.store.unparseable.get(&ObjectId::new(Kind::BackendTlsPolicy, key.clone()))?;
         let message = "the policy cannot be parsed, so no requests are sent to its targets";
         let diagnostics = vec![Diagnostic::warning("spec", message, "correct the policy")];
         let generation = unparseable.meta.generation;

@@ -1,6 +1,7 @@
 //! Verdicts on objects: the conditions that become their status, with diagnostics that users can act on.
 
 pub(super) mod oversized_objects;
+pub(super) mod rejected_objects;
 pub(super) mod table;
 pub(super) mod unique_diagnostics;
 

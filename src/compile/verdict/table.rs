@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::oversized_objects::OversizedVerdicts;
+use super::rejected_objects::RejectedVerdicts;
 use super::{Verdict, Verdicts};
 use crate::api::ObjectId;
 use crate::store::Changes;
@@ -22,8 +23,8 @@ pub(in crate::compile) struct VerdictTable {
 
 impl VerdictTable {
     /// Begins a compilation.
-    pub(in crate::compile) fn begin(&mut self, oversized: OversizedVerdicts) {
-        self.oversized = oversized;
+    pub(in crate::compile) fn begin(&mut self, oversized: OversizedVerdicts, rejected: RejectedVerdicts) {
+        (self.oversized, self.rejected) = (oversized, rejected);
     }
 
     pub(in crate::compile) fn all(&self) -> &Verdicts {
@@ -55,7 +56,7 @@ impl VerdictTable {
         for id in self.oversized.not_stored(touched) {
             self.set(id, None);
         }
-        self.oversized = OversizedVerdicts::default();
+        self.begin(OversizedVerdicts::default(), RejectedVerdicts::default());
         // Insertions in key order leave the nodes of the map half empty, and a map collected at once has full nodes.
         if self.changed.len() > self.verdicts.len() / 2 {
             self.verdicts = std::mem::take(&mut self.verdicts).into_iter().collect();

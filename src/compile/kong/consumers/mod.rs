@@ -23,6 +23,7 @@ use crate::api::kong::KongConsumer;
 use crate::api::names::ENTITY_ID_ANNOTATION;
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
+use crate::compile::verdict::rejected_objects::rejected;
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
@@ -145,7 +146,9 @@ impl Consumers {
         }
         if id.kind == Kind::KongConsumerGroup {
             let group = cx.store.kong_consumer_groups.get(&id.key).filter(|_| is_served(cx, id))?;
-            let problems = referenced_plugins(cx, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
+            let rejection = cx.store.is_rejected(id).then(rejected);
+            let of_plugins = referenced_plugins(cx, id.kind, &group.meta).filter_map(Result::err);
+            let problems = rejection.into_iter().chain(of_plugins).collect::<Vec<_>>();
             let name = group.spec.as_ref().and_then(|spec| spec.name.as_ref());
             let note = name.map(|_| {
                 let message = format!("it has no effect, as in Kong: the name of the group is {}", group.meta.key.name);
@@ -155,6 +158,7 @@ impl Consumers {
         }
         let known = self.known.get(&consumer_id(&id.key))?;
         let ConsumerDiagnostics(mut problems) = known.diagnostics.as_deref().cloned().unwrap_or_default();
+        problems.extend(cx.store.is_rejected(id).then(rejected));
         // Credentials of a consumer that is not admitted are not compared with those of others.
         let claims = known.claims_with_credentials().filter(|(claim, _)| known.is_admitted || claim.is_name());
         for (claim, credential) in claims {

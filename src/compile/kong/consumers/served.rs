@@ -7,7 +7,7 @@ use crate::compile::CompileContext;
 /// Whether the consumer or group exists, has a served class and belongs to no other control plane.
 pub(in crate::compile) fn is_served(cx: CompileContext<'_>, id: &ObjectId) -> bool {
     let is_of_class = cx.store.meta(id).is_some_and(|meta| cx.inputs.classes.serves_object(cx.store, meta, None));
-    is_of_class && is_of_this_control_plane(cx, id)
+    (is_of_class || cx.store.has_unreadable_class(id)) && is_of_this_control_plane(cx, id)
 }
 
 /// Whether the consumer or group belongs to no other control plane.

@@ -235,8 +235,8 @@ impl ChainAssembler<'_> {
         let (kind, priority, mut instance) = match compiled.usable_instance(counter_scope) {
             Some(usable) => usable,
             None => {
-                let message = format!("plugin {} cannot be used", compiled.object);
-                let remedy = "see its condition Programmed";
+                let (reason, remedy) = compiled.unusable();
+                let message = format!("plugin {} {reason}", compiled.object);
                 if !self.must_reject(compiled) {
                     self.report(format!("{message}, so requests are served without it"), remedy);
                     return;
@@ -423,7 +423,7 @@ pub(super) fn duplicate_message(kind: &str, object: &str) -> String {
 }
 
 /// The kind under which unknown plugins are added to a chain.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 pub(super) fn supports_scope(scopes: Scopes, base: BaseScope) -> bool {
     match base {
@@ -456,7 +456,7 @@ pub(super) fn rejecting_substitute(
     (kind, priority, rejecting_instance(message, counter_scope, Arc::clone(&compiled.object)))
 }
 
-fn rejecting_instance(message: String, counter_scope: &Arc<str>, object: Arc<str>) -> PluginInstance {
+pub(super) fn rejecting_instance(message: String, counter_scope: &Arc<str>, object: Arc<str>) -> PluginInstance {
     PluginInstance {
         plugin: BrokenPlugin::with_message(message),
         phases: Phases::ACCESS,

@@ -13,6 +13,7 @@ use super::vault_values::VaultResolver;
 use crate::api::kong::PluginSettings;
 use crate::api::{Meta, ObjectId};
 use crate::compile::CompileContext;
+use crate::compile::verdict::rejected_objects::rejected;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::chain::{AccessOrdering, BrokenPlugin};
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
@@ -46,6 +47,9 @@ pub(super) struct CompiledPlugin {
     pub(super) vault_queries: Option<Vec<Arc<VaultQuery>>>,
     /// Whether the object is larger than an object may be, so that its configuration is unknown.
     pub(super) is_oversized: bool,
+    /// Whether the object was rejected, so that its configuration is unknown. If its plugin is unknown too, `name` is
+    /// empty.
+    pub(super) is_rejected: bool,
     /// The object that configures it, such as `KongPlugin/default/limit`.
     pub(super) object: Arc<str>,
     /// The KongCustomEntities that belong to it.
@@ -84,6 +88,19 @@ impl CompiledPlugin {
     pub(super) fn is_guard(&self) -> bool {
         self.is_oversized
             || self.kind.map_or_else(|| unsupported_plugins::may_guard(&self.name), AnyPluginKind::fails_closed)
+    }
+
+    /// Why the plugin cannot be used: what follows its name in messages, and the remedy.
+    pub(super) fn unusable(&self) -> (&'static str, &'static str) {
+        match self.is_rejected {
+            true => ("was rejected", "fix the error reported for it"),
+            false => ("cannot be used", "see its condition Programmed"),
+        }
+    }
+
+    /// Whether it is unknown which plugin this is.
+    pub(super) fn has_unknown_kind(&self) -> bool {
+        self.is_rejected && self.name.is_empty()
     }
 
     pub(super) fn scopes(&self) -> Scopes {
@@ -126,6 +143,7 @@ pub(super) fn compile_plugin(
         ordering: None,
         vault_queries: None,
         is_oversized: false,
+        is_rejected: false,
         object,
         entities: EntityProblems::new(),
         for_subjects: None,
@@ -136,6 +154,12 @@ pub(super) fn compile_plugin(
         if compiled.is_oversized { &mut compiled.problems } else { &mut compiled.ineffective_in_kong }.push(problem);
     }
     if compiled.is_oversized {
+        return compiled;
+    }
+    if cx.store.is_rejected(id) {
+        compiled.is_rejected = true;
+        compiled.is_active &= !protocols::are_only_of_streams(settings);
+        compiled.problems.push(rejected());
         return compiled;
     }
     let Some(kind) = kind else {

@@ -74,6 +74,8 @@ pub(in crate::compile) struct Plugins {
     choosing_services: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
     /// The plugins whose configurations refer to vaults, with what must be read from servers.
     using_vaults: BTreeMap<ObjectId, Vec<Arc<VaultQuery>>>,
+    /// Consumers whose objects were rejected.
+    rejected_consumers: BTreeSet<ObjectId>,
     entity_parents: EntityParents,
 }
 
@@ -192,6 +194,13 @@ impl Plugins {
             let subjects = referrers.subjects_on_all_routes();
             subjects_to_update.extend(subjects.map(|(kind, key)| ObjectId::new(kind, key.clone())));
         }
+        for id in touched.iter().filter(|id| id.kind == Kind::KongConsumer) {
+            let has_changed = match cx.store.is_rejected(id) {
+                true => self.rejected_consumers.insert(id.clone()),
+                false => self.rejected_consumers.remove(id),
+            };
+            subjects_to_update.extend(has_changed.then(|| id.clone()));
+        }
         // A change of a plugin that runs without a reference changes every chain.
         if have_globals_changed || touched.iter().any(|id| self.global_plugins.contains(id)) {
             routes_to_update.extend(cx.store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
@@ -217,7 +226,8 @@ impl Plugins {
         for (id, compiled) in &self.plugins {
             let Some(meta) = cx.store.meta(id).filter(|_| id.kind == Kind::KongClusterPlugin) else { continue };
             let is_global = meta.labels.get(GLOBAL_LABEL).is_some_and(|value| &**value == "true");
-            if is_global && cx.inputs.classes.serves_object(cx.store, meta, None) {
+            let is_served = || cx.inputs.classes.serves_object(cx.store, meta, None);
+            if is_global && (is_served() || cx.store.has_unreadable_class(id)) {
                 by_name.entry(&compiled.name).or_default().push(id);
             }
         }

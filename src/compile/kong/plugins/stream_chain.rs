@@ -210,7 +210,8 @@ impl StreamChainAssembler<'_> {
 
     fn add(&mut self, at: &AttachmentSite<'_>, compiled: &CompiledPlugin) {
         let Some((kind, priority, instance)) = compiled.usable_instance(&at.scope) else {
-            return self.report_unusable(at, compiled, "it cannot be used", "see its condition Programmed");
+            let (reason, remedy) = compiled.unusable();
+            return self.report_unusable(at, compiled, &format!("it {reason}"), remedy);
         };
         if !self.builder.add(kind, priority, at.base, instance) {
             let message = duplicate_message(kind, &compiled.object);
@@ -242,7 +243,7 @@ impl CompiledPlugin {
     fn is_for_all_streams(&self) -> bool {
         match self.stream_use {
             StreamUse::Disabled | StreamUse::RequestsOnly => false,
-            StreamUse::Unspecified => self.kind.is_some_and(|kind| kind.runs_for_streams()),
+            StreamUse::Unspecified => self.kind.map_or(self.has_unknown_kind(), |kind| kind.runs_for_streams()),
             StreamUse::Streams => self.kind.is_none_or(|kind| kind.runs_for_streams()),
         }
     }

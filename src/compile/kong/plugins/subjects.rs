@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Plugins;
-use super::chain::rejecting_substitute;
+use super::chain::{UNKNOWN, rejecting_instance, rejecting_substitute};
 use super::compiled_plugin::CompiledPlugin;
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, ObjectId};
 use crate::compile::CompileContext;
 use crate::compile::kong::consumers::identity::{consumer_id, group_name};
+use crate::compile::kong::consumers::served::is_served;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
@@ -20,7 +21,11 @@ use crate::plugin_api::instance::ExecutionPlace;
 impl Plugins {
     /// The plugins that run on all routes for this consumer or group.
     pub(in crate::compile) fn of_subject(&self, cx: CompileContext<'_>, subject: &ObjectId) -> OrderedPlugins {
-        self.attached_to(cx, subject).filter_map(|compiled| compiled.for_subjects.clone()).collect()
+        let rejection = cx.store.is_rejected(subject).then(|| rejection_of_subject(subject));
+        let rejection = rejection.filter(|_| is_served(cx, subject) && !cx.inputs.plugin_factory.fail_open);
+        let attached = self.attached_to(cx, subject).filter_map(|compiled| compiled.for_subjects.clone());
+        // Only the metadata of a group has an effect, and it was read.
+        attached.chain(rejection.filter(|_| subject.kind == Kind::KongConsumer)).collect()
     }
 
     /// Diagnostics for a consumer or group about its plugins that are not in effect.
@@ -41,8 +46,8 @@ impl Plugins {
                     Some(_) => "requests it would protect get status 503",
                     None => "requests are served without it",
                 };
-                let message = format!("plugin {} cannot be used, so {consequence}", compiled.object);
-                report(message, "see its condition Programmed");
+                let (reason, remedy) = compiled.unusable();
+                report(format!("plugin {} {reason}, so {consequence}", compiled.object), remedy);
             }
             let Some(plugin) = &compiled.for_subjects else { continue };
             if !kinds.insert(plugin.place.kind) {
@@ -72,22 +77,32 @@ impl CompiledPlugin {
     /// requests and cannot be used. Returns `before`, the earlier result, if nothing changed.
     ///
     /// An unknown plugin never runs for a consumer: it may authenticate, so its place is before the consumer is known.
+    /// A rejected object of which not even the plugin can be read may be any other one.
     pub(super) fn for_subjects(
         &self,
         fail_open: bool,
         before: Option<Arc<ConsumerPlugin>>,
     ) -> Option<Arc<ConsumerPlugin>> {
         let scope = "global".into();
-        let must_reject = self.kind.is_some() && self.is_guard() && !fail_open;
+        let must_reject = (self.kind.is_some() || self.has_unknown_kind()) && self.is_guard() && !fail_open;
         let rejection = || {
             let message = format!("{} of this route cannot be used", self.object);
-            must_reject.then(|| rejecting_substitute(self, &scope, message))
+            let (kind, priority, instance) = must_reject.then(|| rejecting_substitute(self, &scope, message))?;
+            // Its place must be one after that of the plugin that identifies the consumer.
+            Some((kind, if self.kind.is_some() { priority } else { i32::MIN }, instance))
         };
         let usable = self.usable_instance(&scope);
         let (kind, priority, instance) = usable.or_else(rejection).filter(|_| self.is_active)?;
         let plugin = ConsumerPlugin { place: ExecutionPlace { kind, priority }, instance };
         Some(before.filter(|before| before.is_same(&plugin)).unwrap_or_else(|| Arc::new(plugin)))
     }
+}
+
+/// Rejects the requests of a consumer whose object was rejected: which groups, and so which limits it has is unknown.
+fn rejection_of_subject(subject: &ObjectId) -> Arc<ConsumerPlugin> {
+    let object: Arc<str> = format!("{}/{}", subject.kind, subject.key).into();
+    let instance = rejecting_instance(format!("{object} was rejected"), &"global".into(), object);
+    Arc::new(ConsumerPlugin { place: ExecutionPlace { kind: UNKNOWN, priority: i32::MIN }, instance })
 }
 
 /// The key of a consumer or group in the consumer directory.

@@ -52,8 +52,9 @@ pub struct PluginSettings {
     /// Other plugins before or after which this one runs in the phase `access`, in place of the order by priorities. It
     /// has no effect for consumers and groups.
     pub ordering: Option<PluginOrdering>,
-    /// Defaults to all protocols that the plugin supports. As in Kong, a plugin with any of `http`, `https`, `grpc` and
-    /// `grpcs` runs for all requests, so `[https]` also covers plain HTTP. With stream protocols alone it never runs.
+    /// Defaults to all protocols that the plugin supports. As in Kong, a plugin with any of `http`, `https`, `grpc`,
+    /// `grpcs`, `ws` and `wss` runs for all requests, so `[https]` also covers plain HTTP. With stream protocols alone
+    /// it never runs.
     #[serde(default)]
     #[schemars(transform = each(form::one_of(PROTOCOLS)))]
     pub protocols: Vec<String>,
@@ -63,7 +64,7 @@ pub struct PluginSettings {
     pub run_on: Option<String>,
 }
 
-const PROTOCOLS: [&str; 7] = ["http", "https", "grpc", "grpcs", "tcp", "tls", "udp"];
+const PROTOCOLS: [&str; 10] = ["http", "https", "grpc", "grpcs", "ws", "wss", "tcp", "tls", "tls_passthrough", "udp"];
 
 /// Names of plugins by the phase of the request, normally `access`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
