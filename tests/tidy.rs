@@ -148,6 +148,8 @@ const IMPORTS: &[Row] = &[
         &[
             "access_log_syntax",
             "api::core::ServiceType",
+            // Kinds that need not be readable.
+            "api::Kind",
             "api::names",
             "plugin_api::batch_queue::DEFAULT_QUEUED_BYTES",
             "plugin_api::counting::DEFAULT_ENTRIES",

@@ -2,6 +2,7 @@
 //! failures.
 
 mod api;
+mod forbidden;
 mod site;
 
 use std::collections::BTreeSet;

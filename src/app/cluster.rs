@@ -69,7 +69,8 @@ impl ClusterSource {
             None => info!(server = connection.server, "Reading objects from the cluster of this Pod"),
         }
         let (namespaces, startup_timeout) = (options.namespaces.clone(), options.startup_timeout);
-        let source = ApiServerSource::start(access, connection, namespaces, startup_timeout, large_objects);
+        let optional = options.optional_kinds.clone();
+        let source = ApiServerSource::start(access, connection, namespaces, optional, startup_timeout, large_objects);
         let initial_sync = InitialSync::new(ready.guard("the API server"));
         // The task ends with the source or when readiness is released.
         tokio::spawn(initial_sync.clone().follow(source.waiting_for()));

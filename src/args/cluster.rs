@@ -1,5 +1,6 @@
 //! Flags for the cluster whose objects are watched.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 
 use super::UsageError;
 use super::network::parse_network;
+use crate::api::Kind;
 use crate::quantity::WaitTime;
 
 #[derive(Debug, Args)]
@@ -36,6 +38,12 @@ pub(super) struct ClusterArgs {
     /// portico-system
     #[arg(long, value_name = "NAME", env = "PORTICO_LEADER_ELECTION_NAMESPACE", value_parser = parse_namespace)]
     leader_election_namespace: Option<String>,
+
+    /// Kinds that Portico need not be allowed to read, such as HTTPRoute (repeatable). A new process waits without end
+    /// for the permission to read routes, Gateways and other kinds without which it would not serve what others serve;
+    /// default: none
+    #[arg(long, value_name = "KIND", value_delimiter = ',', env = "PORTICO_OPTIONAL_KINDS", value_parser = parse_kind)]
+    optional_kinds: Vec<Kind>,
 
     /// Maximum time for which a new process waits for lists of optional kinds, and after all lists for Secrets and
     /// ConfigMaps, that the API server fails to return, before it serves without them; default: 5m
@@ -83,6 +91,8 @@ pub struct ClusterOptions {
     pub namespaces: Vec<String>,
     /// Namespace of the leader election Lease; `None` for that of the Pod, else portico-system.
     pub election_namespace: Option<String>,
+    /// Kinds that need not be readable.
+    pub optional_kinds: BTreeSet<Kind>,
     /// How long the first compilation waits for referenced objects that were not fetched yet.
     pub startup_timeout: Duration,
     /// Services may have loopback addresses of this machine or Pod as endpoints.
@@ -118,6 +128,7 @@ impl ClusterArgs {
             context,
             watch_namespaces,
             leader_election_namespace,
+            optional_kinds,
             startup_timeout,
             allow_loopback_backends: loopback_backends,
             allow_aws_pod_credentials: aws_pod_credentials,
@@ -133,6 +144,7 @@ impl ClusterArgs {
                 ("--context", context.is_some()),
                 ("--watch-namespaces", !watch_namespaces.is_empty()),
                 ("--leader-election-namespace", leader_election_namespace.is_some()),
+                ("--optional-kinds", !optional_kinds.is_empty()),
                 ("--startup-timeout", startup_timeout.is_some()),
                 ("--allow-loopback-backends", loopback_backends),
                 ("--allow-aws-pod-credentials", aws_pod_credentials),
@@ -162,6 +174,7 @@ impl ClusterArgs {
             access,
             namespaces,
             election_namespace: leader_election_namespace,
+            optional_kinds: optional_kinds.into_iter().collect(),
             startup_timeout: startup_timeout.map_or(DEFAULT_STARTUP_TIMEOUT, |timeout| timeout.0),
             loopback_backends,
             aws_pod_credentials,
@@ -174,6 +187,12 @@ impl ClusterArgs {
 }
 
 const DEFAULT_STARTUP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Reads the name of a kind that is read from a cluster.
+fn parse_kind(text: &str) -> Result<Kind, String> {
+    let kind = Kind::ALL.iter().copied().find(|kind| kind.name() == text);
+    kind.ok_or_else(|| "not a kind that Portico reads; write its name as in manifests, such as HTTPRoute".to_owned())
+}
 
 /// Validates the name of a namespace as the API server does.
 fn parse_namespace(text: &str) -> Result<String, String> {

@@ -56,12 +56,13 @@ pub struct WatchCounters {
 
 impl ApiServerSource {
     /// Starts the watches. They wait for an API server that is unreachable. After `startup_timeout`, deliveries are
-    /// complete without some of the kinds that cannot be listed. `large_objects`: what happens to objects that are
-    /// larger than an object may be.
+    /// complete without some of the kinds that cannot be listed. `optional_kinds` need not be readable at all.
+    /// `large_objects`: what happens to objects that are larger than an object may be.
     pub fn start(
         access: Access,
         connection: ApiConnection,
         namespaces: Vec<String>,
+        optional_kinds: BTreeSet<Kind>,
         startup_timeout: Duration,
         large_objects: LargeObjects,
     ) -> ApiServerSource {
@@ -81,6 +82,7 @@ impl ApiServerSource {
             referenced: referenced.clone(),
             health: health.clone(),
             clients,
+            optional_kinds,
             startup_timeout,
             waiting_for: waiting_for_sender,
         });

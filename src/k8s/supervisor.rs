@@ -1,7 +1,7 @@
 //! Decides which watches run: the served kinds, in the configured namespaces, with the current credentials. Detects
 //! outages of the API server and logs each once, and again if it rejects the credentials.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(super) struct SupervisorParts {
     pub(super) referenced: Arc<ReferencedObjects>,
     pub(super) health: Arc<WatchHealth>,
     pub(super) clients: watch::Sender<Client>,
+    /// Kinds that need not be readable.
+    pub(super) optional_kinds: BTreeSet<Kind>,
     /// How long a complete delivery waits for kinds that cannot be listed, where [`FirstListWait`] limits the wait.
     pub(super) startup_timeout: Duration,
     /// What a complete delivery still needs, for the readiness check.
@@ -354,7 +356,10 @@ impl Supervisor {
             FirstListWait::Limited => is_startup_over,
             FirstListWait::None => true,
         };
-        let (left_out, awaited): (Vec<_>, Vec<_>) = self.parts.health.awaited().into_iter().partition(is_dispensable);
+        let must_be_readable =
+            |kind| FirstListWait::of(kind) == FirstListWait::Unlimited && !self.parts.optional_kinds.contains(&kind);
+        let awaited = self.parts.health.awaited(must_be_readable).into_iter();
+        let (left_out, awaited): (Vec<_>, Vec<_>) = awaited.partition(is_dispensable);
         let is_forbidden = |kind: &Kind| unreadable.get(kind).is_some_and(|watch_error| watch_error.forbidden);
         let none_readable = discovered && self.served.keys().all(is_forbidden);
         let complete_now = discovered && self.outage.is_none() && awaited.is_empty() && !none_readable;
@@ -413,8 +418,15 @@ impl Supervisor {
         none_readable: bool,
     ) -> Vec<String> {
         let first_list = |kind: &Kind| {
-            let error = unreadable.get(kind).map(|watch_error| format!(" ({})", watch_error.message));
-            format!("the first list of {}{}", kind.plural(), error.unwrap_or_default())
+            let list = format!("the first list of {}", kind.plural());
+            match unreadable.get(kind) {
+                Some(WatchError { forbidden: true, message, .. }) => format!(
+                    "{list} ({message}: grant the rules in manifests/base/cluster-role.yaml, or set --optional-kinds \
+                     {kind} to serve without it)"
+                ),
+                Some(watch_error) => format!("{list} ({})", watch_error.message),
+                None => list,
+            }
         };
         match &self.outage {
             _ if self.complete => Vec::new(),
@@ -440,6 +452,13 @@ fn unreadable_message(kind: Kind, watch_error: &WatchError) -> String {
         return format!(
             "{}; add a rule to Portico's ClusterRole: apiGroups [\"{group}\"], resources [\"{resources}\"], \
              verbs [{verbs}]",
+            watch_error.message
+        );
+    }
+    if watch_error.names_unknown_role() {
+        return format!(
+            "{}; Portico retries, and serves everything that was listed before; if it lasts, create the role that the \
+             message names",
             watch_error.message
         );
     }
@@ -478,6 +497,7 @@ mod tests {
             collector,
             health: WatchHealth::new(),
             clients: watch::Sender::new(Client::new(unresponsive, "default")),
+            optional_kinds: BTreeSet::new(),
             startup_timeout: Duration::ZERO,
             waiting_for: watch::Sender::default(),
         })

@@ -74,7 +74,8 @@ pub(super) struct WatchError {
     pub(super) message: String,
     /// The server has responded.
     pub(super) has_response: bool,
-    /// 403.
+    /// 403, unless the API server says that it does not know a role that is bound: a starting server has not read all
+    /// roles yet, and the role may be replaced at this moment.
     pub(super) forbidden: bool,
     /// 404: the kind is not served, or is no longer served.
     pub(super) not_found: bool,
@@ -123,16 +124,27 @@ impl WatchHealth {
     }
 
     /// The kinds for whose first list readiness waits: those with a scope that was not listed yet, unless the API
-    /// server has responded 403 or 404 twice.
-    pub(super) fn awaited(&self) -> Vec<Kind> {
+    /// server has responded 404 twice, or 403 twice to a kind that need not be readable.
+    ///
+    /// A namespace of which no kind may be read counts for none: it was deleted with its roles, or never had them.
+    pub(super) fn awaited(&self, must_be_readable: impl Fn(Kind) -> bool) -> Vec<Kind> {
         let watches = self.watches.lock();
-        let mut kinds: Vec<_> = watches
-            .iter()
-            .filter_map(|(subject, state)| match subject {
-                WatchSubject::Objects(scope) if !state.listed && !state.will_not_list() => Some(scope.kind),
-                _ => None,
-            })
+        let scopes = watches.iter().filter_map(|(subject, state)| match subject {
+            WatchSubject::Objects(scope) => Some((scope, state)),
+            WatchSubject::Crds => None,
+        });
+        let granted: BTreeSet<Option<&Arc<str>>> = scopes
+            .clone()
+            .filter(|(scope, state)| scope.kind.namespaced() && !state.is_forbidden())
+            .map(|(scope, _)| scope.namespace.as_ref())
             .collect();
+        let is_awaited = |scope: &Scope, state: &WatchState| {
+            let is_denied = state.will_not_list() && state.is_forbidden();
+            let is_left_out = scope.namespace.is_some() && !granted.contains(&scope.namespace.as_ref());
+            !state.listed && (!state.will_not_list() || is_denied && must_be_readable(scope.kind) && !is_left_out)
+        };
+        let mut kinds: Vec<_> =
+            scopes.filter(|(scope, state)| is_awaited(scope, state)).map(|(scope, _)| scope.kind).collect();
         kinds.dedup();
         kinds
     }
@@ -212,9 +224,14 @@ impl WatchState {
         (self.failing_since, self.error_responses_since, self.throttled_since) = (None, None, None);
     }
 
-    /// Whether the objects cannot be read: after one 403, or if other errors last.
+    /// Whether the objects cannot be read: after one 403 before the first list and several after it, or if other errors
+    /// last.
     fn is_unreadable(&self) -> bool {
-        self.is_lasting() || self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden)
+        self.is_lasting() || self.is_forbidden() && (!self.listed || self.forbidden_in_a_row > MOMENTARY_REFUSALS)
+    }
+
+    fn is_forbidden(&self) -> bool {
+        self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden)
     }
 
     /// Whether the recorded error rules out a list, so that readiness does not wait for one. A server that is starting
@@ -346,13 +363,18 @@ impl WatchError {
         WatchError {
             message: format!("{code} {}", text.trim()),
             has_response: true,
-            forbidden: code == 403,
+            forbidden: code == 403 && !names_unknown_role(text),
             not_found: code == 404,
             unauthorized: code == 401,
             expired: code == 410,
             throttled: code == 429,
             retry_after: Duration::from_secs(u64::from(requested_seconds.clamp(min_seconds, MAX_RETRY_AFTER_SECONDS))),
         }
+    }
+
+    /// Whether it is the 403 of a server that does not know a role.
+    pub(super) fn names_unknown_role(&self) -> bool {
+        self.has_response && names_unknown_role(&self.message)
     }
 
     /// The server has not responded.
@@ -381,6 +403,16 @@ const UNREACHABLE_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
 const THROTTLED_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
 /// The longest requested delay that is honored.
 const MAX_RETRY_AFTER_SECONDS: u32 = 60;
+
+/// Whether the message of a 403 says that a bound role is not known, as in `RBAC: clusterrole.rbac.authorization.k8s.io
+/// "portico" not found`.
+fn names_unknown_role(message: &str) -> bool {
+    message.split_once("RBAC: ").is_some_and(|(_, reason)| reason.contains(" not found"))
+}
+
+/// How many 403 in a row a watch that has listed gets before its kind counts as unreadable: a server that has just
+/// started may not know all bindings yet.
+const MOMENTARY_REFUSALS: u32 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -207,6 +207,12 @@ impl FakeApiServer {
         self.change(|state| state.failures.entry(plural.to_owned()).or_default().extend(failures));
     }
 
+    /// Like `fail`, for lists and watches of one namespace.
+    #[allow(dead_code, reason = "not every test watches single namespaces")]
+    pub(crate) fn fail_in(&self, namespace: &str, plural: &str, failures: impl IntoIterator<Item = InjectedFailure>) {
+        self.fail(&format!("{namespace}:{plural}"), failures);
+    }
+
     /// Removes the injected failures.
     pub(crate) fn clear_failures(&self, plural: &str) {
         self.change(|state| {
@@ -247,6 +253,16 @@ impl FakeApiServer {
     pub(crate) async fn wait_for_requests(&self, path: &str, times: usize) {
         let mut request_count = self.request_count.subscribe();
         let count = || self.requests(path).iter().filter(|request| request.path == path).count();
+        while count() < times {
+            request_count.changed().await.unwrap();
+        }
+    }
+
+    /// Waits until there were this many requests for this kind after the first `skipped` of all requests.
+    #[allow(dead_code, reason = "not every test counts requests")]
+    pub(crate) async fn wait_for_requests_of(&self, plural: &str, skipped: usize, times: usize) {
+        let mut request_count = self.request_count.subscribe();
+        let count = || self.requests("").iter().skip(skipped).filter(|request| request.path.ends_with(plural)).count();
         while count() < times {
             request_count.changed().await.unwrap();
         }
@@ -325,6 +341,8 @@ impl FakeApiServer {
         let of_object = name.map(|name| format!("{plural}/{name}"));
         let failures = &mut state.failures;
         let failure = of_object.and_then(|object| failures.get_mut(&object)).and_then(VecDeque::pop_front);
+        let in_namespace = namespace.as_ref().map(|namespace| format!("{namespace}:{plural}"));
+        let failure = failure.or_else(|| failures.get_mut(&in_namespace?).and_then(VecDeque::pop_front));
         let failure = failure.or_else(|| failures.get_mut(plural).and_then(VecDeque::pop_front));
         match failure {
             Some(InjectedFailure::Status(code, message)) => return Some(status(code, message)),

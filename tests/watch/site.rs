@@ -40,6 +40,16 @@ impl WatchSite {
     }
 
     pub(crate) async fn start_with(api: &FakeApiServer, namespaces: &[&str], startup_timeout: Duration) -> WatchSite {
+        WatchSite::start_without(api, namespaces, &[], startup_timeout).await
+    }
+
+    /// `optional`: kinds that need not be readable.
+    pub(crate) async fn start_without(
+        api: &FakeApiServer,
+        namespaces: &[&str],
+        optional: &[Kind],
+        startup_timeout: Duration,
+    ) -> WatchSite {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "first").unwrap();
         let kubeconfig = api.kubeconfig(&json!({"tokenFile": folder.path().join("token")}));
@@ -48,7 +58,9 @@ impl WatchSite {
         let access = Access::Kubeconfig { file: Some(file), context: None };
         let connection = access.connect().await.unwrap();
         let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-        let source = ApiServerSource::start(access, connection, namespaces, startup_timeout, LargeObjects::Reduce);
+        let optional = optional.iter().copied().collect();
+        let source =
+            ApiServerSource::start(access, connection, namespaces, optional, startup_timeout, LargeObjects::Reduce);
         WatchSite {
             source,
             store: Store::default(),
