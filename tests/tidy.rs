@@ -78,6 +78,7 @@ const IMPORTS: &[Row] = &[
             "diagnostic",
             "plugin_api",
             "request_target",
+            "schema::misspells",
             "schema::nearest",
             "snapshot",
             "store",

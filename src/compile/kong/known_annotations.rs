@@ -1,4 +1,6 @@
-//! The annotations with Kong's prefixes that have an effect, and warnings about all others.
+//! The annotations with Kong's prefixes that have an effect, and warnings about all others. A misspelled annotation
+//! that would restrict requests is an error of its object: without it, requests would be served that were to be
+//! refused.
 
 use crate::api::foreign_annotations::classify;
 use crate::api::kong::annotations::{
@@ -10,6 +12,7 @@ use crate::api::kong::annotations::{
 };
 use crate::compile::objects::annotation_reader::{AnnotationReader, annotation_field};
 use crate::diagnostic::Diagnostic;
+use crate::schema::{misspells, nearest};
 
 /// Warns of annotations with a prefix of Kong that have no effect on this kind of object. `known`: the keys that have
 /// one; `object`: the kind with its article.
@@ -20,18 +23,41 @@ pub(super) fn note_unknown(reader: &mut AnnotationReader<'_>, known: &[&str], ob
     };
     // Guards of other controllers have messages of their own.
     let is_foreign = |key: &str| reader.text(key).is_some_and(|value| classify(key, value).is_some());
-    let unknown: Vec<_> = reader.keys().filter(|key| is_unknown(key) && !is_foreign(key)).collect();
+    let is_reported = |key: &str| misspelled_guard(key).is_some();
+    let unknown = reader.keys().filter(|key| is_unknown(key) && !is_foreign(key) && !is_reported(key));
+    let unknown: Vec<_> = unknown.collect();
     for key in unknown {
         let no_effect = format!("this annotation has no effect on {object}");
         let (message, remedy) = if SERVICE_ANNOTATIONS.contains(&key) {
-            (no_effect, "move it to the Service")
+            (no_effect, "move it to the Service".to_owned())
         } else if ROUTE_ANNOTATIONS.contains(&key) {
-            (no_effect, "move it to the Ingress, HTTPRoute or GRPCRoute")
+            (no_effect, "move it to the Ingress, HTTPRoute or GRPCRoute".to_owned())
         } else {
-            (format!("this annotation of {object} is unknown"), "correct its name, or remove it")
+            let remedy = match nearest(name_of(key), known.iter().map(|known| name_of(known))) {
+                Some(similar) => format!("did you mean {ANNOTATION_PREFIX}{similar}?"),
+                None => "correct its name, or remove it".to_owned(),
+            };
+            (format!("this annotation of {object} is unknown"), remedy)
         };
         reader.ignore(Diagnostic::error(annotation_field(key), message, remedy));
     }
+}
+
+/// The annotation that an unknown one misspells, if that restricts requests or what is trusted.
+pub(super) fn misspelled_guard(key: &str) -> Option<&'static str> {
+    let name = key.strip_prefix(ANNOTATION_PREFIX)?;
+    let is_known = ROUTE_ANNOTATIONS.contains(&key) || SERVICE_ANNOTATIONS.contains(&key);
+    let is_misspelled = |guard: &&&str| misspells(name, name_of(guard));
+    GUARDS.iter().find(is_misspelled).filter(|_| !is_known && !key.starts_with(HEADERS_PREFIX)).copied()
+}
+
+/// The annotations without which more requests are served, or servers are trusted without a check.
+const GUARDS: &[&str] =
+    &[PLUGINS, PROTOCOLS, METHODS, SNIS, TLS_VERIFY, CA_CERTIFICATES_SECRETS, CA_CERTIFICATES_CONFIG_MAPS];
+
+/// The key of an annotation without the prefix.
+fn name_of(key: &str) -> &str {
+    key.rsplit_once('/').map_or(key, |(_, name)| name)
 }
 
 /// The annotations of an Ingress (docs/kong-compatibility.md, 2.2).

@@ -35,7 +35,7 @@ mod tree;
 mod walk;
 
 pub use crate::api::gateway::Channel;
-pub use nearest::{nearest, nearest_kind};
+pub use nearest::{misspells, nearest, nearest_kind};
 
 use path::ObjectPath;
 use report::ViolationReport;

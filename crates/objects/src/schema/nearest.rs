@@ -17,6 +17,13 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     best.map(|(_, candidate)| candidate)
 }
 
+/// Whether `word` is `known` with one or two letters wrong, missing, added or swapped. Unlike [`nearest`], this is
+/// certain enough to refuse what the word may have been meant for.
+pub fn misspells(word: &str, known: &str) -> bool {
+    let letters = WordLetters::new(word).zip(WordLetters::new(known));
+    letters.and_then(|(word, known)| word.small_edit_distance(&known)).is_some_and(|edits| (1..=2).contains(&edits))
+}
+
 /// The kind of this group that `name` most likely misspells. Containment does not count here: `ServiceAccount` does not
 /// misspell `Service`.
 pub fn nearest_kind(group: &str, name: &str) -> Option<&'static str> {
@@ -114,6 +121,19 @@ mod tests {
             assert_eq!(nearest(word, candidates.iter().copied()), expected, "{word}");
         }
         assert_eq!(nearest(&"a".repeat(100_000), ["aaa"]), None, "a long word is not compared");
+        for (word, is_misspelled) in [
+            ("plugns", true),
+            ("plugin", true),
+            ("lpugins", true),
+            ("Plugns", true),
+            ("plug", false),
+            ("plugins", false),
+            ("plugins-of-team", false),
+            ("path", false),
+        ] {
+            assert_eq!(misspells(word, "plugins"), is_misspelled, "{word}");
+        }
+        assert!(misspells("sni", "snis") && !misspells("tags", "snis"));
     }
 
     #[test]

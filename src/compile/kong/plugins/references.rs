@@ -18,6 +18,7 @@ use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::ingress_class::dialect;
 use crate::compile::kong::consumers::{identity, served};
+use crate::compile::kong::known_annotations::misspelled_guard;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::reference_grants::{CrossNamespaceReference, Referrer};
 use crate::compile::objects::request_route::RequestRoute;
@@ -301,13 +302,24 @@ pub(super) fn plugin_references(
     kind: Kind,
     meta: &Meta,
 ) -> Vec<PluginReference> {
-    let Some(value) = meta.annotations.get(PLUGINS) else { return Vec::new() };
-    list(value)
-        .map(|token| PluginReference {
-            token: token.to_owned(),
-            target: resolve_reference(store, absent, kind, &meta.key, token),
-        })
-        .collect()
+    let value = meta.annotations.get(PLUGINS).map(|value| &**value).unwrap_or_default();
+    let named = list(value).map(|token| PluginReference {
+        token: token.to_owned(),
+        target: resolve_reference(store, absent, kind, &meta.key, token),
+    });
+    named.chain(meta.annotations.keys().filter_map(|key| misspelled_reference(key))).collect()
+}
+
+/// The reference for an annotation that would restrict requests, and that is misspelled. It leads to no plugin, so the
+/// requests are rejected.
+fn misspelled_reference(key: &str) -> Option<PluginReference> {
+    let guard = misspelled_guard(key)?;
+    let problem =
+        Diagnostic::error(annotation_field(key), "this annotation is unknown", format!("did you mean {guard}?"));
+    Some(PluginReference {
+        token: format!("of the annotation {key}"),
+        target: Err((Code::RouteInvalidPlugin, problem)),
+    })
 }
 
 fn resolve_reference(
@@ -528,6 +540,43 @@ mod tests {
             assert_eq!(texts, [at_annotation(&unqualified), at_annotation(&qualified)], "{absent:?}");
             let filter = missing_filter_plugin(cx, "spec", "p");
             assert_eq!(filter.to_string(), format!("spec: {in_filter}"), "{absent:?}");
+        }
+    }
+
+    /// Routes with `konghq.com/plugin` were served without the plugin that the annotation names.
+    #[test]
+    fn misspelled_guards_lead_to_no_plugin() {
+        for (key, guard) in [
+            ("konghq.com/plugin", Some("konghq.com/plugins")),
+            ("konghq.com/plugns", Some("konghq.com/plugins")),
+            ("konghq.com/lpugins", Some("konghq.com/plugins")),
+            ("konghq.com/protocls", Some("konghq.com/protocols")),
+            ("konghq.com/method", Some("konghq.com/methods")),
+            ("konghq.com/tls-verfy", Some("konghq.com/tls-verify")),
+            // These have effects of their own, or are no annotations of this prefix.
+            ("konghq.com/protocol", None),
+            ("konghq.com/path", None),
+            ("konghq.com/tags", None),
+            ("konghq.com/headers.plugin", None),
+            ("konghq.com/plugins-of-team", None),
+            ("konghq.com/strip-pth", None),
+            ("example.com/plugin", None),
+        ] {
+            let annotations = json!({key: "keys", "konghq.com/strip-path": "true"});
+            let meta: Meta =
+                serde_json::from_value(json!({"namespace": "a", "name": "r", "annotations": annotations})).unwrap();
+            let inputs = TestInputs::new(PluginRegistry(&[]));
+            let (inputs, store) = (inputs.as_inputs(), Store::default());
+            let cx = CompileContext::new(&store, &inputs);
+            for kind in [Kind::HttpRoute, Kind::Ingress, Kind::Service, Kind::TcpRoute] {
+                let references = references_within_budget(cx, kind, &meta).into_iter();
+                let problems: Vec<_> =
+                    references.map(|reference| reference.target.unwrap_err().1.to_string()).collect();
+                let expected = guard.map(|guard| {
+                    format!("metadata.annotations[{key}]: this annotation is unknown; did you mean {guard}?")
+                });
+                assert_eq!(problems, Vec::from_iter(expected), "{key} on {kind}");
+            }
         }
     }
 
