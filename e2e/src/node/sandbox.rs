@@ -62,6 +62,7 @@ impl Sandbox {
         let sandbox = Sandbox { address, netns, folder, addresses };
         let proc = sandbox.root().join("proc");
         fs::create_dir_all(&proc).with_context(|| format!("cannot make {}", proc.display()))?;
+        make_devices(&sandbox.root().join("dev"))?;
         sandbox.netns.create()?;
         // The interface name is short because of the kernel's limit of 15 characters; it is unique in the cluster's
         // namespace.
@@ -128,6 +129,22 @@ impl Sandbox {
             _ => Ok(()),
         }
     }
+}
+
+/// The devices that every container has. A program without them has no random numbers, and so resolves no names.
+const DEVICES: &[(&str, &str)] = &[("null", "3"), ("zero", "5"), ("full", "7"), ("random", "8"), ("urandom", "9")];
+
+fn make_devices(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (name, minor) in DEVICES {
+        let path = folder.join(name);
+        let mut command = Command::new("mknod");
+        command.args(["-m", "666"]).arg(&path).args(["c", "1", minor]).stdin(Stdio::null());
+        let output = command.output().context("cannot run mknod")?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cannot make {}: {}", path.display(), error.trim());
+    }
+    Ok(())
 }
 
 impl Drop for Sandbox {
