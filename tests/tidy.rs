@@ -148,9 +148,9 @@ const IMPORTS: &[Row] = &[
         "args",
         &[
             "access_log_syntax",
-            "api::core::ServiceType",
             // Kinds that need not be readable.
             "api::Kind",
+            "api::core::ServiceType",
             "api::names",
             "plugin_api::batch_queue::DEFAULT_QUEUED_BYTES",
             "plugin_api::counting::DEFAULT_ENTRIES",
@@ -410,7 +410,7 @@ const LAYERS: &[Row] = &[
     (
         "status",
         &[
-            "event_rotation features json merge notices",
+            "event_rotation features json merge notices stable_cause",
             "event_queue installed occurrences",
             "queue",
             "event_writer status_writer",
@@ -422,10 +422,10 @@ const LAYERS: &[Row] = &[
             "acceptance object_size unserved",
             "bounded_value",
             "dependencies dependency_index object table",
+            "unparseable",
             "oversized",
         ],
     ),
-            "unparseable",
     (
         "upstream",
         &[

@@ -1,7 +1,7 @@
 //! Reports to the operator: tables and `curl` lines at startup, then the effect of each edit. With JSON logs the same
 //! is reported as events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::control::{ApplySummary, Control, VerdictChanges};
 use super::problem_counts::ProblemCounts;
 use crate::api::ObjectId;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Severity, WAITING};
 use crate::manifests::{ManifestDiagnostic, ManifestUpdate, Manifests};
 use crate::process_log;
 use crate::report::{self, InputCounts, ReportedDiagnostic, RouteRow};
@@ -190,7 +190,7 @@ impl Announcer {
         self.reported = update.diagnostics.clone();
         self.ignored = update.ignored.clone();
         if self.format == AnnouncementFormat::Events {
-            log(&diagnostics);
+            log(&new_problems(diagnostics, before));
             if resolved > 0 {
                 info!(resolved, left = self.remaining_problems(), "Resolved");
             }
@@ -222,7 +222,7 @@ impl Announcer {
         }
         let diagnostics = diagnostics([].into_iter(), after.iter(), manifests);
         if self.format == AnnouncementFormat::Events {
-            log(&diagnostics);
+            log(&new_problems(diagnostics, before));
             info!(verdicts = in_one_line(&changes), "Changed");
             return;
         }
@@ -302,6 +302,15 @@ fn diagnostics<'a>(
     diagnostics
 }
 
+/// The problems that the verdicts before the change did not have: another route of a Gateway changes its verdict, but
+/// not what is wrong with the Gateway.
+fn new_problems(mut diagnostics: Vec<ReportedDiagnostic>, before: &Verdicts) -> Vec<ReportedDiagnostic> {
+    let known: Vec<_> = before.iter().flat_map(|(id, verdict)| report::from_verdict(id, verdict)).collect();
+    let known: HashSet<_> = known.iter().map(|known| (&known.id, &known.diagnostic)).collect();
+    diagnostics.retain(|found| found.id.is_none() || !known.contains(&(&found.id, &found.diagnostic)));
+    diagnostics
+}
+
 /// Logs one event per problem.
 fn log(diagnostics: &[ReportedDiagnostic]) {
     for diagnostic in diagnostics {
@@ -310,6 +319,7 @@ fn log(diagnostics: &[ReportedDiagnostic]) {
         let reason = diagnostic.reason();
         let Diagnostic { field, message, remedy, severity, .. } = &diagnostic.diagnostic;
         match severity {
+            _ if diagnostic.diagnostic.reason == WAITING => info!(place, object, field, reason, remedy, "{message}"),
             Severity::Error => error!(place, object, field, reason, remedy, "{message}"),
             Severity::Warning => warn!(place, object, field, reason, remedy, "{message}"),
         }

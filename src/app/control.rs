@@ -351,7 +351,8 @@ impl Control {
 
     /// Stores the errors reported by running plugins.
     pub(super) fn set_plugin_diagnostics(&mut self, reported: BTreeMap<String, Diagnostic>) {
-        let before = std::mem::replace(&mut self.plugin_diagnostics, reported);
+        let reported = reported.into_iter().map(|(object, problem)| (object, status::with_stable_cause(problem)));
+        let before = std::mem::replace(&mut self.plugin_diagnostics, reported.collect());
         let after = &self.plugin_diagnostics;
         let changed = before.keys().chain(after.keys()).filter(|object| before.get(*object) != after.get(*object));
         let with_verdict = changed.filter_map(|object| plugin_id(object)).filter(|id| self.verdicts.contains_key(id));

@@ -185,6 +185,9 @@ impl Compiler {
         self.set_ingress_binds();
         let routers_built =
             self.routers.build(&self.parents.plans, &self.routes.plans) + usize::from(ingresses.router_built);
+        for (route, notes) in self.routers.take_shadowed() {
+            self.verdicts.set_notes(route, notes);
+        }
         // Forbidden addresses depend on all listeners, and endpoints depend on forbidden addresses.
         self.update_forbidden_addresses(cx, &run, &mut touched);
 

@@ -1,8 +1,9 @@
 //! The queue of due events: a problem of an object is reported once, after it has lasted for a second, and so is the
-//! end of all its problems. A queue of facts is the same, except that the end of a fact is not reported. The namespaces
-//! take turns.
+//! end of all its problems. A problem that no condition reports is written again before the API server forgets its
+//! event, as long as it lasts. A queue of facts is the same, except that the end of a fact is not reported. The
+//! namespaces take turns.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -52,7 +53,8 @@ pub(super) enum ProblemOrigin {
 struct EventEntry {
     /// By [`ProblemOrigin`].
     problems: [BTreeSet<Notice>; 5],
-    reported: BTreeSet<Notice>,
+    /// The events that were written, each with the time at which it is written again.
+    reported: BTreeMap<Notice, Option<Instant>>,
     due: Option<Instant>,
     /// The problems existed before this replica led, so another replica may have reported them.
     maybe_reported: bool,
@@ -122,7 +124,7 @@ impl EventQueue {
     /// Forgets that problems with this reason were reported: they no longer concern the object, but are not resolved.
     pub(super) fn withdraw(&mut self, id: &ObjectId, reason: &str) {
         if let Some(entry) = self.entries.get_mut(id) {
-            entry.reported.retain(|notice| notice.reason != reason);
+            entry.reported.retain(|notice, _| notice.reason != reason);
         }
     }
 
@@ -159,24 +161,28 @@ impl EventQueue {
             let Some(id) = self.due.take(now) else { return DueEvent::Nothing };
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.due = None;
-            if let Some((notice, known)) = entry.next_notice(self.leading, self.reports_end) {
+            if let Some((notice, known)) = entry.next_notice(now, self.leading, self.reports_end) {
                 return DueEvent::Now { id, notice, known };
             }
             // Without an event, the token goes back.
             self.tokens += 1.0;
             if !entry.has_problems() {
                 self.forget(&id);
+            } else if let Some(at) = entry.reported.values().flatten().min().copied() {
+                self.queue(&id, at);
             }
         }
     }
 
-    /// Records that the event was written, or never will be.
-    pub(super) fn written(&mut self, id: &ObjectId, notice: Notice, now: Instant) {
+    /// Records that the event was written, or never will be. `known`: another replica may have written it before.
+    pub(super) fn written(&mut self, id: &ObjectId, notice: Notice, known: bool, now: Instant) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         if self.reports_end && !notice.warning {
             entry.reported.clear();
         } else {
-            entry.reported.insert(notice);
+            let repeated = now + if known { KNOWN_REPEAT_AFTER } else { REPEAT_AFTER };
+            let repeated = notice.repeats.then_some(repeated);
+            entry.reported.insert(notice, repeated);
         }
         self.queue(id, now);
     }
@@ -192,11 +198,16 @@ impl EventQueue {
         self.queue(id, at);
     }
 
+    /// Queues an object, unless it is queued for an earlier time.
     fn queue(&mut self, id: &ObjectId, at: Instant) {
-        if let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.due.is_none()) {
-            entry.due = Some(at);
-            self.due.insert(at, id.clone());
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        match entry.due {
+            Some(due) if due <= at => return,
+            Some(due) => self.due.remove(due, id),
+            None => {}
         }
+        entry.due = Some(at);
+        self.due.insert(at, id.clone());
     }
 
     /// None if a token was taken; otherwise the time until the next one.
@@ -233,7 +244,7 @@ impl EventEntry {
     }
 
     /// The next event, and whether another replica may have written it.
-    fn next_notice(&mut self, leading: bool, reports_end: bool) -> Option<(Notice, bool)> {
+    fn next_notice(&mut self, now: Instant, leading: bool, reports_end: bool) -> Option<(Notice, bool)> {
         let current: BTreeSet<Notice> = self.reportable(leading).cloned().collect();
         if current.is_empty() {
             if !leading || !reports_end {
@@ -242,16 +253,23 @@ impl EventEntry {
             }
             return (!self.reported.is_empty()).then(|| (notices::resolved(), false));
         }
-        self.reported.retain(|notice| current.contains(notice));
-        let unreported = current.into_iter().find(|notice| !self.reported.contains(notice));
+        self.reported.retain(|notice, _| current.contains(notice));
+        let unreported = current.iter().find(|notice| !self.reported.contains_key(*notice));
         // Once everything is reported, later problems are new.
         self.maybe_reported &= unreported.is_some();
-        unreported.map(|notice| (notice, self.maybe_reported))
+        let is_due = |notice: &&Notice| self.reported.get(*notice).copied().flatten().is_some_and(|at| at <= now);
+        let next = unreported.map(|notice| (notice, self.maybe_reported));
+        next.or_else(|| Some((current.iter().find(is_due)?, false))).map(|(notice, known)| (notice.clone(), known))
     }
 }
 
 /// How long a problem has to last: a route is often applied a moment before the Service that it refers to.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// After how long the event of a lasting problem is written again: the API server forgets events after an hour by
+/// default.
+const REPEAT_AFTER: Duration = Duration::from_secs(40 * 60);
+/// The same for an event that another replica wrote up to [`REPEAT_AFTER`] ago.
+const KNOWN_REPEAT_AFTER: Duration = Duration::from_secs(15 * 60);
 const PROBLEM_RATE: EventRate = EventRate { burst: 25.0, per_second: 5.0 };
 const FACT_RATE: EventRate = EventRate { burst: 5.0, per_second: 1.0 };
 
@@ -267,7 +285,7 @@ mod tests {
     }
 
     fn problems(notes: &[&str]) -> BTreeSet<Notice> {
-        let notice = |note: &&str| Notice { warning: true, reason: "R", note: (*note).to_owned() };
+        let notice = |note: &&str| Notice { warning: true, reason: "R", note: (*note).to_owned(), repeats: false };
         notes.iter().map(notice).collect()
     }
 
@@ -279,7 +297,7 @@ mod tests {
             match queue.next(Instant::now()) {
                 DueEvent::Now { id, notice, known } => {
                     notes.push(format!("{}{}{}", id.key.name, notice.note, if known { " known" } else { "" }));
-                    queue.written(&id, notice, Instant::now());
+                    queue.written(&id, notice, known, Instant::now());
                 }
                 DueEvent::At(at) if at <= end => advance(at - Instant::now()).await,
                 DueEvent::At(_) | DueEvent::Nothing => {
@@ -389,6 +407,31 @@ mod tests {
         queue.set_problems(&other, ProblemOrigin::Verdict, problems(&["x"]), Instant::now());
         let written = written_within(&mut queue, Duration::from_secs(2)).await;
         assert!(written.iter().any(|note| note == "onlyx"), "{written:?}");
+    }
+
+    /// `kubectl describe` said nothing about an Ingress that still responded with 503, since its events had expired.
+    #[tokio::test(start_paused = true)]
+    async fn lasting_problems_without_a_condition_are_repeated_before_their_events_expire() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let lasting = || Notice { repeats: true, ..problems(&["1"]).pop_first().unwrap() };
+        let mut queue = EventQueue::default();
+        queue.set_leading(true, Instant::now());
+        let both: BTreeSet<Notice> = problems(&["in a condition"]).into_iter().chain([lasting()]).collect();
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, both.clone(), Instant::now());
+        assert_eq!(written_within(&mut queue, minutes(39)).await, ["a1", "ain a condition"]);
+        assert_eq!(written_within(&mut queue, minutes(80)).await, ["a1", "a1"], "two hours have one event in each");
+        let new: BTreeSet<Notice> = both.clone().into_iter().chain(problems(&["2"])).collect();
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, new, Instant::now());
+        assert_eq!(written_within(&mut queue, minutes(1)).await, ["a2"], "a new problem does not wait");
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, both, Instant::now());
+        assert_eq!(written_within(&mut queue, minutes(40)).await, ["a1"]);
+        // Another replica may have written the event up to 40 minutes ago.
+        queue.set_leading(true, Instant::now());
+        assert_eq!(written_within(&mut queue, minutes(14)).await, ["a1 known", "ain a condition known"]);
+        assert_eq!(written_within(&mut queue, minutes(2)).await, ["a1"]);
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&[]), Instant::now());
+        assert_eq!(written_within(&mut queue, minutes(120)).await, [RESOLVED]);
+        assert!(queue.entries.is_empty() && queue.due.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

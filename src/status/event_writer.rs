@@ -37,11 +37,11 @@ impl EventWriter {
                         self.queue.defer_event(&id, until, source);
                         continue;
                     }
-                    let Notice { warning, reason, ref note } = notice;
+                    let Notice { warning, reason, ref note, .. } = notice;
                     let event = Event { id: &id, api_version: &api_version, uid: &uid, warning, reason, note };
                     let outcome = self.recorder.record(&event, known).await;
                     // All events go to the same API server, so a delay applies to all.
-                    sleep(self.handle_result(&id, notice, source, outcome)).await;
+                    sleep(self.handle_result(&id, notice, known, source, outcome)).await;
                 }
                 NextEvent::At(at) => tokio::select! {
                     () = sleep_until(at) => {}
@@ -61,13 +61,14 @@ impl EventWriter {
         &mut self,
         id: &ObjectId,
         notice: Notice,
+        known: bool,
         source: EventSource,
         outcome: Result<(), ApiError>,
     ) -> Duration {
         let Err(failure) = outcome else {
             self.last_error = None;
             self.forbidden_until.remove(event_namespace(id));
-            self.queue.event_written(id, notice, source);
+            self.queue.event_written(id, notice, known, source);
             return Duration::ZERO;
         };
         let is_new_error = self.last_error.replace(failure.label()) != Some(failure.label());
@@ -96,14 +97,14 @@ impl EventWriter {
             }
             // The namespace is being deleted, or the event whose count was to rise has just expired: not retried.
             ApiError::NotFound | ApiError::AlreadyExists => {
-                self.queue.event_written(id, notice, source);
+                self.queue.event_written(id, notice, known, source);
                 Duration::ZERO
             }
             ApiError::Rejected(_) => {
                 if is_new_error {
                     info!(object = %id, reason = notice.reason, "An event was not written: {failure}");
                 }
-                self.queue.event_written(id, notice, source);
+                self.queue.event_written(id, notice, known, source);
                 Duration::ZERO
             }
         }

@@ -17,6 +17,7 @@ mod merge;
 mod notices;
 mod occurrences;
 mod queue;
+mod stable_cause;
 mod status_writer;
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use json::status as to_json;
 pub use merge::{MergedStatus, merge};
 pub use occurrences::Occurrence;
 pub use queue::StatusQueue;
+pub use stable_cause::with_stable_cause;
 pub use status_writer::{StatusWriteMetrics, StatusWriter};
 
 use crate::compile::verdict::{BindAddress, Code, Condition, ListenerVerdict, Verdict};
@@ -171,6 +173,9 @@ fn update_parent_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) {
         .collect();
     let any_served = verdict.listeners.iter().any(|listener| has_condition(listener, Code::ListenerProgrammed));
     let any_in_use = verdict.listeners.iter().any(|listener| has_condition(listener, Code::ListenerPortUnavailable));
+    // A program that waits for the condition Programmed reads only its message.
+    let unserved = listeners.clone().filter(|(_, listener)| !has_condition(listener, Code::ListenerProgrammed));
+    let unserved: Vec<_> = unserved.map(|indexed| summary(indexed, "served").into_warning()).collect();
     // Used only if no listener is served.
     let all_unserved: Vec<_> = listeners.map(|indexed| summary(indexed, "served")).collect();
     let all_rejected = rejected.len() == verdict.listeners.len();
@@ -185,6 +190,9 @@ fn update_parent_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) {
             }
             Code::GatewayProgrammed if !any_served => {
                 *condition = Condition::new(Code::GatewayNotProgrammed, all_unserved.clone());
+            }
+            Code::GatewayProgrammed | Code::ListenerSetProgrammed if any_served => {
+                condition.diagnostics.extend(unserved.iter().cloned());
             }
             // Its condition Accepted stays, since its Gateway counts it as attached.
             Code::ListenerSetProgrammed if !any_served => {

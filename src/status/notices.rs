@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::api::Kind;
+use crate::api::kind::StatusLayout;
 use crate::compile::verdict::{ConditionTarget, PLUGINS_RESOLVED, Verdict};
 use crate::diagnostic::{Diagnostic, KIND_NOT_SERVED, Reason, Topic};
 use crate::k8s::RejectedObject;
@@ -12,12 +14,19 @@ pub(super) struct Notice {
     pub(super) warning: bool,
     pub(super) reason: &'static str,
     pub(super) note: String,
+    /// The API server forgets events, after an hour by default. This one is written again while its problem lasts,
+    /// since no condition says the same.
+    pub(super) repeats: bool,
 }
 
 /// The reason that Kong's controller uses for objects that it cannot translate; users' alerts match on it.
 const TRANSLATION_FAILED: &str = "KongConfigurationTranslationFailed";
 /// The reason for a `parentRef` of a route whose Gateway does not exist.
 pub(super) const GATEWAY_NOT_FOUND: &str = "GatewayNotFound";
+/// The reason for a class that does not exist.
+const CLASS_NOT_FOUND: &str = "ClassNotFound";
+/// The reason for what another object with the same host prevents.
+const CONFLICT: &str = "HostConflict";
 /// The reason for a replica that cannot listen for a Gateway and does not lead.
 const NOT_LISTENING: &str = "ReplicaNotListening";
 /// The reason for a Service or facade with a BackendPolicy.
@@ -29,7 +38,14 @@ const MAX_NOTICES: usize = 8;
 
 /// The problems in a verdict, up to a limit. Each is included once, although several conditions, listeners and parents
 /// may repeat it; missing Gateways only with `is_sole_controller`, because another controller could own them.
-pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -> BTreeSet<Notice> {
+/// `kind`: that of the object.
+pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool, kind: Kind) -> BTreeSet<Notice> {
+    let has_conditions = match kind.status_layout() {
+        StatusLayout::Addresses | StatusLayout::NotWritten => false,
+        StatusLayout::Ancestors => !verdict.ancestors.is_empty(),
+        _ => true,
+    };
+    let of_condition = |reason, text: &str| Notice { repeats: !has_conditions, ..notice(reason, text) };
     let mut reported: BTreeSet<[&str; 3]> = BTreeSet::new();
     // Each notice is preceded by whether it only points to the conditions of another part of the object.
     let mut notices = Vec::new();
@@ -41,10 +57,10 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -
         let is_translation = code.target() == ConditionTarget::Object || code.condition() == PLUGINS_RESOLVED;
         let reason = if is_translation { TRANSLATION_FAILED } else { code.reason() };
         if condition.diagnostics.is_empty() {
-            notices.push((false, notice(reason, &with_path(&path, code.sentence()))));
+            notices.push((false, of_condition(reason, &with_path(&path, code.sentence()))));
         }
         for problem in condition.diagnostics.iter().filter(|problem| reported.insert(problem.texts())) {
-            notices.push((problem.reason == Reason::OtherCondition, notice(reason, &format!("{problem}."))));
+            notices.push((problem.reason == Reason::OtherCondition, of_condition(reason, &format!("{problem}."))));
         }
     }
     for problem in &verdict.diagnostics {
@@ -53,6 +69,8 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -
             // A misspelled annotation is in no condition.
             Topic::Plugin | Topic::Annotation => TRANSLATION_FAILED,
             Topic::MissingParent if is_sole_controller => GATEWAY_NOT_FOUND,
+            Topic::Conflict => CONFLICT,
+            Topic::MissingClass => CLASS_NOT_FOUND,
             Topic::UnservedKind => KIND_NOT_SERVED,
             Topic::MissingParent | Topic::Field | Topic::Listening => continue,
         };
@@ -69,7 +87,8 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -
 
 /// What affects an object whose status does not say it. It is no problem, and its end is not reported.
 pub(super) fn facts(verdict: &Verdict) -> BTreeSet<Notice> {
-    let fact = |fact: &String| Notice { warning: false, ..notice(POLICY_AFFECTED, &format!("{fact}.")) };
+    let fact =
+        |fact: &String| Notice { warning: false, repeats: false, ..notice(POLICY_AFFECTED, &format!("{fact}.")) };
     verdict.affected_by.iter().map(fact).collect()
 }
 
@@ -109,7 +128,8 @@ pub(super) fn full_list(message: &str) -> Notice {
 }
 
 pub(super) fn resolved() -> Notice {
-    Notice { warning: false, reason: "Resolved", note: "All reported problems are resolved.".to_owned() }
+    let note = "All reported problems are resolved.".to_owned();
+    Notice { warning: false, reason: "Resolved", note, repeats: false }
 }
 
 /// A warning, whose text is shortened if the API would refuse it.
@@ -120,7 +140,7 @@ pub(super) fn notice(reason: &'static str, text: &str) -> Notice {
     } else {
         format!("{}{ellipsis}", &text[..text.floor_char_boundary(MAX_NOTE_BYTES - ellipsis.len())])
     };
-    Notice { warning: true, reason, note }
+    Notice { warning: true, reason, note, repeats: true }
 }
 
 fn with_path(path: &str, sentence: &str) -> String {
@@ -186,8 +206,10 @@ mod tests {
             ),
         ];
         for (verdict, expected) in cases {
-            let found: Vec<_> =
-                notices_for_verdict(&verdict, true).into_iter().map(|notice| (notice.reason, notice.note)).collect();
+            let found: Vec<_> = notices_for_verdict(&verdict, true, Kind::Gateway)
+                .into_iter()
+                .map(|notice| (notice.reason, notice.note))
+                .collect();
             let expected: Vec<_> = expected.into_iter().map(|(reason, note)| (reason, note.to_owned())).collect();
             assert_eq!(found, expected);
         }
@@ -199,7 +221,7 @@ mod tests {
         let unknown = Diagnostic::error("config.lifetime", "there is no such field", "remove it");
         let broken = Diagnostic::error("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
         let events = |verdict: &Verdict| -> Vec<_> {
-            notices_for_verdict(verdict, true)
+            notices_for_verdict(verdict, true, Kind::Gateway)
                 .into_iter()
                 .map(|notice| (notice.warning, notice.reason, notice.note))
                 .collect()
@@ -253,7 +275,7 @@ mod tests {
         ]);
         let verdict = Verdict { listeners: vec![listener], ..Verdict::default() };
         let note = "spec.listeners[0].port: on Pod p on node n, port 80 is in use; stop that process.".to_owned();
-        let expected = Notice { warning: true, reason: "ReplicaNotListening", note };
+        let expected = Notice { warning: true, reason: "ReplicaNotListening", note, repeats: true };
         assert_eq!(notices_for_replica(&verdict, "Pod p on node n"), BTreeSet::from([expected]));
     }
 
@@ -262,11 +284,13 @@ mod tests {
         let missing = Diagnostic::not_found("spec.parentRefs[0].name", "Gateway a/web", "create it")
             .with_topic(Topic::MissingParent);
         let verdict = Verdict { diagnostics: vec![missing], ..Verdict::default() };
-        let events: Vec<_> =
-            notices_for_verdict(&verdict, true).into_iter().map(|notice| (notice.reason, notice.note)).collect();
+        let events: Vec<_> = notices_for_verdict(&verdict, true, Kind::Gateway)
+            .into_iter()
+            .map(|notice| (notice.reason, notice.note))
+            .collect();
         let expected = "spec.parentRefs[0].name: Gateway a/web does not exist; create it.";
         assert_eq!(events, [("GatewayNotFound", expected.to_owned())]);
-        assert!(notices_for_verdict(&verdict, false).is_empty());
+        assert!(notices_for_verdict(&verdict, false, Kind::Gateway).is_empty());
     }
 
     #[test]
@@ -274,19 +298,20 @@ mod tests {
         let unserved = Diagnostic::warning("spec.targetRefs", "XMesh is not served", "remove it");
         let verdict =
             |topic: Topic| Verdict { diagnostics: vec![unserved.clone().with_topic(topic)], ..Verdict::default() };
-        let events: Vec<_> = notices_for_verdict(&verdict(Topic::UnservedKind), false).into_iter().collect();
+        let events: Vec<_> =
+            notices_for_verdict(&verdict(Topic::UnservedKind), false, Kind::Gateway).into_iter().collect();
         let note = "spec.targetRefs: XMesh is not served; remove it.".to_owned();
-        assert_eq!(events, [Notice { warning: true, reason: "KindNotServed", note }]);
-        assert!(notices_for_verdict(&verdict(Topic::Field), false).is_empty());
+        assert_eq!(events, [Notice { warning: true, reason: "KindNotServed", note, repeats: true }]);
+        assert!(notices_for_verdict(&verdict(Topic::Field), false, Kind::Gateway).is_empty());
     }
 
     #[test]
     fn policies_that_affect_an_object_are_no_problem() {
         let verdict =
             Verdict { affected_by: Some("Affected by BackendPolicy shop/cart".to_owned()), ..Verdict::default() };
-        assert!(notices_for_verdict(&verdict, true).is_empty());
+        assert!(notices_for_verdict(&verdict, true, Kind::Gateway).is_empty());
         let note = "Affected by BackendPolicy shop/cart.".to_owned();
-        let expected = Notice { warning: false, reason: "BackendPolicyAffected", note };
+        let expected = Notice { warning: false, reason: "BackendPolicyAffected", note, repeats: false };
         assert_eq!(facts(&verdict), BTreeSet::from([expected]));
         assert!(facts(&Verdict::default()).is_empty());
     }
@@ -296,7 +321,8 @@ mod tests {
         let problems =
             |count: usize| (0..count).map(|number| Diagnostic::error(format!("f{number}"), "ü".repeat(600), "r"));
         let condition = Condition::new(Code::GatewayNoListenerValid, problems(20).collect());
-        let notices = notices_for_verdict(&Verdict { conditions: vec![condition], ..Verdict::default() }, true);
+        let notices =
+            notices_for_verdict(&Verdict { conditions: vec![condition], ..Verdict::default() }, true, Kind::Gateway);
         assert_eq!(notices.len(), MAX_NOTICES);
         assert!(notices.iter().all(|notice| notice.note.len() <= 1024 && notice.note.ends_with('…')));
         assert_eq!(unreadable("spec.rules[0]", &"x".repeat(5000)).note.len(), 1024);

@@ -255,8 +255,9 @@ impl StatusQueue {
         }
     }
 
-    pub(super) fn event_written(&self, id: &ObjectId, notice: Notice, source: EventSource) {
-        self.change_events(source, |events, now| events.written(id, notice, now));
+    /// `known`: another replica may have written the event, at an unknown time.
+    pub(super) fn event_written(&self, id: &ObjectId, notice: Notice, known: bool, source: EventSource) {
+        self.change_events(source, |events, now| events.written(id, notice, known, now));
     }
 
     pub(super) fn event_failed(&self, id: &ObjectId, source: EventSource) {
@@ -350,8 +351,10 @@ impl QueueState {
     fn set_verdict(&mut self, id: ObjectId, verdict: Option<Arc<Verdict>>, now: Instant) {
         let no_longer_porticos = verdict.is_none();
         let is_sole = self.sole_controller;
-        let problems =
-            verdict.as_deref().map(|verdict| notices::notices_for_verdict(verdict, is_sole)).unwrap_or_default();
+        let problems = verdict
+            .as_deref()
+            .map(|verdict| notices::notices_for_verdict(verdict, is_sole, id.kind))
+            .unwrap_or_default();
         self.events.set_problems(&id, ProblemOrigin::Verdict, problems, now);
         let facts = verdict.as_deref().map(notices::facts).unwrap_or_default();
         self.facts.0.set_problems(&id, ProblemOrigin::Verdict, facts, now);
@@ -385,7 +388,7 @@ impl QueueState {
                 self.events.set_problems(
                     id,
                     ProblemOrigin::Verdict,
-                    notices::notices_for_verdict(verdict, is_sole),
+                    notices::notices_for_verdict(verdict, is_sole, id.kind),
                     now,
                 );
             }

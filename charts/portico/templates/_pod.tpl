@@ -126,6 +126,7 @@ spec:
         - name: https
           containerPort: {{ $https }}
         {{- end }}
+      terminationMessagePolicy: FallbackToLogsOnError
       {{- range $name, $probe := dict "livenessProbe" .Values.livenessProbe "readinessProbe" .Values.readinessProbe "startupProbe" .Values.startupProbe }}
       {{- with $probe }}
       {{ $name }}:

@@ -34,6 +34,10 @@ pub enum Topic {
     Field,
     /// A route refers to a Gateway that does not exist, so it is unknown which controller the Gateway would have.
     MissingParent,
+    /// Another object with the same host comes first, so that this one gets fewer requests than its author expects.
+    Conflict,
+    /// A class that does not exist, so that no controller serves the object.
+    MissingClass,
     /// A plugin of a route does not work; the message also states the consequence for requests.
     Plugin,
     /// An annotation has no effect: it is unknown or malformed, or refers to an object that cannot be used.
@@ -47,16 +51,16 @@ pub enum Topic {
 /// The reason of diagnostics with the topic [`Topic::UnservedKind`].
 pub const KIND_NOT_SERVED: &str = "KindNotServed";
 
-/// What is wrong, as an identifier that programs can compare.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// Only the message says what is wrong. A condition that reports the diagnostic has a reason of its own.
 /// The reason of the diagnostic about a rejected object itself, whose errors its source reports.
 pub const REJECTED: Reason = Reason::Named("Rejected");
 
 /// The reason of a diagnostic about a state that ends by itself, such as that of a new Gateway without an address.
 pub const WAITING: Reason = Reason::Named("Waiting");
 
+/// What is wrong, as an identifier that programs can compare.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Only the message says what is wrong. A condition that reports the diagnostic has a reason of its own.
     #[default]
     Unspecified,
     UnknownField,

@@ -9,7 +9,7 @@ use super::{
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, WAITING};
 use crate::transport_protocol::TransportPort;
 
 /// The state of the Service in front of a Gateway.
@@ -66,9 +66,8 @@ pub(super) fn assign_one(
         return result;
     }
     let Some(service) = state.gateway_services.get(key) else {
-        result
-            .unassigned
-            .push(Diagnostic::of_object("the Gateway has no Service yet", "the leading replica of Portico creates it"));
+        let remedy = "the leading replica of Portico creates it";
+        result.unassigned.push(Diagnostic::of_object("the Gateway has no Service yet", remedy).with_reason(WAITING));
         return result;
     };
     if state.unspecified_addresses.is_empty() {
@@ -83,7 +82,7 @@ pub(super) fn assign_one(
         diagnostics.push(problem.clone());
     } else if service.addresses.is_empty() {
         let message = format!("Service {}/{} has no address yet", key.namespace, service.name);
-        result.unassigned.push(Diagnostic::of_object(message, assignment_remedy(kind)));
+        result.unassigned.push(Diagnostic::of_object(message, assignment_remedy(kind)).with_reason(WAITING));
     }
     result.reported_addresses.clone_from(&service.addresses);
     if let Some(requested) = requested.filter(|_| !service.addresses.is_empty()) {

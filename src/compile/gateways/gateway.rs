@@ -17,7 +17,7 @@ use crate::compile::addresses::{AssignedAddresses, ClientPath};
 use crate::compile::certificates::SecretCache;
 use crate::compile::certificates::backend_client::BackendClient;
 use crate::compile::verdict::{Code, Condition, ListenerVerdict, Verdict};
-use crate::diagnostic::{Diagnostic, Reason};
+use crate::diagnostic::{Diagnostic, Reason, Topic};
 use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
 use crate::store::{Store, acceptance};
@@ -386,6 +386,7 @@ pub(in crate::compile) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Obje
                 class,
                 format!("create it with controllerName {controllers}, or correct the name"),
             )
+            .with_topic(Topic::MissingClass)
         }
         _ => {
             let remedy = "to serve it with Portico, use a GatewayClass of Portico";

@@ -16,7 +16,7 @@ use crate::compile::budgets::MAX_HOST_ALIASES;
 use crate::compile::ingress_class::dialect;
 use crate::compile::ingress_class::served_class;
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::by_conditions::{ConditionRoute, HostCondition, HostName};
 
@@ -165,7 +165,8 @@ impl HostClaims {
             );
             let remedy = "use the host in one namespace only; with --ingress-host-owner namespace, it belongs to that \
                           of the oldest Ingress";
-            notes.push(Diagnostic::warning(field.unwrap_or_else(|| annotation_field(HOST_ALIASES)), message, remedy));
+            let field = field.unwrap_or_else(|| annotation_field(HOST_ALIASES));
+            notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Conflict));
         }
         notes
     }

@@ -9,7 +9,7 @@ use crate::api::ObjectKey;
 use crate::api::kong::annotations::HOST_ALIASES;
 use crate::api::networking::Ingress;
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::ingress_routes::{HostOrders, HostRule, NamedHost};
 use crate::snapshot::router::by_conditions::{HostCondition, HostName};
@@ -66,7 +66,7 @@ pub(super) fn find<'p>(
             let ingress = store.ingresses.get(key).map(|ingress| &***ingress);
             let fields = fields.get_or_insert_with(|| ingress.map(fields_of_hosts).unwrap_or_default());
             let field = fields.get(&name).cloned().unwrap_or_else(|| annotation_field(HOST_ALIASES));
-            problems.push((*key, Diagnostic::warning(field, message, remedy)));
+            problems.push((*key, Diagnostic::warning(field, message, remedy).with_topic(Topic::Conflict)));
         }
     }
     problems

@@ -36,7 +36,7 @@ use crate::compile::ingress_class;
 use crate::compile::kong::plugins::Plugins;
 use crate::compile::kong::rule_options::UNMATCHED;
 use crate::compile::verdict::{Code, Condition, PublishedAddress, Verdict};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::port_tls::PortTls;
@@ -360,18 +360,17 @@ fn resolve_conflicts(
             // Equal certificates from two Secrets do not conflict.
             if certificate.key.cert != requested.certificate.key.cert {
                 let message = format!("{} uses the certificate of Ingress {owner}, which is older", requested.host);
-                report(Diagnostic::warning(
-                    requested.field.as_str(),
-                    message,
-                    "use the same Secret in both, or remove the host from one",
-                ));
+                let remedy = "use the same Secret in both, or remove the host from one";
+                let note = Diagnostic::warning(requested.field.as_str(), message, remedy);
+                report(note.with_topic(Topic::Conflict));
             }
         }
         if plan.has_default_backend() {
             if let Some(owner) = default_backend_owner {
                 let message =
                     format!("Ingress {owner} is older and also has a default backend, so this one has no effect");
-                report(Diagnostic::warning("spec.defaultBackend", message, "remove one of them"));
+                let note = Diagnostic::warning("spec.defaultBackend", message, "remove one of them");
+                report(note.with_topic(Topic::Conflict));
             } else {
                 default_backend_owner = Some(key);
             }

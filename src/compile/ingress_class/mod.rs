@@ -5,6 +5,8 @@
 pub(super) mod dialect;
 pub(super) mod foreign_annotations;
 
+use std::sync::Arc;
+
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::kong::{INGRESS_CONTROLLER as OTHER_INGRESS_CONTROLLER, IngressClassParametersSpec};
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
@@ -12,7 +14,8 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::verdict::Verdict;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
+use crate::schema::nearest;
 
 /// The parameters of a class, or defaults if the class or its parameters do not exist.
 pub(super) fn class_parameters(
@@ -56,11 +59,15 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>)
     let is_annotated = ingress.meta.annotations.contains_key(INGRESS_CLASS);
     let field = if is_annotated { annotation_field(INGRESS_CLASS) } else { "spec.ingressClassName".to_owned() };
     let note = match class_name(ingress) {
-        None => Some(Diagnostic::warning(
-            field,
-            "the Ingress has no class, and no class of Portico is the default class",
-            format!("set it to {configured_class} to serve the Ingress with Portico"),
-        )),
+        None => {
+            let message = "the Ingress has no class, and no class of Portico is the default class";
+            let remedy = format!("set it to {configured_class} to serve the Ingress with Portico");
+            let note = Diagnostic::warning(field, message, remedy);
+            // Another controller may serve Ingresses without a class, which needs no event.
+            let is_of_portico = |class: &Arc<Object<IngressClass>>| cx.inputs.classes.serves_class(class);
+            let has_others = !cx.store.ingress_classes.values().all(is_of_portico);
+            Some(if has_others { note } else { note.with_topic(Topic::MissingClass) })
+        }
         Some("") => Some(Diagnostic::warning(
             field,
             "the class is empty, so no controller serves the Ingress",
@@ -70,11 +77,16 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>)
             },
         )),
         Some(name) if cx.store.ingress_classes.contains_key(&ObjectKey::cluster(name)) => None,
-        Some(name) => Some(Diagnostic::warning(
-            field,
-            format!("IngressClass {name} does not exist, and Portico serves {configured_class}"),
-            format!("set it to {configured_class}, or run Portico with --ingress-class {name}"),
-        )),
+        Some(name) => {
+            let note = Diagnostic::warning(
+                field,
+                format!("IngressClass {name} does not exist, and Portico serves {configured_class}"),
+                format!("set it to {configured_class}, or run Portico with --ingress-class {name}"),
+            );
+            // Controllers serve classes of annotations without an IngressClass, and then need no event.
+            let is_of_nobody = !is_annotated || nearest(name, [&**configured_class]).is_some();
+            Some(if is_of_nobody { note.with_topic(Topic::MissingClass) } else { note })
+        }
     };
     Verdict { generation: ingress.meta.generation, diagnostics: note.into_iter().collect(), ..Verdict::default() }
 }

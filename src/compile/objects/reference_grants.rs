@@ -46,7 +46,8 @@ impl CrossNamespaceReference<'_> {
     pub(in crate::compile) fn problem(&self, field: String) -> Diagnostic {
         let kind = self.from.kind.name();
         let referrers = kind.strip_suffix('y').filter(|stem| stem.ends_with("Polic") || stem.ends_with("Entit"));
-        let referrers = referrers.map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
+        let plural = || format!("{kind}{}", if kind.ends_with('s') { "es" } else { "s" });
+        let referrers = referrers.map_or_else(plural, |stem| format!("{stem}ies"));
         Diagnostic::error(
             field,
             format!(

@@ -18,4 +18,5 @@ pub(super) mod planner;
 pub(super) mod request;
 pub(super) mod retry;
 pub(super) mod routers;
+mod shadowed_routes;
 pub(super) mod stream;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::plan::{PlannedRules, RoutePlan, RoutePlans};
+use super::shadowed_routes::{self, ShadowedMatch, ShadowedMatches};
 use crate::api::{ObjectId, ObjectKey};
 use crate::compile::gateways::gateway::GatewayPlan;
 use crate::compile::gateways::listener::{ListenerId, ListenerPlan};
@@ -15,6 +16,7 @@ use crate::compile::gateways::listener_protocol::ListenerProtocol;
 use crate::compile::objects::hostname::intersects;
 use crate::compile::parents::planner::ChangedListeners;
 use crate::compile::parents::plans::ParentPlans;
+use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{Chain, ConsumerDirectory};
 use crate::snapshot::access_logs::GatewayAccessLogs;
 use crate::snapshot::gateway_traces::GatewayTraces;
@@ -40,6 +42,8 @@ pub(in crate::compile) struct Routers {
     /// Binds of Ingresses. A socket that is also a Gateway's serves the Gateway.
     ingress_binds: BTreeMap<BindAddress, Arc<Bind>>,
     snapshot: Arc<Snapshot>,
+    /// The routes with other matches that get no request than before.
+    shadows_changed: BTreeSet<ObjectId>,
 }
 
 /// The binds of Gateways.
@@ -89,6 +93,7 @@ struct AttachedRoutes {
     built: Option<Arc<HttpListener>>,
     /// The routes for connections or datagrams.
     streams: BTreeSet<ObjectId>,
+    shadowed: ShadowedMatches,
 }
 
 impl Routers {
@@ -96,6 +101,15 @@ impl Routers {
     pub(in crate::compile) fn attached_count(&self, listener: &ListenerId) -> u32 {
         let count = self.listeners.get(listener).map_or(0, |attached| attached.counted.len());
         u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// The routes with other matches that get no request than at the last call, with what their verdicts say of that.
+    pub(in crate::compile) fn take_shadowed(&mut self) -> Vec<(ObjectId, Vec<Diagnostic>)> {
+        let notes = |route: ObjectId| {
+            let notes = shadowed_routes::notes(self.listeners.values().map(|attached| &attached.shadowed), &route);
+            (route, notes)
+        };
+        std::mem::take(&mut self.shadows_changed).into_iter().map(notes).collect()
     }
 
     pub(in crate::compile) fn snapshot(&self) -> Arc<Snapshot> {
@@ -149,6 +163,7 @@ impl Routers {
         let outdated = known.filter(|(id, attached)| is_outdated(id, attached)).map(|(id, _)| id.clone());
         for id in outdated.collect::<Vec<_>>() {
             if let Some(removed) = self.listeners.remove(&id) {
+                self.shadows_changed.extend(removed.shadowed.routes());
                 self.dirty.insert(removed.gateway);
             }
         }
@@ -207,7 +222,8 @@ impl Routers {
             if let Some(gateway) = plans.gateways.get(&attached.gateway)
                 && let Some(listener) = plans.listener(&attached.gateway, &id)
             {
-                built += attached.replace_listener(gateway, listener, routes, &mut binds);
+                let shadows = &mut self.shadows_changed;
+                built += attached.replace_listener(gateway, listener, routes, &mut binds, shadows);
             }
         }
         // Remove all old binds first: a port may move from one Gateway to another.
@@ -264,7 +280,8 @@ impl Routers {
                 }
                 _ => {}
             }
-            let (http_listener, routers_built) = attached.build(listener, gateway.clone(), routes);
+            let (http_listener, routers_built) =
+                attached.build(listener, gateway.clone(), routes, &mut self.shadows_changed);
             built += routers_built;
             port.listeners.push((listener.hostname.clone(), http_listener));
             if listener.secure {
@@ -346,6 +363,7 @@ impl AttachedRoutes {
             hostname: HostPattern::Any,
             built: None,
             streams: BTreeSet::new(),
+            shadowed: ShadowedMatches::default(),
         }
     }
 
@@ -412,9 +430,10 @@ impl AttachedRoutes {
         listener: &ListenerPlan,
         routes: &RoutePlans,
         binds: &mut GatewayBinds,
+        shadows_changed: &mut BTreeSet<ObjectId>,
     ) -> usize {
         let Some(port) = listener.bound_port.filter(|_| listener.opens_port()) else { return 0 };
-        let (http_listener, built) = self.build(listener, plan.key.to_string().into(), routes);
+        let (http_listener, built) = self.build(listener, plan.key.to_string().into(), routes, shadows_changed);
         // All addresses of a Gateway share a bind.
         let mut replaced: Option<Arc<Bind>> = None;
         for address in &plan.bind_addresses {
@@ -432,12 +451,18 @@ impl AttachedRoutes {
 
     /// The listener with its routes, and the number of routers built. It is the same as before if neither its hostname
     /// and port nor its routes changed: another ListenerSet of the Gateway did.
-    fn build(&mut self, listener: &ListenerPlan, gateway: Arc<str>, routes: &RoutePlans) -> (Arc<HttpListener>, usize) {
+    fn build(
+        &mut self,
+        listener: &ListenerPlan,
+        gateway: Arc<str>,
+        routes: &RoutePlans,
+        shadows_changed: &mut BTreeSet<ObjectId>,
+    ) -> (Arc<HttpListener>, usize) {
         let has_same_routes = self.dirty.is_empty() && self.hostname == listener.hostname;
         if let Some(before) = self.built.as_ref().filter(|before| has_same_routes && before.port == listener.port) {
             return (Arc::clone(before), 0);
         }
-        let routers_built = self.build_routers(&listener.hostname, routes);
+        let routers_built = self.build_routers(&listener.hostname, routes, shadows_changed);
         let built = Arc::new(HttpListener {
             gateway,
             name: listener.id.label(),
@@ -449,8 +474,14 @@ impl AttachedRoutes {
         (built, routers_built)
     }
 
-    /// Builds the routers of the hosts that changed and intersect the listener's hostname. Returns their number.
-    fn build_routers(&mut self, hostname: &HostPattern, routes: &RoutePlans) -> usize {
+    /// Builds the routers of the hosts that changed and intersect the listener's hostname. Returns their number, and
+    /// adds the routes with other matches that get no request than before.
+    fn build_routers(
+        &mut self,
+        hostname: &HostPattern,
+        routes: &RoutePlans,
+        shadows_changed: &mut BTreeSet<ObjectId>,
+    ) -> usize {
         let mut dirty = std::mem::take(&mut self.dirty);
         if self.hostname != *hostname {
             self.hostname = hostname.clone();
@@ -463,21 +494,42 @@ impl AttachedRoutes {
             }
         }
         // Hosts with the same routes share one router: a route may have thousands of hosts.
-        let mut built: BTreeMap<SmallVec<[ObjectId; 1]>, Arc<HostRouter>> = BTreeMap::new();
+        let mut built: BTreeMap<SmallVec<[ObjectId; 1]>, BuiltRouter> = BTreeMap::new();
         for host in dirty {
             let routes_of_host = self.hosts.get(&host).filter(|routes| !routes.is_empty());
             let router = routes_of_host.filter(|_| intersects(&host, hostname)).map(|ids| {
                 let router = built.entry(ids.clone()).or_insert_with(|| {
                     let plans = ids.iter().filter_map(|id| routes.get(id));
-                    Arc::new(HostRouter::of(RouteMatches::join(plans.filter_map(|plan| plan.matches(&self.gateway)))))
+                    BuiltRouter::of(RouteMatches::join(plans.filter_map(|plan| plan.matches(&self.gateway))), ids)
                 });
-                Arc::clone(router)
+                router.clone()
             });
+            let (router, shadowed) = router.map(|built| (built.router, built.shadowed)).unzip();
+            self.shadowed.set(&host, shadowed.unwrap_or_default(), shadows_changed);
             if routes_of_host.is_none() {
                 self.hosts.remove(&host);
             }
             self.routers.set(host, router);
         }
         built.len()
+    }
+}
+
+/// A router, and its matches that get no request.
+#[derive(Clone)]
+struct BuiltRouter {
+    router: Arc<HostRouter>,
+    shadowed: Arc<[ShadowedMatch]>,
+}
+
+impl BuiltRouter {
+    /// `routes`: those with these matches. Within one route, its author sees the order.
+    fn of(matches: RouteMatches, routes: &[ObjectId]) -> Self {
+        let router = HostRouter::of(matches);
+        let shadowed = match routes.len() {
+            1 => Arc::default(),
+            _ => ShadowedMatch::of_router(&router, routes),
+        };
+        BuiltRouter { router: Arc::new(router), shadowed }
     }
 }

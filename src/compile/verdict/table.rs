@@ -1,12 +1,13 @@
 //! The verdicts on all objects, and which of them one compilation changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::oversized_objects::OversizedVerdicts;
 use super::rejected_objects::RejectedVerdicts;
 use super::{Verdict, Verdicts};
 use crate::api::ObjectId;
+use crate::diagnostic::Diagnostic;
 use crate::store::Changes;
 
 /// All verdicts.
@@ -17,8 +18,19 @@ pub(in crate::compile) struct VerdictTable {
     last: Arc<Verdict>,
     /// Objects that are too large, as of the compilation that is running.
     oversized: OversizedVerdicts,
+    /// Objects that were rejected, as of the compilation that is running.
+    rejected: RejectedVerdicts,
+    /// What other objects add to the verdicts on objects, with the verdicts without that.
+    noted: BTreeMap<ObjectId, NotedVerdict>,
     /// The objects whose verdict was added, changed or removed since the compilation began.
     changed: BTreeSet<ObjectId>,
+}
+
+/// A verdict to which something is added.
+#[derive(Debug, Default)]
+struct NotedVerdict {
+    verdict: Option<Verdict>,
+    notes: Vec<Diagnostic>,
 }
 
 impl VerdictTable {
@@ -33,7 +45,13 @@ impl VerdictTable {
 
     /// Sets a verdict; `None` if the object has none.
     pub(in crate::compile) fn set(&mut self, id: ObjectId, verdict: Option<Verdict>) {
-        let verdict = self.oversized.apply(&id, verdict);
+        let mut verdict = self.rejected.apply(&id, self.oversized.apply(&id, verdict));
+        if let Some(noted) = self.noted.get_mut(&id) {
+            noted.verdict.clone_from(&verdict);
+            if let Some(verdict) = &mut verdict {
+                verdict.diagnostics.extend(noted.notes.iter().cloned());
+            }
+        }
         if self.verdicts.get(&id).map(|known| &**known) == verdict.as_ref() {
             return;
         }
@@ -48,6 +66,16 @@ impl VerdictTable {
             None => self.verdicts.remove(&id),
         };
         self.changed.insert(id);
+    }
+
+    /// Sets what other objects add to the verdict on an object, in place of what they added before.
+    pub(in crate::compile) fn set_notes(&mut self, id: ObjectId, notes: Vec<Diagnostic>) {
+        let known = self.noted.remove(&id).map(|noted| noted.verdict);
+        let verdict = known.unwrap_or_else(|| self.verdicts.get(&id).map(|verdict| (**verdict).clone()));
+        if !notes.is_empty() {
+            self.noted.insert(id.clone(), NotedVerdict { verdict: None, notes });
+        }
+        self.set(id, verdict);
     }
 
     /// Ends a compilation, after all steps have set their verdicts: sets those on touched objects of which nothing is

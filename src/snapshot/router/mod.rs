@@ -158,11 +158,27 @@ impl HostRouter {
         })
     }
 
+    /// The matches that get no request, because one of another route has the same conditions and comes first, each with
+    /// that match. Of very many matches for one path, each is compared with those shortly before it.
+    pub fn shadowed(&self) -> impl Iterator<Item = (&RouteMatch, &RouteMatch)> {
+        let matches = self.matches();
+        matches.iter().enumerate().filter_map(move |(index, later)| {
+            let before = matches[index.saturating_sub(MAX_COMPARED)..index].iter().rev();
+            let first =
+                before.take_while(|first| first.path == later.path).filter(|first| first.has_conditions_of(later));
+            let first = first.last()?;
+            (first.rule.id.route != later.rule.id.route).then_some((later, first))
+        })
+    }
+
     /// All matches in order of precedence.
     pub fn matches(&self) -> &[RouteMatch] {
         &self.matches.0
     }
 }
+
+/// With how many matches before it [`HostRouter::shadowed`] compares a match.
+const MAX_COMPARED: usize = 64;
 
 /// The path of a request as expressions may expect it: as the client wrote it, and with all escapes in upper or all in
 /// lower case. A path without escapes is only itself.

@@ -44,6 +44,13 @@ impl RouteMatch {
         }
     }
 
+    /// Whether the other match has the same conditions, so that of both only the first one gets requests.
+    pub(super) fn has_conditions_of(&self, other: &RouteMatch) -> bool {
+        let RouteMatch { path, method, headers, query, call, server_names, tie_breaker: _, rule: _ } = self;
+        (path, method, headers, query) == (&other.path, &other.method, &other.headers, &other.query)
+            && (call, server_names) == (&other.call, &other.server_names)
+    }
+
     pub(super) fn normalize(&mut self) {
         match &mut self.path {
             PathMatch::Exact(path) => *path = upper_case_escapes(&decode_unreserved(path)).into(),

@@ -1,6 +1,7 @@
 //! Tests of the queue: the clock is paused and advanced by hand, and `next` is polled for due jobs.
 
 mod events;
+mod lasting;
 mod replicas;
 
 use serde_json::json;

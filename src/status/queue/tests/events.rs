@@ -23,7 +23,7 @@ async fn services_get_events_but_no_status() {
             (NextEvent::Now { notice, .. }, 1) => {
                 assert_eq!(notice.reason, "KongConfigurationTranslationFailed");
                 assert!(notice.warning && notice.note.contains("many"), "{}", notice.note);
-                queue.event_written(&id, notice, EventSource::Problem);
+                queue.event_written(&id, notice, false, EventSource::Problem);
             }
             (NextEvent::Nothing | NextEvent::At(_), 2..) => {}
             (event, _) => panic!("{version}: {event:?}"),
@@ -33,7 +33,7 @@ async fn services_get_events_but_no_status() {
     advance(Duration::from_secs(3600)).await;
     let NextEvent::Now { notice, .. } = queue.next_event() else { panic!("the problem was resolved") };
     assert_eq!(notice.reason, "Resolved");
-    queue.event_written(&id, notice, EventSource::Problem);
+    queue.event_written(&id, notice, false, EventSource::Problem);
     // Objects that the watch has not seen get no events.
     let unseen = ObjectId::new(Kind::Service, ObjectKey::new("ns", "unseen"));
     queue.set_verdict(unseen, Some(with_problem));
@@ -129,7 +129,7 @@ async fn services_with_policies_get_one_event() {
                     (notice.warning, notice.reason, source),
                     (false, "BackendPolicyAffected", EventSource::Fact)
                 );
-                queue.event_written(&id, notice.clone(), source);
+                queue.event_written(&id, notice.clone(), false, source);
                 Some(notice.note)
             }
             NextEvent::At(_) | NextEvent::Nothing => None,
@@ -152,7 +152,7 @@ async fn facts_do_not_delay_problems() {
     let mut facts = 0;
     while let NextEvent::Now { id, notice, source, .. } = queue.next_event() {
         assert_eq!(source, EventSource::Fact);
-        queue.event_written(&id, notice, source);
+        queue.event_written(&id, notice, false, source);
         facts += 1;
     }
     assert_eq!(facts, 5, "they are written slowly");

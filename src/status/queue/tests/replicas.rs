@@ -35,7 +35,7 @@ async fn replicas_report_where_they_cannot_listen() {
         let NextEvent::Now { notice, id, .. } = queue.next_event() else { panic!("no event") };
         assert_eq!((id, notice.reason), (gateway(), expected));
         assert_eq!(notice.note.contains("on Pod p on node n"), !leading, "{}", notice.note);
-        queue.event_written(&gateway(), notice, EventSource::Problem);
+        queue.event_written(&gateway(), notice, false, EventSource::Problem);
         assert!(!matches!(queue.next_event(), NextEvent::Now { .. }));
     }
 }

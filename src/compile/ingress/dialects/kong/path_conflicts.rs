@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::api::ObjectKey;
 use crate::compile::ingress::plan::{IngressPlan, PathPosition};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::router::by_conditions::{
     ConditionRoute, ConditionsRouter, HostCondition, PathCondition, RouteEntry, RouterFlavor,
 };
@@ -61,7 +61,8 @@ pub(in crate::compile::ingress) fn find<'p>(
         let message =
             format!("{first} has the same host and path and comes first, so no request{host} gets to this backend");
         let remedy = "remove one of them, or change its path or its conditions";
-        Some((place.ingress, Diagnostic::warning(place.position.to_string(), message, remedy)))
+        let note = Diagnostic::warning(place.position.to_string(), message, remedy);
+        Some((place.ingress, note.with_topic(Topic::Conflict)))
     };
     places.into_iter().filter_map(problem).collect()
 }

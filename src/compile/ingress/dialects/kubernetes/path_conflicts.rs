@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::ObjectKey;
 use crate::compile::ingress::plan::{HostPath, IngressPlan};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Topic};
 use crate::request_target::path_encoding::{decode_unreserved, upper_case_escapes};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::PathMatch;
@@ -32,8 +32,8 @@ pub(in crate::compile::ingress) fn find<'p>(
         } else {
             format!("Ingress {owner} has the same host and path and comes first, so no request gets to this backend")
         };
-        problems
-            .push((key, Diagnostic::warning(path.field.as_str(), message, "remove one of them, or change its path")));
+        let note = Diagnostic::warning(path.field.as_str(), message, "remove one of them, or change its path");
+        problems.push((key, note.with_topic(Topic::Conflict)));
     }
     problems
 }
