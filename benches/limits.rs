@@ -18,7 +18,9 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Request};
 use parking_lot::Mutex;
 use portico::plugin_api::chain::{AccessEnd, ChainRequest, ChainState, RequestBodyState};
-use portico::plugin_api::{Chain, ClientCertificate, ClientInfo, ConsumerDirectory, Framing, Scheme, testing};
+use portico::plugin_api::{
+    ArrivedRequest, Chain, ClientCertificate, ClientInfo, ConsumerDirectory, Framing, Scheme, testing,
+};
 use portico::plugins::REGISTRY;
 use serde_json::json;
 
@@ -146,6 +148,8 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
     let consumers = ConsumerDirectory::default();
     let address = IpAddr::from([192, 0, 2, client]);
     let now = SystemTime::now();
+    let peer = (address, 40_000).into();
+    let received = ArrivedRequest { peer, scheme: Scheme::Http, host: "bench.example", port: 80 };
     for _ in 0..times {
         let mut state = ChainState::default();
         let request = ChainRequest {
@@ -156,12 +160,11 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
             uri_captures: &testing::TestCaptures::default(),
             client: ClientInfo {
                 address,
-                port: 40_000,
-                peer: address,
-                scheme: Scheme::Http,
-                connection_scheme: Scheme::Http,
-                host: "bench.example",
-                listen_port: 80,
+                scheme: received.scheme,
+                host: received.host,
+                port: received.port,
+                separate_port: None,
+                received,
                 is_peer_trusted: false,
                 certificate: ClientCertificate::NotRequested,
             },

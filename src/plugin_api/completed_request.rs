@@ -49,10 +49,11 @@ pub struct LoggedHeads {
     pub client: IpAddr,
     /// The scheme that the client used, taken from forwarding headers if the peer is trusted.
     pub scheme: Scheme,
-    /// The authority as the client sent it, with its port if it has one.
+    /// The host that the client used, with its port if it has one, taken from forwarding headers if the peer is
+    /// trusted.
     pub host: HeaderValue,
-    /// The listener port as seen by clients.
-    pub listen_port: u16,
+    /// The port that the client used: that of the listener, as clients see it, unless a trusted peer reports another.
+    pub port: u16,
     /// The headers as the client sent them, without hop-by-hop headers that were removed before routing.
     pub request: HeaderMap,
     /// The headers of the response that the client got. Empty if there was no response.

@@ -2,22 +2,21 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
-use rustls::pki_types::CertificateDer;
 use smallvec::SmallVec;
 
 use super::body_budget::{BodyBudget, KeptBytes};
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::chosen_backend::{BackendName, ChosenBackend};
+pub use super::client_info::{ArrivedRequest, ClientCertificate, ClientInfo, UNKNOWN_CLIENT};
 use super::completed_request::CompletedRequest;
-use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
+use super::consumers::{Consumer, ConsumerDirectory, EntityId};
 use super::ended_session::EndedSession;
 use super::endpoint_timeouts::EndpointTimeouts;
 use super::message_limits::MessageLimits;
@@ -324,46 +323,6 @@ impl ResponseHeaders {
         }
     }
 }
-
-/// The client and connection that a request came from.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientInfo<'r> {
-    /// The client address, taken from forwarding headers if the peer is trusted. [`UNKNOWN_CLIENT`] if that peer does
-    /// not name an address.
-    pub address: IpAddr,
-    pub port: u16,
-    /// The peer address of the TCP connection.
-    pub peer: IpAddr,
-    /// The scheme that the client used, taken from forwarding headers if the peer is trusted.
-    pub scheme: Scheme,
-    /// The scheme of the connection to Portico, whatever the peer reports.
-    pub connection_scheme: Scheme,
-    /// The authority as the client sent it, with its port if it has one.
-    pub host: &'r str,
-    /// The listener port as seen by clients.
-    pub listen_port: u16,
-    /// Whether the peer is one of those that may report other clients (`--trusted-ips`).
-    pub is_peer_trusted: bool,
-    pub certificate: ClientCertificate<'r>,
-}
-
-/// The certificate of the client's TLS connection. The client has proved that it has the private key, and nothing else
-/// is verified.
-#[derive(Clone, Copy, Debug, Default)]
-pub enum ClientCertificate<'r> {
-    /// The client was not asked for one: the connection does not use TLS, or no plugin that reads certificates ran for
-    /// the listener when the connection was opened.
-    #[default]
-    NotRequested,
-    /// The client has sent none.
-    Missing,
-    /// The client's own certificate, then those that it sent with it, and the digest of all of them.
-    Chain(&'r [CertificateDer<'static>], &'r Sha256Digest),
-}
-
-/// Stands for a client whose address a trusted peer reports in an unreadable way. Plugins that restrict access by
-/// address must reject it.
-pub const UNKNOWN_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Properties of the request body that plugins cannot tell from the headers that they get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

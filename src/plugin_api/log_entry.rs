@@ -214,7 +214,7 @@ pub fn logged_url(heads: &LoggedHeads, credentials: &CredentialLocations) -> Str
     let url = if has_port {
         format!("{}://{host}{uri}", heads.scheme)
     } else {
-        format!("{}://{host}:{}{uri}", heads.scheme, heads.listen_port)
+        format!("{}://{host}:{}{uri}", heads.scheme, heads.port)
     };
     shorten_value(Cow::Owned(url)).into_owned()
 }

@@ -236,7 +236,7 @@ mod tests {
             client: [192, 0, 2, 1].into(),
             scheme: Scheme::Http,
             host: HeaderValue::from_static("a.example"),
-            listen_port: 80,
+            port: 80,
             request,
             response: HeaderMap::new(),
             upstream_target: None,

@@ -25,6 +25,7 @@ pub mod chain;
 pub mod changed_fields;
 pub mod chosen_backend;
 pub mod client_certificate;
+mod client_info;
 pub mod completed_request;
 pub mod consumers;
 pub mod content_coding;
@@ -130,9 +131,9 @@ pub use chosen_backend::{BackendName, ChosenBackend, MAX_CHOSEN_BACKENDS};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    AfterForwardCx, BeforeForwardCx, ClientCertificate, ClientInfo, CorrelationHeader, Framing, Identity, LogCx,
-    RequestCx, RequestLine, RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames,
-    UriCaptures,
+    AfterForwardCx, ArrivedRequest, BeforeForwardCx, ClientCertificate, ClientInfo, CorrelationHeader, Framing,
+    Identity, LogCx, RequestCx, RequestLine, RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders,
+    ResponseSource, RouteNames, UriCaptures,
 };
 pub use ended_session::EndedSession;
 pub use factory::PluginFactory;

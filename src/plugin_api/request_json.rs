@@ -23,7 +23,7 @@ pub fn headers(cx: &RequestCx<'_>) -> Map<String, Value> {
             add(&mut members, name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into());
         }
     }
-    members.insert(HOST.as_str().to_owned(), cx.client.host.into());
+    members.insert(HOST.as_str().to_owned(), cx.client.received.host.into());
     members
 }
 

@@ -22,7 +22,7 @@ impl<'r> RequestVariables<'r> {
     pub fn new(cx: &'r RequestCx<'_>) -> Self {
         RequestVariables {
             headers: &cx.head.headers,
-            host: cx.client.host,
+            host: cx.client.received.host,
             query: cx.query.unwrap_or_default(),
             captures: cx.uri_captures,
             shared: cx.shared_values(),

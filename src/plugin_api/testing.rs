@@ -1,6 +1,7 @@
 //! Test harness for plugins: builds a chain from configurations and runs requests through it.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
@@ -22,8 +23,8 @@ use super::client_certificate::chain_digest;
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
 use super::context::{
-    BackgroundPlaces, BackgroundSlot, ClientCertificate, ClientInfo, Framing, RequestLine, RequestSummary,
-    RespondedRequest, ResponseSource, RouteNames, UriCaptures,
+    ArrivedRequest, BackgroundPlaces, BackgroundSlot, ClientCertificate, ClientInfo, Framing, RequestLine,
+    RequestSummary, RespondedRequest, ResponseSource, RouteNames, UriCaptures,
 };
 use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
@@ -278,7 +279,7 @@ impl TestRequest {
             client: self.address,
             scheme: self.scheme,
             host: HeaderValue::from_str(&host).unwrap_or_else(|error| panic!("{host}: {error}")),
-            listen_port: 80,
+            port: 80,
             request: head.headers.clone(),
             response: HeaderMap::new(),
             upstream_target: None,
@@ -289,13 +290,17 @@ impl TestRequest {
         let digest = chain_digest(self.certificates.as_deref().unwrap_or_default());
         let client = ClientInfo {
             address: self.address,
-            port: 40_000,
-            peer: self.address,
             scheme: self.scheme,
-            // A trusted peer reports the scheme, and its own connection uses no TLS.
-            connection_scheme: if self.is_peer_trusted { Scheme::Http } else { self.scheme },
             host: &host,
-            listen_port: 80,
+            port: 80,
+            separate_port: None,
+            received: ArrivedRequest {
+                peer: SocketAddr::new(self.address, 40_000),
+                // A trusted peer reports the scheme, and its own connection uses no TLS.
+                scheme: if self.is_peer_trusted { Scheme::Http } else { self.scheme },
+                host: &host,
+                port: 80,
+            },
             is_peer_trusted: self.is_peer_trusted,
             certificate: match self.certificates.as_deref() {
                 None => ClientCertificate::NotRequested,

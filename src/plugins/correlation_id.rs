@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
+    AccessOutcome, ArrivedRequest, BuildCx, ChangedFields, Phases, Plugin, PluginKind, RequestCx, ResponseCx,
+    ResponseOutcome,
 };
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -192,12 +193,13 @@ fn uuid_with_counter() -> HeaderValue {
 }
 
 fn tracker_id(cx: &RequestCx<'_>) -> HeaderValue {
-    let (peer, listen_port, client_port) = (cx.client.peer, cx.client.listen_port, cx.client.port);
+    let ArrivedRequest { peer, port, .. } = cx.client.received;
+    let (peer, client_port) = (peer.ip(), peer.port());
     let time = cx.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     ID_SOURCE.with(|source| {
         let (number, process) = (source.next_number(), source.process);
         source.header_value(|buffer| {
-            write!(buffer, "{peer}-{listen_port}-{process}-{client_port}-{number}-{time:.3}")
+            write!(buffer, "{peer}-{port}-{process}-{client_port}-{number}-{time:.3}")
                 .expect("writing to a BytesMut does not fail");
         })
     })

@@ -198,7 +198,7 @@ fn describe_request(message: Option<&str>, process: &RespondingProcess, cx: &Req
     headers.retain(|name, _| !OF_PROXY.contains(&name.as_str()));
     // `host` does not contain the port, and `port` is the listener's, as in Kong. IPv6 addresses are in brackets, so
     // digits after the last colon are a port.
-    let authority = cx.client.host;
+    let authority = cx.client.received.host;
     let host_and_port = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let numbers = 1..;
     let captures = cx.uri_captures;
@@ -211,7 +211,7 @@ fn describe_request(message: Option<&str>, process: &RespondingProcess, cx: &Req
         "request": {
             "scheme": cx.client.scheme.as_str(),
             "host": host_and_port.map_or(authority, |(host, _)| host),
-            "port": cx.client.listen_port,
+            "port": cx.client.received.port,
             "headers": headers,
             "query": request_json::query(cx.query.unwrap_or_default()),
             "raw_body": String::from_utf8_lossy(raw_body),

@@ -82,6 +82,12 @@ impl RequestHost {
         self.name_length < self.raw.len()
     }
 
+    /// The port that the client has named. None also if it is empty or too large.
+    pub fn port(&self) -> Option<u16> {
+        let port = self.raw.as_bytes().get(self.name_length + 1..)?;
+        std::str::from_utf8(port).ok()?.parse().ok()
+    }
+
     /// Whether [`RequestHost::name`] is the host as it is in the request.
     pub fn is_bare_name(&self) -> bool {
         let raw = self.raw.as_bytes();

@@ -18,13 +18,14 @@ pub struct RedirectAction {
 }
 
 impl RedirectAction {
-    /// The `Location` for a request. An unset port is the default of the filter's scheme, or `listener_port` if the
+    /// The `Location` for a request. An unset port is the default of the filter's scheme, or `request_port` if the
     /// filter sets no scheme.
     ///
-    /// `host` is the request's Host, with or without port; for HTTP/1.0 without Host, the local address of the
-    /// connection. `listener_port` is the port that clients see.
-    pub fn location(&self, scheme: Scheme, host: &str, listener_port: u16, path: &str, query: Option<&str>) -> String {
-        let port = self.port.or(self.scheme.map(Scheme::port)).unwrap_or(listener_port);
+    /// `host` is the one that the client used, with or without port; for HTTP/1.0 without Host, the local address of
+    /// the connection. `request_port` is the port that the client used: that of the listener, as clients see it, unless
+    /// a trusted peer reports another one.
+    pub fn location(&self, scheme: Scheme, host: &str, request_port: u16, path: &str, query: Option<&str>) -> String {
+        let port = self.port.or(self.scheme.map(Scheme::port)).unwrap_or(request_port);
         let scheme = self.scheme.unwrap_or(scheme);
         let host = self.host.as_deref().unwrap_or(host);
         let edited_path = self.path.as_ref().map(|edit| edit.apply(path));

@@ -168,6 +168,9 @@ async fn untrusted_clients_cannot_select_a_rule_by_forwarding_headers() {
             let trusted = server(options, routes(&endpoint, by_conditions, style, &conditions)).await;
             let expected = if name.contains('_') { "1" } else { "0" };
             assert_eq!(rule_of(&trusted, "GET / HTTP/1.1", &line).await, expected, "{context}");
+            // Its client cannot hide that.
+            let line = format!("{line}connection: {name}\r\n");
+            assert_eq!(rule_of(&trusted, "GET / HTTP/1.1", &line).await, expected, "{context}");
         }
     }
 }

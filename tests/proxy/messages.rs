@@ -214,7 +214,7 @@ async fn trusted_peer_headers_are_kept() {
         normalized(&endpoint.log.requests()[0].replace("x-request-id: mine", "y: mine")),
         "GET / HTTP/1.1\nforwarded: for=1.1.1.1, for=127.0.0.1\nhost: a.example\nvia: 1.1 portico\n\
          x-forwarded-for: 1.1.1.1, 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-path: /a\n\
-         x-forwarded-port: 80\nx-forwarded-prefix: /b\nx-forwarded-proto: https\nx-real-ip: 1.1.1.1\ny: mine"
+         x-forwarded-port: 443\nx-forwarded-prefix: /b\nx-forwarded-proto: https\nx-real-ip: 1.1.1.1\ny: mine"
     );
 }
 

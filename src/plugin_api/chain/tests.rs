@@ -10,7 +10,7 @@ use crate::plugin_api::consumers::{Consumer, EntityId};
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::kind::Phases;
 use crate::plugin_api::testing::{TestCaptures, TestRequest, names};
-use crate::plugin_api::{ClientCertificate, Scheme};
+use crate::plugin_api::{ArrivedRequest, ClientCertificate, Scheme};
 
 /// Replies with this status.
 struct RejectAll(u16);
@@ -234,15 +234,14 @@ async fn plugin_of_the_consumer_logs_a_request_that_is_aborted_during_authentica
     let (mut head, ()) = http::Request::new(()).into_parts();
     let mut state = ChainState::default();
     let address = std::net::IpAddr::from([192, 0, 2, 1]);
-    let (scheme, peer) = (Scheme::Http, address);
+    let (scheme, host, port) = (Scheme::Http, "test.example", 80);
     let client = ClientInfo {
         address,
-        port: 40_000,
-        peer,
         scheme,
-        connection_scheme: scheme,
-        host: "test.example",
-        listen_port: 80,
+        host,
+        port,
+        separate_port: None,
+        received: ArrivedRequest { peer: (address, 40_000).into(), scheme, host, port },
         is_peer_trusted: false,
         certificate: ClientCertificate::NotRequested,
     };

@@ -413,7 +413,7 @@ impl Variables for AccessHost<'_, '_> {
             (Variable::ClientIp, _) => {
                 return LuaValue::Text(Cow::Owned(self.cx.client.address.to_string().into_bytes()));
             }
-            (Variable::RequestHost, _) => Some(host_without_port(self.cx.client.host.as_bytes())),
+            (Variable::RequestHost, _) => Some(host_without_port(self.cx.client.received.host.as_bytes())),
             (Variable::RequestRawQuery, _) => Some(self.cx.head.uri.query().unwrap_or_default().as_bytes()),
             (Variable::NgxStatus, _) => {
                 return LuaValue::Number(self.status.map_or(0, |status| status.as_u16()).into());
@@ -446,7 +446,7 @@ impl AccessHost<'_, '_> {
     fn header(&self, name: &[u8]) -> Option<&[u8]> {
         // That of the client, as in Kong: the endpoint may get another one.
         if name.eq_ignore_ascii_case(HOST.as_str().as_bytes()) {
-            return Some(self.cx.client.host.as_bytes());
+            return Some(self.cx.client.received.host.as_bytes());
         }
         find_header(&self.cx.head.headers, name).map(|(_, value)| value.as_bytes())
     }

@@ -138,7 +138,7 @@ fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
             "path": path,
             "protocol": decimal_protocol_name(cx.head.version),
             "httpMethod": cx.head.method.as_str(),
-            "domainName": cx.client.host,
+            "domainName": cx.client.received.host,
             "domainPrefix": domain_prefix(cx),
             "identity": {"sourceIp": cx.client.address.to_string(), "userAgent": header(cx, USER_AGENT.as_str())},
             "requestId": cx.id.to_str().unwrap_or_default(),
@@ -171,7 +171,7 @@ fn gateway_v2(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
         "requestContext": {
             "routeKey": "$default",
             "stage": "$default",
-            "domainName": cx.client.host,
+            "domainName": cx.client.received.host,
             "domainPrefix": domain_prefix(cx),
             "http": {
                 "method": cx.head.method.as_str(),
@@ -198,7 +198,7 @@ fn header<'r>(cx: &'r RequestCx<'_>, name: &str) -> Option<&'r str> {
 
 /// The first label of the host.
 fn domain_prefix<'r>(cx: &RequestCx<'r>) -> &'r str {
-    cx.client.host.split(['.', ':']).next().unwrap_or_default()
+    cx.client.received.host.split(['.', ':']).next().unwrap_or_default()
 }
 
 fn epoch_milliseconds(cx: &RequestCx<'_>) -> u64 {

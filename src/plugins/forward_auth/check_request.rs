@@ -68,8 +68,7 @@ impl ForwardAuth {
         remove_spoofed(&mut headers, &DESCRIPTION);
         let method = HeaderValue::from_str(cx.head.method.as_str()).ok()?;
         let target = target(cx);
-        let scheme = cx.client.scheme.as_str();
-        let url = HeaderValue::from_str(&format!("{scheme}://{}{target}", cx.client.host)).ok()?;
+        let url = HeaderValue::from_str(&format!("{}{target}", cx.client.origin())).ok()?;
         let target = HeaderValue::from_str(&target).ok()?;
         // The proxy has already removed what untrusted peers report, and added the address of the peer.
         let address = match of_client.get(FORWARDED_FOR) {
@@ -79,8 +78,8 @@ impl ForwardAuth {
         headers.insert(FORWARDED_FOR, address);
         headers.insert(FORWARDED_HOST, HeaderValue::from_str(cx.client.host).ok()?);
         headers.insert(FORWARDED_METHOD, method.clone());
-        headers.insert(FORWARDED_PORT, HeaderValue::from(cx.client.listen_port));
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        headers.insert(FORWARDED_PORT, HeaderValue::from(cx.client.port));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(cx.client.scheme.as_str()));
         headers.insert(FORWARDED_URI, target.clone());
         headers.insert(ORIGINAL_METHOD, method);
         headers.insert(ORIGINAL_URI, target);

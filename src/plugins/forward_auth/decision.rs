@@ -83,7 +83,7 @@ impl ForwardAuth {
 
 /// The URL of the request as the client sees it.
 fn url(cx: &RequestCx<'_>) -> String {
-    format!("{}://{}{}", cx.client.scheme.as_str(), cx.client.host, target(cx))
+    format!("{}{}", cx.client.origin(), target(cx))
 }
 
 impl IdentityHeaders {

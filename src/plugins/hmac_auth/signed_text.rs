@@ -68,7 +68,7 @@ impl<'t, 'c> SignedText<'t, 'c> {
         // The rule may have replaced the field. HTTP/2 has `:authority` in its place.
         if name == HOST {
             context.update(b" ");
-            context.update(self.cx.client.host.as_bytes());
+            context.update(self.cx.client.received.host.as_bytes());
             return;
         }
         for (index, value) in head.headers.get_all(name).iter().enumerate() {

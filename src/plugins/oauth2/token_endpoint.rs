@@ -223,7 +223,7 @@ impl OAuth2 {
     }
 
     pub(super) fn check_https(&self, cx: &RequestCx<'_>) -> Result<(), Refusal> {
-        let scheme = if self.settings.accepts_terminated_tls { cx.client.scheme } else { cx.client.connection_scheme };
+        let scheme = if self.settings.accepts_terminated_tls { cx.client.scheme } else { cx.client.received.scheme };
         if scheme == Scheme::Https { Ok(()) } else { Err(Refusal::NoHttps) }
     }
 

@@ -12,10 +12,10 @@ const MAX_CAPTURES: usize = 64;
 
 impl InputParts {
     pub(super) fn input(self, cx: &RequestCx<'_>) -> Value {
-        let host = cx.client.host;
+        let host = cx.client.received.host;
         let mut http = json!({
             "host": host_name(host),
-            "port": port(host).unwrap_or(cx.client.listen_port),
+            "port": port(host).unwrap_or(cx.client.received.port),
             "method": cx.head.method.as_str(),
             "scheme": cx.client.scheme.as_str(),
             "path": cx.path,

@@ -71,7 +71,7 @@ impl BrowserLogins<'_> {
                 "the document of the provider has no `authorization_endpoint`",
             ));
         };
-        let origin = format!("{}://{}", cx.client.scheme, cx.client.host);
+        let origin = cx.client.origin();
         let url = format!("{origin}{}", cx.path);
         let redirect_uri = self.settings.redirect_uri.as_ref().map_or(&*url, |redirect_uri| &redirect_uri.url);
         let full_url = cx.query.map(|query| format!("{url}?{query}"));

@@ -43,7 +43,8 @@ pub(super) struct KeyParts<'r> {
 
 impl KeyParts<'_> {
     pub(super) fn key(&self, settings: &CacheSettings) -> CacheKey {
-        let resource = TargetLocation { route: self.route, scheme: self.client.scheme, host: self.client.host };
+        let resource =
+            TargetLocation { route: self.route, scheme: self.client.scheme, host: self.client.received.host };
         let mut text = resource.text(self.plugin, self.uri, settings);
         let resource = sha256(&text.0);
         text.push(self.method.as_str().as_bytes());

@@ -35,7 +35,7 @@ pub(super) fn decide(
             return CacheDecision::Forward;
         }
         let (_, generation, epoch) = cache.look_up(remote, key, &cx.head.headers, now);
-        let (route, host) = ((*cx.route.route).into(), cx.client.host.into());
+        let (route, host) = ((*cx.route.route).into(), cx.client.received.host.into());
         let changes = Some(TargetLocation { route, scheme: cx.client.scheme, host });
         return CacheDecision::Fetch(Box::new(Fetch { changes, ..new_fetch(cx, key, now, generation, epoch) }));
     }

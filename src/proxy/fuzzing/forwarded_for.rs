@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+use crate::plugin_api::Scheme;
 use crate::proxy::http::fields::headers::{X_FORWARDED_FOR, X_REAL_IP};
-use crate::proxy::http::steps::reported_client::forwarded_address;
+use crate::proxy::http::steps::request_client::RequestClient;
 
 /// Each line is a field `X-Forwarded-For`; a line that begins with `=` is `X-Real-IP`.
 pub(crate) fn check(input: &[u8]) {
@@ -34,7 +35,7 @@ pub(crate) fn check(input: &[u8]) {
         if let Some(real_ip) = &real_ip {
             headers.insert(X_REAL_IP, real_ip.clone());
         }
-        forwarded_address(&headers, &trusted, peer)
+        RequestClient::reported(&headers, &trusted, peer, Scheme::Http).address
     };
     let client = address(&lists);
     assert_eq!(client, client.to_canonical(), "an IPv4 address is never written as an IPv6 address");

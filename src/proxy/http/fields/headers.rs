@@ -15,15 +15,18 @@ use crate::upstream::ClientSlot;
 
 /// Removes hop-by-hop fields (RFC 9110, section 7.6.1), including those that `Connection` names. Returns the latter.
 pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Vec<HeaderName> {
-    strip_and_visit(headers, |_| {}).named
+    strip_and_visit(headers, |_| {}, |_| false).named
 }
 
 /// Removes hop-by-hop fields of a request, `Expect`, to which Portico responds itself, fields that a backend could
 /// mistake for those that Portico sets, and what an untrusted peer reports about the client in other fields. Takes out
 /// the number of hops of every peer: a loop may lead through any other proxy.
+///
+/// `Connection` does not remove what a trusted peer reports about the client: proxies pass on the `Connection` of
+/// clients, which would choose what endpoints learn of them.
 pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool) -> StrippedRequest {
     let (mut is_spoofed, mut has_expectation, mut has_client_report, mut has_hops) = (false, false, false, false);
-    let StrippedHopByHop { accepts_trailers, named: _ } = strip_and_visit(headers, |name| {
+    let visit = |name: &HeaderName| {
         is_spoofed |= header_spoofing::is_spoofed(name, &MANAGED_HEADERS);
         has_expectation |= name == EXPECT;
         // For speed: most names begin with another letter.
@@ -35,7 +38,9 @@ pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool)
             }
             _ => {}
         }
-    });
+    };
+    let is_report = |name: &HeaderName| is_trusted && (MANAGED_HEADERS.contains(name) || CLIENT_REPORTS.contains(name));
+    let StrippedHopByHop { accepts_trailers, named: _ } = strip_and_visit(headers, visit, is_report);
     let hops = if has_hops { HopCount::take(headers) } else { HopCount::ZERO };
     if has_expectation {
         headers.remove(EXPECT);
@@ -63,10 +68,14 @@ pub(in crate::proxy) struct StrippedRequest {
 }
 
 /// Removes hop-by-hop fields, except `TE: trailers`. Calls `visit` with the names of all other fields, including those
-/// that `Connection` names.
+/// that `Connection` names, of which those of `is_kept` stay.
 ///
 /// One pass over the names finds the hop-by-hop fields that exist, since most requests have at most one of them.
-fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) -> StrippedHopByHop {
+fn strip_and_visit(
+    headers: &mut HeaderMap,
+    mut visit: impl FnMut(&HeaderName),
+    is_kept: impl Fn(&HeaderName) -> bool,
+) -> StrippedHopByHop {
     let mut seen = [false; HOP_BY_HOP_COUNT];
     for name in headers.keys() {
         match hop_by_hop_index(name) {
@@ -78,7 +87,8 @@ fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) 
         return StrippedHopByHop { accepts_trailers: false, named: Vec::new() };
     }
     let wants_trailers = headers.get_all(TE).iter().any(|value| contains_token(value, "trailers"));
-    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(connection_options).collect();
+    let named = headers.get_all(CONNECTION).iter().flat_map(connection_options).filter(|name| !is_kept(name));
+    let named: Vec<HeaderName> = named.collect();
     for name in &named {
         headers.remove(name);
     }
@@ -362,6 +372,18 @@ mod tests {
         let mut headers = headers("x-real-ip: 1\nx-real-ip: 2\nx-real-ip-too: 3");
         strip_request(&mut headers, false);
         assert_eq!(text(&headers), "x-real-ip-too: 3");
+    }
+
+    #[test]
+    fn clients_cannot_name_what_a_trusted_peer_reports_in_connection() {
+        for name in MANAGED_HEADERS.iter().chain(&CLIENT_REPORTS) {
+            let before = format!("connection: close, {name}, x-other\n{name}: 1\nx-other: 2");
+            for (is_trusted, after) in [(true, format!("{name}: 1")), (false, String::new())] {
+                let mut headers = headers(&before);
+                strip_request(&mut headers, is_trusted);
+                assert_eq!(text(&headers), after, "{name}, trusted: {is_trusted}");
+            }
+        }
     }
 
     #[test]

@@ -2,15 +2,12 @@
 //! HTTPS.
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderValue, Request, StatusCode, Uri};
 
 use super::early_exit::EarlyExit;
-use super::reported_client::client_scheme;
 use super::request_context::{RequestContext, RoutedRequest};
 use crate::plugin_api::Scheme;
 use crate::plugin_api::media_type::is_grpc;
-use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::fields::headers::X_FORWARDED_HOST;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::request_target::RequestHost;
 use crate::snapshot::rule_options::{AcceptedUpgrades, HttpsRedirect, Protocols};
@@ -29,13 +26,13 @@ pub(in crate::proxy) fn check<B>(
     });
     let Protocols { http, https, grpc, grpcs } = options.protocols;
     let (exchange, headers) = (cx.exchange(), request.headers());
-    let is_secure = || client_scheme(exchange, headers) == Scheme::Https;
-    if https && !http && !is_secure() {
+    let is_secure = cx.record.client.scheme == Scheme::Https;
+    if https && !http && !is_secure {
         let redirect = options.https_redirect;
         if redirect.status == StatusCode::UPGRADE_REQUIRED {
             return Err(RequestError::HttpsOnly.into());
         }
-        let location = https_location(request.uri(), exchange, headers, &routed.host, redirect)?;
+        let location = https_location(request.uri(), cx.record.client.host(&routed.host), redirect)?;
         return Err(EarlyExit::HttpsRedirect { status: redirect.status, location });
     }
     if (grpc || grpcs) && !http && !https {
@@ -46,24 +43,15 @@ pub(in crate::proxy) fn check<B>(
         if !exchange.protocol.is_multiplexed() {
             return Err(RequestError::Http2Only.into());
         }
-        if !grpc && !is_secure() {
+        if !grpc && !is_secure {
             return Err(RequestError::GrpcsOnly.into());
         }
     }
     Ok(())
 }
 
-/// The `https` URL of the same target on the same host: a trusted peer's `X-Forwarded-Host`, otherwise the request's.
-fn https_location(
-    uri: &Uri,
-    exchange: &ClientExchange,
-    headers: &HeaderMap,
-    host: &RequestHost,
-    redirect: HttpsRedirect,
-) -> Result<HeaderValue, RequestError> {
-    let forwarded = headers.get(X_FORWARDED_HOST).filter(|_| exchange.client.trusted);
-    let forwarded = forwarded.and_then(|forwarded| RequestHost::parse(forwarded.clone()));
-    let host = forwarded.as_ref().unwrap_or(host);
+/// The `https` URL of the same target on the same host.
+fn https_location(uri: &Uri, host: &RequestHost, redirect: HttpsRedirect) -> Result<HeaderValue, RequestError> {
     let is_mapped = redirect.plain_port.is_some_and(|port| port != HTTP_PORT) && !host.has_port();
     let port = if redirect.port == HTTPS_PORT || is_mapped { String::new() } else { format!(":{}", redirect.port) };
     let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);

@@ -63,8 +63,8 @@ pub(in crate::proxy) async fn run(
             let max_bytes = within_limit_of_plugins(record, max_bytes);
             body = Some(read_body(&record.exchange, request, max_bytes, routed.rule.id.namespace()).await?);
         }
-        let RequestRecord { exchange, facts, plugin_run, .. } = &mut *record;
-        let client = client_info(exchange, routed, request.headers());
+        let RequestRecord { exchange, client, facts, plugin_run, .. } = &mut *record;
+        let client = client_info(exchange, client, routed);
         let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
         let (mut head, request_body) = taken.into_parts();
         // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.

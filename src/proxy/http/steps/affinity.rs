@@ -8,9 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 
-use super::reported_client::client_scheme;
 use crate::plugin_api::Scheme;
-use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::snapshot::rule::WeightedBackends;
 use crate::upstream::{AffinityCarrier, RequestAffinity, SessionValue, Upstream};
 
@@ -29,7 +27,7 @@ impl<'r> BackendAffinity<'r> {
         split: &WeightedBackends,
         upstream: &'r Arc<Upstream>,
         headers: &HeaderMap,
-        exchange: &ClientExchange,
+        scheme: Scheme,
     ) -> Option<Box<Self>> {
         let settings = split.affinity().map(Arc::clone).or_else(|| upstream.affinity_settings())?;
         let now = unix_seconds();
@@ -42,7 +40,7 @@ impl<'r> BackendAffinity<'r> {
                 RequestAffinity::read(settings, upstream, values, now)
             }
         };
-        Some(Box::new(BackendAffinity { upstream, session, scheme: client_scheme(exchange, headers) }))
+        Some(Box::new(BackendAffinity { upstream, session, scheme }))
     }
 }
 

@@ -121,7 +121,7 @@ pub(in crate::proxy) fn rewrite_request<'r>(
         cx.write_pending_trace(request.headers_mut());
     }
     // Before the filters, which may remove the cookie.
-    cx.affinity = BackendAffinity::read(backends, upstream, request.headers(), cx.exchange());
+    cx.affinity = BackendAffinity::read(backends, upstream, request.headers(), cx.record.client.scheme);
     let pinned = cx.affinity.as_ref().and_then(|backend| backend.session.endpoint());
     let hash = request_hash::of_request(cx, &routed, request.headers(), upstream);
     affinity::strip_from_request(cx.affinity.as_deref(), request.headers_mut());

@@ -25,7 +25,7 @@ pub(super) fn send(
     let BackendTarget::Upstream(upstream) = &backend.target else { return };
     let mut request = Request::from_parts(background.head, ());
     let hash = request_hash::of_side_request(cx, routed, request.headers(), upstream);
-    let session = BackendAffinity::read(backends, upstream, request.headers(), cx.exchange());
+    let session = BackendAffinity::read(backends, upstream, request.headers(), cx.record.client.scheme);
     affinity::strip_from_request(session.as_deref(), request.headers_mut());
     if apply_filters_to_copy(routed, backend, &mut request).is_err() {
         return;

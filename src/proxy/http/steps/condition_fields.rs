@@ -63,7 +63,8 @@ impl ForwardedFields for ConditionFields<'_> {
         // That of a trusted peer is removed, too, in one style.
         let is_reported = self.exchange.client.trusted && *name != HTTPOXY_HEADER && self.headers.contains_key(name);
         if is_reported && MANAGED_HEADERS.iter().chain(&CLIENT_REPORTS).any(|managed| managed == name) {
-            return None;
+            // As they were sent, also if the client names them in `Connection`.
+            return Some(self.headers);
         }
         let computed = match style {
             ForwardingHeaderStyle::Forwarded => &self.forwarded,

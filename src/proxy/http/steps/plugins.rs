@@ -1,5 +1,6 @@
 //! Runs the plugins of a rule in place of the backend, and on the response. `access_plugins.rs` runs them before.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,12 +17,12 @@ use super::order::RequestStep;
 use super::plugin_run::{KeptBody, PluginRun, keep_headers_of_request};
 use super::reply_budget::ReplyBudget;
 use super::reply_response::reply_response;
-use super::reported_client::{client_address, client_scheme};
+use super::request_client::RequestClient;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
 use super::response_filters;
 use crate::plugin_api::chain::{AllowedRequest, ChainResponse, ChainState, ForwardingOutcome};
-use crate::plugin_api::context::{BackgroundPlaces, BackgroundSlot};
+use crate::plugin_api::context::{ArrivedRequest, BackgroundPlaces, BackgroundSlot};
 use crate::plugin_api::{BodyBudget, ClientInfo, Reply, ReplyBody, RespondedRequest, ResponseSource};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
@@ -42,9 +43,9 @@ pub(in crate::proxy) async fn run_before_forward(
     action: SelectedAction<'_>,
     request: &mut Request<RequestBody>,
 ) -> Result<(), EarlyExit> {
-    let RequestRecord { exchange, facts, plugin_run, .. } = &mut *cx.record;
+    let RequestRecord { exchange, client, facts, plugin_run, .. } = &mut *cx.record;
     let Some(run) = plugin_run else { return Ok(()) };
-    let client = client_info(exchange, routed, request.headers());
+    let client = client_info(exchange, client, routed);
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
     let (mut head, body) = taken.into_parts();
     let whole_body = body.is_fully_read().then(|| body.buffered());
@@ -135,17 +136,21 @@ pub(in crate::proxy) fn run_after_forward(
 /// What plugins know of the client.
 pub(super) fn client_info<'r>(
     exchange: &'r ClientExchange,
+    client: &'r RequestClient,
     routed: &'r RoutedRequest<'_>,
-    headers: &HeaderMap,
 ) -> ClientInfo<'r> {
     ClientInfo {
-        address: client_address(exchange, headers),
-        port: exchange.address.port(),
-        peer: exchange.address.ip().to_canonical(),
-        scheme: client_scheme(exchange, headers),
-        connection_scheme: exchange.client.scheme,
-        host: routed.host.raw.to_str().unwrap_or_default(),
-        listen_port: routed.listener.port,
+        address: client.address,
+        scheme: client.scheme,
+        host: client.host(&routed.host).raw.to_str().unwrap_or_default(),
+        port: client.port(routed.listener.port),
+        separate_port: client.separate_port(),
+        received: ArrivedRequest {
+            peer: SocketAddr::new(exchange.address.ip().to_canonical(), exchange.address.port()),
+            scheme: exchange.client.scheme,
+            host: routed.host.raw.to_str().unwrap_or_default(),
+            port: routed.listener.port,
+        },
         is_peer_trusted: exchange.client.trusted,
         certificate: exchange.tls.as_ref().map(|tls| tls.client_certificate()).unwrap_or_default(),
     }

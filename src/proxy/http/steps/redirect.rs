@@ -13,9 +13,10 @@ pub(in crate::proxy) fn redirect(
     action: &RedirectAction,
     routed: &RoutedRequest<'_>,
 ) -> EarlyExit {
-    let host = routed.host.raw.to_str().unwrap_or_default();
-    let path = routed.endpoint_path();
-    let location = action.location(cx.exchange().client.scheme, host, routed.listener.port, path.path(), path.query());
+    let client = &cx.record.client;
+    let host = client.host(&routed.host).raw.to_str().unwrap_or_default();
+    let (port, path) = (client.port(routed.listener.port), routed.endpoint_path());
+    let location = action.location(client.scheme, host, port, path.path(), path.query());
     match HeaderValue::try_from(location) {
         Ok(location) => EarlyExit::Redirect { status: action.status, location },
         Err(_) => RequestError::InvalidRewrite.into(),

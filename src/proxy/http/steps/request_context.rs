@@ -8,7 +8,6 @@ use super::affinity::BackendAffinity;
 use super::error_response::ErrorFormat;
 use super::hash_cookies::GeneratedCookies;
 use super::order::RequestStep;
-use super::reported_client::{client_address, client_scheme};
 use super::request_record::RequestRecord;
 use crate::begun_trace::BegunTrace;
 use crate::hop_count::HopCount;
@@ -169,16 +168,16 @@ impl<'r> RequestContext<'r> {
 
     /// Copies the head of the request, and the facts about its client that plugins get.
     pub(in crate::proxy) fn copy_heads<B>(&mut self, routed: &RoutedRequest<'_>, request: &Request<B>) {
-        let headers = request.headers();
+        let client = &self.record.client;
         self.record.facts.heads = Some(Box::new(LoggedHeads {
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),
-            client: client_address(self.exchange(), headers),
-            scheme: client_scheme(self.exchange(), headers),
-            host: routed.host.raw.clone(),
-            listen_port: routed.listener.port,
-            request: headers.clone(),
+            client: client.address,
+            scheme: client.scheme,
+            host: client.host(&routed.host).raw.clone(),
+            port: client.port(routed.listener.port),
+            request: request.headers().clone(),
             response: HeaderMap::new(),
             upstream_target: None,
         }));

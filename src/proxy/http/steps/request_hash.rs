@@ -15,7 +15,6 @@ use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 use super::affinity::cookies;
 use super::hash_cookies::{CookieValues, GeneratedCookies, hexadecimal};
-use super::reported_client::{client_address, client_scheme};
 use super::request_context::{RequestContext, RoutedRequest};
 use super::route_captures::RouteCaptures;
 use crate::plugin_api::context::UNKNOWN_CLIENT;
@@ -60,10 +59,10 @@ fn inputs<'r>(
     cx: &'r RequestContext<'_>,
     routed: &'r RoutedRequest<'_>,
     headers: &'r HeaderMap,
-) -> HashInputs<'r, impl Fn() -> IpAddr + 'r, RouteCaptures<'r>> {
+) -> HashInputs<'r, RouteCaptures<'r>> {
     HashInputs {
         headers,
-        client: move || client_address(cx.exchange(), headers),
+        client: cx.record.client.address,
         host: &routed.host,
         path: routed.path.path(),
         query: routed.path.query(),
@@ -73,9 +72,9 @@ fn inputs<'r>(
 }
 
 /// What can be hashed of a request. Whatever takes time is computed only if it is hashed.
-struct HashInputs<'r, A, C> {
+struct HashInputs<'r, C> {
     headers: &'r HeaderMap,
-    client: A,
+    client: IpAddr,
     host: &'r RequestHost,
     path: &'r str,
     query: Option<&'r str>,
@@ -83,7 +82,7 @@ struct HashInputs<'r, A, C> {
     identity: Option<&'r Identity>,
 }
 
-impl<A: Fn() -> IpAddr, C: UriCaptures> HashInputs<'_, A, C> {
+impl<C: UriCaptures> HashInputs<'_, C> {
     /// Adds the cookies that are generated to `generated`; generates none if that is `None`.
     fn hash(&self, settings: &RequestHash, mut generated: Option<&mut CookieValues>) -> Option<u64> {
         let mut values = settings.keys.iter().enumerate().map(|(index, key)| {
@@ -130,7 +129,7 @@ impl<A: Fn() -> IpAddr, C: UriCaptures> HashInputs<'_, A, C> {
             HashSource::Header(name) if *name == HOST => self.host.raw.as_bytes(),
             HashSource::Header(name) => self.headers.get(name)?.as_bytes(),
             HashSource::Cookie(cookie) => cookies(self.headers, &cookie.name).find(|value| !value.is_empty())?,
-            HashSource::ClientIp { ipv6_prefix } => return address_value((self.client)(), *ipv6_prefix),
+            HashSource::ClientIp { ipv6_prefix } => return address_value(self.client, *ipv6_prefix),
             HashSource::Query(name) => query_parameter(self.query?, name)?.as_bytes(),
             HashSource::QueryValues(name) => return query_values(self.query?, name),
             HashSource::Path => self.path.as_bytes(),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::external_auth::authorization_record::AuthorizationRecord;
 use super::plugin_run::PluginRun;
+use super::request_client::RequestClient;
 use crate::plugin_api::FieldNames;
 use crate::plugin_api::completed_request::{AuthorizationCall, AuthorizationResult};
 use crate::plugin_api::http_version::protocol_name;
@@ -28,6 +29,7 @@ use crate::upstream::{EndpointPick, RetryStop, UpstreamKey};
 /// it, because the request is dropped when the client disconnects.
 pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) exchange: Rc<ClientExchange>,
+    pub(in crate::proxy) client: RequestClient,
     pub(in crate::proxy) facts: RequestFacts,
     /// The CORS headers of the response.
     pub(in crate::proxy) cors_headers: Option<Box<CorsHeaders>>,
@@ -43,8 +45,8 @@ pub(in crate::proxy) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Begins the record of a request: its time, its id, and what the access log needs of its head. The id is that of
-    /// the client if the client is trusted.
+    /// Begins the record of a request: its time, its client, its id, and what the access log needs of its head. The id
+    /// is that of the client if the client is trusted.
     pub(in crate::proxy) fn start<B>(exchange: &Rc<ClientExchange>, request: &mut Request<B>) -> Self {
         exchange.activity.begin_request();
         let worker = exchange.worker();
@@ -54,6 +56,7 @@ impl RequestRecord {
             existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| exchange.http.request_ids.next());
         let logged = (!worker.log.is_off()).then(|| LoggedRequest::new(request, &worker.log));
         RequestRecord {
+            client: RequestClient::read(exchange, request.headers()),
             exchange: Rc::clone(exchange),
             facts: RequestFacts::new(request_id, observed, logged),
             cors_headers: None,

@@ -6,7 +6,6 @@ use http::{Method, Request, Version};
 
 use super::condition_fields::ConditionFields;
 use super::early_exit::EarlyExit;
-use super::reported_client::client_slot;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_headers::ForwardedRequest;
 use crate::hop_count::HopCount;
@@ -66,8 +65,8 @@ pub(in crate::proxy) fn select_rule<'r>(
     let bind = cx.view.http_bind(&cx.exchange().connections.address).ok_or(Unrouted::NoListener)?;
     let listener = bind.select_listener(client_tls, &name)?;
     cx.listener = Some(listener);
-    let forwarded = ForwardedRequest { host: &host, port: listener.port };
     let record = &*cx.record;
+    let forwarded = ForwardedRequest { client: &record.client, host: &host, listener_port: listener.port };
     let fields =
         ConditionFields::new(&record.exchange, request.headers(), forwarded, request.uri(), &record.facts.request_id);
     let routing_request = RoutingRequest {
@@ -100,7 +99,7 @@ pub(in crate::proxy) fn select_rule<'r>(
     if request.method() == Method::TRACE && !names_method {
         return Err(RequestError::TraceNotAllowed);
     }
-    let client = client_slot(cx.exchange(), request.headers());
+    let client = cx.record.client.slot(cx.exchange());
     cx.exchange().counted_client.set(client);
     Ok(RoutedRequest {
         listener,

@@ -13,7 +13,6 @@ use super::ext_authz::{
 };
 use crate::plugin_api::http_version::protocol_name;
 use crate::proxy::http::exchange::request_body::RequestBody;
-use crate::proxy::http::steps::reported_client::{client_address, client_scheme};
 use crate::proxy::http::steps::request_context::{RequestContext, RoutedRequest};
 use crate::snapshot::external_auth::GrpcAuthorization;
 
@@ -33,7 +32,7 @@ pub(super) fn build(
     }
     let host = String::from_utf8_lossy(routed.host.raw.as_bytes()).into_owned();
     let method = request.method().as_str().to_owned();
-    let scheme = client_scheme(exchange, headers).as_str().to_owned();
+    let scheme = cx.record.client.scheme.as_str().to_owned();
     let sent_headers = match &settings.request_headers {
         Some(listed) => listed.iter().filter_map(|name| joined(headers, name)).collect(),
         None => {
@@ -66,7 +65,7 @@ pub(super) fn build(
     let local = exchange.connections.address.socket;
     CheckRequest {
         attributes: Some(AttributeContext {
-            source: Some(socket(client_address(exchange, headers).to_string(), exchange.address.port())),
+            source: Some(socket(cx.record.client.address.to_string(), exchange.address.port())),
             destination: Some(socket(local.ip().to_canonical().to_string(), local.port())),
             request: Some(AttributeRequest { time: Some(now()), http: Some(http) }),
             tls_session: server_name.map(|sni| TlsAttributes { sni: sni.to_owned() }),

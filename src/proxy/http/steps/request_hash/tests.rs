@@ -61,7 +61,7 @@ impl TestRequest {
         let identity = Identity { credential: self.credential.map(EntityId::from_text), ..Identity::default() };
         let inputs = HashInputs {
             headers: &headers,
-            client: || self.client.parse().unwrap(),
+            client: self.client.parse().unwrap(),
             host: &RequestHost::parse(HeaderValue::from_static(self.host)).unwrap(),
             path: self.path,
             query: self.query,
@@ -287,7 +287,7 @@ proptest! {
             let settings = Arc::new(RequestHash { keys: keys.clone(), combine, bounded_load_percent: None });
             let inputs = HashInputs {
                 headers: &headers,
-                client: || "2001:db8::1".parse().unwrap(),
+                client: "2001:db8::1".parse().unwrap(),
                 host: &host,
                 path: "/cart/é",
                 query: Some(&query),

@@ -14,6 +14,7 @@ use http_body::Body;
 
 use super::early_exit::EarlyExit;
 use super::product_headers;
+use super::request_client::RequestClient;
 use super::request_context::{RequestContext, RoutedRequest};
 use crate::hop_count::HopCount;
 use crate::plugin_api::Framing;
@@ -82,7 +83,7 @@ fn set_forwarding_headers(
     let headers = request.headers_mut();
     let stripped = strip_request(headers, exchange.client.trusted);
     let has_plugin_id = routed.rule.plugins.as_ref().is_some_and(|chain| chain.sets_request_id());
-    let forwarded = ForwardedRequest { host, port: routed.listener.port };
+    let forwarded = ForwardedRequest { client: &cx.record.client, host, listener_port: routed.listener.port };
     set_headers(exchange, style, &forwarded, path, stripped, headers);
     if !has_plugin_id {
         headers.insert(X_REQUEST_ID, cx.record.facts.request_id.clone());
@@ -96,9 +97,10 @@ fn set_forwarding_headers(
 /// What forwarding headers contain about a request.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) struct ForwardedRequest<'r> {
+    pub(in crate::proxy) client: &'r RequestClient,
     pub(in crate::proxy) host: &'r RequestHost,
     /// The port of the listener, as clients see it.
-    pub(in crate::proxy) port: u16,
+    pub(in crate::proxy) listener_port: u16,
 }
 
 /// Sets the forwarding headers in headers that [`strip_request`] has stripped. `path` is that of [`path_value`].
@@ -113,11 +115,15 @@ pub(in crate::proxy) fn set_headers(
     if stripped.has_client_report {
         exchange.client.extend_forwarded(headers);
     }
-    let port = exchange.client.port_value(request.port);
+    let of_listener = exchange.client.port_value(request.listener_port);
+    let port = match request.client.port(request.listener_port) {
+        port if port == request.listener_port => of_listener,
+        port => HeaderValue::from(port),
+    };
     match style {
         ForwardingHeaderStyle::Forwarded => exchange.client.set_forwarding_headers(headers, &request.host.raw, &port),
         ForwardingHeaderStyle::RealIp => {
-            real_ip::set_forwarding_headers(exchange, headers, request.host, path, port);
+            real_ip::set_forwarding_headers(exchange, request, headers, path, port);
         }
     }
 }

@@ -3,13 +3,13 @@
 
 use http::{HeaderMap, HeaderValue};
 
+use super::ForwardedRequest;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::{
     HTTPOXY_HEADER, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PATH, X_FORWARDED_PORT, X_FORWARDED_PREFIX,
     X_FORWARDED_PROTO, X_REAL_IP,
 };
 use crate::proxy::http::fields::via::extended_list;
-use crate::proxy::http::steps::reported_client::client_address;
 use crate::request_target::RequestHost;
 
 /// Sets `X-Real-IP` and `X-Forwarded-*`. The peer is always appended to `X-Forwarded-For`. All other `X-Forwarded-*` of
@@ -18,8 +18,8 @@ use crate::request_target::RequestHost;
 /// of the request is not a valid header value.
 pub(in crate::proxy) fn set_forwarding_headers(
     exchange: &ClientExchange,
+    request: &ForwardedRequest<'_>,
     headers: &mut HeaderMap,
-    host: &RequestHost,
     path: Option<HeaderValue>,
     port: HeaderValue,
 ) {
@@ -27,7 +27,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
         // That of an untrusted peer has been removed.
         headers.remove(HTTPOXY_HEADER);
     }
-    let real_ip = match client_address(exchange, headers) {
+    let real_ip = match request.client.address {
         // `exchange.client.ip` is the address of the peer, formatted once for all requests of the connection.
         ip if ip == exchange.address.ip().to_canonical() => exchange.client.ip.clone(),
         ip => HeaderValue::try_from(ip.to_string()).expect("an IP address is a header value"),
@@ -42,7 +42,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
     let scheme = HeaderValue::from_static(exchange.client.scheme.as_str());
     if exchange.client.trusted {
         headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| without_port(host));
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| without_port(request.host));
         headers.entry(X_FORWARDED_PORT).or_insert(port);
         if let Some(path) = path {
             headers.entry(X_FORWARDED_PATH).or_insert(path);
@@ -50,7 +50,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
         return;
     }
     headers.insert(X_FORWARDED_PROTO, scheme);
-    headers.insert(X_FORWARDED_HOST, without_port(host));
+    headers.insert(X_FORWARDED_HOST, without_port(request.host));
     headers.insert(X_FORWARDED_PORT, port);
     if let Some(path) = path {
         headers.insert(X_FORWARDED_PATH, path);
