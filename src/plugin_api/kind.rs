@@ -22,6 +22,10 @@ use crate::upstream::BlockedAddress;
 pub trait PluginKind: Send + Sync + 'static {
     /// The value of `plugin` in a KongPlugin.
     const NAME: &'static str;
+    /// Whether requests have credentials that the plugin reads, or responses those that it writes. Then
+    /// [`Plugin::credential_locations`] says where, so that logs do not contain them. There is no default, so that no
+    /// plugin forgets it.
+    const HAS_CREDENTIALS: bool;
     /// Kong's priority of the plugin; higher priorities run first.
     const PRIORITY: i32;
     const PHASES: Phases;
@@ -192,6 +196,7 @@ impl BuildNotes {
 /// A [`PluginKind`] as a trait object.
 pub trait AnyPluginKind: Send + Sync {
     fn name(&self) -> &'static str;
+    fn has_credentials(&self) -> bool;
     fn priority(&self) -> i32;
     fn phases(&self) -> Phases;
     fn fails_closed(&self) -> bool;
@@ -215,6 +220,10 @@ impl<K> RegisteredKind<K> {
 impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
     fn name(&self) -> &'static str {
         K::NAME
+    }
+
+    fn has_credentials(&self) -> bool {
+        K::HAS_CREDENTIALS
     }
 
     fn priority(&self) -> i32 {

@@ -262,8 +262,8 @@ pub trait Plugin: Send + Sync + 'static {
         false
     }
 
-    /// Where an authentication plugin reads credentials, so that log plugins do not write them. The header
-    /// `Authorization` need not be listed. `None` for plugins that do not authenticate.
+    /// Where a plugin reads or writes credentials, so that log plugins do not write them. The header `Authorization`
+    /// need not be listed. `None` only for a kind that says so in [`PluginKind::HAS_CREDENTIALS`].
     fn credential_locations(&self) -> Option<CredentialLocations> {
         None
     }

@@ -55,6 +55,7 @@ pub(crate) struct Acl {
 
 impl PluginKind for Acl {
     const NAME: &'static str = "acl";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 950;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

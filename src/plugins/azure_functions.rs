@@ -109,6 +109,7 @@ struct FunctionCall {
 
 impl PluginKind for AzureFunctions {
     const NAME: &'static str = "azure-functions";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 749;
     const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     // Requests to a function must not reach a backend.

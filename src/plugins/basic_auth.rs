@@ -104,6 +104,7 @@ pub(crate) struct BasicAuth {
 
 impl PluginKind for BasicAuth {
     const NAME: &'static str = "basic-auth";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1100;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

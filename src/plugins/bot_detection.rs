@@ -40,6 +40,7 @@ pub(crate) struct BotDetection {
 
 impl PluginKind for BotDetection {
     const NAME: &'static str = "bot-detection";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 2500;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -66,6 +66,7 @@ pub(crate) struct CorrelationId {
 
 impl PluginKind for CorrelationId {
     const NAME: &'static str = "correlation-id";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 100_001;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = false;
@@ -307,6 +308,7 @@ mod tests {
 
     impl PluginKind for ReplyFirst {
         const NAME: &'static str = "first";
+        const HAS_CREDENTIALS: bool = false;
         const PRIORITY: i32 = 1_000_000;
         const PHASES: Phases = Phases::ACCESS;
         const FAIL_CLOSED: bool = false;

@@ -93,6 +93,7 @@ struct QueryDigest(Sha256Digest);
 
 impl PluginKind for GraphqlProxyCache {
     const NAME: &'static str = "graphql-proxy-cache-advanced";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 99;
     const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     const FAIL_CLOSED: bool = false;

@@ -135,6 +135,7 @@ pub(crate) struct HeaderCertAuth {
 
 impl PluginKind for HeaderCertAuth {
     const NAME: &'static str = "header-cert-auth";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1009;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -48,6 +48,7 @@ pub(crate) struct IdentityKeys {
 
 impl PluginKind for IdentityKeys {
     const NAME: &'static str = "identity-keys";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1950;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -54,6 +54,7 @@ pub(crate) struct IpRestriction {
 
 impl PluginKind for IpRestriction {
     const NAME: &'static str = "ip-restriction";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 990;
     const PHASES: Phases = Phases::ACCESS_AND_STREAM_OPEN;
     const FAIL_CLOSED: bool = true;

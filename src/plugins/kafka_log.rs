@@ -143,6 +143,7 @@ pub(crate) struct KafkaLog {
 
 impl PluginKind for KafkaLog {
     const NAME: &'static str = "kafka-log";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 5;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

@@ -101,6 +101,7 @@ struct KeyName {
 
 impl PluginKind for KeyAuth {
     const NAME: &'static str = "key-auth";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1250;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -48,6 +48,7 @@ pub(crate) struct LdapAuthAdvanced(LdapAuth);
 
 impl PluginKind for LdapAuthAdvanced {
     const NAME: &'static str = "ldap-auth-advanced";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = LdapAuth::PRIORITY;
     const PHASES: Phases = LdapAuth::PHASES;
     const FAIL_CLOSED: bool = true;

@@ -89,6 +89,7 @@ pub(crate) struct Loggly {
 
 impl PluginKind for Loggly {
     const NAME: &'static str = "loggly";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 6;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

@@ -116,6 +116,7 @@ pub(crate) struct MtlsAuth {
 
 impl PluginKind for MtlsAuth {
     const NAME: &'static str = "mtls-auth";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1600;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

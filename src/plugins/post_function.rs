@@ -21,6 +21,7 @@ pub(crate) struct PostFunction;
 
 impl PluginKind for PostFunction {
     const NAME: &'static str = "post-function";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = -1000;
     const PHASES: Phases = Phases { log: true, ..Phases::ACCESS_AND_RESPONSE };
     const FAIL_CLOSED: bool = true;

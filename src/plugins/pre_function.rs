@@ -55,6 +55,7 @@ pub(crate) struct PreFunction;
 
 impl PluginKind for PreFunction {
     const NAME: &'static str = "pre-function";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1_000_000;
     const PHASES: Phases = Phases { log: true, ..Phases::ACCESS_AND_RESPONSE };
     const FAIL_CLOSED: bool = true;

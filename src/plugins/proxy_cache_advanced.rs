@@ -20,6 +20,7 @@ pub(crate) struct ProxyCacheAdvanced(SharedCache);
 
 impl PluginKind for ProxyCacheAdvanced {
     const NAME: &'static str = "proxy-cache-advanced";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = ProxyCache::PRIORITY;
     const PHASES: Phases = ProxyCache::PHASES;
     const FAIL_CLOSED: bool = false;

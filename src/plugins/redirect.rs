@@ -35,6 +35,7 @@ pub(crate) struct RedirectPlugin {
 
 impl PluginKind for RedirectPlugin {
     const NAME: &'static str = "redirect";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 779;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = false;

@@ -62,6 +62,7 @@ pub(crate) struct RequestSizeLimiting {
 
 impl PluginKind for RequestSizeLimiting {
     const NAME: &'static str = "request-size-limiting";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 951;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

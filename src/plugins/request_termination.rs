@@ -75,6 +75,7 @@ struct Trigger {
 
 impl PluginKind for RequestTermination {
     const NAME: &'static str = "request-termination";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 2;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

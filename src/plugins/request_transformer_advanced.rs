@@ -144,6 +144,7 @@ pub(crate) struct RequestTransformerAdvanced;
 
 impl PluginKind for RequestTransformerAdvanced {
     const NAME: &'static str = "request-transformer-advanced";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 802;
     const PHASES: Phases = Phases::ACCESS;
     // Endpoints or clients would otherwise get what the plugin was to remove or to replace.

@@ -154,6 +154,7 @@ pub(crate) struct ResponseTransformerAdvanced;
 
 impl PluginKind for ResponseTransformerAdvanced {
     const NAME: &'static str = "response-transformer-advanced";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 800;
     const PHASES: Phases = Phases::RESPONSE;
     // Endpoints or clients would otherwise get what the plugin was to remove or to replace.

@@ -57,6 +57,7 @@ pub(crate) struct RouteByHeader {
 
 impl PluginKind for RouteByHeader {
     const NAME: &'static str = "route-by-header";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 850;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = false;

@@ -47,7 +47,7 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::BASE64;
-use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, CredentialLocations, Plugin, Reply, RequestCx};
 
 /// Accepts only webhooks that their sender has signed.
 #[derive(Deserialize, JsonSchema)]
@@ -81,6 +81,7 @@ pub(crate) struct StandardWebhooks {
 
 impl PluginKind for StandardWebhooks {
     const NAME: &'static str = "standard-webhooks";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 760;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
@@ -106,6 +107,11 @@ impl PluginKind for StandardWebhooks {
 }
 
 impl Plugin for StandardWebhooks {
+    /// With the signature, a webhook can be sent again within the tolerance.
+    fn credential_locations(&self) -> Option<CredentialLocations> {
+        Some(CredentialLocations { headers: vec![SIGNATURE], ..CredentialLocations::default() })
+    }
+
     fn may_wait(&self) -> bool {
         false
     }

@@ -77,6 +77,7 @@ pub(crate) struct TcpLog {
 
 impl PluginKind for TcpLog {
     const NAME: &'static str = "tcp-log";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 7;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

@@ -58,6 +58,7 @@ pub(crate) struct UdpLog {
 
 impl PluginKind for UdpLog {
     const NAME: &'static str = "udp-log";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 8;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

@@ -36,6 +36,7 @@ pub(crate) struct UpstreamTimeout {
 
 impl PluginKind for UpstreamTimeout {
     const NAME: &'static str = "upstream-timeout";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 400;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = false;

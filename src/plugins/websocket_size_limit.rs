@@ -47,6 +47,7 @@ pub(crate) struct WebsocketSizeLimit {
 
 impl PluginKind for WebsocketSizeLimit {
     const NAME: &'static str = "websocket-size-limit";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1003;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

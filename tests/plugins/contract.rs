@@ -290,6 +290,17 @@ pub(super) fn minimal_configurations_build() {
     }
 }
 
+/// A plugin that reads credentials says where, or logs would contain them.
+#[test]
+fn plugins_with_credentials_say_where_they_are() {
+    for kind in REGISTRY.iter() {
+        let plugin = build(kind, &minimal_config(kind)).unwrap_or_else(|error| panic!("{}: {error:?}", kind.name()));
+        let has_locations = plugin.credential_locations().is_some();
+        // What `mask` hides depends on its configuration.
+        assert_eq!(has_locations, kind.has_credentials() && kind.name() != "mask", "{}", kind.name());
+    }
+}
+
 fn openid_connect(fields: Value) -> Value {
     let mut config = json!({"issuer": "https://login.example", "client_id": ["a"]});
     config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());

@@ -78,6 +78,7 @@ struct PreparedCalls(Vec<PreparedCall>);
 
 impl PluginKind for Aggregate {
     const NAME: &'static str = "aggregate";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 748;
     const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     // Requests for several servers must not reach one that expects others.

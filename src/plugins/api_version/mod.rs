@@ -72,6 +72,7 @@ pub(crate) struct ApiVersion {
 
 impl PluginKind for ApiVersion {
     const NAME: &'static str = "api-version";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 930;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;

@@ -83,6 +83,7 @@ const LOG_TYPE: HeaderName = HeaderName::from_static("x-amz-log-type");
 
 impl PluginKind for AwsLambda {
     const NAME: &'static str = "aws-lambda";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 750;
     const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     // Requests to a function must not reach a backend.

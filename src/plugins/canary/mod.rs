@@ -47,6 +47,7 @@ pub(crate) struct Canary {
 
 impl PluginKind for Canary {
     const NAME: &'static str = "canary";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 20;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = false;

@@ -167,6 +167,7 @@ struct Responses {
 impl PluginKind for Compression {
     const NAME: &'static str = "compression";
     // After authentication, so that only known clients make Portico decompress, and before plugins that read bodies.
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1005;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = false;

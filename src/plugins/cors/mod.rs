@@ -127,6 +127,7 @@ enum RequestOrigin {
 
 impl PluginKind for CorsPlugin {
     const NAME: &'static str = "cors";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 2000;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = false;

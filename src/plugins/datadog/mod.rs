@@ -91,6 +91,7 @@ pub(crate) struct Datadog {
 
 impl PluginKind for Datadog {
     const NAME: &'static str = "datadog";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 10;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

@@ -83,6 +83,7 @@ struct Route {
 
 impl PluginKind for DeGraphql {
     const NAME: &'static str = "degraphql";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1500;
     const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     /// Without the plugin, clients could send any query.

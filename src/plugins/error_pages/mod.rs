@@ -76,6 +76,7 @@ pub(crate) struct ErrorPages {
 impl PluginKind for ErrorPages {
     const NAME: &'static str = "error-pages";
     // After all others, which may change the status of a response or replace it.
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1;
     const PHASES: Phases = Phases::RESPONSE;
     const FAIL_CLOSED: bool = false;

@@ -68,6 +68,7 @@ impl LogFolder {
 
 impl PluginKind for FileLog {
     const NAME: &'static str = NAME;
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 9;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

@@ -149,6 +149,7 @@ struct SignIn {
 
 impl PluginKind for ForwardAuth {
     const NAME: &'static str = "forward-auth";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1040;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;

@@ -134,6 +134,7 @@ pub(crate) struct ForwardProxy {
 
 impl PluginKind for ForwardProxy {
     const NAME: &'static str = "forward-proxy";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 50;
     const PHASES: Phases = Phases::BEFORE_FORWARD;
     // Requests that must go through the proxy must not go around it.

@@ -80,6 +80,7 @@ pub(crate) struct GraphqlRateLimiting {
 
 impl PluginKind for GraphqlRateLimiting {
     const NAME: &'static str = "graphql-rate-limiting-advanced";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 902;
     const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     const FAIL_CLOSED: bool = true;

@@ -125,6 +125,7 @@ pub(crate) struct GrpcGateway {
 
 impl PluginKind for GrpcGateway {
     const NAME: &'static str = "grpc-gateway";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 998;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = false;

@@ -96,6 +96,7 @@ struct WebCall {
 
 impl PluginKind for GrpcWeb {
     const NAME: &'static str = "grpc-web";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 3;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = false;

@@ -120,6 +120,7 @@ pub(crate) struct HmacAuth {
 
 impl PluginKind for HmacAuth {
     const NAME: &'static str = "hmac-auth";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1030;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

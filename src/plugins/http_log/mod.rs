@@ -124,6 +124,7 @@ pub(crate) struct HttpLog {
 
 impl PluginKind for HttpLog {
     const NAME: &'static str = "http-log";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 12;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

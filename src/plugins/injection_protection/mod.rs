@@ -110,6 +110,7 @@ pub(crate) struct InjectionProtection {
 
 impl PluginKind for InjectionProtection {
     const NAME: &'static str = "injection-protection";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1007;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

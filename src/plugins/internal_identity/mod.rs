@@ -176,6 +176,7 @@ struct ClientHeaders {
 
 impl PluginKind for InternalIdentity {
     const NAME: &'static str = "internal-identity";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 905;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -26,6 +26,7 @@ struct NoConfig {}
 
 impl PluginKind for Authenticate {
     const NAME: &'static str = "authenticate";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1000;
     const PHASES: AccessPhases = AccessPhases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -171,6 +171,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 
 impl PluginKind for Jq {
     const NAME: &'static str = "jq";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 811;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;

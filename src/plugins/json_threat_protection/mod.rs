@@ -92,6 +92,7 @@ pub(crate) struct JsonThreatProtection {
 
 impl PluginKind for JsonThreatProtection {
     const NAME: &'static str = "json-threat-protection";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1009;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

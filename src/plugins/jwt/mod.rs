@@ -139,6 +139,7 @@ pub(crate) struct Jwt {
 
 impl PluginKind for Jwt {
     const NAME: &'static str = "jwt";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1450;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -63,6 +63,7 @@ pub(crate) struct JwtSigner {
 
 impl PluginKind for JwtSigner {
     const NAME: &'static str = "jwt-signer";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1020;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -67,6 +67,7 @@ type Prepared = Result<Vec<KafkaMessage>, Box<Reply>>;
 
 impl PluginKind for KafkaUpstream {
     const NAME: &'static str = "kafka-upstream";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 751;
     const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     // Requests to a topic must not reach a backend.

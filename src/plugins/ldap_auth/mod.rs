@@ -87,6 +87,7 @@ const MAX_PASSWORD: usize = 1024;
 
 impl PluginKind for LdapAuth {
     const NAME: &'static str = "ldap-auth";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1200;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -104,6 +104,7 @@ pub(crate) struct Mocking {
 
 impl PluginKind for Mocking {
     const NAME: &'static str = "mocking";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = -1;
     const PHASES: Phases =
         Phases { access: false, before_forward: true, response: false, log: false, stream_open: false };

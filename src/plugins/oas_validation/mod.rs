@@ -143,6 +143,7 @@ struct FoundOperation(usize, usize);
 
 impl PluginKind for OasValidation {
     const NAME: &'static str = "oas-validation";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 840;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;

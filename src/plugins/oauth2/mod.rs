@@ -74,6 +74,7 @@ pub(crate) struct OAuth2 {
 
 impl PluginKind for OAuth2 {
     const NAME: &'static str = "oauth2";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1400;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -152,6 +152,7 @@ pub(crate) struct OAuth2Introspection {
 
 impl PluginKind for OAuth2Introspection {
     const NAME: &'static str = "oauth2-introspection";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1700;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -134,6 +134,7 @@ enum Purpose<'c> {
 
 impl PluginKind for OpenIdConnect {
     const NAME: &'static str = "openid-connect";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1050;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;
@@ -191,7 +192,8 @@ impl Plugin for OpenIdConnect {
     }
 
     fn credential_locations(&self) -> Option<CredentialLocations> {
-        let parameters = [credentials::TOKEN_PARAMETER, "code"].map(Box::from);
+        // Of requests, and of the URLs in `Location` to which logins and logouts redirect.
+        let parameters = [credentials::TOKEN_PARAMETER, "code", "state", "nonce", "id_token_hint"].map(Box::from);
         let mut cookies = self.settings.sessions.cookies.names();
         cookies.extend(self.settings.token_cookie.clone());
         Some(CredentialLocations { parameters: parameters.into(), cookies, ..CredentialLocations::default() })

@@ -137,6 +137,7 @@ pub(crate) struct OpenTelemetry {
 
 impl PluginKind for OpenTelemetry {
     const NAME: &'static str = "opentelemetry";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 14;
     const PHASES: Phases = Phases { access: true, response: true, log: true, ..Phases::ACCESS };
     const FAIL_CLOSED: bool = false;

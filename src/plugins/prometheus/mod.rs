@@ -59,6 +59,7 @@ struct HealthRequested;
 
 impl PluginKind for Prometheus {
     const NAME: &'static str = NAME;
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 13;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

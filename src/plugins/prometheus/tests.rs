@@ -45,6 +45,7 @@ macro_rules! impl_test_auth {
     ($kind:ty, $rejects:expr) => {
         impl PluginKind for $kind {
             const NAME: &'static str = "test-auth";
+            const HAS_CREDENTIALS: bool = false;
             const PRIORITY: i32 = 100;
             const PHASES: Phases = Phases::ACCESS;
             const FAIL_CLOSED: bool = false;

@@ -43,6 +43,7 @@ pub(crate) struct ProxyCache;
 
 impl PluginKind for ProxyCache {
     const NAME: &'static str = "proxy-cache";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 100;
     const PHASES: Phases = Phases::BEFORE_FORWARD;
     const FAIL_CLOSED: bool = false;

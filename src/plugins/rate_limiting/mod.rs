@@ -62,6 +62,7 @@ struct SyncedTable {
 
 impl PluginKind for RateLimiting {
     const NAME: &'static str = "rate-limiting";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 910;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

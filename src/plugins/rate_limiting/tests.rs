@@ -148,6 +148,7 @@ struct IdentityFromHeaders;
 
 impl PluginKind for IdentityFromHeaders {
     const NAME: &'static str = "identity-from-headers";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1000;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = false;

@@ -43,6 +43,7 @@ pub(crate) struct RateLimitingAdvanced {
 
 impl PluginKind for RateLimitingAdvanced {
     const NAME: &'static str = "rate-limiting-advanced";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 910;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -138,6 +138,7 @@ pub(crate) struct RequestTransformer;
 
 impl PluginKind for RequestTransformer {
     const NAME: &'static str = "request-transformer";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 801;
     const PHASES: Phases = Phases::ACCESS;
     // Endpoints or clients would otherwise get what the plugin was to remove or to replace.

@@ -112,6 +112,7 @@ pub(crate) struct RequestValidator {
 
 impl PluginKind for RequestValidator {
     const NAME: &'static str = "request-validator";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 999;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -72,6 +72,7 @@ struct CountedRequest {
 
 impl PluginKind for ResponseRatelimiting {
     const NAME: &'static str = "response-ratelimiting";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 900;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;

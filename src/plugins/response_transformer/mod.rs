@@ -97,6 +97,7 @@ pub(crate) struct ResponseTransformer;
 
 impl PluginKind for ResponseTransformer {
     const NAME: &'static str = "response-transformer";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 800;
     const PHASES: Phases = Phases::RESPONSE;
     // Endpoints or clients would otherwise get what the plugin was to remove or to replace.

@@ -100,6 +100,7 @@ struct RequestSession {
 
 impl PluginKind for SessionPlugin {
     const NAME: &'static str = "session";
+    const HAS_CREDENTIALS: bool = true;
     const PRIORITY: i32 = 1900;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;

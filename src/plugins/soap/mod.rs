@@ -89,6 +89,7 @@ const MAX_DEPTH: usize = 100;
 
 impl PluginKind for Soap {
     const NAME: &'static str = "soap";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 799;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     // Messages that are not converted have another meaning for the backend.

@@ -112,6 +112,7 @@ pub(crate) struct Statsd {
 
 impl PluginKind for Statsd {
     const NAME: &'static str = "statsd";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 11;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

@@ -107,6 +107,7 @@ pub(crate) struct Syslog {
 
 impl PluginKind for Syslog {
     const NAME: &'static str = "syslog";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 4;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;

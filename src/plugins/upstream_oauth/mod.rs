@@ -64,6 +64,7 @@ struct ErrorResponse {
 
 impl PluginKind for UpstreamOAuth {
     const NAME: &'static str = "upstream-oauth";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 760;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;

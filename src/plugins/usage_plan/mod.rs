@@ -45,6 +45,7 @@ pub(crate) struct UsagePlan {
 
 impl PluginKind for UsagePlan {
     const NAME: &'static str = "usage-plan";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 909;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -123,6 +123,7 @@ pub(crate) struct XmlThreatProtection {
 
 impl PluginKind for XmlThreatProtection {
     const NAME: &'static str = "xml-threat-protection";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1008;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

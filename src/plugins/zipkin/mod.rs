@@ -162,6 +162,7 @@ pub(crate) struct Zipkin {
 
 impl PluginKind for Zipkin {
     const NAME: &'static str = "zipkin";
+    const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 100_000;
     const PHASES: Phases = Phases { access: true, response: true, log: true, ..Phases::ACCESS };
     const FAIL_CLOSED: bool = false;

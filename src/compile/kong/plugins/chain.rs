@@ -496,6 +496,7 @@ mod tests {
 
     impl plugin_api::PluginKind for ServiceGuard {
         const NAME: &'static str = "service-guard";
+        const HAS_CREDENTIALS: bool = false;
         const PRIORITY: i32 = 1;
         const PHASES: Phases = Phases::ACCESS;
         const FAIL_CLOSED: bool = true;
@@ -516,6 +517,7 @@ mod tests {
     impl plugin_api::PluginKind for ServiceHelper {
         const NAME: &'static str = "service-helper";
         const FAIL_CLOSED: bool = false;
+        const HAS_CREDENTIALS: bool = false;
         const PRIORITY: i32 = ServiceGuard::PRIORITY;
         const PHASES: Phases = ServiceGuard::PHASES;
         const SCOPES: Scopes = ServiceGuard::SCOPES;
@@ -535,6 +537,7 @@ mod tests {
     impl plugin_api::PluginKind for AnywhereGuard {
         const NAME: &'static str = "anywhere-guard";
         const FAIL_CLOSED: bool = true;
+        const HAS_CREDENTIALS: bool = false;
         const PRIORITY: i32 = ServiceGuard::PRIORITY;
         const PHASES: Phases = ServiceGuard::PHASES;
         type Config = Nothing;
@@ -557,6 +560,7 @@ mod tests {
     impl plugin_api::PluginKind for NamedBackendGuard {
         const NAME: &'static str = "named-backend-guard";
         const FAIL_CLOSED: bool = true;
+        const HAS_CREDENTIALS: bool = false;
         const PRIORITY: i32 = ServiceGuard::PRIORITY;
         const PHASES: Phases = ServiceGuard::PHASES;
         type Config = Nothing;

@@ -88,7 +88,8 @@ mod tests {
 
             impl PluginKind for $name {
                 const NAME: &'static str = $text;
-                const PRIORITY: i32 = 1;
+                const HAS_CREDENTIALS: bool = false;
+    const PRIORITY: i32 = 1;
                 const PHASES: Phases = Phases::$phases;
                 const FAIL_CLOSED: bool = false;
                 type Config = Nothing;
