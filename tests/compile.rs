@@ -27,6 +27,7 @@ mod edits;
 mod plugin_edits;
 mod policy_edits;
 mod rules;
+mod secret_values;
 mod unattached_routes;
 mod unserved_objects;
 mod written_statuses;

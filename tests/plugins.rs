@@ -2,9 +2,9 @@
 //!
 //! `UPDATE=1 cargo test --workspace --test library plugins::` rewrites `docs/plugins`.
 
-mod contract;
+pub(crate) mod contract;
 mod defaults;
-mod fields;
+pub(crate) mod fields;
 mod kong_names;
 mod pages;
 mod source;

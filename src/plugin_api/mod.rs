@@ -43,6 +43,7 @@ pub mod form_body;
 pub mod graphql;
 pub mod grpc;
 pub mod header_spoofing;
+pub mod hidden_texts;
 pub mod http_proxy;
 pub mod http_version;
 pub mod idle_connections;

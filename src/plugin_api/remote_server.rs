@@ -383,7 +383,7 @@ impl ReportedState {
         let object = self.diagnostic.object();
         match failure {
             Some(error) => {
-                warn!(object, error, "A server that requests depend on has failed");
+                warn!(object, error = &*self.diagnostic.shown(&error), "A server that requests depend on has failed");
                 let remedy = "check that the server is running and that Portico can reach it; requests are not \
                               forwarded without it";
                 let message = format!("has failed: {error}");

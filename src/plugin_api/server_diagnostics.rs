@@ -3,6 +3,7 @@
 //! The plugin of a changed object may use two servers for a while: the new one, and the former one until its last work
 //! is done. Each has its own diagnostic, so the end of the former one does not clear the diagnostic of the new one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
+use super::hidden_texts::HiddenTexts;
 use super::kind::BuildCx;
 use super::services::PluginServices;
 use crate::diagnostic::Diagnostic;
@@ -23,6 +25,7 @@ pub struct ServerDiagnostic {
     is_failing: AtomicBool,
     services: Arc<dyn PluginServices>,
     of_object: Arc<Mutex<ServerDiagnostics>>,
+    hidden: Arc<HiddenTexts>,
 }
 
 /// The diagnostics of the servers of one object.
@@ -46,14 +49,16 @@ impl ServerDiagnostic {
         let of_object = cx.state.get_or_create(&name, Mutex::<ServerDiagnostics>::default);
         let id = of_object.lock().next_id();
         let (object, services) = (cx.object.to_owned(), Arc::clone(cx.services));
-        ServerDiagnostic { id, object, is_failing: AtomicBool::new(false), services, of_object }
+        let hidden = HiddenTexts::of_object(cx.state, cx.object);
+        ServerDiagnostic { id, object, is_failing: AtomicBool::new(false), services, of_object, hidden }
     }
 
     /// For another server that the same plugin uses, such as a node of a cluster.
     pub fn of_same_object(&self) -> Self {
         let id = self.of_object.lock().next_id();
         let (services, of_object) = (Arc::clone(&self.services), Arc::clone(&self.of_object));
-        ServerDiagnostic { id, object: self.object.clone(), is_failing: AtomicBool::new(false), services, of_object }
+        let (object, hidden) = (self.object.clone(), Arc::clone(&self.hidden));
+        ServerDiagnostic { id, object, is_failing: AtomicBool::new(false), services, of_object, hidden }
     }
 
     /// Records whether the server fails now. Returns whether that is a change, which is to be reported.
@@ -72,13 +77,21 @@ impl ServerDiagnostic {
         &self.object
     }
 
+    /// A message about the server, without values of Secrets and vaults.
+    pub fn shown<'m>(&self, message: &'m str) -> Cow<'m, str> {
+        self.hidden.hide(message)
+    }
+
     /// Sets the problem of the server, or `None` if there is none. If several servers of the object have a problem, the
     /// one of the newest server is reported.
     pub fn set(&self, diagnostic: Option<Diagnostic>) {
         let mut diagnostics = self.of_object.lock();
         let before = diagnostics.by_id.values().next_back().cloned();
         match diagnostic {
-            Some(diagnostic) => _ = diagnostics.by_id.insert(self.id, diagnostic),
+            Some(mut diagnostic) => {
+                diagnostic.message = self.shown(&diagnostic.message).into_owned();
+                diagnostics.by_id.insert(self.id, diagnostic);
+            }
             None => _ = diagnostics.by_id.remove(&self.id),
         }
         let now = diagnostics.by_id.values().next_back().cloned();
@@ -138,5 +151,20 @@ mod tests {
         new.set(is_down("the new"));
         drop(new);
         assert_eq!(reported(), None);
+    }
+
+    #[test]
+    fn host_that_a_secret_contains_is_not_in_the_diagnostic() {
+        let (state, notes, reports) = (PluginState::default(), BuildNotes::default(), Arc::<RecordReports>::default());
+        let services: Arc<dyn PluginServices> = Arc::clone(&reports) as _;
+        let cx = BuildCx { object: "KongPlugin/a/limit", state: &state, services: &services, node: "", notes: &notes };
+        let hidden = HiddenTexts::of_object(&state, cx.object);
+        hidden.add("key host of Secret redis", "db.internal");
+        let server = ServerDiagnostic::new(&cx);
+        drop(hidden);
+        server.of_same_object().set(Some(Diagnostic::in_config("host", "cannot connect to db.internal:6379", "")));
+        server.set(Some(Diagnostic::in_config("host", "cannot connect to db.internal:6379", "")));
+        let shown = reports.0.lock().clone();
+        assert_eq!(shown.as_deref(), Some("cannot connect to (key host of Secret redis):6379"));
     }
 }

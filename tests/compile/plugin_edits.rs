@@ -228,7 +228,7 @@ fn harness_consumer_id(harness: &mut CompilerHarness, batch: Batch) -> String {
     consumer.id.to_string()
 }
 
-fn initial_objects() -> Vec<AnyObject> {
+pub(super) fn initial_objects() -> Vec<AnyObject> {
     let portico_class = json!({"controllerName": "portico.dev/gateway-controller"});
     let other_class = json!({"controllerName": "example.com/other"});
     let ports = json!([{"name": "web", "port": 80}]);
@@ -519,7 +519,12 @@ fn entities_refer_to_vaults_and_guards_refuse_without_a_value() {
     for (description, edit, of_entity, of_plugin) in [
         ("no Secret", remove_secret(), "spec.fields.uri: Secret a/texts does not exist", without_value),
         ("a value", secret("/a"), "", ""),
-        ("a value that another entity has", secret("/b"), "spec.fields.uri: another route", ""),
+        (
+            "a value that another entity has",
+            secret("/b"),
+            "spec.fields.uri: the value of the references of KongCustomEntity a/bb is not valid here",
+            "",
+        ),
         ("another value", secret("/c"), "", ""),
         ("the value is gone", remove_secret(), "spec.fields.uri: Secret a/texts does not exist", without_value),
         ("no reference", route("bb", "/a"), "", ""),

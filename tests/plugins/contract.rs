@@ -142,7 +142,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
 ];
 
 /// The minimal configuration of a plugin.
-pub(super) fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
+pub(crate) fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
         "aggregate" => json!({"calls": [{"name": "user", "url": "http://users.example/me"}]}),

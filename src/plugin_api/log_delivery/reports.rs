@@ -37,6 +37,7 @@ impl DeliveryReports {
         let object = self.diagnostic.object();
         match failure {
             Some(error) => {
+                let error = &*self.diagnostic.shown(&error);
                 warn!(object, error, "The {} of requests are not accepted; sending them again", self.entries);
                 let message = format!("does not accept {}: {error}", self.entries);
                 let remedy = "check that the server is running and accepts what this plugin sends";

@@ -253,8 +253,8 @@ impl NodeTask {
         let remedy = "check that the server is running and reachable, and that username and password are correct";
         let object = self.diagnostic.object();
         match &error {
-            Some(error) => tracing::warn!(object, error, "Redis is unavailable"),
-            None => tracing::info!(object, server = self.address, "Connected to Redis"),
+            Some(error) => tracing::warn!(object, error = &*self.diagnostic.shown(error), "Redis is unavailable"),
+            None => tracing::info!(object, server = &*self.diagnostic.shown(&self.address), "Connected to Redis"),
         }
         self.diagnostic.set(error.map(|message| Diagnostic::error(self.settings.field.clone(), message, remedy)));
     }

@@ -241,8 +241,10 @@ impl Directory {
         }
         let (object, server) = (self.diagnostic.object(), self.server.address());
         match error {
-            Some(error) => tracing::warn!(object, error, "The directory is unavailable"),
-            None => tracing::info!(object, server, "The directory is available"),
+            Some(error) => {
+                tracing::warn!(object, error = &*self.diagnostic.shown(error), "The directory is unavailable")
+            }
+            None => tracing::info!(object, server = &*self.diagnostic.shown(&server), "The directory is available"),
         }
         let remedy =
             "check that the server is running and reachable, its certificate, base_dn, and bind_dn if it is set";

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::RouteFacts;
 use super::chosen_backends::{ChoiceSettings, ChosenBackends};
 use super::compiled_plugin::CompiledPlugin;
+use super::hidden_values::hide_value_at_field;
 use super::references;
 use super::references::{PluginReferrers, PluginSubjects, UnresolvedPlugin};
 use super::{Plugins, route_description};
@@ -266,6 +267,8 @@ impl ChainAssembler<'_> {
         let mut report = |problem| problems.push(problem);
         let first = self.chosen.add(self.cx, self.choice, id, &compiled.object, plugin, &mut report);
         for problem in problems {
+            let field = format!("config.{}", problem.field);
+            let problem = hide_value_at_field(&compiled.origins, problem.at(field));
             let message =
                 format!("{} chooses a Service: {}, so requests for it get an error", compiled.object, problem.message);
             self.report_rejection(message, &problem.remedy);

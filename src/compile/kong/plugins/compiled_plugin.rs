@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use super::configuration;
 use super::custom_entities::{self, BuiltWithEntities, EntityProblems};
+use super::hidden_values::{self, Origin, Placeholder};
 use super::ordering;
 use super::protocols;
 use super::unsupported_plugins;
 use super::vault_values::VaultResolver;
 use crate::api::kong::PluginSettings;
-use crate::api::{Meta, ObjectId};
+use crate::api::{Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::verdict::rejected_objects::rejected;
 use crate::diagnostic::Diagnostic;
@@ -35,6 +36,8 @@ pub(super) struct CompiledPlugin {
     pub(super) problems: Vec<Diagnostic>,
     /// Warnings about settings that have no effect in Kong either, and about the size of the object.
     pub(super) ineffective_in_kong: Vec<Diagnostic>,
+    /// What Secrets and vaults have contributed to the configuration.
+    pub(super) origins: Vec<Origin>,
     /// Warnings about a valid configuration, from building the plugin.
     pub(super) notes: Vec<Diagnostic>,
     /// Whether it runs for requests: it is neither disabled nor only for streams. An inactive plugin replaces no other
@@ -137,6 +140,7 @@ pub(super) fn compile_plugin(
         plugin: Err(()),
         problems: Vec::new(),
         ineffective_in_kong: ineffective_in_kong(settings),
+        origins: Vec::new(),
         notes: Vec::new(),
         is_active: !settings.disabled,
         stream_use: StreamUse::of(settings),
@@ -188,7 +192,10 @@ pub(super) fn compile_plugin(
     let max_secret_values = cx.inputs.budgets.max_secret_values();
     match configuration::build(cx.store, &meta.key, settings, max_secret_values) {
         Err(problem) => compiled.problems.push(problem),
-        Ok(config) => build_plugin(cx, id, settings, kind, config, before, &mut compiled),
+        Ok((config, origins)) => {
+            compiled.origins = origins;
+            build_plugin(cx, id, settings, kind, config, before, &mut compiled);
+        }
     }
     compiled
 }
@@ -203,18 +210,38 @@ fn report_unused_configuration(
 ) {
     let max_secret_values = cx.inputs.budgets.max_secret_values();
     let config = configuration::build(cx.store, &meta.key, settings, max_secret_values);
-    let config = config.and_then(|mut config| {
+    let config = config.and_then(|(mut config, mut origins)| {
         let resolved = VaultResolver::new(cx, max_secret_values).resolve(&mut config, "config");
-        resolved.problem.map_or(Ok((config, resolved.is_unknown)), Err)
+        origins.extend(resolved.origins);
+        resolved.problem.map_or(Ok((config, origins, resolved.is_unknown)), Err)
     });
-    let config = match config {
+    let built = match config {
         // Values of vaults are not known, so the configuration is not checked further.
-        Ok((_, true)) => return,
-        Ok((config, false)) => Ok(config),
+        Ok((_, _, true)) => return,
+        Ok((config, origins, false)) => {
+            let without_values = |placeholder: Placeholder<'_>| {
+                let mut config = own_configuration(cx, &meta.key, settings, placeholder)?;
+                placeholder.fill_vaults(&mut config);
+                Some(config)
+            };
+            let factory = &cx.inputs.plugin_factory;
+            hidden_values::build(factory, kind, &compiled.object, &config, &origins, &without_values)
+        }
         Err(problem) => Err(vec![problem]),
     };
-    let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &compiled.object, &config));
     compiled.problems.extend(built.err().unwrap_or_default());
+}
+
+/// The configuration with placeholders in place of what Secrets contribute. References to vaults stay as they are.
+fn own_configuration(
+    cx: CompileContext<'_>,
+    owner: &ObjectKey,
+    settings: &PluginSettings,
+    placeholder: Placeholder<'_>,
+) -> Option<Value> {
+    let max_secret_values = cx.inputs.budgets.max_secret_values();
+    let mut fill = |origin: Origin, value: Value| placeholder.fill(&value, &origin);
+    configuration::build_with(cx.store, owner, settings, max_secret_values, &mut fill).ok()
 }
 
 /// Builds a plugin from its configuration and the entities that belong to it, or keeps the one before.
@@ -232,6 +259,7 @@ fn build_plugin(
     let entities = custom_entities::of_plugin(cx, id, kind);
     let mut with_fields = custom_entities::resolve(&entities, &mut resolver);
     with_fields.queries.extend(resolved.queries);
+    compiled.origins.extend(resolved.origins);
     let has_references = resolved.has_references || with_fields.has_references;
     compiled.vault_queries = has_references.then(|| std::mem::take(&mut with_fields.queries));
     if let Some(problem) = resolved.problem {
@@ -248,7 +276,7 @@ fn build_plugin(
         compiled.plugin = Ok(BrokenPlugin::with_message("the values of vaults are not known".to_owned()));
         // They are not checked further either.
         compiled.entities = with_fields.problems;
-        compiled.entities.extend(with_fields.usable.into_iter().map(|(key, _)| (key.clone(), Vec::new())));
+        compiled.entities.extend(with_fields.usable.into_iter().map(|entity| (entity.key.clone(), Vec::new())));
         return;
     }
     let hash = configuration::configuration_hash(cx.store, &id.key, settings);
@@ -264,7 +292,9 @@ fn build_plugin(
         return;
     }
     let BuiltWithEntities { built, config, problems } =
-        custom_entities::build(cx, kind, &compiled.object, config, with_fields);
+        custom_entities::build(cx, kind, &compiled.object, config, with_fields, &compiled.origins, &|placeholder| {
+            own_configuration(cx, &id.key, settings, placeholder)
+        });
     compiled.entities = problems;
     match built {
         Ok((plugin, notes)) => {

@@ -1,12 +1,14 @@
 //! Builds the configuration of a plugin: from a Secret, or from the plugin object with text and patches from Secrets
 //! and text from ConfigMaps.
 //!
-//! Diagnostics never contain the content of Secrets.
+//! Diagnostics never contain the content of Secrets. Where the configuration has it is returned, for those of the
+//! plugin (hidden_values.rs).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value};
 
+use super::hidden_values::Origin;
 use super::secret_values::{SecretValueError, SecretValues};
 use crate::api::kong::{PluginSettings, SecretKeyRef, ValueReference};
 use crate::api::{Kind, ObjectKey};
@@ -15,13 +17,31 @@ use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
-/// The complete configuration. `owner` is the plugin object, whose namespace is the default for its Secrets. What
-/// Secrets contribute may have `max_secret_values` bytes, counted like the size of an object.
+/// The complete configuration, and what Secrets have contributed to it. `owner` is the plugin object, whose namespace
+/// is the default for its Secrets. What Secrets contribute may have `max_secret_values` bytes, counted like the size of
+/// an object.
 pub(super) fn build(
     store: &Store,
     owner: &ObjectKey,
     settings: &PluginSettings,
     max_secret_values: u64,
+) -> Result<(Value, Vec<Origin>), Diagnostic> {
+    let mut origins = Vec::new();
+    let config = build_with(store, owner, settings, max_secret_values, &mut |mut origin, value| {
+        origin.add_texts(&value);
+        origins.push(origin);
+        value
+    })?;
+    Ok((config, origins))
+}
+
+/// The same with what `contribute` returns in place of each value of a Secret.
+pub(super) fn build_with(
+    store: &Store,
+    owner: &ObjectKey,
+    settings: &PluginSettings,
+    max_secret_values: u64,
+    contribute: &mut dyn FnMut(Origin, Value) -> Value,
 ) -> Result<Value, Diagnostic> {
     let values = SecretValues::new(max_secret_values);
     if let Some(source) = &settings.config_from {
@@ -35,11 +55,19 @@ pub(super) fn build(
             }
             SecretValueError::TooLarge => too_large(field, &source.secret_key_ref, max_secret_values),
         })?;
-        return Ok(config);
+        return Ok(contribute(Origin::of_secret("config", field, &source.secret_key_ref), config));
     }
     let mut config = settings.config.clone().unwrap_or_default();
     ValueReference::replace_all(&mut config, &mut |path, reference| {
-        referenced_text(store, owner, reference, &format!("config.{path}"), &values, max_secret_values)
+        let path = format!("config.{path}");
+        let text = referenced_text(store, owner, reference, &path, &values, max_secret_values)?;
+        if reference.kind == Kind::ConfigMap {
+            return Ok(text);
+        }
+        match contribute(Origin::of_secret(&*path, &*path, &reference.target), Value::String(text)) {
+            Value::String(text) => Ok(text),
+            value => Ok(value.to_string()),
+        }
     })?;
     let mut config = Value::Object(config);
     for (index, patch) in settings.config_patches.iter().enumerate() {
@@ -51,10 +79,11 @@ pub(super) fn build(
                 let SecretKeyRef { name, key, .. } = reference;
                 let message = format!("key {key} of Secret {name}, used for {:?}, is not JSON", shown(&patch.path));
                 let remedy = "write strings with quotes, for example \"secret-value\", also in stringData";
-                Diagnostic::error(field, message, remedy)
+                Diagnostic::error(&*field, message, remedy)
             }
             SecretValueError::TooLarge => too_large(&field, reference, max_secret_values),
         })?;
+        let value = contribute(Origin::of_patch(&patch.path, &*field, reference), value);
         apply_patch(&mut config, &patch.path, value).map_err(|message| {
             let remedy = "write a JSON pointer into config, for example /redis/password";
             Diagnostic::error(format!("configPatches[{index}].path"), message, remedy)
@@ -330,13 +359,14 @@ mod tests {
             else {
                 panic!("not a KongClusterPlugin")
             };
-            let build_for = |owner: &ObjectKey| build(&store, owner, &plugin.settings, 1000);
+            let build_for = |owner: &ObjectKey| Ok(build(&store, owner, &plugin.settings, 1000)?.0);
             assert_eq!(build_for(&ObjectKey::cluster("p")), Ok(json!({"minute": 5})));
             let problem = build(&store, &ObjectKey::cluster("p"), &plugin.settings, 30).unwrap_err();
             assert_eq!(problem.reason, OVER_BUDGET);
             assert!(problem.to_string().contains("with key key of Secret s"), "{problem}");
             assert_eq!(build_for(&ObjectKey::new("b", "p")), Ok(json!({"minute": 5})));
-            let problem = build_for(&ObjectKey::new("a", "p")).unwrap_err().to_string();
+            let problem: Result<Value, Diagnostic> = build_for(&ObjectKey::new("a", "p"));
+            let problem = problem.unwrap_err().to_string();
             assert!(problem.contains("secretKeyRef.namespace: KongPlugins cannot use Secrets"), "{problem}");
         }
     }
@@ -359,7 +389,7 @@ mod tests {
             let AnyObject::KongPlugin(plugin) = AnyObject::parse(Kind::KongPlugin, plugin).unwrap() else {
                 panic!("not a KongPlugin")
             };
-            build(&store, &plugin.meta.key, &plugin.settings, limit)
+            Ok(build(&store, &plugin.meta.key, &plugin.settings, limit)?.0)
         };
         let config = json!({
             "keys": ["a", reference("secretKeyRef", "s", "k")],
@@ -380,7 +410,8 @@ mod tests {
                 "config.keys[0].secretKeyRef.namespace: KongPlugins cannot use Secrets",
             ),
         ] {
-            let problem = build(json!({"keys": [value.clone()]}), limit).unwrap_err().to_string();
+            let problem: Result<Value, Diagnostic> = build(json!({"keys": [value.clone()]}), limit);
+            let problem = problem.unwrap_err().to_string();
             assert!(problem.contains(expected), "{value}: {problem}");
         }
     }

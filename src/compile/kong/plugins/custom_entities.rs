@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::hidden_values::{self, Origin, Placeholder};
 use super::vault_values::VaultResolver;
 use crate::api::kind::KONG_GROUP;
 use crate::api::kong::KongCustomEntity;
@@ -80,8 +81,8 @@ pub(super) struct BuiltWithEntities {
 /// The entities of a plugin, without references to vaults.
 #[derive(Default)]
 pub(super) struct ResolvedEntities<'s> {
-    /// Those that may be in effect, with their fields.
-    pub(super) usable: Vec<(&'s ObjectKey, Map<String, Value>)>,
+    /// Those that may be in effect.
+    pub(super) usable: Vec<UsableEntity<'s>>,
     /// The errors of the others.
     pub(super) problems: EntityProblems,
     /// The first entity of which a reference has no value.
@@ -91,6 +92,17 @@ pub(super) struct ResolvedEntities<'s> {
     pub(super) has_references: bool,
     /// What must be read from servers, whether they have responded or not.
     pub(super) queries: Vec<Arc<VaultQuery>>,
+}
+
+/// An entity that may be in effect.
+pub(super) struct UsableEntity<'s> {
+    pub(super) key: &'s ObjectKey,
+    /// As they are in the object.
+    own_fields: &'s Map<String, Value>,
+    /// With the values of vaults.
+    fields: Map<String, Value>,
+    /// Where the object has references to vaults.
+    origins: Vec<Origin>,
 }
 
 /// Resolves the references of entities.
@@ -117,7 +129,10 @@ pub(super) fn resolve<'s>(
                 all.unresolved.get_or_insert(key);
                 all.problems.insert(key.clone(), vec![problem]);
             }
-            (None, Value::Object(fields)) => all.usable.push((key, fields)),
+            (None, Value::Object(fields)) => {
+                let (own_fields, origins) = (&entity.spec.fields, resolved.origins);
+                all.usable.push(UsableEntity { key, own_fields, fields, origins });
+            }
             // A whole object is no reference.
             (None, _) => {}
         }
@@ -132,21 +147,35 @@ pub(super) fn unresolved_of_guard(entity: &ObjectKey) -> Diagnostic {
     Diagnostic::of_object(message, "see the condition Programmed of the entity")
 }
 
-/// Builds a plugin whose entities are elements of its configuration.
+/// Builds a plugin whose entities are elements of its configuration. `origins`: where the configuration has values of
+/// Secrets and vaults; `own_configuration`: the one with placeholders in place of those of Secrets.
 pub(super) fn build(
     cx: CompileContext<'_>,
     kind: &dyn AnyPluginKind,
     object: &str,
     config: Value,
     entities: ResolvedEntities<'_>,
+    origins: &[Origin],
+    own_configuration: &dyn Fn(Placeholder<'_>) -> Option<Value>,
 ) -> BuiltWithEntities {
     let ResolvedEntities { usable: mut remaining, mut problems, .. } = entities;
     let factory = &cx.inputs.plugin_factory;
     for _ in 0..MAX_ROUNDS {
-        let (extended, own_count) = extended(kind, &config, &remaining);
-        let errors = match factory.build(kind, object, &extended) {
+        let fields = remaining.iter().map(|entity| &entity.fields);
+        let (extended, own_count) = extend(kind, config.clone(), fields);
+        let without_values = |placeholder: Placeholder<'_>| {
+            let own_fields = remaining.iter().map(|entity| entity.own_fields);
+            let (mut extended, _) = extend(kind, own_configuration(placeholder)?, own_fields);
+            placeholder.fill_vaults(&mut extended);
+            Some(extended)
+        };
+        // Those of entities first: that of the plugin may be the whole configuration.
+        let mut all_origins = origins_of_entities(kind, &remaining, own_count);
+        all_origins.extend_from_slice(origins);
+        let built = hidden_values::build(factory, kind, object, &extended, &all_origins, &without_values);
+        let errors = match built {
             Ok(built) => {
-                problems.extend(remaining.iter().map(|(key, _)| ((*key).clone(), Vec::new())));
+                problems.extend(remaining.iter().map(|entity| (entity.key.clone(), Vec::new())));
                 return BuiltWithEntities { built: Ok(built), config: extended, problems };
             }
             Err(errors) => errors,
@@ -164,25 +193,41 @@ pub(super) fn build(
             }
         }
         if of_entities.is_empty() {
-            problems.extend(remaining.iter().map(|(key, _)| ((*key).clone(), vec![unusable_parent()])));
+            problems.extend(remaining.iter().map(|entity| (entity.key.clone(), vec![unusable_parent()])));
             return BuiltWithEntities { built: Err(of_plugin), config, problems };
         }
         // From the last one, so that the earlier indices stay.
         for (index, errors) in of_entities.into_iter().rev() {
-            problems.insert(remaining.remove(index).0.clone(), errors);
+            problems.insert(remaining.remove(index).key.clone(), errors);
         }
     }
     let message = "too many KongCustomEntities of this plugin have errors";
     let problem = Diagnostic::of_object(message, "correct those whose condition Programmed is false");
-    problems.extend(remaining.iter().map(|(key, _)| ((*key).clone(), vec![unusable_parent()])));
+    problems.extend(remaining.iter().map(|entity| (entity.key.clone(), vec![unusable_parent()])));
     BuiltWithEntities { built: Err(vec![problem]), config, problems }
 }
 
-/// The configuration with the fields of the entities, and how many elements are its own.
-fn extended(kind: &dyn AnyPluginKind, config: &Value, entities: &[(&ObjectKey, Map<String, Value>)]) -> (Value, usize) {
-    let mut config = config.clone();
+/// Where the fields of entities have values of vaults: each such entity counts as one as a whole.
+fn origins_of_entities(kind: &dyn AnyPluginKind, entities: &[UsableEntity<'_>], own_count: usize) -> Vec<Origin> {
+    let Some(list) = kind.entities() else { return Vec::new() };
+    let with_references = entities.iter().enumerate().filter(|(_, entity)| !entity.origins.is_empty());
+    let origin = |(index, entity): (usize, &UsableEntity<'_>)| {
+        let path = format!("config.{}[{}]", list.field, own_count + index);
+        let mut origin = Origin::of_vault(&path, &format!("the references of KongCustomEntity {}", entity.key));
+        origin.add_texts_of(&entity.origins);
+        origin
+    };
+    with_references.map(origin).collect()
+}
+
+/// Adds the fields of entities to the configuration. Returns how many elements are its own.
+fn extend<'f>(
+    kind: &dyn AnyPluginKind,
+    mut config: Value,
+    entities: impl ExactSizeIterator<Item = &'f Map<String, Value>>,
+) -> (Value, usize) {
     let (Some(list), Value::Object(fields)) = (kind.entities(), &mut config) else { return (config, 0) };
-    if entities.is_empty() {
+    if entities.len() == 0 {
         return (config, 0);
     }
     let elements = fields.entry(list.field).or_insert(Value::Null);
@@ -191,7 +236,7 @@ fn extended(kind: &dyn AnyPluginKind, config: &Value, entities: &[(&ObjectKey, M
     }
     let Value::Array(elements) = elements else { return (config, 0) };
     let own_count = elements.len();
-    elements.extend(entities.iter().map(|(_, fields)| Value::Object(fields.clone())));
+    elements.extend(entities.map(|fields| Value::Object(fields.clone())));
     (config, own_count)
 }
 

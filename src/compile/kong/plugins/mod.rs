@@ -8,7 +8,7 @@
 //! ```
 //!
 //! compiled_plugin.rs builds one of them; custom_entities.rs adds the fields of KongCustomEntities to the
-//! configurations of plugins.
+//! configurations of plugins. hidden_values.rs keeps the values of Secrets and vaults out of all diagnostics.
 //!
 //! A guard is a plugin that protects routes, such as authentication. A guard that cannot be built is replaced by a
 //! plugin that rejects all requests (docs/kong-compatibility.md, 3.12), unless plugins fail open.
@@ -19,6 +19,7 @@ mod compiled_plugin;
 mod configuration;
 mod custom_entities;
 mod degraded;
+mod hidden_values;
 mod ordering;
 mod protocols;
 mod references;

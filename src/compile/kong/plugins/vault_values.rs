@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::hidden_values::Origin;
 use crate::compile::CompileContext;
 use crate::compile::kong::vaults::{self, ResolvedValue};
 use crate::diagnostic::Diagnostic;
@@ -18,6 +19,8 @@ pub(super) struct ResolvedReferences {
     /// Whether some value is not known to this process, which will not serve requests.
     pub is_unknown: bool,
     pub has_references: bool,
+    /// Where the values are.
+    pub origins: Vec<Origin>,
     /// What must be read from servers, whether they have responded or not.
     pub queries: Vec<Arc<VaultQuery>>,
 }
@@ -76,6 +79,7 @@ impl<'a> VaultResolver<'a> {
 
     fn value_of(&mut self, text: &str, path: &str) -> Option<String> {
         self.resolved.has_references = true;
+        self.resolved.origins.push(Origin::of_vault(path, text));
         self.count += 1;
         if self.count > MAX_REFERENCES {
             let message = format!("the plugin and its entities have more than {MAX_REFERENCES} references to vaults");
@@ -99,6 +103,9 @@ impl<'a> VaultResolver<'a> {
                     let message = format!("the values of vaults are larger than {} KiB", self.max_bytes / 1024);
                     self.resolved.report(path, message, "use smaller values, or several plugins");
                     return None;
+                }
+                if let Some(origin) = self.resolved.origins.last_mut() {
+                    origin.add_texts(&Value::String(value.clone()));
                 }
                 return Some(value);
             }

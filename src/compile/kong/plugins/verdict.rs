@@ -1,7 +1,7 @@
 //! The verdict on an object that configures a plugin.
 
-use super::GlobalPlugins;
 use super::compiled_plugin::CompiledPlugin;
+use super::hidden_values::hide_value_at_field;
 use super::references::{MisplacedReferences, PluginReferrers};
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -72,7 +72,7 @@ fn missing_consumers(compiled: &CompiledPlugin, consumers: &ConsumerDirectory) -
         let remedy = format!("create it with the class in its annotation {INGRESS_CLASS}, or correct the name");
         Diagnostic::in_config(path, message, remedy)
     };
-    named.into_iter().map(problem).collect()
+    named.into_iter().map(|consumer| hide_value_at_field(&compiled.origins, problem(consumer))).collect()
 }
 
 /// Warnings about groups that the configuration names and that do not exist.
