@@ -269,7 +269,7 @@ impl Examples {
         self.expect("session", &cookie, Some("anna.session"), &[]);
 
         let login = eventually("the document of the provider is known", || {
-            Some(self.get("/openid-connect", "")).filter(|response| response.status == 302)
+            Some(self.get("/openid-connect", "accept: text/html\r\n")).filter(|response| response.status == 302)
         });
         let location = login.field("location").unwrap();
         assert!(location.starts_with("http://partner.default.svc/realms/shop/auth?"), "{location}");

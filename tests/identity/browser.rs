@@ -71,7 +71,8 @@ impl Browser {
         let path = target.split('?').next().unwrap();
         let cookies = self.cookies.iter().filter(|cookie| cookie.host == host && path.starts_with(&cookie.path));
         let cookies: Vec<String> = cookies.map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
-        let mut request = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n{fields}");
+        let accept = "accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
+        let mut request = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n{accept}{fields}");
         if !cookies.is_empty() {
             request += &format!("cookie: {}\r\n", cookies.join("; "));
         }

@@ -98,6 +98,15 @@ impl SealedCookie {
         CookieParts((1..=MAX_PARTS).rev().find(is_sent).unwrap_or_default())
     }
 
+    /// How many bytes the cookies have in a request.
+    pub fn bytes_in(&self, request: &HeaderMap) -> usize {
+        let of_part = |part: u8| {
+            let name = part_name(self.name(), part);
+            cookie_values(request, &name).map(|value| name.len() + value.len()).sum::<usize>()
+        };
+        (1..=MAX_PARTS).map(of_part).sum()
+    }
+
     /// Removes the cookies from the browser.
     pub fn clear(&self, response: &mut HeaderMap, former: CookieParts, is_secure: bool) {
         self.clear_parts(response, 1, former, is_secure);

@@ -6,7 +6,8 @@
 //!   page ◀─ session ◀─ ID token of this login? ◀─ tokens for code and verifier ◀─ issuer of this provider?
 //! ```
 
-use http::Method;
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::claims::ClaimSources;
 use super::decision::{OpenIdDecision, is_secure};
@@ -33,11 +34,9 @@ pub(super) struct BrowserLogins<'p> {
 impl BrowserLogins<'_> {
     /// Whether the request is one that begins a login: a browser opens a page.
     pub(super) fn begins_logins(&self, cx: &RequestCx<'_>) -> bool {
-        let fetches_in_page = cx.head.headers.get("sec-fetch-mode").is_some_and(|mode| mode.as_bytes() != b"navigate");
         self.settings.begins_logins
             && matches!(cx.head.method, Method::GET | Method::HEAD)
-            && !fetches_in_page
-            && !cx.head.headers.contains_key("x-requested-with")
+            && opens_page(&cx.head.headers)
     }
 
     /// Whether a client with a session must log in again, because its login was not sufficient. A client that is
@@ -81,7 +80,9 @@ impl BrowserLogins<'_> {
         if redirect_uri.len() > MAX_PAGE_BYTES {
             return Some(OpenIdDecision::Reject(OpenIdRejection::NoCredentials));
         }
-        let login = LoginState::begin(redirect_uri, page, self.settings.level.clone(), now);
+        let keys = &self.settings.sessions.cookies.keys;
+        let new_login = LoginState::begin(redirect_uri, page, self.settings.level.clone(), now);
+        let (login, is_new) = self.settings.logins.join(keys, &cx.head.headers, new_login, now);
         let party = &self.settings.party;
         let challenge = login.challenge();
         let parameters = [
@@ -97,8 +98,9 @@ impl BrowserLogins<'_> {
         let args = self.settings.authorization_args.iter().map(|(name, value)| (&**name, &**value));
         let location = with_query(endpoint, &encode_form(parameters.into_iter().chain(args)));
         let mut reply = replies::redirect_to_login(&location)?;
-        let keys = &self.settings.sessions.cookies.keys;
-        self.settings.logins.set(keys, &login, &cx.head.headers, &mut reply.headers, is_secure(cx));
+        if is_new {
+            self.settings.logins.set(keys, &login, &cx.head.headers, &mut reply.headers, is_secure(cx));
+        }
         Some(OpenIdDecision::Reply(reply))
     }
 
@@ -181,6 +183,33 @@ impl BrowserLogins<'_> {
         }
         OpenIdDecision::Reply(reply)
     }
+}
+
+/// Whether a browser opens a page. Over HTTPS, it says so in `Sec-Fetch-Mode`; everywhere, it asks for HTML. It follows
+/// no redirect of the handshake of a WebSocket, and a page that is fetched in advance may never be shown.
+fn opens_page(headers: &HeaderMap) -> bool {
+    let is_page = match headers.get("sec-fetch-mode") {
+        Some(mode) => mode == "navigate",
+        None => headers.get_all(ACCEPT).iter().any(accepts_html),
+    };
+    let is_in_advance = || {
+        let purposes = ["sec-purpose", "purpose", "x-moz"].into_iter().filter_map(|name| headers.get(name));
+        purposes.into_iter().any(|purpose| purpose.as_bytes().to_ascii_lowercase().starts_with(b"prefetch"))
+    };
+    let is_of_script = || {
+        let marks = ["x-requested-with", "sec-websocket-key", "sec-websocket-version"];
+        marks.into_iter().any(|name| headers.contains_key(name))
+    };
+    is_page && !is_of_script() && !is_in_advance()
+}
+
+/// Whether a list of media types has one of HTML.
+fn accepts_html(list: &HeaderValue) -> bool {
+    let mut types = list.as_bytes().split(|byte| *byte == b',');
+    types.any(|media_type| {
+        let essence = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        essence.eq_ignore_ascii_case(b"text/html") || essence.eq_ignore_ascii_case(b"application/xhtml+xml")
+    })
 }
 
 /// The value of a parameter that must not occur several times.

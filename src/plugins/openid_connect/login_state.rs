@@ -82,7 +82,31 @@ impl LoginCookies {
         (is_same && self.is_current(&login, now)).then_some(login)
     }
 
-    /// Sets the cookie of a login that begins. If the browser has too many, the oldest are removed.
+    /// The login of one more tab. If the browser has begun many in the last minutes, the tab joins the newest one, so
+    /// that none is removed before the user has finished it. Also returns whether it is the new one.
+    pub(super) fn join(
+        &self,
+        keys: &SealingKeys,
+        request: &HeaderMap,
+        new_login: LoginState,
+        now: u64,
+    ) -> (LoginState, bool) {
+        let is_recent = |login: &LoginState| {
+            now.saturating_sub(login.created) < self.lifetime / 2
+                && (&login.redirect_uri, &login.level) == (&new_login.redirect_uri, &new_login.level)
+        };
+        let mut recent = self.found(keys, request);
+        recent.retain(|(login, _)| login.as_ref().is_some_and(is_recent));
+        if recent.len() < MAX_LOGINS {
+            return (new_login, true);
+        }
+        match recent.into_iter().next() {
+            Some((Some(newest), _)) => (newest, false),
+            _ => (new_login, true),
+        }
+    }
+
+    /// Sets the cookie of a login that begins. If the cookies become too long for a request, the oldest are removed.
     pub(super) fn set(
         &self,
         keys: &SealingKeys,
@@ -91,26 +115,35 @@ impl LoginCookies {
         response: &mut HeaderMap,
         is_secure: bool,
     ) {
-        let mut others: Vec<(u64, SealedCookie)> = cookies(request)
-            .filter_map(|(name, _)| std::str::from_utf8(name).ok().filter(|name| name.starts_with(&*self.prefix)))
-            .filter(|name| name.len() == self.prefix.len() + NAME_BYTES)
-            .take(MAX_INSPECTED)
-            .map(|name| {
-                let cookie = self.cookie(name);
-                let text = cookie.open(keys, request).0;
-                let login = text.and_then(|text| serde_json::from_slice::<LoginState>(&text).ok());
-                (login.map_or(0, |login| login.created), cookie)
-            })
-            .collect();
-        others.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
-        for (_, oldest) in others.iter().skip(MAX_LOGINS - 1) {
-            oldest.clear(response, oldest.parts_in(request), is_secure);
+        let mut bytes = 0;
+        // Those that cannot be read may be logins at another provider.
+        for (_, cookie) in self.found(keys, request) {
+            bytes += cookie.bytes_in(request);
+            if bytes > MAX_BYTES {
+                cookie.clear(response, cookie.parts_in(request), is_secure);
+            }
         }
         let Some(name) = self.name_of(&login.state) else { return };
         let text = serde_json::to_vec(login).expect("a login consists of texts and numbers");
         self.cookie(&name)
             .set(keys, response, &text, Some(self.lifetime), CookieParts::default(), is_secure)
             .expect("a login is short: its page is limited");
+    }
+
+    /// The logins of a request and their cookies, the newest first, then those that cannot be read.
+    fn found(&self, keys: &SealingKeys, request: &HeaderMap) -> Vec<(Option<LoginState>, SealedCookie)> {
+        let mut found: Vec<(Option<LoginState>, SealedCookie)> = cookies(request)
+            .filter_map(|(name, _)| std::str::from_utf8(name).ok().filter(|name| name.starts_with(&*self.prefix)))
+            .filter(|name| name.len() == self.prefix.len() + NAME_BYTES)
+            .take(MAX_INSPECTED)
+            .map(|name| {
+                let cookie = self.cookie(name);
+                let text = cookie.open(keys, request).0;
+                (text.and_then(|text| serde_json::from_slice(&text).ok()), cookie)
+            })
+            .collect();
+        found.sort_by_key(|(login, _)| std::cmp::Reverse(login.as_ref().map_or(0, |login| login.created)));
+        found
     }
 
     /// Removes the cookie of a login that has ended: all of its parts that the request has.
@@ -148,10 +181,13 @@ const SECRET_BYTES: usize = 32;
 const STATE_LENGTH: usize = 43;
 /// How many characters of the state the name of the cookie has.
 const NAME_BYTES: usize = 12;
-/// How many logins a browser can have at the same time. More would not fit into the head of a request.
+/// How many logins a browser begins before further tabs join the newest one.
 const MAX_LOGINS: usize = 5;
-/// How many cookies of logins are opened to find the oldest ones.
-const MAX_INSPECTED: usize = 16;
+/// How many cookies of logins are opened to find the newest ones.
+const MAX_INSPECTED: usize = 32;
+/// The most bytes of all cookies of logins, so that they fit into the head of a request. Few logins have more than a
+/// thousand.
+const MAX_BYTES: usize = 16 * 1024;
 /// The longest page that a login returns to, so that its cookie is short.
 pub(super) const MAX_PAGE_BYTES: usize = 1500;
 
@@ -226,30 +262,81 @@ mod tests {
         assert!(response.values().all(|value| value.to_str().unwrap().contains("Max-Age=0")), "{response:?}");
     }
 
-    #[test]
-    fn only_the_newest_logins_are_kept() {
-        let (cookies, keys) = (login_cookies("a"), SealingKeys::for_tests("k"));
-        let mut line = Vec::new();
-        let mut states = Vec::new();
-        for number in 0..8 {
-            let login = LoginState::begin("r", "/", None, 1000 + number);
-            let mut response = HeaderMap::new();
-            let request = HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(line.join("; ")).unwrap())]);
-            cookies.set(&keys, &login, &request, &mut response, true);
+    /// The cookies of a browser that gets these responses.
+    #[derive(Default)]
+    struct Browser(Vec<String>);
+
+    impl Browser {
+        fn request(&self) -> HeaderMap {
+            HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(self.0.join("; ")).unwrap())])
+        }
+
+        fn receive(&mut self, response: &HeaderMap) {
             for value in response.get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap()) {
                 let pair = value.split(';').next().unwrap().to_owned();
                 let name = pair.split('=').next().unwrap().to_owned();
-                line.retain(|other: &String| !other.starts_with(&name));
+                self.0.retain(|other| other.split('=').next() != Some(&name));
                 if !value.contains("Max-Age=0") {
-                    line.push(pair);
+                    self.0.push(pair);
                 }
             }
-            states.push(login.state);
         }
-        let request = HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(line.join("; ")).unwrap())]);
-        let found: Vec<bool> =
-            states.iter().map(|state| cookies.find(&keys, &request, state, 1010).is_some()).collect();
-        assert_eq!(found, [false, false, false, true, true, true, true, true]);
+
+        /// The login of one more tab.
+        fn open(&mut self, cookies: &LoginCookies, keys: &SealingKeys, new_login: LoginState, now: u64) -> LoginState {
+            let request = self.request();
+            let (login, is_new) = cookies.join(keys, &request, new_login, now);
+            if is_new {
+                let mut response = HeaderMap::new();
+                cookies.set(keys, &login, &request, &mut response, true);
+                self.receive(&response);
+            }
+            login
+        }
+    }
+
+    #[test]
+    fn no_tab_removes_the_login_of_another() {
+        let (cookies, keys) = (login_cookies("a"), SealingKeys::for_tests("k"));
+        let mut browser = Browser::default();
+        let other_provider = login_cookies("b");
+        let foreign = browser.open(&other_provider, &keys, LoginState::begin("r", "/", None, 990), 990);
+        let states: Vec<_> = (1000..1020)
+            .map(|now| browser.open(&cookies, &keys, LoginState::begin("r", "/", None, now), now).state)
+            .collect();
+        for state in &states {
+            assert!(cookies.find(&keys, &browser.request(), state, 1020).is_some(), "{states:?}");
+        }
+        assert!(other_provider.find(&keys, &browser.request(), &foreign.state, 1020).is_some());
+        let distinct: std::collections::BTreeSet<_> = states.iter().collect();
+        assert_eq!(distinct.len(), MAX_LOGINS);
+        // One that is about to time out is not joined, nor one for another redirect URI.
+        for (redirect_uri, now) in [("r", 1350), ("other", 1020)] {
+            let new_login = LoginState::begin(redirect_uri, "/", None, now);
+            let state = new_login.state.clone();
+            assert_eq!(browser.open(&cookies, &keys, new_login, now).state, state);
+        }
+        assert!(cookies.find(&keys, &browser.request(), &states[0], 1350).is_some(), "the first tab can still finish");
+    }
+
+    /// Tabs that are opened at the same moment do not know of each other.
+    #[test]
+    fn cookies_of_logins_fit_into_a_request() {
+        let (cookies, keys) = (login_cookies("a"), SealingKeys::for_tests("k"));
+        let mut browser = Browser::default();
+        let page = "p".repeat(MAX_PAGE_BYTES);
+        for now in 1000..1020 {
+            let mut response = HeaderMap::new();
+            cookies.set(&keys, &LoginState::begin("r", &page, None, now), &HeaderMap::new(), &mut response, true);
+            browser.receive(&response);
+        }
+        let newest = LoginState::begin("r", &page, None, 1020);
+        let mut response = HeaderMap::new();
+        cookies.set(&keys, &newest, &browser.request(), &mut response, true);
+        browser.receive(&response);
+        let bytes: usize = browser.0.iter().map(String::len).sum();
+        assert!(bytes < MAX_BYTES + 4096, "{bytes}");
+        assert!(cookies.find(&keys, &browser.request(), &newest.state, 1020).is_some());
     }
 
     fn clone(login: &LoginState) -> LoginState {

@@ -12,7 +12,8 @@ pub(crate) struct Browser {
 impl Browser {
     /// Requests a page of `shop.example`.
     pub(crate) async fn get(&mut self, server: SocketAddr, target: &str) -> TestResponse {
-        self.send(server, &format!("GET {target} HTTP/1.1"), "", "").await
+        let accept = "accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
+        self.send(server, &format!("GET {target} HTTP/1.1"), accept, "").await
     }
 
     /// Sends a request with these header lines, each of which ends with a line break.

@@ -273,18 +273,33 @@ async fn browsers_return_to_the_same_host_only() {
     assert_eq!(response.header("location"), Some("http://shop.example/a"), "without the query");
 }
 
+const WEBSOCKET: &str = "connection: Upgrade\r\nupgrade: websocket\r\naccept: text/html\r\n\
+                         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n";
+
 #[tokio::test]
 async fn only_opening_a_page_begins_a_login() {
     let provider = Provider::start().await;
     let site = Site::start(&provider, json!({})).await;
     for (request_line, headers, status) in [
-        ("GET / HTTP/1.1", "", 302),
-        ("HEAD / HTTP/1.1", "", 302),
-        ("GET / HTTP/1.1", "sec-fetch-mode: navigate\r\n", 302),
-        ("GET / HTTP/1.1", "sec-fetch-mode: cors\r\n", 401),
-        ("GET / HTTP/1.1", "x-requested-with: XMLHttpRequest\r\n", 401),
-        ("POST / HTTP/1.1", "", 401),
-        ("GET / HTTP/1.1", "authorization: Bearer wrong\r\n", 401),
+        ("GET / HTTP/1.1", "accept: text/html\r\n", 302),
+        ("GET / HTTP/1.1", "accept: image/png, Application/XHTML+xml;q=0.9\r\n", 302),
+        ("HEAD / HTTP/1.1", "accept: text/html\r\n", 302),
+        ("GET / HTTP/1.1", "sec-fetch-mode: navigate\r\naccept: */*\r\n", 302),
+        // Of scripts and of other programs.
+        ("GET / HTTP/1.1", "", 401),
+        ("GET / HTTP/1.1", "accept: */*\r\n", 401),
+        ("GET / HTTP/1.1", "accept: text/event-stream\r\n", 401),
+        ("GET / HTTP/1.1", "accept: text/html-sandboxed\r\n", 401),
+        ("GET / HTTP/1.1", "accept: text/html\r\nsec-fetch-mode: cors\r\n", 401),
+        ("GET / HTTP/1.1", "accept: text/html\r\nx-requested-with: XMLHttpRequest\r\n", 401),
+        // Fetched in advance.
+        ("GET / HTTP/1.1", "accept: text/html\r\nsec-fetch-mode: navigate\r\nsec-purpose: prefetch;prerender\r\n", 401),
+        ("GET / HTTP/1.1", "accept: text/html\r\npurpose: Prefetch\r\n", 401),
+        // The handshake of a WebSocket.
+        ("GET / HTTP/1.1", "sec-fetch-mode: websocket\r\naccept: text/html\r\n", 401),
+        ("GET / HTTP/1.1", WEBSOCKET, 401),
+        ("POST / HTTP/1.1", "accept: text/html\r\n", 401),
+        ("GET / HTTP/1.1", "accept: text/html\r\nauthorization: Bearer wrong\r\n", 401),
     ] {
         let response = Browser::default().send(site.server.address, request_line, headers, "").await;
         assert_eq!(response.status, status, "{request_line} {headers}");
@@ -585,7 +600,7 @@ async fn an_unavailable_provider_rejects_what_it_must_decide() {
     let provider = Provider::start().await;
     let dead = format!("http://{}", refusing_address());
     let site = Site::start(&provider, json!({"issuer": dead})).await;
-    for headers in ["", "authorization: Bearer opaque\r\n", "authorization: Basic YTpi\r\n"] {
+    for headers in ["accept: text/html\r\n", "authorization: Bearer opaque\r\n", "authorization: Basic YTpi\r\n"] {
         let response = site.send(headers).await;
         assert_eq!(response.status, 503, "{headers}");
         assert!(!response.text().contains("127.0.0.1"), "{}", response.text());
