@@ -117,7 +117,7 @@ impl Logouts<'_> {
         if self.revoked.logout_tokens.contains(label, now) || sessions.has_seen(label).await? {
             return Ok(());
         }
-        let lifetime = self.settings.longest_session;
+        let lifetime = self.revoked.longest_session();
         if !sessions.revoke(&name.key(), now, lifetime).await? {
             self.revoked.revoke(name, now, lifetime);
         }

@@ -58,6 +58,7 @@ mod login_state;
 mod logout;
 mod provider;
 mod provider_client;
+mod purpose;
 mod relying_party;
 mod replies;
 mod revoked_sessions;
@@ -73,7 +74,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
-use http::{HeaderValue, Method, request};
+use http::{HeaderValue, request};
 
 use self::config::AuthMethod;
 pub(crate) use self::config::Config;
@@ -82,9 +83,10 @@ use self::decision::{AcceptedClient, OpenIdDecision, ResponseCookies, is_secure}
 use self::endpoint_headers::HeaderSources;
 use self::login::BrowserLogins;
 use self::logout::Logouts;
+use self::purpose::Purpose;
 use self::relying_party::AuthenticationError;
 use self::replies::OpenIdRejection;
-use self::revoked_sessions::RevokedSessions;
+use self::revoked_sessions::{LogoutReceiver, RevokedSessions};
 use self::session_refresh::{RefreshFailure, SessionRefresh};
 use self::session_tokens::SessionTokens;
 use self::settings::OpenIdSettings;
@@ -94,7 +96,6 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
 use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::DigestCache;
-use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::logged_out_sessions::session_digest;
 use crate::plugin_api::redis::RedisStoreError;
@@ -117,19 +118,8 @@ pub(crate) struct OpenIdConnect {
     fingerprint: Sha256Digest,
     refreshes: Arc<TokenRefreshes>,
     revoked: Arc<RevokedSessions>,
+    _receives_logouts: Option<LogoutReceiver>,
     log: RejectionLog,
-}
-
-/// The purpose of a request.
-enum Purpose<'c> {
-    /// The provider has sent the browser back. `is_certain`: the path is that of the configured redirect URI.
-    Callback {
-        is_certain: bool,
-    },
-    Logout,
-    BackchannelLogout,
-    /// A request for the endpoint, with this credential.
-    Forward(ClientCredential<'c>),
 }
 
 impl PluginKind for OpenIdConnect {
@@ -166,14 +156,17 @@ impl PluginKind for OpenIdConnect {
             config.userinfo_endpoint,
             config.jwks_endpoint,
         );
+        let client = config.client_id.first().map_or("", String::as_str);
+        let revoked = RevokedSessions::of_client(cx, &config.issuer, client, settings.longest_session);
         Ok(OpenIdConnect {
+            _receives_logouts: settings.backchannel_suffix.as_ref().map(|_| LogoutReceiver::new(&revoked)),
+            revoked,
             settings,
             policy,
             services: Arc::clone(cx.services),
             cache: cx.state.get_or_create("openid-connect/verified", DigestCache::default),
             fingerprint: sha256(verification.as_bytes()),
             refreshes: cx.state.get_or_create(&format!("{} refreshed tokens", cx.object), TokenRefreshes::default),
-            revoked: cx.state.get_or_create(&format!("{} revoked sessions", cx.object), RevokedSessions::default),
             log: RejectionLog::new(Self::NAME),
         })
     }
@@ -329,38 +322,6 @@ impl OpenIdConnect {
     fn logouts(&self) -> Logouts<'_> {
         Logouts { settings: &self.settings, log: &self.log, revoked: &self.revoked }
     }
-
-    fn purpose<'c>(&self, cx: &'c RequestCx<'_>) -> Purpose<'c> {
-        let settings = &self.settings;
-        let method = &cx.head.method;
-        if self.is_backchannel(method, cx.path) {
-            return Purpose::BackchannelLogout;
-        }
-        let query = UrlEncodedForm(cx.query.unwrap_or_default().as_bytes());
-        let has = |name: &str| query.find(name.as_bytes()) != FieldValue::Absent;
-        let logout = &settings.logout;
-        if logout.methods.contains(method)
-            && (logout.suffix.as_deref().is_some_and(|suffix| cx.path.ends_with(suffix))
-                || logout.query_arg.as_deref().is_some_and(has))
-        {
-            return Purpose::Logout;
-        }
-        if *method == Method::GET && settings.party.accepts(AuthMethod::AuthorizationCode) {
-            let is_response = || has("state") && (has("code") || has("error"));
-            match &settings.redirect_uri {
-                Some(redirect_uri) if *redirect_uri.path == *cx.path => return Purpose::Callback { is_certain: true },
-                None if is_response() => return Purpose::Callback { is_certain: false },
-                _ => {}
-            }
-        }
-        let cookie = settings.token_cookie.as_deref();
-        Purpose::Forward(credentials::find(cx.head, cx.query, &settings.token_locations, cookie))
-    }
-
-    fn is_backchannel(&self, method: &Method, path: &str) -> bool {
-        let suffix = self.settings.backchannel_suffix.as_deref();
-        *method == Method::POST && suffix.is_some_and(|suffix| path.ends_with(suffix))
-    }
 }
 
 /// Sessions.
@@ -375,9 +336,6 @@ impl OpenIdConnect {
             if self.settings.sessions.is_logged_out(session, now) {
                 return false;
             }
-            if self.settings.backchannel_suffix.is_none() {
-                return true;
-            }
             !self.revoked.has_ended(session.authenticated, || session.data.provider_session())
         });
         Some((session, place))
@@ -391,7 +349,8 @@ impl OpenIdConnect {
         let sessions = &self.settings.sessions;
         let (session, place) = sessions.open::<SessionTokens>(&cx.head.headers, now).await?;
         let Some(session) = session else { return Ok((None, place)) };
-        if self.settings.backchannel_suffix.is_some() {
+        // The store is read once more only where a logout token can arrive.
+        if self.revoked.has_receiver() {
             let labels = revoked_sessions::labels(&session.data.provider_session());
             if sessions.is_revoked(labels.iter().map(|label| &**label), session.authenticated).await? {
                 return Ok((None, place));

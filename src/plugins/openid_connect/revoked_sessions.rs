@@ -1,18 +1,25 @@
-//! Sessions in cookies that the provider has ended by logout tokens (OpenID Connect Back-Channel Logout).
+//! Sessions in cookies that the provider has ended by logout tokens (OpenID Connect Back-Channel Logout). A provider
+//! sends a token to one address of a client, so it counts for all plugins of the client: they accept the same sessions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::seen_logout_tokens::SeenLogoutTokens;
 use super::session_tokens::ProviderSession;
+use crate::plugin_api::BuildCx;
 
-/// The ended sessions of one plugin in this process.
+/// The ended sessions of one client of a provider in this process.
 #[derive(Debug, Default)]
 pub(super) struct RevokedSessions {
     current: ArcSwap<Revocations>,
+    /// The seconds after which no session exists any more, at none of the plugins.
+    longest_session: AtomicU64,
+    /// How many plugins receive logout tokens.
+    receivers: AtomicUsize,
     /// Held while a changed copy is made.
     writing: Mutex<()>,
     pub(super) logout_tokens: SeenLogoutTokens,
@@ -63,7 +70,42 @@ pub(super) fn labels(session: &ProviderSession) -> Vec<Box<str>> {
     sessions.into_iter().flatten().map(|sessions| RevokedName { issuer, sessions }.key()).collect()
 }
 
+/// Exists as long as a plugin receives logout tokens.
+#[derive(Debug)]
+pub(super) struct LogoutReceiver(Arc<RevokedSessions>);
+
+impl LogoutReceiver {
+    pub(super) fn new(revoked: &Arc<RevokedSessions>) -> Self {
+        revoked.receivers.fetch_add(1, Ordering::Relaxed);
+        LogoutReceiver(Arc::clone(revoked))
+    }
+}
+
+impl Drop for LogoutReceiver {
+    fn drop(&mut self) {
+        self.0.receivers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl RevokedSessions {
+    /// Those of a client. `longest_session`: the seconds after which none of the sessions of one more plugin exists.
+    pub(super) fn of_client(cx: &BuildCx<'_>, issuer: &str, client: &str, longest_session: u64) -> Arc<Self> {
+        let name = format!("openid-connect/revoked sessions {} {issuer} {client}", issuer.len());
+        let revoked = cx.state.get_or_create(&name, RevokedSessions::default);
+        revoked.longest_session.fetch_max(longest_session, Ordering::Relaxed);
+        revoked
+    }
+
+    /// Whether any plugin receives logout tokens.
+    pub(super) fn has_receiver(&self) -> bool {
+        self.receivers.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many seconds a revocation counts.
+    pub(super) fn longest_session(&self) -> u64 {
+        self.longest_session.load(Ordering::Relaxed)
+    }
+
     /// Ends the sessions that began up to now. `lifetime`: the seconds after which no session exists any more.
     pub(super) fn revoke(&self, name: &RevokedName<'_>, now: u64, lifetime: u64) {
         let _writing = self.writing.lock();

@@ -460,6 +460,26 @@ async fn the_provider_ends_sessions_by_logout_tokens() {
     assert_eq!(site.get(&mut browser, "/").await.status, 302, "the session has ended");
 }
 
+/// The provider sends logout tokens to one address of a client, whose cookies count at several plugins.
+// OpenID Connect Back-Channel Logout 1.0, section 2.7
+#[tokio::test]
+async fn logout_tokens_end_sessions_at_all_plugins_of_the_client() {
+    let (provider, state) = (Provider::start().await, PluginState::default());
+    let receiving = json!({"backchannel_logout_uri_suffix": "/ended"});
+    let site = Site::with_state(&provider, receiving, &[], &state).await;
+    let other = Site::with_state(&provider, json!({"session_absolute_timeout": 999_999}), &[], &state).await;
+    let mut browser = site.logged_in(&provider).await;
+    assert_eq!(other.get(&mut browser, "/").await.status, 200);
+    let event = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+    let token = provider.token(&json!({"aud": CLIENT, "events": event, "jti": "1", "sid": "session-of-anna"}));
+    let (form_type, body) = ("content-type: application/x-www-form-urlencoded\r\n", format!("logout_token={token}"));
+    let logout = Browser::default().send(site.server.address, "POST /ended HTTP/1.1", form_type, &body).await;
+    assert_eq!(logout.status, 200);
+    let cookies = browser.cookies.clone();
+    assert_eq!(other.get(&mut browser, "/").await.status, 302, "the session has ended there, too");
+    assert_eq!(site.get(&mut Browser { cookies }, "/").await.status, 302);
+}
+
 #[tokio::test]
 async fn signed_access_tokens_are_verified_with_the_published_keys() {
     let provider = Provider::start().await;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portico::plugin_api::PluginState;
 use portico::plugin_api::sealed_cookie::random_text;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -102,7 +103,11 @@ async fn logins_get_another_id_than_the_session_before() {
 async fn logout_tokens_end_stored_sessions_at_all_replicas() {
     let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
     let config = stored(&server, &json!({"backchannel_logout_uri_suffix": "/ended"}));
-    let (first, second) = (Site::start(&provider, config.clone()).await, Site::start(&provider, config).await);
+    let state = PluginState::default();
+    let first = Site::start(&provider, config.clone()).await;
+    let second = Site::with_state(&provider, config, &[], &state).await;
+    // Another plugin of the second replica, which has no address for logout tokens.
+    let other = Site::with_state(&provider, stored(&server, &json!({})), &[], &state).await;
     let event = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
     let token = |fields: Value| provider.token(&with(json!({"aud": CLIENT, "events": event, "jti": "1"}), &fields));
     let send = async |token: &str| {
@@ -121,6 +126,7 @@ async fn logout_tokens_end_stored_sessions_at_all_replicas() {
         let expected = if ends { 302 } else { 200 };
         let mut same = Browser { cookies: browser.cookies.clone() };
         assert_eq!(second.get(&mut browser, "/").await.status, expected, "{name}");
+        assert_eq!(other.get(&mut same, "/").await.status, expected, "{name}");
         let names = server.redis_cli(&["KEYS", "*revoked*"]);
         assert!(!names.is_empty() && !names.contains("anna") && !names.contains("bert"), "{names}");
     }
