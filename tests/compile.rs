@@ -24,6 +24,7 @@ mod case;
 mod consumer_edits;
 mod dialect_edits;
 mod edits;
+mod own_urls;
 mod plugin_edits;
 mod policy_edits;
 mod rules;

@@ -324,8 +324,8 @@ const LAYERS: &[Row] = &[
             "hidden_texts masking shared_values",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
-            "completed_request consumers graphql grpc request_json streamed_response vault",
-            "relayed_response remote_client services",
+            "completed_request consumers graphql grpc own_url request_json streamed_response vault",
+            "client_info relayed_response remote_client services",
             "ended_session",
             "trace",
             "otlp_messages",

@@ -385,7 +385,15 @@ fn plugin_factory(
     node: Arc<str>,
 ) -> PluginFactory {
     let fail_open = options.ingress_class.fail_open;
-    let mut factory = PluginFactory { registry: plugins::REGISTRY, state, services, node, fail_open, builtin: None };
+    let mut factory = PluginFactory {
+        registry: plugins::REGISTRY,
+        state,
+        services,
+        node,
+        fail_open,
+        has_trusted_peers: !options.trusted_ips.is_empty(),
+        builtin: None,
+    };
     if options.kong.metrics {
         factory.builtin = Some(kong_metrics::builtin_plugin(&factory));
     }

@@ -264,9 +264,10 @@ impl Compiler {
         self.update_consumers(cx, touched, plugins.subjects_to_update);
         let mut plugins_to_update = plugins.verdicts_to_update;
         plugins_to_update.extend(self.plugins.naming_touched_consumers(touched).cloned());
-        let consumers = self.consumers.directory();
+        plugins_to_update.extend(self.plugins.with_own_urls().cloned());
+        let snapshot = self.routers.snapshot();
         for id in plugins_to_update {
-            let verdict = self.plugins.verdict(cx, &consumers, &id);
+            let verdict = self.plugins.verdict(cx, &snapshot, &id);
             self.verdicts.set(id, verdict);
         }
 

@@ -43,7 +43,7 @@ use super::kind::Phases;
 use super::reply::Reply;
 use super::route_description::RouteDescription;
 use super::timing::PluginPhase;
-use super::{AccessOutcome, Plugin, ResponseOutcome};
+use super::{AccessOutcome, OwnUrl, Plugin, ResponseOutcome};
 pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
 pub use before_forward::{AllowedRequest, ForwardingOutcome};
 pub use broken_plugin::BrokenPlugin;
@@ -179,6 +179,12 @@ impl Chain {
     /// Whether a plugin of the chain reads the target and the host of a request in the response phase.
     pub fn reads_request_line(&self) -> bool {
         self.reads_request_line
+    }
+
+    /// Whether a plugin of the chain responds to this URL. Several plugins may share one, such as a redirect URI.
+    pub fn responds_to(&self, url: &OwnUrl) -> bool {
+        let mut bases = self.slots.iter().filter_map(|slot| Some(slot.instance_at(slot.base?.1)));
+        bases.any(|instance| instance.plugin.own_urls().iter().any(|own| own.url == url.url))
     }
 
     /// Where plugins read credentials. Empty if no log plugin reads heads.

@@ -23,6 +23,8 @@ pub struct PluginFactory {
     pub node: Arc<str>,
     /// Whether a broken plugin that would fail closed is skipped, as in Kong, instead of rejecting all requests.
     pub fail_open: bool,
+    /// Whether there are peers that may report other clients (`--trusted-ips`), or that is not known.
+    pub has_trusted_peers: bool,
     /// A plugin that runs on every rule unless an object attaches a plugin of the same kind.
     pub builtin: Option<BuiltinPlugin>,
 }
@@ -64,6 +66,7 @@ impl PluginFactory {
             services,
             node: "".into(),
             fail_open: false,
+            has_trusted_peers: true,
             builtin: None,
         }
     }

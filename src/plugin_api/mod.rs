@@ -68,6 +68,7 @@ mod observed_stream;
 pub mod openapi;
 pub mod otlp_delivery;
 pub mod otlp_messages;
+mod own_url;
 pub mod password;
 pub mod plugin_regex;
 pub mod redis;
@@ -142,6 +143,7 @@ pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, optional_record,
     record,
 };
+pub use own_url::OwnUrl;
 pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message};
 pub use remote::{ClientCertificateFiles, Remote, RemoteDatagrams, RemoteStream, RemoteTls, TlsFiles};
 pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
@@ -267,6 +269,11 @@ pub trait Plugin: Send + Sync + 'static {
     /// need not be listed. `None` only for a kind that says so in [`PluginKind::HAS_CREDENTIALS`].
     fn credential_locations(&self) -> Option<CredentialLocations> {
         None
+    }
+
+    /// URLs of the configuration that clients request, and to which this plugin must respond on one of its routes.
+    fn own_urls(&self) -> &[OwnUrl] {
+        &[]
     }
 
     /// The consumers that the configuration names. Those that do not exist are errors of the plugin's object.

@@ -103,7 +103,7 @@ use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, StoredPlace, unix_second};
 use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, PluginServices, Reply, RequestCx,
+    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, OwnUrl, Plugin, PluginServices, Reply, RequestCx,
     ResponseCx, ResponseOutcome,
 };
 
@@ -175,6 +175,12 @@ impl PluginKind for OpenIdConnect {
 impl Plugin for OpenIdConnect {
     fn named_consumers(&self) -> Vec<NamedConsumer<'_>> {
         self.policy.anonymous_consumer().into_iter().collect()
+    }
+
+    fn own_urls(&self) -> &[OwnUrl] {
+        let logs_in = self.settings.party.accepts(AuthMethod::AuthorizationCode);
+        let redirect_uri = self.settings.redirect_uri.as_ref().filter(|_| logs_in);
+        redirect_uri.map_or(&[], |redirect_uri| std::slice::from_ref(&redirect_uri.own))
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {

@@ -16,15 +16,14 @@ use super::provider_client::ProviderClient;
 use super::relying_party::RelyingParty;
 use super::signed_token::TokenRules;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::RemoteUrl;
 use crate::plugin_api::kind::BuildCx;
-use crate::plugin_api::path_encoding::path_in_requests;
 use crate::plugin_api::redis::{RedisConfig, RedisServer};
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
 use crate::plugin_api::sealed_cookie::{
     CookieAttributes, CookieSameSite, CookieSettings, SealedCookie, SealingKeys, SessionCookies, SessionTimeouts,
 };
 use crate::plugin_api::stored_sessions::Sessions;
+use crate::plugin_api::{OwnUrl, RemoteUrl};
 
 /// A validated configuration.
 pub(super) struct OpenIdSettings {
@@ -64,6 +63,7 @@ pub(super) struct RedirectUri {
     pub(super) url: Box<str>,
     /// Its path, as requests have it.
     pub(super) path: Box<str>,
+    pub(super) own: OwnUrl,
 }
 
 /// Which requests end sessions.
@@ -282,8 +282,8 @@ impl Config {
         let url = self.redirect_uri.first()?;
         match RemoteUrl::parse(url) {
             Ok(parsed) if !url.contains('#') && parsed.target.query().is_none() => {
-                let path = path_in_requests(parsed.target.path()).into_owned();
-                return Some(RedirectUri { url: url.as_str().into(), path: path.into() });
+                let own = OwnUrl::new("redirect_uri[0]", "each login ends there with another response", url, &parsed);
+                return Some(RedirectUri { url: url.as_str().into(), path: own.path.clone(), own });
             }
             Ok(_) => {
                 let message = "has a query or a fragment";

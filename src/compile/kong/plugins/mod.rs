@@ -21,6 +21,7 @@ mod custom_entities;
 mod degraded;
 mod hidden_values;
 mod ordering;
+mod own_urls;
 mod protocols;
 mod references;
 mod route_description;
@@ -52,8 +53,8 @@ use crate::compile::affected::keys_of_kind;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::consumers::ConsumerDirectory;
 use crate::plugin_api::vault::VaultQuery;
+use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
 use compiled_plugin::{CompiledPlugin, compile_plugin};
 use custom_entities::EntityParents;
@@ -71,6 +72,8 @@ pub(in crate::compile) struct Plugins {
     global_plugins: GlobalPlugins,
     /// The usable plugins whose configurations name consumers or groups.
     naming_consumers: BTreeSet<ObjectId>,
+    /// The usable plugins with URLs to which their own routes respond.
+    with_own_urls: BTreeSet<ObjectId>,
     /// The Services that usable plugins may choose for requests.
     choosing_services: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
     /// The plugins whose configurations refer to vaults, with what must be read from servers.
@@ -160,6 +163,10 @@ impl Plugins {
                         true => drop(self.choosing_services.remove(id)),
                         false => drop(self.choosing_services.insert(id.clone(), services)),
                     }
+                    match compiled.plugin.as_ref().is_ok_and(|plugin| !plugin.own_urls().is_empty()) {
+                        true => self.with_own_urls.insert(id.clone()),
+                        false => self.with_own_urls.remove(id),
+                    };
                     match names_consumers {
                         true => self.naming_consumers.insert(id.clone()),
                         false => self.naming_consumers.remove(id),
@@ -167,6 +174,7 @@ impl Plugins {
                     self.plugins.insert(id.clone(), compiled);
                 }
                 None => {
+                    self.with_own_urls.remove(id);
                     self.naming_consumers.remove(id);
                     self.using_vaults.remove(id);
                     self.choosing_services.remove(id);
@@ -312,6 +320,11 @@ impl Plugins {
         choosing.map(|(id, _)| id.clone()).collect()
     }
 
+    /// The plugins whose verdicts depend on all routes.
+    pub(in crate::compile) fn with_own_urls(&self) -> impl Iterator<Item = &ObjectId> {
+        self.with_own_urls.iter()
+    }
+
     /// The plugins whose verdicts depend on which consumers and groups exist. None if neither was touched.
     pub(in crate::compile) fn naming_touched_consumers(&self, touched: &Changes) -> impl Iterator<Item = &ObjectId> {
         let kinds = [Kind::KongConsumer, Kind::KongConsumerGroup];
@@ -319,12 +332,12 @@ impl Plugins {
         self.naming_consumers.iter().filter(move |_| is_touched)
     }
 
-    /// The verdict on an object that configures a plugin, or is a part of its configuration. `consumers`: the consumers
-    /// that requests are compared with.
+    /// The verdict on an object that configures a plugin, or is a part of its configuration. `snapshot` has the routes
+    /// and the consumers that requests are compared with.
     pub(in crate::compile) fn verdict(
         &self,
         cx: CompileContext<'_>,
-        consumers: &ConsumerDirectory,
+        snapshot: &Snapshot,
         id: &ObjectId,
     ) -> Option<Verdict> {
         if id.kind == Kind::KongCustomEntity {
@@ -333,7 +346,7 @@ impl Plugins {
             });
         }
         let compiled = self.plugins.get(id)?;
-        Some(verdict::build(cx.store, id, compiled, self.referrers.get(id)?, &self.global_plugins, consumers))
+        Some(verdict::build(cx, id, compiled, self.referrers.get(id)?, &self.global_plugins, snapshot))
     }
 }
 

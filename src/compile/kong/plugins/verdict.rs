@@ -3,25 +3,29 @@
 use super::compiled_plugin::CompiledPlugin;
 use super::hidden_values::hide_value_at_field;
 use super::references::{MisplacedReferences, PluginReferrers};
+use super::{GlobalPlugins, own_urls};
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::compile::CompileContext;
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::ConsumerDirectory;
 use crate::plugin_api::{NamedConsumer, NamedGroup};
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 /// `global_plugins`: the plugins that run without a reference.
 pub(super) fn build(
-    store: &Store,
+    cx: CompileContext<'_>,
     id: &ObjectId,
     compiled: &CompiledPlugin,
     referrers: &PluginReferrers,
     global_plugins: &GlobalPlugins,
-    consumers: &ConsumerDirectory,
+    snapshot: &Snapshot,
 ) -> Verdict {
+    let store = cx.store;
     let mut problems = compiled.problems.clone();
-    problems.extend(missing_consumers(compiled, consumers));
+    problems.extend(missing_consumers(compiled, &snapshot.consumers));
     if global_plugins.ambiguous.contains(id) {
         let message =
             format!("another KongClusterPlugin with this label also configures {}, so neither runs", compiled.name);
@@ -58,6 +62,7 @@ pub(super) fn build(
         .cloned()
         .chain(missing_groups(compiled, store))
         .chain(referrer_warnings(referrers))
+        .chain(own_url_warnings(cx, compiled, snapshot, is_used))
         .collect();
     Verdict { generation, conditions: vec![condition], diagnostics, ..Verdict::default() }
 }
@@ -88,7 +93,22 @@ fn missing_groups(compiled: &CompiledPlugin, store: &Store) -> Vec<Diagnostic> {
         let remedy = "create it, correct the name, or ignore this if the claims of tokens name the group";
         Diagnostic::in_config(path, message, remedy).into_warning()
     };
-    named.into_iter().map(problem).collect()
+    named.into_iter().map(|group| hide_value_at_field(&compiled.origins, problem(group))).collect()
+}
+
+/// Warnings about URLs to which the plugin cannot respond. `is_used`: whether the plugin runs anywhere.
+fn own_url_warnings(
+    cx: CompileContext<'_>,
+    compiled: &CompiledPlugin,
+    snapshot: &Snapshot,
+    is_used: bool,
+) -> Vec<Diagnostic> {
+    let Some(plugin) = compiled.plugin.as_ref().ok().filter(|_| is_used && compiled.is_active) else {
+        return Vec::new();
+    };
+    let has_trusted_peers = cx.inputs.plugin_factory.has_trusted_peers;
+    let warnings = own_urls::warnings(snapshot, plugin.own_urls(), has_trusted_peers);
+    warnings.map(|warning| hide_value_at_field(&compiled.origins, warning)).collect()
 }
 
 /// Warnings about combinations of referrers whose effect users may not expect.
