@@ -19,7 +19,8 @@ pub struct PropagationConfig {
     /// Names of headers to remove after the context was read, before it is written.
     clear: Vec<String>,
     /// The formats in which endpoints get the context. `preserve`, the default, is the format in which the request has
-    /// one, or else `default_format`. With an empty list, endpoints get what the client has sent.
+    /// one, or else `default_format`. Fields of other formats in `extract` that the request has are rewritten as well.
+    /// With an empty list, endpoints get what the client has sent.
     inject: Option<Vec<InjectedName>>,
     /// The format for requests without a context, if `inject` has `preserve`. The default is that of the plugin.
     default_format: Option<TraceFormat>,

@@ -32,6 +32,24 @@ pub(super) fn extract(format: TraceFormat, headers: &HeaderMap) -> Option<Parent
     Some(ParentContext { format, trace, span, is_sampled })
 }
 
+/// The context in the fields `X-B3-…`, also if the request has the single field.
+pub(super) fn extract_b3_fields(headers: &HeaderMap) -> Option<ParentContext> {
+    let Context { trace, span, is_sampled } = b3(headers)?;
+    Some(ParentContext { format: TraceFormat::B3, trace, span, is_sampled })
+}
+
+/// Whether the client asks for debugging in the single field of B3, or in its other fields.
+pub(super) fn is_debugged(format: TraceFormat, headers: &HeaderMap) -> bool {
+    match format {
+        TraceFormat::B3 => headers.get(B3_FLAGS).is_some_and(|flags| flags == "1"),
+        TraceFormat::B3Single => headers.get(B3).is_some_and(|value| {
+            let mut parts = value.as_bytes().split(|byte| *byte == b'-');
+            value == "d" || parts.nth(2) == Some(b"d")
+        }),
+        _ => false,
+    }
+}
+
 struct Context {
     trace: Option<TraceId>,
     span: Option<SpanId>,

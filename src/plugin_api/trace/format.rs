@@ -115,6 +115,17 @@ impl TraceFormat {
     }
 }
 
+/// Whether a request with this field may have a context, or a part of one.
+pub(super) fn is_of_context(name: &HeaderName) -> bool {
+    // For speed: few other fields begin with these letters.
+    match name.as_str().as_bytes() {
+        [b't', b'r', ..] => *name != TRACESTATE,
+        [b'x', b'-', b'd', ..] => *name != DATADOG_TAGS,
+        [b'b', b'3', ..] | [b'u', b'b', ..] | [b'o', b't', ..] | [b'x', b'-', b'a' | b'b' | b'c' | b'i', ..] => true,
+        _ => false,
+    }
+}
+
 pub(super) const TRACEPARENT: HeaderName = BegunTrace::FIELD;
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub(super) const B3: HeaderName = HeaderName::from_static("b3");

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::context::{RequestTrace, SpanId, TraceId};
+use super::extract::is_debugged;
 use super::format::{
     AMZN_TRACE_ID, B3, B3_FLAGS, B3_PARENT_SPAN_ID, B3_SAMPLED, B3_SPAN_ID, B3_TRACE_ID, CLOUD_TRACE_CONTEXT,
     DATADOG_PARENT_ID, DATADOG_PRIORITY, DATADOG_TAGS, DATADOG_TRACE_ID, DATADOG_UPPER_BITS, INSTANA_L, INSTANA_S,
@@ -13,6 +14,8 @@ use crate::hex_digits::hex_digits;
 pub(super) fn inject(format: TraceFormat, context: &RequestTrace, headers: &mut HeaderMap) {
     let RequestTrace { trace, server_span, upstream_span: span, is_sampled, .. } = *context;
     let sampled = if is_sampled { "1" } else { "0" };
+    // B3's flag for debugging stays, if the decision of the client is respected.
+    let is_debugged = is_sampled && context.parent_is_sampled == Some(true) && is_debugged(format, headers);
     match format {
         TraceFormat::W3c => {
             // The states of another trace, or those without a valid context, must not be forwarded.
@@ -22,13 +25,21 @@ pub(super) fn inject(format: TraceFormat, context: &RequestTrace, headers: &mut 
             headers.insert(TRACEPARENT, traceparent(trace, span, is_sampled));
         }
         TraceFormat::B3 => {
-            headers.remove(B3_FLAGS);
             set(headers, B3_TRACE_ID, &trace.to_string());
             set(headers, B3_SPAN_ID, &span.to_string());
             set(headers, B3_PARENT_SPAN_ID, &server_span.to_string());
-            set(headers, B3_SAMPLED, sampled);
+            if is_debugged {
+                // The flag implies the decision.
+                headers.remove(B3_SAMPLED);
+            } else {
+                headers.remove(B3_FLAGS);
+                set(headers, B3_SAMPLED, sampled);
+            }
         }
-        TraceFormat::B3Single => set(headers, B3, &format!("{trace}-{span}-{sampled}-{server_span}")),
+        TraceFormat::B3Single => {
+            let sampled = if is_debugged { "d" } else { sampled };
+            set(headers, B3, &format!("{trace}-{span}-{sampled}-{server_span}"));
+        }
         TraceFormat::Jaeger => set(headers, UBER_TRACE_ID, &format!("{trace}:{span}:{server_span}:0{sampled}")),
         TraceFormat::Ot => {
             set(headers, OT_TRACE_ID, &trace.to_string());

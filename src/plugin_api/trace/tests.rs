@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::context::{AttemptParent, ParentContext, RequestTrace, SpanId, TraceId};
+use super::extract::extract;
 use super::format::{InjectedFormat, TraceFormat};
 use super::propagation::Propagation;
 use super::sampling::{Sampling, SamplingStrategy};
@@ -303,6 +304,70 @@ fn contexts_that_are_written_become_recorded_in_all_formats() {
     }
 }
 
+/// An endpoint may read another format than Portico does.
+#[test]
+fn no_format_keeps_the_span_and_the_decision_of_the_client() {
+    let trace = TraceId::new(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736).unwrap();
+    let unrecorded = |format| RequestTrace { is_sampled: false, ..context(format, trace) };
+    let all: Vec<TraceFormat> = TraceFormat::ALL_READ.into_iter().chain([TraceFormat::B3Single]).collect();
+    for of_request in &all {
+        // Of a client that records its span.
+        let mut sent = HeaderMap::new();
+        let of_client = RequestTrace { upstream_span: SpanId::new(0xdef).unwrap(), ..context(None, trace) };
+        for format in &all {
+            propagation(&[InjectedFormat::Format(*format)]).inject(&of_client, &mut sent);
+        }
+        let mut fields = sent.clone();
+        propagation(&[InjectedFormat::Preserve]).inject(&unrecorded(Some(*of_request)), &mut fields);
+        for format in &all {
+            let changed = format.fields().iter().any(|name| fields.get(name) != sent.get(name));
+            let mut own = fields.clone();
+            let others: Vec<&HeaderName> =
+                all.iter().filter(|other| *other != format).flat_map(|it| it.fields()).collect();
+            others.into_iter().for_each(|name| drop(own.remove(name)));
+            let found = extract(*format, &own).unwrap();
+            assert!(changed && found.span == SpanId::new(0xabc), "{of_request:?}, {format:?}: {fields:?}");
+            assert_eq!(found.is_sampled, Some(false), "{of_request:?}, {format:?}: {fields:?}");
+        }
+        let rules = propagation(&[InjectedFormat::Preserve]);
+        let declared: Vec<&HeaderName> = rules.changed_fields().collect();
+        assert!(fields.keys().all(|name| declared.contains(&name)), "{declared:?}");
+        Propagation::mark_recorded(&context(Some(*of_request), trace), &mut fields);
+        assert!(!fields.values().any(|value| value == "0"), "{fields:?}");
+    }
+    // What is not read is not Portico's.
+    let rules = Propagation::preserving(&[TraceFormat::W3c]);
+    let mut fields = headers("b3: 1|x-b3-sampled: 1");
+    rules.inject(&unrecorded(None), &mut fields);
+    assert_eq!((fields["b3"].to_str().unwrap(), fields["x-b3-sampled"].to_str().unwrap()), ("1", "1"));
+    // Nor is anything without formats.
+    let mut fields = headers("b3: 1|traceparent: x");
+    Propagation { inject: Box::new([]), ..propagation(&[]) }.inject(&unrecorded(None), &mut fields);
+    assert_eq!(fields, headers("b3: 1|traceparent: x"));
+}
+
+#[test]
+fn flag_of_b3_for_debugging_stays_if_the_client_is_respected() {
+    let trace = TraceId::short(0x1234).unwrap();
+    let single = "0000000000001234-0000000000000abc-d-0000000000000002";
+    let fields = "x-b3-flags: 1|x-b3-parentspanid: 0000000000000002|x-b3-spanid: 0000000000000abc|\
+                  x-b3-traceid: 0000000000001234";
+    for (format, before, expected) in [
+        (TraceFormat::B3Single, "b3: 0000000000001234-0000000000000def-d".to_owned(), format!("b3: {single}")),
+        (TraceFormat::B3Single, "b3: d".to_owned(), format!("b3: {single}")),
+        (TraceFormat::B3, "x-b3-flags: 1|x-b3-sampled: 1".to_owned(), fields.to_owned()),
+    ] {
+        let respected = RequestTrace { parent_is_sampled: Some(true), ..context(Some(format), trace) };
+        assert_eq!(injected(&[InjectedFormat::Preserve], &respected, &before), expected, "{before}");
+        for trace in
+            [RequestTrace { parent_is_sampled: None, ..respected }, RequestTrace { is_sampled: false, ..respected }]
+        {
+            let written = injected(&[InjectedFormat::Preserve], &trace, &before);
+            assert!(!written.contains("-d-") && !written.contains("flags"), "{written}");
+        }
+    }
+}
+
 #[test]
 fn fields_are_cleared_before_contexts_are_written() {
     let rules = Propagation {
@@ -314,6 +379,7 @@ fn fields_are_cleared_before_contexts_are_written() {
     let mut names: Vec<&str> = fields.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["a", "traceparent"]);
+    let rules = Propagation { extract: Box::new([]), ..rules };
     let changed: Vec<&str> = rules.changed_fields().map(HeaderName::as_str).collect();
     assert_eq!(changed, ["b3", "traceparent", "traceparent", "tracestate"]);
 }
