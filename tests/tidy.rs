@@ -133,6 +133,9 @@ const IMPORTS: &[Row] = &[
             "upstream::AddressPolicy",
             "upstream::BlockedAddress",
             "upstream::LoopbackPolicy",
+            // Which cookies clients keep: one rule for those of sessions of both modules.
+            "upstream::settings::has_prefix",
+            "upstream::settings::requires_secure",
             // Of a backend to which a plugin sends requests itself.
             "upstream::tls::UpstreamTlsSettings",
         ],

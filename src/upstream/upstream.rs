@@ -293,7 +293,7 @@ impl Upstream {
 
     /// Whether a failed or blocked endpoint may be logged now: at most once a minute, since every request may detect
     /// it.
-    pub(super) fn should_warn(&self) -> bool {
+    pub fn should_warn(&self) -> bool {
         // Never 0, which means never logged.
         let (now, last_warned) = (self.detection.clock.now() + 1, self.warned_at.load(Relaxed));
         let is_due = last_warned == 0 || now.saturating_sub(last_warned) >= WARN_INTERVAL_MILLIS;

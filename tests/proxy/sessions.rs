@@ -228,6 +228,26 @@ async fn cookies_are_secure_if_the_client_uses_https() {
     }
 }
 
+/// A load balancer with TLS in front need not be trusted: browsers would drop these cookies without `Secure`.
+#[tokio::test]
+async fn cookies_that_browsers_keep_only_if_secure_are_secure_over_plain_http() {
+    let endpoint = named_endpoint("a").await;
+    let web = upstream("web", &[endpoint.address]);
+    for (name, same_site, is_secure) in [
+        ("a", SameSite::None, true),
+        ("__Host-a", SameSite::Strict, true),
+        ("__Secure-a", SameSite::Lax, true),
+        ("a", SameSite::Lax, false),
+    ] {
+        let set_cookie = SetCookie::new(name, "/", None, same_site);
+        let carrier = AffinityCarrier::Cookie { cookie: set_cookie, is_permanent: false };
+        let settings = AffinitySettings { carrier, ..cookie(1) };
+        let action = with_session(forward(vec![(1, Arc::clone(&web))]), settings);
+        let response = get(&TestServer::with_routes(vec![route(action)]).await, "").await;
+        assert_eq!(response.head.contains("; Secure"), is_secure, "{name} {same_site:?}: {}", response.head);
+    }
+}
+
 #[tokio::test]
 async fn stripped_sessions_are_not_sent_to_endpoints() {
     let endpoints = [named_endpoint("a").await, named_endpoint("b").await];

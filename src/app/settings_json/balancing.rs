@@ -92,7 +92,7 @@ fn hash_key(key: &HashKey) -> Value {
     let named = |source: &'static str, name: &str| (source, Some(json!(name)), None, None);
     let (source, name, cookie, prefix) = match source {
         HashSource::Header(name) => named("Header", name.as_str()),
-        HashSource::Cookie(SetCookie { name, path, max_age, same_site, attributes: _ }) => {
+        HashSource::Cookie(SetCookie { name, path, max_age, same_site, attributes: _, .. }) => {
             let ttl = duration(max_age.unwrap_or_default());
             let cookie = json!({"ttl": ttl, "path": path, "sameSite": same_site_name(*same_site)});
             ("Cookie", Some(json!(name)), Some(cookie), None)

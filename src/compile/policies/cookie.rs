@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::upstream::settings::{SameSite, SetCookie};
+use crate::upstream::settings::{SameSite, SetCookie, has_prefix};
 
 /// A cookie as an object describes it.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ impl CookieSpec<'_> {
         if !path.starts_with('/') || path.bytes().any(|byte| byte == b';' || !(b' '..=b'~').contains(&byte)) {
             let message = format!("{path:?} is not the path of a cookie");
             problem(CookiePart::Path, message, "write a path that begins with a slash and has no semicolon");
-        } else if path != "/" && name.starts_with("__Host-") {
+        } else if path != "/" && has_prefix(name, "__Host-") {
             let message = format!("clients reject the cookie {name} with a path other than /");
             problem(CookiePart::Path, message, "use the path / or another name");
         }
@@ -73,6 +73,7 @@ mod tests {
             ("a", "/;b", &[Path]),
             ("a", "/\u{e9}", &[Path]),
             ("__Host-a", "/b", &[Path]),
+            ("__host-a", "/b", &[Path]),
         ] {
             let built = CookieSpec { name, path, max_age: None, same_site: SameSite::Lax }.build();
             let parts: Vec<_> = built.err().into_iter().flatten().map(|problem| problem.part).collect();

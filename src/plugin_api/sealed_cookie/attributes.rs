@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
+use crate::upstream::settings::{has_prefix, requires_secure};
 
 /// The attribute `SameSite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -71,9 +72,8 @@ impl CookieAttributes {
             let message = "`None` requires a secure cookie: browsers reject the cookie otherwise";
             reject(&field("same_site"), message, &format!("set `{}` to true", field("secure")));
         }
-        let has_prefix = |prefix: &str| name.get(..prefix.len()).is_some_and(|s| s.eq_ignore_ascii_case(prefix));
-        let is_host_cookie = has_prefix("__Host-");
-        if (is_host_cookie || has_prefix("__Secure-")) && *secure == Some(false) {
+        let is_host_cookie = has_prefix(name, "__Host-");
+        if requires_secure(name, false) && *secure == Some(false) {
             let message = "begins with __Host- or __Secure-, so browsers accept the cookie only if it is secure";
             reject(name_field, message, &format!("set `{}` to true, or use another name", field("secure")));
         }
@@ -96,7 +96,9 @@ impl CookieAttributes {
             CookieSameSite::None => "; SameSite=None",
             CookieSameSite::Default => "",
         };
-        Ok(CookieAttributes { name: (*name).into(), text: text.into(), secure: *secure, http_only: *http_only })
+        let is_always_secure = requires_secure(name, *same_site == CookieSameSite::None);
+        let secure = secure.or(is_always_secure.then_some(true));
+        Ok(CookieAttributes { name: (*name).into(), text: text.into(), secure, http_only: *http_only })
     }
 
     pub fn name(&self) -> &str {

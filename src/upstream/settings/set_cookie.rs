@@ -12,6 +12,19 @@ pub struct SetCookie {
     pub same_site: SameSite,
     /// What follows all values in `Set-Cookie`, except `Secure`: `; Path=/; HttpOnly; SameSite=Strict`.
     pub attributes: Box<str>,
+    /// Whether clients keep the cookie only with `Secure`.
+    requires_secure: bool,
+}
+
+/// Whether clients drop a cookie without `Secure`, whatever the connection is: the page may have come through a proxy
+/// that terminates TLS (RFC 6265bis, sections 4.1.3 and 5.7).
+pub fn requires_secure(name: &str, is_same_site_none: bool) -> bool {
+    is_same_site_none || has_prefix(name, "__Host-") || has_prefix(name, "__Secure-")
+}
+
+/// Whether the name of a cookie begins with a prefix that clients recognize, in any case of its letters.
+pub fn has_prefix(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// The attribute `SameSite` of a cookie.
@@ -36,7 +49,9 @@ impl SetCookie {
             SameSite::Lax => "; HttpOnly; SameSite=Lax",
             SameSite::None => "; HttpOnly; SameSite=None",
         });
-        SetCookie { name: name.into(), path: path.into(), max_age, same_site, attributes: attributes.into() }
+        let requires_secure = requires_secure(name, same_site == SameSite::None);
+        let attributes = attributes.into();
+        SetCookie { name: name.into(), path: path.into(), max_age, same_site, attributes, requires_secure }
     }
 
     /// The field of a response for this value. `max_age`: for how many seconds clients keep it, if values have times of
@@ -47,7 +62,7 @@ impl SetCookie {
         if let Some(seconds) = max_age {
             write!(field, "; Max-Age={seconds}").expect("writing to a string cannot fail");
         }
-        if is_secure {
+        if is_secure || self.requires_secure {
             field.push_str("; Secure");
         }
         field
@@ -67,6 +82,16 @@ mod tests {
             (Some(second / 2), SameSite::None, true, "c=1; Path=/a; Max-Age=1; HttpOnly; SameSite=None; Secure"),
         ] {
             assert_eq!(SetCookie::new("c", "/a", max_age, same_site).with_value(1, None, is_secure), expected);
+        }
+        for (name, same_site, is_secure) in [
+            ("c", SameSite::Lax, false),
+            ("c", SameSite::None, true),
+            ("__Host-c", SameSite::Strict, true),
+            ("__secure-c", SameSite::Lax, true),
+            ("__Hostess", SameSite::Lax, false),
+        ] {
+            let field = SetCookie::new(name, "/", None, same_site).with_value(1, None, false);
+            assert_eq!(field.ends_with("; Secure"), is_secure, "browsers keep it only so: {field}");
         }
         let cookie = SetCookie::new("c", "/", None, SameSite::Strict);
         assert_eq!(cookie.with_value("v", Some(9), true), "c=v; Path=/; HttpOnly; SameSite=Strict; Max-Age=9; Secure");

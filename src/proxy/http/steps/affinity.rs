@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
+use tracing::warn;
 
 use crate::plugin_api::Scheme;
 use crate::snapshot::rule::WeightedBackends;
@@ -65,6 +66,9 @@ pub(in crate::proxy) fn add_to_response(
 ) {
     let (Some(backend), Some(endpoint)) = (affinity, endpoint) else { return };
     let BackendAffinity { upstream, session, scheme } = backend;
+    if let AffinityCarrier::Cookie { cookie, .. } = session.carrier() {
+        warn_of_same_name(upstream, &cookie.name, headers);
+    }
     let Some(SessionValue { value, max_age }) = session.new_value(upstream, endpoint, unix_seconds()) else {
         return;
     };
@@ -80,6 +84,24 @@ pub(in crate::proxy) fn add_to_response(
             }
         }
     }
+}
+
+/// Reports that an endpoint sets a cookie with the name of one that Portico sets: the client keeps only one of both.
+pub(super) fn warn_of_same_name(upstream: &Upstream, name: &str, headers: &HeaderMap) {
+    if sets_cookie(headers, name) && upstream.should_warn() {
+        warn!(
+            upstream = %upstream.key,
+            cookie = name,
+            "The endpoint sets a cookie with the name of Portico's own, so clients lose one of both; use another name"
+        );
+    }
+}
+
+/// Whether a response sets a cookie with this name.
+fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
+    let mut names =
+        headers.get_all(SET_COOKIE).iter().filter_map(|value| value.as_bytes().split(|b| *b == b'=').next());
+    names.any(|found| found.trim_ascii() == name.as_bytes())
 }
 
 /// The values of all cookies with a name (RFC 6265, section 4.2.1), in the order in which the client sends them: those
@@ -138,6 +160,20 @@ mod tests {
             assert_eq!(found, expected, "{lines:?}");
         }
     }
+
+    #[test]
+    fn endpoints_with_a_cookie_of_the_same_name_are_found() {
+        for (lines, expected) in [
+            (&["JSESSIONID=1; Path=/"][..], true),
+            (&["a=JSESSIONID=1", " JSESSIONID =2"], true),
+            (&["JSESSIONID2=1; JSESSIONID=2", "jsessionid=1", "a=b"], false),
+            (&[], false),
+        ] {
+            let fields = lines.iter().map(|line| (SET_COOKIE, HeaderValue::from_static(line)));
+            assert_eq!(sets_cookie(&fields.collect(), "JSESSIONID"), expected, "{lines:?}");
+        }
+    }
+
     #[test]
     fn only_the_cookie_of_the_session_is_removed() {
         for (lines, expected) in [

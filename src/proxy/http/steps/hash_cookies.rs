@@ -6,6 +6,8 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
+use super::affinity::warn_of_same_name;
+use crate::upstream::Upstream;
 use crate::upstream::settings::{HashSource, RequestHash};
 
 /// The positions of the keys for which cookies were generated, with the values of the cookies.
@@ -13,6 +15,7 @@ pub(super) type CookieValues = SmallVec<[(usize, u128); 1]>;
 
 /// The cookies that were generated for a request.
 pub(in crate::proxy) struct GeneratedCookies {
+    upstream: Arc<Upstream>,
     settings: Arc<RequestHash>,
     values: CookieValues,
     /// Whether the client uses TLS.
@@ -20,14 +23,20 @@ pub(in crate::proxy) struct GeneratedCookies {
 }
 
 impl GeneratedCookies {
-    pub(super) fn new(settings: Arc<RequestHash>, values: CookieValues, is_secure: bool) -> Self {
-        GeneratedCookies { settings, values, is_secure }
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        settings: Arc<RequestHash>,
+        values: CookieValues,
+        is_secure: bool,
+    ) -> Self {
+        GeneratedCookies { upstream, settings, values, is_secure }
     }
 
     /// Adds the cookies to the response.
     pub(super) fn add_to_response(&self, headers: &mut HeaderMap) {
         for (index, value) in &self.values {
             let HashSource::Cookie(cookie) = &self.settings.keys[*index].source else { continue };
+            warn_of_same_name(&self.upstream, &cookie.name, headers);
             if let Ok(value) =
                 HeaderValue::try_from(cookie.with_value(format_args!("{value:032x}"), None, self.is_secure))
             {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::HOST;
@@ -30,14 +31,14 @@ pub(in crate::proxy) fn of_request(
     cx: &mut RequestContext<'_>,
     routed: &RoutedRequest<'_>,
     headers: &HeaderMap,
-    upstream: &Upstream,
+    upstream: &Arc<Upstream>,
 ) -> Option<u64> {
     let settings = upstream.request_hash()?;
     let mut generated = CookieValues::new();
     let hash = inputs(cx, routed, headers).hash(&settings, Some(&mut generated));
     if !generated.is_empty() {
-        let is_secure = client_scheme(cx.exchange(), headers) == Scheme::Https;
-        cx.hash_cookies = Some(Box::new(GeneratedCookies::new(settings, generated, is_secure)));
+        let is_secure = cx.record.client.scheme == Scheme::Https;
+        cx.hash_cookies = Some(Box::new(GeneratedCookies::new(Arc::clone(upstream), settings, generated, is_secure)));
     }
     hash
 }
