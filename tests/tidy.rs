@@ -319,7 +319,7 @@ const LAYERS: &[Row] = &[
     (
         "plugin_api",
         &[
-            "aws_environment remote server_text",
+            "aws_environment field_names remote server_text",
             "http_proxy http_version body_budget chosen_backend cookies decimal endpoint_timeouts form_body \
              header_spoofing kind login media_type message_limits multipart named_backend observed_stream \
              plugin_regex rejection_log reply request_body_changes route_description scheme shared_keys state template \

@@ -10,7 +10,6 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
 use smallvec::SmallVec;
 
-use super::body_budget::{BodyBudget, KeptBytes};
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::chosen_backend::{BackendName, ChosenBackend};
@@ -20,7 +19,6 @@ use super::consumers::{Consumer, ConsumerDirectory, EntityId};
 use super::ended_session::EndedSession;
 use super::endpoint_timeouts::EndpointTimeouts;
 use super::message_limits::MessageLimits;
-use super::named_backend::NamedBackend;
 use super::plugin_regex::RemainingRegexSteps;
 use super::request_body_changes::RequestBodyChanges;
 use super::route_description::RouteDescription;
@@ -29,7 +27,6 @@ use super::shared_values::{LogObjectField, SharedValues};
 use super::timing::PhaseTimings;
 use super::trace::RequestTrace;
 use super::trace::attempts::RequestClock;
-use crate::hop_count::HopCount;
 use crate::shared_limit::{Held, SharedLimit};
 
 /// Context of the `access` phase.
@@ -144,8 +141,9 @@ impl RequestCx<'_> {
 
 /// Context of the `before_forward` phase. The request was allowed, so a reply may contain what the backend would send.
 pub struct BeforeForwardCx<'r> {
-    /// The head after `access` and authorization. The filters of the rule have not changed it yet. Changes of fields
-    /// reach the endpoint; those of the method and the target do not select another rule.
+    /// The head after `access` and authorization. The filters of the rule have not changed it yet: they belong to the
+    /// backend, so that a cache finds a response by what the client has sent. Changes of fields reach the endpoint;
+    /// those of the method and the target do not select another rule.
     pub head: &'r mut request::Parts,
     /// Whether the request has content.
     pub has_body: bool,
@@ -153,9 +151,6 @@ pub struct BeforeForwardCx<'r> {
     pub body: Option<&'r Bytes>,
     /// Whether the client requests another protocol, such as WebSocket.
     pub is_upgrade: bool,
-    /// How many Portico processes have forwarded the request, with this one. Requests that a plugin sends in place of
-    /// it have the number, so that loops end.
-    pub hops: HopCount,
     /// The path that the router matched, as in `access`.
     pub path: &'r str,
     /// The query as the client sent it.
@@ -176,16 +171,8 @@ pub struct BeforeForwardCx<'r> {
     /// The object that the plugin is attached to.
     pub scope: &'r str,
     pub route: &'r RouteNames,
-    /// The backend of the request.
-    pub backend: &'r dyn NamedBackend,
-    /// Whether a plugin [replaces the backend](super::Plugin::replaces_backend), so that `after_forward` does not run.
+    /// Whether a plugin [replaces the backend](super::Plugin::replace_backend), so that `after_forward` does not run.
     pub is_backend_replaced: bool,
-    /// For the bodies of responses that a plugin collects in place of that of the backend.
-    pub body_budget: &'r dyn BodyBudget,
-    /// What was taken of it for the reply: held until the client has a reply with [`ReplyBody::Collected`].
-    ///
-    /// [`ReplyBody::Collected`]: super::ReplyBody::Collected
-    pub kept: &'r mut Vec<Box<dyn KeptBytes>>,
     pub(crate) background_places: Option<BackgroundPlaces<'r>>,
     pub(crate) background: &'r mut BackgroundSlot,
     pub(crate) plugin_data: &'r mut PluginData,
@@ -193,8 +180,7 @@ pub struct BeforeForwardCx<'r> {
 }
 
 impl BeforeForwardCx<'_> {
-    /// The whole body as all plugins have left it. `None` if there is one that was not buffered, so that a plugin which
-    /// sends it elsewhere must not respond.
+    /// The whole body as all plugins have left it. `None` if there is one that was not buffered.
     pub fn whole_body(&self) -> Option<Bytes> {
         if self.has_body { self.body.cloned() } else { Some(Bytes::new()) }
     }
@@ -215,14 +201,10 @@ impl BeforeForwardCx<'_> {
         self.background.request = Some(request);
     }
 
-    /// Stores data of this plugin for the later phases of the same request. Replaces what `access` has stored.
+    /// Stores data of this plugin for the later phases of the same request. Replaces what `access` has stored, which
+    /// this phase does not get: it may be about a request that authorization has changed since.
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);
-    }
-
-    /// Takes the data that this plugin has stored in `access`.
-    pub fn take_plugin_data<T: Any>(&mut self) -> Option<T> {
-        self.plugin_data.take(self.slot)
     }
 }
 
@@ -543,6 +525,11 @@ impl PluginData {
     fn take<T: Any>(&mut self, slot: u16) -> Option<T> {
         let index = self.by_slot.iter().position(|(owner, value)| *owner == slot && value.is::<T>())?;
         self.by_slot.swap_remove(index).1.downcast().ok().map(|value| *value)
+    }
+
+    /// What functions have stored for the plugins of the request, if any has.
+    pub(super) fn shared_values(&self) -> Option<&SharedValues> {
+        self.shared.as_deref()
     }
 
     fn get<T: Any>(&self, slot: u16) -> Option<&T> {

@@ -31,7 +31,8 @@ impl PluginInstance {
 
     /// How many bytes of the body of this request to buffer before the plugin runs.
     pub(super) fn body_buffer_limit_for(&self, head: &request::Parts) -> Option<usize> {
-        let limit = self.plugin.body_buffer_limit().filter(|_| self.phases.access)?;
+        let Phases { access, before_forward, replace_backend, .. } = self.phases;
+        let limit = self.plugin.body_buffer_limit().filter(|_| access || before_forward || replace_backend)?;
         self.plugin.buffers_body(head).then_some(limit)
     }
 }

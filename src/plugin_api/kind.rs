@@ -73,6 +73,8 @@ pub const ALL_PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "t
 pub struct Phases {
     pub access: bool,
     pub before_forward: bool,
+    /// In place of the backend of every request. A plugin that runs in this phase runs in none before it.
+    pub replace_backend: bool,
     pub response: bool,
     pub log: bool,
     /// For connections of TCPRoutes and TLSRoutes, and sessions of UDPRoutes.
@@ -80,12 +82,19 @@ pub struct Phases {
 }
 
 impl Phases {
-    const NONE: Phases =
-        Phases { access: false, before_forward: false, response: false, log: false, stream_open: false };
+    const NONE: Phases = Phases {
+        access: false,
+        before_forward: false,
+        replace_backend: false,
+        response: false,
+        log: false,
+        stream_open: false,
+    };
     pub const ACCESS: Phases = Phases { access: true, ..Phases::NONE };
     pub const ACCESS_AND_RESPONSE: Phases = Phases { access: true, response: true, ..Phases::NONE };
     pub const ACCESS_AND_STREAM_OPEN: Phases = Phases { access: true, stream_open: true, ..Phases::NONE };
     pub const BEFORE_FORWARD: Phases = Phases { before_forward: true, ..Phases::NONE };
+    pub const REPLACE_BACKEND: Phases = Phases { replace_backend: true, ..Phases::NONE };
     pub const RESPONSE: Phases = Phases { response: true, ..Phases::NONE };
     pub const LOG: Phases = Phases { log: true, ..Phases::NONE };
 
@@ -94,6 +103,7 @@ impl Phases {
         Phases {
             access: self.access || other.access,
             before_forward: self.before_forward || other.before_forward,
+            replace_backend: self.replace_backend || other.replace_backend,
             response: self.response || other.response,
             log: self.log || other.log,
             stream_open: self.stream_open || other.stream_open,

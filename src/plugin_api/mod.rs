@@ -4,6 +4,7 @@
 //!   config ──PluginKind::build──▶ Plugin ─┐
 //!                                         ├─▶ ChainSlot ─▶ Chain of a rule ──access────▶ continue, or a Reply
 //!   objects that it is attached to ───────┘                                ──before_forward─▶ continue, or a Reply
+//!                                                                          ──replace_backend▶ a Reply
 //!                                                                          ──response──▶ head, or another Reply
 //!                                                                          │   └ BodyFilter ─▶ body
 //!                                                                          ──log───────▶ status, sizes, durations
@@ -38,6 +39,7 @@ pub mod digest_cache;
 pub mod ended_session;
 pub mod endpoint_timeouts;
 pub mod factory;
+pub mod field_names;
 pub mod fields;
 pub mod form_body;
 pub mod graphql;
@@ -117,8 +119,13 @@ pub mod violations;
 pub mod weighted_list;
 pub mod xml;
 
+use std::time::SystemTime;
+
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use http::request;
+use http::{HeaderValue, StatusCode, request};
+
+use crate::hop_count::HopCount;
 
 pub use crate::request_target::path_encoding;
 pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
@@ -169,8 +176,8 @@ pub trait Plugin: Send + Sync + 'static {
         AccessOutcome::Continue
     }
 
-    /// Runs after authorization, directly before a request is forwarded to a backend, and may respond in its place. A
-    /// plugin whose reply contains what a backend has sent or would send, such as a cache or a mock, must respond here
+    /// Runs after authorization, before filters of the rule change the request for the backend, and may respond in
+    /// place of the backend. A plugin whose reply contains what a backend has sent, such as a cache, must respond here
     /// and not in `access`: authorization servers decide after `access`. Does not run if the backend of the request is
     /// invalid.
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
@@ -178,13 +185,16 @@ pub trait Plugin: Send + Sync + 'static {
         AccessOutcome::Continue
     }
 
-    /// Whether `before_forward` responds in place of the backend of every request. Then no other plugin lets the proxy
-    /// send a request to that backend in the background.
-    fn replaces_backend(&self) -> bool {
-        false
+    /// Runs in place of the backend of every request, on what that would get, and always responds. No other plugin lets
+    /// the proxy send a request to that backend in the background. A plugin that declares the phase and does not
+    /// implement it fails all requests.
+    fn replace_backend<'a>(&'a self, cx: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
+        let _ = cx;
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        BackendReplacement::Reply(Reply::negotiated(status, "An unexpected error occurred", "broken_plugin"))
     }
 
-    /// Whether `before_forward` fails for backends that are not a [`NamedBackend`](named_backend::NamedBackend) with a
+    /// Whether `replace_backend` fails for backends that are not a [`NamedBackend`](named_backend::NamedBackend) with a
     /// server, which routes with others report.
     fn needs_named_backend(&self) -> bool {
         false
@@ -344,6 +354,12 @@ pub enum AccessOutcome<'a> {
     Wait(LocalBoxFuture<'a, Option<Box<Reply>>>),
 }
 
+/// What a plugin sends in place of the backend. There is always something: no request goes to the backend nevertheless.
+pub enum BackendReplacement<'a> {
+    Reply(Box<Reply>),
+    Wait(LocalBoxFuture<'a, Box<Reply>>),
+}
+
 /// The result of `response`. Plugins that do not wait allocate nothing.
 pub enum ResponseOutcome<'a> {
     Continue,
@@ -352,4 +368,62 @@ pub enum ResponseOutcome<'a> {
     Replace(Box<Reply>),
     /// The decision needs to wait, for example for a cache. The head of the response is sent afterwards.
     Wait(LocalBoxFuture<'a, Option<Box<Reply>>>),
+}
+
+/// Context of the phase `replace_backend`.
+pub struct ReplaceBackendCx<'r> {
+    /// The head that the backend would get: plugins, authorization servers, and the filters of the rule and of the
+    /// backend have changed it.
+    pub head: &'r request::Parts,
+    /// The target and the host for payloads that show them as the client sent them.
+    pub target: ShownTarget<'r>,
+    /// The groups of the route's regular expression, for the path of the client.
+    pub uri_captures: &'r dyn UriCaptures,
+    pub client: ClientInfo<'r>,
+    pub id: &'r HeaderValue,
+    pub now: SystemTime,
+    /// Whether the request has content.
+    pub has_body: bool,
+    /// The whole body as the backend would get it, if it was buffered. See [`ReplaceBackendCx::whole_body`].
+    pub body: Option<&'r Bytes>,
+    /// Whether the client requests another protocol, such as WebSocket.
+    pub is_upgrade: bool,
+    /// How many Portico processes have forwarded the request, with this one. Requests that the plugin sends have the
+    /// number, so that loops end.
+    pub hops: HopCount,
+    /// What functions have stored for the plugins of this request, if any has.
+    pub shared_values: Option<&'r shared_values::SharedValues>,
+    /// The backend of the request.
+    pub backend: &'r dyn named_backend::NamedBackend,
+    /// For the bodies of responses that the plugin collects.
+    pub body_budget: &'r dyn BodyBudget,
+    /// What was taken of it for the reply: held until the client has a reply with [`ReplyBody::Collected`].
+    ///
+    /// [`ReplyBody::Collected`]: ReplyBody::Collected
+    pub kept: &'r mut Vec<Box<dyn KeptBytes>>,
+}
+
+/// The target and the host of a request as its client sent them, unless a filter of the rule or of the backend has
+/// written others.
+#[derive(Clone, Copy, Debug)]
+pub struct ShownTarget<'r> {
+    /// The path that the router matched.
+    pub path: &'r str,
+    /// The path and the query.
+    pub raw: &'r str,
+    pub query: Option<&'r str>,
+    pub host: &'r str,
+}
+
+impl ReplaceBackendCx<'_> {
+    /// The whole body as all plugins have left it. `None` if there is one that was not buffered, so that it cannot be
+    /// sent.
+    pub fn whole_body(&self) -> Option<Bytes> {
+        if self.has_body { self.body.cloned() } else { Some(Bytes::new()) }
+    }
+
+    /// The body, which is empty if it was not buffered.
+    pub fn buffered_body(&self) -> &[u8] {
+        self.body.map_or(&[], |body| body)
+    }
 }

@@ -4,7 +4,6 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, HOST};
 use serde_json::{Map, Value, json};
 
-use super::RequestCx;
 use super::fields::UrlEncodedForm;
 use super::media_type::MediaType;
 use super::multipart::Multipart;
@@ -14,16 +13,16 @@ pub fn query(query: &str) -> Map<String, Value> {
     form(query.as_bytes())
 }
 
-/// The headers by name: a text, or a list of texts. `host` is that of the client, as in Kong: the endpoint may get
-/// another one.
-pub fn headers(cx: &RequestCx<'_>) -> Map<String, Value> {
+/// The headers by name: a text, or a list of texts. `host` stands for the field of this name. It is that of the client,
+/// as in Kong: the endpoint may get another one.
+pub fn headers(headers: &HeaderMap, host: &str) -> Map<String, Value> {
     let mut members = Map::new();
-    for (name, value) in &cx.head.headers {
+    for (name, value) in headers {
         if name != HOST {
             add(&mut members, name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into());
         }
     }
-    members.insert(HOST.as_str().to_owned(), cx.client.received.host.into());
+    members.insert(HOST.as_str().to_owned(), host.into());
     members
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use super::fields::UrlEncodedForm;
 use super::shared_values::SharedValues;
 use super::template::{LuaValue, Variable, VariableKey, Variables};
-use super::{RequestCx, UriCaptures};
+use super::{ReplaceBackendCx, RequestCx, UriCaptures};
 
 pub struct RequestVariables<'r> {
     headers: &'r HeaderMap,
@@ -26,6 +26,17 @@ impl<'r> RequestVariables<'r> {
             query: cx.query.unwrap_or_default(),
             captures: cx.uri_captures,
             shared: cx.shared_values(),
+        }
+    }
+
+    /// The variables of a request that the plugin takes from the backend.
+    pub fn of_replaced(cx: &'r ReplaceBackendCx<'_>) -> Self {
+        RequestVariables {
+            headers: &cx.head.headers,
+            host: cx.target.host,
+            query: cx.target.query.unwrap_or_default(),
+            captures: cx.uri_captures,
+            shared: cx.shared_values,
         }
     }
 

@@ -16,7 +16,7 @@ use super::body_budget::FixedBudget;
 use super::body_filter::{BodyFilter, CodedHead};
 use super::chain::{
     AccessEnd, AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse,
-    ChainState, ForwardingOutcome, RequestBodyState,
+    ChainState, ForwardingOutcome, ReplacedRequest, RequestBodyState,
 };
 use super::changed_fields::FieldNames;
 use super::client_certificate::chain_digest;
@@ -33,7 +33,7 @@ use super::reply::{Reply, ReplyBody};
 use super::scheme::Scheme;
 use super::services::OfflineServices;
 use super::stream_chain::StreamChainBuilder;
-use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState, StreamChain};
+use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState, ShownTarget, StreamChain};
 use crate::diagnostic::Diagnostic;
 use crate::hop_count::HopCount;
 use crate::shared_limit::SharedLimit;
@@ -114,7 +114,14 @@ pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInst
 pub fn global_instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
     PluginInstance {
         plugin,
-        phases: Phases { access: true, before_forward: true, response: true, log: true, stream_open: false },
+        phases: Phases {
+            access: true,
+            before_forward: true,
+            replace_backend: false,
+            response: true,
+            log: true,
+            stream_open: false,
+        },
         scope: "global".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,
@@ -332,10 +339,10 @@ impl TestRequest {
         let mut declared = chain.changed_fields();
         declared.merge(state.fields_of_request().unwrap_or_default());
         expect_declared("request", &received, &head.headers, &declared.request);
-        if reply.is_none() && chain.may_stand_in_for_backend(&state) {
+        let current = state.body_changes.replacement.clone().unwrap_or_else(|| body.clone());
+        let has_body = !current.is_empty();
+        if reply.is_none() && chain.runs_before_forward(&state) {
             let (path, query) = (uri.path(), uri.query());
-            let current = state.body_changes.replacement.clone().unwrap_or_else(|| body.clone());
-            let has_body = !current.is_empty();
             let limit = SharedLimit::new(self.background_places);
             let head = &mut head;
             let request = AllowedRequest {
@@ -343,23 +350,44 @@ impl TestRequest {
                 has_body,
                 body: Some(&current).filter(|_| is_read),
                 is_upgrade: false,
-                hops: HopCount::new(1),
                 path,
                 query,
                 client,
                 id: &id,
                 now: self.now,
-                backend: &self.backend,
-                body_budget: &self.body_budget,
-                kept: &mut Vec::new(),
                 background_places: BackgroundPlaces { limit: &limit, namespace: "default" },
                 background: &mut BackgroundSlot::default(),
             };
             reply = chain.before_forward(request, &mut state).await;
             expect_declared("request", &received, &head.headers, &declared.request);
         }
+        if reply.is_none()
+            && let Some(replacement) = chain.replacement(&state)
+        {
+            let request = ReplacedRequest {
+                head: &head,
+                target: ShownTarget {
+                    path: uri.path(),
+                    raw: uri.path_and_query().map_or("/", |target| target.as_str()),
+                    query: uri.query(),
+                    host: &host,
+                },
+                uri_captures: &self.uri_captures,
+                client,
+                id: &id,
+                now: self.now,
+                has_body,
+                body: Some(&current).filter(|_| is_read),
+                is_upgrade: false,
+                hops: HopCount::new(1),
+                backend: &self.backend,
+                body_budget: &self.body_budget,
+                kept: &mut Vec::new(),
+            };
+            reply = Some(chain.replace_backend(replacement, request, &mut state).await);
+        }
         let (mut response, ()) = self.upstream_response.into_parts();
-        if reply.is_none() && chain.may_stand_in_for_backend(&state) {
+        if reply.is_none() && chain.runs_before_forward(&state) {
             let mut observers = Vec::new();
             let (status, headers) = (Some(response.status), &response.headers);
             let forwarded = ForwardingOutcome { status, headers, now: self.now, observers: &mut observers };

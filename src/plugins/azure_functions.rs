@@ -21,7 +21,9 @@
 //! ```
 //!
 //! The function takes the place of the backend: the request is never forwarded, and the rule needs no backend. The
-//! function gets the method, the query, the headers and the body of the request, as they are when this plugin runs.
+//! function gets the method, the query, the headers and the body that a backend would get: as other plugins, the
+//! authorization server and the filters of the rule have changed them. Its path and host are those of the function.
+//! Mirrors, timeouts and retries cannot apply, so a rule with them is invalid; sessions have no effect.
 //!
 //! If the function app closes a kept connection before any byte of its response, a request whose method is idempotent
 //! (RFC 9110, section 9.2.2), such as GET, PUT and DELETE, is sent once more, so it can arrive twice.
@@ -39,7 +41,7 @@ use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::relayed_response::{relay_stream, remove_fields_of_connection};
 use crate::plugin_api::remote::is_host_name;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
-use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, Reply, RequestCx};
+use crate::plugin_api::{BackendReplacement, Plugin, ReplaceBackendCx, Reply};
 
 /// Sends requests to a function of Azure and responds with its response.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -99,7 +101,7 @@ pub(crate) struct AzureFunctions {
     client_id: Option<HeaderValue>,
 }
 
-/// What the function gets, from the access phase to the call.
+/// What the function gets.
 struct FunctionCall {
     method: Method,
     target: PathAndQuery,
@@ -111,7 +113,7 @@ impl PluginKind for AzureFunctions {
     const NAME: &'static str = "azure-functions";
     const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 749;
-    const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
+    const PHASES: Phases = Phases::REPLACE_BACKEND;
     // Requests to a function must not reach a backend.
     const FAIL_CLOSED: bool = true;
     type Config = Config;
@@ -162,15 +164,8 @@ impl PluginKind for AzureFunctions {
 }
 
 impl Plugin for AzureFunctions {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        if let Some(call) = self.call(cx) {
-            cx.set_plugin_data(call);
-        }
-        AccessOutcome::Continue
-    }
-
-    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        let Some(call) = cx.take_plugin_data::<FunctionCall>() else { return AccessOutcome::Reply(failed()) };
+    fn replace_backend<'a>(&'a self, cx: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
+        let Some(call) = self.call(cx) else { return BackendReplacement::Reply(failed()) };
         let hops = cx.hops;
         let sending = self.server.stream(cx.client.address, |request| {
             let FunctionCall { method, target, headers, body } = call;
@@ -182,20 +177,12 @@ impl Plugin for AzureFunctions {
             hops.set(&mut request.headers);
             request.body = body;
         });
-        AccessOutcome::Wait(Box::pin(async move {
-            Some(match sending.await {
+        BackendReplacement::Wait(Box::pin(async move {
+            match sending.await {
                 Ok(response) => relay_stream(response),
                 Err(_) => failed(),
-            })
+            }
         }))
-    }
-
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    fn replaces_backend(&self) -> bool {
-        true
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {
@@ -205,7 +192,7 @@ impl Plugin for AzureFunctions {
 
 impl AzureFunctions {
     /// `None` if the target is too long.
-    fn call(&self, cx: &RequestCx<'_>) -> Option<FunctionCall> {
+    fn call(&self, cx: &ReplaceBackendCx<'_>) -> Option<FunctionCall> {
         let target = match cx.head.uri.query() {
             Some(query) => format!("{}?{query}", self.path),
             None => self.path.clone(),
@@ -218,7 +205,7 @@ impl AzureFunctions {
             headers.remove(&name);
             headers.extend(value.clone().map(|value| (name, value)));
         }
-        let body = cx.current_body().cloned().unwrap_or_default();
+        let body = cx.body.cloned().unwrap_or_default();
         Some(FunctionCall { method: cx.head.method.clone(), target: target.parse().ok()?, headers, body })
     }
 }

@@ -34,7 +34,7 @@ use crate::plugin_api::graphql::{
 use crate::plugin_api::redis::RedisConfig;
 use crate::plugin_api::{
     AccessOutcome, AfterForwardCx, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply,
-    RequestCx, optional_record, record,
+    optional_record, record,
 };
 
 #[derive(Deserialize, JsonSchema)]
@@ -88,14 +88,11 @@ impl Default for Config {
 
 pub(crate) struct GraphqlProxyCache(SharedCache);
 
-/// The digest of what a query asks for.
-struct QueryDigest(Sha256Digest);
-
 impl PluginKind for GraphqlProxyCache {
     const NAME: &'static str = "graphql-proxy-cache-advanced";
     const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 99;
-    const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
+    const PHASES: Phases = Phases::BEFORE_FORWARD;
     const FAIL_CLOSED: bool = false;
     type Config = Config;
     type Plugin = GraphqlProxyCache;
@@ -118,10 +115,6 @@ impl PluginKind for GraphqlProxyCache {
 }
 
 impl Plugin for GraphqlProxyCache {
-    fn may_wait(&self) -> bool {
-        false
-    }
-
     fn body_buffer_limit(&self) -> Option<usize> {
         Some(MAX_BODY)
     }
@@ -133,19 +126,12 @@ impl Plugin for GraphqlProxyCache {
             && has_graphql_type(&head.headers)
     }
 
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        if let Some(digest) = digest(cx) {
-            cx.set_plugin_data(digest);
-        }
-        AccessOutcome::Continue
-    }
-
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        let digest = cx.take_plugin_data::<QueryDigest>();
+        let digest = digest(cx);
         if digest.is_some() {
             cx.head.headers.remove(ACCEPT_ENCODING);
         }
-        self.0.stand_in(cx, digest.map(|QueryDigest(digest)| digest))
+        self.0.stand_in(cx, digest)
     }
 
     fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
@@ -169,9 +155,9 @@ fn is_imprecise(value: &Value) -> bool {
 }
 
 /// What a query asks for. `None` if the request is not one.
-fn digest(cx: &RequestCx<'_>) -> Option<QueryDigest> {
-    let body = cx.current_body().map_or(&[][..], |body| &body[..]);
-    let request = GraphqlRequest::read(&cx.head.method, cx.head.uri.query(), &cx.head.headers, body).ok()?;
+fn digest(cx: &BeforeForwardCx<'_>) -> Option<Sha256Digest> {
+    let body = cx.whole_body()?;
+    let request = GraphqlRequest::read(&cx.head.method, cx.head.uri.query(), &cx.head.headers, &body).ok()?;
     let document = CheckedDocument::parse(&request.query, &DocumentLimits::USUAL).ok()?;
     let operation = document.operation(request.operation_name.as_deref()).ok()?;
     // Servers may read more than the query, such as the name of a stored document.
@@ -194,7 +180,7 @@ fn digest(cx: &RequestCx<'_>) -> Option<QueryDigest> {
         parts.extend_from_slice(&(text.len() as u64).to_be_bytes());
         parts.extend_from_slice(text.as_bytes());
     }
-    Some(QueryDigest(sha256(&parts)))
+    Some(sha256(&parts))
 }
 
 /// Whether a body is the response to a query, without errors, which may be over when the query is repeated.

@@ -195,7 +195,7 @@ impl Trigger {
 
 /// The description of a request, in Kong's format. As in Kong, what there is not has no field.
 fn describe_request(message: Option<&str>, process: &RespondingProcess, cx: &RequestCx<'_>) -> Value {
-    let mut headers = request_json::headers(cx);
+    let mut headers = request_json::headers(&cx.head.headers, cx.client.received.host);
     headers.retain(|name, _| !OF_PROXY.contains(&name.as_str()));
     // `host` does not contain the port, and `port` is the listener's, as in Kong. IPv6 addresses are in brackets, so
     // digits after the last colon are a port.

@@ -48,14 +48,10 @@ impl ExpectedKind {
     }
 }
 
-const BEFORE_FORWARD: Phases =
-    Phases { access: false, before_forward: true, response: false, log: false, stream_open: false };
+/// What looks at a request twice.
+const ACCESS_AND_BEFORE_FORWARD: Phases = Phases { before_forward: true, ..Phases::ACCESS };
 
-/// What prepares a call in `access` and makes it in place of the backend, or looks at a request twice.
-const ACCESS_AND_BEFORE_FORWARD: Phases =
-    Phases { access: true, before_forward: true, response: false, log: false, stream_open: false };
-
-const TRACER: Phases = Phases { access: true, before_forward: false, response: true, log: true, stream_open: false };
+const TRACER: Phases = Phases { log: true, ..Phases::ACCESS_AND_RESPONSE };
 
 const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("pre-function", 1_000_000, Phases { log: true, ..Phases::ACCESS_AND_RESPONSE })
@@ -77,11 +73,11 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("opa", 920, Phases::ACCESS).failing_closed(),
     expected("internal-identity", 905, Phases::ACCESS).failing_closed(),
     expected("upstream-oauth", 760, Phases::ACCESS_AND_RESPONSE).failing_closed(),
-    expected("aggregate", 748, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
-    expected("aws-lambda", 750, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
-    expected("kafka-upstream", 751, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
-    expected("azure-functions", 749, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
-    expected("forward-proxy", 50, Phases::BEFORE_FORWARD).failing_closed().without_consumers_and_groups(),
+    expected("aggregate", 748, Phases::REPLACE_BACKEND).failing_closed(),
+    expected("aws-lambda", 750, Phases::REPLACE_BACKEND).failing_closed(),
+    expected("kafka-upstream", 751, Phases::REPLACE_BACKEND).failing_closed(),
+    expected("azure-functions", 749, Phases::REPLACE_BACKEND).failing_closed(),
+    expected("forward-proxy", 50, Phases::REPLACE_BACKEND).failing_closed().without_consumers_and_groups(),
     expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
@@ -121,7 +117,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
     expected("proxy-cache", 100, Phases::BEFORE_FORWARD),
     expected("proxy-cache-advanced", 100, Phases::BEFORE_FORWARD),
-    expected("graphql-proxy-cache-advanced", 99, Phases { before_forward: true, ..Phases::ACCESS }),
+    expected("graphql-proxy-cache-advanced", 99, Phases::BEFORE_FORWARD),
     expected("upstream-timeout", 400, Phases::ACCESS),
     expected("websocket-size-limit", 1003, Phases::ACCESS).failing_closed().without_groups(),
     expected("canary", 20, Phases::ACCESS).without_consumers_and_groups(),
@@ -138,7 +134,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("kafka-log", 5, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("syslog", 4, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("request-termination", 2, Phases::ACCESS).failing_closed(),
-    expected("mocking", -1, BEFORE_FORWARD).failing_closed(),
+    expected("mocking", -1, Phases::REPLACE_BACKEND).failing_closed(),
 ];
 
 /// The minimal configuration of a plugin.
@@ -240,7 +236,7 @@ HQ8BAf8EBAMCAQYwCgYIKoZIzj0EAwIDRwAwRAIgHl951y3voz1q4H7ndmF4t+Bu
 -----END CERTIFICATE-----\n";
 
 /// The configuration with a value at a path such as `redis.host`. Creates the objects on the path that are missing.
-fn with_value(config: &Value, path: &str, value: Value) -> Value {
+pub(super) fn with_value(config: &Value, path: &str, value: Value) -> Value {
     let mut config = config.clone();
     let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
     let mut parent = &mut config;
@@ -882,10 +878,14 @@ fn every_field_has_a_description() {
 #[test]
 fn declared_phases_are_implemented() {
     for kind in REGISTRY.iter() {
-        let Phases { access, before_forward, response, log, stream_open } = kind.phases();
+        let Phases { access, before_forward, replace_backend, response, log, stream_open } = kind.phases();
+        // What is made for the backend before authorization and filters would not be what the backend gets.
+        let has_earlier_phase = access || before_forward;
+        assert!(!replace_backend || !has_earlier_phase, "{}: `replace_backend` is the first phase", kind.name());
         for (phase, is_declared) in [
             ("access", access),
             ("before_forward", before_forward),
+            ("replace_backend", replace_backend),
             ("response", response),
             ("log", log),
             ("stream_open", stream_open),

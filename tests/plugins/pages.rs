@@ -136,7 +136,8 @@ fn description(field: &Field) -> String {
 fn phases(phases: Phases) -> String {
     let all = [
         (phases.access, "before the request is forwarded"),
-        (phases.before_forward, "in place of the backend"),
+        (phases.before_forward, "before the filters of the rule, where it may respond"),
+        (phases.replace_backend, "in place of the backend, after the filters of the rule"),
         (phases.response, "before the head of the response is sent"),
         (phases.log, "after the request is completed"),
         (phases.stream_open, "when a connection or UDP session begins"),

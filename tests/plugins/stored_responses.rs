@@ -262,10 +262,6 @@ async fn plugins_that_answer_come_before_stored_responses() {
     let (mut silent, mut answering) = (BTreeSet::new(), 0);
     for kind in REGISTRY.iter().filter(|kind| kind.phases().access && !is_cache(*kind)) {
         let guard = Built::new(kind.name(), &answering_config(kind), &state);
-        if guard.plugin.replaces_backend() {
-            // It responds in place of the backend, as a cache does, and a cache may respond first.
-            continue;
-        }
         let Some(answered) = answered(guard).await else {
             silent.insert(kind.name());
             continue;

@@ -37,12 +37,17 @@ use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_s
 /// Services that connect to loopback addresses.
 struct LoopbackServices(RemoteClient);
 
-struct TcpConnector;
+#[derive(Default)]
+struct TcpConnector {
+    /// The port of connections to port 80, which no test can listen on.
+    port_80: Option<u16>,
+}
 
 impl RemoteConnector for TcpConnector {
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
+        let port = self.port_80.filter(|_| remote.port == 80).unwrap_or(remote.port);
         Box::pin(async move {
-            let stream = TcpStream::connect((remote.host, remote.port)).await;
+            let stream = TcpStream::connect((remote.host, port)).await;
             let stream = stream.map_err(|error| RemoteFailure::Unreachable(error.to_string()))?;
             Ok(Box::new(stream) as Box<dyn RemoteStream>)
         })
@@ -82,7 +87,7 @@ impl PluginServices for LoopbackServices {
     }
 
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
-        Box::pin(async move { TcpConnector.connect(remote).await.map_err(RemoteFailure::into_message) })
+        Box::pin(async move { TcpConnector::default().connect(remote).await.map_err(RemoteFailure::into_message) })
     }
 
     fn connect_datagrams(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteDatagrams>, String>> {
@@ -174,7 +179,12 @@ fn logging_chain(config: Value, receiver: &Endpoint, plugins: &[(&str, Value)], 
 }
 
 pub(crate) fn loopback_services() -> Arc<dyn PluginServices> {
-    Arc::new(LoopbackServices(RemoteClient::new(Arc::new(TcpConnector))))
+    Arc::new(LoopbackServices(RemoteClient::new(Arc::new(TcpConnector::default()))))
+}
+
+/// The same for plugins that connect to port 80: their connections go to this port.
+pub(crate) fn services_with_port_80(port: u16) -> Arc<dyn PluginServices> {
+    Arc::new(LoopbackServices(RemoteClient::new(Arc::new(TcpConnector { port_80: Some(port) }))))
 }
 
 /// The configuration with the URL of the receiver, unless it has one.

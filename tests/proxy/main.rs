@@ -106,6 +106,7 @@ mod sessions;
 mod several_tracers;
 mod slow_client_certificates;
 mod small_frames;
+mod stand_ins;
 mod stored_for_others;
 mod stream;
 mod stream_attacks;

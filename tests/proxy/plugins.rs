@@ -107,7 +107,14 @@ pub(crate) fn chain(scripts: Vec<ScriptedPlugin>) -> Option<Arc<Chain>> {
     const NAMES: [&str; 3] = ["first", "second", "third"];
     let mut builder = ChainBuilder::default();
     for ((script, name), priority) in scripts.into_iter().zip(NAMES).zip([30, 20, 10]) {
-        let phases = Phases { access: true, before_forward: true, response: true, log: true, stream_open: false };
+        let phases = Phases {
+            access: true,
+            before_forward: true,
+            replace_backend: false,
+            response: true,
+            log: true,
+            stream_open: false,
+        };
         let instance = PluginInstance {
             plugin: Arc::new(script),
             phases,

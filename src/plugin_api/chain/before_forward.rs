@@ -1,4 +1,4 @@
-//! The phase in which plugins respond in place of the backend.
+//! The phase in which plugins may respond in place of the backend, such as caches.
 
 use std::time::SystemTime;
 
@@ -8,12 +8,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use super::Chain;
 use super::selected::slot_number;
 use super::state::ChainState;
-use crate::hop_count::HopCount;
 use crate::plugin_api::context::{AfterForwardCx, BackgroundPlaces, BackgroundSlot, BeforeForwardCx, ClientInfo};
-use crate::plugin_api::named_backend::NamedBackend;
 use crate::plugin_api::reply::Reply;
 use crate::plugin_api::timing::PluginPhase;
-use crate::plugin_api::{AccessOutcome, BodyBudget, KeptBytes, StreamingFilter};
+use crate::plugin_api::{AccessOutcome, StreamingFilter};
 
 /// A request that may be forwarded, as the proxy passes it to a chain.
 pub struct AllowedRequest<'r> {
@@ -22,16 +20,11 @@ pub struct AllowedRequest<'r> {
     /// The whole body, if it was buffered.
     pub body: Option<&'r Bytes>,
     pub is_upgrade: bool,
-    pub hops: HopCount,
     pub path: &'r str,
     pub query: Option<&'r str>,
     pub client: ClientInfo<'r>,
     pub id: &'r HeaderValue,
     pub now: SystemTime,
-    pub backend: &'r dyn NamedBackend,
-    pub body_budget: &'r dyn BodyBudget,
-    /// What plugins have taken of it for their reply.
-    pub kept: &'r mut Vec<Box<dyn KeptBytes>>,
     pub background_places: BackgroundPlaces<'r>,
     /// Where plugins that reply leave a request that is forwarded nevertheless.
     pub background: &'r mut BackgroundSlot,
@@ -40,12 +33,18 @@ pub struct AllowedRequest<'r> {
 impl Chain {
     /// Whether a plugin may respond to this request in place of the backend, after the access phase.
     pub fn may_stand_in_for_backend(&self, state: &ChainState) -> bool {
+        self.runs_before_forward(state) || self.replacement(state).is_some()
+    }
+
+    /// Whether a plugin has the phase `before_forward` for this request.
+    pub fn runs_before_forward(&self, state: &ChainState) -> bool {
         let is_possible = self.phases.before_forward || state.may_have_consumer_plugins();
         let runs = |index: usize| self.instance(state.selected[index].as_selection()).1.phases.before_forward;
         is_possible && (0..state.selected.len()).any(runs)
     }
 
-    /// Runs the phase `before_forward` of the plugins whose access phase has run, until the first reply.
+    /// Runs the phase `before_forward` of the plugins whose access phase has run, until the first reply. A plugin after
+    /// the one that takes the place of the backend does not run: its turn would come after the response.
     pub async fn before_forward(&self, request: AllowedRequest<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
         state.timings.start();
         let chosen_backend = state.chosen_backend.and_then(|chosen| {
@@ -55,9 +54,9 @@ impl Chain {
                 instance.plugin.chosen_backends().get(usize::from(index))
             })
         });
-        let mut selected = state.selected.iter().map(|selected| self.instance(selected.as_selection()).1);
-        let is_replaced = selected.any(|instance| instance.phases.before_forward && instance.plugin.replaces_backend());
-        for index in 0..state.selected.len() {
+        let replacement = self.replacement(state).map(|replacement| replacement.index);
+        let is_replaced = replacement.is_some();
+        for index in 0..replacement.unwrap_or(state.selected.len()) {
             let (kind, instance) = self.instance(state.selected[index].as_selection());
             if !instance.phases.before_forward {
                 continue;
@@ -67,7 +66,6 @@ impl Chain {
                 has_body: request.has_body,
                 body: request.body,
                 is_upgrade: request.is_upgrade,
-                hops: request.hops,
                 path: request.path,
                 query: request.query,
                 client: request.client,
@@ -80,10 +78,7 @@ impl Chain {
                 now: request.now,
                 scope: &instance.scope,
                 route: &self.names,
-                backend: request.backend,
                 is_backend_replaced: is_replaced,
-                body_budget: request.body_budget,
-                kept: &mut *request.kept,
                 background_places: (!is_replaced).then_some(request.background_places),
                 background: &mut *request.background,
                 plugin_data: &mut state.plugin_data,
@@ -149,7 +144,7 @@ mod tests {
     use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
     use crate::plugin_api::instance::PluginInstance;
     use crate::plugin_api::testing::{TestRequest, global_instance, names};
-    use crate::plugin_api::{ChangedFields, Phases, Plugin, RequestCx};
+    use crate::plugin_api::{BackendReplacement, ChangedFields, Phases, Plugin, ReplaceBackendCx, RequestCx};
 
     /// Stands in for the backend, with what it would send.
     struct Cache;
@@ -196,39 +191,59 @@ mod tests {
         assert_eq!((allowed.message(), allowed.response_header("x-cache")), (Some("cached"), Some("hit")));
     }
 
-    /// Takes a place in the background, and stands in for the backend if it does so for all requests.
-    struct Background {
-        replaces: bool,
-    }
+    /// Stands in for the backend with a request in the background, if there is a place for it.
+    struct Background;
 
     impl Plugin for Background {
         fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-            let has_place = cx.take_background_place();
-            if self.replaces || has_place {
-                AccessOutcome::Reply(Reply::plain(StatusCode::OK, if has_place { "place" } else { "none" }, "test"))
+            if cx.take_background_place() {
+                AccessOutcome::Reply(Reply::plain(StatusCode::OK, "place", "test"))
             } else {
                 AccessOutcome::Continue
             }
         }
+    }
 
-        fn replaces_backend(&self) -> bool {
-            self.replaces
+    /// Takes the place of the backend.
+    struct Function;
+
+    impl Plugin for Function {
+        fn replace_backend<'a>(&'a self, _: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
+            BackendReplacement::Reply(Reply::plain(StatusCode::OK, "function", "test"))
         }
+    }
+
+    fn function() -> PluginInstance {
+        PluginInstance { phases: Phases::REPLACE_BACKEND, ..global_instance(Arc::new(Function)) }
     }
 
     /// A request in the background would go around the plugin.
     #[tokio::test]
-    async fn nothing_is_forwarded_in_the_background_if_a_plugin_stands_in_for_the_backend() {
-        for (with_stand_in, expected) in [(false, "place"), (true, "none")] {
+    async fn nothing_is_forwarded_in_the_background_if_a_plugin_takes_the_place_of_the_backend() {
+        for (is_replaced, expected) in [(false, "place"), (true, "function")] {
             let mut builder = ChainBuilder::default();
-            let instance = |replaces| global_instance(Arc::new(Background { replaces }));
-            builder.add("cache", 2, AttachmentPoint::Base(BaseScope::Route), instance(false));
-            if with_stand_in {
-                builder.add("function", 1, AttachmentPoint::Base(BaseScope::Route), instance(true));
+            let cache = global_instance(Arc::new(Background));
+            builder.add("cache", 2, AttachmentPoint::Base(BaseScope::Route), cache);
+            if is_replaced {
+                builder.add("function", 1, AttachmentPoint::Base(BaseScope::Route), function());
             }
             let request = TestRequest { background_places: 8, ..TestRequest::get("/") };
             let outcome = request.run(&builder.build(names()).unwrap()).await;
             assert_eq!(outcome.message(), Some(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cache_responds_before_a_function_of_lower_priority_and_not_after_one_of_higher() {
+        for (priority, expected) in [(1, "cached"), (3, "function")] {
+            let mut builder = ChainBuilder::default();
+            let cache = PluginInstance { phases: Phases::BEFORE_FORWARD, ..global_instance(Arc::new(Cache)) };
+            builder.add("cache", 2, AttachmentPoint::Base(BaseScope::Route), cache);
+            builder.add("function", priority, AttachmentPoint::Base(BaseScope::Route), function());
+            let outcome = TestRequest::get("/").run(&builder.build(names()).unwrap()).await;
+            assert_eq!(outcome.message(), Some(expected));
+            let is_cached = outcome.response_header("x-cache").is_some();
+            assert_eq!(is_cached, expected == "cached", "the other plugin has not run");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::relayed_response::is_of_connection;
 use crate::plugin_api::remote_server::{NotAnswered, RemoteServer, RemoteServerConfig};
 use crate::plugin_api::template::{Budget, Template, Variables};
-use crate::plugin_api::{KeptBytes, RequestCx};
+use crate::plugin_api::{KeptBytes, ReplaceBackendCx};
 
 pub(super) struct AggregateCall {
     pub(super) name: Box<str>,
@@ -128,7 +128,7 @@ impl AggregateCall {
     /// `None` if the request lacks a value, or has one that the call cannot contain.
     pub(super) fn prepare(
         &self,
-        cx: &RequestCx<'_>,
+        cx: &ReplaceBackendCx<'_>,
         variables: &dyn Variables,
         budget: &mut Budget,
     ) -> Option<PreparedCall> {
@@ -149,7 +149,7 @@ impl AggregateCall {
             let value = value.render_escaped(variables, budget, |value| Some(value.to_vec())).ok()??;
             headers.insert(name.clone(), HeaderValue::from_maybe_shared(Bytes::from(value)).ok()?);
         }
-        let body = if self.forward_body { cx.current_body().cloned().unwrap_or_default() } else { Bytes::new() };
+        let body = if self.forward_body { cx.body.cloned().unwrap_or_default() } else { Bytes::new() };
         Some(PreparedCall { client: cx.client.address, target, headers, body })
     }
 

@@ -15,8 +15,10 @@
 //!     orders: {$call: orders}
 //! ```
 //!
-//! The calls take the place of the backend: the request is never forwarded, and the rule needs no backend. What plugins
-//! of higher priority and the authorization server of the rule reject causes no calls.
+//! The calls take the place of the backend: the request is never forwarded, and the rule needs no backend. What other
+//! plugins and the authorization server of the rule reject causes no calls. Headers and the body are those that a
+//! backend would get: as other plugins, the authorization server and the filters of the rule have changed them.
+//! Mirrors, timeouts and retries cannot apply, so a rule with them is invalid; sessions have no effect.
 //!
 //! The calls of all requests share connections with other plugins that take the place of a backend. If a call gets none
 //! in time, the request gets 503 with the reason `calls_busy`, also if `on_failure` of the call is `null`: the document
@@ -58,7 +60,7 @@ use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::relayed_response::collected_reply;
 use crate::plugin_api::request_variables::RequestVariables;
 use crate::plugin_api::template::Budget;
-use crate::plugin_api::{AccessOutcome, BeforeForwardCx, BodyBudget, KeptBytes, Plugin, Reply, RequestCx};
+use crate::plugin_api::{BackendReplacement, BodyBudget, KeptBytes, Plugin, ReplaceBackendCx, Reply};
 use call::{AggregateCall, PreparedCall};
 use config::{Config, FailurePolicy};
 use output::Output;
@@ -73,14 +75,11 @@ pub(crate) struct Aggregate {
     max_body: Option<usize>,
 }
 
-/// The calls of one request, from the access phase on.
-struct PreparedCalls(Vec<PreparedCall>);
-
 impl PluginKind for Aggregate {
     const NAME: &'static str = "aggregate";
     const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 748;
-    const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
+    const PHASES: Phases = Phases::REPLACE_BACKEND;
     // Requests for several servers must not reach one that expects others.
     const FAIL_CLOSED: bool = true;
     type Config = Config;
@@ -110,33 +109,15 @@ impl PluginKind for Aggregate {
 }
 
 impl Plugin for Aggregate {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        let variables = CallVariables(RequestVariables::new(cx));
-        let mut budget = Budget::default();
-        let prepared = self.calls.iter().map(|call| call.prepare(cx, &variables, &mut budget));
-        let Some(prepared) = prepared.collect::<Option<Vec<_>>>() else {
+    fn replace_backend<'a>(&'a self, cx: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
+        let Some(prepared) = self.prepare(cx) else {
             let message = "The request lacks a value, or has an invalid one";
-            return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "missing_value"));
+            return BackendReplacement::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "missing_value"));
         };
-        cx.set_plugin_data(PreparedCalls(prepared));
-        AccessOutcome::Continue
-    }
-
-    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        let prepared = cx.take_plugin_data::<PreparedCalls>();
-        AccessOutcome::Wait(Box::pin(async move {
-            let prepared = prepared.map(|PreparedCalls(calls)| calls).unwrap_or_default();
+        BackendReplacement::Wait(Box::pin(async move {
             let results = self.results(prepared, cx.body_budget, cx.kept).await;
-            Some(self.reply(results))
+            self.reply(results)
         }))
-    }
-
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    fn replaces_backend(&self) -> bool {
-        true
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {
@@ -145,6 +126,13 @@ impl Plugin for Aggregate {
 }
 
 impl Aggregate {
+    /// The calls with the values of the request. `None` if it lacks one, or has one that a call cannot contain.
+    fn prepare(&self, cx: &ReplaceBackendCx<'_>) -> Option<Vec<PreparedCall>> {
+        let variables = CallVariables(RequestVariables::of_replaced(cx));
+        let mut budget = Budget::default();
+        self.calls.iter().map(|call| call.prepare(cx, &variables, &mut budget)).collect()
+    }
+
     /// The results in the order of the calls. Those that are not complete in time have failed. The bytes of complete
     /// responses are added to `kept`.
     async fn results(

@@ -24,8 +24,9 @@
 //! ```
 //!
 //! The function takes the place of the backend: the request is never forwarded, and the rule needs no backend. What
-//! plugins of higher priority and the authorization server of the rule reject does not reach the function. The payload
-//! contains the request as it is when this plugin runs, so request-transformer changes it.
+//! other plugins and the authorization server of the rule reject does not reach the function. The payload contains the
+//! request that a backend would get: as other plugins, the authorization server and the filters of the rule have
+//! changed it. Mirrors, timeouts and retries cannot apply, so a rule with them is invalid; sessions have no effect.
 
 mod config;
 mod payload;
@@ -48,7 +49,7 @@ use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::remote::is_host;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
-use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, RemoteUrl, Reply, ReplyBody, RequestCx};
+use crate::plugin_api::{BackendReplacement, Plugin, RemoteUrl, ReplaceBackendCx, Reply, ReplyBody};
 use config::{Config, ImdsVersion, InvocationType, LogType, PayloadVersion};
 use payload::{ForwardedParts, PayloadFormat};
 use result::ResultMapping;
@@ -71,9 +72,6 @@ pub(crate) struct AwsLambda {
     mapping: ResultMapping,
 }
 
-/// The payload, from the access phase to the invocation.
-struct Payload(Bytes);
-
 /// Maximum size in bytes of a request body. Lambda accepts payloads of 6 MB, and base64 adds a third.
 const MAX_BODY: usize = 4 << 20;
 /// Maximum size in bytes of a result, above the 6 MB of Lambda.
@@ -85,7 +83,7 @@ impl PluginKind for AwsLambda {
     const NAME: &'static str = "aws-lambda";
     const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 750;
-    const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
+    const PHASES: Phases = Phases::REPLACE_BACKEND;
     // Requests to a function must not reach a backend.
     const FAIL_CLOSED: bool = true;
     type Config = Config;
@@ -159,22 +157,8 @@ impl PluginKind for AwsLambda {
 }
 
 impl Plugin for AwsLambda {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        let payload = self.format.payload(cx, self.encodes_body).to_string();
-        cx.set_plugin_data(Payload(payload.into()));
-        AccessOutcome::Continue
-    }
-
-    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        AccessOutcome::Wait(Box::pin(self.invoke(cx)))
-    }
-
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    fn replaces_backend(&self) -> bool {
-        true
+    fn replace_backend<'a>(&'a self, cx: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
+        BackendReplacement::Wait(Box::pin(self.invoke(cx)))
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {
@@ -188,8 +172,8 @@ impl Plugin for AwsLambda {
 }
 
 impl AwsLambda {
-    async fn invoke(&self, cx: &mut BeforeForwardCx<'_>) -> Option<Box<Reply>> {
-        let Some(Payload(payload)) = cx.take_plugin_data() else { return Some(no_result()) };
+    async fn invoke(&self, cx: &mut ReplaceBackendCx<'_>) -> Box<Reply> {
+        let payload = Bytes::from(self.format.payload(cx, self.encodes_body).to_string());
         let (now, client, log_type) = (cx.now, cx.client.address, self.log_type);
         let scope = SigningScope { region: &self.region, service: "lambda" };
         let is_expected: fn(StatusCode) -> bool =
@@ -213,26 +197,26 @@ impl AwsLambda {
             Ok(Some(pending)) => pending,
             Ok(None) => {
                 self.server.failed("the credentials cannot be sent in a header");
-                return Some(no_result());
+                return no_result();
             }
             Err(error) => {
                 self.server.failed(&format!("there are no credentials: {error}"));
-                return Some(no_result());
+                return no_result();
             }
         };
         let mut kept = cx.body_budget.begin();
-        let Ok(response) = pending.collect(is_expected, &mut *kept).await else { return Some(no_result()) };
+        let Ok(response) = pending.collect(is_expected, &mut *kept).await else { return no_result() };
         cx.kept.push(kept);
         let status = response.status;
         if status.is_client_error() || status.is_server_error() {
-            return Some(Reply::negotiated(status, "An unexpected error occurred", "invocation_refused"));
+            return Reply::negotiated(status, "An unexpected error occurred", "invocation_refused");
         }
-        Some(self.mapping.reply(response).unwrap_or_else(|error| {
+        self.mapping.reply(response).unwrap_or_else(|error| {
             let error = format!("could not JSON decode Lambda function response: {error}");
             let body = serde_json::json!({"message": "Bad Gateway", "error": error}).to_string();
             Reply::new(StatusCode::BAD_GATEWAY, ReplyBody::Raw(body.into()), "invalid_function_result")
                 .with_header(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"))
-        }))
+        })
     }
 }
 

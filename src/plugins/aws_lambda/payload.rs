@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::plugin_api::RequestCx;
+use crate::plugin_api::ReplaceBackendCx;
 use crate::plugin_api::http_version::decimal_protocol_name;
 use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::request_json::{body_fields, headers, query};
@@ -34,7 +34,7 @@ pub(super) struct ForwardedParts {
 }
 
 impl PayloadFormat {
-    pub(super) fn payload(self, cx: &RequestCx<'_>, encodes_body: bool) -> Value {
+    pub(super) fn payload(self, cx: &ReplaceBackendCx<'_>, encodes_body: bool) -> Value {
         match self {
             PayloadFormat::Merged => merged(cx),
             PayloadFormat::Parts(parts) => forwarded(cx, parts, encodes_body),
@@ -44,42 +44,38 @@ impl PayloadFormat {
     }
 }
 
-fn query_of<'r>(cx: &'r RequestCx<'_>) -> &'r str {
+fn query_of<'r>(cx: &'r ReplaceBackendCx<'_>) -> &'r str {
     cx.head.uri.query().unwrap_or_default()
 }
 
-fn body_of<'r>(cx: &'r RequestCx<'_>) -> &'r [u8] {
-    cx.current_body().map_or(&b""[..], |body| body)
-}
-
-fn merged(cx: &RequestCx<'_>) -> Value {
+fn merged(cx: &ReplaceBackendCx<'_>) -> Value {
     let mut members = query(query_of(cx));
     // A list has no fields that the query could be merged with.
     let is_json = MediaType::of(&cx.head.headers).is_some_and(|media_type| media_type.is_json());
     if is_json
         && members.is_empty()
-        && let Ok(list @ Value::Array(_)) = serde_json::from_slice(body_of(cx))
+        && let Ok(list @ Value::Array(_)) = serde_json::from_slice(cx.buffered_body())
     {
         return list;
     }
-    members.extend(body_fields(&cx.head.headers, body_of(cx)).unwrap_or_default());
+    members.extend(body_fields(&cx.head.headers, cx.buffered_body()).unwrap_or_default());
     Value::Object(members)
 }
 
-fn forwarded(cx: &RequestCx<'_>, parts: ForwardedParts, encodes_body: bool) -> Value {
+fn forwarded(cx: &ReplaceBackendCx<'_>, parts: ForwardedParts, encodes_body: bool) -> Value {
     let mut members = Map::new();
     if parts.method {
         members.insert("request_method".to_owned(), cx.head.method.as_str().into());
     }
     if parts.uri {
-        members.insert("request_uri".to_owned(), cx.raw_target.into());
+        members.insert("request_uri".to_owned(), cx.target.raw.into());
         members.insert("request_uri_args".to_owned(), query(query_of(cx)).into());
     }
     if parts.headers {
-        members.insert("request_headers".to_owned(), headers(cx).into());
+        members.insert("request_headers".to_owned(), headers(&cx.head.headers, cx.target.host).into());
     }
     if parts.body {
-        let body = body_of(cx);
+        let body = cx.buffered_body();
         let fields = body_fields(&cx.head.headers, body);
         let is_text = fields.is_some() || is_text(&cx.head.headers);
         if !body.is_empty() && encodes_body && !(is_text && std::str::from_utf8(body).is_ok()) {
@@ -105,8 +101,8 @@ fn is_text(headers: &HeaderMap) -> bool {
 }
 
 /// The body of an event, and whether it is encoded.
-fn event_body(cx: &RequestCx<'_>, encodes_body: bool) -> (Value, bool) {
-    match body_of(cx) {
+fn event_body(cx: &ReplaceBackendCx<'_>, encodes_body: bool) -> (Value, bool) {
+    match cx.buffered_body() {
         [] => ("".into(), false),
         body if encodes_body => (BASE64_STANDARD.encode(body).into(), true),
         body => (String::from_utf8_lossy(body).into(), false),
@@ -114,11 +110,11 @@ fn event_body(cx: &RequestCx<'_>, encodes_body: bool) -> (Value, bool) {
 }
 
 /// The event of REST APIs of Amazon API Gateway, format version 1.0.
-fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
-    let (headers, multi_value_headers) = single_and_lists(headers(cx));
+fn gateway_v1(cx: &ReplaceBackendCx<'_>, encodes_body: bool) -> Value {
+    let (headers, multi_value_headers) = single_and_lists(headers(&cx.head.headers, cx.target.host));
     let (parameters, multi_value_parameters) = single_and_lists(query(query_of(cx)));
     let (body, is_encoded) = event_body(cx, encodes_body);
-    let resource = cx.uri_captures.group(0).unwrap_or(cx.path);
+    let resource = cx.uri_captures.group(0).unwrap_or(cx.target.path);
     // The path that a backend would get.
     let path = cx.head.uri.path();
     let time = Timestamp::try_from(cx.now).unwrap_or_default();
@@ -138,7 +134,7 @@ fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
             "path": path,
             "protocol": decimal_protocol_name(cx.head.version),
             "httpMethod": cx.head.method.as_str(),
-            "domainName": cx.client.received.host,
+            "domainName": cx.target.host,
             "domainPrefix": domain_prefix(cx),
             "identity": {"sourceIp": cx.client.address.to_string(), "userAgent": header(cx, USER_AGENT.as_str())},
             "requestId": cx.id.to_str().unwrap_or_default(),
@@ -150,9 +146,9 @@ fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
 }
 
 /// The event of HTTP APIs of Amazon API Gateway, format version 2.0.
-fn gateway_v2(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
+fn gateway_v2(cx: &ReplaceBackendCx<'_>, encodes_body: bool) -> Value {
     let (body, is_encoded) = event_body(cx, encodes_body);
-    let mut headers = headers(cx);
+    let mut headers = headers(&cx.head.headers, cx.target.host);
     headers.remove(COOKIE.as_str());
     let cookies = cx.head.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let cookies: Vec<&str> = cookies.flat_map(|value| value.split("; ")).collect();
@@ -160,7 +156,7 @@ fn gateway_v2(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
     json!({
         "version": "2.0",
         "routeKey": "$default",
-        "rawPath": cx.path,
+        "rawPath": cx.target.path,
         "rawQueryString": query_of(cx),
         "cookies": cookies,
         "headers": joined(headers),
@@ -171,11 +167,11 @@ fn gateway_v2(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
         "requestContext": {
             "routeKey": "$default",
             "stage": "$default",
-            "domainName": cx.client.received.host,
+            "domainName": cx.target.host,
             "domainPrefix": domain_prefix(cx),
             "http": {
                 "method": cx.head.method.as_str(),
-                "path": cx.path,
+                "path": cx.target.path,
                 "protocol": decimal_protocol_name(cx.head.version),
                 "sourceIp": cx.client.address.to_string(),
                 "userAgent": header(cx, USER_AGENT.as_str()),
@@ -187,21 +183,21 @@ fn gateway_v2(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
     })
 }
 
-fn path_parameters(cx: &RequestCx<'_>) -> Map<String, Value> {
+fn path_parameters(cx: &ReplaceBackendCx<'_>) -> Map<String, Value> {
     let groups = cx.uri_captures.named_groups().into_iter();
     groups.map(|(name, text)| (name.to_owned(), Value::from(text))).collect()
 }
 
-fn header<'r>(cx: &'r RequestCx<'_>, name: &str) -> Option<&'r str> {
+fn header<'r>(cx: &'r ReplaceBackendCx<'_>, name: &str) -> Option<&'r str> {
     cx.head.headers.get(name).map(HeaderValue::to_str)?.ok()
 }
 
 /// The first label of the host.
-fn domain_prefix<'r>(cx: &RequestCx<'r>) -> &'r str {
-    cx.client.received.host.split(['.', ':']).next().unwrap_or_default()
+fn domain_prefix<'r>(cx: &ReplaceBackendCx<'r>) -> &'r str {
+    cx.target.host.split(['.', ':']).next().unwrap_or_default()
 }
 
-fn epoch_milliseconds(cx: &RequestCx<'_>) -> u64 {
+fn epoch_milliseconds(cx: &ReplaceBackendCx<'_>) -> u64 {
     let since = cx.now.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

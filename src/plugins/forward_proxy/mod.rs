@@ -26,11 +26,12 @@
 //! TLS, the proxy opens a tunnel (`CONNECT`), and Portico verifies the certificate of the backend through it. The host
 //! that the backend gets is always its own.
 //!
-//! The plugin takes the place of the backend, after authorization. Filters of the rule and its timeouts do not apply:
-//! connecting takes at most 30 seconds, and the response, and each part of its body, comes within 60 seconds. Bodies of
-//! requests have at most 8 MiB. Requests fail with 502 if the proxy does not respond or wants other credentials, and if
-//! they cannot be sent through it: if they ask for another protocol such as WebSocket, or if their backend is no
-//! ExternalName or gets HTTP/2 only. They are never sent without the proxy.
+//! The plugin takes the place of the backend, after authorization and the filters of the rule. Mirrors, timeouts and
+//! retries cannot apply, so a rule with them is invalid; sessions have no effect. Connecting takes at most 30 seconds,
+//! and the response, and each part of its body, comes within 60 seconds. Bodies of requests have at most 8 MiB.
+//! Requests fail with 502 if the proxy does not respond or wants other credentials, and if they cannot be sent through
+//! it: if they ask for another protocol such as WebSocket, or if their backend is no ExternalName or gets HTTP/2 only.
+//! They are never sent without the proxy.
 //!
 //! Connections stay open for 15 seconds after a response, also those of tunnels. If the other side closes one while a
 //! request is on the way to it, and has sent no byte of a response, the request is sent once more, on a new connection:
@@ -64,7 +65,7 @@ use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls, is_host};
 use crate::plugin_api::remote_request::{RemoteRequest, basic_credentials};
 use crate::plugin_api::remote_server::{REPORT_HOLD, ServerReports};
 use crate::plugin_api::{
-    AccessOutcome, BeforeForwardCx, Plugin, PluginServices, RemoteFailure, Reply, ResponseBodyUse, Scopes,
+    BackendReplacement, Plugin, PluginServices, RemoteFailure, ReplaceBackendCx, Reply, ResponseBodyUse, Scopes,
 };
 
 /// Sends requests to a server outside of the cluster through an HTTP proxy.
@@ -136,7 +137,7 @@ impl PluginKind for ForwardProxy {
     const NAME: &'static str = "forward-proxy";
     const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 50;
-    const PHASES: Phases = Phases::BEFORE_FORWARD;
+    const PHASES: Phases = Phases::REPLACE_BACKEND;
     // Requests that must go through the proxy must not go around it.
     const FAIL_CLOSED: bool = true;
     // Once the consumer is known, bodies are read for plugins of the access phase only, and this one has none.
@@ -218,22 +219,26 @@ impl PluginKind for ForwardProxy {
 }
 
 impl Plugin for ForwardProxy {
-    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+    fn replace_backend<'a>(&'a self, cx: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
         let server = cx.backend.server().filter(|_| !cx.is_upgrade);
         let connection = server.and_then(|server| self.connection(server));
         let Some(connection) = connection else {
             let message = "The request cannot be sent through a proxy to the backend of its route";
-            return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_GATEWAY, message, "backend_not_supported"));
+            return BackendReplacement::Reply(Reply::negotiated(
+                StatusCode::BAD_GATEWAY,
+                message,
+                "backend_not_supported",
+            ));
         };
         let Some(body) = cx.whole_body() else {
             let message = "The body of the request was not read, so it cannot be sent";
-            return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_GATEWAY, message, "body_not_buffered"));
+            return BackendReplacement::Reply(Reply::negotiated(StatusCode::BAD_GATEWAY, message, "body_not_buffered"));
         };
         let is_plain = connection.remote.tls.is_none();
         let request = self.request(cx, &connection, body);
         let sending = self.services.send_in_place_of_backend(cx.client.address, request, Some(connection.route));
-        AccessOutcome::Wait(Box::pin(async move {
-            Some(match sending.await {
+        BackendReplacement::Wait(Box::pin(async move {
+            match sending.await {
                 // Through a tunnel, the status is that of the backend.
                 Ok(response) if is_plain && response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
                     self.reports.update(Some("the proxy wants other credentials (407)".to_owned()));
@@ -257,20 +262,12 @@ impl Plugin for ForwardProxy {
                     self.reports.note_unanswered(error);
                     failed()
                 }
-            })
+            }
         }))
     }
 
     fn needs_named_backend(&self) -> bool {
         true
-    }
-
-    fn replaces_backend(&self) -> bool {
-        true
-    }
-
-    fn may_wait(&self) -> bool {
-        false
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {
@@ -305,7 +302,7 @@ impl ForwardProxy {
         Some(BackendConnection { remote: Remote { host, port, namespace, tls, timeout: TIMEOUT }, route, authority })
     }
 
-    fn request(&self, cx: &BeforeForwardCx<'_>, connection: &BackendConnection, body: Bytes) -> RemoteRequest {
+    fn request(&self, cx: &ReplaceBackendCx<'_>, connection: &BackendConnection, body: Bytes) -> RemoteRequest {
         let mut headers = cx.head.headers.clone();
         remove_fields_of_connection(&mut headers);
         headers.remove(CONTENT_LENGTH);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use crate::plugin_api::RequestCx;
+use crate::plugin_api::ReplaceBackendCx;
 use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::request_json::{body_fields, headers, query};
 
@@ -22,23 +22,23 @@ pub(super) struct MessageParts {
 
 impl MessageParts {
     /// `None` if the body is not one of its media type.
-    pub(super) fn message(self, cx: &RequestCx<'_>) -> Option<Bytes> {
+    pub(super) fn message(self, cx: &ReplaceBackendCx<'_>) -> Option<Bytes> {
         let mut members = Map::new();
         if self.method {
             members.insert("method".to_owned(), cx.head.method.as_str().into());
         }
         if self.uri {
             // The query as it is now, without credentials that plugins have removed.
-            let path = cx.raw_target.split('?').next().unwrap_or_default();
+            let path = cx.target.raw.split('?').next().unwrap_or_default();
             let uri = cx.head.uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
             members.insert("uri".to_owned(), uri.into());
             members.insert("uri_args".to_owned(), query(cx.head.uri.query().unwrap_or_default()).into());
         }
         if self.headers {
-            members.insert("headers".to_owned(), headers(cx).into());
+            members.insert("headers".to_owned(), headers(&cx.head.headers, cx.target.host).into());
         }
         if self.body {
-            add_body(&mut members, &cx.head.headers, cx.current_body().map_or(&b""[..], |body| body))?;
+            add_body(&mut members, &cx.head.headers, cx.buffered_body())?;
         }
         Some(Bytes::from(Value::Object(members).to_string()))
     }

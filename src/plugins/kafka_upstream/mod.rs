@@ -15,8 +15,10 @@
 //! ```
 //!
 //! A topic takes the place of the backend: the request is never forwarded, and the rule needs no backend. The client
-//! gets 200 and `{"message":"message sent"}`. What plugins of higher priority and the authorization server of the rule
-//! reject does not reach the topic. The message is a JSON object with the request as it is when this plugin runs.
+//! gets 200 and `{"message":"message sent"}`. What other plugins and the authorization server of the rule reject does
+//! not reach the topic. The message is a JSON object with the request that a backend would get: as other plugins, the
+//! authorization server and the filters of the rule have changed it. Mirrors, timeouts and retries cannot apply, so a
+//! rule with them is invalid; sessions have no effect.
 //!
 //! By default the client gets its response before brokers have the message, as in Kong: the message may be lost if
 //! brokers do not respond, or if Portico stops. With `producer_async: false` the client gets its response when brokers
@@ -43,7 +45,7 @@ use crate::plugin_api::kafka::{
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::log_delivery::DeliveryReports;
 use crate::plugin_api::reply::ReplyBody;
-use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, Reply, RequestCx};
+use crate::plugin_api::{BackendReplacement, Plugin, ReplaceBackendCx, Reply};
 use config::Config;
 use message::MessageParts;
 
@@ -62,14 +64,14 @@ enum MessageDelivery {
     Awaited(Arc<AwaitedMessages>),
 }
 
-/// The messages of a request, or the reply if there are none, from the access phase to the sending.
+/// The messages of a request, or the reply if there are none.
 type Prepared = Result<Vec<KafkaMessage>, Box<Reply>>;
 
 impl PluginKind for KafkaUpstream {
     const NAME: &'static str = "kafka-upstream";
     const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 751;
-    const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
+    const PHASES: Phases = Phases::REPLACE_BACKEND;
     // Requests to a topic must not reach a backend.
     const FAIL_CLOSED: bool = true;
     type Config = Config;
@@ -126,42 +128,27 @@ impl PluginKind for KafkaUpstream {
 }
 
 impl Plugin for KafkaUpstream {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        let prepared = self.prepare(cx);
-        cx.set_plugin_data(prepared);
-        AccessOutcome::Continue
-    }
-
-    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        let messages = match cx.take_plugin_data::<Prepared>() {
-            Some(Ok(messages)) => messages,
-            Some(Err(reply)) => return AccessOutcome::Reply(reply),
-            None => return AccessOutcome::Reply(not_sent()),
+    fn replace_backend<'a>(&'a self, cx: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
+        let messages = match self.prepare(cx) {
+            Ok(messages) => messages,
+            Err(reply) => return BackendReplacement::Reply(reply),
         };
         match &self.delivery {
             MessageDelivery::Queued(queue) => {
                 messages.iter().for_each(|message| queue.push(message.to_entry()));
-                AccessOutcome::Reply(sent())
+                BackendReplacement::Reply(sent())
             }
-            MessageDelivery::Awaited(awaited) => AccessOutcome::Wait(Box::pin(async move {
-                Some(match awaited.send(messages).await {
+            MessageDelivery::Awaited(awaited) => BackendReplacement::Wait(Box::pin(async move {
+                match awaited.send(messages).await {
                     Ok(()) => sent(),
                     Err(NotProduced::Failed) => not_sent(),
                     Err(NotProduced::Busy) => {
                         let message = "Too many messages are waiting";
                         Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "kafka_busy")
                     }
-                })
+                }
             })),
         }
-    }
-
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    fn replaces_backend(&self) -> bool {
-        true
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {
@@ -174,7 +161,7 @@ impl Plugin for KafkaUpstream {
 }
 
 impl KafkaUpstream {
-    fn prepare(&self, cx: &RequestCx<'_>) -> Prepared {
+    fn prepare(&self, cx: &ReplaceBackendCx<'_>) -> Prepared {
         let query = cx.head.uri.query().unwrap_or_default();
         let topics = self.topics(query)?;
         let key = self.key_parameter.as_deref().and_then(|name| parameter(query, name)).map(Bytes::from);

@@ -18,7 +18,8 @@
 //! A response without an example gets one that is generated from its schema. Clients select responses by header fields:
 //! `X-Kong-Mocking-Status-Code`, `X-Kong-Mocking-Example-Id`, and `X-Kong-Mocking-Delay` in milliseconds, at most
 //! 10000. Mocked responses have `X-Kong-Mocking-Plugin: true`. Other plugins of the route run as usual, so that
-//! requests without credentials are rejected.
+//! requests without credentials are rejected. The path is that which a backend would get from the filters of the rule.
+//! Mirrors, timeouts and retries cannot apply, so a rule with them is invalid; sessions have no effect.
 
 mod example;
 mod responses;
@@ -37,7 +38,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::media_type::accepted_ranges;
 use crate::plugin_api::openapi::{ApiDocument, base_paths};
 use crate::plugin_api::{
-    AccessOutcome, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, ReplyBody,
+    BackendReplacement, BuildCx, ChangedFields, Phases, Plugin, PluginKind, ReplaceBackendCx, Reply, ReplyBody,
 };
 use responses::{MockApi, MockResponse};
 
@@ -106,8 +107,7 @@ impl PluginKind for Mocking {
     const NAME: &'static str = "mocking";
     const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = -1;
-    const PHASES: Phases =
-        Phases { access: false, before_forward: true, response: false, log: false, stream_open: false };
+    const PHASES: Phases = Phases::REPLACE_BACKEND;
     // Requests to a mock must not reach a backend.
     const FAIL_CLOSED: bool = true;
     type Config = Config;
@@ -175,21 +175,17 @@ impl PluginKind for Mocking {
 }
 
 impl Plugin for Mocking {
-    fn replaces_backend(&self) -> bool {
-        true
-    }
-
-    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+    fn replace_backend<'a>(&'a self, cx: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
         let (reply, delay) = match self.delay_of(cx) {
             Ok(delay) => (self.reply(cx), delay),
             Err(reply) => (reply, Duration::ZERO),
         };
         if delay.is_zero() {
-            return AccessOutcome::Reply(reply);
+            return BackendReplacement::Reply(reply);
         }
-        AccessOutcome::Wait(Box::pin(async move {
+        BackendReplacement::Wait(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            Some(reply)
+            reply
         }))
     }
 
@@ -200,7 +196,7 @@ impl Plugin for Mocking {
 
 impl Mocking {
     /// How long to wait before the response; a reply if the client has sent an invalid value.
-    fn delay_of(&self, cx: &BeforeForwardCx<'_>) -> Result<Duration, Box<Reply>> {
+    fn delay_of(&self, cx: &ReplaceBackendCx<'_>) -> Result<Duration, Box<Reply>> {
         let Some(value) = cx.head.headers.get(DELAY) else {
             let Some((min, max)) = self.delay else { return Ok(Duration::ZERO) };
             return Ok(min + (max - min).mul_f64(fastrand::f64()));
@@ -212,8 +208,8 @@ impl Mocking {
         })
     }
 
-    fn reply(&self, cx: &BeforeForwardCx<'_>) -> Box<Reply> {
-        let found = self.api.paths.find(cx.path);
+    fn reply(&self, cx: &ReplaceBackendCx<'_>) -> Box<Reply> {
+        let found = self.api.paths.find(cx.target.path);
         let operations = found.iter().filter_map(|found| self.api.operations.get(found.path));
         let mut responses = operations.flatten().filter(|(method, _)| *method == cx.head.method);
         let Some((_, responses)) = responses.next() else {
@@ -227,7 +223,7 @@ impl Mocking {
         })
     }
 
-    fn select_response<'r>(&self, cx: &BeforeForwardCx<'_>, all: &'r [MockResponse]) -> Option<&'r MockResponse> {
+    fn select_response<'r>(&self, cx: &ReplaceBackendCx<'_>, all: &'r [MockResponse]) -> Option<&'r MockResponse> {
         if let Some(status) = cx.head.headers.get(STATUS_CODE) {
             let status = status.to_str().ok()?.parse::<u16>().ok()?;
             return all.iter().find(|response| response.status == status);
@@ -245,7 +241,7 @@ impl Mocking {
     }
 
     /// The response in the type that the client prefers.
-    fn render(&self, cx: &BeforeForwardCx<'_>, response: &MockResponse) -> Option<Box<Reply>> {
+    fn render(&self, cx: &ReplaceBackendCx<'_>, response: &MockResponse) -> Option<Box<Reply>> {
         let status = StatusCode::from_u16(response.status).ok()?;
         if !response.has_content {
             let reply = Reply::new(status, ReplyBody::Raw(Bytes::new()), "mocked");

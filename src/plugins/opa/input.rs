@@ -20,7 +20,7 @@ impl InputParts {
             "scheme": cx.client.scheme.as_str(),
             "path": cx.path,
             "querystring": query(cx.head.uri.query().unwrap_or_default()),
-            "headers": headers(cx),
+            "headers": headers(&cx.head.headers, cx.client.received.host),
         });
         if let Some(body) = cx.current_body() {
             if self.body {

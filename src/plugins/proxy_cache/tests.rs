@@ -10,13 +10,14 @@ use super::ProxyCache;
 use super::store::{CacheStore, Purge};
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::consumers::EntityId;
+use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::services::OfflineServices;
 use crate::plugin_api::testing::{
     TestOutcome, TestRequest, build, build_with, chain_with, consumer, global_instance, instance, names, notes,
 };
 use crate::plugin_api::{
-    AccessOutcome, AnyPluginKind, BeforeForwardCx, Chain, Plugin, PluginServices, PluginState, RegisteredKind, Reply,
-    ReplyBody, RequestCx,
+    AccessOutcome, AnyPluginKind, BackendReplacement, Chain, Phases, Plugin, PluginServices, PluginState,
+    RegisteredKind, ReplaceBackendCx, Reply, ReplyBody, RequestCx,
 };
 
 const KIND: RegisteredKind<ProxyCache> = RegisteredKind::NEW;
@@ -438,14 +439,10 @@ async fn clocks_may_jump() {
 struct Elsewhere;
 
 impl Plugin for Elsewhere {
-    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+    fn replace_backend<'a>(&'a self, cx: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
         let is_conditional = cx.head.headers.contains_key("if-none-match");
         let status = if is_conditional { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
-        AccessOutcome::Reply(Reply::plain(status, "from elsewhere", "test"))
-    }
-
-    fn replaces_backend(&self) -> bool {
-        true
+        BackendReplacement::Reply(Reply::plain(status, "from elsewhere", "test"))
     }
 }
 
@@ -458,7 +455,7 @@ async fn stored_responses_are_not_validated_by_what_replaces_the_backend() {
     let plugin = build_with(&KIND, &rfc9111(), &cache.state, &services).unwrap();
     let mut builder = ChainBuilder::default();
     builder.add("proxy-cache", 100, AttachmentPoint::Base(BaseScope::Route), instance(&KIND, plugin));
-    let elsewhere = global_instance(Arc::new(Elsewhere));
+    let elsewhere = PluginInstance { phases: Phases::REPLACE_BACKEND, ..global_instance(Arc::new(Elsewhere)) };
     builder.add("elsewhere", 50, AttachmentPoint::Base(BaseScope::Route), elsewhere);
     cache.chain = builder.build(names()).unwrap();
     let fresh = cache.get("/a", &[], "unused").await;

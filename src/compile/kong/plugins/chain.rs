@@ -137,9 +137,11 @@ impl Plugins {
             let PluginSite { kind, meta, backends, names, .. } = site;
             assembler.builder.describe(route_description::describe(*kind, meta, backends, names, &facts));
         }
+        let chain = std::mem::take(&mut assembler.builder).build(Arc::clone(&site.names));
+        assembler.report_further_replacements(chain.as_deref());
         RuleChain {
             is_attached,
-            chain: assembler.builder.build(Arc::clone(&site.names)),
+            chain,
             chosen: assembler.chosen,
             rejections: assembler.rejections,
             diagnostics: assembler.diagnostics.into_vec(),
@@ -289,6 +291,17 @@ impl ChainAssembler<'_> {
                 );
                 self.report(message, "use a Service of the type ExternalName, or detach the plugin");
             }
+        }
+    }
+
+    /// Reports plugins that would take the place of the backend, but another one comes first.
+    fn report_further_replacements(&mut self, chain: Option<&Chain>) {
+        let Some(chain) = chain else { return };
+        let mut replacements = chain.replacements();
+        let Some(first) = replacements.next() else { return };
+        for other in replacements {
+            let message = format!("{first} takes the place of the backend first, so {other} has no effect");
+            self.report(message, "detach one of them");
         }
     }
 

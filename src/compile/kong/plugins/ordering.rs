@@ -29,6 +29,9 @@ pub(super) fn parse(
             }
             for (index, name) in names.iter().enumerate() {
                 let field = format!("{field}[{index}]");
+                if is_fixed(kind, direction, name, registry) {
+                    continue;
+                }
                 match problem_with(name, kind, registry) {
                     Some((message, remedy)) => problems.push(Diagnostic::error(field, message, remedy)),
                     None if direction == "before" => parsed.before.push(name.clone()),
@@ -47,6 +50,15 @@ pub(super) fn parse(
         problems.push(Diagnostic::error("ordering", message, "remove one of them"));
     }
     if problems.is_empty() { Ok((!is_empty).then(|| Arc::new(parsed))) } else { Err(problems) }
+}
+
+/// Whether this is so in any case: what takes the place of the backend runs after the phase access of all plugins.
+fn is_fixed(kind: &dyn AnyPluginKind, direction: &str, name: &str, registry: &PluginRegistry) -> bool {
+    let Some(other) = registry.find(name).filter(|other| other.name() != kind.name()) else { return false };
+    match direction {
+        "before" => kind.phases().access && other.phases().replace_backend,
+        _ => kind.phases().replace_backend && other.phases().access,
+    }
 }
 
 /// Why a plugin of this kind cannot run before or after another one, and what to do.
@@ -107,6 +119,7 @@ mod tests {
         FileLog = "file-log" in LOG;
         Jwt = "jwt" in ACCESS;
         KeyAuth = "key-auth" in ACCESS;
+        Mocking = "mocking" in REPLACE_BACKEND;
         RateLimiting = "rate-limiting" in ACCESS;
     }
 
@@ -132,6 +145,9 @@ mod tests {
         let accepted = parsed("rate-limiting", json!({"before": {"access": ["key-auth", "jwt"]}}));
         assert_eq!(accepted, Ok(vec!["key-auth".to_owned(), "jwt".to_owned()]));
         assert_eq!(parsed("rate-limiting", json!({})), Ok(vec![]));
+        // What takes the place of the backend is the last one in any case.
+        assert_eq!(parsed("acl", json!({"before": {"access": ["mocking", "jwt"]}})), Ok(vec!["jwt".to_owned()]));
+        assert_eq!(parsed("mocking", json!({"after": {"access": ["acl"]}})), Ok(vec![]));
         for (plugin, ordering, expected) in [
             (
                 "rate-limiting",
@@ -146,6 +162,8 @@ mod tests {
             ("acl", json!({"before": {"access": ["acl"]}}), "ordering.before.access[0]: a plugin cannot run before"),
             ("acl", json!({"before": {"access": ["file-log"]}}), "ordering.before.access[0]: file-log does not run in"),
             ("file-log", json!({"before": {"access": ["acl"]}}), "ordering: file-log does not run in the phase"),
+            ("mocking", json!({"before": {"access": ["acl"]}}), "ordering: mocking does not run in the phase"),
+            ("acl", json!({"after": {"access": ["mocking"]}}), "ordering.after.access[0]: mocking does not run in"),
             (
                 "acl",
                 json!({"before": {"access": ["jwt"]}, "after": {"access": ["jwt"]}}),

@@ -4,10 +4,12 @@
 //!   mod.rs     parents and verdict
 //!   rules.rs   all rules, with plugins and annotations ─▶ matches for the routers
 //!   rule.rs    matches, filters, backends, timeouts and retries of one rule
+//!   replaced_backend.rs  what a rule cannot have if a plugin takes the place of its backend
 //!   refused.rs the rules of a route that exceeds a budget
 //! ```
 
 mod refused;
+mod replaced_backend;
 mod rule;
 mod rules;
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::replaced_backend;
+use super::replaced_backend::WithoutBackend;
 use super::rule;
 use super::rule::TranslatedRule;
 use crate::api::core::Service;
@@ -85,9 +87,12 @@ pub(super) fn translate(
         // that users of the plugins expect. Plugins that Portico's flags enable do not count.
         let default_options = || chain.is_attached.then(|| Box::new(rule_options::defaults()));
         translated.rule.options = annotated.options.take().or_else(default_options);
-        if is_route_dropped {
+        let WithoutBackend { dropped, notes } = replaced_backend::check(raw, &field, chain.chain.as_deref());
+        if is_route_dropped || !dropped.is_empty() {
             translated.rule.action = Action::Fail(RouteFailure::Unsupported);
         }
+        translated.dropped.extend(dropped);
+        translated.notes.extend(notes);
         rules.any_served |= !is_route_dropped && translated.dropped.is_empty();
         rules.note_unverified(&translated, &field);
         rules.notes.extend(annotated.notes);

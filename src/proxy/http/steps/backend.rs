@@ -69,6 +69,7 @@ pub(in crate::proxy) fn select<'r>(
 }
 
 impl<'r> SelectedAction<'r> {
+    /// The filters of the backend. A rule without backends has none.
     fn backend_filters(self) -> Option<&'r Filters> {
         match self {
             SelectedAction::Redirect(_) | SelectedAction::StandIn(_) => None,
@@ -181,7 +182,33 @@ fn apply_filters(
             sender.mirror_request(mirrors, request, routed.client, routed.hops, rewrite_copy);
         }
     }
+    rewrite_target(request, routed, &levels)?;
+    Ok(())
+}
+
+/// Changes the request for the plugin that takes the place of the backend as for the backend itself. The request is not
+/// copied to mirrors: a rule with mirrors fails.
+pub(in crate::proxy) fn edit_for_replacement(
+    routed: &RoutedRequest<'_>,
+    action: SelectedAction<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<WrittenTarget, RequestError> {
+    let levels: SmallVec<[&Filters; 2]> =
+        [Some(&routed.rule.filters), action.backend_filters()].into_iter().flatten().collect();
+    if levels.iter().any(|filters| !filters.mirrors.is_empty()) {
+        return Err(RequestError::InvalidRule(RouteFailure::Unsupported));
+    }
+    for edits in levels.iter().filter_map(|filters| filters.request_headers.as_ref()) {
+        edits.apply(request.headers_mut());
+    }
     rewrite_target(request, routed, &levels)
+}
+
+/// What filters have written of the target and the host of a request.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct WrittenTarget {
+    pub(in crate::proxy) path: bool,
+    pub(in crate::proxy) host: bool,
 }
 
 /// Changes a further request to the same backend as the client's, which is not mirrored.
@@ -194,7 +221,8 @@ pub(super) fn apply_filters_to_copy(
     for edits in levels.iter().filter_map(|filters| filters.request_headers.as_ref()) {
         edits.apply(request.headers_mut());
     }
-    rewrite_target(request, routed, &levels)
+    rewrite_target(request, routed, &levels)?;
+    Ok(())
 }
 
 /// Rewrites target and Host for the endpoint. The client's bytes are kept unless the matched path differs from them or
@@ -203,13 +231,15 @@ fn rewrite_target<B>(
     request: &mut Request<B>,
     routed: &RoutedRequest<'_>,
     filters: &[&Filters],
-) -> Result<(), RequestError> {
+) -> Result<WrittenTarget, RequestError> {
     let path = routed.endpoint_path();
     let rewrites = || filters.iter().rev().filter_map(|filters| filters.rewrite.as_ref());
-    if let Some(host) = rewrites().find_map(|rewrite| rewrite.host.as_ref()) {
+    let host = rewrites().find_map(|rewrite| rewrite.host.as_ref());
+    if let Some(host) = host {
         request.headers_mut().insert(HOST, host.clone());
     }
     let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref()).filter(|_| !routed.has_plugin_path);
+    let written = WrittenTarget { path: edit.is_some(), host: host.is_some() };
     if edit.is_none()
         && let Some(unchanged) = path.unchanged()
     {
@@ -217,7 +247,7 @@ fn rewrite_target<B>(
         if request.uri().authority().is_some() {
             *request.uri_mut() = Uri::from(unchanged.clone());
         }
-        return Ok(());
+        return Ok(written);
     }
     let mut target = edit.map_or_else(|| path.path().to_owned(), |edit| edit.apply(path.path()));
     if let Some(query) = path.query() {
@@ -226,7 +256,7 @@ fn rewrite_target<B>(
     }
     let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| RequestError::InvalidRewrite)?;
     *request.uri_mut() = Uri::from(target);
-    Ok(())
+    Ok(written)
 }
 
 /// Ends the dry run of an observed request: selects the backend, without filters and plugins.

@@ -27,11 +27,15 @@ pub(in crate::proxy) enum RequestStep {
     Preflight,
     /// Authorization servers of the rule and of the backend, with the identity that plugins have established.
     Authorization,
-    /// Plugins respond in place of the backend, such as caches and mocks. After everything that may deny the request.
+    /// Plugins respond with what a backend has sent before, such as caches. After everything that may deny the request,
+    /// and before the filters, which belong to the backend: a cache knows requests as their clients have sent them.
     BeforeForward,
     /// Redirects, or rewrites the request for the backend and copies it to mirrors. After authorization: neither a
     /// mirror nor a redirect shows anything to a client that is denied.
     RequestFilters,
+    /// A plugin takes the place of the backend, such as a function, a queue or a mock. After the filters, whose changes
+    /// the backend would see.
+    BackendReplacement,
     /// Sends the request to the backend.
     Forwarding,
     /// Filters of the backend and of the rule edit the head of the response.
@@ -62,7 +66,7 @@ mod tests {
     }
 
     /// All steps: what they may send, and whether they may deny the request.
-    const STEPS: [(RequestStep, Sends, bool); 15] = [
+    const STEPS: [(RequestStep, Sends, bool); 16] = [
         (RequestStep::Target, Sends::NotOfBackend, true),
         (RequestStep::Route, Sends::NotOfBackend, true),
         (RequestStep::Protocols, Sends::NotOfBackend, true),
@@ -73,6 +77,7 @@ mod tests {
         (RequestStep::Authorization, Sends::NotOfBackend, true),
         (RequestStep::BeforeForward, Sends::OfBackend, false),
         (RequestStep::RequestFilters, Sends::NotOfBackend, false),
+        (RequestStep::BackendReplacement, Sends::OfBackend, false),
         (RequestStep::Forwarding, Sends::OfBackend, false),
         (RequestStep::ResponseFilters, Sends::Nothing, false),
         (RequestStep::ResponsePlugins, Sends::NotOfBackend, false),
@@ -97,10 +102,15 @@ mod tests {
             RequestStep::AccessPlugins,
             RequestStep::Authorization,
             RequestStep::BeforeForward,
+            RequestStep::BackendReplacement,
             RequestStep::Forwarding,
         ] {
             assert!(RequestStep::RequestHeaders < reader, "{reader:?}");
         }
+        for reader in [RequestStep::BackendReplacement, RequestStep::Forwarding] {
+            assert!(RequestStep::RequestFilters < reader, "{reader:?} gets what filters set, and not what they remove");
+        }
+        assert!(RequestStep::BeforeForward < RequestStep::RequestFilters, "caches know requests of clients");
         assert!(RequestStep::Preflight < RequestStep::Authorization, "preflight requests have no credentials");
         assert!(
             RequestStep::AccessPlugins < RequestStep::Authorization,

@@ -5,11 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::header::HOST;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::backend::SelectedAction;
+use super::backend::{SelectedAction, WrittenTarget};
 use super::background_request;
 use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
@@ -21,9 +23,12 @@ use super::request_client::RequestClient;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
 use super::response_filters;
-use crate::plugin_api::chain::{AllowedRequest, ChainResponse, ChainState, ForwardingOutcome};
+use super::route_captures::RouteCaptures;
+use crate::plugin_api::chain::{
+    AllowedRequest, ChainResponse, ChainState, ForwardingOutcome, ReplacedRequest, SelectedReplacement,
+};
 use crate::plugin_api::context::{ArrivedRequest, BackgroundPlaces, BackgroundSlot};
-use crate::plugin_api::{BodyBudget, ClientInfo, Reply, ReplyBody, RespondedRequest, ResponseSource};
+use crate::plugin_api::{BodyBudget, ClientInfo, Reply, ReplyBody, RespondedRequest, ResponseSource, ShownTarget};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
@@ -36,7 +41,17 @@ pub(in crate::proxy) fn may_stand_in_for_backend(cx: &RequestContext<'_>) -> boo
     cx.record.plugin_run.as_ref().is_some_and(|run| run.chain.may_stand_in_for_backend(&run.state))
 }
 
-/// Runs the plugins that respond in place of the backend. Ends the request if one of them replies.
+/// Whether a plugin has the phase `before_forward` for this request.
+pub(in crate::proxy) fn runs_before_forward(cx: &RequestContext<'_>) -> bool {
+    cx.record.plugin_run.as_ref().is_some_and(|run| run.chain.runs_before_forward(&run.state))
+}
+
+/// The plugin that takes the place of the backend of this request.
+pub(in crate::proxy) fn replacement(cx: &RequestContext<'_>) -> Option<SelectedReplacement> {
+    cx.record.plugin_run.as_ref().and_then(|run| run.chain.replacement(&run.state))
+}
+
+/// Runs the plugins that may respond in place of the backend. Ends the request if one of them replies.
 pub(in crate::proxy) async fn run_before_forward(
     cx: &mut RequestContext<'_>,
     routed: &RoutedRequest<'_>,
@@ -50,24 +65,17 @@ pub(in crate::proxy) async fn run_before_forward(
     let (mut head, body) = taken.into_parts();
     let whole_body = body.is_fully_read().then(|| body.buffered());
     let mut background = BackgroundSlot::default();
-    let budget = ReplyBudget::new(exchange, routed.rule.id.namespace());
-    let mut kept = Vec::new();
     let reply = {
-        let (path, query) = (routed.path.path(), routed.path.query());
         let allowed = AllowedRequest {
             head: &mut head,
             has_body: !body.is_end_stream(),
             body: whole_body.as_ref(),
             is_upgrade: routed.upgrade.is_some(),
-            hops: routed.hops,
-            path,
-            query,
+            path: routed.path.path(),
+            query: routed.path.query(),
             client,
             id: &facts.request_id,
             now: SystemTime::now(),
-            backend: &action,
-            body_budget: &budget,
-            kept: &mut kept,
             background_places: BackgroundPlaces {
                 limit: exchange.http.background_sender.background_limit(),
                 namespace: routed.rule.id.namespace(),
@@ -78,10 +86,61 @@ pub(in crate::proxy) async fn run_before_forward(
         until_timed_out(&exchange.activity, reply).await.ok_or(RequestError::PluginTimeout)?
     };
     *request = Request::from_parts(head, body);
-    if budget.is_exceeded() {
-        return Err(RequestError::BufferLimit.into());
-    }
     let Some(reply) = reply else { return Ok(()) };
+    if let BackgroundSlot { place: Some(place), request: Some(background) } = background {
+        background_request::send(cx, routed, action, background, place);
+    }
+    Err(EarlyExit::StandIn(reply))
+}
+
+/// Runs the plugin that takes the place of the backend, which always replies. The filters have changed the request, and
+/// have written these parts of its target.
+pub(in crate::proxy) async fn replace_backend(
+    cx: &mut RequestContext<'_>,
+    routed: &RoutedRequest<'_>,
+    action: SelectedAction<'_>,
+    replacement: SelectedReplacement,
+    request: &mut Request<RequestBody>,
+    written: WrittenTarget,
+) -> Result<Box<Reply>, RequestError> {
+    let RequestRecord { exchange, client, facts, plugin_run, .. } = &mut *cx.record;
+    let run = plugin_run.as_mut().expect("the run of the plugins has selected the replacement");
+    let client = client_info(exchange, client, routed);
+    let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
+    let (head, body) = taken.into_parts();
+    let whole_body = body.is_fully_read().then(|| body.buffered());
+    let budget = ReplyBudget::new(exchange, routed.rule.id.namespace());
+    let mut kept = Vec::new();
+    let reply = {
+        let written_host = head.headers.get(HOST).filter(|_| written.host).and_then(|host| host.to_str().ok());
+        let written_target = head.uri.path_and_query().filter(|_| written.path);
+        let replaced = ReplacedRequest {
+            head: &head,
+            target: ShownTarget {
+                path: written_target.map_or(routed.path.path(), PathAndQuery::path),
+                raw: written_target.map_or(routed.path.raw(), PathAndQuery::as_str),
+                query: routed.path.query(),
+                host: written_host.unwrap_or(client.received.host),
+            },
+            uri_captures: &RouteCaptures::new(routed.matched, routed.path.path()),
+            client,
+            id: &facts.request_id,
+            now: SystemTime::now(),
+            has_body: !body.is_end_stream(),
+            body: whole_body.as_ref(),
+            is_upgrade: routed.upgrade.is_some(),
+            hops: routed.hops,
+            backend: &action,
+            body_budget: &budget,
+            kept: &mut kept,
+        };
+        let reply = pin!(run.chain.replace_backend(replacement, replaced, &mut run.state));
+        until_timed_out(&exchange.activity, reply).await.ok_or(RequestError::PluginTimeout)?
+    };
+    *request = Request::from_parts(head, body);
+    if budget.is_exceeded() {
+        return Err(RequestError::BufferLimit);
+    }
     // The response to HEAD has only the length of the body.
     if let ReplyBody::Collected(body) = &reply.body
         && !body.is_empty()
@@ -96,14 +155,11 @@ pub(in crate::proxy) async fn run_before_forward(
             run.kept_body.add_all(kept);
         }
     }
-    if let BackgroundSlot { place: Some(place), request: Some(background) } = background {
-        background_request::send(cx, routed, action, background, place);
-    }
-    Err(EarlyExit::StandIn(reply))
+    Ok(reply)
 }
 
 /// Runs `after_forward` of the plugins that ran before the request was forwarded, on the response of the endpoint or
-/// its error. A plugin may stand in for it, or observe its body. Only if [`may_stand_in_for_backend`].
+/// its error. A plugin may stand in for it, or observe its body. Only if [`runs_before_forward`].
 pub(in crate::proxy) fn run_after_forward(
     cx: &mut RequestContext<'_>,
     outcome: Result<Response<BodySource>, EarlyExit>,

@@ -6,6 +6,7 @@
 //!                                                                                          EarlyExit
 //!     ┌────────────────────┬───────────────────────────────────────────────────────────────────┤
 //!   before_forward ▶ request filters ▶ forwarding ▶ response filters ─▶ response plugins ▶ body filters ▶ head
+//!                          └▶ replacement of the backend ─▶ EarlyExit
 //! ```
 //!
 //! [`RequestStep`] says why each step has its place.
@@ -140,7 +141,7 @@ fn respond(
             Ok(response) => Ok(response.map(BodySource::from)),
             Err(error) => Err(EarlyExit::from(error)),
         };
-        if plugins::may_stand_in_for_backend(cx) {
+        if plugins::runs_before_forward(cx) {
             outcome = plugins::run_after_forward(cx, outcome);
         }
         let mut response = outcome?;
@@ -205,11 +206,20 @@ async fn run_steps_before_forwarding<'r>(
         Box::pin(external_auth::authorize(cx, filter, &routed, request)).await?;
     }
     cx.enter(RequestStep::BeforeForward);
-    if action.is_forwarded() && plugins::may_stand_in_for_backend(cx) {
+    if action.is_forwarded() && plugins::runs_before_forward(cx) {
         // Boxed, so that the future of requests without such plugins stays small.
         Box::pin(plugins::run_before_forward(cx, &routed, action, request)).await?;
     }
     cx.enter(RequestStep::RequestFilters);
+    if action.is_forwarded()
+        && let Some(replacement) = plugins::replacement(cx)
+    {
+        let written = backend::edit_for_replacement(&routed, action, request)?;
+        cx.enter(RequestStep::BackendReplacement);
+        // Boxed, so that the future of requests without such plugins stays small.
+        let reply = Box::pin(plugins::replace_backend(cx, &routed, action, replacement, request, written)).await?;
+        return Err(EarlyExit::StandIn(reply));
+    }
     match action {
         SelectedAction::Redirect(action) => Err(redirect::redirect(cx, action, &routed)),
         SelectedAction::Forward(backends, backend) => backend::rewrite_request(cx, backends, backend, routed, request),

@@ -101,7 +101,7 @@ async fn decide(
     match decision? {
         Decision::Allowed { request: changes, response } => {
             changes.apply(request.headers_mut());
-            if plugins::may_stand_in_for_backend(cx)
+            if plugins::runs_before_forward(cx)
                 && let Some(run) = &mut cx.record.plugin_run
             {
                 run.state.declare_request_fields(changes.names());
