@@ -324,7 +324,7 @@ const LAYERS: &[Row] = &[
              header_spoofing kind login media_type message_limits multipart named_backend observed_stream \
              plugin_regex rejection_log reply request_body_changes route_description scheme shared_keys state template \
              timing violations weighted_list xml",
-            "hidden_texts masking shared_values",
+            "hidden_texts masking shared_values unique_json",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
             "completed_request consumers graphql grpc own_url request_json streamed_response vault",

@@ -114,6 +114,7 @@ pub mod token_binding;
 pub mod token_purpose;
 pub mod trace;
 pub mod tracer;
+pub mod unique_json;
 pub mod vault;
 pub mod violations;
 pub mod weighted_list;

@@ -1,16 +1,14 @@
 //! GraphQL over HTTP: what a request asks for, read as strictly as the strictest server would, so that no server finds
 //! another operation in it.
 
-use std::fmt;
-
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method, StatusCode};
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use crate::plugin_api::Reply;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::media_type::MediaType;
+use crate::plugin_api::unique_json;
 
 /// The parameters of a request.
 #[derive(Debug, PartialEq)]
@@ -89,9 +87,9 @@ impl GraphqlRequest {
         let query = text("query")?.ok_or(bad_request("the parameter query is missing"))?;
         let variables = match text("variables")?.filter(|text| !text.is_empty()) {
             None => Map::new(),
-            Some(text) => match serde_json::from_str::<UniqueNames>(&text) {
-                Ok(UniqueNames(Value::Object(variables))) => variables,
-                Ok(UniqueNames(Value::Null)) => Map::new(),
+            Some(text) => match unique_json::from_str(&text) {
+                Ok(Value::Object(variables)) => variables,
+                Ok(Value::Null) => Map::new(),
                 _ => return Err(bad_request("the parameter variables is not an object in JSON")),
             },
         };
@@ -121,8 +119,8 @@ impl GraphqlRequest {
             }
             _ => return Err(unsupported("the body is neither application/json nor application/graphql")),
         }
-        let parsed = serde_json::from_slice::<UniqueNames>(body);
-        let UniqueNames(parsed) = parsed.map_err(|_| bad_request("the body is not JSON with unique names"))?;
+        let parsed = unique_json::from_slice(body);
+        let parsed = parsed.map_err(|_| bad_request("the body is not JSON with unique names"))?;
         let members = match parsed {
             Value::Object(members) => members,
             Value::Array(_) => return Err(bad_request("a batch of requests is not supported")),
@@ -168,78 +166,3 @@ fn bad_request(message: &'static str) -> GraphqlRequestError {
 }
 
 const PARAMETERS: [&str; 3] = ["query", "variables", "operationName"];
-
-/// A JSON value whose objects have each name once: parsers disagree on which of several counts.
-struct UniqueNames(Value);
-
-impl<'de> Deserialize<'de> for UniqueNames {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        ValueVisitor.deserialize(deserializer).map(UniqueNames)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct ValueVisitor;
-
-impl<'de> DeserializeSeed<'de> for ValueVisitor {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is too large"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = items.next_element_seed(self)? {
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut values = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            let value = members.next_value_seed(self)?;
-            if values.insert(name, value).is_some() {
-                return Err(serde::de::Error::custom("a name is repeated"));
-            }
-        }
-        Ok(Value::Object(values))
-    }
-}

@@ -18,6 +18,9 @@
 //! the document are not enforced: that is what authentication plugins do. A long document is better in a ConfigMap, as
 //! in `api_spec: {configMapKeyRef: {name: shop-api, key: openapi.yaml}}`.
 //!
+//! JSON in which a name is repeated within an object is rejected, because parsers disagree on which of its values
+//! counts.
+//!
 //! Requests with more than 1,000 fields in the query, with more than 1,000 cookies if the operation has one as a
 //! parameter, or with more than 1,000 items or members in a parameter are rejected.
 

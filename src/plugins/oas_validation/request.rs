@@ -12,6 +12,7 @@ use crate::plugin_api::RequestCx;
 use crate::plugin_api::json_schema::{SchemaId, ValidationBudget, Violation};
 use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::openapi::parameter::{ParameterFields, Style, cookie_fields, decode, object, query_fields};
+use crate::plugin_api::unique_json;
 
 /// What is wrong with a request: a sentence without its end.
 pub(super) struct NonconformingRequest {
@@ -121,7 +122,7 @@ impl RequestCheck<'_, '_, '_> {
             return parameter.form.values_of_text(text, has_escapes);
         }
         let text = if has_escapes { decode(text, false) } else { Some(Cow::Borrowed(text)) };
-        text.and_then(|text| serde_json::from_str(&text).ok()).into_iter().collect()
+        text.and_then(|text| unique_json::from_str(&text).ok()).into_iter().collect()
     }
 
     /// Nothing if the parameter is absent.
@@ -131,7 +132,7 @@ impl RequestCheck<'_, '_, '_> {
             let first = texts.next()?;
             // Of several, the endpoint may read another one than the first.
             let text = Some(first).filter(|_| texts.next().is_none());
-            return Some(text.and_then(|text| serde_json::from_str(text).ok()).into_iter().collect());
+            return Some(text.and_then(|text| unique_json::from_str(text).ok()).into_iter().collect());
         }
         if parameter.schema.is_none() {
             return fields.iter().any(|(name, _)| *name == *parameter.form.name).then(Vec::new);
@@ -203,7 +204,7 @@ impl RequestCheck<'_, '_, '_> {
             return Err(NonconformingRequest { message: "Request size limit exceeded".to_owned(), is_too_large: true });
         };
         let value = if media_type.is_json() {
-            serde_json::from_slice(bytes).map_err(|problem| error(&format!("is not valid JSON: {problem}")))?
+            unique_json::from_slice(bytes).map_err(|problem| error(&format!("is not valid JSON: {problem}")))?
         } else {
             let text = std::str::from_utf8(bytes).ok().and_then(query_fields);
             let fields = text.ok_or_else(|| error("has too many fields, or is not UTF-8"))?;

@@ -83,6 +83,21 @@ fn put(content_type: &str, body: &str) -> TestRequest {
     TestRequest::new(request.body(Bytes::copy_from_slice(body.as_bytes())).unwrap())
 }
 
+/// The backend may read another one of the values than the validator.
+#[tokio::test]
+async fn a_body_with_a_repeated_name_does_not_conform() {
+    let chain = chain(&[(&KIND, config(&json!({})))]);
+    let message = async |body: &str| {
+        let request = Request::put("/pets/7").header("x-trace", "abc").header("content-type", "application/json");
+        let request = request.header("content-length", body.len());
+        let request = TestRequest::new(request.body(Bytes::copy_from_slice(body.as_bytes())).unwrap());
+        request.run(&chain).await.message().unwrap_or_default().to_owned()
+    };
+    assert_eq!(message(r#"{"name": "a"}"#).await, "");
+    let repeated = message(r#"{"name": 1, "name": "a"}"#).await;
+    assert!(repeated.contains("a name is repeated"), "{repeated}");
+}
+
 // docs/kong-compatibility.md, 5.24
 #[tokio::test]
 async fn parameters_are_checked() {

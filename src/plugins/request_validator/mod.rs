@@ -20,15 +20,18 @@ mod parameters;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, StatusCode, request};
+use http::{HeaderMap, Method, StatusCode, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::json_schema::{SchemaDialect, SchemaId, SchemaSet, ValidationBudget, Violation};
 use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::openapi::parameter::query_fields;
+use crate::plugin_api::unique_json;
 use crate::plugin_api::violations::{EnforcementMode, ViolationLog};
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
 use parameters::{Parameter, ParameterConfig, compile, parse_schema};
@@ -40,7 +43,9 @@ pub(crate) struct Config {
     /// otherwise.
     version: SchemaVersion,
     /// The schema of bodies of the types `application/json` and those with the suffix `+json`. Bodies of other allowed
-    /// types are not checked. One of `body_schema` and `parameter_schema` is required.
+    /// types are not checked. One of `body_schema` and `parameter_schema` is required. A request without a body
+    /// conforms if its method is GET, HEAD, OPTIONS, DELETE or TRACE, or if the schema says nothing, as `{}` does. An
+    /// object in which a name is repeated does not conform, because parsers disagree on which of its values counts.
     body_schema: Option<String>,
     /// The parameters to check.
     parameter_schema: Vec<ParameterConfig>,
@@ -102,6 +107,8 @@ const MAX_PARAMETERS: usize = 256;
 
 pub(crate) struct RequestValidator {
     body: Option<(SchemaSet, SchemaId)>,
+    /// The schema of bodies says nothing about them.
+    allows_any_body: bool,
     parameters: Vec<Parameter>,
     allowed_types: Vec<MediaType>,
     checks_type_parameters: bool,
@@ -155,6 +162,7 @@ impl PluginKind for RequestValidator {
         match body {
             Ok(body) if invalid.is_empty() => Ok(RequestValidator {
                 body,
+                allows_any_body: config.body_schema.as_deref().is_some_and(allows_everything),
                 parameters,
                 allowed_types,
                 checks_type_parameters: config.content_type_parameter_validation,
@@ -253,9 +261,17 @@ impl RequestValidator {
             }
         }
         match &self.body {
+            Some(_) if self.lacks_body(cx) => Ok(()),
             Some((set, id)) if self.checks_body(&cx.head.headers) => check_body(set, *id, cx, budget),
             _ => Ok(()),
         }
+    }
+
+    /// Whether there is no body to check. One of another method than those without content is missing, unless the
+    /// schema allows everything.
+    fn lacks_body(&self, cx: &RequestCx<'_>) -> bool {
+        let is_absent = !cx.framing.has_body && cx.current_body().is_none_or(Bytes::is_empty);
+        is_absent && (self.allows_any_body || WITHOUT_CONTENT.contains(&cx.head.method))
     }
 
     /// A request without a type is one of `application/json`.
@@ -272,6 +288,21 @@ impl RequestValidator {
         !headers.contains_key(CONTENT_TYPE) || MediaType::of(headers).is_some_and(|found| found.is_json())
     }
 }
+
+/// The methods whose requests usually have no content.
+const WITHOUT_CONTENT: [Method; 5] = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE, Method::TRACE];
+
+/// Whether a schema says nothing about values. Generators of configurations write it for operations without a body.
+fn allows_everything(text: &str) -> bool {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(members)) => members.keys().all(|name| ANNOTATIONS.contains(&&**name)),
+        Ok(Value::Bool(allows)) => allows,
+        _ => false,
+    }
+}
+
+/// The members of a schema that only describe it.
+const ANNOTATIONS: [&str; 5] = ["$comment", "$id", "$schema", "description", "title"];
 
 /// The boundary of `multipart` differs from request to request, so it is never configured.
 fn has_equal_parameters(allowed: &MediaType, found: &MediaType) -> bool {
@@ -295,7 +326,7 @@ fn check_body(
     if cx.head.headers.contains_key(CONTENT_ENCODING) {
         return Err(NonconformingPart::Body("a compressed body cannot be checked".to_owned()));
     }
-    let value = serde_json::from_slice(body);
+    let value = unique_json::from_slice(body);
     let value = value.map_err(|error| NonconformingPart::Body(format!("the body is not valid JSON: {error}")))?;
     set.validate(id, &value, budget).map_err(|violation| match violation {
         Violation::Invalid(error) => NonconformingPart::Body(error.to_string()),

@@ -48,6 +48,46 @@ async fn bodies_conform_to_schemas_of_all_versions() {
     assert_eq!(reply(&verbose, post(&large)).await.map(|(status, _)| status), Some(413));
 }
 
+/// Generators of configurations write `{}` for operations without a body.
+#[tokio::test]
+async fn a_request_without_a_body_is_not_one_with_an_invalid_body() {
+    let required = json!({"type": "object", "required": ["name"]}).to_string();
+    let request = |method: &str| TestRequest::new(http::Request::builder().method(method).body(Bytes::new()).unwrap());
+    let rejected = Some((400, "request body doesn't conform to schema".to_owned()));
+    for (schema, method, expected) in [
+        ("{}", "GET", None),
+        ("{}", "POST", None),
+        (r#"{"$schema": "http://json-schema.org/draft-04/schema#", "title": "any"}"#, "POST", None),
+        ("true", "PUT", None),
+        ("false", "PUT", rejected.clone()),
+        (&*required, "GET", None),
+        (&*required, "HEAD", None),
+        (&*required, "DELETE", None),
+        (&*required, "POST", rejected.clone()),
+        (&*required, "PATCH", rejected.clone()),
+    ] {
+        let version = if schema.starts_with('{') { "draft4" } else { "draft7" };
+        let config = json!({"version": version, "body_schema": schema});
+        assert_eq!(reply(&config, request(method)).await, expected, "{schema} {method}");
+    }
+    // What is there is checked, whatever the method.
+    let config = json!({"version": "draft4", "body_schema": required});
+    let with_body = TestRequest::new(http::Request::get("/").body(Bytes::from_static(b"{}")).unwrap());
+    assert_eq!(reply(&config, with_body).await, rejected);
+}
+
+/// The backend may read another one of the values than the validator.
+#[tokio::test]
+async fn a_body_with_a_repeated_name_does_not_conform() {
+    let schema = json!({"properties": {"role": {"enum": ["user"]}}}).to_string();
+    let config = json!({"version": "draft7", "body_schema": schema, "verbose_response": true});
+    assert_eq!(reply(&config, post(r#"{"role": "user"}"#)).await, None);
+    for body in [r#"{"role": "admin", "role": "user"}"#, r#"{"a": [{"b": 1, "b": 1}]}"#] {
+        let (status, message) = reply(&config, post(body)).await.unwrap();
+        assert!(status == 400 && message.contains("a name is repeated"), "{body}: {message}");
+    }
+}
+
 // docs/kong-compatibility.md, 5.3
 #[tokio::test]
 async fn kong_schemas_are_lists_of_fields() {
