@@ -272,7 +272,25 @@ pub fn checked_path(path: &[u8]) -> Result<String, &'static str> {
     if path.iter().any(u8::is_ascii_control) {
         return Err("the path contains a control character");
     }
+    // A value of the client would lead out of the configured path.
+    if path.split(|byte| *byte == b'/').any(is_dot_segment) {
+        return Err("the path contains a segment of dots");
+    }
     Ok(encode_path(path).into_owned())
+}
+
+/// Whether a segment stands for its own or its parent's path (RFC 3986, section 3.3), also if it is percent-encoded.
+fn is_dot_segment(segment: &[u8]) -> bool {
+    let mut rest = segment;
+    let mut dots = 0;
+    while !rest.is_empty() {
+        rest = match rest {
+            [b'.', after @ ..] | [b'%', b'2', b'e' | b'E', after @ ..] => after,
+            _ => return false,
+        };
+        dots += 1;
+    }
+    matches!(dots, 1 | 2)
 }
 
 /// Counts an event that is logged ever more rarely: the first, second, fourth, eighth and so on.
@@ -289,7 +307,22 @@ impl EventCount {
 
 #[cfg(test)]
 mod tests {
-    use super::EventCount;
+    use super::{EventCount, checked_path};
+
+    #[test]
+    fn values_do_not_lead_out_of_a_path() {
+        for (path, is_accepted) in [
+            ("/new/a", true),
+            ("/new/a.b/...", true),
+            ("/new/%2e.a", true),
+            ("/new/../admin", false),
+            ("/new/.", false),
+            ("/new/%2E%2e/admin", false),
+            ("/new/.%2e", false),
+        ] {
+            assert_eq!(checked_path(path.as_bytes()).is_ok(), is_accepted, "{path}");
+        }
+    }
 
     #[test]
     fn failures_are_logged_ever_more_rarely() {

@@ -53,8 +53,8 @@
 //!
 //! `replace.uri` replaces the whole path that the endpoint gets, after `konghq.com/strip-path`, `konghq.com/rewrite`
 //! and the path of the Service have been applied, and instead of a `URLRewrite` filter. The query stays. Characters
-//! that a path may not contain are percent-encoded, and dot segments are resolved. A path that does not start with a
-//! slash, or has a control character, is a 500.
+//! that a path may not contain are percent-encoded. A path that does not start with a slash, or has a control character
+//! or a segment of dots, is a 500: with such a segment, a value of the client would lead to another path.
 //!
 //! ## Body
 //!
