@@ -5,6 +5,7 @@
 pub(crate) mod contract;
 mod defaults;
 pub(crate) mod fields;
+mod header_names;
 mod kong_names;
 mod pages;
 mod source;

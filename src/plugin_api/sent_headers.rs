@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::authentication::parse_header_name;
+use super::field_names::{WrittenValue, refusal};
 use crate::diagnostic::Diagnostic;
 
 /// The fields of the setting `field`. `reserved`: those that cannot be set, with the remedy. The values may be secrets,
@@ -27,6 +29,11 @@ pub fn parse_sent_headers(
         };
         if let Some((_, remedy)) = reserved.iter().find(|(reserved, _)| *reserved == name) {
             invalid.push(Diagnostic::in_config(path, "cannot be set", *remedy));
+            continue;
+        }
+        // Servers may have several hosts at one address.
+        if let Some(reason) = refusal(&name, WrittenValue::Configured).filter(|_| name != HOST) {
+            invalid.push(Diagnostic::in_config(path, format!("cannot be set: {name} {reason}"), "remove it"));
             continue;
         }
         match HeaderValue::from_str(value) {
@@ -52,8 +59,6 @@ pub const SET_BY_PLUGIN: &str = "remove it: the plugin sets it";
 
 #[cfg(test)]
 mod tests {
-    use http::header::HOST;
-
     use super::*;
 
     #[test]

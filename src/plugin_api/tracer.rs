@@ -12,6 +12,7 @@ use super::batch_queue::{BatchQueue, BatchSender, QueueSettings};
 use super::changed_fields::ChangedFields;
 use super::consumers::{hex, sha256};
 use super::context::{LogCx, RequestCx, ResponseCx};
+use super::field_names::{WrittenValue, parse_written_name};
 use super::kind::BuildCx;
 use super::log_delivery::{DeliveryReports, HttpBody, HttpSender};
 use super::otlp_delivery::{OtlpProtocol, OtlpSender, OtlpSignal};
@@ -222,13 +223,8 @@ pub fn check_rate(field: &str, rate: f64, invalid: &mut Vec<Diagnostic>) {
 /// The header with the identifier of the trace, or an addition to `invalid`.
 pub fn parse_response_header(name: Option<&str>, invalid: &mut Vec<Diagnostic>) -> Option<HeaderName> {
     let name = name?;
-    let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
-    if parsed.is_none() {
-        let message = format!("{name:?} is not a valid header name");
-        let field = "http_response_header_for_traceid";
-        invalid.push(Diagnostic::in_config(field, message, "use letters, digits and `-`"));
-    }
-    parsed
+    let parsed = parse_written_name("http_response_header_for_traceid", name, WrittenValue::Identifier);
+    parsed.map_err(|error| invalid.push(error)).ok()
 }
 
 /// How long an idle connection to the server is kept open.

@@ -19,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::{
     AccessOutcome, ArrivedRequest, BuildCx, ChangedFields, Phases, Plugin, PluginKind, RequestCx, ResponseCx,
     ResponseOutcome,
@@ -74,10 +75,8 @@ impl PluginKind for CorrelationId {
     type Plugin = CorrelationId;
 
     fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let header = HeaderName::from_bytes(config.header_name.as_bytes()).map_err(|_| {
-            let message = format!("{:?} is not a valid header name", config.header_name);
-            vec![Diagnostic::in_config("header_name", message, "use letters, digits and `-`")]
-        })?;
+        let header = parse_written_name("header_name", &config.header_name, WrittenValue::Identifier);
+        let header = header.map_err(|error| vec![error])?;
         let is_request_id = header == "x-request-id";
         Ok(CorrelationId { header, is_request_id, generator: config.generator, echo: config.echo_downstream })
     }

@@ -5,15 +5,12 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderName;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, EXPECT, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
-};
 
 use super::cookie::{CookiePart, CookieProblem, CookieSpec};
 use crate::api::gateway::{SessionCookie, SessionHeader, SessionPersistence};
 use crate::compile::objects::duration::parse_duration;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::field_names::{WrittenValue, refusal};
 use crate::upstream::settings::SameSite;
 use crate::upstream::{AffinityCarrier, AffinitySettings};
 
@@ -129,27 +126,11 @@ fn header_carrier(header: &SessionHeader, field: &str, found: &mut Vec<Diagnosti
     let Ok(name) = HeaderName::try_from(&*header.name) else {
         return problem(format!("{:?} is not the name of a header", header.name));
     };
-    if RESERVED_HEADERS.contains(&name) || name.as_str().starts_with("grpc-") {
-        return problem(format!("header {name} has a meaning of its own, so it cannot contain a session"));
+    if let Some(reason) = refusal(&name, WrittenValue::Generated) {
+        return problem(format!("header {name} {reason}, so it cannot contain a session"));
     }
     Some(AffinityCarrier::Header(name))
 }
-
-/// Header fields that clients or the proxy write for another purpose.
-const RESERVED_HEADERS: [HeaderName; 12] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    CONTENT_TYPE,
-    COOKIE,
-    DATE,
-    EXPECT,
-    HOST,
-    SET_COOKIE,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 /// A hash of the name of the owner, equal in all processes.
 fn scope(owner: &str) -> u64 {

@@ -3,9 +3,10 @@
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::{HeaderName, HeaderValue};
 
-use super::filter_parts::{FilterBackend, ResolveBackend, is_set_by_proxy};
+use super::filter_parts::{FilterBackend, ResolveBackend};
 use crate::api::gateway::{ExternalAuth, GrpcAuth, HttpAuth};
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::field_names::is_framing;
 use crate::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter, GrpcAuthorization, HttpAuthorization};
 use crate::upstream::UpstreamKey;
 
@@ -110,7 +111,7 @@ impl Translator<'_> {
                     self.reject(&subfield, message, "remove the entry");
                 }
                 // Content-Length is sent with a value of its own.
-                Ok(parsed) if is_set_by_proxy(&parsed) && parsed != CONTENT_LENGTH => {
+                Ok(parsed) if is_framing(&parsed) && parsed != CONTENT_LENGTH => {
                     self.reject(&subfield, format!("the proxy sets {name} itself"), "remove the entry");
                 }
                 Ok(parsed) if names.contains(&parsed) => {}

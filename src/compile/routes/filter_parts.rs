@@ -1,9 +1,6 @@
-//! What several filters have in common: references to backends, and headers that no filter sets.
+//! What several filters have in common: references to backends.
 
 use std::sync::Arc;
-
-use http::HeaderName;
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 
 use crate::api::gateway::BackendObjectReference;
 use crate::upstream::Upstream;
@@ -21,8 +18,3 @@ pub(in crate::compile) enum FilterBackend {
 /// path of the reference.
 pub(in crate::compile) type ResolveBackend<'a> =
     &'a mut dyn FnMut(&BackendObjectReference, FilterBackend, &str) -> Option<Arc<Upstream>>;
-
-/// Whether the proxy sets this header itself, because a configured value could contradict the body or the connection.
-pub(in crate::compile) fn is_set_by_proxy(name: &HeaderName) -> bool {
-    [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
-}

@@ -7,12 +7,13 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::cors;
 use super::external_auth;
-use super::filter_parts::{FilterBackend, ResolveBackend, is_set_by_proxy};
+use super::filter_parts::{FilterBackend, ResolveBackend};
 use crate::api::gateway::{
     Filter, HeaderModifier, LocalObjectReference, PathModifier, RequestMirror, RequestRedirect, UrlRewrite,
 };
 use crate::compile::kong::plugins;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::field_names::is_framing;
 use crate::snapshot::rule::{Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, Scheme};
 use crate::upstream::Upstream;
 
@@ -252,7 +253,7 @@ impl FilterTranslator<'_> {
                 self.unsupported(subfield, format!("{name:?} is not a header name"), "use letters, digits and hyphens")
             }
             // The proxy sets these headers itself; a configured value could contradict the body or the connection.
-            Some(name) if is_set_by_proxy(name) => {
+            Some(name) if is_framing(name) => {
                 self.unsupported(subfield, format!("the proxy sets {name} itself"), "remove the entry");
                 return None;
             }

@@ -1,14 +1,13 @@
 //! The configuration, and its validation: names, templates, and headers that cannot be changed.
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{HOST, PROXY_AUTHENTICATE};
 use http::{HeaderName, Method};
 
 use super::checked_path;
 use super::edits::{BodyName, EditAction, FieldEdit, FieldEdits};
 use super::fields::header_value;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::field_names::{WrittenValue, refusal};
 use crate::plugin_api::json_fields::{JsonPath, JsonType};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::template::Template;
@@ -65,22 +64,6 @@ const METHODS: &[&str] = &[
     "PUT",
     "TRACE",
     "UNLOCK",
-];
-
-/// Headers of the connection and of the framing of the body, which the proxy sets itself. `Proxy-Authorization` is
-/// forwarded, so it can be changed.
-static PROTECTED_HEADERS: [HeaderName; 11] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    EXPECT,
-    PROXY_AUTHENTICATE,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
 ];
 
 /// The most entries of one list. Each entry is work for every request.
@@ -352,7 +335,9 @@ fn header_name(kind: ListKind, name: &str) -> ParsedName<HeaderName> {
         let message = format!("{name:?} is not the name of a header");
         return Err(UnusableName::invalid(message, "use letters, digits and dashes"));
     };
-    if PROTECTED_HEADERS.contains(&header) {
+    let is_protected = header != HOST && refusal(&header, WrittenValue::Configured).is_some();
+    // `Proxy-Authorization` is forwarded, so it can be changed.
+    if is_protected || header == PROXY_AUTHENTICATE {
         let message = format!("the header {header} belongs to the connection or to the framing of the body");
         return Err(UnusableName::ignored(message, "remove the entry; Portico sets this header itself"));
     }

@@ -1,9 +1,10 @@
 //! Reads the entries of the configuration, such as `name:value`, and collects all errors with their paths.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::HOST;
 use http::{HeaderName, HeaderValue};
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::field_names::{WrittenValue, refusal};
 use crate::plugin_api::json_fields::JsonPath;
 use crate::plugin_api::kind::BuildCx;
 
@@ -77,8 +78,9 @@ impl<'a> ConfigReader<'a> {
     /// The name of a header that the plugin sets.
     pub(super) fn settable_header_name(&mut self, path: &str, name: &str) -> Option<HeaderName> {
         let name = self.header_name(path, name)?;
-        if FRAMING_HEADERS.contains(&name) {
-            let message = format!("{name} belongs to the connection or to the framing of the body, and cannot be set");
+        // A response has no host, so a field of this name is one of the backend's own.
+        if let Some(reason) = refusal(&name, WrittenValue::Configured).filter(|_| name != HOST) {
+            let message = format!("{name} {reason}, and cannot be set");
             self.error(path, message, "remove the entry");
             return None;
         }
@@ -102,15 +104,3 @@ fn split(entry: &str) -> (&str, Option<&str>) {
         None => (entry, None),
     }
 }
-
-/// Headers that the proxy sets for each connection.
-static FRAMING_HEADERS: [HeaderName; 8] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::CallFailure;
 use super::config::{CallConfig, CallMethod, FailurePolicy, MAX_RESPONSE};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::parse_header_name;
+use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::relayed_response::is_of_connection;
@@ -193,10 +193,10 @@ fn part_of_target(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn sendable(path: &str, name: &str) -> Result<HeaderName, Diagnostic> {
-    let name = parse_header_name(path, name)?;
-    if name == HOST || name == CONTENT_LENGTH || is_of_connection(&name) {
+    let name = parse_written_name(path, name, WrittenValue::Configured)?;
+    if is_of_connection(&name) {
         let message = format!("{name} cannot be set");
-        return Err(Diagnostic::in_config(path, message, "remove it: it follows from the URL and the body"));
+        return Err(Diagnostic::in_config(path, message, "remove it: it is about a connection to a proxy"));
     }
     Ok(name)
 }

@@ -37,6 +37,7 @@ use self::source::{Named, Sources};
 use self::version::{DEPRECATION, SUNSET, Version, VersionConfig};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::VersionUse;
+use crate::plugin_api::field_names::WrittenValue;
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, ResponseCx, ResponseOutcome,
 };
@@ -105,7 +106,9 @@ impl PluginKind for ApiVersion {
             }
             found
         });
-        let upstream_header = source::header_name("upstream_header", config.upstream_header.as_deref(), &mut invalid);
+        let upstream_header = config.upstream_header.as_deref();
+        let upstream_header =
+            source::header_name("upstream_header", upstream_header, WrittenValue::Generated, &mut invalid);
         match sources {
             Some(sources) if invalid.is_empty() => {
                 let version_use = VersionUse::of(versions.iter().map(|version| &*version.name), cx);

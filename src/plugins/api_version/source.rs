@@ -7,6 +7,7 @@ use super::version::Version;
 use super::{Config, media_type};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RequestCx;
+use crate::plugin_api::field_names::{WrittenValue, refusal};
 use crate::plugin_api::fields::UrlEncodedForm;
 
 /// Where requests name the version.
@@ -41,7 +42,7 @@ impl Sources {
             let remedy = format!("write /{prefix}");
             invalid.push(Diagnostic::in_config("path_prefix", "does not start with a slash", remedy));
         }
-        let header = header_name("header", config.header.as_deref(), invalid);
+        let header = header_name("header", config.header.as_deref(), WrittenValue::Configured, invalid);
         if config.query.as_deref() == Some("") {
             invalid.push(Diagnostic::in_config("query", "is empty", "name a parameter, such as version"));
         }
@@ -115,17 +116,19 @@ impl Sources {
     }
 }
 
-pub(super) fn header_name(field: &str, name: Option<&str>, invalid: &mut Vec<Diagnostic>) -> Option<HeaderName> {
+/// The header with the version of requests from clients, or of those to backends.
+pub(super) fn header_name(
+    field: &str,
+    name: Option<&str>,
+    value: WrittenValue,
+    invalid: &mut Vec<Diagnostic>,
+) -> Option<HeaderName> {
     let name = name?;
     let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
-    let parsed = parsed.filter(|name| !RESERVED.contains(&name.as_str()));
+    let parsed = parsed.filter(|name| refusal(name, value).is_none());
     if parsed.is_none() {
         let message = format!("{name:?} cannot be a header with the version");
         invalid.push(Diagnostic::in_config(field, message, "use a name such as x-api-version"));
     }
     parsed
 }
-
-/// Headers that frame messages or select where they go.
-const RESERVED: [&str; 9] =
-    ["connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];

@@ -55,6 +55,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{clear_identity_headers, declare_identity_headers, parse_header_name};
 use crate::plugin_api::cookies::remove_cookies;
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
+use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::fields::remove_from_query;
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
@@ -193,12 +194,16 @@ impl PluginKind for InternalIdentity {
         let claims = TokenClaims::new(&config, &mut invalid);
         let mut parse =
             |field: &str, name: &str| parse_header_name(field, name).map_err(|error| invalid.push(error)).ok();
-        let header = parse("header", &config.header);
-        let user_header = config.user_header.as_deref().and_then(|name| parse("user_header", name));
-        let groups_header = config.groups_header.as_deref().and_then(|name| parse("groups_header", name));
         let names = config.remove_headers.iter().enumerate();
         let removed: Vec<_> =
             names.filter_map(|(index, name)| parse(&format!("remove_headers[{index}]"), name)).collect();
+        let mut parse_written = |field: &str, name: &str, value: WrittenValue| {
+            parse_written_name(field, name, value).map_err(|error| invalid.push(error)).ok()
+        };
+        let header = parse_written("header", &config.header, WrittenValue::Token);
+        let mut parse_user = |field: &str, name: Option<&str>| parse_written(field, name?, WrittenValue::User);
+        let user_header = parse_user("user_header", config.user_header.as_deref());
+        let groups_header = parse_user("groups_header", config.groups_header.as_deref());
         for (field, names) in
             [("remove_cookies", &config.remove_cookies), ("remove_parameters", &config.remove_parameters)]
         {

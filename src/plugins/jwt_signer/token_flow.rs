@@ -14,6 +14,7 @@ use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::client_certificate::ConsumerField;
 use crate::plugin_api::consumers::{EntityId, Sha256Digest, hex, sha256};
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
+use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::introspection::{
     Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity, introspected_binding,
@@ -303,7 +304,7 @@ impl TokenConfig {
         let text = self.upstream_header.as_deref()?;
         let field = format!("{}_token_upstream_header", self.kind);
         let (name, scheme) = text.split_once(':').unwrap_or((text, ""));
-        let name = parse_header_name(&field, name).map_err(|error| invalid.push(error)).ok()?;
+        let name = parse_written_name(&field, name, WrittenValue::Token).map_err(|error| invalid.push(error)).ok()?;
         let scheme = scheme.trim();
         if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             let remedy = "write the name of the header and the scheme, such as Authorization:Bearer";

@@ -10,7 +10,7 @@ use super::claims::ClaimSources;
 use super::config::Config;
 use super::signed_token::TokenClaims;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::parse_header_name;
+use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::header_spoofing::remove_alike;
 
 /// The configured headers.
@@ -48,7 +48,8 @@ impl EndpointHeaders {
                 let message = "has an unknown scheme after the name of the header";
                 invalid.push(Diagnostic::in_config(field, message, "use `authorization:bearer`, or only a name"));
             }
-            let name = parse_header_name(field, name).map_err(|error| invalid.push(error)).ok()?;
+            let name = parse_written_name(field, name, WrittenValue::Token);
+            let name = name.map_err(|error| invalid.push(error)).ok()?;
             Some(TokenHeader { name, has_scheme: scheme == "bearer" })
         };
         let access_token = token_header("upstream_access_token_header", &config.upstream_access_token_header);
@@ -62,7 +63,7 @@ impl EndpointHeaders {
         for (index, (claim, name)) in
             config.upstream_headers_claims.iter().zip(&config.upstream_headers_names).enumerate()
         {
-            match parse_header_name(&format!("upstream_headers_names[{index}]"), name) {
+            match parse_written_name(&format!("upstream_headers_names[{index}]"), name, WrittenValue::User) {
                 Ok(name) => claims.push((claim.as_str().into(), name)),
                 Err(error) => invalid.push(error),
             }

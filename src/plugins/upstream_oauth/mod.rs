@@ -36,7 +36,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::parse_header_name;
+use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::{
@@ -74,7 +74,8 @@ impl PluginKind for UpstreamOAuth {
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let name = &config.behavior.upstream_access_token_header_name;
-        let header = parse_header_name("behavior.upstream_access_token_header_name", name);
+        let field = "behavior.upstream_access_token_header_name";
+        let header = parse_written_name(field, name, WrittenValue::Token);
         let header = header.map_err(|error| invalid.push(error));
         let status = |field: &str, status: u16, range: std::ops::RangeInclusive<u16>| {
             let parsed = StatusCode::from_u16(status).ok().filter(|_| range.contains(&status));

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::fields::Notation;
 use super::findings::Findings;
 use crate::api::kong::{ActiveHealthcheck, Healthy, Unhealthy};
+use crate::plugin_api::field_names::is_framing;
 use crate::upstream::settings::{ActiveCheck, CheckKind, FailureThresholds, InitialHealth, StatusRanges};
 
 /// The checks; `None` if both intervals are 0, so that Kong does not check either, or if a field is invalid.
@@ -122,7 +123,7 @@ fn header(
         findings.problem(field, format!("{name:?} is not the name of a header"), "write a name such as x-check");
         return None;
     };
-    if CONNECTION_HEADERS.contains(&parsed) {
+    if is_framing(&parsed) {
         let message = format!("{parsed} describes the connection, so checks cannot have another value");
         findings.problem(field, message, "remove it");
         return None;
@@ -134,9 +135,6 @@ fn header(
     }
     Some((parsed, values.iter().filter_map(|value| HeaderValue::try_from(&**value).ok()).collect()))
 }
-
-/// Headers that follow from the message or its connection.
-const CONNECTION_HEADERS: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
 /// Notes about fields that Portico decides itself.
 fn note_unused(active: &ActiveHealthcheck, notation: Notation, findings: &mut Findings) {

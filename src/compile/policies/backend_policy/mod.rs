@@ -8,6 +8,7 @@
 //!   layers.rs      target ─▶ the policies that apply to it, in the order of precedence
 //!   effective.rs   upstream ─▶ its settings, with those of other sources for blocks that no policy has
 //!   verdict.rs     the conditions Accepted and Programmed
+//!     ├ field_needs/       fields without effect, since they lack what they need
 //!     ├ displacement.rs    blocks that something else sets
 //!     └ rule_settings.rs   the rules that set blocks themselves
 //!   affected.rs    target ─▶ the policies that affect it, for its status and events
@@ -17,13 +18,12 @@
 
 mod affected;
 mod blocks;
-mod datagram_fields;
 mod displacement;
 mod effective;
+mod field_needs;
 mod layers;
 mod policy_target;
 mod rule_settings;
-mod unserved_fields;
 mod verdict;
 
 pub(in crate::compile) use affected::affected_by;

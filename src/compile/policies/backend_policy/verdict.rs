@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blocks::{Block, BlockSettings, is_or_are, names, timeout_notes};
-use super::datagram_fields;
 use super::displacement::{Displacement, Precedence, displace};
 use super::effective::{DryRun, is_dry_run};
+use super::field_needs::{TargetTraffic, fields_without_effect};
 use super::layers::first_with_block;
 use super::policy_target::{PolicyTarget, upstreams_of};
 use super::rule_settings::{has_parts_for_all_rules, own_rules};
-use super::unserved_fields::unserved_fields;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::precedence::policies_with_target;
@@ -87,13 +86,9 @@ impl<'a> Review<'a> {
             warnings,
         };
         review.find_precedence(store, served);
-        let mut unserved = unserved_fields(spec);
-        if has_datagrams_only(store, policy) {
-            unserved.extend(datagram_fields::fields_without_effect(spec));
-        }
-        let unserved = unserved.into_iter();
-        let unserved = unserved.filter(|(block, _)| review.in_effect.contains(block)).map(|(_, field)| field);
-        review.unserved = unserved.collect();
+        let unserved = fields_without_effect(spec, traffic(store, policy)).into_iter();
+        let is_reported = |block: Option<Block>| block.is_none_or(|block| review.in_effect.contains(&block));
+        review.unserved = unserved.filter(|(block, _)| is_reported(*block)).map(|(_, field)| field).collect();
         review
     }
 
@@ -292,12 +287,25 @@ fn sets_sessions(store: &Store, key: &ObjectKey) -> bool {
     store.x_backends.get(key).is_some_and(|backend| backend.spec.session_persistence.is_some())
 }
 
-/// Whether all ports of the targets are UDP ports.
-fn has_datagrams_only(store: &Store, policy: &Object<BackendPolicy>) -> bool {
-    let targets = policy.target_references();
-    let targets = targets.filter_map(|reference| reference.target::<BackendPolicy>(&policy.meta.key.namespace));
-    let mut upstreams = targets.flat_map(|target| upstreams_of(store, &target)).peekable();
-    upstreams.peek().is_some() && upstreams.all(|upstream| upstream.transport == TransportProtocol::Udp)
+/// What the targets get, as far as their ports and the routes that refer to them say.
+fn traffic(store: &Store, policy: &Object<BackendPolicy>) -> TargetTraffic {
+    let references = policy.target_references();
+    let targets = references.filter_map(|reference| reference.target::<BackendPolicy>(&policy.meta.key.namespace));
+    let targets: Vec<Target<'_>> = targets.collect();
+    let mut upstreams = targets.iter().flat_map(|target| upstreams_of(store, target)).peekable();
+    if upstreams.peek().is_some() && upstreams.all(|upstream| upstream.transport == TransportProtocol::Udp) {
+        return TargetTraffic::Datagrams;
+    }
+    let index = store.dependency_index();
+    let has_users = |kinds: &[Kind]| {
+        let of_kind =
+            |target: &Target<'_>, kind: &Kind| index.dependents_of_kind(&target.object_id(), *kind).next().is_some();
+        targets.iter().any(|target| kinds.iter().any(|kind| of_kind(target, kind)))
+    };
+    // A facade is a user of its Service, and Ingresses are its users.
+    let of_requests = [Kind::HttpRoute, Kind::GrpcRoute, Kind::Ingress, TargetKind::Facade.kind()];
+    let is_for_connections = has_users(&[Kind::TcpRoute, Kind::TlsRoute, Kind::TcpIngress]) && !has_users(&of_requests);
+    if is_for_connections { TargetTraffic::Connections } else { TargetTraffic::Requests }
 }
 
 /// The targets that do not exist, or that the policy cannot apply to.

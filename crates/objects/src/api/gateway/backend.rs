@@ -2,7 +2,7 @@
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Channel;
 use super::filter::{self, Filter};
@@ -26,7 +26,7 @@ pub struct BackendRef {
 }
 
 /// The object that a backend refers to: a Service and its port, unless `group` or `kind` says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "self.group != '' || self.kind != 'Service' || has(self.port)",

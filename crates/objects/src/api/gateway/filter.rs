@@ -2,7 +2,7 @@
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::backend::BackendObjectReference;
 use super::cors::Cors;
@@ -64,7 +64,7 @@ pub struct HeaderModifier {
     pub remove: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
     /// Name of the field.

@@ -2,7 +2,7 @@
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Channel;
 use super::schema::form;
@@ -89,7 +89,7 @@ pub struct LocalObjectReference {
 }
 
 /// The target of a policy: an object in the same namespace, or one section of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyTargetReference {
     /// Group of the object; empty for a Service.

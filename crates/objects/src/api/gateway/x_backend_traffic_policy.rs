@@ -1,7 +1,7 @@
 //! XBackendTrafficPolicy: a retry budget and session persistence for Services. Experimental.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::reference::LocalObjectReference;
 use super::schema::form;
@@ -47,7 +47,7 @@ pub struct RetryBudget {
 }
 
 /// Retries that are allowed in any case.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryRate {
     /// Number of retries in `interval`.

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::api::gateway::Header;
 use crate::compile::objects::duration::parse_duration;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::field_names::{WrittenValue, refusal};
 
 /// Reads fields, and collects the problems with them. The default of a field takes the place of an invalid value; a
 /// block with problems is not used.
@@ -111,7 +112,7 @@ impl<'p> BlockReader<'p> {
         known.into()
     }
 
-    /// The name of a header field.
+    /// The name of a header field that is read.
     pub(super) fn header_name(&mut self, field: &str, name: &str) -> Option<HeaderName> {
         let parsed = HeaderName::try_from(name).ok();
         if parsed.is_none() {
@@ -121,14 +122,25 @@ impl<'p> BlockReader<'p> {
         parsed
     }
 
-    /// Header fields. Those that frame a message cannot be set.
+    /// The name of a header field that gets a value which Portico generates.
+    pub(super) fn generated_header_name(&mut self, field: &str, name: &str) -> Option<HeaderName> {
+        let name = self.header_name(field, name)?;
+        if let Some(reason) = refusal(&name, WrittenValue::Generated) {
+            let message = format!("{name} {reason}, so it cannot have another value");
+            self.problem(field, message, "use a name of your own, such as x-attempt");
+            return None;
+        }
+        Some(name)
+    }
+
+    /// Header fields with configured values.
     pub(super) fn headers(&mut self, field: &str, headers: &[Header]) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(headers.len());
         for (index, Header { name, value }) in headers.iter().enumerate() {
             let field = |subfield: &str| format!("{field}[{index}].{subfield}");
             let Some(name) = self.header_name(&field("name"), name) else { continue };
-            if FRAMING_HEADERS.contains(&name.as_str()) {
-                let message = format!("{name} depends on the connection and the body, so it cannot be set");
+            if let Some(reason) = refusal(&name, WrittenValue::Configured) {
+                let message = format!("{name} {reason}, so it cannot be set");
                 self.problem(&field("name"), message, "remove the entry");
                 continue;
             }
@@ -143,19 +155,6 @@ impl<'p> BlockReader<'p> {
         map
     }
 }
-
-/// Header fields that belong to a connection or to the framing of a message.
-const FRAMING_HEADERS: [&str; 9] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Parses a decimal number with at most three decimal places.
 fn parse_thousandths(text: &str) -> Option<u32> {

@@ -50,7 +50,10 @@ pub(super) fn translate(spec: &RetrySpec, block: &mut BlockReader<'_>) -> RetryS
         hedge: spec.hedge.as_ref().map(|hedge| HedgeSettings {
             delay: block.object("hedge").duration("delay", hedge.delay.as_ref(), ["1ms", "1h"]),
         }),
-        attempt_header: spec.attempt_header.as_deref().and_then(|name| block.header_name("attemptHeader", name)),
+        attempt_header: spec
+            .attempt_header
+            .as_deref()
+            .and_then(|name| block.generated_header_name("attemptHeader", name)),
         respects_attempt,
     }
 }

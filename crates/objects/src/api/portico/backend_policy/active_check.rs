@@ -1,7 +1,7 @@
 //! `spec.health.active`: requests that Portico sends to each endpoint.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::field_forms::duration_between;
 use crate::api::gateway::Header;
@@ -10,7 +10,7 @@ use crate::api::gateway::schema::rule::rule;
 use crate::api::gateway::schema::transforms::{each, keyed_by};
 
 /// Requests that Portico sends to each endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "!has(self.timeout) || duration(self.timeout) <= duration(has(self.interval) ? self.interval : '10s')",

@@ -1,7 +1,7 @@
 //! `spec.circuitBreaker`: when Portico stops sending requests because too many fail.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::field_forms::{count, duration_between, error_status, percent};
 use crate::api::gateway::schema::rule::rule;
@@ -9,7 +9,7 @@ use crate::api::gateway::schema::transforms::{each, keyed_by};
 use crate::api::gateway::{BackendObjectReference, Header};
 
 /// When Portico stops sending requests because too many fail. Each process has a circuit of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "has(self.slowAfter) == has(self.slowPercent)",
@@ -63,7 +63,7 @@ pub struct CircuitBreakerSpec {
 }
 
 /// The response to requests while the circuit is open: exactly one of response, backendRef and stale.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "[has(self.response), has(self.backendRef), has(self.stale)].filter(is_set, is_set).size() == 1",
@@ -79,7 +79,7 @@ pub struct CircuitFallback {
 }
 
 /// A response that is always the same.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FallbackResponseSpec {
     /// Status of the response; defaults to 503.
@@ -95,5 +95,5 @@ pub struct FallbackResponseSpec {
 }
 
 /// Not supported yet: the last response in the cache.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct StaleFallback {}

@@ -1,7 +1,7 @@
 //! `spec.health`: how the health of endpoints is determined.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::active_check::ActiveCheckSpec;
 use super::field_forms::{decimal, duration_between, error_status};
@@ -10,7 +10,7 @@ use crate::api::gateway::schema::transforms::each;
 
 /// How the health of endpoints is determined. `passive`, with `maxEjectionPercent`, and `active` are blocks of their
 /// own: each may be that of another policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthSpec {
     /// The largest share of the endpoints that passive checks eject, in percent; defaults to 50. One endpoint may
@@ -24,7 +24,7 @@ pub struct HealthSpec {
 }
 
 /// Checks of the responses to requests of clients. Counters are consecutive; 0 switches a check off.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "duration(has(self.baseEjection) ? self.baseEjection : '30s') \
@@ -70,7 +70,7 @@ pub struct PassiveCheckSpec {
 }
 
 /// Ejects endpoints whose success rate is lower than the mean of all minus `stdevFactor` standard deviations.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SuccessRateSpec {
     /// Endpoints with enough requests that the comparison needs; defaults to 5.
@@ -88,7 +88,7 @@ pub struct SuccessRateSpec {
 }
 
 /// Ejects endpoints of whose requests at least `threshold` percent fail.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailurePercentageSpec {
     /// Percentage of failed requests; defaults to 85.

@@ -1,13 +1,13 @@
 //! `spec.limits`: how much the endpoints of a Service get at a time.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::field_forms::{count, decimal, duration_between, percent};
 use crate::api::gateway::schema::rule::rule;
 
 /// Limits of each process of Portico. An absent field is no limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "(has(self.queueTimeout) && duration(self.queueTimeout) > duration('0s')) == has(self.maxPending)",
@@ -45,7 +45,7 @@ pub struct LimitsSpec {
 }
 
 /// A limit of requests in progress that follows the latency of the endpoints.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "(has(self.min) ? self.min : 10) <= (has(self.max) ? self.max : 1000)",
@@ -61,7 +61,7 @@ pub struct AdaptiveLimitSpec {
 }
 
 /// Rejects a share of the requests while too many fail.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdmissionControlSpec {
     /// Requests are rejected while a smaller share of them succeeds, in percent; defaults to 95.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::field_forms::{decimal, duration_between};
 use super::request_hash::HashSpec;
@@ -14,7 +14,7 @@ use crate::api::gateway::schema::transforms::each;
 
 /// How requests are divided among endpoints. `sessionPersistence` is a block of its own: the other fields may be those
 /// of another policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "(has(self.algorithm) && self.algorithm in ['Maglev', 'RingHash']) \
@@ -56,7 +56,7 @@ pub struct LoadBalancingSpec {
 pub const BALANCING_ALGORITHMS: [&str; 6] = ["RoundRobin", "LeastRequests", "PeakEwma", "Random", "Maglev", "RingHash"];
 
 /// Settings of the algorithm PeakEwma.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PeakEwmaSpec {
     /// The time in which the influence of an old latency falls to about a third; defaults to 10s.
@@ -69,7 +69,7 @@ pub struct PeakEwmaSpec {
 }
 
 /// Increases the share of an endpoint gradually after it has become available.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SlowStartSpec {
     /// The time after which the endpoint has its whole share.
@@ -88,7 +88,7 @@ pub struct SlowStartSpec {
 }
 
 /// Which endpoints are preferred because of where they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalitySpec {
     /// What decides the preference; defaults to Auto. `Auto`: `trafficDistribution` of the Service, or else its
@@ -109,7 +109,7 @@ pub struct LocalitySpec {
 }
 
 /// Endpoints by their zone or region.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "[has(self.matchLabels), has(self.zone), has(self.region)].filter(is_set, is_set).size() == 1",

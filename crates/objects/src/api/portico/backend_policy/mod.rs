@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use active_check::*;
@@ -36,14 +36,14 @@ use crate::api::gateway::{BackendObjectReference, PolicyTargetReference, RetryRa
 /// How requests to Services, XBackends and KongServiceFacades of its namespace are balanced, limited and repeated, and
 /// how the health of their endpoints is determined. Of several policies for the same target, each block is that of the
 /// oldest policy that has it. A policy for a port takes precedence over one for the whole Service.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct BackendPolicy {
     /// The targets and the settings.
     pub spec: BackendPolicySpec,
 }
 
 /// The targets and the settings. An absent block leaves the settings as they are without the policy.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendPolicySpec {
     /// What the policy applies to: Services, XBackends and KongServiceFacades of its namespace. `sectionName` is the
@@ -86,7 +86,7 @@ impl BackendPolicySpec {
 }
 
 /// The limit of retries in relation to the requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryBudgetSpec {
     /// Maximum share of retries among the requests of `interval`, in percent; defaults to 20.
@@ -100,7 +100,7 @@ pub struct RetryBudgetSpec {
 }
 
 /// Other backends for requests while too few endpoints are available.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailoverSpec {
     /// The backends, in the order of preference. One of another namespace requires a ReferenceGrant there.
@@ -116,7 +116,7 @@ pub struct FailoverSpec {
 }
 
 /// A named group of Pods.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubsetSpec {
     /// Name of the group.

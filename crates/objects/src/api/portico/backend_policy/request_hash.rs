@@ -1,14 +1,14 @@
 //! `spec.loadBalancing.hash`: what consistent hashing hashes of a request.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::field_forms::duration_between;
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 
 /// What consistent hashing hashes of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HashSpec {
     /// How several keys are used; defaults to First. `First`: the first key that the request has. `All`: all keys that
@@ -31,7 +31,7 @@ pub struct HashSpec {
 }
 
 /// A part of a request. A request without a Cookie key gets a cookie.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "has(self.name) == (self.source in ['Header', 'Cookie', 'Query', 'UriCapture'])",
@@ -68,7 +68,7 @@ pub struct HashKeySpec {
 }
 
 /// The cookie that a request without one gets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HashCookieSpec {
     /// How long the client keeps the cookie; defaults to 0s: until the end of the browser session.

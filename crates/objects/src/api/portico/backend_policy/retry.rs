@@ -1,7 +1,7 @@
 //! `spec.retry`: which requests are repeated.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::field_forms::{duration_between, error_status};
 use crate::api::gateway::schema::form;
@@ -9,7 +9,7 @@ use crate::api::gateway::schema::rule::rule;
 use crate::api::gateway::schema::transforms::{each, unique_entries};
 
 /// Which requests are repeated.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "!has(self.hedge) || !has(self.attempts) || self.attempts > 0",
@@ -96,7 +96,7 @@ const CONDITIONS: [&str; 9] = [
 ];
 
 /// The delay before a retry: a random time up to `base`, doubled with each retry, up to `max`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "!has(self.max) || duration(has(self.base) ? self.base : '25ms') <= duration(self.max)",
@@ -112,7 +112,7 @@ pub struct BackoffSpec {
 }
 
 /// A field of responses that says when to send the request again.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResetHeaderSpec {
     /// Name of the field.
@@ -125,7 +125,7 @@ pub struct ResetHeaderSpec {
 }
 
 /// Sends a second attempt while the first one has no response yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HedgeSpec {
     /// When the second attempt begins; defaults to the time in which 95 % of the responses begin, at least 10ms.

@@ -1,14 +1,14 @@
 //! `spec.loadBalancing.sessionPersistence`: sends all requests of a client session to one endpoint.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::field_forms::duration_between;
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 
 /// Sends all requests of a client session to one endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
     "!has(self.cookie) || !has(self.type) || self.type == 'Cookie'",
@@ -49,7 +49,7 @@ pub struct BackendSessionPersistence {
 }
 
 /// Attributes of the cookie.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicySessionCookie {
     /// How long clients keep the cookie; defaults to Session, until the end of the browser session. `Permanent`: until

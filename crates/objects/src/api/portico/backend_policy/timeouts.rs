@@ -1,12 +1,12 @@
 //! `spec.timeouts`: the timeouts of requests to a Service.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::field_forms::duration_between;
 
 /// Timeouts. 0s switches a timeout off, except that of connections.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTimeoutsSpec {
     /// For opening a connection to an endpoint, with TLS.
