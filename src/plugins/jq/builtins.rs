@@ -63,9 +63,9 @@ impl Builtin {
             ("fromjson", 0) => Input(from_json),
             ("explode", 0) => Input(explode),
             ("implode", 0) => Input(implode),
-            ("trim", 0) => Input(|_, value| Ok(JqValue::from(text_of(value, "trim")?.trim()))),
-            ("ltrim", 0) => Input(|_, value| Ok(JqValue::from(text_of(value, "ltrim")?.trim_start()))),
-            ("rtrim", 0) => Input(|_, value| Ok(JqValue::from(text_of(value, "rtrim")?.trim_end()))),
+            ("trim", 0) => Input(|evaluation, value| trim(evaluation, value, "trim", str::trim)),
+            ("ltrim", 0) => Input(|evaluation, value| trim(evaluation, value, "ltrim", str::trim_start)),
+            ("rtrim", 0) => Input(|evaluation, value| trim(evaluation, value, "rtrim", str::trim_end)),
             ("ascii_downcase", 0) => Input(|evaluation, value| ascii_case(evaluation, value, false)),
             ("ascii_upcase", 0) => Input(|evaluation, value| ascii_case(evaluation, value, true)),
             ("floor", 0) => Input(|_, value| Ok(JqValue::from(number_of(value, "floor")?.floor()))),
@@ -157,7 +157,13 @@ pub(super) fn call<'p>(
     }
 }
 
-fn length(_: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
+fn trim(evaluation: &JqRun<'_>, value: &JqValue, name: &str, trimmed: fn(&str) -> &str) -> Result<JqValue, Stop> {
+    evaluation.spend(paths::text_steps(value))?;
+    Ok(JqValue::from(trimmed(text_of(value, name)?)))
+}
+
+fn length(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
+    evaluation.spend(paths::text_steps(value))?;
     Ok(match value {
         JqValue::Null => JqValue::from(0.0),
         JqValue::Boolean(_) => return error("boolean has no length"),
@@ -212,7 +218,8 @@ fn reverse(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
     }
 }
 
-fn to_number(_: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
+fn to_number(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
+    evaluation.spend(paths::text_steps(value))?;
     match value {
         JqValue::Number(_) => Ok(value.clone()),
         JqValue::Text(text) => match document::parse(text) {
@@ -320,8 +327,14 @@ fn indices(evaluation: &JqRun<'_>, value: &JqValue, wanted: &JqValue) -> Result<
         (JqValue::Null, _) => return Ok(JqValue::Null),
         (JqValue::Text(text), JqValue::Text(wanted)) if !wanted.is_empty() => {
             evaluation.spend(text.len())?;
+            let first = wanted.as_bytes()[0];
             // As in jq, matches may overlap, and positions count characters.
             for (position, (byte, _)) in text.char_indices().enumerate() {
+                if text.as_bytes()[byte] != first {
+                    continue;
+                }
+                // Also where the texts differ late.
+                evaluation.spend(wanted.len() / 32)?;
                 if text[byte..].starts_with(&**wanted) {
                     evaluation.spend(1 + wanted.len() / 8)?;
                     found.push(JqValue::from(position));

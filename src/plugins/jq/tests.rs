@@ -113,6 +113,20 @@ fn programs_that_do_not_end_or_grow_are_stopped() {
     assert!(document::parse(&format!("[{}1]", "1,".repeat(300_000))).is_none());
 }
 
+/// Each of these would walk gigabytes of text within the steps of short programs.
+#[test]
+fn work_on_long_texts_takes_steps() {
+    let (text, wanted) = ("a".repeat(1 << 19), "a".repeat(1 << 18) + "b");
+    let input = format!(r#"{{"text": "{text}", "wanted": "{wanted}"}}"#);
+    for work in ["length", "trim", "ltrim", "rtrim", "tonumber?"] {
+        let source = format!("[.text as $text | range(100000) | $text | {work}] | length");
+        assert_eq!(run(&source, &input), "exhausted", "{work}");
+        assert_ne!(run(&format!("[.text | {work}] | length"), &input), "exhausted", "{work}, once");
+    }
+    assert_eq!(run(".wanted as $wanted | .text | indices($wanted)", &input), "exhausted");
+    assert_eq!(run(".text | indices(\"ab\")", &input), "[]");
+}
+
 #[test]
 fn only_json_is_a_document() {
     for text in
