@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use portico::proxy::ProxyLimits;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::frames::{ACK, GOAWAY, HEADERS, PING, RawConnection, frame};
 use crate::h2::{Http2Client, get_request};
-use crate::harness::{Options, ProxyLimits, TestServer, h2c_routes_to, with_timeout};
+use crate::harness::{Options, TestServer, h2c_routes_to, with_timeout};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 const ENHANCE_YOUR_CALM: u32 = 11;
