@@ -16,8 +16,9 @@
 //! `upstream_name` is a Service with its port, as Kong's ingress controller names upstreams. It is resolved like a
 //! backend of the route: its endpoints, policies and TLS settings apply, and a Service of another namespace needs a
 //! ReferenceGrant from KongPlugin. If it cannot be resolved, its requests get 500, and the condition `PluginsResolved`
-//! of the route says why. Filters of the route's backends do not apply to it, nor do plugins that are attached to it;
-//! if a backend of the route has an authorization server, requests for these Services get 503.
+//! of the route says why. Filters of the route's backends do not apply to it, nor do plugins that are attached to it.
+//! If one of these fails closed and is not attached to the route or its backends, too, or if a backend of the route has
+//! an authorization server, requests for the Service get 503.
 //!
 //! The headers are those of the client, which may send any. They select a Service, and prove nothing.
 

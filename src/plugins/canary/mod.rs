@@ -18,7 +18,8 @@
 //! apply, and a Service of another namespace needs a ReferenceGrant from KongPlugin. If it cannot be resolved, its
 //! requests get 500, and the condition `PluginsResolved` of the route says why. A host outside of the cluster needs a
 //! Service of type ExternalName. Filters of the route's backends do not apply to it, nor do plugins that are attached
-//! to it; if a backend of the route has an authorization server, requests for the canary get 503.
+//! to it. If one of these fails closed and is not attached to the route or its backends, too, or if a backend of the
+//! route has an authorization server, requests for the canary get 503.
 
 mod audience;
 mod config;

@@ -20,7 +20,7 @@ use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope};
 use crate::plugin_api::instance::PluginInstance;
-use crate::plugin_api::{Chain, Phases, Plugin, RouteNames, Scopes};
+use crate::plugin_api::{AnyPluginKind, Chain, Phases, Plugin, RouteNames, Scopes};
 
 /// A rule to which plugins may be attached.
 pub(in crate::compile) struct PluginSite<'a> {
@@ -31,6 +31,8 @@ pub(in crate::compile) struct PluginSite<'a> {
     pub extensions: &'a [(ObjectKey, String)],
     /// The Services or facades that requests are sent to, by kind and metadata.
     pub backends: &'a [(Kind, &'a Meta)],
+    /// The Services that get copies of the requests, each with the field of the reference.
+    pub mirrors: &'a [(String, &'a Meta)],
     pub names: Arc<RouteNames>,
     /// Collects the facts that log plugins write.
     pub facts: &'a dyn Fn() -> RouteFacts<'a>,
@@ -127,6 +129,7 @@ impl Plugins {
         for id in &self.global_plugins.ambiguous {
             assembler.reject_ambiguous(id, &global);
         }
+        assembler.reject_unguarded(site.mirrors);
         let is_attached = !assembler.builder.is_empty();
         if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
             builtin.add_to(&mut assembler.builder, &global);
@@ -292,6 +295,55 @@ impl ChainAssembler<'_> {
                 self.report(message, "use a Service of the type ExternalName, or detach the plugin");
             }
         }
+    }
+
+    /// Rejects requests of which a Service would get copies without its own guards, and fails Services that plugins
+    /// choose for the same reason. A guard that also runs for the rule is one that holds.
+    fn reject_unguarded(&mut self, mirrors: &[(String, &Meta)]) {
+        for (field, service) in mirrors {
+            let Some(guard) = self.missing_guard(service) else { continue };
+            self.field.clone_from(field);
+            let message = format!("{guard} guards Service {}, and does not run for copies of requests", service.key);
+            let remedy = "attach it to the route, too, or mirror to another Service";
+            self.report_rejection(format!("{message}, so requests get status 503"), remedy);
+            let instance = rejecting_instance(message, &"global".into(), guard.into());
+            self.builder.add(UNKNOWN, i32::MAX, AttachmentPoint::Base(BaseScope::Route), instance);
+        }
+        let mut chosen = std::mem::take(&mut self.chosen);
+        for (index, service) in chosen.services().into_iter().enumerate() {
+            let service = service.and_then(|key| self.cx.store.services.get(&key));
+            let Some(service) = service else { continue };
+            let Some(guard) = self.missing_guard(&service.meta) else { continue };
+            chosen.fail(index);
+            self.field.clear();
+            let message = format!(
+                "{guard} guards Service {}, which a plugin chooses, and does not run for requests of the rule, so \
+                 they get status 503",
+                service.meta.key
+            );
+            self.report_rejection(message, "attach it to the route, too");
+        }
+        self.chosen = chosen;
+    }
+
+    /// A guard in the annotation of a Service that does not run for all requests of the rule.
+    fn missing_guard(&self, service: &Meta) -> Option<String> {
+        let references = references::references_within_budget(self.cx, Kind::Service, service);
+        references.into_iter().find_map(|reference| {
+            let id = match reference.target {
+                Ok(id) => id,
+                // It may have been a guard.
+                Err(_) => {
+                    let may_be_missing = self.cx.inputs.plugin_factory.fail_open;
+                    return (!may_be_missing).then_some(format!("plugin {}", reference.token));
+                }
+            };
+            let compiled = self.plugins.plugins.get(&id).filter(|compiled| compiled.is_active)?;
+            let points = [BaseScope::Route, BaseScope::Service, BaseScope::Global].map(AttachmentPoint::Base);
+            let kind = compiled.kind.map_or(UNKNOWN, AnyPluginKind::name);
+            let runs = points.iter().any(|point| self.builder.attached_at(kind, point) == Some(&compiled.object));
+            (self.must_reject(compiled) && !runs).then(|| compiled.object.to_string())
+        })
     }
 
     /// Reports plugins that would take the place of the backend, but another one comes first.
@@ -627,12 +679,18 @@ mod tests {
         let mut plugins = Plugins::default();
         plugins.update(cx, &ParentPlans::default(), &store.everything(), &BTreeSet::new());
         let route = &store.http_routes[&ObjectKey::new("a", "r")];
-        let backends: Vec<_> = store.services.values().map(|service| (Kind::Service, &service.meta)).collect();
+        let services = || store.services.values().map(|service| &service.meta);
+        let is_mirror = |service: &&Meta| &*service.key.name == "copies";
+        let backends: Vec<_> =
+            services().filter(|service| !is_mirror(service)).map(|service| (Kind::Service, service)).collect();
+        let mirrors: Vec<_> =
+            services().filter(is_mirror).map(|service| ("spec.rules[0]".to_owned(), service)).collect();
         let site = PluginSite {
             kind: Kind::HttpRoute,
             meta: &route.meta,
             extensions: &[],
             backends: &backends,
+            mirrors: &mirrors,
             names: plugin_api::testing::names(),
             facts: &|| panic!("no plugin of these tests reads heads"),
             counter_scope: "HTTPRoute/a/r/0".into(),
@@ -721,6 +779,41 @@ mod tests {
                 diagnostics.contains("cannot be attached to routes, so requests are served without it"),
                 "{diagnostics}"
             );
+        }
+    }
+
+    /// Requests without a key would reach a Service that accepts none.
+    #[tokio::test]
+    async fn no_copies_go_to_a_service_whose_guard_does_not_run() {
+        let plugin = |name: &str, plugin: &str| {
+            (Kind::KongPlugin, json!({"metadata": {"namespace": "a", "name": name}, "plugin": plugin}))
+        };
+        let copies = |plugins: &str| {
+            let annotations = json!({"konghq.com/plugins": plugins});
+            let metadata = json!({"namespace": "a", "name": "copies", "annotations": annotations});
+            (Kind::Service, json!({"metadata": metadata, "spec": {"ports": [{"port": 80}]}}))
+        };
+        for (of_route, of_service, fail_open, is_rejected) in [
+            ("p", "g", !FAIL_OPEN, true),
+            // It runs for all requests, and so for those that are copied.
+            ("g", "g", !FAIL_OPEN, false),
+            ("p", "h", !FAIL_OPEN, false),
+            ("p", "missing", !FAIL_OPEN, true),
+            ("p", "g", FAIL_OPEN, false),
+        ] {
+            let objects = vec![
+                plugin("p", "anywhere-guard"),
+                plugin("g", "anywhere-guard"),
+                plugin("h", "service-helper"),
+                copies(of_service),
+            ];
+            let (chain, diagnostics) = chain_of_route(of_route, objects, fail_open);
+            let outcome = plugin_api::testing::TestRequest::get("/").run(&chain.unwrap()).await;
+            let expected = is_rejected.then_some(http::StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(outcome.reply_status(), expected, "{of_route}, {of_service}: {diagnostics}");
+            let message =
+                "guards Service a/copies, and does not run for copies of requests, so requests get status 503";
+            assert_eq!(diagnostics.contains(message), is_rejected, "{diagnostics}");
         }
     }
 

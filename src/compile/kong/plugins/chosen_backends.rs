@@ -29,7 +29,8 @@ pub(in crate::compile) struct ChoiceSettings {
 #[derive(Debug, Default)]
 pub(in crate::compile) struct ChosenBackends {
     backends: Vec<Backend>,
-    upstreams: BTreeSet<UpstreamKey>,
+    /// By the same indices, the Services and their upstreams, as far as they are resolved.
+    services: Vec<Option<(ObjectKey, UpstreamKey)>>,
     /// The objects of the plugins, each with the index of its first backend.
     first_by_object: Vec<(Arc<str>, u16)>,
 }
@@ -56,61 +57,28 @@ impl ChosenBackends {
         let first = u16::try_from(self.backends.len()).unwrap_or(u16::MAX);
         self.first_by_object.push((Arc::clone(object), first));
         for name in names {
-            let backend = if self.backends.len() < MAX_CHOSEN_BACKENDS {
-                self.resolve(cx, choice, id, name, report)
+            let (backend, service) = if self.backends.len() < MAX_CHOSEN_BACKENDS {
+                resolve(cx, choice, id, name, report)
             } else {
                 let message = format!("the plugins of the rule name more than {MAX_CHOSEN_BACKENDS} Services");
                 report(Diagnostic::error("", message, "attach fewer plugins that choose Services"));
-                failing(RouteFailure::Unsupported)
+                (failing(RouteFailure::Unsupported), None)
             };
             self.backends.push(backend);
+            self.services.push(service);
         }
         first
     }
 
-    fn resolve(
-        &mut self,
-        cx: CompileContext<'_>,
-        choice: ChoiceSettings,
-        id: &ObjectId,
-        name: &BackendName,
-        report: &mut dyn FnMut(Diagnostic),
-    ) -> Backend {
-        let service = match service_key(id, name) {
-            Ok(service) => service,
-            Err(problem) => {
-                report(problem);
-                return failing(RouteFailure::InvalidBackend);
-            }
-        };
-        // Only administrators of the cluster write a KongClusterPlugin, so it needs no grants.
-        let namespace = if id.kind == Kind::KongPlugin { &id.key.namespace } else { &service.namespace };
-        let from = Referrer { kind: Kind::KongPlugin, namespace };
-        let reference = BackendObjectReference {
-            group: CORE_GROUP.to_owned(),
-            kind: Kind::Service.name().to_owned(),
-            namespace: Some(service.namespace.to_string()),
-            name: service.name.to_string(),
-            port: Some(name.port.into()),
-        };
-        let resolved = reference::resolve_service(cx, from, &reference, choice.settings, &name.field);
-        let mut filters = Filters::default();
-        match resolved.upstream {
-            Ok(key) => {
-                if choice.replaces_host {
-                    let host = cx.store.services.get(&service).map(|service| {
-                        let annotated = service.meta.annotations.get(HOST_HEADER);
-                        let annotated = annotated.and_then(|host| service_annotations::parse_host(host));
-                        let default = || service_annotations::default_host(service, key.port, key.tls.is_some());
-                        annotated.unwrap_or_else(default)
-                    });
-                    filters.rewrite = Some(Rewrite { host, path: None });
-                }
-                self.upstreams.insert(key);
-            }
-            Err((_, problem)) => report(problem),
-        }
-        Backend { weight: 1, filters, target: resolved.target }
+    /// The Services, by the indices of the backends. `None` if one is not resolved.
+    pub(super) fn services(&self) -> Vec<Option<ObjectKey>> {
+        self.services.iter().map(|service| service.as_ref().map(|(key, _)| key.clone())).collect()
+    }
+
+    /// Lets requests for a backend fail.
+    pub(super) fn fail(&mut self, index: usize) {
+        self.backends[index] = failing(RouteFailure::UnsupportedProtection);
+        self.services[index] = None;
     }
 
     /// Moves the backends into the action of their rule, whose upstreams they join.
@@ -125,10 +93,57 @@ impl ChosenBackends {
             let reject = |backend: &mut Backend| *backend = failing(RouteFailure::UnsupportedProtection);
             backends.iter_mut().for_each(reject);
         } else {
-            upstreams.extend(self.upstreams);
+            upstreams.extend(self.services.into_iter().flatten().map(|(_, upstream)| upstream));
         }
         split.set_chosen_by_plugins(backends);
     }
+}
+
+/// The backend for a name, with its Service and upstream if it is resolved.
+fn resolve(
+    cx: CompileContext<'_>,
+    choice: ChoiceSettings,
+    id: &ObjectId,
+    name: &BackendName,
+    report: &mut dyn FnMut(Diagnostic),
+) -> (Backend, Option<(ObjectKey, UpstreamKey)>) {
+    let service = match service_key(id, name) {
+        Ok(service) => service,
+        Err(problem) => {
+            report(problem);
+            return (failing(RouteFailure::InvalidBackend), None);
+        }
+    };
+    // Only administrators of the cluster write a KongClusterPlugin, so it needs no grants.
+    let namespace = if id.kind == Kind::KongPlugin { &id.key.namespace } else { &service.namespace };
+    let from = Referrer { kind: Kind::KongPlugin, namespace };
+    let reference = BackendObjectReference {
+        group: CORE_GROUP.to_owned(),
+        kind: Kind::Service.name().to_owned(),
+        namespace: Some(service.namespace.to_string()),
+        name: service.name.to_string(),
+        port: Some(name.port.into()),
+    };
+    let resolved = reference::resolve_service(cx, from, &reference, choice.settings, &name.field);
+    let mut filters = Filters::default();
+    let mut upstream = None;
+    match resolved.upstream {
+        Ok(key) => {
+            if choice.replaces_host {
+                let host = cx.store.services.get(&service).map(|service| {
+                    let annotated = service.meta.annotations.get(HOST_HEADER);
+                    let annotated = annotated.and_then(|host| service_annotations::parse_host(host));
+                    let default = || service_annotations::default_host(service, key.port, key.tls.is_some());
+                    annotated.unwrap_or_else(default)
+                });
+                filters.rewrite = Some(Rewrite { host, path: None });
+            }
+            upstream = Some(key);
+        }
+        Err((_, problem)) => report(problem),
+    }
+    let backend = Backend { weight: 1, filters, target: resolved.target };
+    (backend, upstream.map(|upstream| (service, upstream)))
 }
 
 /// A backend whose requests fail.

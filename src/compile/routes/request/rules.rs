@@ -9,7 +9,7 @@ use super::rule;
 use super::rule::TranslatedRule;
 use crate::api::core::Service;
 use crate::api::gateway::{BackendRef, GrpcMethodMatch, HttpPathMatch};
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend::annotated_tls;
 use crate::compile::backend::reference;
@@ -200,6 +200,28 @@ fn permitted_services<'a>(
     })
 }
 
+/// The Services to which a rule and its backends mirror, as far as the route may refer to them, each with the field.
+fn mirrored_services<'a>(store: &'a Store, route: &RequestRoute<'a>, rule_index: usize) -> Vec<(String, &'a Meta)> {
+    let from = Referrer { kind: route.kind, namespace: &route.meta.key.namespace };
+    let rule = &route.rules[rule_index];
+    let field = format!("spec.rules[{rule_index}]");
+    let backends = rule.backends.iter().enumerate();
+    let backends = backends.map(|(index, backend)| (format!("{field}.backendRefs[{index}]"), &*backend.filters));
+    let levels = std::iter::once((field.clone(), rule.filters)).chain(backends);
+    let mut mirrored = Vec::new();
+    for (level, filters) in levels {
+        for (index, filter) in filters.iter().enumerate() {
+            // Without its own field, a reference that is not permitted is reported with the filter.
+            let service = filter
+                .request_mirror
+                .as_ref()
+                .and_then(|mirror| reference::permitted_service(store, from, &mirror.backend_ref, "").ok());
+            mirrored.extend(service.map(|service| (format!("{level}.filters[{index}]"), &service.meta)));
+        }
+    }
+    mirrored
+}
+
 /// The settings of a rule from Kong's annotations.
 fn rule_annotations(
     store: &Store,
@@ -285,6 +307,7 @@ fn plugin_chain(
             meta: route.meta,
             extensions: &translated.extensions,
             backends: &backends,
+            mirrors: &mirrored_services(cx.store, route, rule_index),
             names: Arc::new(names),
             facts: &|| route_facts(route, rule_index, translated, annotated),
             counter_scope: scope.into(),

@@ -465,6 +465,7 @@ impl<'a> IngressPlanner<'a> {
                 meta: &self.ingress.meta,
                 extensions: &[],
                 backends,
+                mirrors: &[],
                 names: Arc::new(names),
                 facts: &|| self.route_facts(identity, &options, &action),
                 counter_scope: format!("{route}/{rule}").into(),

@@ -99,6 +99,7 @@ impl<'a> RuleBuilder<'a> {
             extensions: &[],
             // A Service with plugins is not used.
             backends: &[],
+            mirrors: &[],
             names: Arc::new(names),
             facts: &|| RouteFacts {
                 hosts: host.map(str::to_owned).into_iter().collect(),
