@@ -240,11 +240,12 @@ impl Announcer {
     }
 
     /// The verdicts to report. The log omits irrelevant objects; a terminal shows all, since the files belong to the
-    /// user.
+    /// user. Neither has rejected objects, whose errors are reported with the file or by the watch.
     fn relevant_verdicts(&self, verdicts: &Verdicts, control: &Control) -> Verdicts {
         let relevant =
             verdicts.iter().filter(|(id, _)| self.format != AnnouncementFormat::Events || control.is_relevant(id));
-        relevant.map(|(id, verdict)| (id.clone(), verdict.clone())).collect()
+        let read = relevant.filter(|(_, verdict)| !report::is_rejected(verdict));
+        read.map(|(id, verdict)| (id.clone(), verdict.clone())).collect()
     }
 
     /// Number of current problems in files and verdicts.

@@ -59,14 +59,22 @@ pub fn from_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<ReportedDiagnostic>
     diagnostics.extend(verdict.diagnostics.iter().map(|diagnostic| reported(id, None, diagnostic.clone())));
     diagnostics
         .retain(|reported| seen.insert((reported.diagnostic.field.clone(), reported.diagnostic.message.clone())));
-    // The source of the object reports its errors.
-    diagnostics.retain(|reported| reported.diagnostic.reason != REJECTED);
+    // Its source reports the errors of a rejected object, and others follow from these.
+    if is_rejected(verdict) {
+        return Vec::new();
+    }
     // "See the conditions of …" is redundant if the diagnostics of that condition are listed as well.
     let is_cross_reference = |reported: &ReportedDiagnostic| reported.diagnostic.reason == Reason::OtherCondition;
     if !diagnostics.iter().all(is_cross_reference) {
         diagnostics.retain(|reported| !is_cross_reference(reported));
     }
     diagnostics
+}
+
+/// Whether the object of the verdict was rejected, so that its source reports its errors.
+pub fn is_rejected(verdict: &Verdict) -> bool {
+    let of_conditions = verdict.all_conditions().flat_map(|(_, condition)| &condition.diagnostics);
+    of_conditions.chain(&verdict.diagnostics).any(|diagnostic| diagnostic.reason == REJECTED)
 }
 
 /// Adds the positions of verdict diagnostics, all at once so that each file is read once.
@@ -135,6 +143,18 @@ mod tests {
         let reported = from_verdict(&id, &Verdict { diagnostics, ..Verdict::default() });
         let reported: Vec<_> = reported.iter().map(|found| (found.diagnostic.severity, found.reason())).collect();
         assert_eq!(reported, [(Severity::Error, "PluginNotInEffect")]);
+    }
+
+    #[test]
+    fn errors_that_follow_from_a_rejection_are_not_reported() {
+        let id = ObjectId::new(Kind::BackendPolicy, ObjectKey::new("default", "web"));
+        let follows = Diagnostic::error("spec.targetRefs", "no target exists", "create one");
+        let rejected = Diagnostic::of_object("it was rejected", "correct it").with_reason(REJECTED);
+        let verdict = |diagnostics| Verdict { diagnostics, ..Verdict::default() };
+        assert_eq!(from_verdict(&id, &verdict(vec![follows.clone()])).len(), 1);
+        assert!(from_verdict(&id, &verdict(vec![follows.clone(), rejected.clone()])).is_empty());
+        let conditions = vec![Condition::new(Code::ObjectInvalid, vec![rejected])];
+        assert!(from_verdict(&id, &Verdict { conditions, ..verdict(vec![follows]) }).is_empty());
     }
 
     #[test]

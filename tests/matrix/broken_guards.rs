@@ -83,8 +83,11 @@ fn broken_guards() -> Vec<BrokenGuard> {
     let global = merged(deny_all.clone(), &json!({"metadata": {"labels": {"global": "true"}, "annotations": class}}));
     let mut guards = Vec::new();
     let mut add = |plural, api_version, kind, name: String, object: Value, request| {
-        let namespace = if kind == "KongClusterPlugin" { Value::Null } else { "default".into() };
-        let object = merged(json!({"metadata": {"name": name, "namespace": namespace}}), &object);
+        let metadata = match kind {
+            "KongClusterPlugin" => json!({"name": name}),
+            _ => json!({"name": name, "namespace": "default"}),
+        };
+        let object = merged(json!({"metadata": metadata}), &object);
         guards.push(BrokenGuard { plural, api_version, kind, object, request });
     };
     for (index, object) in broken_plugins(&global).into_iter().enumerate() {
