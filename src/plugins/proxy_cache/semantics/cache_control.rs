@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::{CACHE_CONTROL, PRAGMA};
-use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
+
+use super::dictionary::MemberValue;
 
 /// The directives that a shared cache reads. Unknown ones have no effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +33,8 @@ pub(crate) struct CacheControl {
 impl CacheControl {
     /// The directives of a response.
     pub(crate) fn of_response(headers: &HeaderMap) -> Self {
-        CacheControl::of_field(headers, &CACHE_CONTROL)
-    }
-
-    /// The directives in a field with the syntax of `Cache-Control`.
-    pub(super) fn of_field(headers: &HeaderMap, name: &HeaderName) -> Self {
         let mut directives = CacheControl::default();
-        for value in headers.get_all(name) {
+        for value in headers.get_all(CACHE_CONTROL) {
             directives.read(value.as_bytes());
         }
         directives
@@ -69,6 +66,21 @@ impl CacheControl {
             rest = after;
             self.set(name, argument);
         }
+    }
+
+    /// Sets a directive that a structured field has (RFC 9213, section 2.1). Returns false if it is a time, and has a
+    /// value of another type, which has no effect.
+    pub(super) fn set_member(&mut self, key: &str, value: MemberValue) -> bool {
+        let time = match value {
+            MemberValue::Boolean(false) => return true,
+            MemberValue::Integer(seconds) => Some(seconds.max(0).to_string()),
+            MemberValue::Boolean(true) | MemberValue::Other => None,
+        };
+        if time.is_none() && TIMES.contains(&key) {
+            return false;
+        }
+        self.set(key.as_bytes(), time.as_deref().map(str::as_bytes));
+        true
     }
 
     fn set(&mut self, name: &[u8], argument: Option<&[u8]>) {
@@ -147,6 +159,9 @@ pub(super) fn delta_seconds(text: &[u8]) -> Option<Duration> {
     let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
     Some(Duration::from_secs(text.iter().fold(0, add)).min(MAX_DELTA))
 }
+
+/// The directives of responses that have a time.
+const TIMES: [&str; 4] = ["max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"];
 
 /// 2^31 seconds, the time that stands for all longer ones.
 pub(crate) const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
