@@ -1,6 +1,6 @@
 //! For which requests a stored response was chosen (RFC 9111, section 4.1).
 
-use http::header::VARY;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderName};
 
 /// The fields that `Vary` names, with the values that the request had.
@@ -11,11 +11,16 @@ pub(crate) struct Vary(Box<[VaryingField]>);
 pub(crate) type VaryingField = (HeaderName, Option<Box<[u8]>>);
 
 impl Vary {
-    /// `None` if the response varies by anything, or by more fields than are kept.
+    /// `None` if the response varies by anything, or by more fields than are kept. A response with a coding varies by
+    /// the codings that the client accepts, also if it does not say so: others may not be able to read it.
     pub(crate) fn new(request: &HeaderMap, response: &HeaderMap) -> Option<Vary> {
-        let mut names = Vec::new();
+        let is_coded = |coding: &[u8]| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity");
+        let mut codings =
+            response.get_all(CONTENT_ENCODING).iter().flat_map(|codings| codings.as_bytes().split(is_comma));
+        let coded = codings.any(|coding| is_coded(coding.trim_ascii()));
+        let mut names: Vec<HeaderName> = coded.then_some(ACCEPT_ENCODING).into_iter().collect();
         for value in response.get_all(VARY) {
-            for name in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            for name in value.as_bytes().split(is_comma).map(<[u8]>::trim_ascii) {
                 if !name.is_empty() {
                     // `*` is no name of a field that a request may have.
                     names.push(HeaderName::from_bytes(name).ok().filter(|name| name != "*")?);
@@ -78,6 +83,10 @@ fn value_of(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
     Some(joined.into())
 }
 
+fn is_comma(byte: &u8) -> bool {
+    *byte == b','
+}
+
 /// More fields than any response has for a reason.
 const MAX_FIELDS: usize = 16;
 
@@ -112,6 +121,16 @@ mod tests {
         assert!(vary(&[], &[]).unwrap().matches(&fields(&[("a", "b")])));
         assert_eq!(vary(&[], &["a, *"]), None);
         assert_eq!(vary(&[], &["a b"]), None, "no name of a field");
+        let coded = |coding| {
+            let request = fields(&[("accept-encoding", "gzip")]);
+            Vary::new(&request, &fields(&[("content-encoding", coding)])).unwrap()
+        };
+        for (coding, is_for_all) in [("gzip", false), ("identity, br", false), ("Identity", true), ("", true)] {
+            for other in [&[][..], &[("accept-encoding", "identity")], &[("accept-encoding", "gzip;q=0")]] {
+                assert_eq!(coded(coding).matches(&fields(other)), is_for_all, "RFC 9110, section 12.5.3: {coding}");
+            }
+            assert!(coded(coding).matches(&fields(&[("accept-encoding", "gzip")])), "{coding}");
+        }
         let many = (0..17).map(|number| format!("x-{number}")).collect::<Vec<_>>().join(",");
         assert_eq!(vary(&[], &[&many]), None);
     }
