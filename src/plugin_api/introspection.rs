@@ -137,6 +137,8 @@ impl<T: Send + Sync + 'static> Introspection<T> {
                 match members.get("active").and_then(Value::as_bool) {
                     // Some servers also call tokens active that are not for access, such as refresh tokens.
                     Some(true) if TokenPurpose::of_introspected(&members) == TokenPurpose::Other => Ok(None),
+                    // RFC 7662, section 2.2: a number. Anything else does not mean that the token has no end.
+                    Some(true) if members.get("exp").is_some_and(|exp| exp.as_f64().is_none()) => Ok(None),
                     Some(true) => Ok(Some(Arc::new(IntrospectedToken {
                         expires: members.get("exp").and_then(Value::as_f64).map(whole_seconds),
                         value: Arc::new(read(&members)),

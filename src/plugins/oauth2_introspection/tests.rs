@@ -45,6 +45,9 @@ fn server() -> std::sync::Arc<ScriptedServer> {
             b"hydra-refresh" => {
                 json!({"active": true, "username": "anna", "token_type": "Bearer", "token_use": "refresh_token"})
             }
+            b"no-number" => json!({"active": true, "username": "anna", "exp": "1900000000"}),
+            b"no-number-list" => json!({"active": true, "username": "anna", "exp": []}),
+            b"no-number-null" => json!({"active": true, "username": "anna", "exp": null}),
             b"expired" => json!({"active": true, "username": "anna", "exp": 1_767_355_200}),
             b"broken" => return Ok(response(200, "", "no json")),
             b"undecided" => json!({"username": "anna"}),
@@ -108,6 +111,9 @@ async fn requests_without_an_active_token_are_rejected() {
         ("two headers with different schemes", bearer("good").header("authorization", "Basic a"), 401, invalid),
         ("the header is first", get("/?access_token=good").header("authorization", "Bearer bad"), 401, invalid),
         ("expired", get("/?access_token=expired"), 401, invalid),
+        ("an end that is no number", get("/?access_token=no-number"), 401, invalid),
+        ("an end that is a list", get("/?access_token=no-number-list"), 401, invalid),
+        ("an end that is null", get("/?access_token=no-number-null"), 401, invalid),
         ("a refresh token", get("/?access_token=refresh"), 401, invalid),
         ("a refresh token of Ory Hydra", get("/?access_token=hydra-refresh"), 401, invalid),
         ("no decision", get("/?access_token=broken"), 503, "The server that validates tokens is not available"),
