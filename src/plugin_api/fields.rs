@@ -1,12 +1,15 @@
 //! Fields of queries and bodies: finding a field, and removing it without changing the rest.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
 use http::request::Parts;
 use http::uri::{InvalidUri, PathAndQuery};
 use http::{HeaderMap, HeaderName, Uri, header};
-use indexmap::IndexMap;
 use percent_encoding::percent_decode;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -153,12 +156,45 @@ pub fn replace_target(head: &mut Parts, path: &str, query: &[u8]) -> Result<(), 
     Ok(())
 }
 
+/// The members of an object in JSON, of which several may have one name. Parsers disagree on which of them counts.
+#[derive(Default)]
+pub struct JsonMembers<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for JsonMembers<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct JsonMembersVisitor<'a>(PhantomData<&'a ()>);
+
+        impl<'de: 'a, 'a> Visitor<'de> for JsonMembersVisitor<'a> {
+            type Value = JsonMembers<'a>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = JsonMembers::default();
+                while let Some(member) = map.next_entry()? {
+                    members.0.push(member);
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(JsonMembersVisitor(PhantomData))
+    }
+}
+
+impl Serialize for JsonMembers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
 /// The fields of a body.
 pub enum BodyFields<'a> {
     Form(UrlEncodedForm<'a>),
     Multipart(Multipart<'a>),
-    /// The members of an object.
-    Json(IndexMap<Cow<'a, str>, &'a RawValue>),
+    Json(JsonMembers<'a>),
 }
 
 impl<'a> BodyFields<'a> {
@@ -189,14 +225,16 @@ impl<'a> BodyFields<'a> {
                     .map(|part| FieldValue::Single(Cow::Borrowed(part.value)))
                     .fold(FieldValue::Absent, FieldValue::merge)
             }
-            BodyFields::Json(fields) => {
-                let Some(value) = fields.get(name) else { return FieldValue::Absent };
-                match serde_json::from_str(value.get()) {
-                    Ok(Value::String(text)) => FieldValue::Single(Cow::Owned(text.into_bytes())),
-                    Ok(Value::Array(_) | Value::Object(_)) => FieldValue::Multiple,
-                    Ok(Value::Null) => FieldValue::Absent,
-                    _ => FieldValue::NotString,
-                }
+            BodyFields::Json(JsonMembers(members)) => {
+                let values = members.iter().filter(|(member, _)| member == name).map(|(_, value)| {
+                    match serde_json::from_str(value.get()) {
+                        Ok(Value::String(text)) => FieldValue::Single(Cow::Owned(text.into_bytes())),
+                        Ok(Value::Array(_) | Value::Object(_)) => FieldValue::Multiple,
+                        Ok(Value::Null) => FieldValue::Absent,
+                        _ => FieldValue::NotString,
+                    }
+                });
+                values.fold(FieldValue::Absent, FieldValue::merge)
             }
         }
     }
@@ -206,10 +244,10 @@ impl<'a> BodyFields<'a> {
         match self {
             BodyFields::Form(form) => form.without(unwanted),
             BodyFields::Multipart(multipart) => multipart.without(unwanted),
-            BodyFields::Json(fields) => {
-                let kept: IndexMap<_, _> = fields.iter().filter(|(name, _)| !unwanted(name.as_bytes())).collect();
-                let removed = kept.len() < fields.len();
-                removed.then(|| serde_json::to_vec(&kept).ok()).flatten()
+            BodyFields::Json(JsonMembers(members)) => {
+                let kept: Vec<_> = members.iter().filter(|(name, _)| !unwanted(name.as_bytes())).cloned().collect();
+                let removed = kept.len() < members.len();
+                removed.then(|| serde_json::to_vec(&JsonMembers(kept)).ok()).flatten()
             }
         }
     }
