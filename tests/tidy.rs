@@ -328,8 +328,8 @@ const LAYERS: &[Row] = &[
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
             "completed_request consumers graphql grpc own_url request_json streamed_response vault",
-            "client_info relayed_response remote_client services",
-            "ended_session",
+            "client_info endpoint_token relayed_response remote_client services subjects",
+            "ended_session identity",
             "trace",
             "otlp_messages",
             "aws_signature context credential_values digest_cache scripted_server server_diagnostics shared_fetch",
@@ -363,6 +363,8 @@ const LAYERS: &[Row] = &[
              xml_threat_protection zipkin",
             // The same plugins with other fields and defaults, or for other requests.
             "graphql_proxy_cache_advanced ldap_auth_advanced proxy_cache_advanced",
+            // Tests of all plugins that authenticate, with the directory of the tests of ldap_auth.
+            "subject_matrix",
         ],
     ),
     (

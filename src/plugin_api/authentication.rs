@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::NamedConsumer;
 use super::changed_fields::ChangedFields;
-use super::consumers::{Consumer, EntityId, EntityName};
+use super::consumers::{Consumer, EntityName};
 use super::context::RequestCx;
 use super::header_spoofing;
 use super::reply::Reply;
+use super::subjects::VerifiedSubject;
 use crate::diagnostic::Diagnostic;
 
 const CONSUMER_ID: HeaderName = HeaderName::from_static("x-consumer-id");
@@ -48,12 +49,13 @@ pub struct AuthPolicy {
 }
 
 /// A valid credential and its consumer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct VerifiedCredential<'s> {
     /// `None` if the plugin accepts the credential although there is no KongConsumer for it.
     pub consumer: Option<&'s Arc<Consumer>>,
-    /// Unique id of the credential.
-    pub credential: &'s EntityId,
+    /// Whom the credential identifies. `None` if it does not say that, such as a token without `sub`: nothing is stored
+    /// for its clients, and they are counted by address.
+    pub subject: Option<VerifiedSubject>,
     /// Value of `X-Credential-Identifier`.
     pub identifier: Option<&'s HeaderValue>,
 }
@@ -91,7 +93,7 @@ impl AuthPolicy {
             clear_identity_of_client(cx);
             return true;
         }
-        self.anonymous.is_some() && cx.identity.credential.is_some()
+        self.anonymous.is_some() && cx.identity.is_authenticated()
     }
 
     /// Records the identity for later plugins and sets the headers for the endpoint.
@@ -106,7 +108,7 @@ impl AuthPolicy {
         }
         cx.identity.consumer = verified.consumer.cloned();
         cx.identity.found_consumer_groups.clear();
-        cx.identity.credential = Some(verified.credential.clone());
+        cx.identity.subjects.accept(verified.subject);
     }
 
     /// Continues as the anonymous consumer if one is configured, otherwise replies with `reply`. While credentials are
@@ -127,9 +129,13 @@ impl AuthPolicy {
         headers.insert(ANONYMOUS_CONSUMER, HeaderValue::from_static("true"));
         cx.identity.consumer = Some(Arc::clone(consumer));
         cx.identity.found_consumer_groups.clear();
-        cx.identity.credential = None;
         None
     }
+}
+
+/// Records whom a token identifies, if the plugin leaves the consumer as it is. `None`: the token does not say that.
+pub fn record_subject(cx: &mut RequestCx<'_>, subject: Option<VerifiedSubject>) {
+    cx.identity.subjects.record(subject);
 }
 
 /// Where the consumers of a credential are stored.
@@ -180,7 +186,7 @@ fn set_consumer_headers(headers: &mut HeaderMap, consumer: &Consumer) {
 
 /// Removes identity headers of the client, which must not reach the endpoint, unless a plugin has authenticated it.
 pub fn clear_identity_of_client(cx: &mut RequestCx<'_>) {
-    if cx.identity.credential.is_none() && cx.identity.consumer.is_none() {
+    if !cx.identity.is_authenticated() && cx.identity.consumer.is_none() {
         clear_identity_headers(&mut cx.head.headers);
     }
 }

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
@@ -37,9 +38,10 @@ use super::completed_request::{CompletedRequest, CredentialLocations, NO_CREDENT
 use super::consumers::ConsumerDirectory;
 use super::consumers::plugins::{ConsumerPlugins, RequestConsumerPlugins};
 use super::context::{
-    ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, RespondedRequest, ResponseCx, ResponseSource,
-    RouteNames, UriCaptures,
+    ClientInfo, Framing, LogCx, RequestCx, RequestSummary, RespondedRequest, ResponseCx, ResponseSource, RouteNames,
+    UriCaptures,
 };
+use super::identity::Identity;
 use super::kind::Phases;
 use super::reply::Reply;
 use super::route_description::RouteDescription;
@@ -219,6 +221,9 @@ impl Chain {
             RequestBodyState::Unread | RequestBodyState::Absent => None,
         };
         let is_unread = matches!(request.body, RequestBodyState::Unread);
+        // Before any plugin has removed it. The phase may continue with another call.
+        state.client_sent_authorization |=
+            state.selected.is_empty() && request.head.headers.contains_key(AUTHORIZATION);
         let mut cx = RequestCx {
             head: request.head,
             path: request.path,
@@ -245,6 +250,7 @@ impl Chain {
             description: self.log_facts.as_ref().map(|facts| &facts.description),
             correlation_id: &mut state.correlation_id,
             plugin_data: &mut state.plugin_data,
+            tokens: &mut state.tokens,
             named_fields: &mut state.named_fields,
             chosen_backend: &mut state.chosen_backend,
             first_backend: 0,

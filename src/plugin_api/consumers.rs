@@ -5,20 +5,21 @@
 //! the keys in addition to the entries, and fields that few entries have take no space in other entries.
 //! `tests/memory.rs` measures the size.
 
-mod entity_id;
+pub(super) mod digests;
+pub(super) mod entity_id;
 mod hmac;
 pub mod plugins;
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
 
 use super::password::PasswordHash;
 use super::token::signature::VerificationKey;
 pub use crate::persistent_map::{MapIndex, PersistentMap};
+pub use digests::{Sha256Digest, hex, sha256};
 use entity_id::header_value;
 pub use entity_id::{EntityId, EntityName};
 pub use hmac::{HmacAlgorithm, SigningSecret};
@@ -241,24 +242,6 @@ impl fmt::Debug for OAuthClient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("OAuthClient").field("id", &self.id).field("consumer", &self.consumer.id).finish()
     }
-}
-
-/// A SHA-256 digest. Secrets are looked up by digest, so that the duration of a lookup reveals nothing about them.
-pub type Sha256Digest = [u8; 32];
-
-pub fn sha256(secret: &[u8]) -> Sha256Digest {
-    let mut bytes = Sha256Digest::default();
-    bytes.copy_from_slice(digest(&SHA256, secret).as_ref());
-    bytes
-}
-
-/// The bytes as lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a String does not fail");
-    }
-    text
 }
 
 /// All consumers and credentials.

@@ -15,9 +15,11 @@ use super::changed_fields::FieldNames;
 use super::chosen_backend::{BackendName, ChosenBackend};
 pub use super::client_info::{ArrivedRequest, ClientCertificate, ClientInfo, UNKNOWN_CLIENT};
 use super::completed_request::CompletedRequest;
-use super::consumers::{Consumer, ConsumerDirectory, EntityId};
+use super::consumers::{ConsumerDirectory, Sha256Digest};
 use super::ended_session::EndedSession;
 use super::endpoint_timeouts::EndpointTimeouts;
+use super::endpoint_token::{EndpointToken, EndpointTokens};
+use super::identity::Identity;
 use super::message_limits::MessageLimits;
 use super::plugin_regex::RemainingRegexSteps;
 use super::request_body_changes::RequestBodyChanges;
@@ -79,6 +81,7 @@ pub struct RequestCx<'r> {
     /// The id of the request in log objects, if a plugin has set it, with the header that it is from.
     pub correlation_id: &'r mut Option<CorrelationHeader>,
     pub(crate) plugin_data: &'r mut PluginData,
+    pub(crate) tokens: &'r mut EndpointTokens,
     pub(crate) named_fields: &'r mut Option<Box<FieldNames>>,
     pub(crate) chosen_backend: &'r mut Option<ChosenBackend>,
     pub(crate) first_backend: u16,
@@ -132,6 +135,20 @@ impl RequestCx<'_> {
         self.plugin_data.shared.get_or_insert_default()
     }
 
+    /// Sets a field to a token that the plugin has signed or fetched. Stored responses depend on what the token
+    /// `stands_for`, such as its claims without times, and not on its value, which changes when it expires.
+    pub fn insert_token(&mut self, name: &HeaderName, value: HeaderValue, stands_for: Sha256Digest) {
+        self.tokens.push(EndpointToken::new(name.clone(), value.clone(), stands_for));
+        self.head.headers.insert(name.clone(), value);
+    }
+
+    /// Sets a field to something about the client that the endpoint may respond to, such as a claim of its token.
+    /// Stored responses depend on it.
+    pub fn tell_endpoint(&mut self, name: &HeaderName, value: HeaderValue) {
+        self.declare_request_field(name);
+        self.head.headers.insert(name.clone(), value);
+    }
+
     /// Declares a field of the request that the plugin changes because a server has decided so. Stored responses depend
     /// on it, and [`Plugin::declare_fields`](super::Plugin::declare_fields) need not know its name.
     pub fn declare_request_field(&mut self, name: &HeaderName) {
@@ -159,6 +176,10 @@ pub struct BeforeForwardCx<'r> {
     pub id: &'r HeaderValue,
     /// The identity that authentication plugins have established.
     pub identity: &'r Identity,
+    /// The tokens that plugins have made for the endpoint.
+    pub tokens: &'r [EndpointToken],
+    /// Whether the client sent `Authorization`, whatever is in `head` now.
+    pub client_sent_authorization: bool,
     /// The fields that servers of plugins and authorization servers have changed, as they are in `head` now.
     pub decided_fields: Option<&'r FieldNames>,
     /// See [`RequestCx::api_version`].
@@ -327,45 +348,6 @@ pub struct RouteNames {
     pub route: Arc<str>,
     /// For example `default.cart.80`.
     pub service: Arc<str>,
-}
-
-/// The authenticated identity of a request.
-#[derive(Clone, Debug, Default)]
-pub struct Identity {
-    pub consumer: Option<Arc<Consumer>>,
-    /// Id of the credential that was used; `None` for anonymous consumers.
-    pub credential: Option<EntityId>,
-    /// Groups of the client that an authentication plugin determines independently of the consumer.
-    pub groups: Vec<Arc<str>>,
-    /// The KongConsumerGroups of the consumer and those that an authentication plugin has found, sorted. Empty if it
-    /// has found none.
-    pub(crate) found_consumer_groups: Vec<Arc<str>>,
-}
-
-impl Identity {
-    /// The names of the KongConsumerGroups whose plugins run, sorted.
-    pub fn consumer_groups(&self) -> &[Arc<str>] {
-        match &*self.found_consumer_groups {
-            [] => self.consumer.as_ref().map_or(&[], |consumer| consumer.groups()),
-            found => found,
-        }
-    }
-
-    /// Adds KongConsumerGroups to those of the consumer. The next plugin that accepts a credential replaces them.
-    pub fn add_consumer_groups(&mut self, mut names: Vec<Arc<str>>) {
-        if names.is_empty() {
-            return;
-        }
-        names.extend_from_slice(self.consumer_groups());
-        names.sort();
-        names.dedup();
-        self.found_consumer_groups = names;
-    }
-
-    /// Whether a consumer or a KongConsumerGroup may have plugins that run for the request.
-    pub(crate) fn may_have_plugins(&self) -> bool {
-        self.consumer.is_some() || !self.found_consumer_groups.is_empty()
-    }
 }
 
 /// Context of the `response` phase: the response head that will be sent to the client, which plugins may change.

@@ -168,7 +168,7 @@ impl<'a> LogEntry<'a> {
                 username: consumer.username.as_deref(),
                 custom_id: consumer.custom_id().map(|id| &**id),
             }),
-            authenticated_entity: cx.identity.credential.as_deref().map(|id| AuthenticatedEntityJson {
+            authenticated_entity: cx.identity.credential().map(|id| AuthenticatedEntityJson {
                 id,
                 consumer_id: consumer.map(|consumer| &**consumer.reported_id()),
             }),

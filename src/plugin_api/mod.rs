@@ -38,6 +38,7 @@ pub mod decimal;
 pub mod digest_cache;
 pub mod ended_session;
 pub mod endpoint_timeouts;
+mod endpoint_token;
 pub mod factory;
 pub mod field_names;
 pub mod fields;
@@ -48,6 +49,7 @@ pub mod header_spoofing;
 pub mod hidden_texts;
 pub mod http_proxy;
 pub mod http_version;
+pub mod identity;
 pub mod idle_connections;
 pub mod instance;
 pub mod introspection;
@@ -106,6 +108,7 @@ pub mod statsd;
 pub mod stored_sessions;
 pub mod stream_chain;
 pub mod streamed_response;
+pub mod subjects;
 pub mod template;
 pub mod testing;
 pub mod timing;
@@ -141,12 +144,14 @@ pub use chosen_backend::{BackendName, ChosenBackend, MAX_CHOSEN_BACKENDS};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    AfterForwardCx, ArrivedRequest, BeforeForwardCx, ClientCertificate, ClientInfo, CorrelationHeader, Framing,
-    Identity, LogCx, RequestCx, RequestLine, RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders,
-    ResponseSource, RouteNames, UriCaptures,
+    AfterForwardCx, ArrivedRequest, BeforeForwardCx, ClientCertificate, ClientInfo, CorrelationHeader, Framing, LogCx,
+    RequestCx, RequestLine, RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames,
+    UriCaptures,
 };
 pub use ended_session::EndedSession;
+pub use endpoint_token::EndpointToken;
 pub use factory::PluginFactory;
+pub use identity::Identity;
 pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, optional_record,
     record,
@@ -162,6 +167,7 @@ pub use shared_keys::{SharedKey, SharedKeySet, SharedKeys};
 pub use state::PluginState;
 pub use stream_chain::{StreamChain, StreamCx, StreamDecision};
 pub use streamed_response::{RemoteFailure, StreamedResponse};
+pub use subjects::{VerifiedSubject, VerifiedSubjects};
 
 /// A plugin with its parsed configuration.
 ///

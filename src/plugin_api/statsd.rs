@@ -5,7 +5,8 @@ use std::fmt::{self, Write as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::context::{Identity, LogCx};
+use super::context::LogCx;
+use super::identity::Identity;
 use super::log_entry::{Latencies, request_size, response_size};
 
 /// The types of StatsD and DogStatsD.

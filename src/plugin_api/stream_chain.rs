@@ -6,8 +6,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::chain::BaseScope;
-use super::context::{Identity, LogCx, PluginData, RequestSummary, ResponseSource, RouteNames};
+use super::context::{LogCx, PluginData, RequestSummary, ResponseSource, RouteNames};
 use super::ended_session::EndedSession;
+use super::identity::Identity;
 use super::instance::{ExecutionPlace, PluginInstance};
 use super::route_description::RouteDescription;
 use super::timing::PhaseTimings;

@@ -148,7 +148,7 @@ impl Acl {
         let authenticated = Some(&identity.groups[..]).filter(|groups| !groups.is_empty());
         let authenticated = authenticated.map(GroupMembership::Authenticated);
         let Some(consumer) = &identity.consumer else { return authenticated };
-        let is_anonymous = identity.credential.is_none();
+        let is_anonymous = !identity.is_authenticated();
         authenticated
             .filter(|_| is_anonymous || self.prefers_authenticated_groups)
             .or(Some(GroupMembership::Consumer(consumer.acls(), consumer.acls_header())))
@@ -157,7 +157,7 @@ impl Acl {
 
 /// The reply to a request without groups: 401 if the client is not authenticated, otherwise 403.
 fn reject_without_groups(identity: &Identity) -> Box<Reply> {
-    if identity.credential.is_some() {
+    if identity.is_authenticated() {
         return forbidden();
     }
     Reply::negotiated(StatusCode::UNAUTHORIZED, "Unauthorized", "no_groups")

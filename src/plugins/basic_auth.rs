@@ -42,6 +42,7 @@ use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::password::{ChecksBusy, PasswordChecks, PasswordHash};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
+    VerifiedSubject,
 };
 
 /// Authenticates consumers by username and password.
@@ -186,7 +187,8 @@ impl Plugin for BasicAuth {
 impl BasicAuth {
     fn accept(&self, cx: &mut RequestCx<'_>, credential: &BasicCredential) -> Option<Box<Reply>> {
         let (consumer, identifier) = (Some(&credential.consumer), credential.username.header());
-        self.policy.accept(cx, VerifiedCredential { consumer, credential: &credential.id, identifier });
+        let subject = Some(VerifiedSubject::of_credential(&credential.id));
+        self.policy.accept(cx, VerifiedCredential { consumer, subject, identifier });
         None
     }
 

@@ -105,7 +105,7 @@ async fn one_valid_credential_is_enough_for_plugins_with_an_anonymous_consumer()
                     "{name}: {credentials}"
                 );
                 let identity = &outcome.state.identity;
-                assert_eq!(identity.credential.is_some(), credential.is_some(), "{name}: {credentials}");
+                assert_eq!(identity.is_authenticated(), credential.is_some(), "{name}: {credentials}");
                 assert_eq!(
                     identity.consumer.as_ref().unwrap().username.as_deref(),
                     Some(username),

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! A response is sent again to requests with the same document, apart from white space, commas and comments, the same
-//! variables and operation, on the same route, and of the same consumer. What authorization servers have decided about
-//! is part of the key, too, as with `proxy-cache`, which shares the memory and its limits. Mutations and subscriptions
-//! are forwarded, and so is what the plugin does not understand: batches, persisted queries, variables with fractions,
-//! and bodies of more than 1 MiB or of unknown length. `X-Cache-Status` is then `Bypass`, also for requests with
-//! cookies unless `vary_headers` has `Cookie`.
+//! variables and operation, on the same route, and of the same client: its consumer, the subjects of its credentials
+//! and its groups. What authorization servers have decided about is part of the key, too, as with `proxy-cache`, which
+//! shares the memory and its limits. Mutations and subscriptions are forwarded, and so is what the plugin does not
+//! understand: batches, persisted queries, variables with fractions, and bodies of more than 1 MiB or of unknown
+//! length. `X-Cache-Status` is then `Bypass`, also for requests with cookies unless `vary_headers` has `Cookie`.
 //!
 //! Responses with status 200 and JSON are stored, unless they have `errors` or set cookies. To read them, the plugin
 //! removes `Accept-Encoding` from queries that may be stored.

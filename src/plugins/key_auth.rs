@@ -29,7 +29,9 @@ use crate::plugin_api::authentication::{
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
+use crate::plugin_api::{
+    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx, VerifiedSubject,
+};
 
 /// Authenticates consumers by keys.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -182,7 +184,8 @@ impl Plugin for KeyAuth {
         let reply = match credential {
             Ok(credential) => {
                 let (consumer, identifier) = (Some(&credential.consumer), Some(credential.id.header()));
-                self.policy.accept(cx, VerifiedCredential { consumer, credential: &credential.id, identifier });
+                let subject = Some(VerifiedSubject::of_credential(&credential.id));
+                self.policy.accept(cx, VerifiedCredential { consumer, subject, identifier });
                 None
             }
             Err(rejection) => self
@@ -292,11 +295,12 @@ impl KeyAuth {
 impl KeyName {
     fn in_header<'c>(&self, cx: &'c RequestCx<'_>) -> FieldValue<'c> {
         let found = FieldValue::from_header(&cx.head.headers, &self.header);
-        match &self.dashed_header {
-            Some(dashed_header) if found == FieldValue::Absent => {
-                FieldValue::from_header(&cx.head.headers, dashed_header)
-            }
-            _ => found,
+        let Some(dashed_header) = &self.dashed_header else { return found };
+        match FieldValue::from_header(&cx.head.headers, dashed_header) {
+            FieldValue::Absent => found,
+            dashed if found == FieldValue::Absent || found == dashed => dashed,
+            // The endpoint may read the other one.
+            _ => FieldValue::Multiple,
         }
     }
 }

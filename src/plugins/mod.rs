@@ -177,3 +177,5 @@ pub const REGISTRY: PluginRegistry = PluginRegistry(KINDS);
 
 #[cfg(test)]
 mod combined_auth_tests;
+#[cfg(test)]
+mod subject_matrix;

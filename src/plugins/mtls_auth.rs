@@ -67,7 +67,8 @@ pub(crate) struct Config {
     /// How `crls` are used.
     revocation_check_mode: RevocationMode,
     /// Accept all trusted certificates without looking for a consumer. The endpoint then gets the names in
-    /// `X-Client-Cert-DN` and `X-Client-Cert-SAN`.
+    /// `X-Client-Cert-DN` and `X-Client-Cert-SAN`. A comma, a plus sign and others that are part of a name have a
+    /// backslash in front of them (RFC 4514).
     skip_consumer_lookup: bool,
     /// The fields of consumers that are compared with the names in a certificate.
     consumer_by: Vec<ConsumerField>,
@@ -258,7 +259,7 @@ mod tests {
             let outcome = run(&authority, &fields, Some(vec![certificate]), Scheme::Https).await;
             assert_eq!(outcome.message(), None, "{fields}");
             assert_eq!(outcome.upstream_identity(), (username, identifier, false), "{fields}");
-            assert!(outcome.state.identity.credential.is_some());
+            assert!(outcome.state.identity.is_authenticated());
             assert_eq!(outcome.upstream_header("x-client-cert-dn"), None);
         }
     }

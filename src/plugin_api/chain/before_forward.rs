@@ -71,6 +71,8 @@ impl Chain {
                 client: request.client,
                 id: request.id,
                 identity: &state.identity,
+                tokens: &state.tokens,
+                client_sent_authorization: state.client_sent_authorization,
                 decided_fields: state.named_fields.as_deref(),
                 api_version: state.api_version.as_deref(),
                 chosen_backend,

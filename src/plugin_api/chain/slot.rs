@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::attachment::{BaseScope, Overlay};
-use crate::plugin_api::context::Identity;
+use crate::plugin_api::identity::Identity;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 
 /// One kind of plugin in a chain.

@@ -10,8 +10,10 @@ use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::changed_fields::{ChangedFields, FieldNames};
 use crate::plugin_api::chosen_backend::ChosenBackend;
 use crate::plugin_api::consumers::plugins::ConsumerPlugins;
-use crate::plugin_api::context::{CorrelationHeader, Identity, PluginData, ResponseHeaders};
+use crate::plugin_api::context::{CorrelationHeader, PluginData, ResponseHeaders};
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
+use crate::plugin_api::endpoint_token::EndpointTokens;
+use crate::plugin_api::identity::Identity;
 use crate::plugin_api::message_limits::MessageLimits;
 use crate::plugin_api::plugin_regex::RemainingRegexSteps;
 use crate::plugin_api::request_body_changes::RequestBodyChanges;
@@ -56,6 +58,10 @@ pub struct ChainState {
     /// The filters of the response body, in the order in which plugins added them.
     pub(crate) body_filters: Vec<PluginBodyFilter>,
     pub(super) plugin_data: PluginData,
+    /// See [`RequestCx::insert_token`](crate::plugin_api::RequestCx::insert_token).
+    pub(super) tokens: EndpointTokens,
+    /// Whether the client sent `Authorization`, which a plugin may have removed.
+    pub(super) client_sent_authorization: bool,
     /// See [`RequestCx::declare_request_field`](crate::plugin_api::RequestCx::declare_request_field).
     pub(super) named_fields: Option<Box<FieldNames>>,
 }

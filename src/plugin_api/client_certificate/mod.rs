@@ -7,6 +7,7 @@
 //!                 └──────────────────────▶ CertificatePolicy: credential, or name of a consumer ◀──┘
 //! ```
 
+mod distinguished_name;
 mod names;
 mod policy;
 #[cfg(test)]

@@ -6,6 +6,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 
+use super::distinguished_name::{name_text, push_escaped};
+use crate::plugin_api::subjects::VerifiedSubject;
+
 /// What a certificate says about its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateNames {
@@ -13,8 +16,10 @@ pub struct CertificateNames {
     pub alternative: Vec<String>,
     /// The common name of the subject.
     pub common: Option<String>,
-    /// The subject in the form of RFC 4514, as OpenSSL prints it.
+    /// The subject with the escapes of RFC 4514, in the order of the certificate.
     pub subject: String,
+    /// The owner, whatever certificates the client sends with its own.
+    pub owner: VerifiedSubject,
     /// When the certificate expires, in seconds since 1970.
     pub expires: i64,
 }
@@ -29,9 +34,20 @@ impl CertificateNames {
         Some(CertificateNames {
             alternative: names.filter_map(text).collect(),
             common: common.filter(|name| !name.is_empty()).map(str::to_owned),
-            subject: parsed.subject().to_string(),
+            subject: name_text(parsed.subject()),
+            owner: VerifiedSubject::of_certificate(parsed.tbs_certificate.as_ref()),
             expires: parsed.validity().not_after.timestamp(),
         })
+    }
+
+    /// The alternative names as a list for a header. A comma that is part of a name has a backslash in front of it.
+    pub fn alternative_list(&self) -> String {
+        let mut list = String::new();
+        for (index, name) in self.alternative.iter().enumerate() {
+            list.push_str(if index == 0 { "" } else { ", " });
+            push_escaped(&mut list, name);
+        }
+        list
     }
 
     /// The names by which a consumer may be found: the alternative ones, and then the common name.
@@ -83,7 +99,19 @@ mod tests {
         let expected = ["a.example", "anna@a.example", "spiffe://a.example/anna", "192.0.2.1", "2001:db8::1", "anna"];
         assert_eq!(names.all().collect::<Vec<_>>(), expected);
         assert_eq!(names.subject, "O=Shop, CN=anna");
+        assert_eq!(names.alternative_list(), expected[..5].join(", "));
         assert_eq!(names.expires, TestAuthority::NOT_AFTER);
+    }
+
+    #[test]
+    fn a_comma_in_an_alternative_name_makes_no_other_name_of_it() {
+        let certificate = TestAuthority::new("ca").issue(|params| {
+            let uri = "spiffe://a.example/anna, admin.a.example";
+            params.subject_alt_names =
+                vec![SanType::URI(uri.try_into().unwrap()), SanType::DnsName("a.example".try_into().unwrap())];
+        });
+        let names = CertificateNames::parse(&certificate).unwrap();
+        assert_eq!(names.alternative_list(), "spiffe://a.example/anna\\, admin.a.example, a.example");
     }
 
     proptest! {

@@ -13,10 +13,11 @@ use super::trust::{CertificateTrust, RevocationMode, UntrustedCertificate};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
 use crate::plugin_api::changed_fields::ChangedFields;
-use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest, hex};
+use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, Sha256Digest};
 use crate::plugin_api::context::RequestCx;
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::header_spoofing::remove_alike;
+use crate::plugin_api::subjects::VerifiedSubject;
 use crate::plugin_api::{NamedConsumer, Reply};
 
 /// A field of consumers that is compared with the names in certificates.
@@ -73,8 +74,6 @@ pub struct CertificatePolicy {
 #[derive(Debug)]
 struct VerifiedCertificate {
     names: CertificateNames,
-    /// Made of the digest of the chain.
-    credential: EntityId,
     subject: Option<HeaderValue>,
     alternative: Option<HeaderValue>,
 }
@@ -156,8 +155,8 @@ impl CertificatePolicy {
     ) -> Result<(), CertificateRejection> {
         let verified = self.verify(chain, digest, cx.now).map_err(|_| CertificateRejection::Untrusted)?;
         if self.skips_lookup {
-            let credential = &verified.credential;
-            self.policy.accept(cx, VerifiedCredential { consumer: None, credential, identifier: None });
+            let subject = Some(verified.names.owner.clone());
+            self.policy.accept(cx, VerifiedCredential { consumer: None, subject, identifier: None });
             let group = match self.group_source {
                 Some(GroupSource::CommonName) => verified.names.common.as_deref(),
                 Some(GroupSource::Subject) => Some(&*verified.names.subject),
@@ -174,12 +173,14 @@ impl CertificatePolicy {
         let consumers = cx.consumers;
         if let Some(credential) = verified.names.all().find_map(|name| consumers.certificates.get(name)) {
             let (consumer, identifier) = (Some(&credential.consumer), credential.subject.header());
-            self.policy.accept(cx, VerifiedCredential { consumer, credential: &credential.id, identifier });
+            let owner = verified.names.owner.credential();
+            let subject = Some(VerifiedSubject::of_credential(&credential.id).acting_for(owner));
+            self.policy.accept(cx, VerifiedCredential { consumer, subject, identifier });
             return Ok(());
         }
         let consumer = self.consumer(&verified.names, consumers).ok_or(CertificateRejection::NoConsumer)?;
-        let credential = &verified.credential;
-        self.policy.accept(cx, VerifiedCredential { consumer: Some(consumer), credential, identifier: None });
+        let subject = Some(verified.names.owner.clone());
+        self.policy.accept(cx, VerifiedCredential { consumer: Some(consumer), subject, identifier: None });
         Ok(())
     }
 
@@ -214,9 +215,8 @@ impl CertificatePolicy {
         let names = chain.first().and_then(CertificateNames::parse).ok_or(UntrustedCertificate)?;
         let header = |text: &str| HeaderValue::from_bytes(text.as_bytes()).ok().filter(|text| !text.is_empty());
         let verified = Arc::new(VerifiedCertificate {
-            credential: EntityId::from_text(&hex(digest)),
             subject: header(&names.subject),
-            alternative: header(&names.alternative.join(", ")),
+            alternative: header(&names.alternative_list()),
             names,
         });
         let expires = u64::try_from(verified.names.expires).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::{hex, sha256};
+use super::digests::{hex, sha256};
 
 /// Unique id of a consumer or credential. Stored only as a header value to save memory.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -81,7 +81,7 @@ impl LimitIdentifier {
     }
 
     fn credential(cx: &RequestCx<'_>) -> Option<Self> {
-        cx.identity.credential.as_ref().map(|credential| Self::from_bytes(CREDENTIAL, credential.as_bytes()))
+        cx.identity.credential().map(|credential| Self::from_bytes(CREDENTIAL, credential.as_bytes()))
     }
 
     /// Long values are replaced by their digest, so that clients cannot exhaust the memory with long headers.

@@ -7,7 +7,7 @@ use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::testing::{TestRequest, build, consumer, instance, names};
-use crate::plugin_api::{AnyPluginKind, Chain, Consumer, RegisteredKind};
+use crate::plugin_api::{AnyPluginKind, Chain, Consumer, RegisteredKind, VerifiedSubject};
 
 const KIND: RegisteredKind<Acl> = RegisteredKind::NEW;
 
@@ -23,12 +23,14 @@ impl Plugin for SetIdentity {
 
 fn identity(consumer: Option<Arc<Consumer>>, is_authenticated: bool, groups: &[&str]) -> Identity {
     let groups = groups.iter().copied().map(Arc::from).collect();
-    Identity {
-        consumer,
-        credential: is_authenticated.then(|| EntityId::from_text("credential")),
-        groups,
-        ..Identity::default()
-    }
+    let subject = || Some(VerifiedSubject::of_credential(&EntityId::from_text("credential")));
+    let subjects = is_authenticated.then(subject).into_iter().collect::<Vec<_>>().into();
+    Identity { consumer, subjects, groups, ..Identity::default() }
+}
+
+/// The identity of a client whose credential has no subject.
+fn without_subject(groups: &[&str]) -> Identity {
+    Identity { subjects: vec![None].into(), ..identity(None, false, groups) }
 }
 
 fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
@@ -61,7 +63,7 @@ async fn requests_are_allowed_or_denied_by_group() {
     let allow = |groups: &[&str]| json!({"allow": groups});
     let deny = |groups: &[&str]| json!({"deny": groups});
     let always = json!({"allow": ["a"], "always_use_authenticated_groups": true});
-    let cases: [(&str, Identity, Value, ExpectedOutcome); 20] = [
+    let cases: [(&str, Identity, Value, ExpectedOutcome); 22] = [
         ("member", identity(anna(), true, &[]), allow(&["x", "a"]), (200, Some("b, a"), None)),
         ("not a member", identity(anna(), true, &[]), allow(&["x"]), FORBIDDEN),
         ("another letter case", identity(anna(), true, &[]), allow(&["A"]), FORBIDDEN),
@@ -76,6 +78,8 @@ async fn requests_are_allowed_or_denied_by_group() {
         ("anonymous, wrong group", identity(anna(), false, &[]), allow(&["x"]), FORBIDDEN),
         ("no consumer", identity(None, false, &[]), deny(&["a"]), UNAUTHORIZED),
         ("credential without consumer", identity(None, true, &[]), deny(&["a"]), FORBIDDEN),
+        ("credential without a subject", without_subject(&[]), deny(&["a"]), FORBIDDEN),
+        ("group of a credential without a subject", without_subject(&["a"]), allow(&["a"]), (200, None, Some("a"))),
         ("authenticated group", identity(None, true, &["c", "a"]), allow(&["a"]), (200, None, Some("c, a"))),
         ("wrong authenticated group", identity(None, true, &["c"]), allow(&["a"]), FORBIDDEN),
         ("anonymous, authenticated group", identity(groupless(), false, &["a"]), allow(&["a"]), (200, None, Some("a"))),

@@ -39,7 +39,7 @@ async fn check(name: &str, config: &Value, request: TestRequest, expected: Optio
         Some(username) => {
             assert_eq!(outcome.message(), None, "{name}");
             assert_eq!(outcome.upstream_identity(), (Some("anna"), Some(username), false), "{name}");
-            let credential = outcome.state.identity.credential.unwrap();
+            let credential = outcome.state.identity.credential().unwrap().clone();
             assert_eq!(*credential, *format!("id-{username}"), "{name}");
         }
         None => {

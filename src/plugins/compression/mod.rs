@@ -219,7 +219,7 @@ impl Plugin for Compression {
             let has_credentials =
                 [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].iter().any(|name| headers.contains_key(name))
                     || identity.consumer.is_some()
-                    || identity.credential.is_some();
+                    || identity.is_authenticated();
             let facts = RequestTraits { accepted: Accepted::from_headers(headers), has_credentials };
             cx.set_plugin_data(facts);
         }

@@ -10,10 +10,9 @@ use super::check_request::target;
 use super::{ForwardAuth, IdentityHeaders};
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, clear_identity_headers};
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
-use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::header_spoofing::remove_alike;
-use crate::plugin_api::{RemoteResponse, Reply, ReplyBody, RequestCx};
+use crate::plugin_api::{RemoteResponse, Reply, ReplyBody, RequestCx, VerifiedSubject};
 
 /// What the client gets with the response of the endpoint, after the server has allowed the request.
 #[derive(Debug, Default)]
@@ -91,15 +90,15 @@ impl IdentityHeaders {
     fn apply(&self, cx: &mut RequestCx<'_>, response: &HeaderMap) {
         let user = response.get(&self.user).filter(|user| !user.is_empty());
         let Some((user, name)) = user.and_then(|user| Some((user, user.to_str().ok()?))) else {
-            if cx.identity.consumer.is_none() && cx.identity.credential.is_none() {
+            if cx.identity.consumer.is_none() && !cx.identity.is_authenticated() {
                 clear_identity_headers(&mut cx.head.headers);
             }
             return;
         };
         let consumers = cx.consumers;
-        let credential = EntityId::from_text(&format!("{}#{name}", self.object));
+        let subject = VerifiedSubject::issued(&self.object, name);
         let consumer = consumers.by_username_or_custom_id(name);
-        let verified = VerifiedCredential { consumer, credential: &credential, identifier: Some(user) };
+        let verified = VerifiedCredential { consumer, subject, identifier: Some(user) };
         AuthPolicy::required().accept(cx, verified);
         cx.identity.groups = self.groups(response);
     }

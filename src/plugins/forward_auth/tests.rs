@@ -184,13 +184,13 @@ async fn the_server_identifies_the_consumer_and_its_groups() {
     assert_eq!(outcome.upstream_identity(), (Some("anna"), Some("anna"), false));
     let groups: Vec<_> = outcome.state.identity.groups.iter().map(|group| &**group).collect();
     assert_eq!(groups, ["staff", "ops"]);
-    assert_eq!(outcome.state.identity.credential.as_deref(), Some("KongPlugin/default/test#anna"));
+    assert_eq!(outcome.state.identity.credential().map(|id| &**id), Some("KongPlugin/default/test#anna"));
     let (outcome, _) = run(fields.clone(), request(), Ok(response(200, "x-user: unknown", ""))).await;
     assert_eq!(outcome.upstream_identity(), (None, Some("unknown"), false));
-    assert!(outcome.state.identity.consumer.is_none() && outcome.state.identity.credential.is_some());
+    assert!(outcome.state.identity.consumer.is_none() && outcome.state.identity.is_authenticated());
     let (outcome, _) = run(fields, request(), Ok(response(200, "", ""))).await;
     assert_eq!(outcome.upstream_identity(), (None, None, false), "what the client sent is removed");
-    assert!(outcome.state.identity.credential.is_none());
+    assert!(!outcome.state.identity.is_authenticated());
 }
 
 #[test]

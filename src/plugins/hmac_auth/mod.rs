@@ -58,7 +58,9 @@ use crate::plugin_api::authentication::{
 };
 use crate::plugin_api::consumers::{HmacAlgorithm, HmacCredential};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
+use crate::plugin_api::{
+    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx, VerifiedSubject,
+};
 
 /// Authenticates consumers by signatures of their requests.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -220,7 +222,8 @@ impl Plugin for HmacAuth {
         let reply = match verified {
             Ok(credential) => {
                 let (consumer, identifier) = (Some(&credential.consumer), credential.username.header());
-                self.policy.accept(cx, VerifiedCredential { consumer, credential: &credential.id, identifier });
+                let subject = Some(VerifiedSubject::of_credential(&credential.id));
+                self.policy.accept(cx, VerifiedCredential { consumer, subject, identifier });
                 None
             }
             Err(rejection) => {

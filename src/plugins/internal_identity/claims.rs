@@ -88,18 +88,18 @@ pub(super) struct ClientClaims<'c> {
 }
 
 impl<'c> ClientClaims<'c> {
-    /// `None` if no plugin has authenticated the request. The consumer for requests without credentials counts as
-    /// authenticated: the configuration has chosen it.
+    /// `None` if no plugin has authenticated the request, or only by a credential without a subject. The consumer for
+    /// requests without credentials counts as authenticated: the configuration has chosen it.
     pub(super) fn of(cx: &'c RequestCx<'_>) -> Option<Self> {
         let identity = &*cx.identity;
-        if identity.consumer.is_none() && identity.credential.is_none() {
+        if identity.consumer.is_none() && identity.credential().is_none() {
             return None;
         }
         // Without a credential, no plugin has set the header, and the client may have.
-        let identifier = identity.credential.as_ref().and_then(|_| cx.head.headers.get(CREDENTIAL_IDENTIFIER));
+        let identifier = identity.credential().and_then(|_| cx.head.headers.get(CREDENTIAL_IDENTIFIER));
         Some(ClientClaims {
             consumer: identity.consumer.as_ref(),
-            credential: identity.credential.as_ref(),
+            credential: identity.credential(),
             identifier,
             authenticated_groups: &identity.groups,
         })

@@ -53,6 +53,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{clear_identity_headers, declare_identity_headers, parse_header_name};
+use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::cookies::remove_cookies;
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
@@ -100,7 +101,8 @@ pub(crate) struct Config {
     user_header: Option<String>,
     /// Name of a header that gets the groups, separated by commas. Values that clients send are removed.
     groups_header: Option<String>,
-    /// Forward requests that no plugin has authenticated, without a token. If false, they are rejected with 401.
+    /// Forward requests that no plugin has authenticated, without a token. If false, they are rejected with 401. Those
+    /// without a consumer whose credential does not say whose it is, such as a token without `sub`, count as such.
     allow_unauthenticated: bool,
 }
 
@@ -273,10 +275,13 @@ impl Plugin for InternalIdentity {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let client = ClientClaims::of(cx);
         let headers = match &client {
-            Some(client) => match self.headers_for(client, cx) {
-                Some(headers) => Some(headers),
-                None => return AccessOutcome::Reply(signing_failed()),
-            },
+            Some(client) => {
+                let digest = client.digest();
+                match self.headers_for(client, digest, cx) {
+                    Some(headers) => Some((digest, headers)),
+                    None => return AccessOutcome::Reply(signing_failed()),
+                }
+            }
             None if self.allows_unauthenticated => None,
             None => return AccessOutcome::Reply(unauthenticated()),
         };
@@ -294,13 +299,16 @@ impl Plugin for InternalIdentity {
                 request.insert(name.clone(), value.clone());
             }
         };
-        let headers = headers.as_deref();
-        set(&self.header, headers.map(|headers| &headers.token));
+        let known = headers.as_ref().map(|(_, headers)| headers);
+        set(&self.header, None);
         if let Some(name) = &self.user_header {
-            set(name, headers.and_then(|headers| headers.user.as_ref()));
+            set(name, known.and_then(|headers| headers.user.as_ref()));
         }
         if let Some(name) = &self.groups_header {
-            set(name, headers.and_then(|headers| headers.groups.as_ref()));
+            set(name, known.and_then(|headers| headers.groups.as_ref()));
+        }
+        if let Some((digest, headers)) = headers {
+            cx.insert_token(&self.header, headers.token.clone(), digest);
         }
         AccessOutcome::Continue
     }
@@ -317,8 +325,12 @@ impl Plugin for InternalIdentity {
 
 impl InternalIdentity {
     /// The headers for this client, whose token is signed if there is none. `None` if signing fails.
-    fn headers_for(&self, client: &ClientClaims<'_>, cx: &RequestCx<'_>) -> Option<Arc<ClientHeaders>> {
-        let key = client.digest();
+    fn headers_for(
+        &self,
+        client: &ClientClaims<'_>,
+        key: Sha256Digest,
+        cx: &RequestCx<'_>,
+    ) -> Option<Arc<ClientHeaders>> {
         if let Some(headers) = self.tokens.find_value(&key, cx.now) {
             return Some(headers);
         }

@@ -13,7 +13,9 @@ use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::key_set_of_process;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signature::signing::Signer;
-use crate::plugin_api::{Chain, Identity, Phases as AccessPhases, PluginServices, PluginState, RegisteredKind};
+use crate::plugin_api::{
+    Chain, Identity, Phases as AccessPhases, PluginServices, PluginState, RegisteredKind, VerifiedSubject,
+};
 
 const KIND: RegisteredKind<InternalIdentity> = RegisteredKind::NEW;
 
@@ -41,21 +43,25 @@ impl PluginKind for Authenticate {
 impl Plugin for Authenticate {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let name = cx.head.headers.get("as").and_then(|name| name.to_str().ok()).unwrap_or_default().to_owned();
-        let credential = || Some(EntityId::from_text(&format!("credential-{name}")));
+        let credential = EntityId::from_text(&format!("credential-{name}"));
+        let subjects = || vec![Some(VerifiedSubject::of_credential(&credential))].into();
         *cx.identity = match &*name {
             "" => Identity::default(),
             "guest" => Identity { consumer: Some(consumer("guest", &[])), ..Identity::default() },
             "given" => {
                 Identity { consumer: Some(consumer_with_given_id("internal", "given-id")), ..Identity::default() }
             }
+            "without a subject" => {
+                Identity { subjects: vec![None].into(), groups: vec!["ops".into()], ..Identity::default() }
+            }
             "external" => {
-                Identity { credential: credential(), groups: vec!["ops".into(), "staff".into()], ..Identity::default() }
+                Identity { subjects: subjects(), groups: vec!["ops".into(), "staff".into()], ..Identity::default() }
             }
             name => {
                 let groups = vec!["night".into(), "staff".into()];
                 Identity {
                     consumer: Some(consumer(name, &["staff"])),
-                    credential: credential(),
+                    subjects: subjects(),
                     groups,
                     ..Identity::default()
                 }
@@ -165,9 +171,12 @@ async fn no_header_of_the_client_can_pass_for_one_of_the_plugin() {
         "allow_unauthenticated": true,
     });
     let setup = Setup::new(fields, &[&Signer::for_algorithm(Algorithm::EdDsa)]);
-    for (name, user, roles) in
-        [("anna", Some("anna"), Some("staff,night")), ("guest", Some("guest"), None), ("", None, None)]
-    {
+    for (name, user, roles) in [
+        ("anna", Some("anna"), Some("staff,night")),
+        ("guest", Some("guest"), None),
+        ("without a subject", None, None),
+        ("", None, None),
+    ] {
         let request = TestRequest::get("/a?key=secret&b=c")
             .header("as", name)
             .header("authorization", "Bearer secret")
@@ -185,7 +194,7 @@ async fn no_header_of_the_client_can_pass_for_one_of_the_plugin() {
         assert_eq!(outcome.upstream_header("x-roles"), roles, "{name}");
         match outcome.upstream_header("x-identity") {
             Some(token) => assert_eq!(setup.verify(token)["sub"], name, "{name}"),
-            None => assert_eq!(name, ""),
+            None => assert!(["", "without a subject"].contains(&name), "{name}"),
         }
         let text = format!("{:?} {:?}", outcome.request.headers, outcome.request.uri);
         assert!(!text.contains("forged") && !text.contains("secret"), "{name}: {text}");
@@ -198,9 +207,11 @@ async fn no_header_of_the_client_can_pass_for_one_of_the_plugin() {
 #[tokio::test]
 async fn unauthenticated_requests_are_rejected() {
     let setup = Setup::new(json!({}), &[&Signer::for_algorithm(Algorithm::Es256)]);
-    let outcome = setup.run(request("").header("x-consumer-username", "forged")).await;
-    assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED));
-    assert_eq!(outcome.reply.unwrap().reason, "no_identity");
+    for name in ["", "without a subject"] {
+        let outcome = setup.run(request(name).header("x-consumer-username", "forged")).await;
+        assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED), "{name}");
+        assert_eq!(outcome.reply.unwrap().reason, "no_identity", "{name}");
+    }
 }
 
 #[tokio::test]

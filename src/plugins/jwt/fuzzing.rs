@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-use super::token_location::cookie;
+use super::token_location::cookies;
 use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::testing::noon;
 use crate::plugin_api::token::fuzzing;
@@ -29,7 +29,7 @@ fn check_cookies(fields: &[HeaderValue]) {
         for field in fields {
             headers.append(COOKIE, field.clone());
         }
-        cookie(&headers, "token").map(<[u8]>::to_vec)
+        cookies(&headers, "token").map(<[u8]>::to_vec).collect::<Vec<_>>()
     };
     let found = find(fields);
     let joined = fields.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
@@ -39,8 +39,8 @@ fn check_cookies(fields: &[HeaderValue]) {
     let locations = CredentialLocations { cookies: vec!["token".into()], ..CredentialLocations::default() };
     let Ok(text) = joined.to_str() else { return };
     let redacted = locations.redact_cookies(text);
-    assert!(found.is_none() || redacted.is_some(), "a cookie that is read is redacted");
+    assert!(found.is_empty() || redacted.is_some(), "a cookie that is read is redacted");
     let redacted = redacted.unwrap_or_else(|| text.to_owned());
     let in_log = find(&[HeaderValue::from_str(&redacted).expect("a redacted field is a field")]);
-    assert!(in_log.is_none_or(|value| value == b"REDACTED"), "the log has no token: {redacted}");
+    assert!(in_log.iter().all(|value| value == b"REDACTED"), "the log has no token: {redacted}");
 }

@@ -8,12 +8,12 @@ use serde::Deserialize;
 
 use super::verified_token::TokenSubject;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::NamedConsumer;
-use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId};
+use crate::plugin_api::consumers::{Consumer, ConsumerDirectory};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::{AsymmetricAlgorithm, KeySet, KeySetSubscription, UnverifiedToken};
 use crate::plugin_api::token_binding::TokenBinding;
+use crate::plugin_api::{NamedConsumer, VerifiedSubject};
 
 /// An issuer whose keys are fetched. Its tokens must not have expired, even if `claims_to_verify` does not list `exp`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -147,7 +147,7 @@ impl Issuer {
             ConsumerMapping::ByClaim(claim) => token.string_claim(claim).unwrap_or_default(),
         };
         TokenSubject {
-            credential: EntityId::from_text(&format!("{}#{name}", self.name)),
+            subject: VerifiedSubject::issued(&self.name, name),
             identifier: Some(name).filter(|name| !name.is_empty()).and_then(|name| HeaderValue::from_str(name).ok()),
             claim: claim.into(),
         }

@@ -61,7 +61,9 @@ use crate::plugin_api::token::{
     KeyCheck, TimeClaimName, TimeClaimRules, TimeClaims, TokenOrigin, UnverifiedToken, decode_secret,
 };
 use crate::plugin_api::token_binding::BindingViolation;
-use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
+use crate::plugin_api::{
+    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx, VerifiedSubject,
+};
 
 /// Authenticates consumers by JSON Web Tokens.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -70,7 +72,7 @@ pub(crate) struct Config {
     /// Query parameters to search for a token. If query, cookies and headers contain different tokens, the request is
     /// rejected.
     uri_param_names: Vec<String>,
-    /// Cookies to search for a token.
+    /// Cookies to search for a token. If several cookies of one name contain different tokens, the request is rejected.
     cookie_names: Vec<String>,
     /// Headers to search for a token. The token must follow the scheme `Bearer`, as in `Authorization: Bearer TOKEN`. A
     /// request in which one of these headers occurs several times is rejected.
@@ -321,7 +323,7 @@ impl Jwt {
     /// Whether the key that a cached token was verified with is still in use.
     fn is_in_use(&self, proof: &Proof, cx: &RequestCx<'_>) -> bool {
         match proof {
-            Proof::Credential(credential) => {
+            Proof::Credential { credential, .. } => {
                 cx.consumers.tokens.get(&*credential.claim).is_some_and(|current| Arc::ptr_eq(current, credential))
             }
             Proof::Published { issuer, key, .. } => self.issuers[*issuer].keys.publishes(key),
@@ -330,7 +332,7 @@ impl Jwt {
 
     fn rules_for(&self, proof: &Proof) -> TimeClaimRules {
         match proof {
-            Proof::Credential(_) => self.rules,
+            Proof::Credential { .. } => self.rules,
             Proof::Published { .. } => self.rules.with_present_claims(),
         }
     }
@@ -349,7 +351,11 @@ impl Jwt {
             return reject("Invalid algorithm".into());
         }
         match self.verify_signature(credential, token) {
-            Some(true) => Ok(Proof::Credential(Arc::clone(credential))),
+            Some(true) => {
+                let user = token.string_claim("sub").unwrap_or_default();
+                let subject = VerifiedSubject::of_credential(&credential.id).acting_for(user);
+                Ok(Proof::Credential { credential: Arc::clone(credential), subject })
+            }
             Some(false) => reject("Invalid signature".into()),
             None => reject("Invalid key/secret".into()),
         }
@@ -410,9 +416,9 @@ impl Jwt {
 
     fn accept(&self, cx: &mut RequestCx<'_>, proof: &Proof) -> Result<(), JwtRejection> {
         let credential = match proof {
-            Proof::Credential(credential) => VerifiedCredential {
+            Proof::Credential { credential, subject } => VerifiedCredential {
                 consumer: Some(&credential.consumer),
-                credential: &credential.id,
+                subject: Some(subject.clone()),
                 identifier: credential.claim.header(),
             },
             Proof::Published { issuer, subject, .. } => {
@@ -424,7 +430,7 @@ impl Jwt {
                 }
                 VerifiedCredential {
                     consumer,
-                    credential: &subject.credential,
+                    subject: subject.subject.clone(),
                     identifier: subject.identifier.as_ref(),
                 }
             }

@@ -84,7 +84,7 @@ impl TokenLocations {
             }
         }
         for name in &self.cookies {
-            if let Some(token) = cookie(&cx.head.headers, name) {
+            for token in cookies(&cx.head.headers, name) {
                 add(FieldValue::Single(Cow::Borrowed(token)));
             }
         }
@@ -105,16 +105,17 @@ impl TokenLocations {
     }
 }
 
-/// The value of the first cookie with this name, unless it is empty. Names are compared case-insensitively, as in Kong.
-pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+/// The values of all cookies with this name that are not empty, because the endpoint may read another one than the
+/// first. Names are compared case-insensitively, as in Kong.
+pub(super) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     let lines = headers.get_all(header::COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let mut values = pairs.filter_map(|pair| {
+    let values = pairs.filter_map(move |pair| {
         let equals_sign = memchr::memchr(b'=', pair)?;
         pair[..equals_sign]
             .trim_ascii()
             .eq_ignore_ascii_case(name.as_bytes())
             .then(|| pair[equals_sign + 1..].trim_ascii())
     });
-    values.next().filter(|value| !value.is_empty())
+    values.filter(|value| !value.is_empty())
 }

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use http::HeaderValue;
 
-use crate::plugin_api::consumers::{EntityId, JwtCredential, Sha256Digest};
+use crate::plugin_api::VerifiedSubject;
+use crate::plugin_api::consumers::{JwtCredential, Sha256Digest};
 use crate::plugin_api::digest_cache::DigestEntry;
 use crate::plugin_api::token::TimeClaims;
 use crate::plugin_api::token::jwk::PublishedKey;
@@ -24,8 +25,8 @@ pub(super) struct VerifiedToken {
 /// it has the same value.
 #[derive(Debug)]
 pub(super) enum Proof {
-    /// A consumer's credential.
-    Credential(Arc<JwtCredential>),
+    /// A consumer's credential, with the subject for which its owner acts.
+    Credential { credential: Arc<JwtCredential>, subject: VerifiedSubject },
     /// A key of the issuer with this index in the configuration.
     Published { issuer: usize, key: Arc<PublishedKey>, subject: TokenSubject, binding: TokenBinding },
 }
@@ -34,7 +35,7 @@ impl Proof {
     /// The key that the client must have.
     pub(super) fn binding(&self) -> TokenBinding {
         match self {
-            Proof::Credential(_) => TokenBinding::None,
+            Proof::Credential { .. } => TokenBinding::None,
             Proof::Published { binding, .. } => *binding,
         }
     }
@@ -43,8 +44,8 @@ impl Proof {
 /// The subject of a token that an issuer in `jwks` has signed.
 #[derive(Debug)]
 pub(super) struct TokenSubject {
-    /// Unique id made of issuer and subject.
-    pub(super) credential: EntityId,
+    /// `None` if the token does not name it.
+    pub(super) subject: Option<VerifiedSubject>,
     /// The subject as the value of `X-Credential-Identifier`.
     pub(super) identifier: Option<HeaderValue>,
     /// The value of the claim that identifies the consumer. Empty if the token does not contain the claim, or if the

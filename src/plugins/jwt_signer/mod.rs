@@ -44,7 +44,9 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity_headers};
+use crate::plugin_api::authentication::{
+    AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, record_subject,
+};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::token_binding::another_connection;
@@ -145,9 +147,11 @@ impl JwtSigner {
                 let Some(consumer) = flow.consumer(token, consumers) else {
                     return Some(self.reply(SignerRejection::NoConsumer));
                 };
-                let (consumer, credential) = (Some(consumer), &token.credential);
-                self.policy.accept(cx, VerifiedCredential { consumer, credential, identifier: None });
+                let (consumer, subject) = (Some(consumer), token.subject.clone());
+                self.policy.accept(cx, VerifiedCredential { consumer, subject, identifier: None });
                 is_identified = true;
+            } else {
+                record_subject(cx, token.subject.clone());
             }
         }
         for (flow, outcome) in accepted {

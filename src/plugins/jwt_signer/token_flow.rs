@@ -12,7 +12,7 @@ use super::config::TokenConfig;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::client_certificate::ConsumerField;
-use crate::plugin_api::consumers::{EntityId, Sha256Digest, hex, sha256};
+use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::header_spoofing::remove_alike;
@@ -26,11 +26,11 @@ use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::{PublishedSigningKey, SigningKeys};
 use crate::plugin_api::token::signing_key::SigningKey;
 use crate::plugin_api::token::{
-    KeyCheck, KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken, strip_bearer_scheme,
+    KeyCheck, KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken, lasting_claims, strip_bearer_scheme,
 };
 use crate::plugin_api::token_binding::{BindingViolation, TokenBinding};
 use crate::plugin_api::token_purpose::TokenPurpose;
-use crate::plugin_api::{Consumer, ConsumerDirectory, RequestCx};
+use crate::plugin_api::{Consumer, ConsumerDirectory, RequestCx, VerifiedSubject};
 
 #[derive(Debug)]
 pub(super) struct TokenFlow {
@@ -39,6 +39,8 @@ pub(super) struct TokenFlow {
     keys: Option<(Arc<KeySet>, KeySetSubscription)>,
     introspection: Option<Introspection<Map<String, Value>>>,
     rules: ClaimRules,
+    /// The object that configures the plugin, which stands for the issuer of tokens that do not name it.
+    object: Box<str>,
     /// Whether clients must have the keys that their tokens are bound to.
     verifies_binding: bool,
     consumer_claim: Box<[Box<str>]>,
@@ -63,13 +65,16 @@ struct Signing {
 #[derive(Debug)]
 pub(super) struct SignedToken {
     claims: Map<String, Value>,
-    pub(super) credential: EntityId,
+    /// `None` if the token does not name it.
+    pub(super) subject: Option<VerifiedSubject>,
     /// The key that the client must have.
     binding: TokenBinding,
     /// The key that has verified it. `None` if it was introspected.
     key: Option<Arc<PublishedKey>>,
     /// The value of the header for the endpoint.
     header: HeaderValue,
+    /// What the new token stands for. `None` if the endpoint gets the token of the client.
+    stands_for: Option<Sha256Digest>,
 }
 
 pub(super) enum FlowOutcome {
@@ -108,6 +113,7 @@ impl TokenFlow {
             keys,
             introspection,
             rules: ClaimRules::new(&config),
+            object: cx.object.into(),
             verifies_binding: config.verify_binding,
             consumer_claim: boxed(&config.consumer_claim),
             consumer_by: config.consumer_by.into(),
@@ -183,10 +189,12 @@ impl TokenFlow {
         if !self.rules.accept(&claims) || !self.rules.accept_times(&claims, now) {
             return Err(SignerRejection::InvalidToken);
         }
-        let header = self.header(text, &claims).ok_or(SignerRejection::SigningFailed)?;
-        let credential = EntityId::from_text(&hex(&digest));
+        let (header, stands_for) = self.header(text, &claims).ok_or(SignerRejection::SigningFailed)?;
+        let claim = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default();
+        let issuer = Some(claim("iss")).filter(|issuer| !issuer.is_empty()).unwrap_or(&self.object);
+        let subject = VerifiedSubject::issued(issuer, claim("sub"));
         let binding = if key.is_some() { TokenBinding::of(&claims) } else { introspected_binding(&claims) };
-        let token = Arc::new(SignedToken { claims, credential, binding, key, header });
+        let token = Arc::new(SignedToken { claims, subject, binding, key, header, stands_for });
         self.signed.insert_value(digest, Arc::clone(&token), now + self.ttl, now);
         Ok(token)
     }
@@ -208,16 +216,20 @@ impl TokenFlow {
         }
     }
 
-    /// The value of the header for the endpoint. `None` if it cannot be signed.
-    fn header(&self, text: &[u8], claims: &Map<String, Value>) -> Option<HeaderValue> {
+    /// The value of the header for the endpoint, and what it stands for if it is a new token. `None` if it cannot be
+    /// signed.
+    fn header(&self, text: &[u8], claims: &Map<String, Value>) -> Option<(HeaderValue, Option<Sha256Digest>)> {
         let scheme = self.upstream.as_ref().map_or("", |(_, scheme)| scheme);
-        let token = match &self.signing {
-            Some(Signing { keys, changes }) => keys.first()?.key.sign(&changes.apply(claims)).ok()?,
-            None => String::from_utf8(text.to_vec()).ok()?,
+        let (token, stands_for) = match &self.signing {
+            Some(Signing { keys, changes }) => {
+                let claims = changes.apply(claims);
+                (keys.first()?.key.sign(&claims).ok()?, Some(lasting_claims([&claims])))
+            }
+            None => (String::from_utf8(text.to_vec()).ok()?, None),
         };
         let mut header = HeaderValue::try_from(format!("{scheme}{token}")).ok()?;
         header.set_sensitive(true);
-        Some(header)
+        Some((header, stands_for))
     }
 
     /// Whether tokens identify consumers.
@@ -245,7 +257,10 @@ impl TokenFlow {
         headers.remove(name);
         remove_alike(headers, name);
         if let FlowOutcome::Token(token) = outcome {
-            headers.insert(name.clone(), token.header.clone());
+            match token.stands_for {
+                Some(stands_for) => cx.insert_token(name, token.header.clone(), stands_for),
+                None => cx.tell_endpoint(name, token.header.clone()),
+            }
         }
     }
 }

@@ -4,12 +4,15 @@ use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::{hmac, rand};
 
-use crate::plugin_api::consumers::{EntityId, Sha256Digest};
+use crate::plugin_api::VerifiedSubject;
+use crate::plugin_api::consumers::Sha256Digest;
 
 /// A login that the directory has accepted.
 #[derive(Debug)]
 pub(super) struct AcceptedLogin {
-    pub(super) credential: EntityId,
+    pub(super) subject: VerifiedSubject,
+    /// As the entry has it.
+    pub(super) username: String,
     pub(super) groups: Vec<Arc<str>>,
 }
 

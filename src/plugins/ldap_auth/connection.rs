@@ -53,7 +53,16 @@ impl DirectoryFailure {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FoundEntry {
     pub(super) name: String,
-    pub(super) values: Vec<String>,
+    attributes: Vec<(String, Vec<String>)>,
+}
+
+impl FoundEntry {
+    /// The values of an attribute, whose name servers may write in another letter case or with options (RFC 4512,
+    /// section 2.5).
+    pub(super) fn values<'e>(&'e self, attribute: &'e str) -> impl Iterator<Item = &'e String> {
+        let is_same = move |name: &str| name.split(';').next().unwrap_or_default().eq_ignore_ascii_case(attribute);
+        self.attributes.iter().filter(move |(name, _)| is_same(name)).flat_map(|(_, values)| values)
+    }
 }
 
 /// Limit of a message of the server, in bytes. An entry with ten thousand groups is about as large.
@@ -83,21 +92,21 @@ impl DirectoryConnection {
         self.request(|id| message::bind(id, name, password)).await
     }
 
-    /// Searches, and returns the entries with the values of the attribute: at most two.
+    /// Searches, and returns the entries with the attributes: at most two.
     pub(super) async fn search(
         &mut self,
         base: &str,
         what: SearchFor<'_>,
-        attribute: Option<&str>,
+        attributes: &[&str],
     ) -> Result<Vec<FoundEntry>, DirectoryFailure> {
-        let id = self.send(|id| message::search(id, base, what, attribute)).await?;
+        let id = self.send(|id| message::search(id, base, what, attributes)).await?;
         let mut entries = Vec::new();
         for _ in 0..MAX_SEARCH_MESSAGES {
             let content = self.receive().await?;
             match parse(&content, id)? {
                 ServerOperation::Entry(entry) => entries.push(FoundEntry {
                     name: entry.name.to_owned(),
-                    values: entry.values.into_iter().map(str::to_owned).collect(),
+                    attributes: entry.attributes.into_iter().map(owned).collect(),
                 }),
                 ServerOperation::Reference => {}
                 ServerOperation::Done(result) if result.is_success() || result.is_size_limit() => return Ok(entries),
@@ -162,6 +171,10 @@ impl DirectoryConnection {
             Err(error) => Err(DirectoryFailure::Connection(format!("receiving failed: {error}"))),
         }
     }
+}
+
+fn owned((name, values): (&str, Vec<&str>)) -> (String, Vec<String>) {
+    (name.to_owned(), values.into_iter().map(str::to_owned).collect())
 }
 
 fn parse(content: &[u8], id: u32) -> Result<ServerOperation<'_>, DirectoryFailure> {

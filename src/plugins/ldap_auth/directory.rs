@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{DirectoryConnection, DirectoryFailure, DirectoryServer, FoundEntry, describe};
 use super::message::SearchFor;
-use super::names::{GroupNames, entry_name};
+use super::names::{GroupNames, comparable_name, comparable_text, entry_name};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::server_diagnostics::ServerDiagnostic;
@@ -60,8 +60,10 @@ struct IdleDirectoryConnections {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DirectoryLogin {
     Accepted {
-        /// The name of the entry.
-        name: String,
+        /// The name of the entry, as all spellings of it.
+        entry: String,
+        /// The username as the entry has it, whatever the client has written for it.
+        username: String,
         groups: Vec<Arc<str>>,
     },
     WrongCredentials,
@@ -147,6 +149,7 @@ impl Directory {
     ) -> Result<DirectoryLogin, DirectoryFailure> {
         let query = &self.query;
         let group_attribute = query.groups.as_ref().map(|(attribute, _)| &**attribute);
+        let read: Vec<&str> = [&*query.attribute].into_iter().chain(group_attribute).collect();
         let (name, found) = match &query.searcher {
             None => (entry_name(&query.attribute, username, &query.base), None),
             Some((searcher, searcher_password)) => {
@@ -156,7 +159,7 @@ impl Directory {
                     return Err(DirectoryFailure::Rejected(text));
                 }
                 let what = SearchFor::Below { attribute: &query.attribute, value: username };
-                let mut entries = connection.search(&query.base, what, group_attribute).await?;
+                let mut entries = connection.search(&query.base, what, &read).await?;
                 // A username that several entries have identifies none of them.
                 let (Some(entry), true) = (entries.pop(), entries.is_empty()) else {
                     return Ok(DirectoryLogin::WrongCredentials);
@@ -171,20 +174,27 @@ impl Directory {
         if !result.is_success() {
             return Err(DirectoryFailure::Rejected(describe(&result)));
         }
-        let values = match (found, group_attribute) {
-            (Some(entry), _) => entry.values,
-            (None, None) => Vec::new(),
-            (None, Some(attribute)) => {
-                let entries = connection.search(&name, SearchFor::Base, Some(attribute)).await?;
-                entries.into_iter().next().map(|FoundEntry { values, .. }| values).unwrap_or_default()
-            }
+        let found = match found {
+            Some(entry) => Some(entry),
+            None => match connection.search(&name, SearchFor::Base, &read).await {
+                Ok(entries) => entries.into_iter().next(),
+                // The user may log in and not read the entry, which only groups require.
+                Err(DirectoryFailure::Rejected(_)) if group_attribute.is_none() => None,
+                Err(failure) => return Err(failure),
+            },
         };
+        let values: Vec<String> = match (&found, group_attribute) {
+            (Some(entry), Some(attribute)) => entry.values(attribute).cloned().collect(),
+            _ => Vec::new(),
+        };
+        let name = found.as_ref().map_or(name, |entry| entry.name.clone());
         if query.logs_results {
             let logged = &values[..values.len().min(MAX_LOGGED_GROUPS)];
             let object = self.diagnostic.object();
             tracing::info!(object, entry = ?name, groups = ?logged, "Found the entry of a user in the directory");
         }
-        Ok(DirectoryLogin::Accepted { name, groups: self.groups(&values) })
+        let username = username_of(found.as_ref(), &query.attribute, username);
+        Ok(DirectoryLogin::Accepted { entry: comparable_name(&name), username, groups: self.groups(&values) })
     }
 
     fn groups(&self, values: &[String]) -> Vec<Arc<str>> {
@@ -251,4 +261,14 @@ impl Directory {
         let diagnostic = error.map(|error| Diagnostic::in_config("ldap_host", error.clone(), remedy));
         self.diagnostic.set(diagnostic);
     }
+}
+
+/// The username as the entry has it: the value that the directory takes for what the client has written. An entry that
+/// cannot be read has the form that all spellings share.
+fn username_of(entry: Option<&FoundEntry>, attribute: &str, written: &str) -> String {
+    let written = comparable_text(written);
+    let mut values = entry.into_iter().flat_map(|entry| entry.values(attribute));
+    let first = values.next();
+    let same = first.into_iter().chain(values).find(|value| comparable_text(value) == written);
+    same.or(first).cloned().unwrap_or(written)
 }

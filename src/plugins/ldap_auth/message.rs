@@ -33,8 +33,8 @@ pub(super) fn bind(id: i32, name: &str, password: &[u8]) -> Vec<u8> {
     message(id, &element(BIND_REQUEST, &[&integer(INTEGER, 3), &name, &password]))
 }
 
-/// A search that returns this attribute, or no attribute.
-pub(super) fn search(id: i32, base: &str, what: SearchFor<'_>, attribute: Option<&str>) -> Vec<u8> {
+/// A search that returns these attributes, at least one.
+pub(super) fn search(id: i32, base: &str, what: SearchFor<'_>, attributes: &[&str]) -> Vec<u8> {
     let (scope, filter) = match what {
         SearchFor::Base => (0, element(PRESENT, &[b"objectClass"])),
         SearchFor::Below { attribute, value } => {
@@ -42,8 +42,7 @@ pub(super) fn search(id: i32, base: &str, what: SearchFor<'_>, attribute: Option
             (2, element(EQUALITY_MATCH, &[&attribute, &value]))
         }
     };
-    // `1.1` stands for no attribute (RFC 4511, section 4.5.1.8).
-    let attribute = element(OCTET_STRING, &[attribute.unwrap_or("1.1").as_bytes()]);
+    let attributes: Vec<u8> = attributes.iter().flat_map(|name| element(OCTET_STRING, &[name.as_bytes()])).collect();
     let request = element(
         SEARCH_REQUEST,
         &[
@@ -56,7 +55,7 @@ pub(super) fn search(id: i32, base: &str, what: SearchFor<'_>, attribute: Option
             &integer(INTEGER, 0),
             &element(BOOLEAN, &[&[0]]),
             &filter,
-            &element(SEQUENCE, &[&attribute]),
+            &element(SEQUENCE, &[&attributes]),
         ],
     );
     message(id, &request)
@@ -95,11 +94,12 @@ pub(super) struct DirectoryResult {
     pub(super) text: String,
 }
 
-/// An entry with the values of the attribute that was requested.
+/// An entry with the attributes that were requested.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DirectoryEntry<'m> {
     pub(super) name: &'m str,
-    pub(super) values: Vec<&'m str>,
+    /// Each with its values.
+    pub(super) attributes: Vec<(&'m str, Vec<&'m str>)>,
 }
 
 impl<'m> ServerMessage<'m> {
@@ -129,18 +129,19 @@ fn parse_result(content: &[u8]) -> Result<DirectoryResult, Malformed> {
 fn parse_entry(content: &[u8]) -> Result<DirectoryEntry<'_>, Malformed> {
     let mut elements = Elements(content);
     let name = std::str::from_utf8(elements.expect(OCTET_STRING)?).map_err(|_| Malformed)?;
-    let mut attributes = Elements(elements.expect(SEQUENCE)?);
-    let mut values = Vec::new();
-    while !attributes.is_empty() {
-        let mut attribute = Elements(attributes.expect(SEQUENCE)?);
-        attribute.expect(OCTET_STRING)?;
-        let mut set = Elements(attribute.expect(SET)?);
+    let mut listed = Elements(elements.expect(SEQUENCE)?);
+    let mut attributes = Vec::new();
+    while !listed.is_empty() {
+        let mut attribute = Elements(listed.expect(SEQUENCE)?);
+        let name = std::str::from_utf8(attribute.expect(OCTET_STRING)?).map_err(|_| Malformed)?;
+        let (mut set, mut values) = (Elements(attribute.expect(SET)?), Vec::new());
         while !set.is_empty() {
-            // A value that is not text is no name of a group.
+            // A value that is not text is no name of a user or a group.
             values.extend(std::str::from_utf8(set.expect(OCTET_STRING)?).ok());
         }
+        attributes.push((name, values));
     }
-    Ok(DirectoryEntry { name, values })
+    Ok(DirectoryEntry { name, attributes })
 }
 
 impl DirectoryResult {
@@ -197,12 +198,12 @@ mod tests {
     fn requests_are_encoded() {
         assert_eq!(bind(1, "cn=a", b"pw"), b"0\x12\x02\x01\x01`\r\x02\x01\x03\x04\x04cn=a\x80\x02pw");
         assert_eq!(start_tls(2), b"0\x1d\x02\x01\x02w\x18\x80\x161.3.6.1.4.1.1466.20037");
-        let base = search(3, "dc=x", SearchFor::Base, Some("memberOf"));
+        let base = search(3, "dc=x", SearchFor::Base, &["memberOf"]);
         let expected =
             b"03\x02\x01\x03c.\x04\x04dc=x\n\x01\0\n\x01\0\x02\x01\x02\x02\x01\0\x01\x01\0\x87\x0bobjectClass";
         assert_eq!(base, [&expected[..], b"0\n\x04\x08memberOf"].concat());
-        let below = search(4, "dc=x", SearchFor::Below { attribute: "uid", value: "a)(*" }, None);
-        let filter = b"\xa3\x0b\x04\x03uid\x04\x04a)(*0\x05\x04\x031.1";
+        let below = search(4, "dc=x", SearchFor::Below { attribute: "uid", value: "a)(*" }, &["uid", "cn"]);
+        let filter = b"\xa3\x0b\x04\x03uid\x04\x04a)(*0\x09\x04\x03uid\x04\x02cn";
         assert!(below.ends_with(filter), "{below:?}");
         assert_eq!(below[13..16], [10, 1, 2], "the whole subtree");
     }
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn messages_of_servers_are_parsed() {
         let done = |code, text: &str| ServerOperation::Done(DirectoryResult { code, text: text.to_owned() });
-        let entry = |name, values| ServerOperation::Entry(DirectoryEntry { name, values });
+        let entry = |name, attributes| ServerOperation::Entry(DirectoryEntry { name, attributes });
         type Parsed = Result<(u32, ServerOperation<'static>), Malformed>;
         let cases: [(&[u8], Parsed); 9] = [
             (b"\x02\x01\x01a\x07\n\x01\0\x04\0\x04\0", Ok((1, done(0, "")))),
@@ -220,7 +221,7 @@ mod tests {
             (b"\x02\x01\x02d\x06\x04\x02cn0\0", Ok((2, entry("cn", vec![])))),
             (
                 b"\x02\x01\x02d\x14\x04\x02cn0\x0e0\x0c\x04\x01m1\x07\x04\x01a\x04\x02bc",
-                Ok((2, entry("cn", vec!["a", "bc"]))),
+                Ok((2, entry("cn", vec![("m", vec!["a", "bc"])]))),
             ),
             (b"\x02\x01\x02s\x03\x04\x01a", Ok((2, ServerOperation::Reference))),
             (b"\x02\x01\x02`\0", Err(Malformed)),

@@ -24,9 +24,11 @@
 //! Whatever a username contains is part of the name, never of the structure of the request. A login without a password
 //! is rejected, since directories take it for an anonymous one.
 //!
-//! The endpoint gets the username in `X-Credential-Identifier`. A KongConsumer is not needed: one is only looked up
-//! with `consumer_by`. Groups of the directory can be required with `groups_required`, and the plugin `acl` compares
-//! them with its lists if the request has no consumer.
+//! The endpoint gets the username in `X-Credential-Identifier` as the entry of the user has it, however the client has
+//! written it: Portico reads the entry with the rights of the user. If the user may not read it, the username is in
+//! lower case and without spaces around it. A KongConsumer is not needed: one is only looked up with `consumer_by`.
+//! Groups of the directory can be required with `groups_required`, and the plugin `acl` compares them with its lists if
+//! the request has no consumer.
 //!
 //! After `cache_ttl`, the directory decides again. Until then, accepted logins are stored as digests with a secret of
 //! the process, and without their passwords. If the directory is not available, requests get 500, also with
@@ -55,14 +57,14 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
     AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, has_several_logins,
 };
-use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
+use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::server_diagnostics::ServerDiagnostic;
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, Consumer, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply,
-    RequestCx,
+    RequestCx, VerifiedSubject,
 };
 
 pub(crate) struct LdapAuth {
@@ -171,19 +173,20 @@ impl Plugin for LdapAuth {
         }
         for login in &logins {
             if let Some(cached) = self.cache.find_value(&self.key(login), cx.now) {
-                let reply = self.accept(cx, &login.username, &cached);
+                let reply = self.accept(cx, &cached);
                 return reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply);
             }
         }
         AccessOutcome::Wait(Box::pin(async move {
             for login in logins.into_iter().filter(may_be_valid) {
                 let key = self.key(&login);
-                match self.directory.log_in(login.username.clone(), login.password).await {
+                match self.directory.log_in(login.username, login.password).await {
                     Ok(DirectoryLogin::WrongCredentials) => {}
-                    Ok(DirectoryLogin::Accepted { name, groups }) => {
-                        let accepted = Arc::new(AcceptedLogin { credential: credential_id(&name), groups });
+                    Ok(DirectoryLogin::Accepted { entry, username, groups }) => {
+                        let subject = VerifiedSubject::of_entry(&entry);
+                        let accepted = Arc::new(AcceptedLogin { subject, username, groups });
                         self.cache.insert_value(key, Arc::clone(&accepted), cx.now + self.cache_lifetime, cx.now);
-                        return self.accept(cx, &login.username, &accepted);
+                        return self.accept(cx, &accepted);
                     }
                     Err(DirectoryUnavailable) => {
                         let message = "An unexpected error occurred";
@@ -237,7 +240,7 @@ impl LdapAuth {
     }
 
     /// Continues as the user, if groups and consumer permit it.
-    fn accept(&self, cx: &mut RequestCx<'_>, username: &str, login: &AcceptedLogin) -> Option<Box<Reply>> {
+    fn accept(&self, cx: &mut RequestCx<'_>, login: &AcceptedLogin) -> Option<Box<Reply>> {
         let has = |group: &str| login.groups.iter().any(|own| **own == *group);
         let has_groups = |groups: &[Box<str>]| groups.iter().all(|group| has(group));
         if !self.required_groups.is_empty() && !self.required_groups.iter().any(|groups| has_groups(groups)) {
@@ -245,13 +248,13 @@ impl LdapAuth {
             return Some(Reply::negotiated(StatusCode::FORBIDDEN, message, "blocked_by_group"));
         }
         let consumers = cx.consumers;
-        let consumer = self.consumer_by.iter().find_map(|lookup| find_consumer(consumers, *lookup, username));
+        let consumer = self.consumer_by.iter().find_map(|lookup| find_consumer(consumers, *lookup, &login.username));
         if consumer.is_none() && !self.consumer_by.is_empty() && !self.is_consumer_optional {
             return self.reject(cx, LdapRejection::NoConsumer);
         }
-        let identifier = HeaderValue::from_bytes(username.as_bytes()).ok();
-        let credential = &login.credential;
-        self.policy.accept(cx, VerifiedCredential { consumer, credential, identifier: identifier.as_ref() });
+        let identifier = HeaderValue::from_bytes(login.username.as_bytes()).ok();
+        let subject = Some(login.subject.clone());
+        self.policy.accept(cx, VerifiedCredential { consumer, subject, identifier: identifier.as_ref() });
         cx.identity.groups.clone_from(&login.groups);
         None
     }
@@ -267,12 +270,6 @@ fn may_be_valid(login: &Login) -> bool {
     (1..=MAX_PASSWORD).contains(&login.password.len()) && login.username.len() <= MAX_USERNAME
 }
 
-/// The id of an entry. Directories compare names without regard to letter case, so a user has one id, however the
-/// username is written.
-fn credential_id(name: &str) -> EntityId {
-    EntityId::from_text(&name.to_lowercase())
-}
-
 fn find_consumer<'c>(
     consumers: &'c ConsumerDirectory,
     lookup: ConsumerLookup,
@@ -285,4 +282,4 @@ fn find_consumer<'c>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

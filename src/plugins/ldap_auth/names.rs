@@ -1,9 +1,16 @@
-//! Distinguished names (RFC 4514): the name of a user, and the names of groups.
+//! Distinguished names (RFC 4514): the name of a user, the names of groups, and the form in which names are compared.
 
 /// The distinguished name of the entry below `base` whose attribute has this value. Whatever the value contains, it is
 /// a value of this attribute.
 pub(super) fn entry_name(attribute: &str, value: &str, base: &str) -> String {
     let mut name = String::with_capacity(attribute.len() + value.len() + base.len() + 2);
+    push_part(&mut name, attribute, value);
+    name.push(',');
+    name.push_str(base);
+    name
+}
+
+fn push_part(name: &mut String, attribute: &str, value: &str) {
     name.push_str(attribute);
     name.push('=');
     let last = value.len().saturating_sub(1);
@@ -17,9 +24,46 @@ pub(super) fn entry_name(attribute: &str, value: &str, base: &str) -> String {
             character => name.push(character),
         }
     }
-    name.push(',');
-    name.push_str(base);
-    name
+}
+
+/// The form of a distinguished name that all of its spellings share. What is not one is compared as text.
+pub(super) fn comparable_name(name: &str) -> String {
+    let Some(parts) = parse_name(name) else { return comparable_text(name) };
+    let mut comparable = String::with_capacity(name.len());
+    for (index, (attribute, value)) in parts.iter().enumerate() {
+        comparable.push_str(if index == 0 { "" } else { "," });
+        push_part(&mut comparable, attribute, &comparable_text(value));
+    }
+    comparable
+}
+
+/// The form of a text that directories compare (RFC 4518, sections 2.2 and 2.6.1): in lower case, without spaces at its
+/// ends, with one for several, and without characters that are not visible.
+pub(super) fn comparable_text(text: &str) -> String {
+    let mut comparable = String::with_capacity(text.len());
+    let mapped = text.chars().filter(|character| !is_invisible(*character));
+    for character in mapped.map(|character| if is_space(character) { ' ' } else { character }) {
+        if character != ' ' || !(comparable.is_empty() || comparable.ends_with(' ')) {
+            comparable.extend(character.to_lowercase());
+        }
+    }
+    comparable.truncate(comparable.trim_end_matches(' ').len());
+    comparable
+}
+
+fn is_space(character: char) -> bool {
+    character.is_whitespace()
+}
+
+/// The characters that are mapped to nothing.
+fn is_invisible(character: char) -> bool {
+    let is_control = character.is_control() && !character.is_whitespace();
+    is_control
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{6dd}' | '\u{70f}' | '\u{1806}' | '\u{180b}'..='\u{180e}'
+            | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2063}'
+            | '\u{206a}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
 }
 
 /// The parts of a distinguished name, from the entry to the root: attribute and value, with letter case and spaces that
@@ -119,7 +163,7 @@ impl GroupNames {
 
 /// Values of names are compared without regard to letter case.
 fn comparable(parts: Vec<(String, String)>) -> Vec<(String, String)> {
-    parts.into_iter().map(|(attribute, value)| (attribute, value.to_lowercase())).collect()
+    parts.into_iter().map(|(attribute, value)| (attribute, comparable_text(&value))).collect()
 }
 
 #[cfg(test)]
@@ -146,6 +190,30 @@ mod tests {
             assert_eq!(name, expected, "{value:?}");
             assert_eq!(parse_name(&name).unwrap()[0], ("uid".to_owned(), value.to_owned()), "{value:?}");
         }
+    }
+
+    // RFC 4518, sections 2.2 and 2.6.1
+    #[test]
+    fn spellings_of_one_name_are_the_same() {
+        for (one, others) in [
+            ("anna", &["ANNA", " anna", "anna  ", "an\u{ad}na", "\u{feff}anna\u{200b}", "\tanna\u{a0}"][..]),
+            ("a b", &["a  b", " A\u{3000}\u{2003}b "]),
+            ("zoë", &["ZOË"]),
+            ("", &[" ", "\u{200b}"]),
+        ] {
+            for other in others {
+                assert_eq!(comparable_text(other), one, "{other:?}");
+            }
+        }
+        for other in ["anna b", "annab", "a nna", "an-na"] {
+            assert_ne!(comparable_text(other), "anna", "{other:?}");
+        }
+        let name = "uid=anna,ou=users,dc=x";
+        for other in ["UID=Anna , ou=Users,dc=X", "uid=\\ anna,ou=users,dc=x", "uid=ann\\61,ou=users, dc=x", name] {
+            assert_eq!(comparable_name(other), name, "{other}");
+        }
+        assert_ne!(comparable_name("uid=anna\\,ou\\=users,dc=x"), comparable_name("uid=anna,ou=users,dc=x"));
+        assert_eq!(comparable_name("no Name"), "no name");
     }
 
     #[test]

@@ -65,6 +65,7 @@ use crate::plugin_api::login::strip_scheme;
 use crate::plugin_api::password::PasswordChecks;
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
+    VerifiedSubject,
 };
 
 pub(crate) struct OAuth2 {
@@ -276,10 +277,13 @@ impl OAuth2 {
             _ => return self.reject(cx, true),
         };
         let (consumer, identifier) = (Some(&client.consumer), client.client_id.header());
-        self.settings.policy.accept(cx, VerifiedCredential { consumer, credential: &client.id, identifier });
+        // The user is one that the owner of the provision key has authenticated, and not the application.
+        let user = grant.user.as_ref().and_then(|user| VerifiedSubject::issued(&client.id, user.as_str()));
+        let subject = Some(user.unwrap_or_else(|| VerifiedSubject::of_credential(&client.id)));
+        self.settings.policy.accept(cx, VerifiedCredential { consumer, subject, identifier });
         for (name, text) in TOKEN_HEADERS.iter().zip([&tokens.scope, &grant.user]) {
             if let Some(text) = text {
-                cx.head.headers.insert(name.clone(), text.header().clone());
+                cx.tell_endpoint(name, text.header().clone());
             }
         }
         None

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::ConsumerBy;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::consumers::EntityId;
+use crate::plugin_api::VerifiedSubject;
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::introspection::introspected_binding;
 use crate::plugin_api::token_binding::TokenBinding;
@@ -70,7 +70,8 @@ impl CredentialHeaders {
 #[derive(Debug)]
 pub(super) struct TokenCredential {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(super) credential: EntityId,
+    /// `None` if the server does not say whose token it is.
+    pub(super) subject: Option<VerifiedSubject>,
     /// The value of `X-Credential-Identifier`.
     pub(super) identifier: Option<HeaderValue>,
     /// The username or the custom id of the consumer.
@@ -80,7 +81,7 @@ pub(super) struct TokenCredential {
 }
 
 impl TokenCredential {
-    /// `object` distinguishes the users of several servers.
+    /// `object` distinguishes the users of several servers that do not name the issuer of a token.
     pub(super) fn read(
         members: &Map<String, Value>,
         names: &CredentialHeaders,
@@ -92,10 +93,13 @@ impl TokenCredential {
             Some((header.clone(), value))
         });
         let string = |name: &str| members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let user = string("username").or_else(|| string("sub")).or_else(|| string("client_id"));
+        let issuer = string("iss").unwrap_or(object);
+        let named = |member: &str| VerifiedSubject::issued(&format!("{member} of {issuer}"), string(member)?);
+        let of_client = || named("client_id").map(VerifiedSubject::for_an_unknown_user);
+        let subject = string("sub").and_then(|name| VerifiedSubject::issued(issuer, name));
         TokenCredential {
             headers: headers.collect(),
-            credential: EntityId::from_text(&format!("{object}#{}", user.unwrap_or_default())),
+            subject: subject.or_else(|| named("username")).or_else(of_client),
             identifier: string("username").and_then(|user| HeaderValue::from_str(user).ok()),
             consumer_name: match consumer_by {
                 ConsumerBy::Username => string("username").map(Box::from),

@@ -339,10 +339,10 @@ impl OAuth2Introspection {
             ConsumerBy::Username => consumers.usernames.get(name),
             ConsumerBy::ClientId => consumers.custom_ids.get(name),
         });
-        let credential = &token.credential;
-        self.policy.accept(cx, VerifiedCredential { consumer, credential, identifier: token.identifier.as_ref() });
+        let (subject, identifier) = (token.subject.clone(), token.identifier.as_ref());
+        self.policy.accept(cx, VerifiedCredential { consumer, subject, identifier });
         for (name, value) in &token.headers {
-            cx.head.headers.insert(name.clone(), value.clone());
+            cx.tell_endpoint(name, value.clone());
         }
         None
     }

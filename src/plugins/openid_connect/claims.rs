@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::config::{Config, ConsumerBy};
 use super::signed_token::TokenClaims;
+use crate::plugin_api::VerifiedSubject;
 use crate::plugin_api::consumers::{Consumer, ConsumerDirectory};
 
 /// The claims about one client, from several tokens. The first token that has a claim decides.
@@ -130,6 +131,19 @@ impl ClaimRules {
 
     pub(super) fn credential(&self, claims: &ClaimSources) -> Option<String> {
         claims.text(&self.credential)
+    }
+
+    /// The user with these claims, or what `credential_claim` has in place of it, which several users may have.
+    /// `issuer`: that of claims which do not name it.
+    pub(super) fn subject(&self, claims: &ClaimSources, issuer: impl FnOnce() -> String) -> Option<VerifiedSubject> {
+        let text = |name| claims.claim(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let issuer = text("iss").map_or_else(issuer, str::to_owned);
+        match (self.credential(claims), text("sub")) {
+            (None, user) => VerifiedSubject::issued(&issuer, user?),
+            (Some(credential), Some(user)) if credential == user => VerifiedSubject::issued(&issuer, user),
+            (Some(credential), Some(user)) => Some(VerifiedSubject::issued(&issuer, &credential)?.acting_for(user)),
+            (Some(credential), None) => Some(VerifiedSubject::issued(&issuer, &credential)?.for_an_unknown_user()),
+        }
     }
 
     /// The KongConsumerGroups, with their namespaces. A name that can be none of a group is left out.

@@ -31,6 +31,8 @@ pub(super) struct AcceptedClient {
     pub(super) introspection: Option<Arc<TokenClaims>>,
     /// Whether the audience was compared with those of a further issuer.
     pub(super) has_known_audience: bool,
+    /// Whether the tokens are those of a session.
+    pub(super) has_session: bool,
     /// For the response. `None` if its session is not written.
     pub(super) cookies: Option<ResponseCookies>,
 }
@@ -55,6 +57,7 @@ impl AcceptedClient {
             id_token: Some(tokens.id_token),
             introspection: None,
             has_known_audience: false,
+            has_session: true,
             cookies,
         }
     }
@@ -77,6 +80,7 @@ impl OpenIdDecision {
             id_token: None,
             introspection: identity.introspection.clone(),
             has_known_audience: identity.bearer_issuer.is_some(),
+            has_session: false,
             cookies: None,
         }))
     }
@@ -270,5 +274,42 @@ mod tests {
         }
         let introspections = server.requests.lock().iter().filter(|it| it.target.path() == "/introspect").count();
         assert_eq!(introspections, 1);
+    }
+
+    /// What one configuration has accepted says nothing about another one.
+    #[tokio::test(start_paused = true)]
+    async fn an_accepted_password_is_verified_again_after_the_provider_of_tokens_has_changed() {
+        let server = ScriptedServer::new(|request| {
+            let url = |path: &str| format!("{ISSUER}/{path}");
+            let body = match request.target.path() {
+                "/token" | "/other" => json!({"access_token": "opaque", "token_type": "Bearer", "expires_in": 3600}),
+                _ => json!({"issuer": ISSUER, "jwks_uri": url("keys"), "token_endpoint": url("token"), "keys": []}),
+            };
+            Ok(response(200, "", &body.to_string()))
+        });
+        let state = PluginState::default();
+        let mut chains = Vec::new();
+        for (changes, expected) in [
+            (json!({}), 1),
+            (json!({}), 1),
+            (json!({"scopes": ["openid", "admin"]}), 2),
+            (json!({"client_secret": ["another secret"]}), 3),
+            (json!({"token_endpoint": format!("{ISSUER}/other")}), 4),
+            (json!({}), 4),
+        ] {
+            let mut config = json!({
+                "issuer": ISSUER, "client_id": ["shop"], "client_secret": ["secret"], "auth_methods": ["password"],
+            });
+            config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            let chain = chain_with(&[(&KIND, config)], &state, &server.services());
+            // `anna:secret`
+            let request = TestRequest::get("/").header("authorization", "Basic YW5uYTpzZWNyZXQ=");
+            assert_eq!(request.run(&chain).await.reply_status(), None, "{changes}");
+            // The state of plugins that are gone is empty.
+            chains.push(chain);
+            let is_token = |path: &str| ["/token", "/other"].contains(&path);
+            let verified = server.requests.lock().iter().filter(|it| is_token(it.target.path())).count();
+            assert_eq!(verified, expected, "{changes}");
+        }
     }
 }

@@ -10,8 +10,11 @@ use super::claims::ClaimSources;
 use super::config::Config;
 use super::signed_token::TokenClaims;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::RequestCx;
+use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::header_spoofing::remove_alike;
+use crate::plugin_api::token::lasting_claims;
 
 /// The configured headers.
 #[derive(Debug)]
@@ -36,6 +39,9 @@ pub(super) struct HeaderSources<'s> {
     pub(super) access_token: Option<&'s str>,
     pub(super) id_token: Option<&'s str>,
     pub(super) introspection: Option<&'s TokenClaims>,
+    /// Whether the tokens are those of a session, which gets new ones before they expire. Those that the client has
+    /// sent stand for themselves.
+    pub(super) has_session: bool,
 }
 
 impl EndpointHeaders {
@@ -87,16 +93,18 @@ impl EndpointHeaders {
         }
     }
 
-    pub(super) fn set(&self, sources: &HeaderSources<'_>, headers: &mut HeaderMap) {
+    pub(super) fn set(&self, sources: &HeaderSources<'_>, cx: &mut RequestCx<'_>) {
+        let has_tokens = self.access_token.is_some() || self.id_token.is_some();
+        let stands_for = (sources.has_session && has_tokens).then(|| lasting_claims(&sources.claims.0));
         if let (Some(header), Some(token)) = (&self.access_token, sources.access_token) {
-            header.set(token, headers);
+            header.set(token, stands_for, cx);
         }
         if let (Some(header), Some(token)) = (&self.id_token, sources.id_token) {
-            header.set(token, headers);
+            header.set(token, stands_for, cx);
         }
         if let (Some(header), Some(claims)) = (&self.introspection, sources.introspection) {
             let json = serde_json::to_vec(claims).expect("claims were parsed from JSON");
-            header.set(&BASE64_STANDARD.encode(json), headers);
+            header.set(&BASE64_STANDARD.encode(json), None, cx);
         }
         for (claim, name) in &self.claims {
             let text = match sources.claims.find(std::slice::from_ref(claim)) {
@@ -106,19 +114,22 @@ impl EndpointHeaders {
             };
             // A claim that is not valid in a header is not sent.
             if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
-                headers.insert(name.clone(), value);
+                cx.tell_endpoint(name, value);
             }
         }
     }
 }
 
 impl TokenHeader {
-    fn set(&self, token: &str, headers: &mut HeaderMap) {
+    fn set(&self, token: &str, stands_for: Option<Sha256Digest>, cx: &mut RequestCx<'_>) {
         let value = if self.has_scheme { format!("Bearer {token}") } else { token.to_owned() };
         // A token that is not valid in a header could not have come from one.
         if let Ok(mut value) = HeaderValue::try_from(value) {
             value.set_sensitive(true);
-            headers.insert(self.name.clone(), value);
+            match stands_for {
+                Some(stands_for) => cx.insert_token(&self.name, value, stands_for),
+                None => cx.tell_endpoint(&self.name, value),
+            }
         }
     }
 }

@@ -94,7 +94,7 @@ use self::token_identity::TokenIdentity;
 use self::token_refresh::TokenRefreshes;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
-use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
+use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::logged_out_sessions::session_digest;
@@ -142,16 +142,19 @@ impl PluginKind for OpenIdConnect {
             }
         };
         let verification = format!(
-            "{} {} {:?} {:?} {:?} {:?} {} {} {} {:?} {:?} {:?}",
+            "{} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {} {} {:?} {:?} {:?} {:?}",
             cx.object,
             config.issuer,
             config.issuers_allowed,
             config.bearer_issuers,
             config.client_id,
+            config.client_secret,
+            config.scopes,
             config.auth_methods,
             config.allow_id_tokens,
             config.verify_token_binding,
             config.leeway,
+            config.token_endpoint,
             config.introspection_endpoint,
             config.userinfo_endpoint,
             config.jwks_endpoint,
@@ -507,7 +510,8 @@ impl OpenIdConnect {
     }
 
     fn authorize(&self, cx: &mut RequestCx<'_>, client: AcceptedClient) -> Result<(), OpenIdRejection> {
-        let AcceptedClient { claims, access_token, id_token, introspection, has_known_audience, cookies } = client;
+        let AcceptedClient { claims, access_token, id_token, introspection, has_known_audience, has_session, cookies } =
+            client;
         let rules = match has_known_audience {
             true => &self.settings.claims_without_audience,
             false => &self.settings.claims,
@@ -527,22 +531,20 @@ impl OpenIdConnect {
             return Err(OpenIdRejection::NoConsumer);
         }
         self.remove_credentials(cx);
-        let subject = rules.credential(&claims).unwrap_or_default();
-        let issuer = claims.0.iter().find_map(|claims| claims.get("iss")?.as_str()).unwrap_or_default();
-        let credential = EntityId::from_text(&format!("{issuer}#{subject}"));
-        let identifier = Some(&*subject).filter(|subject| !subject.is_empty());
-        let identifier = identifier.and_then(|subject| HeaderValue::from_str(subject).ok());
-        let verified = VerifiedCredential { consumer, credential: &credential, identifier: identifier.as_ref() };
-        self.policy.accept(cx, verified);
+        let credential = rules.credential(&claims);
+        let identifier = credential.as_deref().and_then(|credential| HeaderValue::from_str(credential).ok());
+        let subject = rules.subject(&claims, || self.settings.party.provider.issuer());
+        self.policy.accept(cx, VerifiedCredential { consumer, subject, identifier: identifier.as_ref() });
         cx.identity.groups = rules.groups(&claims);
         cx.identity.add_consumer_groups(rules.consumer_groups(&claims));
         let sources = HeaderSources {
+            has_session,
             claims: &claims,
             access_token: access_token.as_deref(),
             id_token: id_token.as_deref(),
             introspection: introspection.as_deref(),
         };
-        self.settings.headers.set(&sources, &mut cx.head.headers);
+        self.settings.headers.set(&sources, cx);
         if let Some(cookies) = cookies {
             cx.set_plugin_data(cookies);
         }

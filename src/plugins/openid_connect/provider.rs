@@ -155,6 +155,12 @@ impl Provider {
         self.shared.metadata.load()
     }
 
+    /// The issuer of tokens that do not name it: that of the document, or else that of the configuration.
+    pub(super) fn issuer(&self) -> String {
+        let configured = || self.shared.settings.issuer.clone();
+        self.current().as_ref().map_or_else(configured, |metadata| metadata.issuer.to_string())
+    }
+
     /// What is known of the provider. Waits for the first fetch.
     pub(super) async fn metadata(&self) -> Option<Arc<ProviderMetadata>> {
         if let Some(metadata) = self.shared.metadata.load_full() {

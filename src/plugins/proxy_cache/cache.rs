@@ -59,6 +59,8 @@ pub(super) struct Fetch {
     pub(super) stale: Option<Arc<StoredResponse>>,
     /// Whether the request validates the stored response.
     pub(super) is_validation: bool,
+    /// See [`is_authorized`].
+    pub(super) is_authorized: bool,
     /// Where the target is, if the request may change it.
     pub(super) changes: Option<TargetLocation<Box<str>>>,
 }
@@ -224,9 +226,7 @@ impl ResponseCache {
 
     /// The key of a request with this method, and with this content if that selects the response.
     pub(super) fn key(&self, cx: &BeforeForwardCx<'_>, method: &Method, content: Option<&Sha256Digest>) -> CacheKey {
-        let by_authorization = self.settings.mode == Mode::Kong
-            && !self.settings.shares_authorized
-            && cx.head.headers.contains_key(AUTHORIZATION);
+        let by_authorization = self.settings.mode == Mode::Kong && !self.settings.shares_authorized;
         let is_content_unkeyed = content.is_none() && ![Method::GET, Method::HEAD].contains(method);
         let parts = KeyParts {
             plugin: self.name,
@@ -236,6 +236,7 @@ impl ResponseCache {
             uri: &cx.head.uri,
             headers: &cx.head.headers,
             identity: cx.identity,
+            tokens: cx.tokens,
             decided_fields: cx.decided_fields,
             by_authorization,
             sent_target: is_content_unkeyed.then_some((cx.path, cx.query)),
@@ -340,6 +341,14 @@ pub(super) struct Report<'r> {
     pub(super) request: &'r HeaderMap,
     /// The value of `Cache-Status`, in place of `X-Cache-Status`.
     pub(super) cache_status: Option<String>,
+}
+
+/// Whether the request has `Authorization`, for which a shared cache needs permission (RFC 9111, section 3.5): from the
+/// client, whether a plugin has removed it or not, or in place of something else that the client has sent. A token that
+/// a plugin has made is none of the client.
+pub(super) fn is_authorized(cx: &BeforeForwardCx<'_>) -> bool {
+    let is_made = |value: &HeaderValue| cx.tokens.iter().any(|token| token.is_sent_as(&AUTHORIZATION, value));
+    cx.client_sent_authorization || cx.head.headers.get_all(AUTHORIZATION).iter().any(|value| !is_made(value))
 }
 
 /// Whether the request has content that the key does not contain.

@@ -72,7 +72,8 @@ pub(crate) struct Config {
     #[serde(default = "default_body_size")]
     max_body_size: u32,
     /// Whether responses to requests with `Authorization` are stored, for all clients that send the same target, if no
-    /// plugin has authenticated them. Responses to authenticated clients are stored for each of them.
+    /// plugin has authenticated them. Responses to authenticated clients are stored for each of them, except for those
+    /// whose credential does not say whose it is.
     #[serde(default)]
     cache_authorization: bool,
     /// Whether responses with `Set-Cookie` are stored, so that several clients get the same cookie.

@@ -1,20 +1,20 @@
 //! The key of a request: everything that selects its response, so that no client can store a response for others.
 //!
 //! ```text
-//!   first half:  route, plugin, scheme, host, target                     one resource: unsafe methods invalidate it
-//!   second half: the first half, method, identity, fields, content, version, chosen Service      one response
+//!   first half:  scheme, host, target                 one resource: unsafe methods invalidate it, whatever their route
+//!   second half: the first half, plugin, route, host as sent, method, client, fields, content, version, chosen Service
 //! ```
 //!
 //! Each part is written with its length, so that no two requests have the same parts in other places.
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::config::CacheSettings;
 use super::store::CacheKey;
 use crate::plugin_api::changed_fields::FieldNames;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
-use crate::plugin_api::{BackendName, ClientInfo, Identity, Scheme};
+use crate::plugin_api::{BackendName, ClientInfo, EndpointToken, Identity, Scheme};
 
 /// What the key of a request depends on.
 pub(super) struct KeyParts<'r> {
@@ -26,6 +26,8 @@ pub(super) struct KeyParts<'r> {
     pub(super) uri: &'r Uri,
     pub(super) headers: &'r HeaderMap,
     pub(super) identity: &'r Identity,
+    /// The tokens that plugins have made for the endpoint.
+    pub(super) tokens: &'r [EndpointToken],
     /// The fields that a server has decided about, so that its decision for one client is not that for others.
     pub(super) decided_fields: Option<&'r FieldNames>,
     /// Whether responses to requests with different `Authorization` differ.
@@ -43,17 +45,20 @@ pub(super) struct KeyParts<'r> {
 
 impl KeyParts<'_> {
     pub(super) fn key(&self, settings: &CacheSettings) -> CacheKey {
-        let resource =
-            TargetLocation { route: self.route, scheme: self.client.scheme, host: self.client.received.host };
-        let mut text = resource.text(self.plugin, self.uri, settings);
+        let resource = TargetLocation { scheme: self.client.scheme, host: self.client.received.host };
+        let mut text = resource.text(self.uri, settings);
         let resource = sha256(&text.0);
+        text.push(self.plugin.as_bytes());
+        text.push(self.route.as_bytes());
+        // A backend may write it into its response as the client has spelled it.
+        text.push(self.client.received.host.as_bytes());
         text.push(self.method.as_str().as_bytes());
-        self.push_identity(&mut text);
+        self.push_client(&mut text);
         let authorization = self.by_authorization.then_some(&AUTHORIZATION);
         for name in settings.fields.iter().chain(authorization) {
             text.push(name.as_str().as_bytes());
             for value in self.headers.get_all(name) {
-                text.push(value.as_bytes());
+                self.push_value(&mut text, name, value);
             }
             text.end_list();
         }
@@ -80,6 +85,15 @@ impl KeyParts<'_> {
         CacheKey(key)
     }
 
+    /// The value of a field. A token that a plugin has made counts by what it stands for: its value changes when it
+    /// expires.
+    fn push_value(&self, text: &mut Parts, name: &HeaderName, value: &HeaderValue) {
+        match self.tokens.iter().find(|token| token.is_sent_as(name, value)) {
+            Some(token) => text.push(token.stands_for()),
+            None => text.push(value.as_bytes()),
+        }
+    }
+
     /// The fields that servers have decided about, in all spellings that an endpoint may read as one of them.
     fn push_decided_fields(&self, text: &mut Parts) {
         let Some(names) = self.decided_fields else { return };
@@ -88,31 +102,30 @@ impl KeyParts<'_> {
         fields.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         for (name, value) in fields {
             text.push(name.as_str().as_bytes());
-            text.push(value.as_bytes());
+            self.push_value(text, name, value);
         }
         text.end_list();
     }
 
-    /// The consumer; without one, the credential and the groups, which other sources of identities have.
-    fn push_identity(&self, text: &mut Parts) {
-        let Identity { consumer, credential, groups, found_consumer_groups } = self.identity;
-        match (consumer, credential) {
-            (Some(consumer), _) => {
-                text.push(b"consumer");
-                text.push(consumer.id.header().as_bytes());
-            }
-            (None, Some(credential)) => {
-                text.push(b"credential");
-                text.push(credential.header().as_bytes());
-            }
-            (None, None) => text.push(b"none"),
-        }
-        for group in groups {
-            text.push(group.as_bytes());
+    /// What is known of the client: the consumer, all subjects that plugins have verified, the groups, and the tokens
+    /// with which the endpoint gets to know it.
+    fn push_client(&self, text: &mut Parts) {
+        let Identity { consumer, subjects, groups, found_consumer_groups } = self.identity;
+        text.push(consumer.as_ref().map_or(&[][..], |consumer| consumer.id.header().as_bytes()));
+        for subject in subjects.iter().flatten() {
+            text.push(subject.credential().header().as_bytes());
+            text.push(subject.user().unwrap_or_default().as_bytes());
         }
         text.end_list();
-        for group in found_consumer_groups {
-            text.push(group.as_bytes());
+        for groups in [groups, found_consumer_groups] {
+            for group in groups {
+                text.push(group.as_bytes());
+            }
+            text.end_list();
+        }
+        for token in self.tokens {
+            text.push(token.name().as_str().as_bytes());
+            text.push(token.stands_for());
         }
         text.end_list();
     }
@@ -120,25 +133,30 @@ impl KeyParts<'_> {
 
 /// Where the target of a request is.
 pub(super) struct TargetLocation<T> {
-    pub(super) route: T,
     pub(super) scheme: Scheme,
     pub(super) host: T,
 }
 
 impl<T: AsRef<str>> TargetLocation<T> {
     /// The key of a target there, of which only the first half counts.
-    pub(super) fn key(&self, plugin: &'static str, uri: &Uri, settings: &CacheSettings) -> CacheKey {
+    pub(super) fn key(&self, uri: &Uri, settings: &CacheSettings) -> CacheKey {
         let mut key = [0; 32];
-        key[..16].copy_from_slice(&sha256(&self.text(plugin, uri, settings).0)[..16]);
+        key[..16].copy_from_slice(&sha256(&self.text(uri, settings).0)[..16]);
         CacheKey(key)
     }
 
-    fn text(&self, plugin: &'static str, uri: &Uri, settings: &CacheSettings) -> Parts {
+    /// Whether an absolute URI is there.
+    pub(super) fn contains(&self, scheme: &str, authority: &str) -> bool {
+        scheme == self.scheme.as_str()
+            && normalized_host(self.scheme, authority) == normalized_host(self.scheme, self.host.as_ref())
+    }
+
+    fn text(&self, uri: &Uri, settings: &CacheSettings) -> Parts {
         let mut text = Parts(Vec::with_capacity(256));
-        text.push(plugin.as_bytes());
-        text.push(self.route.as_ref().as_bytes());
+        // What is stored for the content of requests is no representation of the target itself.
+        text.push(if settings.accepts_body.is_some() { b"content" } else { b"target" });
         text.push(self.scheme.as_str().as_bytes());
-        text.push(self.host.as_ref().to_ascii_lowercase().as_bytes());
+        text.push(normalized_host(self.scheme, self.host.as_ref()).as_bytes());
         let path_start = text.0.len();
         text.push(uri.path().as_bytes());
         if settings.ignores_case {
@@ -149,17 +167,23 @@ impl<T: AsRef<str>> TargetLocation<T> {
     }
 }
 
-/// All parameters, or those that the backend may read as listed ones, sorted by name. Values of one name keep their
-/// order, and nothing is decoded: what the backend may distinguish has different keys.
+/// The host in the form that all its spellings share (RFC 9110, section 4.2.3).
+fn normalized_host(scheme: Scheme, host: &str) -> String {
+    let default_port = if scheme == Scheme::Https { ":443" } else { ":80" };
+    host.strip_suffix(default_port).unwrap_or(host).to_ascii_lowercase()
+}
+
+/// The query as it is, or the parameters that the backend may read as listed ones. They keep their order, and nothing
+/// is decoded: what the backend may distinguish has different keys.
 fn push_query(text: &mut Parts, query: &str, listed: &[String]) {
-    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
-    let parameters = parameters.map(|parameter| (parameter.split('=').next().unwrap_or_default(), parameter));
-    let mut parameters: Vec<_> =
-        parameters.filter(|(name, parameter)| listed.is_empty() || may_be_listed(name, parameter, listed)).collect();
-    // Stable.
-    parameters.sort_by_key(|(name, _)| *name);
-    for (_, parameter) in parameters {
-        text.push(parameter.as_bytes());
+    if listed.is_empty() {
+        return text.push(query.as_bytes());
+    }
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let name = parameter.split('=').next().unwrap_or_default();
+        if may_be_listed(name, parameter, listed) {
+            text.push(parameter.as_bytes());
+        }
     }
     text.end_list();
 }

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AGE, AUTHORIZATION, COOKIE, SET_COOKIE, TRAILER};
+use http::header::{AGE, COOKIE, SET_COOKIE, TRAILER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::cache::{Admitted, CacheDecision, DEBUG_HEADER, Fetch, Report, ResponseCache, has_unkeyed_body};
+use super::cache::{
+    Admitted, CacheDecision, DEBUG_HEADER, Fetch, Report, ResponseCache, has_unkeyed_body, is_authorized,
+};
 use super::config::CacheSettings;
 use super::outcome::CacheOutcome;
 use super::remote::RemoteFound;
@@ -60,6 +62,7 @@ pub(super) fn decide(
         flight,
         stale: found,
         is_validation: false,
+        is_authorized: is_authorized(cx),
         changes: None,
     }))
 }
@@ -85,10 +88,10 @@ fn is_cacheable(
     content: Option<&Sha256Digest>,
     directives: &CacheControl,
 ) -> bool {
-    let has_authorization = cx.head.headers.contains_key(AUTHORIZATION);
-    let is_authenticated = cx.identity.credential.is_some();
-    let may_share_authorized =
-        !has_authorization || !settings.cache_control && (is_authenticated || settings.shares_authorized);
+    // The key has all subjects, so what is stored for a client is not sent to another one.
+    let is_authenticated = cx.identity.is_authenticated();
+    let may_store_authorized =
+        !is_authorized(cx) || !settings.cache_control && (is_authenticated || settings.shares_authorized);
     settings.methods.contains(&cx.head.method)
         && (content.is_some() || settings.accepts_body.is_none() && !has_unkeyed_body(cx))
         // Sessions of GraphQL clients are in cookies, and what they get is usually about their users.
@@ -96,7 +99,8 @@ fn is_cacheable(
         && !cx.is_upgrade
         && !directives.no_store
         && !directives.no_cache
-        && may_share_authorized
+        && may_store_authorized
+        && cx.identity.subjects.identify_the_client()
 }
 
 /// Whether the client accepts the stored response.

@@ -10,8 +10,14 @@
 //!     (after authorization)        └▶ not found, or too old: forwarded, while others wait
 //!   after_forward  ─▶ may it be stored? ─▶ Collector copies the body while it is forwarded ─▶ store
 //! ```
+//!
+//! Clients that a plugin has authenticated have responses of their own: what is stored for one is sent again only to
+//! requests with the same consumer, the same groups and the same subjects of all credentials, such as the user of a
+//! token. Requests whose credential does not say whose it is are forwarded.
 
 pub(super) mod cache;
+#[cfg(test)]
+mod client_tests;
 mod collector;
 pub(super) mod config;
 mod key;

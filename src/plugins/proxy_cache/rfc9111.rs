@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONTENT_LOCATION, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
-use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, Tags, has_unkeyed_body};
+use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, Tags, has_unkeyed_body, is_authorized};
 use super::key::TargetLocation;
 use super::outcome::CacheOutcome;
 use super::remote::{Epoch, RemoteFound};
@@ -35,11 +35,10 @@ pub(super) fn decide(
             return CacheDecision::Forward;
         }
         let (_, generation, epoch) = cache.look_up(remote, key, &cx.head.headers, now);
-        let (route, host) = ((*cx.route.route).into(), cx.client.received.host.into());
-        let changes = Some(TargetLocation { route, scheme: cx.client.scheme, host });
+        let changes = Some(TargetLocation { scheme: cx.client.scheme, host: cx.client.received.host.into() });
         return CacheDecision::Fetch(Box::new(Fetch { changes, ..new_fetch(cx, key, now, generation, epoch) }));
     }
-    if has_unkeyed_body(cx) || cx.is_upgrade || conditional::needs_backend(&cx.head.headers) {
+    if !may_be_stored(cx) {
         report_in_access(cache, cx, CacheOutcome::Bypass, "portico; fwd=bypass".to_owned());
         return CacheDecision::Forward;
     }
@@ -99,11 +98,16 @@ pub(super) fn decide(
 
 /// The key of a request for which a stored response is looked up.
 pub(super) fn wanted_key(cache: &ResponseCache, cx: &BeforeForwardCx<'_>) -> Option<CacheKey> {
-    let is_wanted = [Method::GET, Method::HEAD].contains(&cx.head.method)
-        && !has_unkeyed_body(cx)
-        && !cx.is_upgrade
-        && !conditional::needs_backend(&cx.head.headers);
+    let is_wanted = [Method::GET, Method::HEAD].contains(&cx.head.method) && may_be_stored(cx);
     is_wanted.then(|| cache.key(cx, &Method::GET, None))
+}
+
+/// Whether the response to a GET or HEAD request may be one for the key, and the client is known.
+fn may_be_stored(cx: &BeforeForwardCx<'_>) -> bool {
+    !has_unkeyed_body(cx)
+        && !cx.is_upgrade
+        && !conditional::needs_backend(&cx.head.headers)
+        && cx.identity.subjects.identify_the_client()
 }
 
 fn new_fetch(cx: &BeforeForwardCx<'_>, key: CacheKey, now: SystemTime, generation: Generation, epoch: Epoch) -> Fetch {
@@ -117,6 +121,7 @@ fn new_fetch(cx: &BeforeForwardCx<'_>, key: CacheKey, now: SystemTime, generatio
         flight: None,
         stale: None,
         is_validation: false,
+        is_authorized: is_authorized(cx),
         changes: None,
     }
 }
@@ -246,7 +251,7 @@ fn admit(
 ) -> Result<(Admitted, Tags), &'static str> {
     let settings = &cache.settings;
     let rules = StoringRules {
-        shares_authorized: settings.shares_authorized,
+        stores_authorized: settings.shares_authorized || !fetch.is_authorized,
         stores_cookies: settings.stores_cookies,
         max_heuristic: settings.ttl,
     };
@@ -277,13 +282,11 @@ fn invalidate_named(cache: &ResponseCache, resource: &TargetLocation<Box<str>>, 
     for value in [LOCATION, CONTENT_LOCATION].iter().filter_map(|name| headers.get(name)?.to_str().ok()) {
         let Ok(uri) = value.parse::<Uri>() else { continue };
         let is_same_host = match (uri.scheme_str(), uri.authority()) {
-            (Some(scheme), Some(host)) => {
-                scheme == resource.scheme.as_str() && host.as_str().eq_ignore_ascii_case(&resource.host)
-            }
+            (Some(scheme), Some(host)) => resource.contains(scheme, host.as_str()),
             _ => uri.path().starts_with('/'),
         };
         if is_same_host {
-            cache.invalidate(resource.key(cache.name, &uri, &cache.settings));
+            cache.invalidate(resource.key(&uri, &cache.settings));
         }
     }
 }

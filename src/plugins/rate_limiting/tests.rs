@@ -10,7 +10,9 @@ use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::services::OfflineServices;
 use crate::plugin_api::testing::{self, TestRequest, build, chain};
-use crate::plugin_api::{AnyPluginKind, Chain, Consumer, PluginServices, PluginState, RegisteredKind, ReplyBody};
+use crate::plugin_api::{
+    AnyPluginKind, Chain, Consumer, PluginServices, PluginState, RegisteredKind, ReplyBody, VerifiedSubject,
+};
 
 const KIND: RegisteredKind<RateLimiting> = RegisteredKind::NEW;
 
@@ -165,7 +167,8 @@ impl Plugin for IdentityFromHeaders {
         let header = |name| cx.head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         cx.identity.consumer =
             header("consumer").map(|id| Arc::new(Consumer::new(EntityId::from_text(id), None, None, vec![], vec![])));
-        cx.identity.credential = header("credential").map(EntityId::from_text);
+        let subject = |id| Some(VerifiedSubject::of_credential(&EntityId::from_text(id)));
+        cx.identity.subjects = header("credential").map(subject).into_iter().collect::<Vec<_>>().into();
         AccessOutcome::Continue
     }
 }

@@ -104,7 +104,8 @@ enum IdentifierName {
     Consumer,
     /// The client address. IPv6 addresses with the same first 64 bits share a counter.
     Ip,
-    /// The credential that authenticated the request.
+    /// The credential that authenticated the request: a key, or the user that a token, a certificate or a directory
+    /// names.
     Credential,
     /// The service that the request is routed to.
     Service,

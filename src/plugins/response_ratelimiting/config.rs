@@ -102,7 +102,8 @@ struct PeriodLimits {
 enum LimitByName {
     /// The consumer; or the credential, if no consumer belongs to it.
     Consumer,
-    /// The credential that authenticated the request.
+    /// The credential that authenticated the request: a key, or the user that a token, a certificate or a directory
+    /// names.
     Credential,
     /// The client address. IPv6 addresses with the same first 64 bits share a counter.
     Ip,

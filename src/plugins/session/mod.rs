@@ -44,7 +44,6 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
     AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, clear_identity_of_client, declare_identity_headers,
 };
-use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::logged_out_sessions::SessionContents;
@@ -52,7 +51,7 @@ use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, 
 use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, CredentialLocations, Identity, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
-    ResponseOutcome, Scheme,
+    ResponseOutcome, Scheme, VerifiedSubjects,
 };
 
 /// Keeps clients authenticated by a cookie.
@@ -70,9 +69,9 @@ struct SessionData {
     /// Id of the consumer.
     #[serde(rename = "c", skip_serializing_if = "Option::is_none", default)]
     consumer: Option<Box<str>>,
-    /// Id of the credential.
-    #[serde(rename = "k")]
-    credential: Box<str>,
+    /// The subjects that other plugins have verified.
+    #[serde(rename = "s")]
+    subjects: VerifiedSubjects,
     /// The groups that do not depend on the consumer.
     #[serde(rename = "g", skip_serializing_if = "Vec::is_empty", default)]
     groups: Vec<Arc<str>>,
@@ -157,15 +156,21 @@ impl Plugin for SessionPlugin {
             sessions.cookies.clear(cx.headers, session.place, session.is_secure);
             return ResponseOutcome::Continue;
         }
-        let kept = session.opened.take().filter(|opened| is_of(&opened.data, cx.identity));
-        let opened = match kept {
-            // The client may have logged out since the request began.
-            Some(opened) if sessions.is_logged_out(&opened, session.now) => return ResponseOutcome::Continue,
-            Some(opened) => opened,
-            None => match self.data_of(cx.identity) {
-                Some(data) => OpenedSession::begin(data, session.now),
-                None => return ResponseOutcome::Continue,
-            },
+        let opened = match session.opened.take() {
+            Some(opened) if is_of(&opened.data, cx.identity) => {
+                // The client may have logged out since the request began.
+                if sessions.is_logged_out(&opened, session.now) {
+                    return ResponseOutcome::Continue;
+                }
+                opened
+            }
+            other => {
+                let restored = other.map(|opened| opened.data.subjects).unwrap_or_default();
+                match self.data_of(cx.identity, &restored) {
+                    Some(data) => OpenedSession::begin(data, session.now),
+                    None => return ResponseOutcome::Continue,
+                }
+            }
         };
         if opened.age == SessionAge::Current {
             self.set_response_headers(cx, &opened, session.now);
@@ -268,10 +273,11 @@ impl SessionPlugin {
         if consumer == Some(None) {
             return false;
         }
-        let credential = EntityId::from_text(&data.credential);
-        let identifier = Some(credential.header());
-        self.policy
-            .accept(cx, VerifiedCredential { consumer: consumer.flatten(), credential: &credential, identifier });
+        let identifier = data.subjects.last().map(|subject| subject.credential().header());
+        for subject in data.subjects.iter() {
+            let consumer = consumer.flatten();
+            self.policy.accept(cx, VerifiedCredential { consumer, subject: subject.cloned(), identifier });
+        }
         if !data.groups.is_empty()
             && let Ok(groups) = HeaderValue::from_bytes(data.groups.join(", ").as_bytes())
         {
@@ -283,13 +289,16 @@ impl SessionPlugin {
         true
     }
 
-    /// The session of a request that another plugin has authenticated.
-    fn data_of(&self, identity: &Identity) -> Option<SessionData> {
-        let credential = identity.credential.as_ref()?;
+    /// The session of a request that another plugin has authenticated. `restored`: the subjects of the session that it
+    /// replaces.
+    fn data_of(&self, identity: &Identity, restored: &VerifiedSubjects) -> Option<SessionData> {
+        if !identity.is_authenticated() {
+            return None;
+        }
         Some(SessionData {
             id: random_text(16).into(),
             consumer: identity.consumer.as_ref().map(|consumer| Box::from(&*consumer.id)),
-            credential: Box::from(&**credential),
+            subjects: identity.subjects.without(restored),
             groups: identity.groups.clone(),
             consumer_groups: found_groups(identity).cloned().collect(),
         })
@@ -328,7 +337,7 @@ fn unavailable() -> Box<Reply> {
 
 /// Whether the session is that of the identity.
 fn is_of(data: &SessionData, identity: &Identity) -> bool {
-    identity.credential.as_deref() == Some(&*data.credential)
+    identity.subjects.continue_those(&data.subjects)
         && identity.consumer.as_ref().map(|consumer| &*consumer.id) == data.consumer.as_deref()
         && identity.groups == data.groups
         && data.consumer_groups.iter().all(|group| identity.found_consumer_groups.contains(group))

@@ -66,7 +66,7 @@ impl SessionProperty {
                         let custom_id = || consumer.custom_id().map(|id| &**id);
                         consumer.username.as_deref().or_else(custom_id).unwrap_or(consumer.reported_id())
                     }
-                    None => &*data.credential,
+                    None => data.subjects.last()?.credential(),
                 };
                 Some(if config.hashes_subject { hex(&sha256(subject.as_bytes())) } else { subject.to_owned() })
             }

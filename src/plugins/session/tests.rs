@@ -9,12 +9,12 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder};
-use crate::plugin_api::consumers::{ConsumerDirectory, KeyCredential};
+use crate::plugin_api::consumers::{ConsumerDirectory, EntityId, KeyCredential};
 use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::testing::{
     TestOutcome, TestRequest, build, chain, consumer, consumer_with_given_id, instance, names, noon, notes,
 };
-use crate::plugin_api::{AnyPluginKind, RegisteredKind};
+use crate::plugin_api::{AnyPluginKind, RegisteredKind, VerifiedSubject};
 use crate::plugins::REGISTRY;
 
 const KIND: RegisteredKind<SessionPlugin> = RegisteredKind::NEW;
@@ -104,7 +104,7 @@ impl Plugin for Directory {
             let groups = ["agents", "doubleagents"].map(Arc::from).to_vec();
             *cx.identity = Identity {
                 consumer: None,
-                credential: Some(EntityId::from_text("entry")),
+                subjects: vec![Some(VerifiedSubject::of_entry("entry"))].into(),
                 groups,
                 ..Identity::default()
             };

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
@@ -49,6 +50,8 @@ use token_source::{IssuedToken, TokenSource};
 pub(crate) struct UpstreamOAuth {
     source: Arc<TokenSource>,
     header: HeaderName,
+    /// All tokens of the object, which are for all of its clients.
+    stands_for: Sha256Digest,
     purging: Box<[StatusCode]>,
     error: ErrorResponse,
 }
@@ -96,7 +99,9 @@ impl PluginKind for UpstreamOAuth {
             return Err(invalid);
         };
         let message = config.behavior.idp_error_response_message.into();
-        Ok(UpstreamOAuth { source, header, purging: purging.into(), error: ErrorResponse { status, message, body } })
+        let stands_for = sha256(cx.object.as_bytes());
+        let error = ErrorResponse { status, message, body };
+        Ok(UpstreamOAuth { source, header, stands_for, purging: purging.into(), error })
     }
 }
 
@@ -134,9 +139,8 @@ impl Plugin for UpstreamOAuth {
 
 impl UpstreamOAuth {
     fn add(&self, cx: &mut RequestCx<'_>, token: Arc<IssuedToken>) {
-        let headers = &mut cx.head.headers;
-        remove_alike(headers, &self.header);
-        headers.insert(self.header.clone(), token.header.clone());
+        remove_alike(&mut cx.head.headers, &self.header);
+        cx.insert_token(&self.header, token.header.clone(), self.stands_for);
         if !self.purging.is_empty() {
             cx.set_plugin_data(token);
         }

@@ -115,7 +115,8 @@ enum LimitByName {
     Consumer,
     /// The consumer group; of several, the first one in alphabetical order.
     ConsumerGroup,
-    /// The credential that authenticated the request, such as an API key.
+    /// The credential that authenticated the request: a key, or the user that a token, a certificate or a directory
+    /// names.
     Credential,
     /// The value of the header in `header_name`.
     Header,

@@ -163,7 +163,7 @@ fn client_name(limit_by: &LimitBy, cx: &RequestCx<'_>) -> String {
         let name = consumer.username.as_ref().or_else(|| consumer.custom_id()).map(|name| name.to_string());
         Some(format!("consumer {}", name.unwrap_or_else(|| consumer.reported_id().to_string())))
     };
-    let of_credential = || identity.credential.as_ref().map(|credential| format!("credential {credential}"));
+    let of_credential = || identity.credential().map(|credential| format!("credential {credential}"));
     let name = match limit_by {
         LimitBy::Consumer => of_consumer().or_else(of_credential),
         LimitBy::Credential => of_credential(),

@@ -124,7 +124,7 @@ impl SpanRecorder {
         if let Some(consumer) = &cx.identity.consumer {
             tags.insert("kong.consumer".into(), consumer.reported_id().to_string());
         }
-        if let Some(credential) = cx.identity.credential.as_ref().filter(|_| self.config.include_credential) {
+        if let Some(credential) = cx.identity.credential().filter(|_| self.config.include_credential) {
             tags.insert("kong.credential".into(), credential.to_string());
         }
         if cx.summary.status.is_server_error() {

@@ -93,7 +93,7 @@ async fn no_issuer_signs_tokens_of_another() {
             match expected {
                 Ok(issuer) => {
                     assert_eq!(outcome.message(), None, "{name}");
-                    let credential = outcome.state.identity.credential.as_deref().map(str::to_owned);
+                    let credential = outcome.state.identity.credential().map(ToString::to_string);
                     assert_eq!(credential, Some(format!("{issuer}#anna")), "{name}");
                 }
                 Err(message) => assert_rejected(name, &outcome, message),

@@ -14,26 +14,33 @@ use crate::plugin_api::{PluginServices, Remote, RemoteStream};
 
 /// One message, or the end of the connection.
 #[derive(Clone)]
-pub(super) enum DirectoryMessage {
+pub(in crate::plugins) enum DirectoryMessage {
     Result(u32),
-    Entry(String, Vec<String>),
+    /// Its name, and an attribute with its values.
+    Entry(String, &'static str, Vec<String>),
     Reference,
     Bytes(Vec<u8>),
     Close,
 }
 
-pub(super) fn result(code: u32) -> DirectoryMessage {
+pub(in crate::plugins) fn result(code: u32) -> DirectoryMessage {
     DirectoryMessage::Result(code)
 }
 
-pub(super) fn entry(name: &str, values: &[&str]) -> DirectoryMessage {
-    DirectoryMessage::Entry(name.to_owned(), values.iter().map(|value| (*value).to_owned()).collect())
+/// The entry of a user with these values of `memberOf`.
+pub(in crate::plugins) fn entry(name: &str, groups: &[&str]) -> DirectoryMessage {
+    DirectoryMessage::Entry(name.to_owned(), "memberOf", groups.iter().map(|group| (*group).to_owned()).collect())
+}
+
+/// The entry of a user with these usernames.
+pub(in crate::plugins) fn user(name: &str, usernames: &[&str]) -> DirectoryMessage {
+    DirectoryMessage::Entry(name.to_owned(), "UID", usernames.iter().map(|name| (*name).to_owned()).collect())
 }
 
 /// The responses to a request: its number on the connection, and the request as text.
 type Script = dyn Fn(usize, &str) -> Vec<DirectoryMessage> + Send + Sync;
 
-pub(super) struct ScriptedDirectory {
+pub(in crate::plugins) struct ScriptedDirectory {
     state: Arc<DirectoryState>,
 }
 
@@ -49,7 +56,7 @@ struct DirectoryState {
 }
 
 impl ScriptedDirectory {
-    pub(super) fn responding(
+    pub(in crate::plugins) fn responding(
         script: impl Fn(usize, &str) -> Vec<DirectoryMessage> + Send + Sync + 'static,
     ) -> Arc<ScriptedDirectory> {
         let state = DirectoryState {
@@ -65,32 +72,32 @@ impl ScriptedDirectory {
     }
 
     /// The requests in order, with the connections if any has TLS.
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(in crate::plugins) fn requests(&self) -> Vec<String> {
         let requests = self.state.requests.lock().clone();
         let logs_connections = self.state.logs_connections.load(Ordering::SeqCst);
         requests.into_iter().filter(|request| logs_connections || request != "connect").collect()
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(in crate::plugins) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    pub(super) fn open_connections(&self) -> usize {
+    pub(in crate::plugins) fn open_connections(&self) -> usize {
         *self.state.open.borrow()
     }
 
     /// Waits until the plugin has closed all connections.
-    pub(super) async fn all_closed(&self) {
+    pub(in crate::plugins) async fn all_closed(&self) {
         self.state.open.subscribe().wait_for(|open| *open == 0).await.unwrap();
     }
 
     /// Whether new connections are refused.
-    pub(super) fn refuse(&self, refuses: bool) {
+    pub(in crate::plugins) fn refuse(&self, refuses: bool) {
         self.state.refuses.store(refuses, Ordering::SeqCst);
     }
 
     /// The message that the condition of the plugin has.
-    pub(super) fn diagnostic(&self) -> Option<String> {
+    pub(in crate::plugins) fn diagnostic(&self) -> Option<String> {
         self.state.diagnostic.lock().clone()
     }
 }
@@ -190,13 +197,17 @@ fn describe(tag: u8, operation: &[u8]) -> String {
             }
             let (_, filter) = elements.next().unwrap();
             let mut attributes = Elements(elements.expect(SEQUENCE).unwrap());
-            let attribute = text(attributes.expect(OCTET_STRING).unwrap());
+            let mut names = Vec::new();
+            while !attributes.is_empty() {
+                names.push(text(attributes.expect(OCTET_STRING).unwrap()));
+            }
+            let names = names.join(",");
             if scope == 0 {
-                return format!("search {base} base {attribute}");
+                return format!("search {base} base {names}");
             }
             let mut filter = Elements(filter);
             let name = text(filter.expect(OCTET_STRING).unwrap());
-            format!("search {base} below {name}={} {attribute}", text(filter.expect(OCTET_STRING).unwrap()))
+            format!("search {base} below {name}={} {names}", text(filter.expect(OCTET_STRING).unwrap()))
         }
         0x77 => "start TLS".to_owned(),
         other => panic!("the plugin sent a request with the tag {other:#x}"),
@@ -215,9 +226,9 @@ fn encode(id: u32, done: u8, message: DirectoryMessage) -> Option<Vec<u8>> {
             element(done, &[&number(ENUMERATED, code), &text(""), &explanation])
         }
         DirectoryMessage::Reference => element(0x73, &[&text("ldap://other.example/dc=x")]),
-        DirectoryMessage::Entry(name, values) => {
+        DirectoryMessage::Entry(name, attribute, values) => {
             let values: Vec<u8> = values.iter().flat_map(|value| text(value)).collect();
-            let attribute = element(SEQUENCE, &[&text("memberOf"), &element(SET, &[&values])]);
+            let attribute = element(SEQUENCE, &[&text(attribute), &element(SET, &[&values])]);
             element(0x64, &[&text(&name), &element(SEQUENCE, &[&attribute])])
         }
     };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AGE, AUTHORIZATION, DATE, ETAG, EXPIRES, HeaderName, LAST_MODIFIED, SET_COOKIE, TRAILER, VARY};
+use http::header::{AGE, DATE, ETAG, EXPIRES, HeaderName, LAST_MODIFIED, SET_COOKIE, TRAILER, VARY};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +12,9 @@ use super::response_directives::ResponseDirectives;
 /// What the configuration permits in addition to RFC 9111, and its limit of guesses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StoringRules {
-    /// Whether responses to requests with `Authorization` are shared without permission of the response.
-    pub(crate) shares_authorized: bool,
+    /// Whether the response is stored without permission for requests with `Authorization`: the request has none, or
+    /// the configuration shares such responses.
+    pub(crate) stores_authorized: bool,
     pub(crate) stores_cookies: bool,
     /// The longest time for which a response without an expiry is fresh.
     pub(crate) max_heuristic: Duration,
@@ -51,7 +52,7 @@ pub(crate) fn storable(
         return Err("private");
     }
     let permits_sharing = directives.public || directives.must_revalidate || directives.s_maxage.is_some();
-    if request.contains_key(AUTHORIZATION) && !permits_sharing && !rules.shares_authorized {
+    if !permits_sharing && !rules.stores_authorized {
         return Err("authorization");
     }
     if headers.contains_key(SET_COOKIE) && !rules.stores_cookies {
@@ -185,8 +186,11 @@ mod tests {
         status: u16,
         response: &[(&'static str, &str)],
     ) -> Result<u64, &'static str> {
-        let rules =
-            StoringRules { shares_authorized: false, stores_cookies: false, max_heuristic: Duration::from_secs(300) };
+        let rules = StoringRules {
+            stores_authorized: !request.iter().any(|(name, _)| *name == "authorization"),
+            stores_cookies: false,
+            max_heuristic: Duration::from_secs(300),
+        };
         let status = StatusCode::from_u16(status).unwrap();
         storable(&fields(request), status, &fields(response), rules, (at(0), at(0)))
             .map(|(_, freshness)| freshness.lifetime.as_secs())

@@ -34,8 +34,8 @@ pub(super) use reservation::Reservation;
 pub(super) use stored_fields::StoredFields;
 pub(super) use stored_response::{StoredResponse, head_bytes};
 
-/// Identifies what is stored: the first half is a digest of route and target, the second one of everything else that
-/// selects the response, such as the consumer.
+/// Identifies what is stored: the first half is a digest of the target, the second one of everything else that selects
+/// the response, such as the route and the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct CacheKey(pub(super) [u8; 32]);
 

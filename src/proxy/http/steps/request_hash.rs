@@ -136,8 +136,8 @@ impl<C: UriCaptures> HashInputs<'_, C> {
             HashSource::Path => self.path.as_bytes(),
             HashSource::UriCapture(name) => self.captures.named_group(name)?.as_bytes(),
             HashSource::Consumer => {
-                let Identity { consumer, credential, .. } = self.identity?;
-                let id = consumer.as_ref().map(|consumer| &consumer.id).or(credential.as_ref())?;
+                let identity = self.identity?;
+                let id = identity.consumer.as_ref().map(|consumer| &consumer.id).or(identity.credential())?;
                 id.header().as_bytes()
             }
             HashSource::Host => {

@@ -7,6 +7,7 @@ use http::header::{COOKIE, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
+use crate::plugin_api::VerifiedSubject;
 use crate::plugin_api::consumers::EntityId;
 use crate::upstream::settings::{SameSite, SetCookie};
 
@@ -58,7 +59,9 @@ impl TestRequest {
         for (name, value) in &self.headers {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let identity = Identity { credential: self.credential.map(EntityId::from_text), ..Identity::default() };
+        let subject = |id| Some(VerifiedSubject::of_credential(&EntityId::from_text(id)));
+        let subjects = self.credential.map(subject).into_iter().collect::<Vec<_>>().into();
+        let identity = Identity { subjects, ..Identity::default() };
         let inputs = HashInputs {
             headers: &headers,
             client: self.client.parse().unwrap(),
