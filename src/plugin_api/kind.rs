@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Number, Value};
 use serde_path_to_error::{Path, Segment};
 
+use super::dumped_fields::{self, DumpedFields};
 use super::remote::{is_host, is_short_name};
 use super::{Plugin, PluginServices, PluginState};
 use crate::diagnostic::{Diagnostic, Reason};
@@ -37,6 +38,8 @@ pub trait PluginKind: Send + Sync + 'static {
     const PROTOCOLS: &'static [&'static str] = if Self::LOGS_SESSIONS { ALL_PROTOCOLS } else { HTTP_FAMILY };
     /// The list in the configuration to which KongCustomEntities add elements.
     const ENTITIES: Option<&'static EntityList> = None;
+    /// Fields that count as unset with Kong's default, most of which the plugin does not have.
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[];
     /// Whether `log` also runs when a connection or UDP session of a stream route has ended.
     const LOGS_SESSIONS: bool = false;
     /// The type rejects unknown fields and has a default for every optional one. Its doc comments become the reference
@@ -213,6 +216,7 @@ pub trait AnyPluginKind: Send + Sync {
     fn scopes(&self) -> Scopes;
     fn protocols(&self) -> &'static [&'static str];
     fn entities(&self) -> Option<&'static EntityList>;
+    fn dumped_fields(&self) -> &'static [DumpedFields];
     /// Whether the plugin runs for connections and UDP sessions.
     fn runs_for_streams(&self) -> bool;
     fn schema(&self) -> Schema;
@@ -260,6 +264,10 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
         K::ENTITIES
     }
 
+    fn dumped_fields(&self) -> &'static [DumpedFields] {
+        K::DUMPED_FIELDS
+    }
+
     fn runs_for_streams(&self) -> bool {
         K::PHASES.stream_open || K::LOGS_SESSIONS
     }
@@ -269,7 +277,7 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
     }
 
     fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
-        let config = match config {
+        let mut config = match config {
             Value::Null => Value::Object(Map::new()),
             Value::Object(_) => normalize(config.clone()),
             value => {
@@ -277,7 +285,17 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
                 return Err(vec![Diagnostic::in_config("", message, "write the fields of the plugin as an object")]);
             }
         };
+        if let Value::Object(fields) = &mut config {
+            K::DUMPED_FIELDS.iter().for_each(|defaults| defaults.remove_from(fields));
+        }
         let (config, mut problems) = read_fields::<K::Config>(config);
+        for problem in problems.iter_mut().filter(|problem| problem.reason == Reason::UnknownField) {
+            let field = problem.field.strip_prefix("config.").unwrap_or_default();
+            if let Some(default) = dumped_fields::of_field(K::DUMPED_FIELDS, field) {
+                problem.message = format!("is not supported, except with Kong's default, {}", default.shown());
+                problem.remedy = "remove it, and see the plugin's reference page".to_owned();
+            }
+        }
         let Some(config) = config else { return Err(problems) };
         match K::build(config, cx) {
             Ok(plugin) if problems.is_empty() => Ok(Arc::new(plugin)),
@@ -366,12 +384,17 @@ fn whole_number(number: &Number) -> Option<Number> {
 fn read_fields<T: DeserializeOwned>(mut config: Value) -> (Option<T>, Vec<Diagnostic>) {
     let mut problems = Vec::new();
     let mut has_all_known_fields = true;
+    let mut rewritten = 0;
     while problems.len() < MAX_FIELD_ERRORS {
         let error = match serde_path_to_error::deserialize(config.clone()) {
             Ok(parsed) => return (has_all_known_fields.then_some(parsed), problems),
             Err(error) => error,
         };
         let text = error.inner().to_string();
+        if rewritten < MAX_FIELD_ERRORS && rewrite_empty(&mut config, error.path(), &text) {
+            rewritten += 1;
+            continue;
+        }
         // The missing field may be one that was removed.
         if !has_all_known_fields && text.starts_with("missing field") {
             break;
@@ -391,12 +414,32 @@ fn read_fields<T: DeserializeOwned>(mut config: Value) -> (Option<T>, Vec<Diagno
 fn remove_field(config: &mut Value, path: &Path) -> bool {
     let mut segments: Vec<_> = path.iter().collect();
     let Some(Segment::Map { key }) = segments.pop() else { return false };
-    let parent = segments.into_iter().try_fold(config, |value, segment| match segment {
+    let parent = value_at(config, segments.into_iter());
+    parent.and_then(Value::as_object_mut).is_some_and(|fields| fields.remove(key).is_some())
+}
+
+/// Writes an empty list as an empty object, or the other way around, where the other one is expected. Lua has one type
+/// for both, so files of Kong may have either form. Returns whether anything was written.
+fn rewrite_empty(config: &mut Value, path: &Path, error: &str) -> bool {
+    let Some(value) = value_at(config, path.iter()) else { return false };
+    let is_expected = |expected: &[&str]| expected.iter().any(|name| error.contains(&format!("expected {name}")));
+    let rewritten = match value {
+        Value::Array(items) if items.is_empty() && is_expected(&["a map", "an object", "struct "]) => {
+            Value::Object(Map::new())
+        }
+        Value::Object(fields) if fields.is_empty() && is_expected(&["a sequence"]) => Value::Array(Vec::new()),
+        _ => return false,
+    };
+    *value = rewritten;
+    true
+}
+
+fn value_at<'v, 's>(config: &'v mut Value, mut segments: impl Iterator<Item = &'s Segment>) -> Option<&'v mut Value> {
+    segments.try_fold(config, |value, segment| match segment {
         Segment::Map { key } => value.get_mut(key),
         Segment::Seq { index } => value.get_mut(index),
         Segment::Enum { .. } | Segment::Unknown => None,
-    });
-    parent.and_then(Value::as_object_mut).is_some_and(|fields| fields.remove(key).is_some())
+    })
 }
 
 /// The most errors to report: each one costs another parsing.

@@ -36,6 +36,7 @@ pub mod counting;
 mod credential_values;
 pub mod decimal;
 pub mod digest_cache;
+pub mod dumped_fields;
 pub mod ended_session;
 pub mod endpoint_timeouts;
 mod endpoint_token;

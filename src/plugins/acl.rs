@@ -26,6 +26,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
     AUTHENTICATED_GROUPS, CONSUMER_GROUPS, declare_identity_headers, remove_spoofed_identity_headers,
 };
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, ChangedFields, Identity, Plugin, Reply, RequestCx};
 
@@ -59,6 +60,8 @@ impl PluginKind for Acl {
     const PRIORITY: i32 = 950;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["include_consumer_groups"], DumpedValue::Flag(false), "3.7")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER;
     type Config = Config;
     type Plugin = Self;

@@ -37,6 +37,7 @@ use crate::plugin_api::authentication::{
     AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers, has_several_logins,
 };
 use crate::plugin_api::consumers::{BasicCredential, StoredPassword, sha256};
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::password::{ChecksBusy, PasswordChecks, PasswordHash};
@@ -109,6 +110,8 @@ impl PluginKind for BasicAuth {
     const PRIORITY: i32 = 1100;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["brute_force_protection.redis"], DumpedValue::Anything, "3.13")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;

@@ -28,10 +28,12 @@ use super::proxy_cache::cache::SharedCache;
 use super::proxy_cache::config::{ContentCacheConfig, Strategy};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
+use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::graphql::{
     CheckedDocument, DocumentLimits, GraphqlRequest, OperationKind, has_graphql_type, normalized,
 };
 use crate::plugin_api::redis::RedisConfig;
+use crate::plugin_api::redis::dumped_fields::{NO_CLOUD_LOGIN, UNSET_SERVER};
 use crate::plugin_api::{
     AccessOutcome, AfterForwardCx, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply,
     optional_record, record,
@@ -94,6 +96,10 @@ impl PluginKind for GraphqlProxyCache {
     const PRIORITY: i32 = 99;
     const PHASES: Phases = Phases::BEFORE_FORWARD;
     const FAIL_CLOSED: bool = false;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[
+        DumpedFields::new(&["redis.cloud_authentication"], NO_CLOUD_LOGIN, "3.13"),
+        DumpedFields::new(&["redis"], UNSET_SERVER, "3.7").unless("strategy", "redis"),
+    ];
     type Config = Config;
     type Plugin = GraphqlProxyCache;
 

@@ -52,6 +52,7 @@ use crate::plugin_api::client_certificate::{
     CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource, RevocationMode,
     chain_digest,
 };
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
@@ -140,6 +141,14 @@ impl PluginKind for HeaderCertAuth {
     const PRIORITY: i32 = 1009;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[
+        DumpedFields::new(
+            &["http_proxy_host", "http_proxy_port", "https_proxy_host", "https_proxy_port"],
+            DumpedValue::Nothing,
+            "3.8",
+        ),
+        DumpedFields::new(&["ssl_verify"], DumpedValue::Nothing, "3.13"),
+    ];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;

@@ -41,7 +41,9 @@ use serde_json::Value;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueSettings};
+use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::fields::UrlEncodedForm;
+use crate::plugin_api::kafka::NO_SCHEMA_REGISTRY;
 use crate::plugin_api::kafka::{
     BatchedMessages, ConfiguredProducer, KafkaAuthentication, KafkaMessage, KafkaSecurity, KafkaServer, ProducerConfig,
 };
@@ -147,6 +149,8 @@ impl PluginKind for KafkaLog {
     const PRIORITY: i32 = 5;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["schema_registry"], NO_SCHEMA_REGISTRY, "3.11")];
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = KafkaLog;

@@ -27,6 +27,7 @@ use crate::plugin_api::authentication::{
     AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers, parse_header_name,
 };
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{
@@ -107,6 +108,8 @@ impl PluginKind for KeyAuth {
     const PRIORITY: i32 = 1250;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["identity_realms[].id", "identity_realms[].region"], DumpedValue::Nothing, "3.10")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;

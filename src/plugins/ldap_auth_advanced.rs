@@ -40,6 +40,7 @@ use serde::Deserialize;
 use super::ldap_auth::LdapAuth;
 use super::ldap_auth::config::{self, ConsumerLookup};
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, RequestCx};
 
@@ -52,6 +53,7 @@ impl PluginKind for LdapAuthAdvanced {
     const PRIORITY: i32 = LdapAuth::PRIORITY;
     const PHASES: Phases = LdapAuth::PHASES;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[DumpedFields::new(&["anonymous"], DumpedValue::Text(""), "3.4")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = AdvancedConfig;
     type Plugin = Self;

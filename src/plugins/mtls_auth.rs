@@ -49,6 +49,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::client_certificate::{
     CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource, RevocationMode,
 };
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::token_binding::another_connection;
 use crate::plugin_api::{
@@ -121,6 +122,14 @@ impl PluginKind for MtlsAuth {
     const PRIORITY: i32 = 1600;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[
+        DumpedFields::new(
+            &["http_proxy_host", "http_proxy_port", "https_proxy_host", "https_proxy_port"],
+            DumpedValue::Nothing,
+            "3.4",
+        ),
+        DumpedFields::new(&["ssl_verify"], DumpedValue::Nothing, "3.13"),
+    ];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;

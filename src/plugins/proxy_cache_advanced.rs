@@ -12,6 +12,8 @@ use super::proxy_cache::cache::SharedCache;
 use super::proxy_cache::config::Config;
 use super::proxy_cache::{ProxyCache, build};
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::dumped_fields::DumpedFields;
+use crate::plugin_api::redis::dumped_fields::{NO_CLOUD_LOGIN, UNSET_SERVER};
 use crate::plugin_api::{
     AccessOutcome, AfterForwardCx, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply,
 };
@@ -24,6 +26,10 @@ impl PluginKind for ProxyCacheAdvanced {
     const PRIORITY: i32 = ProxyCache::PRIORITY;
     const PHASES: Phases = ProxyCache::PHASES;
     const FAIL_CLOSED: bool = false;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[
+        DumpedFields::new(&["redis.cloud_authentication"], NO_CLOUD_LOGIN, "3.13"),
+        DumpedFields::new(&["redis"], UNSET_SERVER, "3.7").unless("strategy", "redis"),
+    ];
     type Config = Config;
     type Plugin = ProxyCacheAdvanced;
 

@@ -100,6 +100,17 @@ fn page(kind: &dyn AnyPluginKind) -> String {
     let effect =
         if kind.fails_closed() { "requests are rejected with 503" } else { "requests are served without the plugin" };
     writeln!(out, "| if the configuration is invalid | {effect} |").unwrap();
+    if !kind.dumped_fields().is_empty() {
+        writeln!(out, "\nKong writes these fields also if they are not set. With this value, they count as unset:")
+            .unwrap();
+        writeln!(out, "\n| value | fields | since Kong |\n| --- | --- | --- |").unwrap();
+        for row in kind.dumped_fields() {
+            let fields: Vec<String> = row.fields.iter().map(|field| format!("`{field}`")).collect();
+            let unless = row.unless.map(|(field, value)| format!(", unless `{field}` is `{value}`"));
+            let value = row.value.shown();
+            writeln!(out, "| {value}{} | {} | {} |", unless.unwrap_or_default(), fields.join(", "), row.since).unwrap();
+        }
+    }
     writeln!(out, "\nThe configuration is also available as a [JSON schema]({name}.schema.json).").unwrap();
     out
 }

@@ -15,6 +15,7 @@ use super::scram::ScramHash;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::QueueSettings;
 use crate::plugin_api::consumers::{hex, sha256};
+use crate::plugin_api::dumped_fields::DumpedValue;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls};
 
@@ -105,6 +106,19 @@ pub struct ConfiguredProducer {
     /// The name of everything in the state of plugins that depends on the configuration.
     pub name: String,
 }
+
+/// `schema_registry` without a URL.
+pub const NO_SCHEMA_REGISTRY: DumpedValue = DumpedValue::Record(&[(
+    "confluent",
+    DumpedValue::Record(&[
+        ("authentication", DumpedValue::Anything),
+        ("key_schema", DumpedValue::Anything),
+        ("ssl_verify", DumpedValue::Anything),
+        ("ttl", DumpedValue::Anything),
+        ("url", DumpedValue::Nothing),
+        ("value_schema", DumpedValue::Anything),
+    ]),
+)]);
 
 impl ProducerConfig<'_> {
     /// Validates the configuration. A producer of the same configuration is used again.

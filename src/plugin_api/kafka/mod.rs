@@ -24,8 +24,8 @@ mod wire;
 mod tests;
 
 pub use config::{
-    AuthenticationStrategy, ConfiguredProducer, KafkaAuthentication, KafkaSecurity, KafkaServer, ProducerConfig,
-    SaslMechanism, check_topic,
+    AuthenticationStrategy, ConfiguredProducer, KafkaAuthentication, KafkaSecurity, KafkaServer, NO_SCHEMA_REGISTRY,
+    ProducerConfig, SaslMechanism, check_topic,
 };
 pub use delivery::{AwaitedMessages, BatchedMessages, NotProduced};
 pub use message::KafkaMessage;

@@ -12,6 +12,7 @@ use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls};
 
 /// The Redis server to connect to: exactly one of `host`, `sentinel_nodes` and `cluster_nodes`.
+/// `host: 127.0.0.1`, Kong's default, has no effect together with nodes.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
@@ -55,6 +56,10 @@ pub struct RedisConfig {
     pub sentinel_password: Option<String>,
     /// Some nodes of a Redis cluster, from which Portico learns all others. At most 64 masters.
     pub cluster_nodes: Vec<ClusterNode>,
+    /// The former name of `cluster_nodes`: each entry is `host:port`. Ignored if `cluster_nodes` is set too.
+    pub cluster_addresses: Vec<String>,
+    /// The former name of `sentinel_nodes`: each entry is `host:port`. Ignored if `sentinel_nodes` is set too.
+    pub sentinel_addresses: Vec<String>,
     /// How often a command may be redirected to another node of the cluster.
     pub cluster_max_redirections: u32,
     /// Whether `host` is a proxy, such as Envoy. Then `database` must be 0. Portico uses no commands that a proxy for
@@ -88,6 +93,8 @@ impl Default for RedisConfig {
             sentinel_username: None,
             sentinel_password: None,
             cluster_nodes: Vec::new(),
+            cluster_addresses: Vec::new(),
+            sentinel_addresses: Vec::new(),
             cluster_max_redirections: 5,
             connection_is_proxied: false,
             keepalive_pool_size: 256,
@@ -157,7 +164,22 @@ impl Default for ClusterNode {
 impl RedisConfig {
     /// Whether the settings name a server.
     pub fn has_servers(&self) -> bool {
-        self.host.is_some() || !self.sentinel_nodes.is_empty() || !self.cluster_nodes.is_empty()
+        let nodes = [self.sentinel_nodes.len(), self.cluster_nodes.len()];
+        let former = [self.sentinel_addresses.len(), self.cluster_addresses.len()];
+        self.host.is_some() || nodes.into_iter().chain(former).any(|number| number > 0)
+    }
+
+    /// The settings with the values of former names in the fields that have replaced these.
+    fn with_former_names(mut self, check: &mut RedisCheck<'_>) -> Self {
+        if self.cluster_nodes.is_empty() {
+            let addresses = check.addresses("cluster_addresses", &self.cluster_addresses);
+            self.cluster_nodes = addresses.map(|(ip, port)| ClusterNode { ip, port }).collect();
+        }
+        if self.sentinel_nodes.is_empty() {
+            let addresses = check.addresses("sentinel_addresses", &self.sentinel_addresses);
+            self.sentinel_nodes = addresses.map(|(host, port)| SentinelNode { host, port }).collect();
+        }
+        self
     }
 
     /// The settings, where an alias replaces the field of its name.
@@ -180,6 +202,12 @@ impl RedisConfig {
     /// Validates the configuration. `path` is the path of the `redis` object, for diagnostics.
     pub fn validate(self, path: &str, cx: &BuildCx<'_>) -> Result<RedisServer, Vec<Diagnostic>> {
         let mut check = RedisCheck { path, cx, invalid: Vec::new() };
+        let this = self.with_former_names(&mut check);
+        this.validate_fields(check)
+    }
+
+    fn validate_fields(self, mut check: RedisCheck<'_>) -> Result<RedisServer, Vec<Diagnostic>> {
+        let cx = check.cx;
         let connect_timeout = check.timeout("connect_timeout", self.connect_timeout, self.timeout);
         let read_timeout = check.timeout("read_timeout", self.read_timeout, self.timeout);
         let send_timeout = check.timeout("send_timeout", self.send_timeout, self.timeout);
@@ -209,7 +237,10 @@ impl RedisConfig {
 
     /// The server, the master of Sentinel or the cluster. Exactly one of them is configured.
     fn topology(&self, template: &Remote, check: &mut RedisCheck<'_>) -> Option<Topology> {
-        let host = self.host.as_deref().filter(|host| !host.is_empty());
+        let has_nodes = !self.sentinel_nodes.is_empty() || !self.cluster_nodes.is_empty();
+        // Kong writes this host together with the nodes although it was not set.
+        let is_default = |host: &str| has_nodes && host == LOOPBACK && self.port == 6379;
+        let host = self.host.as_deref().filter(|host| !host.is_empty() && !is_default(host));
         let ways = [
             ("host", host.is_some()),
             ("sentinel_nodes", !self.sentinel_nodes.is_empty()),
@@ -323,6 +354,19 @@ impl RedisCheck<'_> {
             return Duration::from_millis(milliseconds.into()).min(MAX_REMOTE_TIMEOUT);
         }
         self.cx.limited_duration(format!("{}.{field}", self.path), milliseconds, MAX_REMOTE_TIMEOUT)
+    }
+
+    /// The hosts and ports in a list of `host:port`.
+    fn addresses(&mut self, field: &str, listed: &[String]) -> std::vec::IntoIter<(String, u16)> {
+        let mut addresses = Vec::new();
+        for (index, text) in listed.iter().enumerate() {
+            let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+            match parts {
+                Some(address) => addresses.push(address),
+                None => self.reject(&format!("{field}[{index}]"), "is not host:port", "write it like 10.0.0.1:6379"),
+            }
+        }
+        addresses.into_iter()
     }
 
     fn login(&mut self, prefix: &str, username: &Option<String>, password: &Option<String>) {

@@ -14,6 +14,7 @@
 mod cluster;
 mod config;
 mod counters;
+pub mod dumped_fields;
 mod node;
 mod pending;
 mod reply_limit;

@@ -131,3 +131,15 @@ fn exactly_one_of_allow_and_deny_is_required() {
         assert_eq!(invalid.iter().map(|invalid| &*invalid.field).collect::<Vec<_>>(), [field], "{config}");
     }
 }
+
+/// Dumps of Kong have all fields, with the defaults of those that were not set.
+#[test]
+fn fields_that_only_kong_has_are_accepted_with_its_default() {
+    for value in [json!(false), json!(null)] {
+        build(&KIND, &json!({"allow": ["a"], "include_consumer_groups": value})).unwrap();
+    }
+    let invalid = build(&KIND, &json!({"allow": ["a"], "include_consumer_groups": true})).err().unwrap();
+    let expected = "config.include_consumer_groups: is not supported, except with Kong's default, false";
+    assert_eq!(invalid.len(), 1);
+    assert!(invalid[0].to_string().starts_with(expected), "{invalid:?}");
+}

@@ -29,6 +29,7 @@ use serde::Deserialize;
 use self::metric::{Metric, MetricConfig, default_metrics};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, DeprecatedQueueFields, QueueConfig};
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::log_delivery::{DatagramSender, DeliveryReports, Packing, parse_server};
 use crate::plugin_api::statsd::{ConsumerIdentifier, StatLines, TagStyle};
 use crate::plugin_api::{BuildCx, Identity, LogCx, Phases, Plugin, PluginKind, record};
@@ -95,6 +96,8 @@ impl PluginKind for Datadog {
     const PRIORITY: i32 = 10;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["route_name_tag"], DumpedValue::Nothing, "3.13")];
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = Datadog;

@@ -57,6 +57,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::http_proxy::{HttpProxy, ProxyRoute};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::named_backend::NamedServer;
@@ -140,6 +141,8 @@ impl PluginKind for ForwardProxy {
     const PHASES: Phases = Phases::REPLACE_BACKEND;
     // Requests that must go through the proxy must not go around it.
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["ca_certificates"], DumpedValue::Nothing, "3.12")];
     // Once the consumer is known, bodies are read for plugins of the access phase only, and this one has none.
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;

@@ -55,10 +55,12 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{
     ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, LimitRule, RateHeaders, RateStore, retry_seconds,
 };
+use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::graphql::{
     CheckedDocument, DocumentLimits, GraphqlRequest, has_graphql_type, upgrade_rejection,
 };
 use crate::plugin_api::kind::EntityList;
+use crate::plugin_api::redis::dumped_fields::NO_CLOUD_LOGIN;
 use crate::plugin_api::{
     AccessOutcome, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal,
 };
@@ -84,6 +86,8 @@ impl PluginKind for GraphqlRateLimiting {
     const PRIORITY: i32 = 902;
     const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["redis.cloud_authentication"], NO_CLOUD_LOGIN, "3.13")];
     const ENTITIES: Option<&'static EntityList> = Some(&EntityList {
         types: &[
             "graphql_ratelimiting_advanced_cost_decoration",

@@ -76,3 +76,11 @@ fn deprecated_fields_have_notes() {
     assert_eq!(fields, ["config.retry_count", "config.queue_size", "config.flush_timeout"]);
     assert!(notes(&KIND, &with_endpoint(json!({}))).is_empty());
 }
+
+/// Lua writes an empty object as an empty list.
+#[test]
+fn an_empty_list_is_an_empty_object() {
+    build(&KIND, &with_endpoint(json!({"custom_fields_by_lua": []}))).unwrap();
+    let invalid = build(&KIND, &with_endpoint(json!({"custom_fields_by_lua": ["a"]}))).err().unwrap();
+    assert_eq!(invalid[0].field, "config.custom_fields_by_lua", "{invalid:?}");
+}

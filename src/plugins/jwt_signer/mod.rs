@@ -36,6 +36,7 @@
 
 mod claims;
 mod config;
+mod dumped_fields;
 #[cfg(test)]
 mod tests;
 mod token_flow;
@@ -47,6 +48,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
     AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, record_subject,
 };
+use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::token_binding::another_connection;
@@ -69,6 +71,7 @@ impl PluginKind for JwtSigner {
     const PRIORITY: i32 = 1020;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] = dumped_fields::DUMPED_FIELDS;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;

@@ -38,7 +38,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
+use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::fields::UrlEncodedForm;
+use crate::plugin_api::kafka::NO_SCHEMA_REGISTRY;
 use crate::plugin_api::kafka::{
     AwaitedMessages, BatchedMessages, ConfiguredProducer, KafkaMessage, NotProduced, check_topic,
 };
@@ -74,6 +76,8 @@ impl PluginKind for KafkaUpstream {
     const PHASES: Phases = Phases::REPLACE_BACKEND;
     // Requests to a topic must not reach a backend.
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["schema_registry"], NO_SCHEMA_REGISTRY, "3.11")];
     type Config = Config;
     type Plugin = Self;
 

@@ -58,6 +58,7 @@ use self::refusal::{Refusal, method_reply, store_unavailable, unauthenticated_re
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{VerifiedCredential, declare_identity_headers};
 use crate::plugin_api::consumers::OAuthClient;
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::header_spoofing::remove_spoofed;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
@@ -79,6 +80,8 @@ impl PluginKind for OAuth2 {
     const PRIORITY: i32 = 1400;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["persistent_refresh_token"], DumpedValue::Flag(false), "3.4")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;

@@ -46,6 +46,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity_headers};
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
@@ -156,6 +157,7 @@ impl PluginKind for OAuth2Introspection {
     const PRIORITY: i32 = 1700;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[DumpedFields::new(&["anonymous"], DumpedValue::Text(""), "3.4")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;

@@ -52,6 +52,7 @@ mod claims;
 mod config;
 mod credentials;
 mod decision;
+mod dumped_fields;
 mod endpoint_headers;
 mod login;
 mod login_state;
@@ -128,6 +129,7 @@ impl PluginKind for OpenIdConnect {
     const PRIORITY: i32 = 1050;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [dumped_fields::DumpedFields] = dumped_fields::DUMPED_FIELDS;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;

@@ -38,6 +38,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::log_entry::LogEntry;
 use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
 use crate::plugin_api::otlp_messages::spans_and_logs::{OtlpResource, encode_log, encode_spans};
@@ -135,12 +136,27 @@ pub(crate) struct OpenTelemetry {
     logs: Option<Arc<BatchQueue>>,
 }
 
+/// `metrics` without an endpoint.
+const UNSENT_METRICS: DumpedValue = DumpedValue::Record(&[
+    ("enable_bandwidth_metrics", DumpedValue::Flag(false)),
+    ("enable_consumer_attribute", DumpedValue::Flag(false)),
+    ("enable_latency_metrics", DumpedValue::Flag(false)),
+    ("enable_request_metrics", DumpedValue::Flag(false)),
+    ("enable_upstream_health_metrics", DumpedValue::Flag(false)),
+    ("endpoint", DumpedValue::Nothing),
+    ("push_interval", DumpedValue::Number(60.0)),
+]);
+
 impl PluginKind for OpenTelemetry {
     const NAME: &'static str = "opentelemetry";
     const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 14;
     const PHASES: Phases = Phases { access: true, response: true, log: true, ..Phases::ACCESS };
     const FAIL_CLOSED: bool = false;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[
+        DumpedFields::new(&["access_logs_endpoint"], DumpedValue::Nothing, "3.13"),
+        DumpedFields::new(&["metrics"], UNSENT_METRICS, "3.13"),
+    ];
     type Config = Config;
     type Plugin = OpenTelemetry;
 

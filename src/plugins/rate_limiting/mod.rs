@@ -22,6 +22,8 @@ use crate::plugin_api::counting::{
     CounterOwner, CounterSync, CounterTable, DEFAULT_ENTRIES, EntryBudget, LimitBy, LimitIdentifier, Period,
     unix_second,
 };
+use crate::plugin_api::dumped_fields::DumpedFields;
+use crate::plugin_api::redis::dumped_fields::NO_CLOUD_LOGIN;
 use crate::plugin_api::redis::{Redis, RedisServer};
 use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal};
 
@@ -66,6 +68,8 @@ impl PluginKind for RateLimiting {
     const PRIORITY: i32 = 910;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["redis.cloud_authentication"], NO_CLOUD_LOGIN, "3.13")];
     type Config = Config;
     type Plugin = RateLimiting;
 

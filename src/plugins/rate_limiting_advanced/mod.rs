@@ -24,6 +24,8 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{
     ActiveLimit, LimitDecision, LimitIdentifier, LimitRule, RateHeaders, RateStore, retry_seconds,
 };
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
+use crate::plugin_api::redis::dumped_fields::NO_CLOUD_LOGIN;
 use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal};
 
 pub(crate) use config::Config;
@@ -47,6 +49,11 @@ impl PluginKind for RateLimitingAdvanced {
     const PRIORITY: i32 = 910;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[
+        DumpedFields::new(&["lock_dictionary_name"], DumpedValue::Text("kong_locks"), "3.4"),
+        DumpedFields::new(&["redis.redis_proxy_type"], DumpedValue::Nothing, "3.9"),
+        DumpedFields::new(&["redis.cloud_authentication"], NO_CLOUD_LOGIN, "3.13"),
+    ];
     type Config = Config;
     type Plugin = RateLimitingAdvanced;
 

@@ -23,7 +23,9 @@ use self::config::ValidatedConfig;
 use self::reported_use::read_amounts;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, LimitRule, LimitStore};
+use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::redis::RedisUnavailable;
+use crate::plugin_api::redis::dumped_fields::NO_CLOUD_LOGIN;
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx, ResponseCx,
     ResponseOutcome, ResponseSource, decimal,
@@ -76,6 +78,8 @@ impl PluginKind for ResponseRatelimiting {
     const PRIORITY: i32 = 900;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] =
+        &[DumpedFields::new(&["redis.cloud_authentication"], NO_CLOUD_LOGIN, "3.13")];
     type Config = Config;
     type Plugin = ResponseRatelimiting;
 

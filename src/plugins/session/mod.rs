@@ -44,6 +44,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
     AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, clear_identity_of_client, declare_identity_headers,
 };
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::logged_out_sessions::SessionContents;
@@ -103,6 +104,7 @@ impl PluginKind for SessionPlugin {
     const PRIORITY: i32 = 1900;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[DumpedFields::new(&["bind"], DumpedValue::Nothing, "3.12")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;

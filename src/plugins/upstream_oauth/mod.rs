@@ -37,6 +37,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
@@ -71,6 +72,22 @@ impl PluginKind for UpstreamOAuth {
     const PRIORITY: i32 = 760;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;
+    const DUMPED_FIELDS: &'static [DumpedFields] = &[
+        DumpedFields::new(&["cache.memory", "cache.redis"], DumpedValue::Anything, "3.8"),
+        DumpedFields::new(&["client.client_secret_jwt_alg"], DumpedValue::Text("HS512"), "3.8"),
+        DumpedFields::new(&["client.http_version"], DumpedValue::Number(1.1), "3.8"),
+        DumpedFields::new(
+            &[
+                "client.http_proxy",
+                "client.http_proxy_authorization",
+                "client.https_proxy",
+                "client.https_proxy_authorization",
+                "client.no_proxy",
+            ],
+            DumpedValue::Nothing,
+            "3.8",
+        ),
+    ];
     type Config = Config;
     type Plugin = Self;
 
