@@ -63,8 +63,12 @@ fn unusable_path(path: &str, position: usize, what: &str, remedy: &str, field: &
         }
         None => (usable_part.clone(), remedy),
     };
+    let what = match pattern {
+        Some(_) => format!("looks like a regular expression, but is compared literally, and has {what}"),
+        None => format!("has {what}"),
+    };
     let message = format!(
-        "{path:?} has {what}, which the path of no request has, so requests for {covered} get status 500 from this rule"
+        "{path:?} {what}, which the path of no request has, so requests for {covered} get status 500 from this rule"
     );
     UnusablePath { usable_part, is_pattern: pattern.is_some(), problem: Diagnostic::error(field, message, remedy) }
 }

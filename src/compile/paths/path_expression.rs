@@ -133,6 +133,7 @@ impl<'p> PathExpression<'p> {
     /// The requests that get an error, for messages.
     pub(in crate::compile) fn refused_requests(self) -> String {
         match self.refused_prefix().as_str() {
+            "/" if self.form == PathForm::Merged => "requests for the host that no other rule matches".to_owned(),
             "/" => "all requests for the host".to_owned(),
             prefix => format!("requests whose path begins with {prefix}"),
         }

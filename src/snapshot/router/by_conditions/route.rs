@@ -170,7 +170,8 @@ impl fmt::Display for HostName {
 pub enum PathCondition {
     /// Matches the whole path, byte by byte. Ranks like the regular expression `~/path$`, to which Kong translates it.
     Exact(Box<str>),
-    /// A byte prefix: `/foo` matches `/foobar`, too.
+    /// A byte prefix: `/foo` matches `/foobar`, too. The empty one is that of [`PathCondition::refused`] for an
+    /// expression without literal text.
     Prefix(Box<str>),
     /// Matches from the first byte, but not necessarily to the last.
     Regex(PathRegex),
@@ -198,8 +199,13 @@ impl PathCondition {
         PathRegex::compile_within(pattern, limit).map(PathCondition::Regex)
     }
 
-    /// For a regular expression that cannot be used: `prefix` is the text with which its paths begin.
+    /// For a regular expression that cannot be used: `prefix` is the text with which its paths begin. If that says
+    /// nothing about the paths, the condition matches every path, and ranks below all prefixes: otherwise one mistake
+    /// would end the requests of all other rules for the host.
     pub fn refused(prefix: &str, expression: &str) -> Self {
+        if matches!(prefix, "" | "/") {
+            return PathCondition::Prefix("".into());
+        }
         let expression_length = u32::try_from(expression.len()).unwrap_or(u32::MAX);
         PathCondition::Refused { prefix: normalize_configured(prefix), expression_length }
     }
@@ -276,6 +282,7 @@ impl fmt::Display for PathCondition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PathCondition::Exact(text) => write!(formatter, "Exact {text}"),
+            PathCondition::Prefix(text) if text.is_empty() => formatter.write_str("Refused /"),
             PathCondition::Prefix(text) => write!(formatter, "Prefix {text}"),
             PathCondition::Regex(regex) => write!(formatter, "Regex ~{}", regex.as_str()),
             PathCondition::Refused { prefix, .. } => write!(formatter, "Refused {prefix}"),

@@ -235,6 +235,9 @@ fn traditional_order() {
         // Each path ranks separately.
         ("~/y /x/long", "/x", "GET a /x/long"),
         ("/y/very/long /x/a", "~/z /x", "GET a /x/a"),
+        // An expression of which no text is known comes after every prefix of others.
+        ("a.b / @2", "a.b !/ @1", "GET a.b /x"),
+        ("a.b /x @2", "a.b !/ #9 @1", "GET a.b /x"),
         // A default backend comes last.
         ("/ @2", "/ last @1", "GET a /"),
     ];
@@ -261,6 +264,7 @@ fn expressions_order() {
         ("/x ~/y", "/x/longer", "GET a /x/longer"),
         ("/x /y/very/long", "/x/long", "GET a /x/long"),
         ("/x @1", "/x @2", "GET a /x"),
+        ("a.b / @2", "a.b !/ @1", "GET a.b /x"),
         ("/ @2", "/ last @1", "GET a /"),
     ];
     for (winner, loser, request) in cases {

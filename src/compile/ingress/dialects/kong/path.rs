@@ -151,8 +151,14 @@ impl PathOptions<'_> {
                 let notes = note.into_iter().chain(literal_path::pattern_note(path, field, &remedy)).collect();
                 ParsedPath { conditions: conditions(&text), problem: None, notes }
             }
-            CheckedPath::Unusable(UnusablePath { usable_part, is_pattern, problem }) => {
-                let conditions = match is_pattern {
+            CheckedPath::Unusable(UnusablePath { usable_part, is_pattern, mut problem }) => {
+                if is_pattern {
+                    problem.remedy = format!(
+                        "write a regular expression as {}{path}, with type ImplementationSpecific",
+                        self.regex_prefix
+                    );
+                }
+                let conditions = match is_pattern || usable_part == "/" {
                     true => vec![PathCondition::refused(&usable_part, path)],
                     false => conditions(&usable_part),
                 };
@@ -275,7 +281,7 @@ mod tests {
                 (defaults, "/admin?x=1", "Exact", &["Exact /admin"]),
                 (defaults, "/admin?x=1", "Prefix", &["Prefix /admin/", "Exact /admin"]),
                 (defaults, "/admin#x", specific, &["Prefix /admin"]),
-                (defaults, "/?x", "Prefix", &["Prefix /"]),
+                (defaults, "/?x", "Prefix", &["Refused /"]),
                 (defaults, "/admin%00", specific, &["Prefix /admin"]),
                 (defaults, "/admin(/.*)?", "Prefix", &["Refused /admin"]),
                 // Neither the type nor the start are known.
@@ -333,10 +339,15 @@ mod tests {
                 (
                     "/~/(",
                     "Prefix",
-                    "the regular expression is invalid: unclosed group at character 2, so all requests for the host get \
-                 status 500",
+                    "the regular expression is invalid: unclosed group at character 2, so requests for the host that \
+                 no other rule matches get status 500",
                 ),
-                ("/", "Glob", "Glob is not a supported path type, so all requests for the host get status 500"),
+                (
+                    "/",
+                    "Glob",
+                    "Glob is not a supported path type, so requests for the host that no other rule matches get status \
+                     500",
+                ),
                 (
                     "/~admin",
                     "Prefix",
