@@ -225,9 +225,10 @@ fn read_certified_key(secret: &Secret) -> Result<CertifiedKey, Diagnostic> {
         )
     })?;
     certified_key(chain, &key).map_err(|found| match found {
-        KeyProblem::Unsupported => {
-            problem(format!("has a {PRIVATE_KEY_ENTRY} of an unsupported type"), &format!("use {SUPPORTED_KEYS}"))
-        }
+        KeyProblem::Unsupported => problem(
+            format!("has a {PRIVATE_KEY_ENTRY} of an unsupported type or size"),
+            &format!("use {SUPPORTED_KEYS}"),
+        ),
         KeyProblem::OtherCertificate => problem(
             format!(
                 "has a {PRIVATE_KEY_ENTRY} that does not belong to the first certificate of its {CERTIFICATE_ENTRY}"

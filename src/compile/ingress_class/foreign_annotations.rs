@@ -144,10 +144,13 @@ fn note(key: &str, annotation: ForeignAnnotation, object: &str) -> Diagnostic {
             "set annotation konghq.com/protocols to https if plain text must not be served, and remove it, unless \
              another controller reads it",
         ),
-        (None, None) => (
-            format!("it is an annotation of {controller} and has no effect on {object}"),
-            "remove it, unless another controller reads it",
-        ),
+        (None, None) => match foreign_annotations::remedy_of_unknown(key) {
+            Some(remedy) => (format!("{controller} has no such annotation, so it never had an effect"), remedy),
+            None => (
+                format!("it is an annotation of {controller} and has no effect on {object}"),
+                foreign_annotations::replacement(key).unwrap_or("remove it, unless another controller reads it"),
+            ),
+        },
     };
     annotation_note(key, message, remedy)
 }

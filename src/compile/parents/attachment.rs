@@ -116,10 +116,13 @@ fn matching_listeners(
                 "change allowedRoutes.namespaces of the listener, or the namespace's labels".to_owned(),
             )
         } else {
-            (
-                format!("no listener of {name} supports routes of kind {}", route.kind),
-                "change allowedRoutes.kinds or protocol of the listener".to_owned(),
-            )
+            let terminates_tls = route.kind == Kind::TcpRoute
+                && referenced.iter().any(|listener| supports_kind(listener, Kind::TlsRoute));
+            let remedy = match terminates_tls {
+                true => "write a TLSRoute, which listeners of protocol TLS serve whether they end TLS or not",
+                false => "change allowedRoutes.kinds or protocol of the listener",
+            };
+            (format!("no listener of {name} supports routes of kind {}", route.kind), remedy.to_owned())
         };
         return reject(Code::RouteNotAllowedByListeners, "", message, remedy);
     }

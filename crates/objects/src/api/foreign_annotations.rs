@@ -54,6 +54,44 @@ pub fn classify(key: &str, value: &str) -> Option<ForeignAnnotation> {
     })
 }
 
+/// What has the effect of an annotation of ingress-nginx here. `None` if nothing has, or if the annotation is not in
+/// the table.
+pub fn replacement(key: &str) -> Option<&'static str> {
+    let name = key.strip_prefix(NGINX_PREFIX)?;
+    Some(match name {
+        "rewrite-target" => "set konghq.com/rewrite, in which $1 is the first group of a path such as /~/api/(.*)",
+        "use-regex" => "write the expression after /~ in a path of type ImplementationSpecific",
+        "backend-protocol" => "set annotation konghq.com/protocol of the Service",
+        "permanent-redirect" | "temporal-redirect" | "app-root" => "attach a KongPlugin of plugin redirect",
+        "proxy-body-size" => "attach a KongPlugin of plugin request-size-limiting",
+        "enable-cors" | "cors-allow-origin" | "cors-allow-methods" | "cors-allow-headers" | "cors-max-age" => {
+            "attach a KongPlugin of plugin cors"
+        }
+        _ => return None,
+    })
+}
+
+/// The remedy for an annotation with the prefix of ingress-nginx that ingress-nginx does not have, so that it has never
+/// had an effect. `None` for its own annotations.
+pub fn remedy_of_unknown(key: &str) -> Option<&'static str> {
+    Some(match key.strip_prefix(NGINX_PREFIX)? {
+        "rate-limit" | "rate-limit-window" | "rate-limit-connections" | "rate-limit-burst-multiplier" => {
+            "attach a KongPlugin of plugin rate-limiting if requests are to be limited, and remove it"
+        }
+        "client-max-body-size" => {
+            "attach a KongPlugin of plugin request-size-limiting if bodies are to be limited, and remove it"
+        }
+        "ssl-protocols" => "remove it; --tls-min-version sets the versions of TLS",
+        "websocket-services" => "remove it; WebSockets need no setting",
+        "health-check-path" | "health-check-interval" | "health-check-timeout" => {
+            "remove it, and write a KongUpstreamPolicy with health checks"
+        }
+        _ => return None,
+    })
+}
+
+const NGINX_PREFIX: &str = "nginx.ingress.kubernetes.io/";
+
 /// Whether this is `KIND.plugin.konghq.com`, whose value names a plugin of that kind.
 fn is_of_old_plugin(key: &str) -> bool {
     key.ends_with(".plugin.konghq.com")
@@ -146,7 +184,7 @@ const BEFORE_VERSION_2: &str = "Kong's ingress controller before version 2";
 
 /// The table, by controller. Snippets count as guards, since they may contain any restriction.
 const ROWS: &[Row] = &[
-    row("ingress-nginx", "nginx.ingress.kubernetes.io/", INGRESS_NGINX),
+    row("ingress-nginx", NGINX_PREFIX, INGRESS_NGINX),
     row("the ingress controller of NGINX Inc.", "nginx.org/", NGINX_INC),
     row("the ingress controller of NGINX Inc.", "nginx.com/", NGINX_INC),
     row(
@@ -190,6 +228,18 @@ const ROWS: &[Row] = &[
     guards_of(BEFORE_VERSION_2, "plugins.konghq.com", &[any("")]),
     // A KongIngress may restrict methods, protocols and headers.
     guards_of(BEFORE_VERSION_2, "configuration.konghq.com", &[any("")]),
+    row(BEFORE_VERSION_2, "configuration.konghq.com/", BEFORE_2),
+];
+
+const BEFORE_2: &[Guard] = &[
+    any("plugins"),
+    any("protocols"),
+    any("methods"),
+    any("snis"),
+    any("headers.*"),
+    any("https-redirect-status-code").of_plain_text(),
+    // A KongIngress.
+    any("override"),
 ];
 
 const INGRESS_NGINX: &[Guard] = &[
@@ -417,6 +467,9 @@ mod tests {
             ("plugins.konghq.com", "key-auth"),
             ("rate-limiting.plugin.konghq.com", "limit"),
             ("configuration.konghq.com", "methods"),
+            ("configuration.konghq.com/protocols", "https"),
+            ("configuration.konghq.com/methods", "GET"),
+            ("configuration.konghq.com/headers.x-team", "a"),
         ] {
             assert!(is_foreign(key), "{key}");
             assert!(classify(key, value).is_some_and(|annotation| annotation.is_guard()), "{key}: {value}");
@@ -455,6 +508,7 @@ mod tests {
             ("haproxy.router.openshift.io/timeout", "5s"),
             ("ingress.cilium.io/loadbalancer-mode", "shared"),
             ("k8s.apisix.apache.org/use-regex", "true"),
+            ("configuration.konghq.com/strip-path", "true"),
         ] {
             assert!(is_foreign(key), "{key}");
             assert!(classify(key, value).is_some_and(|annotation| !annotation.is_guard()), "{key}: {value}");

@@ -23,6 +23,9 @@ impl PatternDescription {
 /// The message and remedy for a text that does not match.
 pub(super) fn mismatch(pattern: &str, text: &str, path: &ObjectPath<'_>, report: &ViolationReport) -> (String, String) {
     let quoted = report.quote_text(text);
+    if let Some(placeholder) = placeholder(text) {
+        return not_rendered(&quoted, placeholder);
+    }
     // Host names without a wildcard have the pattern of names, so the name of the field decides.
     if pattern == HOSTNAME || (pattern == NAME && path.to_string().to_lowercase().ends_with("hostname")) {
         return (format!("{quoted} is not a host name"), host_remedy(text, pattern == HOSTNAME));
@@ -38,7 +41,23 @@ pub(super) fn mismatch(pattern: &str, text: &str, path: &ObjectPath<'_>, report:
 /// The message and remedy for a text that is not a host name, in a field that allows a wildcard.
 pub(super) fn not_a_host_name(text: &str, report: &ViolationReport) -> (String, String) {
     let wildcard_allowed = true;
+    if let Some(placeholder) = placeholder(text) {
+        return not_rendered(&report.quote_text(text), placeholder);
+    }
     (format!("{} is not a host name", report.quote_text(text)), host_remedy(text, wildcard_allowed))
+}
+
+/// The first `${NAME}` or `{{ … }}` in a text, which another program replaces.
+fn placeholder(text: &str) -> Option<&str> {
+    let (start, end) =
+        [("${", '}'), ("{{", '}')].into_iter().find_map(|(start, end)| Some((text.find(start)?, end)))?;
+    let length = text[start..].rfind(end)? + 1;
+    Some(&text[start..start + length])
+}
+
+fn not_rendered(quoted: &str, placeholder: &str) -> (String, String) {
+    let message = format!("{quoted} has the placeholder {}, which was not replaced", printable(placeholder));
+    (message, "check what envsubst, Flux, Argo CD, Helm or another tool makes of the file".to_owned())
 }
 
 /// The remedy for a wrong host name; the most frequent mistakes have a specific one.

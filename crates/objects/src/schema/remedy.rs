@@ -25,13 +25,22 @@ pub(super) fn unknown_field(fields: &SchemaFields, name: &str, in_experimental: 
             "it exists in the experimental channel: set `--channel experimental`, or remove it".to_owned(),
         );
     }
+    let renamed = RENAMED.iter().find(|(former, ..)| *former == name);
     let remedy = match nearest(name, fields.names()) {
+        _ if let Some((_, release, new)) = renamed => format!("since {release}, it is {new}"),
         Some(known) => format!("did you mean `{known}`?"),
         None if fields.known.is_empty() => "no fields are allowed here; remove it".to_owned(),
         None => format!("known fields are {}", list_names(fields.names())),
     };
     (format!("unknown field `{}`", printable(name)), remedy)
 }
+
+/// Fields that a release has renamed: the former name, the release, and what has taken its place.
+const RENAMED: &[(&str, &str, &str)] = &[
+    ("sessionName", "Gateway API 1.7", "`name` in `cookie` or `header`"),
+    ("serviceName", "networking.k8s.io/v1", "`service.name`"),
+    ("servicePort", "networking.k8s.io/v1", "`service.port.number` or `service.port.name`"),
+];
 
 /// The remedy for a missing field.
 pub(super) fn missing(name: &str, node: Option<&SchemaNode>) -> String {
