@@ -1,6 +1,8 @@
 //! Kong compatibility of the running program: WebSockets behind plugins, protocols of plugins, rate limits of
-//! consumers, rate-limit counters, connections of plugins, streams, vaults, and metrics with Kong's names.
+//! consumers, rate-limit counters, connections of plugins, streams, vaults, declarative files, and metrics with Kong's
+//! names.
 
+mod checked_files;
 mod consumer_plugins;
 mod counting;
 mod declarative_files;

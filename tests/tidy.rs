@@ -235,6 +235,8 @@ const LAYERS: &[Row] = &[
              watch_meters kong_config",
             "addressing data_plane request_tracer state_meters upstream_views",
             "control",
+            "foreign_policies",
+            "offline",
             "announce check cluster convert diagnostic_meters plugin_services verify views",
             "gateway_services status_publisher",
             "control_loop",
@@ -296,10 +298,11 @@ const LAYERS: &[Row] = &[
     (
         "manifests",
         &[
-            "changed documents mounts position translated",
+            "changed documents foreign mounts position translated unserved_kinds",
             "diagnostic outline text",
             "read_object walk yaml",
-            "fuzzing record watcher",
+            "fuzzing location watcher",
+            "record",
             "claims",
             "source",
         ],
@@ -319,7 +322,7 @@ const LAYERS: &[Row] = &[
     (
         "plugin_api",
         &[
-            "aws_environment field_names remote server_text",
+            "aws_environment dumped_fields field_names remote server_text",
             "http_proxy http_version body_budget chosen_backend cookies decimal endpoint_timeouts form_body \
              header_spoofing kind login media_type message_limits multipart named_backend observed_stream \
              plugin_regex rejection_log reply request_body_changes route_description scheme shared_keys state template \

@@ -1,49 +1,42 @@
-//! `portico check`: reads and compiles manifests and reports problems without serving them.
+//! `portico check`: reads and compiles manifests and declarative files of Kong, and reports problems without serving
+//! them.
 
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
-
-use super::control::Control;
-use super::ingress::IngressConfig;
+use super::kong_config;
+use super::offline::{self, FileProblems, OfflineSettings};
 use super::stdout::print;
-use crate::args::{BudgetOptions, CheckOptions, ExitStatus, OutputFormat};
-use crate::compile::Budgets;
+use crate::args::{CheckOptions, ExitStatus, OutputFormat};
 use crate::manifests::Manifests;
-use crate::plugin_api::PluginFactory;
-use crate::plugins;
-use crate::report::{self, InputCounts, ReportedDiagnostic};
-use crate::snapshot::Snapshot;
-use crate::upstream::UpstreamRegistry;
+use crate::report::{self, InputCounts};
 
-/// Prints the problems of the manifests. The exit status shows whether there are any.
+/// Prints the problems of the files. The exit status shows whether there are any.
 pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
-    let BudgetOptions { warn_only, namespace_bytes, gateway_ports } = options.budgets;
-    let mut manifests =
-        Manifests::new(options.paths.clone(), options.channel).with_large_objects(options.budgets.large_objects());
-    let update = manifests.read();
+    let settings = OfflineSettings {
+        gateways: options.gateways,
+        ingress_class: options.ingress_class,
+        budgets: options.budgets,
+        for_cluster: options.for_cluster,
+    };
+    let mut manifests = Manifests::new(options.paths.clone(), options.channel)
+        .with_large_objects(options.budgets.large_objects())
+        .with_translated(Vec::new(), kong_config::serving_translator(&settings.ingress_class.class));
+    let mut update = manifests.read();
     // A path of the command line that does not exist is a usage error.
     let argument_missing = update.lacks_one_of(&options.paths);
-    let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
-    let fail_open = options.ingress_class.fail_open;
-    let factory = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
-    let ingresses = IngressConfig::without_listeners(&options.ingress_class);
-    let upstreams = Arc::new(UpstreamRegistry::default());
-    let budgets = Budgets { warn_only, namespace_bytes, gateway_ports };
-    let mut control = Control::new(options.gateways, upstreams, factory, ingresses, budgets, snapshots);
-    control.apply(update.batch);
-
-    let mut diagnostics: Vec<ReportedDiagnostic> = update.diagnostics.iter().map(report::from_manifest).collect();
-    diagnostics.extend(control.verdicts().iter().flat_map(|(id, verdict)| report::from_verdict(id, verdict)));
-    report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));
-    report::sort(&mut diagnostics);
+    let FileProblems { mut diagnostics, left_out } = offline::find_problems(&manifests, &mut update, settings);
+    let is_empty = update.objects == 0 && update.ignored.is_empty();
+    if is_empty && diagnostics.is_empty() {
+        diagnostics.push(report::no_objects(&options.paths));
+    }
 
     match options.output {
         OutputFormat::Json => print(&report::json(&diagnostics))?,
         OutputFormat::Text => {
-            let left_out = &control.left_out_objects();
-            let counts =
-                InputCounts { files: update.files, objects: update.objects, ignored: &update.ignored, left_out };
+            let counts = InputCounts {
+                files: update.files,
+                objects: update.objects,
+                ignored: &update.ignored,
+                left_out: &left_out,
+            };
             print(&report::terminal(&diagnostics, options.color_stdout))?;
             print(&report::summary(counts, &diagnostics))?;
         }

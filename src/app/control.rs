@@ -285,7 +285,20 @@ impl Control {
     /// Whether changes of an object are worth a log entry. A cluster has thousands of Services without a route, whose
     /// changes are not.
     pub(super) fn is_relevant(&self, id: &ObjectId) -> bool {
-        let index = self.store.dependency_index();
+        match id.kind {
+            // Objects from files are always relevant.
+            _ if self.installed.is_none() => true,
+            Kind::Service => self.is_routed_to(id),
+            Kind::EndpointSlice => self
+                .store
+                .services_referenced_by(id)
+                .any(|service| self.is_routed_to(&ObjectId::new(Kind::Service, service))),
+            _ => true,
+        }
+    }
+
+    /// Whether a route refers to a Service.
+    pub(super) fn is_routed_to(&self, service: &ObjectId) -> bool {
         let is_route = |id: &ObjectId| {
             RouteKind::of(id.kind).is_some()
                 || matches!(
@@ -293,17 +306,7 @@ impl Control {
                     Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress | Kind::KongServiceFacade | Kind::XBackend
                 )
         };
-        let is_routed_to = |service: &ObjectId| index.dependents(service).any(is_route);
-        match id.kind {
-            // Objects from files are always relevant.
-            _ if self.installed.is_none() => true,
-            Kind::Service => is_routed_to(id),
-            Kind::EndpointSlice => self
-                .store
-                .services_referenced_by(id)
-                .any(|service| is_routed_to(&ObjectId::new(Kind::Service, service))),
-            _ => true,
-        }
+        self.store.dependency_index().dependents(service).any(is_route)
     }
 
     /// The objects that would be served with another `--ingress-class`: by class, the number of each kind.

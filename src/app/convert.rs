@@ -1,5 +1,5 @@
 //! `portico convert kong`: prints the objects of a declarative file or of calls to the Admin API, and reports what is
-//! left out or differs.
+//! left out, invalid or different.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,30 +8,43 @@ use std::io::{self, Read, Write};
 use anyhow::Context;
 
 use super::kong_config;
+use super::offline::{self, OfflineSettings};
 use super::stdout::print;
-use crate::args::{ConvertOptions, ConvertedSource, ExitStatus, OutputFormat};
+use crate::args::{
+    BudgetOptions, ConvertOptions, ConvertedSource, ExitStatus, GatewayOptions, IngressClassOptions, OutputFormat,
+};
 use crate::kong_config::{ScriptContext, TranslationSettings, translate_admin_calls};
-use crate::manifests::{self, ManifestDiagnostic, TranslatedFile, TranslatedObject};
+use crate::manifests::{self, Manifests, TranslatedObject};
 use crate::plugin_api::AnyPluginKind;
 use crate::plugins;
-use crate::report;
+use crate::report::{self, ReportedDiagnostic};
 
-/// Prints the manifests to stdout and the report to stderr.
+/// Prints the manifests to stdout and the report to stderr. The objects are compiled as if they were served, because
+/// only that shows what is wrong with configurations of plugins, certificates and references.
 pub fn convert(options: ConvertOptions) -> anyhow::Result<ExitStatus> {
-    let settings = TranslationSettings { namespace: options.namespace, class: options.ingress_class };
+    let settings = TranslationSettings { namespace: options.namespace, class: options.ingress_class.clone() };
     let (ConvertedSource::DeclarativeFile(file) | ConvertedSource::AdminCalls(file)) = &options.source;
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let translated = match &options.source {
-        ConvertedSource::DeclarativeFile(file) => manifests::translate(file, &text, &kong_config::translator(settings)),
+    let (translated, translator) = match &options.source {
+        ConvertedSource::DeclarativeFile(file) => {
+            let translator = kong_config::translator(settings);
+            (manifests::translate(file, &text, &translator), Some(translator))
+        }
         ConvertedSource::AdminCalls(file) => {
             let context =
                 ScriptContext { variable: &|name| std::env::var(name).ok(), file: &sent_file, plugin_schema: &schema };
-            translate_admin_calls(file, &text, &settings, context)
+            (translate_admin_calls(file, &text, &settings, context), None)
         }
     };
-    let TranslatedFile { objects, diagnostics } = translated;
-    let mut reported: Vec<_> = diagnostics.iter().map(report::from_manifest).collect();
-    report::sort(&mut reported);
+    let objects = translated.objects.clone();
+    let (manifests, mut update) = Manifests::of_translated(file, &text, translated, translator);
+    let settings = OfflineSettings {
+        gateways: GatewayOptions::default(),
+        ingress_class: IngressClassOptions::of_class(options.ingress_class),
+        budgets: BudgetOptions::default(),
+        for_cluster: false,
+    };
+    let reported = offline::find_problems(&manifests, &mut update, settings).diagnostics;
     let text = match (options.report, &objects) {
         (OutputFormat::Json, _) => report::json(&reported),
         // A file that cannot be used has errors at places, which carets show.
@@ -44,9 +57,9 @@ pub fn convert(options: ConvertOptions) -> anyhow::Result<ExitStatus> {
     let Some(objects) = objects else { return Ok(ExitStatus::Rejected) };
     print(&yaml(&objects)?)?;
     if options.report == OutputFormat::Text {
-        write!(stderr, "{}", summary(&objects, &diagnostics)).ok();
+        write!(stderr, "{}", summary(&objects, &reported)).ok();
     }
-    let is_partial = diagnostics.iter().any(|problem| problem.diagnostic.is_error());
+    let is_partial = reported.iter().any(|problem| problem.diagnostic.is_error());
     Ok(if is_partial && !options.allow_partial { ExitStatus::Rejected } else { ExitStatus::Success })
 }
 
@@ -69,20 +82,23 @@ fn yaml(objects: &[TranslatedObject]) -> anyhow::Result<String> {
 }
 
 /// The number of objects of each kind, and of what needs attention.
-fn summary(objects: &[TranslatedObject], diagnostics: &[ManifestDiagnostic]) -> String {
+fn summary(objects: &[TranslatedObject], reported: &[ReportedDiagnostic]) -> String {
     let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
     for object in objects {
         *kinds.entry(object.value["kind"].as_str().unwrap_or_default()).or_default() += 1;
     }
     let counts: Vec<String> = kinds.iter().map(|(kind, number)| format!("{number} {kind}")).collect();
-    let left_out = diagnostics.iter().filter(|problem| problem.diagnostic.is_error()).count();
-    let differences = diagnostics.len() - left_out;
+    let count_of = |is_counted: &dyn Fn(&ReportedDiagnostic) -> bool, noun| {
+        report::count(reported.iter().filter(|problem| is_counted(problem)).count() as u64, noun)
+    };
+    let is_error = |problem: &ReportedDiagnostic| problem.diagnostic.is_error();
     format!(
-        "Converted into {} ({}); {} left out, {}.\n",
+        "Converted into {} ({}); {} left out, {}, {}.\n",
         report::count(objects.len() as u64, "object"),
         counts.join(", "),
-        report::count(left_out as u64, "part"),
-        report::count(differences as u64, "difference"),
+        count_of(&|problem| is_error(problem) && problem.is_left_out(), "part"),
+        count_of(&|problem| is_error(problem) && !problem.is_left_out(), "error"),
+        count_of(&|problem| !is_error(problem), "difference"),
     )
 }
 

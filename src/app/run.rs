@@ -1,6 +1,7 @@
 //! `portico run`: starts all components and runs the control loop until a stop is requested.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -49,7 +50,6 @@ use crate::args::{BudgetOptions, ExitStatus, LocationOptions, RunOptions};
 use crate::compile::{Budgets, ProcessLocation};
 use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
-use crate::kong_config::TranslationSettings;
 use crate::manifests::{ManifestWatcher, Manifests};
 use crate::metrics::{Exposition, Metrics};
 use crate::plugin_api::aws_environment::AwsEnvironment;
@@ -72,6 +72,9 @@ use crate::upstream::OwnSockets;
 /// Serves until a stop is requested.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitStatus> {
     let started = SystemTime::now();
+    if let Some(problem) = path_problem(&options) {
+        anyhow::bail!(problem);
+    }
     process_log::init(&options.log)?;
     // Two threads: one may compile while the other serves probes. The proxy's workers have their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -475,9 +478,24 @@ fn node_name() -> String {
 fn manifest_files(options: &RunOptions) -> Manifests {
     let manifests =
         Manifests::new(options.manifests.clone(), options.channel).with_large_objects(options.budgets.large_objects());
-    let Some(file) = options.kong_config.clone() else { return manifests };
-    let settings = TranslationSettings { namespace: "default".to_owned(), class: options.ingress_class.class.clone() };
-    manifests.with_translated(vec![file], kong_config::serving_translator(settings))
+    let files = options.kong_config.iter().cloned().collect();
+    manifests.with_translated(files, kong_config::serving_translator(&options.ingress_class.class))
+}
+
+/// What is wrong with a path of the command line: a misspelled one would be waited for while nothing is served.
+fn path_problem(options: &RunOptions) -> Option<String> {
+    let files = options.kong_config.iter().map(|path| ("--kong-config", path));
+    let manifests = options.manifests.iter().filter(|path| path.as_os_str() != "-").map(|path| ("--manifests", path));
+    files.chain(manifests).find_map(|(flag, path)| match path.metadata() {
+        Ok(metadata) if metadata.is_dir() && flag == "--kong-config" => Some(format!(
+            "{flag} {}: it is a folder; give one file, which `deck file merge` makes of several",
+            path.display()
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some(format!("{flag} {}: no such file or folder; correct the path, or create it", path.display()))
+        }
+        _ => None,
+    })
 }
 
 /// Tables for editing files at a terminal; with a cluster, verdicts are in the statuses and the log.

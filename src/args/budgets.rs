@@ -16,12 +16,23 @@ pub(super) struct BudgetArgs {
 
     /// What the HTTPRoutes of a namespace may expand to in memory together, and so may its Ingresses; the youngest are
     /// refused
-    #[arg(long, value_name = "SIZE", env = "PORTICO_NAMESPACE_BUDGET", default_value_t = MemorySize(64 << 20))]
+    #[arg(long, value_name = "SIZE", env = "PORTICO_NAMESPACE_BUDGET", default_value_t = NAMESPACE_BUDGET)]
     namespace_budget: MemorySize,
 
     /// Number of ports of a Gateway together with its ListenerSets; further ports of ListenerSets are refused
-    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_GATEWAY_PORTS", default_value_t = 256)]
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_GATEWAY_PORTS", default_value_t = MAX_GATEWAY_PORTS)]
     max_gateway_ports: u16,
+}
+
+const NAMESPACE_BUDGET: MemorySize = MemorySize(64 << 20);
+const MAX_GATEWAY_PORTS: u16 = 256;
+
+/// The defaults of all flags.
+impl Default for BudgetOptions {
+    fn default() -> Self {
+        let (limits_warn_only, namespace_budget, max_gateway_ports) = (false, NAMESPACE_BUDGET, MAX_GATEWAY_PORTS);
+        BudgetArgs { limits_warn_only, namespace_budget, max_gateway_ports }.resolve()
+    }
 }
 
 /// Limits of the configuration, resolved.

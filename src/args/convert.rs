@@ -44,7 +44,7 @@ struct ConvertKongArgs {
     #[arg(default_value = INGRESS_CLASS_NAME)]
     ingress_class: String,
 
-    /// Exit with status 0 although something is left out
+    /// Exit with status 0 although something is left out or invalid
     #[arg(long, env = "PORTICO_ALLOW_PARTIAL", value_parser = BoolishValueParser::new())]
     allow_partial: bool,
 
@@ -95,8 +95,8 @@ The manifests are written to stdout, the report to stderr. References such as ${
 file, and variables that a script does not set, are replaced by the variables of this process, so the output
 may contain secrets. Scripts are not run: only calls of curl are read, with the files that they send.
 
-Exit codes: 0 everything is converted; 1 something is left out and --allow-partial is not set, or the file
-is invalid; 2 the file cannot be read.
+Exit codes: 0 everything is converted; 1 something is left out or would not work, and --allow-partial is
+not set, or the file is invalid; 2 the file cannot be read.
 
 Examples:
   # Convert, and see what differs

@@ -68,6 +68,15 @@ pub struct AddressPool {
     pub explicit: bool,
 }
 
+/// The defaults of all flags, outside of a cluster.
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        let networks = vec![LOOPBACK.parse().expect("a constant that a test parses")];
+        let addresses = AddressSource::Pool(AddressPool { networks, explicit: false });
+        GatewayOptions { controller_names: vec![GATEWAY_CONTROLLER.to_owned()], addresses }
+    }
+}
+
 impl GatewayArgs {
     /// `has_cluster`: objects come from a cluster; `in_cluster`: this process runs in a Pod of it.
     pub(super) fn resolve(

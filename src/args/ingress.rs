@@ -184,6 +184,20 @@ fn parse_ingress_controller_name(text: &str) -> Result<String, String> {
     parse_controller_name(text, 250, INGRESS_CONTROLLER)
 }
 
+impl IngressClassOptions {
+    /// The defaults of all flags, with another class.
+    pub fn of_class(class: String) -> Self {
+        IngressClassOptions {
+            class,
+            controller: INGRESS_CONTROLLER.to_owned(),
+            router: KongRouter::TraditionalCompatible,
+            host_owner: HostOwner::Any,
+            ignore_foreign_guards: false,
+            fail_open: false,
+        }
+    }
+}
+
 impl IngressClassArgs {
     pub(super) fn resolve(self) -> IngressClassOptions {
         let IngressClassArgs {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::diagnostic::{Diagnostic, Reason};
+use crate::manifests::LEFT_OUT;
 use crate::schema::nearest;
 
 /// What was found in a file. Shared by all readers of the file, none of which holds on to it.
@@ -63,6 +64,8 @@ pub(super) struct EntityFields<'f> {
     pub(super) path: String,
     values: Map<String, Value>,
     known: BTreeSet<&'static str>,
+    /// The fields that only the defaults of the file have.
+    defaults: BTreeSet<String>,
     pub(super) findings: &'f FileFindings,
 }
 
@@ -82,10 +85,19 @@ impl<'f> EntityFields<'f> {
                 Map::new()
             }
         };
+        let mut added = BTreeSet::new();
         for (name, default) in defaults.into_iter().flatten() {
-            values.entry(name.clone()).or_insert_with(|| default.clone());
+            if !values.contains_key(name) {
+                values.insert(name.clone(), default.clone());
+                added.insert(name.clone());
+            }
         }
-        EntityFields { path, values, known: BTreeSet::new(), findings }
+        EntityFields { path, values, known: BTreeSet::new(), defaults: added, findings }
+    }
+
+    /// Whether the entity has a field only because the defaults of the file have it.
+    pub(super) fn is_default(&self, name: &str) -> bool {
+        self.defaults.contains(name)
     }
 
     pub(super) fn field(&self, name: &str) -> String {
@@ -95,6 +107,20 @@ impl<'f> EntityFields<'f> {
     /// Whether a field has a value other than null.
     pub(super) fn has(&self, name: &str) -> bool {
         self.values.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Adds fields to an object, which is created if it is missing. Fields that it has stay.
+    pub(super) fn add_below(&mut self, name: &str, fields: &Map<String, Value>) {
+        let object = self.values.entry(name.to_owned()).or_insert(Value::Null);
+        if object.is_null() {
+            *object = Value::Object(Map::new());
+        }
+        // Another type is reported when the field is read.
+        if let Some(object) = object.as_object_mut() {
+            for (name, value) in fields {
+                object.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
     }
 
     /// The value of a field, which does not count as read.
@@ -276,8 +302,6 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// The reason of what is left out.
-pub(super) const LEFT_OUT: &str = "LeftOut";
 /// The reason of what is served in another way than by Kong.
 const DIFFERENCE: &str = "Difference";
 /// Diagnostics that reject a file and are shown.

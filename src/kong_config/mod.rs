@@ -6,8 +6,9 @@
 //!         plugins ─▶ objects.rs: objects, each with the path of its entity in the file
 //! ```
 //!
-//! There is one translation: `portico run --kong-config` serves its objects, and `portico convert kong` prints them.
-//! What has no equivalent is left out and reported, and what would weaken another entity rejects the file.
+//! There is one translation, and its result is always compiled: `portico run` serves it, `portico check` reports what
+//! is wrong with it, and `portico convert kong` does the same and prints the objects. What has no equivalent is left
+//! out and reported, and what would weaken another entity rejects the file.
 
 mod admin_calls;
 mod certificates;
@@ -34,7 +35,7 @@ mod vaults;
 use serde_json::{Value, json};
 
 use crate::api::names::ENTITY_NAME_ANNOTATION;
-use crate::manifests::{TranslatedObject, Translation};
+use crate::manifests::{TranslatedFormat, TranslatedObject, Translation};
 use consumers::{ConsumerPlans, CredentialContext};
 use fields::FileFindings;
 use names::Names;
@@ -44,6 +45,21 @@ use routes::{ConvertedRoute, NO_SERVICE, RouteContext};
 
 pub use admin_calls::{ScriptContext, translate_admin_calls};
 pub use settings::TranslationSettings;
+
+/// The format of declarative files.
+pub const FORMAT: TranslatedFormat = TranslatedFormat { is_meant: is_declarative_file, prepare: environment::prepare };
+
+/// Whether a text names the version of the format, which every file does. A manifest has no such field.
+fn is_declarative_file(text: &str) -> bool {
+    let begins_with_version = |line: &str| {
+        let line = line.trim_start_matches(['{', ' ', '\t', ',', '\u{feff}']).trim_start_matches(['"', '\'']);
+        let rest = line.strip_prefix("_format_version");
+        rest.is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
+    };
+    text.contains("_format_version")
+        && (text.lines().any(|line| begins_with_version(line) && !line.starts_with(' '))
+            || text.trim_start().starts_with('{') && text.contains("\"_format_version\""))
+}
 
 /// What a file is translated with, in addition to the settings.
 pub struct FileContext<'a> {
@@ -59,7 +75,9 @@ pub fn translate(mut file: Value, settings: &TranslationSettings, context: &File
     let findings = FileFindings::default();
     environment::resolve(&mut file, "", context.variable, &findings);
     vaults::check_references(&file, &findings);
-    let hashed_passwords = file.get("_transform") == Some(&Value::Bool(false));
+    let is_set = |value: Option<&Value>, expected| value == Some(&Value::Bool(expected));
+    let hashed_passwords =
+        is_set(file.get("_transform"), false) || is_set(file.pointer("/_info/skip_hash_for_basic_auth"), true);
     let objects = if findings.is_rejected() {
         // What a template stands for is not known, so the rest would be reported for wrong reasons.
         Vec::new()
@@ -103,7 +121,8 @@ fn translate_entities(
         entities: &mut entities,
         index: &index,
     };
-    let plugins = plugins::plan(std::mem::take(&mut model.plugins), &mut scopes, settings, &mut names);
+    let shared = std::mem::take(&mut model.plugin_configs);
+    let plugins = plugins::plan(std::mem::take(&mut model.plugins), &shared, &mut scopes, settings, &mut names);
     entities.reject_unused(findings);
 
     let without_service = routes.iter().find(|route| route.service.is_none() && route.draft.is_some());

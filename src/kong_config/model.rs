@@ -26,6 +26,8 @@ pub(super) struct Model<'f> {
     pub(super) authorities: Vec<Entity<'f>>,
     pub(super) custom_entities: Vec<(&'static EntityType, Entity<'f>)>,
     pub(super) vaults: Vec<Entity<'f>>,
+    /// Configurations that several plugins share, by name.
+    pub(super) plugin_configs: Map<String, Value>,
 }
 
 /// The format of the file. Before 3.0, paths with special characters are regular expressions.
@@ -41,6 +43,8 @@ pub(super) struct Entity<'f> {
     pub(super) fields: EntityFields<'f>,
     /// The entities in which it is nested, as (kind, index).
     parents: Vec<(EntityKind, usize)>,
+    /// Whether it refers to an entity that does not exist, for which the file is rejected.
+    pub(super) is_orphan: bool,
     pub(super) id: Option<String>,
     pub(super) name: Option<String>,
 }
@@ -107,7 +111,7 @@ impl EntityIndex {
 impl<'f> Entity<'f> {
     fn read(mut fields: EntityFields<'f>, parents: Vec<(EntityKind, usize)>) -> Self {
         let (id, name) = (fields.text("id"), fields.text("name"));
-        Entity { fields, parents, id, name }
+        Entity { fields, parents, is_orphan: false, id, name }
     }
 
     /// The entity of a kind that this one belongs to: the one it is nested in, or the one it refers to.
@@ -115,7 +119,10 @@ impl<'f> Entity<'f> {
         let reference = self.fields.reference(kind.field());
         let nested = self.parents.iter().rev().find(|(parent, _)| *parent == kind).map(|(_, position)| *position);
         let Some(reference) = reference else { return nested };
-        let named = index.resolve(kind, &reference, self.fields.findings)?;
+        let Some(named) = index.resolve(kind, &reference, self.fields.findings) else {
+            self.is_orphan = true;
+            return None;
+        };
         if nested.is_some_and(|nested| nested != named) {
             let message = format!("it is nested in another {}", kind.noun());
             self.fields.findings.reject(&reference.field, message, "remove the reference, or move the entity");
@@ -172,18 +179,18 @@ const UNSUPPORTED: [(&str, &str); 13] = [
 ];
 
 /// Collects the entities of a file.
-pub(super) fn read(value: Value, findings: &FileFindings) -> (Model<'_>, EntityIndex) {
+pub(super) fn read(mut value: Value, findings: &FileFindings) -> (Model<'_>, EntityIndex) {
+    let tags: Vec<Value> = value["_info"]["select_tags"].as_array().cloned().unwrap_or_default();
+    if !tags.is_empty() {
+        add_tags(&mut value, &tags);
+    }
     let mut root = EntityFields::new(String::new(), value, None, findings);
     let mut model = Model { version: read_version(&mut root), ..Model::default() };
     let defaults = read_info(&mut root);
     let defaults_of = |name: &str| defaults.get(name).and_then(Value::as_object);
     root.flag("_transform");
-    for name in ["_konnect", "_plugin_configs", "_workspace"] {
-        if root.value(name).is_some() {
-            let remedy = "remove it, and write what it configures in each entity";
-            findings.leave_out(name, format!("{name} has no effect"), remedy);
-        }
-    }
+    model.plugin_configs = root.object("_plugin_configs").unwrap_or_default();
+    read_destination(&mut root);
     for fields in root.entities("services", defaults_of("service")) {
         model.add_service(fields, &defaults_of);
     }
@@ -252,12 +259,60 @@ fn read_version(root: &mut EntityFields<'_>) -> FormatVersion {
     }
 }
 
+/// Where decK writes the entities, which are served here instead.
+fn read_destination(root: &mut EntityFields<'_>) {
+    let workspace = root.text("_workspace").filter(|workspace| workspace != "default");
+    if let Some(workspace) = workspace {
+        let message = format!("there are no workspaces here: logs and metrics have `default` instead of {workspace:?}");
+        root.findings.differs("_workspace", message, "nothing, if the other workspaces have files of their own");
+    }
+    let Some(konnect) = root.object("_konnect") else { return };
+    let mut konnect = EntityFields::new("_konnect".to_owned(), Value::Object(konnect), None, root.findings);
+    for name in ["control_plane_name", "runtime_group_name"] {
+        if konnect.text(name).is_some() {
+            let field = konnect.field(name);
+            root.findings.differs(field, "the control plane has no effect: this file is served", "nothing");
+        }
+    }
+    konnect.finish();
+}
+
+/// Adds the tags of `select_tags`, which decK gives to all entities, where something shows tags.
+fn add_tags(value: &mut Value, tags: &[Value]) {
+    let collections = ["services", "routes", "consumers", "consumer_groups", "plugins", "upstreams"];
+    for name in collections {
+        for entity in value.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(fields) = entity.as_object_mut() else { continue };
+            let own = fields.entry("tags").or_insert(Value::Null);
+            if own.is_null() {
+                *own = Value::Array(Vec::new());
+            }
+            // Another type is reported when the entity is read.
+            if let Some(own) = own.as_array_mut() {
+                for tag in tags {
+                    if !own.contains(tag) {
+                        own.push(tag.clone());
+                    }
+                }
+            }
+            add_tags(entity, tags);
+        }
+    }
+}
+
 /// The defaults of entities, from `_info.defaults`.
 fn read_info(root: &mut EntityFields<'_>) -> Map<String, Value> {
     let Some(info) = root.object("_info") else { return Map::new() };
     let mut info = EntityFields::new("_info".to_owned(), Value::Object(info), None, root.findings);
-    info.list("select_tags");
-    info.object("default_lookup_tags");
+    info.texts("select_tags");
+    if info.object("default_lookup_tags").is_some_and(|tags| !tags.is_empty()) {
+        let message = "entities of a running Kong are not looked up: only those of this file exist";
+        root.findings.differs(info.field("default_lookup_tags"), message, "write the entities in this file");
+    }
+    // How decK writes groups and passwords, and reads plugins; `skip_hash_for_basic_auth` is read with the passwords.
+    for name in ["consumer_group_policy_overrides", "skip_hash_for_basic_auth", "include_plugin_definitions"] {
+        info.flag(name);
+    }
     let defaults = info.object("defaults").unwrap_or_default();
     info.finish();
     for (name, value) in &defaults {
@@ -314,6 +369,7 @@ impl<'f> Model<'f> {
     /// An entity with its type and its fields.
     fn add_custom_entity(&mut self, mut entity: EntityFields<'f>) {
         let (path, findings) = (entity.path.clone(), entity.findings);
+        entity.text("id");
         let (kind, fields) = (entity.text("type"), entity.object("fields").unwrap_or_default());
         entity.finish();
         match ENTITY_TYPES.iter().find(|known| Some(known.name) == kind.as_deref()) {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::fields::EntityFields;
 use super::settings::TranslationSettings;
 use crate::api::kong::annotations::{INGRESS_CLASS, PLUGINS, TAGS};
-use crate::manifests::TranslatedObject;
+use crate::manifests::{ObjectSource, TranslatedObject};
 
 /// An object before it is complete: other entities may still add annotations.
 #[derive(Debug)]
@@ -95,6 +95,6 @@ impl Draft {
         object.insert("kind".to_owned(), json!(self.kind));
         object.insert("metadata".to_owned(), Value::Object(metadata));
         object.extend(self.fields);
-        TranslatedObject { value: Value::Object(object), source: self.source }
+        TranslatedObject { value: Value::Object(object), source: ObjectSource::Entity(self.source) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::consumers::ConsumerPlans;
 use super::custom_entities::CustomEntities;
@@ -35,6 +35,7 @@ struct AttachedScope {
 
 pub(super) fn plan(
     plugins: Vec<Entity<'_>>,
+    shared: &Map<String, Value>,
     scopes: &mut PluginScopes<'_>,
     settings: &TranslationSettings,
     names: &mut Names,
@@ -42,6 +43,7 @@ pub(super) fn plan(
     let index = scopes.index;
     let mut read = Vec::new();
     for mut plugin in plugins {
+        add_shared_config(&mut plugin, shared);
         let scope = AttachedScope {
             service: plugin.owner(EntityKind::Service, index),
             route: plugin.owner(EntityKind::Route, index),
@@ -49,6 +51,8 @@ pub(super) fn plan(
             group: plugin.owner(EntityKind::Group, index),
         };
         match plugin.name.clone() {
+            // Its owner, which is unknown, is not that of another plugin.
+            Some(_) if plugin.is_orphan => {}
             Some(kind) => read.push((kind, scope, plugin)),
             None => plugin.fields.findings.reject(plugin.path(), "the plugin has no name", "write its name"),
         }
@@ -105,12 +109,15 @@ fn plan_plugin(
         draft.fields.insert("disabled".to_owned(), json!(true));
     }
     if let Some(protocols) = plugin.fields.texts("protocols").filter(|protocols| !protocols.is_empty()) {
-        draft.fields.insert("protocols".to_owned(), json!(protocols));
+        draft.fields.insert("protocols".to_owned(), json!(protocols_of(protocols)));
     }
     if let Some(ordering) = plugin.fields.object("ordering") {
         draft.fields.insert("ordering".to_owned(), Value::Object(ordering));
     }
-    plugin.fields.text("run_on");
+    if plugin.fields.text("run_on").is_some_and(|run_on| run_on != "first") {
+        let message = "it has no effect: there is no second proxy of a mesh that could run the plugin";
+        findings.differs(plugin.fields.field("run_on"), message, "remove it");
+    }
     plugin.fields.value("condition").into_iter().for_each(|_| {
         findings.reject(format!("{path}.condition"), "conditions of plugins are not supported", "remove it");
     });
@@ -168,6 +175,34 @@ fn plan_plugin(
         }
     }
     draft
+}
+
+/// Adds the fields of the configuration in `_plugin_configs` that the plugin names, and does not have itself.
+fn add_shared_config(plugin: &mut Entity<'_>, shared: &Map<String, Value>) {
+    let Some(name) = plugin.fields.text("_config") else { return };
+    let Some(Value::Object(fields)) = shared.get(&name) else {
+        let message = format!("_plugin_configs has no configuration {name:?}");
+        plugin.fields.findings.reject(plugin.fields.field("_config"), message, "correct the name, or add it there");
+        return;
+    };
+    plugin.fields.add_below("config", fields);
+}
+
+/// The protocols as those of a KongPlugin, which names those of WebSockets like their handshakes. A plugin runs for all
+/// requests if it has one protocol of them.
+fn protocols_of(protocols: Vec<String>) -> Vec<String> {
+    let mut named: Vec<String> = Vec::new();
+    for protocol in protocols {
+        let name = match &*protocol {
+            "ws" => "http".to_owned(),
+            "wss" => "https".to_owned(),
+            _ => protocol,
+        };
+        if !named.contains(&name) {
+            named.push(name);
+        }
+    }
+    named
 }
 
 /// The username of the consumer with this id, which is not the id of its KongConsumer.

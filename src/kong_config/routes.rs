@@ -77,7 +77,8 @@ pub(super) fn plan(
         findings.reject(fields.field("methods"), "all requests of gRPC have the method POST", "remove it");
     }
     let is_http = protocol == RouteProtocol::Http;
-    let has_conditions = read_conditions(fields, &mut draft, context, service, is_http, is_websocket);
+    let names_hosts = fields.peek("hosts").and_then(Value::as_array).is_some_and(|hosts| !hosts.is_empty());
+    let has_conditions = names_hosts | read_conditions(fields, &mut draft, context, service, is_http, is_websocket);
     read_options(fields, &mut draft, serves_grpc);
     let is_expression = fields.value("expression").is_some() | fields.value("priority").is_some();
     route.fields.finish();

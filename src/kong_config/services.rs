@@ -146,14 +146,12 @@ fn read_location(fields: &mut EntityFields<'_>) -> Option<ServiceLocation> {
     let (port, path) = (fields.number("port", 0, 65_535), fields.text("path"));
     if let Some(url) = url {
         let field = fields.field("url");
-        if protocol.is_some() || host.is_some() || port.is_some() || path.is_some() {
-            let message = "it says the same as protocol, host, port and path";
-            fields.findings.reject(&field, message, "remove url, or the others");
-            return None;
-        }
         let location = parse_url(&url);
         match &location {
-            Some(location) => check_path(fields, &field, location.path.as_deref()),
+            Some(location) => {
+                check_path(fields, &field, location.path.as_deref());
+                report_overridden(fields, location, &GivenLocation { protocol, host, port, path });
+            }
             None => {
                 fields.findings.reject(&field, "this is not a URL", "write it like http://backend.example:8080/path");
             }
@@ -177,6 +175,36 @@ fn read_location(fields: &mut EntityFields<'_>) -> Option<ServiceLocation> {
     }
     check_path(fields, &fields.field("path"), path.as_deref());
     Some(ServiceLocation { protocol, host, port: port.unwrap_or(80), path })
+}
+
+/// What a service has in addition to its `url`.
+struct GivenLocation {
+    protocol: Option<String>,
+    host: Option<String>,
+    port: Option<i64>,
+    path: Option<String>,
+}
+
+/// As in Kong, `url` replaces the fields that it stands for. Those that disagree are reported, unless they are
+/// defaults.
+fn report_overridden(fields: &EntityFields<'_>, used: &ServiceLocation, given: &GivenLocation) {
+    let GivenLocation { protocol, host, port, path } = given;
+    let root = |path: Option<&str>| path.unwrap_or("/").to_owned();
+    for (name, disagrees, used) in [
+        ("protocol", protocol.as_ref().is_some_and(|given| *given != used.protocol), used.protocol.clone()),
+        ("host", host.as_ref().is_some_and(|given| *given != used.host), used.host.clone()),
+        ("port", port.is_some_and(|given| given != used.port), used.port.to_string()),
+        (
+            "path",
+            path.as_ref().is_some_and(|given| root(Some(given)) != root(used.path.as_deref())),
+            root(used.path.as_deref()),
+        ),
+    ] {
+        if disagrees && !fields.is_default(name) {
+            let message = format!("url takes precedence, so the {name} is {used}");
+            fields.findings.differs(fields.field(name), message, "remove it, or correct url");
+        }
+    }
 }
 
 fn check_path(fields: &EntityFields<'_>, field: &str, path: Option<&str>) {

@@ -74,6 +74,12 @@ pub(super) fn plan(
         let parent = target.parent(EntityKind::Upstream, index);
         let fields = &mut target.fields;
         let weight = fields.number("weight", 0, 65_535).unwrap_or(100);
+        let is_alternative = fields.flag("failover") == Some(true);
+        if is_alternative {
+            let message = "a target that gets requests only if no other one can, which no upstream has here";
+            let remedy = "convert the file, and write a BackendPolicy with failover";
+            fields.findings.leave_out(fields.field("failover"), message, remedy);
+        }
         let text = fields.text("target");
         let field = fields.field("target");
         let address = text.as_deref().and_then(parse_target);
@@ -87,7 +93,7 @@ pub(super) fn plan(
         target.fields.finish();
         let (Some(parent), Some(address)) = (parent, address) else { continue };
         let plan = &mut plans[parent];
-        if weight > 0 && !plan.targets.contains(&address) {
+        if weight > 0 && !is_alternative && !plan.targets.contains(&address) {
             plan.targets.push(address);
             plan.weights.push(weight);
         }

@@ -18,8 +18,10 @@ mod changed;
 mod claims;
 mod diagnostic;
 mod documents;
+mod foreign;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod location;
 mod mounts;
 mod outline;
 mod position;
@@ -28,14 +30,16 @@ mod record;
 mod source;
 mod text;
 mod translated;
+mod unserved_kinds;
 mod walk;
 mod watcher;
 mod yaml;
 
 pub use changed::ChangedPaths;
 pub use diagnostic::ManifestDiagnostic;
+pub use foreign::ForeignPolicy;
 pub use position::{Excerpt, FilePosition};
 pub use record::{TranslatedFile, translate};
 pub use source::{ManifestUpdate, Manifests};
-pub use translated::{FileTranslator, TranslatedObject, Translation};
+pub use translated::{FileTranslator, LEFT_OUT, ObjectSource, TranslatedFormat, TranslatedObject, Translation};
 pub use watcher::ManifestWatcher;

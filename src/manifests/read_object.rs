@@ -6,8 +6,10 @@ use std::io;
 use serde_json::{Map, Value, json};
 
 use super::outline::CLUSTER_SCOPE;
+use super::unserved_kinds::replacement_of_operator_kind;
 use crate::api::kind::{
     CORE_GROUP, DISCOVERY_GROUP, GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, NETWORKING_GROUP,
+    PORTICO_GROUP,
 };
 use crate::api::names::NAMESPACE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -181,7 +183,11 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, UnresolvedKind> {
         (kind, name) => kind.map(str::to_owned).or(name),
     };
     let (Some(api_version), Some(kind_name)) = (text_field("apiVersion"), text_field("kind")) else {
-        let remedy = "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute";
+        let remedy = match ["services", "routes", "consumers", "plugins"].iter().any(|list| object.contains_key(*list))
+        {
+            true => "a declarative file of Kong begins with _format_version: \"3.0\"",
+            false => "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute",
+        };
         let missing: Vec<_> = ["apiVersion", "kind"].into_iter().filter(|field| text_field(field).is_none()).collect();
         let message = format!("an object needs {}", missing.join(" and "));
         let finding = finding(missing[0], "NoKind", message, remedy).into();
@@ -205,6 +211,10 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, UnresolvedKind> {
             message,
             format!("did you mean `{}`?", preferred_api_version(kind)),
         );
+    }
+    if let Some(replacement) = replacement_of_operator_kind(kind_name).filter(|_| group == KONG_GROUP) {
+        let message = format!("{kind_name} configures a control plane of Kong Operator, and is not served here");
+        return reject(None, "kind", "UnservedKind", message, replacement.to_owned());
     }
     let similar = schema::nearest_kind(group, kind_name);
     if COMPLETE_GROUPS.contains(&group) {
@@ -383,7 +393,8 @@ fn hash_and_size(value: &Value) -> (u64, usize) {
 const FORMER_GROUP: &str = "extensions";
 
 /// Groups whose kinds are all known, so that any other kind is a mistake.
-const COMPLETE_GROUPS: &[&str] = &[GATEWAY_GROUP, GATEWAY_X_GROUP, DISCOVERY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP];
+const COMPLETE_GROUPS: &[&str] =
+    &[GATEWAY_GROUP, GATEWAY_X_GROUP, DISCOVERY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP];
 
 /// The default limit of etcd, and so of the API server.
 const MAX_OBJECT_BYTES: usize = 1_572_864;

@@ -1,6 +1,6 @@
 //! The state of one file: its last valid objects, and its current diagnostics.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hasher;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +9,13 @@ use serde_json::Value;
 
 use super::diagnostic::ManifestDiagnostic;
 use super::documents::{Document, split};
+use super::foreign::{self, ForeignPolicy};
+use super::location::{FieldQuery, ObjectPosition, locate};
 use super::outline::{CaretTarget, SECRET_BEARING_FIELDS};
-use super::position::{FilePosition, LineIndex, TextSpan};
+use super::position::{FilePosition, LineIndex};
 use super::read_object::{self, AcceptedObject, ReadOutcome, ReadSettings, RejectedRest};
 use super::text::{FileReadError, FileStamp};
-use super::translated::{FileTranslator, TranslatedObject, Translation};
+use super::translated::{FileTranslator, ObjectSource, TranslatedObject, Translation};
 use super::yaml::{self, YamlError};
 use crate::api::ObjectId;
 use crate::diagnostic::{Diagnostic, Reason};
@@ -33,6 +35,10 @@ pub(super) struct FileRecord {
     pub(super) diagnostics: Vec<ManifestDiagnostic>,
     /// Objects of kinds that Portico does not read, counted by `apiVersion/kind`.
     pub(super) ignored: BTreeMap<String, usize>,
+    /// Policies of other gateways, with their positions.
+    pub(super) foreign_policies: Vec<(ForeignPolicy, FilePosition)>,
+    /// What controllers write because of objects in the text that was read last, except for unchanged documents.
+    pub(super) written_later: BTreeSet<ObjectId>,
     /// Only for input that cannot be read twice: standard input and pipes.
     pub(super) text: Option<Arc<str>>,
 }
@@ -48,28 +54,6 @@ pub(super) struct FileObject {
     /// the document are in use without diagnostics.
     document_hash: Option<u64>,
     pub(super) position: ObjectPosition,
-}
-
-/// The position of an object in its file.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ObjectPosition {
-    /// The index of the document.
-    pub(super) document: u32,
-    /// The first line of the document.
-    pub(super) line: u32,
-    /// Indexes into the `items` of lists, outermost first. Empty if the document itself is the object.
-    pub(super) trail: Box<[u32]>,
-    /// For an object of a translated file, the path of what it was made from.
-    pub(super) source: Option<Arc<str>>,
-}
-
-/// A field to find with `locate`.
-pub(super) struct FieldQuery<'a> {
-    pub(super) trail: &'a [u32],
-    pub(super) field: &'a str,
-    pub(super) caret: CaretTarget,
-    /// Where the object is in a translated file, which has none of its fields.
-    pub(super) source: Option<&'a str>,
 }
 
 impl FileObject {
@@ -126,6 +110,8 @@ impl FileRecord {
         }
         self.valid_text_hash = Some(hash);
         self.ignored = std::mem::take(&mut reading.ignored);
+        self.written_later = std::mem::take(&mut reading.written_later);
+        self.foreign_policies = locate_policies(file, &documents, std::mem::take(&mut reading.foreign_policies));
         (self.entries, self.diagnostics) = reading.finish(file, &documents, &previous);
     }
 
@@ -137,14 +123,25 @@ impl FileRecord {
         settings: ReadSettings,
         translator: &FileTranslator,
     ) {
-        let hash = hash(text);
-        self.text_hash = Some(hash);
-        let (objects, notes) = match translated(file, text, translator) {
-            Ok(translated) => translated,
-            Err(problems) => {
-                self.reject_file(problems);
-                return;
-            }
+        self.text_hash = Some(hash(text));
+        let text = &*translator.prepare(text);
+        let TranslatedFile { objects, diagnostics } = translated(file, text, translator);
+        self.set_translated(file, text, settings, objects, diagnostics);
+    }
+
+    /// Reads the objects of a translated file, none if the file is invalid. The positions of entities are those in
+    /// `text`.
+    pub(super) fn set_translated(
+        &mut self,
+        file: &Arc<Path>,
+        text: &str,
+        settings: ReadSettings,
+        objects: Option<Vec<TranslatedObject>>,
+        notes: Vec<ManifestDiagnostic>,
+    ) {
+        let Some(objects) = objects else {
+            self.reject_file(notes);
+            return;
         };
         let documents = split(text);
         let line = documents.first().map_or(1, |document| document.line);
@@ -154,7 +151,7 @@ impl FileRecord {
             let at = ObjectPosition { document: 0, line, trail: Box::default(), source: Some(source) };
             reading.read_value(at, value, file, settings, &previous);
         }
-        self.valid_text_hash = Some(hash);
+        self.valid_text_hash = self.text_hash;
         self.ignored = std::mem::take(&mut reading.ignored);
         let (entries, mut diagnostics) = reading.finish(file, &documents, &previous);
         diagnostics.extend(notes);
@@ -196,7 +193,7 @@ fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut error: YamlErr
 }
 
 /// The objects of a file of another format, without reading them as objects.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TranslatedFile {
     /// `None` if the file is invalid.
     pub objects: Option<Vec<TranslatedObject>>,
@@ -205,35 +202,32 @@ pub struct TranslatedFile {
 
 /// Translates the text of a file of another format.
 pub fn translate(file: &Path, text: &str, translator: &FileTranslator) -> TranslatedFile {
-    let file: Arc<Path> = Arc::from(file);
-    let (objects, diagnostics) = match translated(&file, text, translator) {
-        Ok((objects, notes)) => (Some(objects), notes),
-        Err(problems) => (None, problems),
-    };
-    TranslatedFile { objects, diagnostics }
+    translated(&Arc::from(file), &translator.prepare(text), translator)
 }
 
-/// The objects and the diagnostics about what is left out or differs, or why the file cannot be used.
-fn translated(
-    file: &Arc<Path>,
-    text: &str,
-    translator: &FileTranslator,
-) -> Result<(Vec<TranslatedObject>, Vec<ManifestDiagnostic>), Vec<ManifestDiagnostic>> {
+/// Translates a prepared text. The diagnostics are about what is left out or differs, or why the file cannot be used.
+fn translated(file: &Arc<Path>, text: &str, translator: &FileTranslator) -> TranslatedFile {
+    let rejected = |diagnostics| TranslatedFile { objects: None, diagnostics };
     let documents = split(text);
     let [document] = &documents[..] else {
         let message = format!("the file has {} documents, and this format has one", documents.len());
         let problem = Diagnostic::of_file("Documents", message, "write one document, without --- between parts");
         let position = FilePosition::whole_file(Arc::clone(file));
-        return Err(vec![ManifestDiagnostic::for_file(position, problem)]);
+        return rejected(vec![ManifestDiagnostic::for_file(position, problem)]);
     };
-    let value = yaml::parse(document.text).map_err(|error| {
-        let mut problem = yaml_diagnostic(file, document, error);
-        problem.position.excerpt = None;
-        vec![problem]
-    })?;
+    let value = match yaml::parse(document.text) {
+        Ok(value) => value,
+        Err(error) => {
+            let mut problem = yaml_diagnostic(file, document, error);
+            problem.position.excerpt = None;
+            return rejected(vec![problem]);
+        }
+    };
     match translator.translate(value) {
-        Translation::Objects(objects, notes) => Ok((objects, located_in_source(file, document, notes))),
-        Translation::Rejected(problems) => Err(located_in_source(file, document, problems)),
+        Translation::Objects(objects, notes) => {
+            TranslatedFile { objects: Some(objects), diagnostics: located_in_source(file, document, notes) }
+        }
+        Translation::Rejected(problems) => rejected(located_in_source(file, document, problems)),
     }
 }
 
@@ -244,13 +238,16 @@ fn located_in_source(
     document: &Document<'_>,
     diagnostics: Vec<Diagnostic>,
 ) -> Vec<ManifestDiagnostic> {
+    let sources: Vec<_> =
+        diagnostics.iter().map(|diagnostic| ObjectSource::Entity(Arc::from(&*diagnostic.field))).collect();
     let queries: Vec<_> = diagnostics
         .iter()
-        .map(|diagnostic| FieldQuery {
+        .zip(&sources)
+        .map(|(diagnostic, source)| FieldQuery {
             trail: &[],
             field: "",
             caret: CaretTarget::for_reason(&diagnostic.reason),
-            source: Some(&diagnostic.field),
+            source: Some(source),
         })
         .collect();
     let positions = locate(file, document, &queries);
@@ -291,6 +288,8 @@ struct FileReading {
     /// Objects that cannot be identified, as indexes into `diagnostics`.
     unidentified: Vec<usize>,
     ignored: BTreeMap<String, usize>,
+    foreign_policies: Vec<(ForeignPolicy, ObjectPosition)>,
+    written_later: BTreeSet<ObjectId>,
     /// The number of diagnostics of all objects.
     total: usize,
     /// How many of them are only counted.
@@ -359,8 +358,13 @@ impl FileReading {
             *self.ignored.entry("kustomize.config.k8s.io/Kustomization".to_owned()).or_default() += 1;
             return;
         }
+        foreign::add_written_later(&value, &mut self.written_later);
+        let policy = ForeignPolicy::read(&value);
         match read_object::read_object(value, settings, accepted_before) {
-            ReadOutcome::Ignored(kind) => *self.ignored.entry(kind).or_default() += 1,
+            ReadOutcome::Ignored(kind) => {
+                *self.ignored.entry(kind).or_default() += 1;
+                self.foreign_policies.extend(policy.map(|policy| (policy, at)));
+            }
             ReadOutcome::Accepted(AcceptedObject { object, hash, warnings }) => {
                 let id = object.id();
                 let has_diagnostics = !warnings.is_empty();
@@ -467,7 +471,7 @@ fn locate_diagnostics(
                 trail: &object.at.trail,
                 field: &diagnostic.field,
                 caret: CaretTarget::for_reason(&diagnostic.reason),
-                source: object.at.source.as_deref(),
+                source: object.at.source.as_ref(),
             })
             .collect();
         let positions = locate(file, document, &queries);
@@ -481,26 +485,18 @@ fn locate_diagnostics(
     located
 }
 
-/// Positions of fields within a document, in one pass over its text.
-pub(super) fn locate(file: &Arc<Path>, document: &Document<'_>, queries: &[FieldQuery<'_>]) -> Vec<FilePosition> {
-    let Some(outline) = yaml::outline(document.text) else {
-        return queries.iter().map(|_| FilePosition::without_excerpt(Arc::clone(file), document.line, 1)).collect();
-    };
-    let lines = LineIndex::build(document.text);
-    let secrets = outline.secret_lines();
-    let positions = queries.iter().map(|query| {
-        let span = match query.source {
-            Some("") => TextSpan { line: 1, column: 1, width: 1 },
-            Some(source) => outline.locate(query.trail, source, query.caret),
-            None => outline.locate(query.trail, query.field, query.caret),
-        };
-        let mut position = FilePosition::within(file, &lines, document.line, span);
-        if query.source.is_some() || secrets.iter().any(|lines| lines.contains(&span.line)) {
-            position.excerpt = None;
-        }
-        position
+/// The positions of policies.
+fn locate_policies(
+    file: &Arc<Path>,
+    documents: &[Document<'_>],
+    policies: Vec<(ForeignPolicy, ObjectPosition)>,
+) -> Vec<(ForeignPolicy, FilePosition)> {
+    let located = policies.into_iter().filter_map(|(policy, at)| {
+        let query = FieldQuery { trail: &at.trail, field: "kind", caret: CaretTarget::Value, source: None };
+        let position = locate(file, documents.get(at.document as usize)?, &[query]).pop()?;
+        Some((policy, position))
     });
-    positions.collect()
+    located.collect()
 }
 
 /// Expands lists: `kind: List` and typed lists such as `kind: HTTPRouteList`, also nested ones.

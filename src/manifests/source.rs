@@ -1,5 +1,6 @@
 //! The files and folders of the command line as one source; each reading reports what changed since the previous one.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -12,10 +13,12 @@ use super::changed::ChangedPaths;
 use super::claims::{Claims, ObjectClaim, Records};
 use super::diagnostic::ManifestDiagnostic;
 use super::documents::split;
+use super::foreign::ForeignPolicy;
+use super::location::{FieldQuery, locate};
 use super::outline::CaretTarget;
 use super::position::FilePosition;
 use super::read_object::ReadSettings;
-use super::record::{self, FieldQuery, FileObject, FileRecord, locate};
+use super::record::{self, FileObject, FileRecord, TranslatedFile};
 use super::text::{self, FileReadError, FileStamp};
 use super::translated::FileTranslator;
 use super::walk::{self, FileListing, FoundFile, ManifestRoot};
@@ -33,6 +36,11 @@ pub struct ManifestUpdate {
     pub diagnostics: Vec<ManifestDiagnostic>,
     /// Objects of kinds that Portico does not read, counted by `apiVersion/kind`.
     pub ignored: BTreeMap<String, usize>,
+    /// Policies of other gateways, with their positions.
+    pub foreign_policies: Vec<(ForeignPolicy, FilePosition)>,
+    /// What controllers of a cluster write because of the objects: Secrets, and Services whose endpoints they write.
+    /// Complete after the first reading.
+    pub written_later: BTreeSet<ObjectId>,
     /// The number of objects in use.
     pub objects: usize,
     /// The number of files, including standard input.
@@ -52,8 +60,8 @@ impl ManifestUpdate {
 pub struct Manifests {
     roots: Vec<ManifestRoot>,
     settings: ReadSettings,
-    /// The files of another format, and what turns them into objects.
-    translated: Option<(BTreeSet<PathBuf>, FileTranslator)>,
+    /// The other format that files may have.
+    translated: Option<TranslatedFiles>,
     /// Standard input, until it has been read.
     input: Option<StandardInput>,
     records: Records,
@@ -94,12 +102,32 @@ impl Manifests {
         self
     }
 
-    /// Adds files of another format.
+    /// Reads files of another format too: those that are meant to have it, and further ones that have to have it.
     #[must_use]
     pub fn with_translated(mut self, files: Vec<PathBuf>, translator: FileTranslator) -> Self {
         self.roots.extend(files.iter().cloned().map(ManifestRoot::new));
-        self.translated = Some((files.into_iter().collect(), translator));
+        self.translated = Some(TranslatedFiles { files: files.into_iter().collect(), translator });
         self
+    }
+
+    /// The objects of one file that was translated already, by a translator if it has a format of one, and what is
+    /// wrong with them.
+    pub fn of_translated(
+        file: &Path,
+        text: &str,
+        TranslatedFile { objects, diagnostics }: TranslatedFile,
+        translator: Option<FileTranslator>,
+    ) -> (Self, ManifestUpdate) {
+        let mut manifests = Manifests::with_input(Vec::new(), Channel::Experimental, io::empty());
+        let (file, mut record) = (Arc::<Path>::from(file), FileRecord::default());
+        let prepared = translator.as_ref().map_or(Cow::Borrowed(text), |translator| translator.prepare(text));
+        record.set_translated(&file, &prepared, manifests.settings, objects, diagnostics);
+        manifests.translated = translator.map(|translator| TranslatedFiles { files: BTreeSet::new(), translator });
+        record.text = Some(Arc::from(text));
+        manifests.claims.add(&file, &record);
+        manifests.records.insert(file, record);
+        let update = manifests.finish_reading();
+        (manifests, update)
     }
 
     /// Like `read`, but reads only the given files if nothing but their content can have changed.
@@ -177,6 +205,8 @@ impl Manifests {
             batch,
             diagnostics: collected,
             ignored,
+            foreign_policies: self.records.values().flat_map(|record| record.foreign_policies.clone()).collect(),
+            written_later: self.records.values().flat_map(|record| record.written_later.clone()).collect(),
             objects: self.claims.object_count(),
             files: self.records.len(),
         }
@@ -207,7 +237,7 @@ impl Manifests {
         let mut record = FileRecord::default();
         match text::read(input.0) {
             Ok(text) => {
-                record.update(&file, &text, self.settings);
+                self.update_record(&mut record, &file, &text);
                 record.text = Some(Arc::from(text));
             }
             Err(error) => record.keep_after_read_error(&file, error),
@@ -232,22 +262,27 @@ impl Manifests {
         if text.is_err() && !file.path.exists() {
             return;
         }
-        let record = self.records.entry(Arc::clone(&file.path)).or_default();
+        let mut record = self.records.remove(&file.path).unwrap_or_default();
         record.stamp = file.stamp.is_settled(now).then_some(file.stamp);
         match text {
             Ok(text) if record.text_hash == Some(record::hash(&text)) => {}
             Ok(text) => {
-                self.claims.remove(&file.path, record);
-                match &self.translated {
-                    Some((files, translator)) if files.contains(&*file.path) => {
-                        record.update_translated(&file.path, &text, self.settings, translator);
-                    }
-                    _ => record.update(&file.path, &text, self.settings),
-                }
+                self.claims.remove(&file.path, &record);
+                self.update_record(&mut record, &file.path, &text);
                 record.text = file.is_pipe.then(|| Arc::from(text));
-                self.claims.add(&file.path, record);
+                self.claims.add(&file.path, &record);
             }
             Err(error) => record.keep_after_read_error(&file.path, error),
+        }
+        self.records.insert(Arc::clone(&file.path), record);
+    }
+
+    fn update_record(&self, record: &mut FileRecord, file: &Arc<Path>, text: &str) {
+        match &self.translated {
+            Some(TranslatedFiles { files, translator }) if files.contains(&**file) || translator.is_meant(text) => {
+                record.update_translated(file, text, self.settings, translator);
+            }
+            _ => record.update(file, text, self.settings),
         }
     }
 
@@ -315,6 +350,12 @@ impl Manifests {
         let mut positions = vec![None; count];
         for (file, by_document) in by_file {
             let text = self.records[file].current_text(file);
+            let is_translated = by_document.values().flatten().any(|request| request.entry.position.source.is_some());
+            let translator = self.translated.as_ref().filter(|_| is_translated).map(|other| &other.translator);
+            let text = text.as_deref().map(|text| match translator {
+                Some(translator) => translator.prepare(text),
+                None => Cow::Borrowed(text),
+            });
             let documents = text.as_deref().map(split).unwrap_or_default();
             for (document_index, requests) in by_document {
                 let line = requests[0].entry.position.line;
@@ -325,7 +366,7 @@ impl Manifests {
                         trail: &request.entry.position.trail,
                         field: request.field,
                         caret: CaretTarget::Value,
-                        source: request.entry.position.source.as_deref(),
+                        source: request.entry.position.source.as_ref(),
                     })
                     .collect();
                 let found = match document {
@@ -350,6 +391,14 @@ impl FileRecord {
         let text = text::read_file(file).ok()?;
         (Some(record::hash(&text)) == self.valid_text_hash).then(|| Arc::from(text))
     }
+}
+
+/// The files of another format.
+#[derive(Debug)]
+struct TranslatedFiles {
+    /// Those that have to have it, whatever their text is.
+    files: BTreeSet<PathBuf>,
+    translator: FileTranslator,
 }
 
 /// Standard input, or its replacement.

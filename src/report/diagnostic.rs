@@ -1,11 +1,13 @@
 //! Diagnostics from manifests and verdicts in one form, with object and position, for all renderers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::api::ObjectId;
 use crate::compile::verdict::{Code, Condition, Verdict};
-use crate::diagnostic::{Diagnostic, REJECTED, Reason, Topic};
-use crate::manifests::{FilePosition, ManifestDiagnostic};
+use crate::diagnostic::{Diagnostic, NO_ENDPOINT, REJECTED, Reason, Topic};
+use crate::manifests::{FilePosition, LEFT_OUT, ManifestDiagnostic};
 
 /// A diagnostic with where it belongs: the position in a file, the object, and the condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,13 @@ impl ReportedDiagnostic {
     }
 }
 
+impl ReportedDiagnostic {
+    /// Whether it is about a part of a file that a translation left out.
+    pub fn is_left_out(&self) -> bool {
+        self.diagnostic.reason == Reason::Named(LEFT_OUT)
+    }
+}
+
 /// Converts a manifest diagnostic.
 pub fn from_manifest(diagnostic: &ManifestDiagnostic) -> ReportedDiagnostic {
     ReportedDiagnostic {
@@ -45,6 +54,32 @@ pub fn from_manifest(diagnostic: &ManifestDiagnostic) -> ReportedDiagnostic {
         id: None,
         condition: None,
         meanwhile: diagnostic.meanwhile.clone(),
+    }
+}
+
+/// Whether this is only about an object that a controller of a cluster will write, or about endpoints that it will add
+/// to a Service.
+pub fn is_about_later_object(reported: &ReportedDiagnostic, written_later: &BTreeSet<ObjectId>) -> bool {
+    match &reported.diagnostic.reason {
+        Reason::NotFound(missing) => written_later.iter().any(|object| object.to_string() == *missing),
+        Reason::Named(NO_ENDPOINT) => reported.id.as_ref().is_some_and(|id| written_later.contains(id)),
+        _ => false,
+    }
+}
+
+/// The warning about files without any object, which a program that writes them may have left empty.
+pub fn no_objects(paths: &[PathBuf]) -> ReportedDiagnostic {
+    let message = "nothing was checked: there is no object";
+    let empty =
+        Diagnostic::of_file("NoObjects", message, "if another program writes the files, look whether it failed");
+    let file = paths.first().filter(|path| path.as_os_str() != "-");
+    ReportedDiagnostic {
+        diagnostic: empty.into_warning(),
+        position: file.map(|file| FilePosition::whole_file(Arc::from(&**file))),
+        object: None,
+        id: None,
+        condition: None,
+        meanwhile: None,
     }
 }
 
@@ -129,7 +164,6 @@ fn reported(id: &ObjectId, condition: Option<Code>, diagnostic: Diagnostic) -> R
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use super::*;
     use crate::api::{Kind, ObjectKey};

@@ -17,6 +17,7 @@ struct JsonDiagnostic<'a> {
     column: Option<u32>,
     object: Option<&'a str>,
     field: &'a str,
+    severity: &'static str,
     #[serde(rename = "type")]
     condition: Option<&'static str>,
     status: Option<&'static str>,
@@ -36,6 +37,7 @@ impl<'a> JsonDiagnostic<'a> {
             column: in_file.map(|position| position.column),
             object: reported.object.as_deref(),
             field: &diagnostic.field,
+            severity: diagnostic.severity.label(),
             condition: condition.map(|code| code.condition()),
             status: condition.map(|code| if code.status() { "True" } else { "False" }),
             reason: reported.reason(),
@@ -73,6 +75,7 @@ mod tests {
     "column": 5,
     "object": "GatewayClass portico",
     "field": "spec.parametersRef",
+    "severity": "error",
     "type": "Accepted",
     "status": "False",
     "reason": "InvalidParameters",
@@ -84,8 +87,9 @@ mod tests {
         assert_eq!(first, expected);
         diagnostic.position = Some(FilePosition::whole_file(Arc::from(Path::new("shop"))));
         diagnostic.condition = None;
+        diagnostic.diagnostic = diagnostic.diagnostic.into_warning();
         let second: serde_json::Value = serde_json::from_str(&json(&[diagnostic])).expect("it is JSON");
-        assert_eq!(second[0]["file"], "shop");
+        assert_eq!((&second[0]["file"], &second[0]["severity"]), (&"shop".into(), &"warning".into()));
         assert!(["line", "column", "type", "status"].iter().all(|field| second[0][field].is_null()));
         assert_eq!(json(&[]), "[]\n");
     }

@@ -20,7 +20,10 @@ mod table;
 mod terminal;
 
 pub use changes::changes;
-pub use diagnostic::{ReportedDiagnostic, add_positions, from_manifest, from_verdict, is_rejected, sort};
+pub use diagnostic::{
+    ReportedDiagnostic, add_positions, from_manifest, from_verdict, is_about_later_object, is_rejected, no_objects,
+    sort,
+};
 pub use json::json;
 pub(crate) use plain::escape_controls;
 pub use summary::{InputCounts, count, ignored_kinds, left_out_objects, summary};

@@ -22,6 +22,7 @@ pub fn summary(counts: InputCounts<'_>, diagnostics: &[ReportedDiagnostic]) -> S
     let count_of =
         |severity| diagnostics.iter().filter(|diagnostic| diagnostic.diagnostic.severity == severity).count() as u64;
     let problems = match (count_of(Severity::Error), count_of(Severity::Warning)) {
+        (0, 0) if counts.objects == 0 && counts.ignored.is_empty() => "nothing to check".to_owned(),
         (0, 0) => "nothing wrong".to_owned(),
         (0, warnings) => count(warnings, "warning"),
         (errors, 0) => count(errors, "error"),

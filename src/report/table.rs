@@ -144,7 +144,8 @@ fn detail(verdict: &Verdict, diagnostics: &[ReportedDiagnostic]) -> String {
     parts.join(", ")
 }
 
-/// The table of what a conversion leaves out or does differently, in lines that fit on a terminal.
+/// The table of what a conversion leaves out or does differently, and of what is wrong with its objects, in lines that
+/// fit on a terminal.
 pub fn findings(diagnostics: &[ReportedDiagnostic]) -> String {
     if diagnostics.is_empty() {
         return String::new();
@@ -152,10 +153,20 @@ pub fn findings(diagnostics: &[ReportedDiagnostic]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(["LINE", "RESULT", "FIELD", "REASON", "REMEDY"]);
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
-    for ReportedDiagnostic { diagnostic, position, .. } in diagnostics {
+    for reported in diagnostics {
+        let ReportedDiagnostic { diagnostic, position, object, .. } = reported;
         let line = position.as_ref().filter(|position| position.line > 0).map(|position| position.line.to_string());
-        let result = if diagnostic.is_error() { "left out" } else { "differs" };
-        let cells = [&line.unwrap_or_default(), result, &diagnostic.field, &diagnostic.message, &diagnostic.remedy];
+        let result = match (diagnostic.is_error(), reported.is_left_out()) {
+            (true, true) => "left out",
+            (true, false) => "invalid",
+            (false, _) => "differs",
+        };
+        let field = match object {
+            Some(object) if diagnostic.field.is_empty() => object.clone(),
+            Some(object) => format!("{object}: {}", diagnostic.field),
+            None => diagnostic.field.clone(),
+        };
+        let cells = [&line.unwrap_or_default(), result, &field, &diagnostic.message, &diagnostic.remedy];
         table.add_row(cells.map(escape_controls));
     }
     for column in table.column_iter_mut() {

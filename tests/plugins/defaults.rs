@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::plugins::fields;
 
 /// The fields of Kong's plugin with their defaults, `null` for a field without a default.
-fn kong_defaults(plugin: &str) -> Value {
+fn dumped_fields(plugin: &str) -> Value {
     match plugin {
         "acl" => json!({
             "allow": null, "deny": null, "hide_groups_header": false, "always_use_authenticated_groups": false,
@@ -450,7 +450,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "cookie_samesite": null, "cookie_httponly": null, "cookie_persistent": null, "cookie_renew": null,
         }),
         "standard-webhooks" => json!({"secret_v1": null, "tolerance_second": 300}),
-        other => panic!("{other}: add the fields of Kong's plugin to kong_defaults"),
+        other => panic!("{other}: add the fields of Kong's plugin to dumped_fields"),
     }
 }
 
@@ -618,8 +618,8 @@ fn fields_and_defaults_match_kong() {
         let mut found: Map<String, Value> =
             fields.map(|field| (field.path, field.default.unwrap_or_default())).collect();
         if name == "openid-connect" {
-            found.retain(|path, _| kong_defaults(name).get(path).is_some());
+            found.retain(|path, _| dumped_fields(name).get(path).is_some());
         }
-        assert_eq!(Value::Object(found), kong_defaults(name), "{name}: left: Portico, right: Kong");
+        assert_eq!(Value::Object(found), dumped_fields(name), "{name}: left: Portico, right: Kong");
     }
 }

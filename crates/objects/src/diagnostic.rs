@@ -57,6 +57,9 @@ pub const REJECTED: Reason = Reason::Named("Rejected");
 /// The reason of a diagnostic about a state that ends by itself, such as that of a new Gateway without an address.
 pub const WAITING: Reason = Reason::Named("Waiting");
 
+/// The reason of warnings about a port of a Service without a ready endpoint.
+pub const NO_ENDPOINT: &str = "NoEndpoint";
+
 /// What is wrong, as an identifier that programs can compare.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {

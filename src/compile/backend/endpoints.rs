@@ -14,7 +14,7 @@ use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Servi
 use crate::api::gateway::XBackend;
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, ENTITY_NAME_ANNOTATION, x_backend_service_name};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, NO_ENDPOINT, Reason};
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::settings::{Balancing, BalancingAlgorithm};
@@ -362,7 +362,7 @@ pub(in crate::compile) fn notes(
         let (namespace, service) = (namespace.clone(), name.clone());
         let key = UpstreamKey { namespace, service, port: number, transport, ..UpstreamKey::default() };
         if !via_cluster_ip && addresses_of(store, &key, forbidden).is_none_or(|addresses| addresses.is_empty()) {
-            notes.push(Diagnostic::warning(
+            let note = Diagnostic::warning(
                 port_field,
                 match transport {
                     TransportProtocol::Tcp => {
@@ -373,7 +373,8 @@ pub(in crate::compile) fn notes(
                     }
                 },
                 "add an EndpointSlice with label kubernetes.io/service-name and a port of the same name",
-            ));
+            );
+            notes.push(note.with_reason(Reason::Named(NO_ENDPOINT)));
         }
     }
     notes

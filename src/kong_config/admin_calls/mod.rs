@@ -19,11 +19,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::consumers::CredentialContext;
-use super::fields::{FileFindings, LEFT_OUT};
+use super::fields::FileFindings;
 use super::settings::TranslationSettings;
 use super::vaults;
 use crate::diagnostic::{Diagnostic, Reason};
-use crate::manifests::{FilePosition, ManifestDiagnostic, TranslatedFile};
+use crate::manifests::{FilePosition, LEFT_OUT, ManifestDiagnostic, ObjectSource, TranslatedFile};
 use entities::{ScriptEntities, ScriptLines};
 use shell::{Command, Link, Piece, Word};
 
@@ -61,7 +61,12 @@ pub fn translate_admin_calls(
     let findings = FileFindings::default();
     vaults::check_references(&model, &findings);
     let credentials = CredentialContext { hashed_passwords: false, read_at: None };
-    let objects = super::translate_entities(model, settings, &credentials, &findings);
+    let mut objects = super::translate_entities(model, settings, &credentials, &findings);
+    for object in &mut objects {
+        if let ObjectSource::Entity(entity) = &object.source {
+            object.source = ObjectSource::Line(lines.line(entity));
+        }
+    }
     let (rejections, notes) = findings.into_parts();
     let file: Arc<Path> = Arc::from(file);
     let mut diagnostics: Vec<ManifestDiagnostic> = Vec::new();

@@ -19,13 +19,13 @@ const START: &str = "{vault://";
 impl VaultReference {
     /// Whether a text is meant as a reference, so that it must not be used as it is.
     pub fn is_meant(text: &str) -> bool {
-        text.trim_start().starts_with(START)
+        text.contains(START)
     }
 
     /// Parses a text that is meant as a reference. As in Kong, the last of several segments is the key.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let inner = text.trim().strip_prefix(START).and_then(|rest| rest.strip_suffix('}'));
-        let inner = inner.ok_or("it does not end with a closing brace")?;
+        let inner = text.trim().strip_prefix(START).ok_or("it is a part of a longer text, which it cannot be")?;
+        let inner = inner.strip_suffix('}').ok_or("it does not end with a closing brace")?;
         let (inner, version) = match inner.split_once('#') {
             Some((inner, version)) => (inner, Some(version.parse().map_err(|_| "its version is not a number")?)),
             None => (inner, None),
@@ -85,6 +85,7 @@ mod tests {
         for (text, expected) in [
             ("{vault://env/a", "closing brace"),
             ("{vault://env/a}x", "closing brace"),
+            ("Authorization:Bearer {vault://env/a}", "a part of a longer text"),
             ("{vault://env}", "no path"),
             ("{vault:///a}", "no prefix"),
             ("{vault://env/a//b}", "a segment of its path"),

@@ -1,0 +1,250 @@
+//! One declarative file, read by `check`, `convert` and `run`: what one of them finds, all find, at the same line.
+
+use crate::harness::client::Connection;
+use crate::harness::eventually;
+use crate::harness::program::{Program, output, portico};
+use crate::harness::site::Site;
+
+/// Every line with a comment has one mistake; `at` is its number.
+const BROKEN: &str = r#"_format_version: "3.0"
+_workspace: team # differs
+services:
+  - name: s
+    url: http://s.example
+    port: 81 # differs
+    routes:
+      - name: r
+        paths: [/r]
+        plugins:
+          - name: key-auth
+            config:
+              key_namez: [k] # invalid
+          - name: no-such-plugin # invalid
+sessions:
+  - id: x # left out
+"#;
+
+fn lines_with(comment: &str) -> Vec<u64> {
+    let lines = BROKEN.lines().zip(1..).filter(|(line, _)| line.ends_with(comment));
+    lines.map(|(_, number)| number).collect()
+}
+
+/// The lines of the problems of a severity.
+fn lines_of(problems: &serde_json::Value, severity: &str) -> Vec<u64> {
+    let problems = problems.as_array().unwrap().iter().filter(|problem| problem["severity"] == severity);
+    let mut lines: Vec<u64> = problems.map(|problem| problem["line"].as_u64().unwrap_or_default()).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    lines
+}
+
+#[test]
+fn check_and_convert_find_the_same_at_the_same_line() {
+    let site = Site::new();
+    site.save("kong.yml", BROKEN);
+    let run = |arguments: &[&str]| {
+        let mut command = portico(&site);
+        command.args(arguments);
+        let output = output(command);
+        let json = if arguments[0] == "check" { output.stdout } else { output.stderr };
+        (output.status.code(), serde_json::from_slice::<serde_json::Value>(&json).unwrap())
+    };
+    let (status, checked) = run(&["check", "-o", "json", "kong.yml"]);
+    assert_eq!(status, Some(1), "{checked:#}");
+    let mut errors = [lines_with("# invalid"), lines_with("# left out")].concat();
+    errors.sort_unstable();
+    assert_eq!(lines_of(&checked, "error"), errors, "{checked:#}");
+    let differences = lines_with("# differs");
+    let warnings = lines_of(&checked, "warning");
+    assert!(differences.iter().all(|line| warnings.contains(line)), "{checked:#}");
+
+    let (status, converted) = run(&["convert", "kong", "--report", "json", "kong.yml"]);
+    assert_eq!(status, Some(1), "{converted:#}");
+    assert_eq!(lines_of(&converted, "error"), errors, "{converted:#}");
+    let (status, _) = run(&["convert", "kong", "--report", "json", "--allow-partial", "kong.yml"]);
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn convert_counts_what_would_not_work() {
+    let site = Site::new();
+    site.save("kong.yml", BROKEN);
+    let output = portico(&site).args(["convert", "kong", "kong.yml"]).output().unwrap();
+    let report = String::from_utf8(output.stderr).unwrap();
+    let last = report.lines().last().unwrap();
+    assert!(last.contains("; 1 part left out, "), "{report}");
+    assert!(last.contains(" errors, ") && !last.contains(" 0 errors"), "{report}");
+    assert!(report.contains("\n13    invalid") && report.contains("config.key_namez"), "{report}");
+}
+
+#[test]
+fn declarative_files_are_found_among_manifests() {
+    let site = Site::new();
+    let file = "_format_version: \"3.0\"\nservices: [{name: s, url: \"http://s.example\", routes: [{paths: [/]}]}]\n";
+    site.save("files/kong.yml", file);
+    site.save("files/kong.json", "{\"_format_version\": \"3.0\", \"services\": [{\"name\": \"t\", \"host\": \"t\"}]}");
+    site.save("files/other.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {a: b}\n");
+    let output = portico(&site).args(["check", "files"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("nothing wrong; "), "{text}");
+    assert!(text.contains("read from 3 files"), "{text}");
+}
+
+#[test]
+fn files_without_objects_are_no_success() {
+    let site = Site::new();
+    site.save("empty.yaml", "");
+    for (arguments, status) in
+        [(&["check", "empty.yaml"][..], 0), (&["check", "--warnings-as-errors", "empty.yaml"], 1)]
+    {
+        let output = portico(&site).args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{text}");
+        assert!(text.contains("nothing was checked: there is no object") && !text.contains("nothing wrong"), "{text}");
+    }
+}
+
+#[test]
+fn templates_of_deck_are_checked_with_the_right_remedy() {
+    let site = Site::new();
+    let file = r#"_format_version: "3.0"
+services:
+  - name: s
+    host: s.example
+    port: ${{ env "DECK_PORT" }}
+    routes: [{name: r, paths: [/r]}]
+consumers:
+  - username: a
+    keyauth_credentials:
+      - key: "${{ env "DECK_KEY" }}"
+"#;
+    site.save("kong.yml", file);
+    let check = |key: Option<&str>| {
+        let mut command = portico(&site);
+        command.args(["check", "kong.yml"]).env("DECK_PORT", "8080");
+        if let Some(key) = key {
+            command.env("DECK_KEY", key);
+        }
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (status, text) = check(Some("secret"));
+    assert_eq!(status, Some(0), "{text}");
+    let (status, text) = check(None);
+    assert_eq!(status, Some(1));
+    assert!(text.contains("kong.yml:10:") && text.contains("environment variable DECK_KEY is not set"), "{text}");
+}
+
+#[test]
+fn paths_that_do_not_exist_end_run() {
+    let site = Site::new();
+    site.save("folder/kong.yml", "_format_version: \"3.0\"\n");
+    for (arguments, message) in [
+        (&["--kong-config", "nowhere.yml"][..], "--kong-config nowhere.yml: no such file or folder"),
+        (&["--manifests", "nowhere"], "--manifests nowhere: no such file or folder"),
+        (&["--kong-config", "folder"], "--kong-config folder: it is a folder"),
+    ] {
+        let output = portico(&site).arg("run").args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(message), "{text}");
+    }
+}
+
+/// Manifests of a cluster lack what its controllers write.
+#[test]
+fn what_controllers_write_is_no_mistake_for_a_cluster() {
+    let site = Site::new();
+    let manifests = r#"apiVersion: v1
+kind: Service
+metadata: { name: shop }
+spec:
+  selector: { app: shop }
+  ports: [{ port: 80 }]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: shop
+  annotations: { cert-manager.io/cluster-issuer: letsencrypt }
+spec:
+  ingressClassName: portico
+  tls: [{ hosts: [shop.example], secretName: shop-tls }]
+  rules:
+    - host: shop.example
+      http:
+        paths:
+          - path: /
+            pathType: Prefix
+            backend: { service: { name: shop, port: { number: 80 } } }
+"#;
+    site.save("manifests/shop.yaml", manifests);
+    let check = |more: &[&str]| {
+        let output = portico(&site).args(["check", "--warnings-as-errors", "manifests"]).args(more).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (status, text) = check(&[]);
+    assert_eq!(status, Some(1));
+    assert!(text.contains("no ready endpoint") && text.contains("Secret default/shop-tls does not exist"), "{text}");
+    assert_eq!(check(&["--for", "cluster"]), (Some(0), "nothing wrong; 3 objects read from 1 file\n".to_owned()));
+    site.save("manifests/shop.yaml", &manifests.replace("cert-manager.io/cluster-issuer", "example.com/issuer"));
+    let (status, text) = check(&["--for", "cluster"]);
+    assert!(status == Some(1) && text.contains("Secret default/shop-tls does not exist"), "{text}");
+}
+
+/// Files with every field of every plugin that a release of Kong writes, with its default.
+const DUMPS: [(&str, &str); 2] = [
+    ("3.4", include_str!("checked_files/defaults-3.4.yml")),
+    ("3.13", include_str!("checked_files/defaults-3.13.yml")),
+];
+
+/// Dumps have all fields of all plugins.
+#[test]
+fn defaults_of_all_plugins_are_accepted() {
+    let site = Site::new();
+    for (release, dump) in DUMPS {
+        site.save("kong.yml", dump);
+        let output = portico(&site).args(["check", "-o", "json", "kong.yml"]).output().unwrap();
+        let problems: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let errors: Vec<_> = problems.iter().filter(|problem| problem["severity"] == "error").collect();
+        assert!(errors.is_empty(), "{release}: {errors:#?}");
+        let output = portico(&site).args(["convert", "kong", "kong.yml"]).output().unwrap();
+        assert!(output.status.success(), "{release}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// A guard with one value that is not a default rejects requests, and converters and checks say so.
+#[test]
+fn broken_guards_of_dumps_are_closed() {
+    let site = Site::new();
+    for (release, dump) in DUMPS {
+        let dump = dump.replace("http://echo.example", &format!("http://{}", site.address_of("echo")));
+        let broken = dump.replacen("always_use_authenticated_groups: false", "include_consumer_groups: true", 1);
+        let broken =
+            if broken == dump { dump.replacen("hide_groups_header: false", "hide_groups: 1", 1) } else { broken };
+        assert_ne!(broken, dump, "{release}");
+        site.save("kong.yml", &broken);
+        for command in [&["check", "kong.yml"][..], &["convert", "kong", "kong.yml"]] {
+            let output = portico(&site).args(command).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{release}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        let mut command = portico(&site);
+        command.args(["run", "--kong-config", "kong.yml", "--workers", "1", "--access-log", "off"]);
+        command.args(["--ingress-https-listen", "off"]);
+        for (flag, port) in [
+            ("--echo", "echo"),
+            ("--status-listen", "status"),
+            ("--admin-listen", "admin"),
+            ("--ingress-http-listen", "port"),
+        ] {
+            command.args([flag, &*site.address_of(port)]);
+        }
+        let program = Program::start(command);
+        let status = |path: &str| {
+            Some(Connection::open(&site.address_of("port")).ok()?.get_with("a.example", path, "").ok()?.status)
+        };
+        eventually("the routes are served", || (status("/cors") == Some(200)).then_some(()));
+        assert_eq!(status("/acl"), Some(503), "{release}");
+        program.stop().expect_success();
+    }
+}
