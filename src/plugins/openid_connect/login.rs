@@ -193,8 +193,8 @@ fn opens_page(headers: &HeaderMap) -> bool {
         None => headers.get_all(ACCEPT).iter().any(accepts_html),
     };
     let is_in_advance = || {
-        let purposes = ["sec-purpose", "purpose", "x-moz"].into_iter().filter_map(|name| headers.get(name));
-        purposes.into_iter().any(|purpose| purpose.as_bytes().to_ascii_lowercase().starts_with(b"prefetch"))
+        let mut purposes = ["sec-purpose", "purpose", "x-moz"].into_iter().filter_map(|name| headers.get(name));
+        purposes.any(|purpose| purpose.as_bytes().to_ascii_lowercase().starts_with(b"prefetch"))
     };
     let is_of_script = || {
         let marks = ["x-requested-with", "sec-websocket-key", "sec-websocket-version"];
