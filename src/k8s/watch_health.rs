@@ -125,23 +125,17 @@ impl WatchHealth {
 
     /// The kinds for whose first list readiness waits: those with a scope that was not listed yet, unless the API
     /// server has responded 404 twice, or 403 twice to a kind that need not be readable.
-    ///
-    /// A namespace of which no kind may be read counts for none: it was deleted with its roles, or never had them.
     pub(super) fn awaited(&self, must_be_readable: impl Fn(Kind) -> bool) -> Vec<Kind> {
         let watches = self.watches.lock();
         let scopes = watches.iter().filter_map(|(subject, state)| match subject {
             WatchSubject::Objects(scope) => Some((scope, state)),
             WatchSubject::Crds => None,
         });
-        let granted: BTreeSet<Option<&Arc<str>>> = scopes
-            .clone()
-            .filter(|(scope, state)| scope.kind.namespaced() && !state.is_forbidden())
-            .map(|(scope, _)| scope.namespace.as_ref())
-            .collect();
+        let granted = GrantedNamespaces::of(&watches);
         let is_awaited = |scope: &Scope, state: &WatchState| {
             let is_denied = state.will_not_list() && state.is_forbidden();
-            let is_left_out = scope.namespace.is_some() && !granted.contains(&scope.namespace.as_ref());
-            !state.listed && (!state.will_not_list() || is_denied && must_be_readable(scope.kind) && !is_left_out)
+            let is_needed = || must_be_readable(scope.kind) && !granted.leave_out(scope);
+            !state.listed && (!state.will_not_list() || is_denied && is_needed())
         };
         let mut kinds: Vec<_> =
             scopes.filter(|(scope, state)| is_awaited(scope, state)).map(|(scope, _)| scope.kind).collect();
@@ -153,11 +147,14 @@ impl WatchHealth {
     /// the same name of every watch.
     pub(super) fn unreadable_before_first_list(&self) -> BTreeSet<Kind> {
         let mut watches = self.watches.lock();
+        let granted = GrantedNamespaces::of(&watches);
         let kinds = watches.iter_mut().filter_map(|(subject, state)| {
             state.unreadable_before_first_list =
                 !state.listed && (state.unreadable_before_first_list || state.is_unreadable());
             match subject {
-                WatchSubject::Objects(scope) if state.unreadable_before_first_list => Some(scope.kind),
+                WatchSubject::Objects(scope) if state.unreadable_before_first_list && !granted.leave_out(scope) => {
+                    Some(scope.kind)
+                }
                 _ => None,
             }
         });
@@ -208,6 +205,24 @@ impl WatchHealth {
     pub(super) fn counts(&self, kind: Kind) -> (u64, u64) {
         let counts = &self.counts[&kind];
         (counts.events.load(Ordering::Relaxed), counts.lists.load(Ordering::Relaxed))
+    }
+}
+
+/// The watched namespaces in which some kind may be read. One in which no kind may be read is left out: it was deleted
+/// with its roles, or never had them, and nothing of it is served or protects anything.
+struct GrantedNamespaces(BTreeSet<Arc<str>>);
+
+impl GrantedNamespaces {
+    fn of(watches: &BTreeMap<WatchSubject, WatchState>) -> Self {
+        let namespaces = watches.iter().filter_map(|(subject, state)| match subject {
+            WatchSubject::Objects(scope) if scope.kind.namespaced() && !state.is_forbidden() => scope.namespace.clone(),
+            _ => None,
+        });
+        GrantedNamespaces(namespaces.collect())
+    }
+
+    fn leave_out(&self, scope: &Scope) -> bool {
+        scope.namespace.as_ref().is_some_and(|namespace| !self.0.contains(namespace))
     }
 }
 

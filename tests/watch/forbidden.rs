@@ -97,6 +97,7 @@ async fn namespaces_in_which_no_kind_may_be_read_are_left_out() {
     }
     let mut site = WatchSite::start_in(&api, &["default", "gone"]).await;
     site.wait_until("the other namespace is served", |site| site.complete && site.routes() == ["a one.example"]).await;
+    site.wait_until("nothing is unknown", |site| site.installed.unreadable_before_first_list.is_empty()).await;
     // A single missing rule is a mistake.
     let api = api_with(Kind::HttpRoute).await;
     api.fail_in("other", "httproutes", refusals(FORBIDDEN, 10_000));
