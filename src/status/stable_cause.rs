@@ -33,8 +33,10 @@ fn stable(text: &str) -> String {
 
 /// A word without what differs each time. Punctuation around it stays.
 fn stable_word(word: &str) -> String {
-    let is_punctuation = |letter: char| matches!(letter, '(' | ')' | '[' | ']' | '"' | '\'' | ',' | ';' | '.' | ':');
-    let core = word.trim_matches(is_punctuation);
+    // An address of IPv6 with a port begins with a bracket.
+    let is_opening = |letter: char| matches!(letter, '(' | '"' | '\'');
+    let is_closing = |letter: char| matches!(letter, ')' | '"' | '\'' | ',' | ';' | '.' | ':');
+    let core = word.trim_start_matches(is_opening).trim_end_matches(is_closing);
     if core.is_empty() {
         return word.to_owned();
     }

@@ -135,6 +135,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "leader-election-namespace" => (json!("lead"), &["--leader-election-namespace=lead"]),
         "zone" => (json!("zone-a"), &["--zone=zone-a"]),
         "node" => (json!("worker-1"), &["--node=worker-1"]),
+        "optional-kinds" => (json!(["UDPRoute"]), &["--optional-kinds=UDPRoute"]),
         "startup-timeout" => (json!("1m"), &["--startup-timeout=1m"]),
         "channel" => (json!("standard"), &["--channel=standard"]),
         "gateway-controller-name" => (json!("a.example/b"), &["--gateway-controller-name=a.example/b"]),
