@@ -20,6 +20,8 @@ pub fn finish_background(
         headers,
         response_headers: &mut response_headers,
         now,
+        // The plugin that has caused the request knows it.
+        route_namespace: "",
         plugin_data: &mut PluginData::default(),
         observers: &mut observers,
         slot: 0,

@@ -265,6 +265,8 @@ pub struct AfterForwardCx<'r> {
     /// Headers to set on the response to this request, as in `access`.
     pub response_headers: &'r mut ResponseHeaders,
     pub now: SystemTime,
+    /// The namespace of the route.
+    pub(crate) route_namespace: &'r str,
     pub(crate) plugin_data: &'r mut PluginData,
     pub(crate) observers: &'r mut Vec<Box<dyn StreamingFilter>>,
     pub(crate) slot: u16,
@@ -344,6 +346,8 @@ pub type CorrelationHeader = (HeaderName, HeaderValue);
 /// Names of the matched route and service in Kong's format, for logs and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteNames {
+    /// The namespace of the route, in whose share counts what a plugin of the whole cluster holds for its requests.
+    pub namespace: Arc<str>,
     /// For example `default.shop.cart..80` or `httproute.default.shop.0.0`.
     pub route: Arc<str>,
     /// For example `default.cart.80`.

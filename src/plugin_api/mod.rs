@@ -401,6 +401,7 @@ pub struct ReplaceBackendCx<'r> {
     pub hops: HopCount,
     /// What functions have stored for the plugins of this request, if any has.
     pub shared_values: Option<&'r shared_values::SharedValues>,
+    pub route: &'r RouteNames,
     /// The backend of the request.
     pub backend: &'r dyn named_backend::NamedBackend,
     /// For the bodies of responses that the plugin collects.

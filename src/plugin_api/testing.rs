@@ -131,7 +131,11 @@ pub fn global_instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
 
 /// The names of the route and the service that chains get.
 pub fn names() -> Arc<RouteNames> {
-    Arc::new(RouteNames { route: "default.test.web..80".into(), service: "default.web.80".into() })
+    Arc::new(RouteNames {
+        namespace: "default".into(),
+        route: "default.test.web..80".into(),
+        service: "default.web.80".into(),
+    })
 }
 
 /// A consumer `name` in these ACL groups, whose id is `id-name` and whose custom id is `custom-name`.

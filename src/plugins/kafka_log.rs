@@ -178,7 +178,7 @@ impl Plugin for KafkaLog {
     fn log(&self, cx: &LogCx<'_>) {
         let value = self.custom_fields.object(cx);
         let message = KafkaMessage::new(Arc::clone(&self.topic), self.key(cx), value, cx.request.started_at);
-        self.queue.push(message.to_entry());
+        self.queue.push_for(&cx.names.namespace, message.to_entry());
     }
 
     fn logs_heads(&self) -> bool {

@@ -82,7 +82,7 @@ impl PluginKind for UdpLog {
 
 impl Plugin for UdpLog {
     fn log(&self, cx: &LogCx<'_>) {
-        self.queue.push(Bytes::from(self.custom_fields.object(cx)));
+        self.queue.push_for(&cx.names.namespace, Bytes::from(self.custom_fields.object(cx)));
     }
 
     fn logs_heads(&self) -> bool {

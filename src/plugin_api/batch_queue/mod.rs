@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Entries count in [`QueuedBytes`] until the server has accepted them or they are dropped, so the queues of all
-//! plugins have one limit, whatever their settings are.
+//! plugins have one limit, whatever their settings are. An entry counts for the namespace of the route whose request it
+//! is about, also in the queue of a KongClusterPlugin.
 //!
 //! The queue ends with its plugin: dropping the [`BatchQueue`] closes it, and what is left is sent within
 //! [`CLOSE_LIMIT`].
@@ -17,7 +18,7 @@ mod queued_bytes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -93,10 +94,9 @@ struct QueueCore {
 }
 
 struct WaitingEntries {
-    entries: VecDeque<Bytes>,
+    entries: VecDeque<QueuedEntry>,
     bytes: usize,
-    /// What the entries take of the limit of the process.
-    held: HeldBytes,
+    owners: EntryOwners,
     /// The last warning that the namespace has its share.
     warned_at: Option<Instant>,
     /// When the next batch is sent even if it is not full. Set while the task waits for it.
@@ -106,27 +106,65 @@ struct WaitingEntries {
     has_ended: bool,
 }
 
+struct QueuedEntry {
+    bytes: Bytes,
+    /// The index of its owner.
+    owner: usize,
+}
+
 /// Entries that are sent together.
 struct QueuedBatch {
     entries: Vec<Bytes>,
-    /// What they take of the limit of the process until the end of the delivery.
-    held: HeldBytes,
+    /// What those of each owner take of the limit of the process until the end of the delivery.
+    held: Vec<HeldBytes>,
+}
+
+/// The namespaces with entries in a queue, and what these take of the limit of the process.
+struct EntryOwners {
+    all: Arc<QueuedBytes>,
+    indexes: HashMap<Box<str>, usize>,
+    /// That of the plugin object first.
+    held: Vec<HeldBytes>,
+}
+
+impl EntryOwners {
+    fn new(all: Arc<QueuedBytes>, namespace: &str) -> Self {
+        let held = vec![all.hold(namespace)];
+        EntryOwners { all, indexes: [(namespace.into(), 0)].into(), held }
+    }
+
+    /// The index of a namespace.
+    fn index(&mut self, namespace: &str) -> usize {
+        if let Some(index) = self.indexes.get(namespace) {
+            return *index;
+        }
+        self.held.push(self.all.hold(namespace));
+        self.indexes.insert(namespace.into(), self.held.len() - 1);
+        self.held.len() - 1
+    }
 }
 
 impl BatchQueue {
     /// Starts the task of a queue. Its counters have the object of the plugin as label.
     pub fn start(settings: QueueSettings, sender: Arc<dyn BatchSender>, cx: &BuildCx<'_>) -> Self {
         let registry = QueueRegistry::of(cx.state);
-        let held = QueuedBytes::of(cx.state, DEFAULT_QUEUED_BYTES).hold(cx.namespace().unwrap_or_default());
-        let core = QueueCore::new(cx.object, settings, held, registry.counters(cx.object));
+        let bytes = QueuedBytes::of(cx.state, DEFAULT_QUEUED_BYTES);
+        let owners = EntryOwners::new(bytes, cx.namespace().unwrap_or_default());
+        let core = QueueCore::new(cx.object, settings, owners, registry.counters(cx.object));
         registry.add(&core);
         spawn_task(&core, sender, &**cx.services);
         BatchQueue { core, _registry: registry }
     }
 
-    /// Adds an entry. Never waits; a full queue drops its oldest entries.
+    /// Adds an entry that counts for the namespace of the plugin object. Never waits; a full queue drops its oldest
+    /// entries.
     pub fn push(&self, entry: Bytes) {
-        self.core.push(entry);
+        self.core.push(None, entry);
+    }
+
+    /// The same for an entry about a request, which counts for the namespace of its route.
+    pub fn push_for(&self, namespace: &str, entry: Bytes) {
+        self.core.push(Some(namespace), entry);
     }
 
     pub fn counts(&self) -> QueueCounts {
@@ -168,16 +206,26 @@ impl Drop for EndGuard {
 }
 
 impl WaitingEntries {
-    fn new(held: HeldBytes) -> Self {
+    fn new(owners: EntryOwners) -> Self {
         let entries = VecDeque::new();
-        WaitingEntries { entries, bytes: 0, held, warned_at: None, batch_due: None, pending: 0, has_ended: false }
+        WaitingEntries { entries, bytes: 0, owners, warned_at: None, batch_due: None, pending: 0, has_ended: false }
     }
 
     /// Drops the oldest entry. Returns whether there was one.
     fn pop_oldest(&mut self) -> bool {
-        let Some(oldest) = self.entries.pop_front() else { return false };
-        self.bytes -= oldest.len();
-        self.held.remove(memory_use(&oldest));
+        self.remove(0)
+    }
+
+    /// Drops the oldest entry of an owner. Returns whether there was one.
+    fn pop_oldest_of(&mut self, owner: usize) -> bool {
+        let oldest = self.entries.iter().position(|entry| entry.owner == owner);
+        oldest.is_some_and(|oldest| self.remove(oldest))
+    }
+
+    fn remove(&mut self, index: usize) -> bool {
+        let Some(removed) = self.entries.remove(index) else { return false };
+        self.bytes -= removed.bytes.len();
+        self.owners.held[removed.owner].remove(memory_use(&removed.bytes));
         true
     }
 }
@@ -188,11 +236,11 @@ fn memory_use(entry: &Bytes) -> usize {
 }
 
 impl QueueCore {
-    fn new(object: &str, settings: QueueSettings, held: HeldBytes, counters: Arc<QueueCounters>) -> Arc<Self> {
+    fn new(object: &str, settings: QueueSettings, owners: EntryOwners, counters: Arc<QueueCounters>) -> Arc<Self> {
         Arc::new(QueueCore {
             object: object.into(),
             settings,
-            waiting: Mutex::new(WaitingEntries::new(held)),
+            waiting: Mutex::new(WaitingEntries::new(owners)),
             changed: Notify::new(),
             closed: watch::channel(None).0,
             ended: watch::channel(false).0,
@@ -200,7 +248,8 @@ impl QueueCore {
         })
     }
 
-    fn push(&self, entry: Bytes) {
+    /// `namespace`: that for which the entry counts, if it is not that of the object.
+    fn push(&self, namespace: Option<&str>, entry: Bytes) {
         let QueueSettings { max_entries, max_bytes, max_batch_size, .. } = self.settings;
         let mut waiting = self.waiting.lock();
         if waiting.has_ended {
@@ -218,12 +267,14 @@ impl QueueCore {
             }
             dropped_full += 1;
         }
+        let owner = namespace.map_or(0, |namespace| waiting.owners.index(namespace));
         let has_room = loop {
-            if waiting.held.try_add(memory_use(&entry)) {
+            if waiting.owners.held[owner].try_add(memory_use(&entry)) {
                 break true;
             }
             dropped_limit += 1;
-            if !waiting.pop_oldest() {
+            // Entries of others do not make room for it.
+            if !waiting.pop_oldest_of(owner) {
                 break false;
             }
         };
@@ -238,7 +289,7 @@ impl QueueCore {
         let bytes = bytes_before + entry.len();
         if has_room {
             waiting.bytes = bytes;
-            waiting.entries.push_back(entry);
+            waiting.entries.push_back(QueuedEntry { bytes: entry, owner });
         }
         drop(waiting);
         self.counters.dropped_full.fetch_add(dropped_full, Relaxed);
@@ -350,15 +401,20 @@ impl QueueCore {
     fn take_batch(&self, waiting: &mut WaitingEntries) -> QueuedBatch {
         let (mut count, mut bytes) = (0, 0);
         for entry in waiting.entries.iter().take(self.settings.max_batch_size) {
-            if count > 0 && bytes + entry.len() > MAX_BATCH_BYTES {
+            if count > 0 && bytes + entry.bytes.len() > MAX_BATCH_BYTES {
                 break;
             }
-            (count, bytes) = (count + 1, bytes + entry.len());
+            (count, bytes) = (count + 1, bytes + entry.bytes.len());
         }
-        let entries: Vec<Bytes> = waiting.entries.drain(..count).collect();
+        let mut of_owners: BTreeMap<usize, usize> = BTreeMap::new();
+        let take = |QueuedEntry { bytes, owner }| {
+            *of_owners.entry(owner).or_default() += memory_use(&bytes);
+            bytes
+        };
+        let entries: Vec<Bytes> = waiting.entries.drain(..count).map(take).collect();
         waiting.bytes -= bytes;
         waiting.batch_due = None;
-        let held = waiting.held.split_off(entries.iter().map(memory_use).sum());
+        let held = of_owners.into_iter().map(|(owner, bytes)| waiting.owners.held[owner].split_off(bytes)).collect();
         QueuedBatch { entries, held }
     }
 

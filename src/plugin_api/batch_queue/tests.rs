@@ -233,9 +233,14 @@ async fn discarded_task_ends_the_queue() {
         }
     }
     let bytes = QueuedBytes::of(&PluginState::default(), 1000);
-    let core = QueueCore::new("KongPlugin/default/log", settings(), bytes.hold("default"), Arc::default());
+    let core = QueueCore::new(
+        "KongPlugin/default/log",
+        settings(),
+        EntryOwners::new(Arc::clone(&bytes), "default"),
+        Arc::default(),
+    );
     spawn_task(&core, Recorder::new(), &NoTasks(AtomicBool::new(false)));
-    core.push(Bytes::from_static(b"a"));
+    core.push(None, Bytes::from_static(b"a"));
     core.ended().await;
     yield_now().await;
     assert_eq!(core.counters.counts(), QueueCounts { dropped_stopped: 1, ..QueueCounts::default() });
@@ -294,6 +299,31 @@ async fn queues_of_one_namespace_leave_bytes_to_others_whatever_their_settings()
     assert_eq!(bytes.used(), 0);
     again.push(entry_of(1000));
     assert_eq!(bytes.used(), 1000);
+}
+
+/// What is queued for a tenant counts for it, and displaces nothing of others.
+#[tokio::test(start_paused = true)]
+async fn entries_of_a_cluster_plugin_count_for_the_namespaces_of_the_routes() {
+    let (never, state) = (Recorder::with(u64::MAX, Duration::ZERO), PluginState::default());
+    let bytes = QueuedBytes::of(&state, 80_000);
+    let settings = QueueSettings { max_entries: 1_000_000, max_bytes: usize::MAX, ..settings() };
+    let cluster = start_of("KongClusterPlugin/log", settings.clone(), &never, &state);
+    cluster.push_for("calm", entry_of(1000));
+    for _ in 0..200 {
+        cluster.push_for("busy", entry_of(1000));
+    }
+    let counts = cluster.counts();
+    assert_eq!((counts.pending, bytes.used()), (71, 71_000), "one, and seven eighths of the rest");
+    let own = start_of("KongPlugin/busy/log", settings.clone(), &never, &state);
+    own.push(entry_of(1000));
+    assert_eq!(own.counts().pending, 0, "the namespace has its share");
+    let other = start_of("KongPlugin/calm/log", settings, &never, &state);
+    for _ in 0..4 {
+        other.push(entry_of(1000));
+    }
+    assert_eq!(other.counts().pending, 4);
+    cluster.push_for("calm", entry_of(1000));
+    assert_eq!(cluster.counts().pending, 72, "nothing was displaced");
 }
 
 #[tokio::test(start_paused = true)]

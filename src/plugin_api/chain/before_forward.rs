@@ -113,6 +113,7 @@ impl Chain {
                 headers,
                 response_headers: &mut state.response_headers,
                 now,
+                route_namespace: &self.names.namespace,
                 plugin_data: &mut state.plugin_data,
                 observers: &mut *observers,
                 slot: slot_number(index),

@@ -77,6 +77,7 @@ impl Chain {
             is_upgrade: request.is_upgrade,
             hops: request.hops,
             shared_values: state.plugin_data.shared_values(),
+            route: &self.names,
             backend: request.backend,
             body_budget: request.body_budget,
             kept: request.kept,

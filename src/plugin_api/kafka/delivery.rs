@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::message::KafkaMessage;
 use super::producer::KafkaProducer;
+use crate::plugin_api::RouteNames;
 use crate::plugin_api::batch_queue::{BatchOutcome, BatchSender, DEFAULT_QUEUED_BYTES, HeldBytes, QueuedBytes};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::log_delivery::DeliveryReports;
@@ -60,8 +60,7 @@ impl BatchSender for BatchedMessages {
 /// together.
 pub struct AwaitedMessages {
     calls: mpsc::Sender<Call>,
-    /// What the next message takes of the limit of the process is split off.
-    held: Mutex<HeldBytes>,
+    queued: Arc<QueuedBytes>,
 }
 
 struct Call {
@@ -85,20 +84,15 @@ impl AwaitedMessages {
     pub fn start(producer: Arc<KafkaProducer>, reports: Arc<DeliveryReports>, cx: &BuildCx<'_>) -> Self {
         let (calls, waiting) = mpsc::channel(MAX_CALLS);
         cx.services.spawn(Box::pin(send_calls(producer, reports, waiting)));
-        let held = QueuedBytes::of(cx.state, DEFAULT_QUEUED_BYTES).hold(cx.namespace().unwrap_or_default());
-        AwaitedMessages { calls, held: Mutex::new(held) }
+        AwaitedMessages { calls, queued: QueuedBytes::of(cx.state, DEFAULT_QUEUED_BYTES) }
     }
 
-    /// Waits until all messages are confirmed.
-    pub async fn send(&self, messages: Vec<KafkaMessage>) -> Result<(), NotProduced> {
-        let bytes = messages.iter().map(KafkaMessage::size).sum();
-        let held = {
-            let mut held = self.held.lock();
-            if !held.try_add(bytes) {
-                return Err(NotProduced::Busy);
-            }
-            held.split_off(bytes)
-        };
+    /// Waits until all messages of a request are confirmed, which count for the namespace of its route.
+    pub async fn send(&self, route: &RouteNames, messages: Vec<KafkaMessage>) -> Result<(), NotProduced> {
+        let mut held = self.queued.hold(&route.namespace);
+        if !held.try_add(messages.iter().map(KafkaMessage::size).sum()) {
+            return Err(NotProduced::Busy);
+        }
         let (done, result) = oneshot::channel();
         self.calls.try_send(Call { messages, done, held }).map_err(|_| NotProduced::Busy)?;
         match timeout(MAX_WAIT, result).await {

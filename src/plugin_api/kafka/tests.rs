@@ -19,6 +19,7 @@ use super::producer::{KafkaProducer, ProducerSettings};
 use super::protocol::Acks;
 use super::wire::{WireReader, WireWriter};
 use crate::plugin_api::PluginState;
+use crate::plugin_api::RouteNames;
 use crate::plugin_api::batch_queue::QueuedBytes;
 use crate::plugin_api::kind::{BuildCx, BuildNotes};
 use crate::plugin_api::log_delivery::DeliveryReports;
@@ -417,12 +418,13 @@ async fn requests_wait_for_their_own_messages() {
     // The first caller sets the limit of the process.
     let limit = QueuedBytes::of(&state, 10_000);
     let reports = DeliveryReports::of("messages", "bootstrap_servers", &cx);
+    let route = &RouteNames::default();
     let awaited = AwaitedMessages::start(producer, reports, &cx);
     let (long, longer) = ("x".repeat(1024).leak(), "x".repeat(10_001).leak());
     let (first, second, third) = tokio::join!(
-        awaited.send(messages(&[long, "a", "b"])),
-        awaited.send(messages(&["c"])),
-        awaited.send(messages(&[longer])),
+        awaited.send(route, messages(&[long, "a", "b"])),
+        awaited.send(route, messages(&["c"])),
+        awaited.send(route, messages(&[longer])),
     );
     assert_eq!((first, second, third), (Err(NotProduced::Failed), Ok(()), Err(NotProduced::Busy)));
     assert_eq!(brokers.received(PRODUCE).len(), 1, "messages of several requests are sent together");
@@ -449,9 +451,10 @@ async fn confirmed_messages_do_not_wait_for_a_broker_that_hangs() {
     let (state, notes) = (PluginState::default(), BuildNotes::default());
     let services: Arc<dyn PluginServices> = Arc::clone(&brokers) as _;
     let cx = BuildCx { object: "KongPlugin/a/b", state: &state, services: &services, node: "test", notes: &notes };
+    let route = &RouteNames::default();
     let awaited = AwaitedMessages::start(producer, DeliveryReports::of("messages", "bootstrap_servers", &cx), &cx);
     let began = Instant::now();
-    let timed = async |messages| (awaited.send(messages).await, began.elapsed().as_secs());
+    let timed = async |messages| (awaited.send(route, messages).await, began.elapsed().as_secs());
     let both = [of_partition(1, "x"), of_partition(0, "y")].concat();
     let (hanging, confirmed, mixed) =
         tokio::join!(timed(of_partition(0, "slow")), timed(of_partition(1, "quick")), timed(both));
@@ -459,6 +462,6 @@ async fn confirmed_messages_do_not_wait_for_a_broker_that_hangs() {
     assert_eq!((hanging, mixed), ((Err(NotProduced::Failed), 10), (Err(NotProduced::Failed), 10)));
     assert_eq!(brokers.received(PRODUCE).len(), 2, "each leader gets one request");
     let refused = [of_partition(0, "slow"), of_partition(1, "refused")].concat();
-    assert_eq!(awaited.send(refused).await, Err(NotProduced::Failed));
+    assert_eq!(awaited.send(route, refused).await, Err(NotProduced::Failed));
     assert_eq!(began.elapsed().as_secs(), 10, "one refused message decides about its request");
 }

@@ -146,7 +146,7 @@ impl Plugin for Datadog {
             lines.push(name, value, metric.kind, Some((TagStyle::Dogstatsd, &tags)));
         }
         if !lines.is_empty() {
-            self.queue.push(Bytes::from(lines.into_bytes()));
+            self.queue.push_for(&cx.names.namespace, Bytes::from(lines.into_bytes()));
         }
     }
 

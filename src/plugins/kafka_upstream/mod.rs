@@ -139,11 +139,11 @@ impl Plugin for KafkaUpstream {
         };
         match &self.delivery {
             MessageDelivery::Queued(queue) => {
-                messages.iter().for_each(|message| queue.push(message.to_entry()));
+                messages.iter().for_each(|message| queue.push_for(&cx.route.namespace, message.to_entry()));
                 BackendReplacement::Reply(sent())
             }
             MessageDelivery::Awaited(awaited) => BackendReplacement::Wait(Box::pin(async move {
-                match awaited.send(messages).await {
+                match awaited.send(cx.route, messages).await {
                     Ok(()) => sent(),
                     Err(NotProduced::Failed) => not_sent(),
                     Err(NotProduced::Busy) => {

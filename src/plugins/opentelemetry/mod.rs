@@ -206,12 +206,15 @@ impl Plugin for OpenTelemetry {
     fn log(&self, cx: &LogCx<'_>) {
         let context = self.tracer.of_log(cx);
         if let Some(queue) = self.traces.as_ref().filter(|_| context.is_sampled) {
-            queue.push(encode_spans(&self.resource, SCOPE, &spans::request_spans(cx, &context)));
+            queue.push_for(
+                &cx.names.namespace,
+                encode_spans(&self.resource, SCOPE, &spans::request_spans(cx, &context)),
+            );
         }
         if let Some(queue) = &self.logs {
             let body = String::from_utf8_lossy(&LogEntry::new(cx).to_json()).into_owned();
             let time = cx.clock().start();
-            queue.push(encode_log(&self.resource, SCOPE, time, body, &[], Some(&context)));
+            queue.push_for(&cx.names.namespace, encode_log(&self.resource, SCOPE, time, body, &[], Some(&context)));
         }
     }
 

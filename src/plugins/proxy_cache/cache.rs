@@ -1,8 +1,10 @@
 //! A built cache, and what both modes have in common.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -24,10 +26,12 @@ use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::context::ResponseHeaders;
 use crate::plugin_api::{AccessOutcome, AfterForwardCx, BeforeForwardCx, ChangedFields, Plugin, Reply};
 
+/// A cache, as the routes of one namespace use it.
 pub(crate) struct ResponseCache {
     pub(super) name: &'static str,
-    pub(super) settings: CacheSettings,
+    pub(super) settings: Arc<CacheSettings>,
     pub(super) store: Arc<CacheStore>,
+    /// The stored responses of the namespace.
     pub(super) partition: Arc<Partition>,
     /// The server, with `strategy: redis`.
     pub(super) remote: Option<Arc<RemoteStore>>,
@@ -73,8 +77,13 @@ pub(super) struct Admitted {
     pub(super) keep: Duration,
 }
 
-/// A cache as chains have it.
-pub(crate) struct SharedCache(pub(super) Arc<ResponseCache>);
+/// A cache as chains have it. What it stores belongs to the namespace of the route.
+pub(crate) struct SharedCache {
+    /// That of the namespace of the plugin object.
+    own: Arc<ResponseCache>,
+    /// Those of other namespaces, of whose routes there were requests.
+    others: ArcSwap<HashMap<Box<str>, Arc<ResponseCache>>>,
+}
 
 impl Plugin for SharedCache {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
@@ -83,9 +92,10 @@ impl Plugin for SharedCache {
 
     fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
         let fetch = cx.take_plugin_data::<Box<Fetch>>()?;
-        match self.0.settings.mode {
-            Mode::Kong => kong::after_forward(&self.0, *fetch, cx),
-            Mode::Rfc9111 => rfc9111::after_forward(&self.0, *fetch, cx),
+        let cache = self.of_namespace(cx.route_namespace);
+        match cache.settings.mode {
+            Mode::Kong => kong::after_forward(&cache, *fetch, cx),
+            Mode::Rfc9111 => rfc9111::after_forward(&cache, *fetch, cx),
         }
     }
 
@@ -100,18 +110,40 @@ impl Plugin for SharedCache {
 }
 
 impl SharedCache {
+    pub(super) fn new(own: ResponseCache) -> Self {
+        SharedCache { own: Arc::new(own), others: ArcSwap::default() }
+    }
+
+    /// The cache for the routes of a namespace, which is that of the plugin object unless a KongClusterPlugin is used.
+    fn of_namespace(&self, namespace: &str) -> Arc<ResponseCache> {
+        if self.own.partition.is_of(namespace) {
+            return Arc::clone(&self.own);
+        }
+        if let Some(known) = self.others.load().get(namespace) {
+            return Arc::clone(known);
+        }
+        let added = Arc::new(self.own.in_namespace(namespace));
+        self.others.rcu(|others| {
+            let mut others = HashMap::clone(others);
+            others.entry(namespace.into()).or_insert_with(|| Arc::clone(&added));
+            others
+        });
+        added
+    }
+
     /// `before_forward`. `content`: the digest of the content of the request, if that selects the response.
     pub(in crate::plugins) fn stand_in<'a>(
         &'a self,
         cx: &'a mut BeforeForwardCx<'_>,
         content: Option<Sha256Digest>,
     ) -> AccessOutcome<'a> {
-        if let Some(remote) = &self.0.remote {
+        let cache = self.of_namespace(&cx.route.namespace);
+        if let Some(remote) = cache.remote.clone() {
             return AccessOutcome::Wait(Box::pin(async move {
-                self.0.decide_with_server(cx, content.as_ref(), remote).await
+                cache.decide_with_server(cx, content.as_ref(), &remote).await
             }));
         }
-        match self.0.decide(cx, content.as_ref(), self.0.settings.collapse > Duration::ZERO, cx.now, None) {
+        match cache.decide(cx, content.as_ref(), cache.settings.collapse > Duration::ZERO, cx.now, None) {
             CacheDecision::Reply(reply) => AccessOutcome::Reply(reply),
             CacheDecision::Forward => AccessOutcome::Continue,
             CacheDecision::Fetch(fetch) => {
@@ -119,8 +151,8 @@ impl SharedCache {
                 AccessOutcome::Continue
             }
             CacheDecision::Wait(flight) => AccessOutcome::Wait(Box::pin(async move {
-                flight.wait(self.0.settings.collapse).await;
-                match self.0.decide(cx, content.as_ref(), false, SystemTime::now(), None) {
+                flight.wait(cache.settings.collapse).await;
+                match cache.decide(cx, content.as_ref(), false, SystemTime::now(), None) {
                     CacheDecision::Reply(reply) => Some(reply),
                     CacheDecision::Fetch(fetch) => {
                         cx.set_plugin_data(fetch);
@@ -134,6 +166,17 @@ impl SharedCache {
 }
 
 impl ResponseCache {
+    /// The same cache for the routes of another namespace.
+    fn in_namespace(&self, namespace: &str) -> ResponseCache {
+        ResponseCache {
+            name: self.name,
+            settings: Arc::clone(&self.settings),
+            store: Arc::clone(&self.store),
+            partition: self.store.partition(namespace),
+            remote: self.remote.as_ref().map(|remote| Arc::new(remote.in_another_namespace())),
+        }
+    }
+
     fn decide(
         self: &Arc<Self>,
         cx: &mut BeforeForwardCx<'_>,

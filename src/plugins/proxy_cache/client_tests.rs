@@ -95,7 +95,7 @@ fn on_route(cache: &Cache, route: &str, config: &Value) -> Cache {
     let plugin = build_with(&KIND, config, &cache.state, &services).unwrap();
     let mut builder = ChainBuilder::default();
     builder.add("proxy-cache", 100, AttachmentPoint::Base(BaseScope::Route), instance(&KIND, plugin));
-    let names = RouteNames { route: route.into(), service: "default.web.80".into() };
+    let names = RouteNames { namespace: "default".into(), route: route.into(), service: "default.web.80".into() };
     Cache { state: cache.state.clone(), chain: builder.build(Arc::new(names)).unwrap(), ..Cache::new(json!(config)) }
 }
 

@@ -91,5 +91,5 @@ fn build_with(
     if let Some(remote) = &remote {
         store.add_remote(namespace, remote);
     }
-    Ok(SharedCache(Arc::new(ResponseCache { name, settings, store, partition, remote })))
+    Ok(SharedCache::new(ResponseCache { name, settings: Arc::new(settings), store, partition, remote }))
 }

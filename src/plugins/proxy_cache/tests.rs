@@ -18,7 +18,7 @@ use crate::plugin_api::testing::{
 };
 use crate::plugin_api::{
     AccessOutcome, AnyPluginKind, BackendReplacement, Chain, ChangedFields, Phases, Plugin, PluginServices,
-    PluginState, RegisteredKind, ReplaceBackendCx, Reply, ReplyBody, RequestCx, VerifiedSubject,
+    PluginState, RegisteredKind, ReplaceBackendCx, Reply, ReplyBody, RequestCx, RouteNames, VerifiedSubject,
 };
 
 const KIND: RegisteredKind<ProxyCache> = RegisteredKind::NEW;
@@ -236,6 +236,34 @@ pub(super) fn behind(plugin: impl Plugin, config: Value) -> Cache {
     builder.add("other", 1000, AttachmentPoint::Base(BaseScope::Route), global_instance(Arc::new(plugin)));
     builder.add("proxy-cache", 100, AttachmentPoint::Base(BaseScope::Route), instance(&KIND, built));
     Cache { chain: builder.build(names()).unwrap(), ..cache }
+}
+
+/// A KongClusterPlugin serves the routes of several tenants. A purge of one of them removed nothing.
+#[tokio::test]
+async fn what_a_plugin_stores_belongs_to_the_namespace_of_the_route() {
+    let cache = Cache::new(rfc9111());
+    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
+    let plugin = build_with(&KIND, &rfc9111(), &cache.state, &services).unwrap();
+    let fields = [("cache-control", "max-age=60")];
+    let tenants = ["a", "b"].map(|namespace| {
+        let mut builder = ChainBuilder::default();
+        let shared = instance(&KIND, Arc::clone(&plugin));
+        builder.add("proxy-cache", 100, AttachmentPoint::Base(BaseScope::Route), shared);
+        let route = format!("{namespace}.test.web..80").into();
+        let names = RouteNames { namespace: namespace.into(), route, ..RouteNames::default() };
+        let state = PluginState::default();
+        Cache { chain: builder.build(Arc::new(names)).unwrap(), state, now: cache.now }
+    });
+    for tenant in &tenants {
+        tenant.get("/x", &fields, "one").await;
+        assert_eq!(cached(&tenant.get("/x", &fields, "two").await).1.as_deref(), Some("one"));
+    }
+    let store = CacheStore::of(&cache.state, 1);
+    assert_eq!(store.purge(&Purge::All, Some("default")), Some(0), "it has no routes");
+    assert_eq!(store.purge(&Purge::All, Some("b")), Some(1));
+    let [of_a, of_b] = &tenants;
+    assert_eq!(cached(&of_b.get("/x", &fields, "three").await).1, None);
+    assert_eq!(cached(&of_a.get("/x", &fields, "three").await).1.as_deref(), Some("one"));
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ impl Plugin for Statsd {
             metric.write(&line_cx, &mut lines);
         }
         if !lines.is_empty() {
-            self.queue.push(Bytes::from(lines.into_bytes()));
+            self.queue.push_for(&cx.names.namespace, Bytes::from(lines.into_bytes()));
         }
     }
 

@@ -148,7 +148,7 @@ impl Plugin for Syslog {
             structured_data: "-",
             text: &self.custom_fields.object(cx),
         };
-        self.queue.push(Bytes::from(message.to_bytes()));
+        self.queue.push_for(&cx.names.namespace, Bytes::from(message.to_bytes()));
     }
 
     fn logs_heads(&self) -> bool {

@@ -247,7 +247,7 @@ impl Plugin for Zipkin {
         let Some(queue) = &self.queue else { return };
         let context = self.tracer.of_log(cx);
         if context.is_sampled {
-            queue.push(self.recorder.encode(cx, &context));
+            queue.push_for(&cx.names.namespace, self.recorder.encode(cx, &context));
         }
     }
 

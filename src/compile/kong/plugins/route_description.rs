@@ -92,10 +92,12 @@ pub(super) fn describe_stream(site: &StreamPluginSite<'_>) -> (RouteNames, Route
     let lower_kind = kind.name().to_ascii_lowercase();
     let names = match (kind, &upstream) {
         (Kind::TcpIngress | Kind::UdpIngress, Some(upstream)) => RouteNames {
+            namespace: Arc::clone(&key.namespace),
             route: format!("{}.{}.{rule}", key.namespace, key.name).into(),
             service: format!("{}.{}.{}", upstream.key.namespace, upstream.key.service, upstream.key.port).into(),
         },
         _ => RouteNames {
+            namespace: Arc::clone(&key.namespace),
             route: format!("{lower_kind}.{}.{}.{rule}.0", key.namespace, key.name).into(),
             service: format!("{lower_kind}.{}.{}.{rule}", key.namespace, key.name).into(),
         },
@@ -235,7 +237,8 @@ mod tests {
             options: Some(&options),
             action: &Action::Forward(split),
         };
-        let names = RouteNames { route: "shop.web.cart..80".into(), service: "shop.cart.80".into() };
+        let names =
+            RouteNames { namespace: "shop".into(), route: "shop.web.cart..80".into(), service: "shop.cart.80".into() };
         let (route_meta, mut service_meta) = (meta("web", "blue, green"), meta("cart", ""));
         service_meta.uid = Some("5f1c".into());
         let backends = [(Kind::Service, &service_meta)];

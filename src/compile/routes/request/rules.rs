@@ -295,6 +295,7 @@ fn plugin_chain(
         permitted_services(cx.store, route, rule_index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
     let kind = if route.kind == Kind::GrpcRoute { "grpcroute" } else { "httproute" };
     let names = RouteNames {
+        namespace: Arc::clone(namespace),
         // In Kong, the last number is the index of a match. Here all matches of a rule have one name.
         route: format!("{kind}.{namespace}.{name}.{rule_index}.0").into(),
         service: format!("{kind}.{namespace}.{name}.{rule_index}").into(),

@@ -31,7 +31,13 @@ async fn tokens_are_valid_for_their_service_and_while_their_client_exists() {
         let plugin = build_with(&KIND, &all_grants(), &state, &services).unwrap();
         let mut builder = ChainBuilder::default();
         builder.add("oauth2", KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance(&KIND, plugin));
-        builder.build(Arc::new(RouteNames { route: "default.test".into(), service: service.into() })).unwrap()
+        builder
+            .build(Arc::new(RouteNames {
+                namespace: "default".into(),
+                route: "default.test".into(),
+                service: service.into(),
+            }))
+            .unwrap()
     };
     let (own, other) = (of_service("default.web.80"), of_service("default.other.80"));
     let code = code(&own, &[]).await;

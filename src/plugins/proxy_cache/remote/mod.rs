@@ -35,7 +35,7 @@ use entry::{EntryResponse, RemoteEntry};
 
 /// The responses of the plugins of one kind in one namespace.
 pub(crate) struct RemoteStore {
-    redis: RedisStore,
+    redis: Arc<RedisStore>,
     services: Arc<dyn PluginServices>,
     /// The calls of the namespace, of which each server has a share.
     calls: Arc<SharedLimit>,
@@ -64,13 +64,26 @@ impl RemoteStore {
         let calls = format!("calls of response caches in {}", cx.namespace().unwrap_or_default());
         let calls = cx.state.get_or_create(&calls, || SharedLimit::new(MAX_CALLS));
         Arc::new(RemoteStore {
-            redis: RedisStore::connect(server, "redis", name, max_body + MAX_HEAD_BYTES, cx),
+            redis: Arc::new(RedisStore::connect(server, "redis", name, max_body + MAX_HEAD_BYTES, cx)),
             services: Arc::clone(cx.services),
             server_share: calls.share(&server.fingerprint()),
             calls,
             purges: Arc::new(Semaphore::new(MAX_PURGES)),
             bypasses_errors,
         })
+    }
+
+    /// The same store for a KongClusterPlugin and the routes of another namespace, which have calls of their own.
+    pub(super) fn in_another_namespace(&self) -> RemoteStore {
+        let calls = Arc::new(SharedLimit::new(MAX_CALLS));
+        RemoteStore {
+            redis: Arc::clone(&self.redis),
+            services: Arc::clone(&self.services),
+            server_share: calls.share(""),
+            calls,
+            purges: Arc::clone(&self.purges),
+            bypasses_errors: self.bypasses_errors,
+        }
     }
 
     /// The stored response for a request. `reservation` takes its bytes, and it is not found without room for them.

@@ -140,7 +140,9 @@ impl CacheStore {
             Purge::Key(text) => Some(CacheKey::from_hex(text)?),
             Purge::All | Purge::Tag(_) => None,
         };
-        for (_, remote) in self.remotes.lock().iter().filter(|(own, _)| namespace.is_none_or(|name| **own == *name)) {
+        // What a KongClusterPlugin has stored at a server has no namespace there, so all of it is removed.
+        let is_selected = |own: &str| own.is_empty() || namespace.is_none_or(|name| *own == *name);
+        for (_, remote) in self.remotes.lock().iter().filter(|(own, _)| is_selected(own)) {
             if let Some(remote) = remote.upgrade() {
                 remote.purge(key);
             }

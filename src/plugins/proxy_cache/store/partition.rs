@@ -52,6 +52,11 @@ impl Partition {
         Partition { namespace: namespace.into(), share, shards, evict_next: AtomicUsize::new(0) }
     }
 
+    /// Whether it has the responses of this namespace.
+    pub(crate) fn is_of(&self, namespace: &str) -> bool {
+        *self.namespace == *namespace
+    }
+
     /// The stored response for a request, and what a response that is requested now needs to be stored.
     pub(crate) fn look_up(
         &self,

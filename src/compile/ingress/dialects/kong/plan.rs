@@ -449,6 +449,7 @@ impl<'a> IngressPlanner<'a> {
         let dot = if name.is_empty() { "" } else { "." };
         let own_name = |meta: &Meta| self.entity_name(meta).map(Arc::from);
         let names = RouteNames {
+            namespace: Arc::clone(&key.namespace),
             route: own_name(&self.ingress.meta)
                 .unwrap_or_else(|| format!("{}.{}{dot}{name}", key.namespace, key.name).into()),
             service: match backends.first() {

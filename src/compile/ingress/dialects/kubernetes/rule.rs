@@ -89,6 +89,7 @@ impl<'a> RuleBuilder<'a> {
         let RulePlace { name, host, path } = place;
         let key = &self.ingress.meta.key;
         let names = RouteNames {
+            namespace: Arc::clone(&key.namespace),
             route: format!("{}.{}.{name}", key.namespace, key.name).into(),
             service: IngressTarget::from_backend(backend).service_name(&key.namespace).into(),
         };
