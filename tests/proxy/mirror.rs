@@ -8,7 +8,7 @@ use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{
     Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, Rewrite, WeightedBackends,
 };
-use portico::upstream::Upstream;
+use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey};
 
 use crate::accounting::{scrape, wait_for_metrics};
 use crate::harness::{
@@ -194,6 +194,26 @@ async fn mirrored_copies_are_limited_in_number_and_size() {
     wait_for_count(&server, "too_many", 3.0).await;
     silent.log.wait_for("the copies", |log| log.requests().len() == 2).await;
     assert_eq!(original.log.requests().len(), 7);
+}
+
+/// Those of one namespace fill the places, because their Service hangs.
+#[tokio::test]
+async fn copies_for_one_namespace_leave_places_for_those_of_others() {
+    let (original, silent, other) = (Endpoint::ok().await, silent_endpoint().await, Endpoint::ok().await);
+    let limits = ProxyLimits { max_mirror_copies: 8, ..ProxyLimits::default() };
+    let busy = Upstream::new(UpstreamKey { namespace: "busy".into(), ..UpstreamKey::default() });
+    busy.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(silent.address)], ..Endpoints::default() });
+    let mut routes = mirrored_routes(&original, vec![mirror(Arc::new(busy), 1, 1)]);
+    let others = mirrored_routes(&original, vec![mirror(upstream("copy", &[other.address]), 1, 1)]);
+    routes.extend(others.into_iter().map(|route| Route { path: "/other", ..route }));
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    let mut client = server.connect().await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.text(), "ok");
+    }
+    wait_for_count(&server, "too_many", 3.0).await;
+    assert_eq!(client.get("/other").await.text(), "ok");
+    other.log.wait_for("the copy", |log| log.requests().len() == 1).await;
 }
 
 #[tokio::test]

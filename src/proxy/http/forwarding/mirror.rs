@@ -4,7 +4,6 @@
 //! bounded by the number of copies per worker and by the size of a body. Requests with larger bodies are not mirrored,
 //! since a copy with part of the body is a different request.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,7 +31,7 @@ use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::telemetry::stats::{MirrorCounters, MirrorOutcome};
-use crate::shared_limit::SharedLimit;
+use crate::shared_limit::{Held, SharedLimit};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::{ClientSlot, ConnectionPools, EndpointSearch, Upstream};
 
@@ -46,8 +45,8 @@ pub(in crate::proxy) trait MirroredBody: Body {
 pub(in crate::proxy) struct BackgroundSender {
     /// Separate from the pools of requests, so that no request waits for a connection that a copy uses.
     pools: ConnectionPools<Full<Bytes>>,
-    /// Copies that wait for their body or their response.
-    in_flight: Cell<usize>,
+    /// Copies that wait for their body or their response, of which the Services of each namespace have a share.
+    copies: SharedLimit,
     /// Requests that plugins send in the background.
     pub(super) background: SharedLimit,
     limits: ProxyLimits,
@@ -65,7 +64,7 @@ impl BackgroundSender {
     ) -> Self {
         BackgroundSender {
             pools,
-            in_flight: Cell::new(0),
+            copies: SharedLimit::new(limits.max_mirror_copies),
             background: SharedLimit::new(MAX_BACKGROUND),
             limits: limits.clone(),
             header_maps: HeaderMapPool::default(),
@@ -101,10 +100,10 @@ impl BackgroundSender {
                 self.counters.add(MirrorOutcome::TooLarge);
                 continue;
             }
-            if self.in_flight.get() >= self.limits.max_mirror_copies {
+            let Ok(place) = self.copies.try_take(&self.copies.share(&mirror.upstream.key.namespace), 1) else {
                 self.counters.add(MirrorOutcome::TooMany);
                 continue;
-            }
+            };
             let mut head = Request::new(());
             *head.method_mut() = request.method().clone();
             *head.uri_mut() = request.uri().clone();
@@ -113,7 +112,6 @@ impl BackgroundSender {
                 self.counters.add(MirrorOutcome::Failed);
                 continue;
             }
-            self.in_flight.set(self.in_flight.get() + 1);
             let copy = MirrorCopy {
                 upstream: Arc::clone(&mirror.upstream),
                 client,
@@ -122,6 +120,7 @@ impl BackgroundSender {
                 hops,
                 sender: Rc::clone(self),
                 outcome: MirrorOutcome::Truncated,
+                _place: place,
             };
             if request.body().is_end_stream() {
                 copy.send(Bytes::new(), None);
@@ -145,6 +144,7 @@ pub(in crate::proxy) struct MirrorCopy {
     sender: Rc<BackgroundSender>,
     /// What is counted on drop: `Truncated` until the body is complete and the copy is sent.
     outcome: MirrorOutcome,
+    _place: Held,
 }
 
 impl MirrorCopy {
@@ -240,7 +240,6 @@ impl RepeatableBody for Full<Bytes> {
 
 impl Drop for MirrorCopy {
     fn drop(&mut self) {
-        self.sender.in_flight.set(self.sender.in_flight.get() - 1);
         self.sender.counters.add(self.outcome);
     }
 }
