@@ -20,6 +20,7 @@ mod image;
 mod install;
 mod kinds;
 mod manifests;
+mod matrix;
 mod plugins;
 mod reference;
 mod router;

@@ -1,3 +1,5 @@
-//! Tests over all combinations of two features, where each of them works alone.
+//! Tests over all combinations of what the registry, the configuration and the pages have, where each of them works
+//! alone. A file fails for what has no row in its table.
 
 mod broken_guards;
+mod limits;
