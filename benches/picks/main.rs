@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Empty;
 use portico::upstream::settings::{Balancing, BalancingAlgorithm, HashTable, RequestHash};
-use portico::upstream::{ConnectionPools, EndpointChoice, Outcome, OutcomeClass, Upstream, hash64};
+use portico::upstream::{ConnectionPools, EndpointChoice, EndpointTime, Outcome, OutcomeClass, Upstream, hash64};
 
 use crate::world::{ALGORITHMS, address, pools, upstream_with};
 
@@ -58,8 +58,8 @@ fn bounded(algorithm: BalancingAlgorithm, percent: u32) -> Balancing {
 fn upstream(count: u16, balance: &Balancing) -> Arc<Upstream> {
     let upstream = upstream_with(0..count, balance);
     for number in 0..count {
-        let head_time = Some(Duration::from_millis(10 + u64::from(number % 7)));
-        upstream.report(address(number), &Outcome { head_time, ..Outcome::of(OutcomeClass::Responded) });
+        let waited = EndpointTime::Exactly(Duration::from_millis(10 + u64::from(number % 7)));
+        upstream.report(address(number), &Outcome { waited, ..Outcome::of(OutcomeClass::Responded) });
     }
     upstream
 }

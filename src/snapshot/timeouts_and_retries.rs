@@ -104,6 +104,11 @@ impl TimeoutsAndRetries {
         *self == TimeoutsAndRetries::default()
     }
 
+    /// Whether the rule sets any timeout.
+    pub fn sets_timeout(&self) -> bool {
+        self.sets_response_timeout() || self.connect.is_set() || self.write.is_set() || self.read.is_set()
+    }
+
     /// Whether the rule sets a timeout for the response, which replaces the proxy's default.
     pub fn sets_response_timeout(&self) -> bool {
         self.request != TimeoutSetting::Unset || self.backend_request != TimeoutSetting::Unset

@@ -145,7 +145,8 @@ impl EndpointConnector {
     ) -> Result<SocketPermit, ConnectError> {
         // Without a limit, HTTP/2 streams, which cost a client nothing, could take the sockets that other clients need.
         let upstream = target.upstream;
-        let permit = self.sockets.acquire(&upstream.sockets, &upstream.key.namespace, socket_deadline).await;
+        let acquiring = self.sockets.acquire(&upstream.sockets, &upstream.key.namespace, socket_deadline);
+        let permit = target.place_wait.during(acquiring).await;
         permit.map_err(|limit| ConnectError::limit_reached(upstream, address, limit, counters))
     }
 
@@ -334,6 +335,7 @@ mod tests {
             server_name: None,
             client: ClientSlot::of([127, 0, 0, 1].into()),
             handshake_time: Default::default(),
+            place_wait: Default::default(),
         };
         let local = SocketAddr::from(([127, 0, 0, 1], 80));
         // A link-local address without an interface, for which no machine has a source address.

@@ -3,17 +3,22 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
 
 use super::UpstreamConnection;
-use super::admission::Admission;
+use super::admission::{Admission, WaitingFor};
 use super::endpoint_error::{EndpointError, RequestFailure};
-use super::outcome::{GRPC_STATUS, GrpcStatus, Outcome, OutcomeClass};
+use super::endpoint_trial::EndpointTrial;
+use super::outcome::{GRPC_STATUS, GrpcStatus, MIN_CLIENT_DELAY, Outcome, OutcomeClass};
+use super::outcome_observers::OutcomeObservers;
+use crate::turn_clock;
 
 /// Where the body of a response is read.
 pub enum IncomingBody {
@@ -34,6 +39,17 @@ pub struct EndpointBody<B> {
     connection: UpstreamConnection<B>,
     admission: Admission,
     end: EndReport,
+    /// The trial of a half-open endpoint, until the rest of the response shows its result.
+    trial: Option<Box<EndpointTrial>>,
+    reader: ReaderTime,
+}
+
+/// How long the client has not read what had arrived.
+#[derive(Debug, Default)]
+struct ReaderTime {
+    /// When it got the last part, until it asks for the next one.
+    since: Option<Instant>,
+    total: Duration,
 }
 
 /// What of the rest of a response is reported.
@@ -55,7 +71,14 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     pub fn new(incoming: IncomingBody, connection: UpstreamConnection<B>) -> Self {
-        EndpointBody { incoming, connection, admission: Admission::default(), end: EndReport::Nothing }
+        EndpointBody {
+            incoming,
+            connection,
+            admission: Admission::default(),
+            end: EndReport::Nothing,
+            trial: None,
+            reader: ReaderTime::default(),
+        }
     }
 
     /// From now on, what the rest of the response shows about the endpoint is reported.
@@ -69,14 +92,37 @@ where
         self.end = EndReport::Grpc { has_message: false, has_client_deadline };
     }
 
-    /// Holds the admission of the request until the body ends.
-    pub fn hold(&mut self, admission: Admission) {
-        self.admission = admission;
+    /// Holds the admission of the request until the body ends, and its trial of a half-open endpoint until there is a
+    /// result.
+    pub fn hold(&mut self, admission: Admission, trial: Option<Box<EndpointTrial>>) {
+        (self.admission, self.trial) = (admission, trial);
+        self.await_reader();
+    }
+
+    /// The client has to read before the next part is received.
+    fn await_reader(&mut self) {
+        if self.is_end_stream() {
+            return;
+        }
+        self.reader.since = Some(turn_clock::now());
+        if let Some(wait) = self.admission.client_wait() {
+            wait.begin(WaitingFor::ResponseReader);
+        }
+    }
+
+    /// The client has read what it got.
+    fn end_reader_wait(&mut self) {
+        let Some(since) = self.reader.since.take() else { return };
+        self.reader.total += turn_clock::now().saturating_duration_since(since);
+        if let Some(wait) = self.admission.client_wait() {
+            wait.end(WaitingFor::ResponseReader);
+        }
     }
 
     /// Polls the next frame. None at the end of the body, which may be too early on HTTP/2: see
     /// [`EndpointBody::is_reset`].
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
+        self.end_reader_wait();
         let frame = match &mut self.incoming {
             IncomingBody::Connection => self.connection.poll_frame(cx),
             IncomingBody::Library(incoming) => {
@@ -86,6 +132,9 @@ where
         match &frame {
             Poll::Ready(frame) if self.end != EndReport::Nothing => self.observe(frame.as_ref()),
             _ => {}
+        }
+        if let Poll::Ready(Some(Ok(_))) = &frame {
+            self.await_reader();
         }
         frame
     }
@@ -99,7 +148,10 @@ where
         };
         if is_truncated {
             self.end = EndReport::Nothing;
-            return self.report(&Outcome::of(OutcomeClass::Truncated));
+            // Servers end responses whose clients do not read them.
+            let has_slow_reader = self.reader.total >= MIN_CLIENT_DELAY;
+            let class = if has_slow_reader { OutcomeClass::Inconclusive } else { OutcomeClass::Truncated };
+            return self.report(&Outcome::of(class));
         }
         let (EndReport::Grpc { has_message, has_client_deadline }, Some(Ok(frame))) = (self.end, frame) else { return };
         match frame.trailers_ref() {
@@ -117,8 +169,10 @@ where
     }
 
     fn report(&mut self, outcome: &Outcome) {
-        self.connection.report(outcome);
-        self.admission.record(outcome);
+        let Some(upstream) = self.connection.upstream() else { return };
+        let endpoint = Some(self.connection.address);
+        OutcomeObservers { endpoint, ..OutcomeObservers::of_service(&upstream, &mut self.admission) }.report(outcome);
+        self.trial = None;
     }
 
     /// Whether the body is known to be complete.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::endpoint_trial::EndpointTrial;
 use super::{ConnectionPools, EndpointChoice, NoEndpoint, PickedBecause, Upstream};
 
 /// The endpoints that one request or connection gets, one after the other.
@@ -16,6 +17,8 @@ pub struct EndpointSearch {
     /// Does not allocate unless an attempt fails.
     failed: Vec<SocketAddr>,
     is_repeatable: bool,
+    /// The last endpoint was half-open, and this is the only request that it is tried with.
+    trial: Option<Box<EndpointTrial>>,
 }
 
 /// Why a request got its endpoint.
@@ -42,7 +45,7 @@ impl EndpointPick {
 impl EndpointSearch {
     /// `pinned` is for the first attempt only, and `hash` for all of them.
     pub fn new(pinned: Option<SocketAddr>, hash: Option<u64>) -> Self {
-        EndpointSearch { pinned, hash, picked_because: None, failed: Vec::new(), is_repeatable: true }
+        EndpointSearch { pinned, hash, picked_because: None, failed: Vec::new(), is_repeatable: true, trial: None }
     }
 
     /// Whether the request can be sent again if it fails, which is so by default.
@@ -61,7 +64,14 @@ impl EndpointSearch {
         let choice = EndpointChoice { avoid: &self.failed, pinned, hash, may_repeat, is_repeatable };
         let picked = pools.pick(upstream, &choice)?;
         self.picked_because = Some(picked.because);
+        let claimed = picked.claimed_until.and_then(|until| upstream.trial(picked.address, until));
+        self.trial = claimed.map(Box::new);
         Ok(picked.address)
+    }
+
+    /// The trial of the last endpoint, if its result arrives with the rest of the response.
+    pub fn take_trial(&mut self) -> Option<Box<EndpointTrial>> {
+        self.trial.take()
     }
 
     /// The hash of the request.

@@ -402,6 +402,7 @@ mod tests {
             server_name: None,
             client: ClientSlot::of([127, 0, 0, 1].into()),
             handshake_time: Cell::default(),
+            place_wait: Default::default(),
         };
         let address = listener.local_addr().unwrap();
         let (connector, counters) = (connector(), Arc::default());

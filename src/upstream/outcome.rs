@@ -15,15 +15,76 @@ pub struct Outcome {
     pub grpc_status: GrpcStatus,
     /// How long connecting took. `None` if the attempt has opened no connection of its own.
     pub connect_time: Option<Duration>,
-    /// From the start of the attempt until the head of the response, if there is one.
-    pub head_time: Option<Duration>,
-    /// How long Portico has waited for the endpoint alone. `None` if the client may have delayed the response, as while
-    /// it was still sending its request.
-    pub waited: Option<Duration>,
-    /// The time was limited by the policy of the Service, whose owner knows how long its endpoints may take.
-    pub is_limit_of_service: bool,
+    /// The only duration by which anything decides.
+    pub waited: EndpointTime,
+    /// The time that there was for a response, if there was none in time.
+    pub given: GivenTime,
     /// The time in the field `Retry-After` of the response.
     pub retry_after: Option<Duration>,
+}
+
+/// How long Portico has waited for an endpoint alone: what an attempt has taken, without the time in which its client
+/// had to go on, and without that in which others had the place that it needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointTime {
+    /// Until the head of the response. The endpoint had all of the request, or never waited for more of it.
+    Exactly(Duration),
+    /// The endpoint has responded, or was given up, before all of the request had arrived. That it was awaited for so
+    /// long may make it too slow, and never shows that it is fast: what it did while the client was awaited is unknown.
+    AtLeast(Duration),
+}
+
+impl EndpointTime {
+    pub const UNKNOWN: EndpointTime = EndpointTime::AtLeast(Duration::ZERO);
+
+    pub fn at_least(self) -> Duration {
+        match self {
+            EndpointTime::Exactly(time) | EndpointTime::AtLeast(time) => time,
+        }
+    }
+
+    /// A sample of how fast the endpoint is.
+    pub fn exactly(self) -> Option<Duration> {
+        match self {
+            EndpointTime::Exactly(time) => Some(time),
+            EndpointTime::AtLeast(_) => None,
+        }
+    }
+}
+
+/// How long Portico has to wait for an endpoint before a timeout counts. `None`: as long as the settings of health
+/// checks say, because the limit is that of a route of another namespace, or of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenTime {
+    /// Before it counts for the endpoint. The policy of the Service gives it: its owner knows how long endpoints take.
+    pub to_endpoint: Option<Duration>,
+    /// Before it counts for the Service: the same, or what the process or a route of the same namespace gives. Such a
+    /// route may be about few of the requests, so it says nothing about an endpoint.
+    pub to_service: Option<Duration>,
+}
+
+impl Outcome {
+    /// As it counts for the endpoint. `timeout_after`: the time by the settings of health checks.
+    pub(super) fn for_endpoint(&self, timeout_after: Duration) -> Self {
+        self.unless_early(self.given.to_endpoint, timeout_after)
+    }
+
+    /// As it counts for the Service.
+    pub(super) fn for_service(&self, timeout_after: Duration) -> Self {
+        self.unless_early(self.given.to_service, timeout_after)
+    }
+
+    /// A timeout says nothing unless Portico has waited for so long. A limit also includes what comes before the attempt,
+    /// and may include a little of what the client has sent.
+    fn unless_early(&self, given: Option<Duration>, timeout_after: Duration) -> Self {
+        let needed = given.map_or(timeout_after, |given| given / 10 * 9);
+        match self.class {
+            OutcomeClass::TimedOut if self.waited.at_least() < needed => {
+                Outcome { class: OutcomeClass::Inconclusive, ..*self }
+            }
+            _ => *self,
+        }
+    }
 }
 
 /// The status of a gRPC call, which arrives in the trailers of its response, or in its head if there is no body.
@@ -66,7 +127,8 @@ pub enum OutcomeClass {
     Completed,
     /// No connection could be opened, or a datagram was refused.
     ConnectFailed,
-    /// No connection could be opened, for a reason that says nothing about the endpoint.
+    /// The attempt has ended for a reason that says nothing about the endpoint: the client has caused it, or this
+    /// process.
     Inconclusive,
     /// The attempt was given up while it was connecting.
     Abandoned,
@@ -76,7 +138,7 @@ pub enum OutcomeClass {
     Stale,
     /// The connection closed before the first byte of a response. Without a `connect_time`, it had been idle.
     NoResponse,
-    /// There was no response in time.
+    /// There was no response in time. It counts only if Portico has waited for the endpoint alone for long enough.
     TimedOut,
     /// There is no valid response.
     Failed,
@@ -92,10 +154,9 @@ impl Outcome {
             status: None,
             grpc_status: GrpcStatus::None,
             connect_time: None,
-            head_time: None,
+            waited: EndpointTime::UNKNOWN,
+            given: GivenTime::default(),
             retry_after: None,
-            waited: None,
-            is_limit_of_service: false,
         }
     }
 
@@ -130,6 +191,10 @@ impl Outcome {
         self.effective_status().is_some_and(|status| status >= 400)
     }
 }
+
+/// Servers wait at least this long for a client before they close its connection. What they close earlier was not
+/// because of the client.
+pub const MIN_CLIENT_DELAY: Duration = Duration::from_secs(1);
 
 /// The field with the status of a gRPC call.
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

@@ -30,7 +30,8 @@ use super::tls::UpstreamServerName;
 use super::worker_endpoints::WorkerEndpoints;
 use super::{
     ConnectError, EndpointChoice, EndpointConnector, HedgeCounters, NoEndpoint, Outcome, OutcomeClass, Picked,
-    RawConnection, RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
+    PlaceWait, RawConnection, RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget,
+    WorkerSubsetting,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -234,7 +235,7 @@ where
         let mut reused = None;
         let client = match self.try_begin(target, &pool) {
             Some(client) => client,
-            None => match self.begin(target, address, deadline, &pool).await {
+            None => match target.place_wait.during(self.begin(target, address, deadline, &pool)).await {
                 Ok(client) => {
                     reused = self.idle_sender(target, address, reuse, &pool);
                     client
@@ -360,7 +361,13 @@ impl<B> ConnectionPools<B> {
         proxy_header: &[u8],
     ) -> Result<RawConnection, ConnectError> {
         let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
-        let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
+        let target = UpstreamTarget {
+            upstream,
+            server_name,
+            client,
+            handshake_time: Cell::default(),
+            place_wait: PlaceWait::default(),
+        };
         let active_request = upstream.active_request(address);
         let connector = self.connector_to(upstream, None);
         let attempt = ConnectAttempt::begin(upstream, address);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::admission::{Admission, Overloaded, in_turn};
 use super::outcome::{Outcome, OutcomeClass};
+use super::outcome_observers::OutcomeObservers;
 use super::socket_budget::client_slots::ClientSlot;
 use super::{ConnectError, ConnectionPools, EndpointSearch, NoEndpoint, RawConnection, Upstream};
 
@@ -64,7 +65,8 @@ impl RawDestination<'_> {
             on_attempt(address);
             let error = match pools.open_raw(upstream, address, self.client, self.proxy_header).await {
                 Ok(connection) => {
-                    admission.record(&Outcome::of(OutcomeClass::Responded));
+                    // What it shows about the endpoint was reported when it was opened, or failed.
+                    OutcomeObservers::of_service(upstream, admission).report(&Outcome::of(OutcomeClass::Responded));
                     return Ok(connection);
                 }
                 Err(error) => error,
@@ -74,7 +76,7 @@ impl RawDestination<'_> {
                 // Another endpoint would need a connection as well.
                 return Err(RawConnectError::Failed(error));
             }
-            admission.record(&Outcome::of(OutcomeClass::ConnectFailed));
+            OutcomeObservers::of_service(upstream, admission).report(&Outcome::of(OutcomeClass::ConnectFailed));
             failure = Some(error);
             search.avoid(address);
         }

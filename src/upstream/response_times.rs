@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::outcome::{Outcome, OutcomeClass};
+
 /// The times from the start of attempts to the heads of their responses, of all workers.
 #[derive(Debug)]
 pub struct ResponseTimes {
@@ -21,6 +23,28 @@ impl Default for ResponseTimes {
 }
 
 impl ResponseTimes {
+    /// Counts the time to the head of a response. All others have none.
+    pub(super) fn observe(&self, outcome: &Outcome) {
+        match outcome.class {
+            OutcomeClass::Responded => {
+                if let Some(time) = outcome.waited.exactly() {
+                    self.record(time);
+                }
+            }
+            OutcomeClass::Connected
+            | OutcomeClass::Completed
+            | OutcomeClass::ConnectFailed
+            | OutcomeClass::Inconclusive
+            | OutcomeClass::Abandoned
+            | OutcomeClass::NotProcessed
+            | OutcomeClass::Stale
+            | OutcomeClass::NoResponse
+            | OutcomeClass::TimedOut
+            | OutcomeClass::Failed
+            | OutcomeClass::Truncated => {}
+        }
+    }
+
     pub fn record(&self, time: Duration) {
         self.buckets[bucket(time)].fetch_add(1, Relaxed);
         // One of the threads that count reaches the limit exactly.

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Upstream;
 use super::socket_budget::client_slots::ClientSlot;
 use super::tls::{UpstreamServerName, UpstreamTlsSettings};
@@ -19,6 +21,45 @@ pub struct UpstreamTarget<'u> {
     pub client: ClientSlot,
     /// The duration of the last TLS handshake, if there was one.
     pub handshake_time: Cell<Option<Duration>>,
+    /// How long the last attempt has waited until it might open a connection.
+    pub place_wait: PlaceWait,
+}
+
+/// How long a request has waited for a place that others have.
+#[derive(Clone, Debug, Default)]
+pub struct PlaceWait {
+    /// When it began to wait, if it still does.
+    since: Cell<Option<Instant>>,
+    total: Cell<Duration>,
+}
+
+impl PlaceWait {
+    /// Counts the time until `waiting` is ready or dropped.
+    pub(super) async fn during<T>(&self, waiting: impl Future<Output = T>) -> T {
+        self.since.set(Some(Instant::now()));
+        let _counted = CountedWait(self);
+        waiting.await
+    }
+
+    pub fn total(&self) -> Duration {
+        self.total.get() + self.since.get().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Another attempt begins.
+    pub fn reset(&self) {
+        self.since.set(None);
+        self.total.set(Duration::ZERO);
+    }
+}
+
+/// Ends the wait when it is dropped.
+struct CountedWait<'w>(&'w PlaceWait);
+
+impl Drop for CountedWait<'_> {
+    fn drop(&mut self) {
+        self.0.total.set(self.0.total());
+        self.0.since.set(None);
+    }
 }
 
 impl UpstreamTarget<'_> {

@@ -28,6 +28,7 @@ use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::attempt_settings::CurrentAttemptSettings;
 use super::check_queue::CheckQueue;
 use super::check_report::{CheckCounters, CheckReport};
+use super::circuit_breaker::RequestArrival;
 use super::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
 use super::endpoint_state::EndpointState;
 use super::limits::EndpointConnectionLimits;
@@ -301,8 +302,8 @@ impl Upstream {
     }
 
     /// Admits a request of this client, which is counted unless it is rejected.
-    pub fn admit(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
-        let admitted = self.overload.admit(client);
+    pub fn admit(&self, client: ClientSlot, arrival: RequestArrival) -> Result<Admission, NotAdmitted> {
+        let admitted = self.overload.admit(client, arrival);
         if !matches!(admitted, Err(NotAdmitted::Overloaded(_))) {
             self.retries.count_request();
         }
@@ -320,11 +321,6 @@ impl Upstream {
             NotAdmitted::Overloaded(overloaded) => overloaded,
             NotAdmitted::Queued(_) => Overloaded::OverLimit,
         })
-    }
-
-    /// Records that the time for a request has passed which waited for a response.
-    pub fn record_request_timeout(&self) {
-        self.overload.record_request_timeout();
     }
 
     /// The settings of the circuit breaker, if it has a response for the requests that it rejects.

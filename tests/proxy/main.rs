@@ -105,6 +105,7 @@ mod service_timeouts;
 mod sessions;
 mod several_tracers;
 mod slow_client_certificates;
+mod slow_clients;
 mod small_frames;
 mod stand_ins;
 mod stored_for_others;

@@ -24,7 +24,7 @@ use crate::proxy::telemetry::stats::{DatagramDrop, OpenGuard, RequestSeries, Str
 use crate::snapshot::rule::BackendTarget;
 use crate::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use crate::snapshot::{BindAddress, BindMap};
-use crate::upstream::{ActiveRequest, Admission, LocalShortage, Outcome, OutcomeClass, Upstream};
+use crate::upstream::{ActiveRequest, Admission, LocalShortage, Outcome, OutcomeClass, OutcomeObservers, Upstream};
 
 /// What distinguishes the sessions of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,7 +161,7 @@ impl SessionEndpoint {
 
     fn show(&self, shown: Shown, class: OutcomeClass) {
         self.shown.set(shown);
-        self.admission.borrow_mut().record(&Outcome::of(class));
+        OutcomeObservers::of_service(&self.upstream, &mut self.admission.borrow_mut()).report(&Outcome::of(class));
     }
 
     /// Whether datagrams to the endpoint arrive at one of these addresses of this machine.

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::circuit_breaker::{CircuitPass, CircuitVerdict};
+use super::circuit_breaker::{CircuitPass, CircuitVerdict, RequestArrival};
+pub use super::limits::{ClientWait, WaitingFor};
 use super::limits::{PlaceInQueue, QueueEnd, RequestSlot};
-use super::outcome::{GrpcStatus, Outcome, OutcomeClass};
+use super::outcome::{EndpointTime, GrpcStatus, Outcome, OutcomeClass};
 use super::settings::OverloadLimit;
 pub(super) use overload_control::OverloadControl;
 use overload_control::OverloadRules;
@@ -37,7 +38,7 @@ pub struct Admission {
 #[derive(Debug)]
 struct HeldAdmission {
     rules: Arc<OverloadRules>,
-    _slot: RequestSlot,
+    slot: RequestSlot,
     circuit: Option<CircuitPass>,
     /// The request is being sent again.
     retry: Option<RetrySlot>,
@@ -51,7 +52,7 @@ enum CallState {
     #[default]
     None,
     /// The response has begun.
-    Begun { head_time: Option<Duration> },
+    Begun { waited: EndpointTime },
     /// The call has counted as a success of a half-open circuit when its first message arrived.
     Streaming,
 }
@@ -103,19 +104,20 @@ impl fmt::Display for Overloaded {
 pub struct QueuedRequest {
     rules: Arc<OverloadRules>,
     place: PlaceInQueue,
+    arrival: RequestArrival,
 }
 
 impl QueuedRequest {
     /// Waits for a place, at most as long as the settings allow.
     pub async fn wait(self) -> Result<Admission, Overloaded> {
-        let QueuedRequest { rules, place } = self;
+        let QueuedRequest { rules, place, arrival } = self;
         let slot = match place.wait(rules.queue_timeout()).await {
             Ok(slot) => slot,
             Err(QueueEnd::Full) => return Err(rules.reject(OverloadLimit::Pending, Overloaded::OverLimit)),
             Err(QueueEnd::TimedOut) => return Err(rules.reject(OverloadLimit::QueueTimeout, Overloaded::QueueTimeout)),
         };
         // The circuit may have opened meanwhile.
-        let circuit = rules.pass_circuit()?;
+        let circuit = rules.pass_circuit(arrival)?;
         Ok(Admission::hold(rules, slot, circuit))
     }
 }
@@ -132,7 +134,7 @@ pub(super) async fn in_turn(admitted: Result<Admission, NotAdmitted>) -> Result<
 
 impl Admission {
     fn hold(rules: Arc<OverloadRules>, slot: RequestSlot, circuit: Option<CircuitPass>) -> Self {
-        let held = HeldAdmission { rules, _slot: slot, circuit, retry: None, call: CallState::None };
+        let held = HeldAdmission { rules, slot, circuit, retry: None, call: CallState::None };
         Admission { held: Some(Box::new(held)) }
     }
 
@@ -160,29 +162,60 @@ impl Admission {
         self.held.is_some()
     }
 
-    /// Records what an attempt has shown about the upstream. Errors that the client has caused are not recorded.
-    pub fn record(&mut self, outcome: &Outcome) {
-        if let Some(held) = &mut self.held {
-            held.record(outcome);
+    /// What counts the request while it waits for its client. `None` if nothing limits the requests.
+    pub fn client_wait(&mut self) -> Option<&ClientWait> {
+        self.held.as_mut()?.slot.client_wait()
+    }
+
+    /// What an outcome says about the Service. `None` for what its client has caused, and for what is not known yet.
+    pub(super) fn verdict(&mut self, outcome: &Outcome) -> Option<CircuitVerdict> {
+        self.held.as_mut()?.verdict(outcome)
+    }
+
+    pub(super) fn record_in_circuit(&mut self, verdict: Option<CircuitVerdict>) {
+        if let (Some(held), Some(verdict)) = (&mut self.held, verdict)
+            && let Some(pass) = &mut held.circuit
+        {
+            held.rules.record_in_circuit(pass, verdict);
+        }
+    }
+
+    pub(super) fn record_success_rate(&mut self, verdict: Option<CircuitVerdict>) {
+        if let (Some(held), Some(verdict)) = (&self.held, verdict) {
+            held.rules.record_success_rate(verdict);
+        }
+    }
+
+    /// Records the time to the head of a response, which the adaptive limit follows.
+    pub(super) fn record_in_limit(&mut self, outcome: &Outcome) {
+        let Some(held) = &self.held else { return };
+        match outcome.class {
+            OutcomeClass::Responded => {
+                if let Some(time) = outcome.waited.exactly() {
+                    held.rules.record_in_limit(time);
+                }
+            }
+            OutcomeClass::Connected
+            | OutcomeClass::Completed
+            | OutcomeClass::ConnectFailed
+            | OutcomeClass::Inconclusive
+            | OutcomeClass::Abandoned
+            | OutcomeClass::NotProcessed
+            | OutcomeClass::Stale
+            | OutcomeClass::NoResponse
+            | OutcomeClass::TimedOut
+            | OutcomeClass::Failed
+            | OutcomeClass::Truncated => {}
         }
     }
 }
 
 impl HeldAdmission {
-    fn record(&mut self, outcome: &Outcome) {
-        let Some(verdict) = self.verdict(outcome) else { return };
-        let HeldAdmission { rules, circuit, .. } = self;
-        rules.record(verdict, outcome.head_time);
-        if let Some(pass) = circuit {
-            rules.record_in_circuit(pass, verdict);
-        }
-    }
-
     fn verdict(&mut self, outcome: &Outcome) -> Option<CircuitVerdict> {
         let call = std::mem::take(&mut self.call);
         match outcome.class {
             OutcomeClass::Responded => match outcome.effective_status() {
-                Some(status) => self.verdict_on_status(status, call, outcome.head_time),
+                Some(status) => self.verdict_on_status(status, call, outcome.waited),
                 None => self.verdict_on_call(call, outcome),
             },
             OutcomeClass::ConnectFailed | OutcomeClass::NoResponse | OutcomeClass::TimedOut | OutcomeClass::Failed => {
@@ -200,13 +233,13 @@ impl HeldAdmission {
         }
     }
 
-    fn verdict_on_status(&self, status: u16, call: CallState, head_time: Option<Duration>) -> Option<CircuitVerdict> {
+    fn verdict_on_status(&self, status: u16, call: CallState, waited: EndpointTime) -> Option<CircuitVerdict> {
         if self.rules.is_error(status) {
             return Some(CircuitVerdict::Error);
         }
         match call {
-            CallState::None => Some(CircuitVerdict::Success { head_time }),
-            CallState::Begun { head_time } => Some(CircuitVerdict::Success { head_time }),
+            CallState::None => Some(CircuitVerdict::Success { waited }),
+            CallState::Begun { waited } => Some(CircuitVerdict::Success { waited }),
             CallState::Streaming => None,
         }
     }
@@ -214,16 +247,15 @@ impl HeldAdmission {
     /// The status of a call is not known yet.
     fn verdict_on_call(&mut self, call: CallState, outcome: &Outcome) -> Option<CircuitVerdict> {
         if outcome.grpc_status != GrpcStatus::Streaming {
-            self.call = CallState::Begun { head_time: outcome.head_time };
-            self.rules.record_head_time(outcome.head_time);
+            self.call = CallState::Begun { waited: outcome.waited };
             return None;
         }
         let is_probe = self.circuit.as_ref().is_some_and(CircuitPass::is_probe);
         match call {
             // A stream may last for long, and other requests wait for the trial.
-            CallState::Begun { head_time } if is_probe => {
+            CallState::Begun { waited } if is_probe => {
                 self.call = CallState::Streaming;
-                Some(CircuitVerdict::Success { head_time })
+                Some(CircuitVerdict::Success { waited })
             }
             call => {
                 self.call = call;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::overload_report::{OverloadReport, RejectionCounters};
 use super::{Admission, NotAdmitted, Overloaded, QueuedRequest, RetrySlot, TooManyRetries};
-use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass, CircuitVerdict};
+use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass, CircuitVerdict, RequestArrival};
 use crate::upstream::health::UpstreamClock;
 use crate::upstream::limits::{AdaptiveConcurrency, QueueEnd, RequestSlots, SuccessRateWindow};
 use crate::upstream::settings::{
@@ -83,13 +83,17 @@ impl OverloadControl {
     }
 
     /// Admits a request of this client.
-    pub(in crate::upstream) fn admit(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
+    pub(in crate::upstream) fn admit(
+        &self,
+        client: ClientSlot,
+        arrival: RequestArrival,
+    ) -> Result<Admission, NotAdmitted> {
         if !self.has_rules.load(Relaxed) {
             return Ok(Admission::default());
         }
         match self.rules.load_full() {
             None => Ok(Admission::default()),
-            Some(rules) => rules.admit(client),
+            Some(rules) => rules.admit(client, arrival),
         }
     }
 
@@ -116,18 +120,6 @@ impl OverloadControl {
             return None;
         }
         self.rules.load().as_ref()?.circuit.as_ref().map(|circuit| Arc::clone(circuit.settings()))
-    }
-
-    /// Records that the time for a request has passed which waited for a response.
-    pub(in crate::upstream) fn record_request_timeout(&self) {
-        if self.has_rules.load(Relaxed)
-            && let Some(rules) = self.rules.load_full()
-        {
-            rules.record(CircuitVerdict::Error, None);
-            if let Some(circuit) = &rules.circuit {
-                circuit.record(&mut circuit.pass_of_now(), CircuitVerdict::Error);
-            }
-        }
     }
 
     /// Counts a request or connection that another part of the upstream has rejected.
@@ -186,44 +178,45 @@ impl OverloadRules {
     /// responses, which these do not have.
     fn admit_unparsed(self: Arc<Self>, client: Option<ClientSlot>) -> Result<Admission, NotAdmitted> {
         self.pass_admission_control()?;
-        let circuit = self.pass_circuit()?;
+        // Bytes are forwarded as they come, so that nothing of it is awaited.
+        let circuit = self.pass_circuit(RequestArrival::Complete)?;
         let slots = &self.state.slots;
         let limit = self.settings.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX).max(1);
-        let slot = match (slots.try_take_within(limit), client) {
+        let slot = match (slots.try_take_within(limit, client), client) {
             (Some(slot), _) => slot,
             (None, _) if self.is_dry_run => {
                 self.state.rejections.add(OverloadLimit::Requests);
-                slots.take_anyway()
+                slots.take_anyway(client)
             }
-            (None, Some(client)) => return Err(self.enqueue(client)),
+            (None, Some(client)) => return Err(self.enqueue(client, RequestArrival::Complete)),
             (None, None) => return Err(self.reject(OverloadLimit::Requests, Overloaded::OverLimit).into()),
         };
         Ok(Admission::hold(self, slot, circuit))
     }
 
-    fn admit(self: Arc<Self>, client: ClientSlot) -> Result<Admission, NotAdmitted> {
+    fn admit(self: Arc<Self>, client: ClientSlot, arrival: RequestArrival) -> Result<Admission, NotAdmitted> {
         self.pass_admission_control()?;
-        let circuit = self.pass_circuit()?;
+        let circuit = self.pass_circuit(arrival)?;
         let slots = &self.state.slots;
-        let slot = match slots.try_take() {
+        let slot = match slots.try_take(client) {
             Some(slot) => slot,
             None if self.is_dry_run => {
                 self.state.rejections.add(self.slot_limit());
-                slots.take_anyway()
+                slots.take_anyway(Some(client))
             }
-            None => return Err(self.enqueue(client)),
+            None => return Err(self.enqueue(client, arrival)),
         };
         Ok(Admission::hold(self, slot, circuit))
     }
 
     /// Lets a request wait that got no slot, if it may.
-    fn enqueue(self: Arc<Self>, client: ClientSlot) -> NotAdmitted {
+    fn enqueue(self: Arc<Self>, client: ClientSlot, arrival: RequestArrival) -> NotAdmitted {
         let max_pending = self.settings.limits.as_ref().map_or(0, |limits| limits.max_pending.unwrap_or(0));
         if max_pending == 0 || self.queue_timeout().is_zero() {
             return NotAdmitted::Overloaded(self.reject(self.slot_limit(), Overloaded::OverLimit));
         }
         match self.state.slots.enqueue(client, max_pending as usize) {
-            Ok(place) => NotAdmitted::Queued(Box::new(QueuedRequest { rules: self, place })),
+            Ok(place) => NotAdmitted::Queued(Box::new(QueuedRequest { rules: self, place, arrival })),
             Err(QueueEnd::Full | QueueEnd::TimedOut) => {
                 NotAdmitted::Overloaded(self.reject(OverloadLimit::Pending, Overloaded::OverLimit))
             }
@@ -254,9 +247,9 @@ impl OverloadRules {
     }
 
     /// Whether the circuit lets a request through. `None` without a circuit breaker, and if it is only a dry run.
-    pub(super) fn pass_circuit(&self) -> Result<Option<CircuitPass>, Overloaded> {
+    pub(super) fn pass_circuit(&self, arrival: RequestArrival) -> Result<Option<CircuitPass>, Overloaded> {
         let Some(circuit) = &self.circuit else { return Ok(None) };
-        match circuit.admit() {
+        match circuit.admit(arrival) {
             Ok(pass) => Ok(Some(pass)),
             Err(CircuitOpen { retry_after }) => {
                 let retry_after = retry_after.max(Duration::from_secs(1));
@@ -297,18 +290,16 @@ impl OverloadRules {
         is_listed_or_server_error(statuses, status)
     }
 
-    /// Records what an attempt has shown, except in the circuit.
-    pub(super) fn record(&self, verdict: CircuitVerdict, head_time: Option<Duration>) {
+    pub(super) fn record_success_rate(&self, verdict: CircuitVerdict) {
         if let Some((_, window)) = &self.success_rate {
             window.record(self.state.clock.now(), matches!(verdict, CircuitVerdict::Success { .. }));
         }
-        self.record_head_time(head_time);
     }
 
     /// Records the time to the head of a response, which the limit follows.
-    pub(super) fn record_head_time(&self, head_time: Option<Duration>) {
-        if let (Some(adaptive), Some(head_time)) = (&self.adaptive, head_time)
-            && adaptive.record(head_time, self.state.slots.active()).is_some()
+    pub(super) fn record_in_limit(&self, time: Duration) {
+        if let Some(adaptive) = &self.adaptive
+            && adaptive.record(time, self.state.slots.working()).is_some()
             // A request of earlier rules does not set their limit again.
             && self.state.rules.load(Relaxed) == self.number
         {

@@ -45,7 +45,7 @@ fn control(settings: &OverloadSettings) -> OverloadControl {
 }
 
 fn admit(control: &OverloadControl) -> Result<Admission, NotAdmitted> {
-    control.admit(ClientSlot::numbered(0))
+    control.admit(ClientSlot::numbered(0), RequestArrival::Complete)
 }
 
 fn rejection(control: &OverloadControl) -> Overloaded {
@@ -64,11 +64,19 @@ fn queued(control: &OverloadControl) -> Box<QueuedRequest> {
 
 fn outcome(status: u16) -> Outcome {
     let status = Some(StatusCode::from_u16(status).unwrap());
-    Outcome { status, head_time: Some(SECOND / 100), ..Outcome::of(OutcomeClass::Responded) }
+    Outcome { status, waited: EndpointTime::Exactly(SECOND / 100), ..Outcome::of(OutcomeClass::Responded) }
+}
+
+/// What all observers that the admission has get.
+fn record(admission: &mut Admission, outcome: &Outcome) {
+    let verdict = admission.verdict(outcome);
+    admission.record_in_circuit(verdict);
+    admission.record_success_rate(verdict);
+    admission.record_in_limit(outcome);
 }
 
 fn respond(control: &OverloadControl, status: u16) {
-    admit(control).unwrap().record(&outcome(status));
+    record(&mut admit(control).unwrap(), &outcome(status));
 }
 
 fn phase(control: &OverloadControl) -> CircuitPhase {
@@ -125,7 +133,7 @@ async fn circuit_is_checked_again_after_the_queue() {
     let control = control(&overload(Some(queue), Some(CircuitBreakerSettings { consecutive: Some(1), ..circuit() })));
     let mut held = admit(&control).unwrap();
     let waiting = queued(&control);
-    held.record(&outcome(500));
+    record(&mut held, &outcome(500));
     drop(held);
     assert!(matches!(waiting.wait().await, Err(Overloaded::CircuitOpen { .. })));
     assert_eq!(control.report().unwrap().active, 0);
@@ -157,7 +165,7 @@ async fn only_errors_of_the_service_open_the_circuit() {
         let control = control(&overload(None, Some(settings)));
         for _ in 0..10 {
             if let Ok(mut admission) = admit(&control) {
-                admission.record(&outcome);
+                record(&mut admission, &outcome);
             }
         }
         assert_eq!(phase(&control) == CircuitPhase::Open, opens, "{case}");
@@ -168,8 +176,7 @@ async fn only_errors_of_the_service_open_the_circuit() {
 async fn request_timeouts_open_the_circuit() {
     let control = control(&overload(None, Some(circuit())));
     for _ in 0..5 {
-        drop(admit(&control).unwrap());
-        control.record_request_timeout();
+        record(&mut admit(&control).unwrap(), &Outcome::of(OutcomeClass::TimedOut));
     }
     assert_eq!(phase(&control), CircuitPhase::Open);
     assert_eq!(rejection(&control), Overloaded::CircuitOpen { retry_after: retry_after(&control) });
@@ -207,7 +214,7 @@ async fn admission_control_rejects_a_part_of_the_requests() {
     advance(40 * SECOND).await;
     let admitted = (0..20_000).filter(|_| {
         let admitted = admit(&control).ok();
-        admitted.map(|mut admission| admission.record(&outcome(500))).is_some()
+        admitted.map(|mut admission| record(&mut admission, &outcome(500))).is_some()
     });
     let admitted = admitted.count();
     assert!((3_800..4_300).contains(&admitted), "{admitted} of 20,000");
@@ -224,8 +231,8 @@ fn slow_responses_lower_the_adaptive_limit() {
     assert_eq!(limit(), 20);
     let record = |millis, count| {
         let mut held: Vec<_> = std::iter::from_fn(|| admit(&control).ok()).collect();
-        let head_time = Some(Duration::from_millis(millis));
-        (0..count).for_each(|_| held[0].record(&Outcome { head_time, ..outcome(200) }));
+        let waited = EndpointTime::Exactly(Duration::from_millis(millis));
+        (0..count).for_each(|_| record(&mut held[0], &Outcome { waited, ..outcome(200) }));
     };
     record(10, 600);
     let raised = limit();
@@ -247,7 +254,7 @@ async fn dry_run_admits_everything() {
     control.set(&overload(Some(limits), Some(circuit())), true, &"ns/web:80");
     let mut held: Vec<_> = (0..10).map(|_| admit(&control).unwrap()).collect();
     assert!(held.iter_mut().all(Admission::take_retry));
-    held.iter_mut().for_each(|admission| admission.record(&outcome(500)));
+    held.iter_mut().for_each(|admission| record(admission, &outcome(500)));
     assert_eq!(phase(&control), CircuitPhase::Open);
     assert!(admit(&control).is_ok());
     let report = control.report().unwrap();
@@ -297,7 +304,7 @@ fn earlier_rules_do_not_set_their_limit_again() {
     let control = control(&overload(Some(RequestLimits { adaptive, max_requests: None, ..limits() }), None));
     let mut held = admit(&control).unwrap();
     control.set(&overload(Some(RequestLimits { max_requests: Some(5), ..limits() }), None), false, &"ns/web:80");
-    (0..100).for_each(|_| held.record(&outcome(200)));
+    (0..100).for_each(|_| record(&mut held, &outcome(200)));
     assert_eq!(control.report().unwrap().limit, Some(5));
 }
 
@@ -321,7 +328,7 @@ async fn calls_count_by_the_status_in_their_trailers() {
         let control = control(&overload(None, Some(settings.clone())));
         for _ in 0..5 {
             let mut admission = admit(&control).unwrap();
-            outcomes.iter().for_each(|outcome| admission.record(outcome));
+            outcomes.iter().for_each(|outcome| record(&mut admission, outcome));
         }
         assert_eq!(control.report().unwrap().circuit.unwrap().errors, errors, "{outcomes:?}");
         control.set(
@@ -330,7 +337,7 @@ async fn calls_count_by_the_status_in_their_trailers() {
             &"ns/web:80",
         );
         let mut admission = admit(&control).unwrap();
-        outcomes.iter().for_each(|outcome| admission.record(outcome));
+        outcomes.iter().for_each(|outcome| record(&mut admission, outcome));
         let is_open = phase(&control) == CircuitPhase::Open;
         assert_eq!(is_open, slow_opens || errors > 0, "slow: {outcomes:?}");
     }
@@ -363,7 +370,7 @@ async fn smallest_and_largest_limits_work() {
         let mut admitted: Vec<_> = (0..50).map_while(|_| admit(&control).ok()).collect();
         assert_eq!(admitted.len(), held, "{number}");
         assert!(admitted[0].take_retry() || number == 0, "{number}");
-        admitted[0].record(&outcome(200));
+        record(&mut admitted[0], &outcome(200));
         if held == 1 {
             match admit(&control) {
                 Err(NotAdmitted::Queued(waiting)) if number == 1 => {

@@ -12,10 +12,14 @@
 //!
 //! Only requests that began in a phase count for it: a timeout from before the circuit opened says nothing about the
 //! endpoints of now.
+//!
+//! A client must not keep a circuit half-open. Requests whose clients still send them have places of their own, get none
+//! while complete requests come, and leave them to others after ten seconds, whatever they do.
 
 mod phase;
 #[cfg(test)]
 mod tests;
+mod trials;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -24,10 +28,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::health::UpstreamClock;
+use super::outcome::EndpointTime;
 use super::settings::CircuitBreakerSettings;
 use super::sliding_count::{SlidingCount, millis};
 pub use phase::CircuitPhase;
 use phase::{PhaseNumber, PhaseStore};
+pub use trials::RequestArrival;
+use trials::{Trial, Trials};
 
 /// The circuit breaker with its settings. The state stays when they change.
 #[derive(Debug)]
@@ -54,8 +61,8 @@ struct CircuitState {
     /// The end of the open phase, or the start of the closing one, in milliseconds of the clock.
     time: AtomicU64,
     consecutive_errors: AtomicU32,
-    /// Requests in progress of a half-open circuit: the number of the phase in the high half.
-    probes: AtomicU64,
+    /// The requests that a half-open circuit is tried with.
+    trials: Trials,
     /// Successes in a row of a half-open circuit.
     successes: AtomicU32,
     /// How often the circuit has opened since it was last closed.
@@ -70,17 +77,14 @@ struct CircuitState {
 #[derive(Debug)]
 pub(super) struct CircuitPass {
     number: PhaseNumber,
-    /// The state, if the request is one of the few of a half-open circuit.
-    probe: Option<Arc<CircuitState>>,
+    /// The place of the request among the few of a half-open circuit, with the state that has it.
+    probe: Option<(Arc<CircuitState>, Trial)>,
 }
 
 /// What a request has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CircuitVerdict {
-    /// `head_time`: from the start of the attempt to the head of the response.
-    Success {
-        head_time: Option<Duration>,
-    },
+    Success { waited: EndpointTime },
     Error,
 }
 
@@ -113,7 +117,7 @@ impl CircuitBreaker {
             phase: PhaseStore::default(),
             time: AtomicU64::new(0),
             consecutive_errors: AtomicU32::new(0),
-            probes: AtomicU64::new(0),
+            trials: Trials::default(),
             successes: AtomicU32::new(0),
             openings: AtomicU32::new(0),
             transitions: [const { AtomicU64::new(0) }; 4],
@@ -136,7 +140,7 @@ impl CircuitBreaker {
     }
 
     /// Whether a request may be sent now.
-    pub(super) fn admit(&self) -> Result<CircuitPass, CircuitOpen> {
+    pub(super) fn admit(&self, arrival: RequestArrival) -> Result<CircuitPass, CircuitOpen> {
         let CircuitBreaker { settings, state, .. } = self;
         // A transition is followed by another look at most three times: each begins a later phase.
         loop {
@@ -153,8 +157,10 @@ impl CircuitBreaker {
                 }
                 CircuitPhase::HalfOpen => {
                     let rejected = CircuitOpen { retry_after: Duration::ZERO };
-                    let is_probe = state.take_probe(number, settings.probes.max(1));
-                    return is_probe.then(|| CircuitPass { number, probe: Some(Arc::clone(state)) }).ok_or(rejected);
+                    let (now, open_until) = (state.clock.now(), state.time.load(Relaxed));
+                    let trial = state.trials.begin(number, arrival, settings.probes.max(1), open_until, now);
+                    let pass = trial.map(|trial| CircuitPass { number, probe: Some((Arc::clone(state), trial)) });
+                    return pass.ok_or(rejected);
                 }
                 CircuitPhase::Closing => {
                     let (passed, ramp_up) = (self.closing_for(), millis(settings.ramp_up));
@@ -169,11 +175,6 @@ impl CircuitBreaker {
         }
     }
 
-    /// For a request of which only the end is known, and not when it began.
-    pub(super) fn pass_of_now(&self) -> CircuitPass {
-        CircuitPass { number: self.state.phase.load().0, probe: None }
-    }
-
     /// Records what a request has shown, which ends its part in a half-open circuit.
     pub(super) fn record(&self, pass: &mut CircuitPass, verdict: CircuitVerdict) {
         let CircuitBreaker { settings, window, state } = self;
@@ -184,9 +185,7 @@ impl CircuitBreaker {
         let slow_after = settings.slow.map(|slow| slow.after);
         let (is_error, is_slow) = match verdict {
             CircuitVerdict::Error => (true, false),
-            CircuitVerdict::Success { head_time } => {
-                (false, slow_after.is_some_and(|after| head_time.is_some_and(|time| time > after)))
-            }
+            CircuitVerdict::Success { waited } => (false, slow_after.is_some_and(|after| waited.at_least() > after)),
         };
         match phase {
             CircuitPhase::Open => {}
@@ -306,23 +305,6 @@ impl CircuitWindow {
     }
 }
 
-impl CircuitState {
-    /// Counts a request of a half-open circuit, unless there are `limit`.
-    fn take_probe(&self, number: PhaseNumber, limit: u32) -> bool {
-        let next = |seen: u64| {
-            let probes = if number.is_high_half_of(seen) { seen & u64::from(u32::MAX) } else { 0 };
-            (probes < u64::from(limit)).then(|| number.in_high_half() | (probes + 1))
-        };
-        self.probes.fetch_update(Relaxed, Relaxed, next).is_ok()
-    }
-
-    fn end_probe(&self, number: PhaseNumber) {
-        let next = |seen: u64| (number.is_high_half_of(seen) && seen & u64::from(u32::MAX) > 0).then(|| seen - 1);
-        // An error means that another phase has begun since.
-        self.probes.fetch_update(Relaxed, Relaxed, next).ok();
-    }
-}
-
 impl CircuitPass {
     /// Whether the request is one of the few of a half-open circuit.
     pub(super) fn is_probe(&self) -> bool {
@@ -330,8 +312,8 @@ impl CircuitPass {
     }
 
     fn end_probe(&mut self) {
-        if let Some(state) = self.probe.take() {
-            state.end_probe(self.number);
+        if let Some((state, trial)) = self.probe.take() {
+            state.trials.end(self.number, trial);
         }
     }
 }

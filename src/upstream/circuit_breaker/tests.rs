@@ -7,7 +7,7 @@ use crate::upstream::settings::SlowRequests;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
-const OK: CircuitVerdict = CircuitVerdict::Success { head_time: Some(MILLI) };
+const OK: CircuitVerdict = CircuitVerdict::Success { waited: EndpointTime::Exactly(MILLI) };
 
 fn settings() -> CircuitBreakerSettings {
     CircuitBreakerSettings {
@@ -33,7 +33,7 @@ fn breaker(settings: CircuitBreakerSettings) -> CircuitBreaker {
 
 /// A request that ends at once. Whether it was let through.
 fn request(breaker: &CircuitBreaker, verdict: CircuitVerdict) -> bool {
-    let Ok(mut pass) = breaker.admit() else { return false };
+    let Ok(mut pass) = breaker.admit(RequestArrival::Complete) else { return false };
     breaker.record(&mut pass, verdict);
     true
 }
@@ -83,7 +83,7 @@ async fn open_circuit_gets_one_request_each_time_and_opens_for_longer() {
     let breaker = breaker(settings());
     open(&breaker);
     for expected in [10, 20, 40, 60, 60] {
-        let CircuitOpen { retry_after } = breaker.admit().unwrap_err();
+        let CircuitOpen { retry_after } = breaker.admit(RequestArrival::Complete).unwrap_err();
         let (least, most) = (expected * SECOND * 9 / 10, expected * SECOND * 11 / 10);
         assert!(retry_after >= least && retry_after <= most, "{retry_after:?} of {expected} s");
         advance(retry_after - MILLI).await;
@@ -101,17 +101,65 @@ async fn threads_together_have_as_many_requests_in_a_half_open_circuit_as_config
         open(&breaker);
         advance(11 * SECOND).await;
         // Other threads have no virtual time, which a half-open circuit does not need.
-        drop(breaker.admit().unwrap());
+        drop(breaker.admit(RequestArrival::Complete).unwrap());
         let breaker = &breaker;
         let passes: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| (0..50).filter_map(|_| breaker.admit().ok()).collect::<Vec<_>>()))
+                .map(|_| {
+                    scope.spawn(|| {
+                        (0..50).filter_map(|_| breaker.admit(RequestArrival::Complete).ok()).collect::<Vec<_>>()
+                    })
+                })
                 .collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(passes.len(), probes as usize);
         drop(passes);
-        assert!(breaker.admit().is_ok(), "a request that was given up makes place for another one");
+        assert!(
+            breaker.admit(RequestArrival::Complete).is_ok(),
+            "a request that was given up makes place for another one"
+        );
+    }
+}
+
+/// One client with slow uploads kept a Service that works again away from all others.
+#[tokio::test(start_paused = true)]
+async fn slow_uploads_keep_no_half_open_circuit_from_complete_requests() {
+    let breaker = breaker(CircuitBreakerSettings { successes: 2, ..settings() });
+    let upload = || breaker.admit(RequestArrival::Partial).ok();
+    open(&breaker);
+    advance(11 * SECOND).await;
+    assert!(upload().is_none(), "a complete request may come");
+    assert!(request(&breaker, OK));
+    assert!(upload().is_none(), "complete requests come");
+    advance(SECOND).await;
+    let (first, second) = (upload(), upload());
+    assert!(first.is_some() && second.is_none(), "one at a time");
+    assert!(request(&breaker, OK), "its place is not that of complete requests");
+    assert_eq!(phase(&breaker), CircuitPhase::Closing);
+}
+
+/// A request may never end: that of a slow client, or a call whose stream has no message.
+#[tokio::test(start_paused = true)]
+async fn trial_without_a_result_makes_place_after_ten_seconds() {
+    for arrival in [RequestArrival::Partial, RequestArrival::Complete] {
+        let breaker = breaker(CircuitBreakerSettings { successes: 2, ..settings() });
+        let admit = || breaker.admit(arrival).ok();
+        open(&breaker);
+        advance(13 * SECOND).await;
+        let mut first = admit().unwrap();
+        advance(Duration::from_millis(trials::TRIAL_MILLIS - 1)).await;
+        assert!(admit().is_none(), "{arrival:?}");
+        advance(MILLI).await;
+        let second = admit();
+        assert!(second.is_some() && admit().is_none(), "{arrival:?}");
+        // Its place is another one's now, and what it shows counts nevertheless.
+        breaker.record(&mut first, OK);
+        drop(first);
+        assert!(admit().is_none(), "{arrival:?}");
+        drop(second);
+        breaker.record(&mut admit().unwrap(), OK);
+        assert_eq!(phase(&breaker), CircuitPhase::Closing, "{arrival:?}");
     }
 }
 
@@ -152,7 +200,7 @@ async fn errors_while_the_circuit_closes_open_it_for_longer() {
     requests(&breaker, 5, OK);
     advance(9 * SECOND).await;
     requests(&breaker, 10, CircuitVerdict::Error);
-    let CircuitOpen { retry_after } = breaker.admit().unwrap_err();
+    let CircuitOpen { retry_after } = breaker.admit(RequestArrival::Complete).unwrap_err();
     assert!(retry_after > 15 * SECOND, "{retry_after:?}");
 }
 
@@ -190,7 +238,7 @@ async fn few_requests_do_not_open_the_circuit() {
 async fn slow_responses_open_the_circuit() {
     let slow = SlowRequests { after: SECOND, percent: 30 };
     let breaker = breaker(CircuitBreakerSettings { slow: Some(slow), ..settings() });
-    let taking = |time| CircuitVerdict::Success { head_time: Some(time) };
+    let taking = |time| CircuitVerdict::Success { waited: EndpointTime::Exactly(time) };
     requests(&breaker, 100, taking(SECOND));
     requests(&breaker, 42, taking(SECOND + MILLI));
     assert_eq!(phase(&breaker), CircuitPhase::Closed);
@@ -205,10 +253,10 @@ async fn slow_responses_open_the_circuit() {
 #[tokio::test(start_paused = true)]
 async fn requests_of_an_earlier_phase_do_not_count() {
     let breaker = breaker(settings());
-    let mut old = breaker.admit().unwrap();
+    let mut old = breaker.admit(RequestArrival::Complete).unwrap();
     open(&breaker);
     advance(11 * SECOND).await;
-    let mut probe = breaker.admit().unwrap();
+    let mut probe = breaker.admit(RequestArrival::Complete).unwrap();
     breaker.record(&mut old, CircuitVerdict::Error);
     assert_eq!(phase(&breaker), CircuitPhase::HalfOpen);
     for _ in 0..10 {
@@ -227,7 +275,7 @@ async fn state_is_kept_when_settings_change() {
     let first = breaker(settings());
     open(&first);
     let second = first.with_settings(Arc::new(CircuitBreakerSettings { error_percent: 90, ..settings() }));
-    assert!(second.admit().is_err());
+    assert!(second.admit(RequestArrival::Complete).is_err());
     advance(11 * SECOND).await;
     requests(&second, 5, OK);
     assert_eq!(phase(&second), CircuitPhase::Closing);
@@ -252,7 +300,7 @@ fn extreme_settings_do_not_overflow() {
     request(&breaker, OK);
     assert_eq!(phase(&breaker), CircuitPhase::Closed, "0 % is read as 1 %");
     request(&breaker, CircuitVerdict::Error);
-    assert!(breaker.admit().is_err());
+    assert!(breaker.admit(RequestArrival::Complete).is_err());
 }
 
 /// With the smallest numbers, the first error opens the circuit and the first success closes it.

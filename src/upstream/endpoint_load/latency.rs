@@ -53,21 +53,15 @@ impl EndpointLatency {
 impl LatencySample {
     /// What this outcome says about latency. `None` if it says nothing.
     pub(in crate::upstream) fn of(outcome: &Outcome, failure_penalty: Duration) -> Option<Self> {
-        let failed = || Some(outcome.head_time.unwrap_or_default().max(failure_penalty));
         let latency = match outcome.class {
-            OutcomeClass::Responded => {
-                let latency = outcome.head_time?;
-                if outcome.status.is_some_and(is_failure) {
-                    let penalty = outcome
-                        .retry_after
-                        .map_or(failure_penalty, |time| time.min(MAX_RETRY_AFTER).max(failure_penalty));
-                    Some(latency.max(penalty))
-                } else {
-                    Some(latency)
-                }
+            OutcomeClass::Responded if outcome.status.is_some_and(is_failure) => {
+                let penalty =
+                    outcome.retry_after.map_or(failure_penalty, |time| time.min(MAX_RETRY_AFTER).max(failure_penalty));
+                Some(outcome.waited.at_least().max(penalty))
             }
+            OutcomeClass::Responded => outcome.waited.exactly(),
             OutcomeClass::ConnectFailed | OutcomeClass::NoResponse | OutcomeClass::TimedOut | OutcomeClass::Failed => {
-                failed()
+                Some(outcome.waited.at_least().max(failure_penalty))
             }
             OutcomeClass::Connected
             | OutcomeClass::Completed
@@ -117,13 +111,14 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::outcome::EndpointTime;
 
     const DECAY: Duration = Duration::from_secs(10);
 
     fn responded(millis: u64, status: u16) -> Outcome {
         Outcome {
             status: Some(StatusCode::from_u16(status).unwrap()),
-            head_time: Some(Duration::from_millis(millis)),
+            waited: EndpointTime::Exactly(Duration::from_millis(millis)),
             ..Outcome::of(OutcomeClass::Responded)
         }
     }

@@ -111,15 +111,24 @@ impl EndpointHealth {
     }
 
     /// Makes the calling request the one that is tried while the endpoint is half-open. Requests that cannot be sent
-    /// again do it only if no others have for a second. A claim that no result is reported for ends after a while.
-    pub(in crate::upstream) fn claim_half_open(&self, now: u64, is_repeatable: bool) -> bool {
-        self.change(|word| {
+    /// again do it only if no others have for a second. Returns when the claim ends if no result is reported for it.
+    pub(in crate::upstream) fn claim_half_open(&self, now: u64, is_repeatable: bool) -> Option<u64> {
+        let until = now + CLAIM_MILLIS;
+        let claimed = self.change(|word| {
             let is_due = is_repeatable || word.until.saturating_add(UNREPEATABLE_DELAY_MILLIS) <= now;
             let is_claimable = is_due && word.availability(now) == Availability::HalfOpen;
             let opened = if word.has(TIMED) { HALF_OPEN } else { 0 };
-            is_claimable.then(|| HealthWord { until: now + CLAIM_MILLIS, ..word.with(CLAIMED | opened) })
-        })
-        .is_some()
+            is_claimable.then(|| HealthWord { until, ..word.with(CLAIMED | opened) })
+        });
+        claimed.map(|_| until)
+    }
+
+    /// The request with this claim is over. Another one may try, unless there was a result or another claim.
+    pub(in crate::upstream) fn end_claim(&self, claimed_until: u64, now: u64) {
+        self.change(|word| {
+            let is_own = word.has(CLAIMED) && word.until == claimed_until;
+            is_own.then(|| HealthWord { until: now, ..word.without(CLAIMED) })
+        });
     }
 
     /// The request that is tried has ended without a result. From `next` on, another one may try.

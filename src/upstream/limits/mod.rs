@@ -2,16 +2,19 @@
 //!
 //! ```text
 //!   RequestSlots ── limit: maxRequests, or what AdaptiveConcurrency finds, if that is less
+//!        │             └ ClientWait: of one client, at most half of the requests that wait for it count for others
 //!        └ full ─▶ RequestQueue: first come, first served, up to maxPending and queueTimeout
 //! ```
 
 mod adaptive;
 mod admission_control;
+mod client_wait;
 mod connection_limits;
 mod request_queue;
 mod request_slots;
 
 pub(super) use adaptive::AdaptiveConcurrency;
 pub(super) use admission_control::SuccessRateWindow;
+pub use client_wait::{ClientWait, WaitingFor};
 pub(super) use connection_limits::{ConnectionAge, EndpointConnectionLimits};
 pub(super) use request_slots::{PlaceInQueue, QueueEnd, RequestSlot, RequestSlots};

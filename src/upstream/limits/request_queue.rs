@@ -53,13 +53,18 @@ impl RequestQueue {
         Ok((number, displaced))
     }
 
-    /// Takes the request that waits for longest.
-    pub(super) fn pop(&mut self) -> Option<Sender<QueueResult>> {
-        let fronts =
-            self.clients.iter().enumerate().filter_map(|(index, waiting)| Some((*waiting.first_key_value()?.0, index)));
-        let (_, index) = fronts.min()?;
+    /// The client whose request waits for longest, of those that `is_preferred` selects, or else of all.
+    pub(super) fn next_client(&self, is_preferred: impl Fn(ClientSlot) -> bool) -> Option<ClientSlot> {
+        let clients = (0..).map(ClientSlot::numbered).zip(&self.clients);
+        let fronts = clients.filter_map(|(client, waiting)| Some((*waiting.first_key_value()?.0, client)));
+        fronts.min_by_key(|(number, client)| (!is_preferred(*client), *number)).map(|(_, client)| client)
+    }
+
+    /// Takes the request of this client that waits for longest.
+    pub(super) fn pop(&mut self, client: ClientSlot) -> Option<Sender<QueueResult>> {
+        let (_, sender) = self.clients.get_mut(client.index())?.pop_first()?;
         self.length -= 1;
-        self.clients[index].pop_first().map(|(_, sender)| sender)
+        Some(sender)
     }
 
     /// Removes a request that waits no longer. Whether it was still there.

@@ -1,4 +1,8 @@
 //! The requests in progress of an upstream, in all workers, and those that wait until there are fewer.
+//!
+//! Requests may wait for their client, and so keep their places for as long as it wants. Of one client, such requests
+//! count for others only up to half of the limit, so others find the other half of the places. The upstream then has up
+//! to half as many requests more, which all wait for their clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -11,8 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot::{self, Receiver};
 use tokio::time::{Instant, timeout_at};
 
+use super::client_wait::ClientWait;
 use super::request_queue::{QueueFull, QueueResult, RequestQueue};
-use crate::upstream::socket_budget::client_slots::ClientSlot;
+use crate::upstream::socket_budget::client_slots::{ClientSlot, SLOTS};
 
 /// Requests in progress, with a limit.
 #[derive(Debug)]
@@ -20,6 +25,9 @@ pub(in crate::upstream) struct RequestSlots {
     /// How many requests may be in progress; at least 1.
     limit: AtomicU32,
     active: AtomicU32,
+    /// Those of them that wait for their client, by client, and the sum.
+    waiting: [AtomicU32; SLOTS],
+    waiting_of_all: AtomicU32,
     /// The length of the queue, which a request that ends reads without the lock.
     pending: AtomicUsize,
     queue: Mutex<RequestQueue>,
@@ -27,7 +35,13 @@ pub(in crate::upstream) struct RequestSlots {
 
 /// A request in progress, until dropped.
 #[derive(Debug)]
-pub(in crate::upstream) struct RequestSlot(Arc<RequestSlots>);
+pub(in crate::upstream) struct RequestSlot {
+    slots: Arc<RequestSlots>,
+    /// `None` for what has no client that it could wait for.
+    client: Option<ClientSlot>,
+    /// Whether it waits for its client. `None` as long as it never has.
+    wait: Option<ClientWait>,
+}
 
 /// A request that waits for a slot. Dropping it leaves the queue.
 #[derive(Debug)]
@@ -52,6 +66,8 @@ impl RequestSlots {
         Arc::new(RequestSlots {
             limit: AtomicU32::new(u32::MAX),
             active: AtomicU32::new(0),
+            waiting: [const { AtomicU32::new(0) }; SLOTS],
+            waiting_of_all: AtomicU32::new(0),
             pending: AtomicUsize::new(0),
             queue: Mutex::default(),
         })
@@ -77,30 +93,77 @@ impl RequestSlots {
         self.pending.load(Relaxed)
     }
 
-    /// A slot, unless all are taken or other requests wait for one.
-    pub(in crate::upstream) fn try_take(self: &Arc<Self>) -> Option<RequestSlot> {
-        if self.pending.load(SeqCst) > 0 { None } else { self.take_free() }
+    /// The requests that the endpoints can do something about: those that do not wait for their clients.
+    pub(in crate::upstream) fn working(&self) -> u32 {
+        self.active().saturating_sub(self.waiting_of_all.load(Relaxed))
     }
 
-    /// The same with another limit.
-    pub(in crate::upstream) fn try_take_within(self: &Arc<Self>, limit: u32) -> Option<RequestSlot> {
-        if self.pending.load(SeqCst) > 0 { None } else { self.take_within(limit) }
+    /// A slot, unless all are taken or other requests wait for one.
+    pub(in crate::upstream) fn try_take(self: &Arc<Self>, client: ClientSlot) -> Option<RequestSlot> {
+        self.try_take_within(self.limit(), Some(client))
+    }
+
+    /// The same with another limit. Without a client, nothing is known of one.
+    pub(in crate::upstream) fn try_take_within(
+        self: &Arc<Self>,
+        limit: u32,
+        client: Option<ClientSlot>,
+    ) -> Option<RequestSlot> {
+        if self.pending.load(SeqCst) == 0
+            && let Some(slot) = self.take_within(limit, client)
+        {
+            return Some(slot);
+        }
+        let extra = self.extra_for(client);
+        if extra == 0 {
+            return None;
+        }
+        // Those that wait for such a place come first.
+        self.serve_queue();
+        self.take_within(limit.saturating_add(extra), client)
     }
 
     /// A slot, whatever the limit is.
-    pub(in crate::upstream) fn take_anyway(self: &Arc<Self>) -> RequestSlot {
+    pub(in crate::upstream) fn take_anyway(self: &Arc<Self>, client: Option<ClientSlot>) -> RequestSlot {
         self.active.fetch_add(1, SeqCst);
-        RequestSlot(Arc::clone(self))
+        RequestSlot { slots: Arc::clone(self), client, wait: None }
     }
 
-    fn take_free(self: &Arc<Self>) -> Option<RequestSlot> {
-        self.take_within(self.limit.load(Relaxed))
-    }
-
-    fn take_within(self: &Arc<Self>, limit: u32) -> Option<RequestSlot> {
+    fn take_within(self: &Arc<Self>, limit: u32, client: Option<ClientSlot>) -> Option<RequestSlot> {
         let next = |active| (active < limit).then_some(active + 1);
         self.active.fetch_update(SeqCst, SeqCst, next).ok()?;
-        Some(RequestSlot(Arc::clone(self)))
+        Some(RequestSlot { slots: Arc::clone(self), client, wait: None })
+    }
+
+    /// How many requests wait for this client, or for another one that is counted in the same slot.
+    fn waiting_for(&self, client: ClientSlot) -> u32 {
+        self.waiting[client.index()].load(Relaxed)
+    }
+
+    /// How many places this client may have in addition: those of other clients whose requests wait for them, beyond
+    /// half of the limit for each.
+    fn extra_for(&self, client: Option<ClientSlot>) -> u32 {
+        let half = self.limit() / 2;
+        if self.waiting_of_all.load(SeqCst) <= half {
+            return 0;
+        }
+        let others = self.waiting.iter().enumerate().filter(|(index, _)| client.map(ClientSlot::index) != Some(*index));
+        others.map(|(_, waiting)| waiting.load(SeqCst).saturating_sub(half)).sum()
+    }
+
+    /// A request waits for its client from now on.
+    pub(super) fn begin_wait(self: &Arc<Self>, client: ClientSlot) {
+        self.waiting_of_all.fetch_add(1, SeqCst);
+        // Like a place that becomes free: either this sees the queue, or what fills the queue sees this.
+        let waiting = self.waiting[client.index()].fetch_add(1, SeqCst) + 1;
+        if waiting > self.limit() / 2 && self.pending.load(SeqCst) > 0 {
+            self.serve_queue();
+        }
+    }
+
+    pub(super) fn end_wait(&self, client: ClientSlot) {
+        self.waiting[client.index()].fetch_sub(1, Relaxed);
+        self.waiting_of_all.fetch_sub(1, Relaxed);
     }
 
     /// Waits in the queue, which takes up to `max_pending` requests.
@@ -124,15 +187,21 @@ impl RequestSlots {
         Ok(place)
     }
 
-    /// Gives free slots to the requests that wait for longest.
+    /// Gives free slots to the requests that wait for longest, and at last to those of clients for which half of the
+    /// places wait.
     fn serve_queue(self: &Arc<Self>) {
         loop {
             let mut queue = self.queue.lock();
             if queue.len() == 0 {
                 return;
             }
-            let Some(slot) = self.take_free() else { return };
-            let next = queue.pop();
+            let limit = self.limit();
+            let Some(client) = queue.next_client(|client| self.waiting_for(client) < (limit / 2).max(1)) else {
+                return;
+            };
+            let within = limit.saturating_add(self.extra_for(Some(client)));
+            let Some(slot) = self.take_within(within, Some(client)) else { return };
+            let next = queue.pop(client);
             self.pending.store(queue.len(), SeqCst);
             drop(queue);
             match next {
@@ -144,12 +213,23 @@ impl RequestSlots {
     }
 }
 
+impl RequestSlot {
+    /// What counts the request while it waits for its client. `None` if nothing limits the requests.
+    pub(in crate::upstream) fn client_wait(&mut self) -> Option<&ClientWait> {
+        let client = self.client.filter(|_| self.slots.limit() != u32::MAX)?;
+        Some(self.wait.get_or_insert_with(|| ClientWait::new(Arc::clone(&self.slots), client)))
+    }
+}
+
 impl Drop for RequestSlot {
     fn drop(&mut self) {
+        if let Some(wait) = &self.wait {
+            wait.finish();
+        }
         // Before the queue is read, and the queue is filled before slots are read: one of both sees the other.
-        self.0.active.fetch_sub(1, SeqCst);
-        if self.0.pending.load(SeqCst) > 0 {
-            self.0.serve_queue();
+        self.slots.active.fetch_sub(1, SeqCst);
+        if self.slots.pending.load(SeqCst) > 0 {
+            self.slots.serve_queue();
         }
     }
 }
@@ -200,7 +280,7 @@ mod tests {
     }
 
     fn take(slots: &Arc<RequestSlots>, count: usize) -> Vec<RequestSlot> {
-        (0..count).map_while(|_| slots.try_take()).collect()
+        (0..count).map_while(|_| slots.try_take(client(0))).collect()
     }
 
     #[test]
@@ -236,14 +316,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_get_slots_in_order() {
         let slots = slots(1);
-        let mut held = slots.try_take();
+        let mut held = slots.try_take(client(0));
         let mut waiting: Vec<_> =
             (0..5).map(|number| Box::pin(slots.enqueue(client(number % 2), 5).unwrap().wait(SECOND))).collect();
         assert!(waiting.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
         assert_eq!(slots.enqueue(client(0), 5).err(), Some(QueueEnd::Full));
         for next in 0..5 {
             drop(held.take());
-            assert!(slots.try_take().is_none(), "no request overtakes those that wait");
+            assert!(slots.try_take(client(0)).is_none(), "no request overtakes those that wait");
             for later in (next + 1..5).rev() {
                 assert!(waiting[later].as_mut().now_or_never().is_none(), "{later} before {next}");
             }
@@ -257,7 +337,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_leave_the_queue() {
         let slots = slots(1);
-        let held = slots.try_take();
+        let held = slots.try_take(client(0));
         let (first, second, third) =
             (slots.enqueue(client(0), 9).unwrap(), slots.enqueue(client(0), 9).unwrap(), slots.enqueue(client(0), 9));
         let mut third = Box::pin(third.unwrap().wait(5 * SECOND));
@@ -277,7 +357,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slot_of_a_request_that_is_given_up_goes_to_the_next_one() {
         let slots = slots(1);
-        let held = slots.try_take();
+        let held = slots.try_take(client(0));
         let given_up = slots.enqueue(client(0), 9).unwrap();
         let next = slots.enqueue(client(0), 9).unwrap();
         drop(held);
@@ -289,7 +369,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn client_with_few_requests_displaces_one_with_many() {
         let slots = slots(1);
-        let _held = slots.try_take();
+        let _held = slots.try_take(client(0));
         let mut many: Vec<_> = (0..4).map(|_| Some(slots.enqueue(client(1), 4).unwrap())).collect();
         let few: Vec<_> = (0..3).map_while(|_| slots.enqueue(client(2), 4).ok()).collect();
         assert_eq!((few.len(), slots.pending()), (2, 4), "until both have the same number");
@@ -303,7 +383,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn higher_limit_serves_the_queue() {
         let slots = slots(1);
-        let _held = slots.try_take();
+        let _held = slots.try_take(client(0));
         let waiting = [0, 1, 2].map(|number| slots.enqueue(client(number), 9).unwrap());
         slots.set_limit(3);
         let served = waiting.map(|waiting| waiting.wait(SECOND).now_or_never().map(Result::unwrap));
@@ -322,7 +402,7 @@ mod tests {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                     runtime.block_on(async {
                         for _ in 0..500 {
-                            let slot = match slots.try_take() {
+                            let slot = match slots.try_take(client(0)) {
                                 Some(slot) => slot,
                                 None => slots.enqueue(client(number), 10).unwrap().wait(60 * SECOND).await.unwrap(),
                             };

@@ -50,7 +50,7 @@ pub(in crate::upstream) fn choose(
     rotation: Option<&mut Rotation>,
     cx: &PickContext<'_>,
 ) -> Result<Picked, NoEndpoint> {
-    let mut chooser = Chooser { set, cx, skipped: Skipped::default(), is_first: true, ignores_bound: false };
+    let mut chooser = Chooser::new(set, cx);
     let chosen = match (cx.hash, set.settings.algorithm) {
         (Some(hash), _) if set.table.is_some() => chooser.by_hash(hash),
         // Without the hash that its algorithm needs, a request gets the next endpoint in turn.
@@ -68,12 +68,14 @@ pub(in crate::upstream) fn choose(
         }
     };
     let (index, skipped) = chosen.ok_or_else(|| chooser.skipped.reason())?;
-    Ok(Picked { address: set[index].address, because: skipped.because(cx.health) })
+    // A trial that was claimed is made, although another endpoint may cost less: no other request makes it meanwhile.
+    let (index, claimed_until) = chooser.claimed.map_or((index, None), |(index, until)| (index, Some(until)));
+    Ok(Picked { address: set[index].address, because: skipped.because(cx.health), claimed_until })
 }
 
 /// Whether the endpoint of a session may get the request, as far as limits decide.
 pub(in crate::upstream) fn may_use_pinned(set: &EndpointSet, index: usize, cx: &PickContext<'_>) -> bool {
-    let chooser = Chooser { set, cx, skipped: Skipped::default(), is_first: false, ignores_bound: false };
+    let chooser = Chooser::new(set, cx);
     let endpoint = &set[index];
     let may_connect =
         cx.health == HealthRule::AllAvailable || !endpoint.is_connect_ejected() || has_free_dial(endpoint);
@@ -91,11 +93,12 @@ pub(in crate::upstream) fn choose_half_open(
 ) -> Option<Picked> {
     let start = fastrand::usize(..set.len().max(1));
     let mut in_turn = set[start.min(set.len())..].iter().chain(&set[..start.min(set.len())]);
-    let claimed = in_turn.find(|endpoint| {
+    in_turn.find_map(|endpoint| {
         let is_candidate = endpoint.weight > 0 && !avoid.contains(&endpoint.address);
-        is_candidate && endpoint.state.health.claim_half_open(now, is_repeatable)
-    });
-    claimed.map(|endpoint| Picked { address: endpoint.address, because: PickedBecause::Panic })
+        let claim = || endpoint.state.health.claim_half_open(now, is_repeatable);
+        let claimed_until = if is_candidate { claim() } else { None };
+        claimed_until.map(|_| Picked { address: endpoint.address, because: PickedBecause::Panic, claimed_until })
+    })
 }
 
 /// The choice from one set.
@@ -105,6 +108,8 @@ struct Chooser<'c> {
     skipped: Skipped,
     /// No endpoint was looked at yet.
     is_first: bool,
+    /// The half-open endpoint that the request is sent to, and until when no other one is.
+    claimed: Option<(usize, u64)>,
     /// Whether endpoints may get more than the bounded load.
     ignores_bound: bool,
 }
@@ -123,7 +128,11 @@ struct Skipped {
 /// The position of an endpoint, and what was skipped for it.
 type Chosen = Option<(usize, Skipped)>;
 
-impl Chooser<'_> {
+impl<'c> Chooser<'c> {
+    fn new(set: &'c EndpointSet, cx: &'c PickContext<'c>) -> Self {
+        Chooser { set, cx, skipped: Skipped::default(), is_first: true, claimed: None, ignores_bound: false }
+    }
+
     /// The first usable endpoint in the order of the hash table.
     fn by_hash(&mut self, hash: u64) -> Chosen {
         let table = self.set.table.as_ref()?;
@@ -225,7 +234,9 @@ impl Chooser<'_> {
                     // One request is sent to a half-open endpoint; the others do not wait for its result.
                     Availability::HalfOpen => {
                         let has_room = !self.has_max_requests(endpoint) && !self.exceeds_bound(endpoint);
-                        is_first && has_room && endpoint.state.health.claim_half_open(cx.now, is_repeatable)
+                        let may_claim = is_first && has_room;
+                        let claim = || endpoint.state.health.claim_half_open(cx.now, is_repeatable);
+                        may_claim && claim().is_some_and(|until| self.claimed.replace((index, until)).is_none())
                     }
                     Availability::Ejected(_) => false,
                 }

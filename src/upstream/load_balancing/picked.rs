@@ -9,6 +9,8 @@ use crate::upstream::single_writer_counter::SingleWriterCounter;
 pub struct Picked {
     pub address: SocketAddr,
     pub because: PickedBecause,
+    /// The request is the only trial of this half-open endpoint until this time of the upstream's clock.
+    pub(in crate::upstream) claimed_until: Option<u64>,
 }
 
 /// Why an endpoint was picked.

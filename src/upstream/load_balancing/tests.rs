@@ -10,7 +10,7 @@ use super::*;
 use crate::upstream::endpoint_load::LatencySample;
 use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::health::EndpointHealth;
-use crate::upstream::outcome::{Outcome, OutcomeClass};
+use crate::upstream::outcome::{EndpointTime, Outcome, OutcomeClass};
 use crate::upstream::settings::{BalancingAlgorithm, HashTable, LatencyAverage, SlowStart};
 
 const MAGLEV: BalancingAlgorithm = BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 65_537 });
@@ -238,7 +238,7 @@ fn simulate_latency(
         if request >= ignored_seconds * RATE {
             picks[index] += 1.0;
         }
-        let latency = outcome(index).head_time.unwrap_or_default();
+        let latency = outcome(index).waited.at_least();
         ends.push(Reverse((now + latency.as_micros() as u64, index)));
     }
     let counted = ((seconds - ignored_seconds) * RATE) as f64;
@@ -248,7 +248,7 @@ fn simulate_latency(
 fn responds(millis: u64, status: u16) -> Outcome {
     Outcome {
         status: Some(http::StatusCode::from_u16(status).unwrap()),
-        head_time: Some(Duration::from_millis(millis)),
+        waited: EndpointTime::Exactly(Duration::from_millis(millis)),
         ..Outcome::of(OutcomeClass::Responded)
     }
 }

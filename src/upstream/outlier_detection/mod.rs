@@ -27,6 +27,7 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
     fence,
 };
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -148,6 +149,11 @@ impl OutlierDetection {
     /// Ejections by cause so far, those without effect included.
     pub(super) fn ejections(&self) -> [(EjectionCause, u64); EjectionCause::ALL.len()] {
         EjectionCause::ALL.map(|cause| (cause, self.ejections[cause as usize].load(Relaxed)))
+    }
+
+    /// The time that endpoints have for a response, unless the owner of the Service says more about it.
+    pub(super) fn timeout_after(&self) -> Duration {
+        self.settings.load().passive.timeout_after
     }
 
     pub(super) fn is_probed(&self) -> bool {

@@ -26,16 +26,8 @@ impl OutlierDetection {
             OutcomeClass::Stale => return self.suspect(seen, now),
             // The endpoint may have closed the connection while it was idle.
             OutcomeClass::NoResponse if outcome.connect_time.is_none() => return self.suspect(seen, now),
-            OutcomeClass::NoResponse | OutcomeClass::Failed | OutcomeClass::Truncated => {
+            OutcomeClass::NoResponse | OutcomeClass::Failed | OutcomeClass::Truncated | OutcomeClass::TimedOut => {
                 self.record_local_origin(seen, outcome, checks, now);
-            }
-            OutcomeClass::TimedOut => {
-                let was_given_time = outcome.waited.is_some_and(|waited| waited >= checks.timeout_after);
-                if was_given_time || outcome.is_limit_of_service {
-                    self.record_local_origin(seen, outcome, checks, now);
-                } else {
-                    seen.state.health.release_claim(now);
-                }
             }
             OutcomeClass::Inconclusive | OutcomeClass::NotProcessed => seen.state.health.release_claim(now),
             OutcomeClass::Abandoned => seen.state.health.release_claim(now + seen.state.health.reconnect_delay()),

@@ -7,7 +7,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::upstream::health::Availability;
-use crate::upstream::outcome::GrpcStatus;
+use crate::upstream::outcome::{EndpointTime, GivenTime, GrpcStatus};
 use crate::upstream::settings::{
     ActiveCheck, CheckKind, FailurePercentage, HealthSettings, InitialHealth, PassiveChecks, SuccessRate,
 };
@@ -36,6 +36,7 @@ impl Detector {
     }
 
     fn report(&self, endpoint: usize, outcome: Outcome) {
+        let outcome = outcome.for_endpoint(self.detection.timeout_after());
         let (address, state) = &self.states[endpoint];
         if self.detection.concerns(&outcome) {
             let seen = ObservedEndpoint { upstream: &"ns/web:80", address: *address, state, error: None };
@@ -62,7 +63,7 @@ impl Detector {
     }
 
     fn claims(&self, endpoint: usize) -> bool {
-        self.states[endpoint].1.health.claim_half_open(self.detection.clock.now(), true)
+        self.states[endpoint].1.health.claim_half_open(self.detection.clock.now(), true).is_some()
     }
 
     fn check(&self, endpoint: usize, passed: bool, is_first: bool) {
@@ -159,7 +160,7 @@ async fn responses_that_end_too_early_eject() {
 async fn clients_eject_nothing() {
     let detector = Detector::new(2, DEFAULT());
     let timed_out = Outcome::of(OutcomeClass::TimedOut);
-    let waited = |millis| Outcome { waited: Some(Duration::from_millis(millis)), ..timed_out };
+    let waited = |millis| Outcome { waited: EndpointTime::AtLeast(Duration::from_millis(millis)), ..timed_out };
     for outcome in [
         timed_out,
         waited(4999),
@@ -172,7 +173,8 @@ async fn clients_eject_nothing() {
     }
     (0..5).for_each(|_| detector.report(0, waited(5000)));
     assert_eq!(detector.ejected(), [0], "Portico itself has waited long enough");
-    (0..5).for_each(|_| detector.report(1, Outcome { is_limit_of_service: true, ..timed_out }));
+    let given = GivenTime { to_endpoint: Some(Duration::from_secs(1)), to_service: None };
+    (0..5).for_each(|_| detector.report(1, Outcome { given, ..waited(1000) }));
     assert_eq!(detector.ejected(), [0], "the last one stays");
 }
 
@@ -294,7 +296,7 @@ async fn half_open_endpoint_gets_one_request() {
     assert!(!detector.claims(0), "its time is not over");
     advance(seconds(34)).await;
     let now = detector.detection.clock.now();
-    let claim = || usize::from(detector.states[0].1.health.claim_half_open(now, true));
+    let claim = || usize::from(detector.states[0].1.health.claim_half_open(now, true).is_some());
     let claims: usize = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..16).map(|_| scope.spawn(claim)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).sum()
@@ -326,7 +328,7 @@ async fn lost_trials_are_followed_by_others() {
 async fn requests_that_can_not_be_repeated_try_last() {
     let detector = Detector::new(2, DEFAULT());
     detector.reset(0, 5);
-    let claims = || detector.states[0].1.health.claim_half_open(detector.detection.clock.now(), false);
+    let claims = || detector.states[0].1.health.claim_half_open(detector.detection.clock.now(), false).is_some();
     let until = detector.detection.report(address(0), &detector.states[0].1).remaining_millis.unwrap();
     advance(Duration::from_millis(until)).await;
     assert_eq!(detector.availability(0), Availability::HalfOpen);

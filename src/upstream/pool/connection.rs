@@ -4,6 +4,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use crate::upstream::http2::StreamPermit;
 use crate::upstream::socket_budget::client_slots::ClientRequest;
 use crate::upstream::tls::UpstreamHandshakeError;
 use crate::upstream::upgraded::UpgradedConnection;
-use crate::upstream::{ActiveRequest, ConnectError, Outcome, OutcomeClass};
+use crate::upstream::{ActiveRequest, ConnectError, Outcome, OutcomeClass, Upstream};
 
 /// One connection, ready for one request. Return it with `release` after the response was read to its end.
 pub struct UpstreamConnection<B> {
@@ -97,17 +98,17 @@ where
         }
     }
 
-    /// Reports what the response has shown about the endpoint after its head.
-    pub(in crate::upstream) fn report(&self, outcome: &Outcome) {
-        if let Some(upstream) = self.pool.upstream.upgrade() {
-            upstream.report(self.address, outcome);
-        }
+    /// The upstream, unless it was removed meanwhile.
+    pub(in crate::upstream) fn upstream(&self) -> Option<Arc<Upstream>> {
+        self.pool.upstream.upgrade()
     }
 
     /// Reports that the whole response was received, unless that changes nothing.
     pub(in crate::upstream) fn report_completed(&self) {
-        if self.pool.detection.awaits_completion() {
-            self.report(&Outcome::of(OutcomeClass::Completed));
+        if self.pool.detection.awaits_completion()
+            && let Some(upstream) = self.upstream()
+        {
+            upstream.report(self.address, &Outcome::of(OutcomeClass::Completed));
         }
     }
 

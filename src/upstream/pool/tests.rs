@@ -35,7 +35,8 @@ async fn time_for_the_share_of_the_client_counts_for_the_socket_as_well() {
     let address = SocketAddr::from(([127, 0, 0, 1], 9));
     for (port, protocol) in [(80, UpstreamProtocol::Http1), (81, UpstreamProtocol::Http2)] {
         let upstream = UpstreamRegistry::default().upstream(&UpstreamKey { port, protocol, ..UpstreamKey::default() });
-        let target = UpstreamTarget { upstream: &upstream, server_name: None, client, handshake_time: Cell::default() };
+        let (handshake_time, place_wait) = Default::default();
+        let target = UpstreamTarget { upstream: &upstream, server_name: None, client, handshake_time, place_wait };
         let clients = Rc::clone(&pools.pool(&upstream).clients);
         for is_raw in [false, true] {
             let mut share: Vec<_> = std::iter::from_fn(|| clients.try_begin(client, |_| false)).collect();

@@ -19,3 +19,16 @@ pub struct RequestTimeouts {
     /// For the whole exchange, also if it is a tunnel or a stream of messages.
     pub max_duration: Option<Duration>,
 }
+
+impl RequestTimeouts {
+    /// How long one attempt may take, if that is limited.
+    pub fn attempt(&self) -> Option<Duration> {
+        self.backend_request.filter(|time| !time.is_zero())
+    }
+
+    /// The shorter of the times of an attempt and of a request, if one is limited.
+    pub fn shortest(&self) -> Option<Duration> {
+        let request = self.request.filter(|time| !time.is_zero());
+        [self.attempt(), request].into_iter().flatten().min()
+    }
+}

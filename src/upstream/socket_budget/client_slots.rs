@@ -37,7 +37,7 @@ impl ClientSlot {
         usize::from(self.0)
     }
 
-    #[cfg(test)]
+    /// `number`: below [`SLOTS`].
     pub(crate) fn numbered(number: u8) -> Self {
         ClientSlot(number)
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Upstream;
 use crate::upstream::endpoint_load::LatencySample;
 use crate::upstream::endpoint_state::{ActiveRequest, PendingDial};
+use crate::upstream::endpoint_trial::EndpointTrial;
 use crate::upstream::load_balancing::{
     EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, PickedBecause, SetSettings, choose_half_open,
     hash_address, may_use_pinned,
@@ -81,7 +82,7 @@ impl Upstream {
         if let Some(address) = choice.pinned.filter(|pinned| !avoid.contains(pinned)) {
             // An endpoint that was removed meanwhile is used as well: its session was valid when the request arrived.
             if worker.all().position(address).is_none_or(|index| may_use_pinned(worker.all(), index, &cx)) {
-                return Ok(Picked { address, because: PickedBecause::Pinned });
+                return Ok(Picked { address, because: PickedBecause::Pinned, claimed_until: None });
             }
             is_pin_full = true;
         }
@@ -101,6 +102,12 @@ impl Upstream {
             true => Picked { because: PickedBecause::OverLimit, ..picked },
             false => picked,
         })
+    }
+
+    /// The trial of a half-open endpoint by the request that has picked it.
+    #[cold]
+    pub(in crate::upstream) fn trial(&self, address: SocketAddr, claimed_until: u64) -> Option<EndpointTrial> {
+        self.state(address).map(|state| EndpointTrial::new(&self.detection, state, claimed_until))
     }
 
     /// Whether the endpoint depends on a hash of the request.
@@ -148,7 +155,8 @@ impl Upstream {
     }
 
     /// Records what an attempt has shown about the latency of an endpoint.
-    pub(super) fn record_latency(&self, address: SocketAddr, outcome: &Outcome) {
+    #[inline]
+    pub(in crate::upstream) fn record_latency(&self, address: SocketAddr, outcome: &Outcome) {
         if !self.measures_latency.load(Relaxed) {
             return;
         }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::*;
 use crate::upstream::EndpointIdentities;
 use crate::upstream::load_balancing::{NoEndpoint, Picked, PickedBecause};
-use crate::upstream::outcome::{Outcome, OutcomeClass};
+use crate::upstream::outcome::{EndpointTime, Outcome, OutcomeClass};
 use crate::upstream::settings::{Balancing, BalancingAlgorithm, HashTable, LatencyAverage, WhenUnhealthy};
 use crate::upstream::worker_endpoints::WorkerEndpoints;
 use crate::upstream::{EndpointChoice, WorkerSubsetting};
@@ -324,8 +324,9 @@ fn by_latency(texts: &[&str], panic_threshold_percent: u8) -> Endpoints {
 }
 
 fn respond_in(upstream: &Upstream, number: u8, millis: u64) {
-    let (status, head_time) = (Some(http::StatusCode::OK), Some(std::time::Duration::from_millis(millis)));
-    upstream.report(address(number), &Outcome { status, head_time, ..Outcome::of(OutcomeClass::Responded) });
+    let waited = EndpointTime::Exactly(std::time::Duration::from_millis(millis));
+    let status = Some(http::StatusCode::OK);
+    upstream.report(address(number), &Outcome { status, waited, ..Outcome::of(OutcomeClass::Responded) });
 }
 
 /// Those that get the next requests.

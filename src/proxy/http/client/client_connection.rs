@@ -127,7 +127,7 @@ fn poll_received(stream: &mut ClientStream, cx: &mut Context<'_>) -> Poll<Parkin
 /// closing. `resumed_at` is when it was unparked: what was read since may have been no data.
 fn park_at(exchange: &ClientExchange, resumed_at: Instant) -> Option<Instant> {
     let is_idle =
-        exchange.activity.phase() == ActivityPhase::Idle && exchange.activity.upload.get() == UploadState::Complete;
+        exchange.activity.phase() == ActivityPhase::Idle && exchange.activity.upload() == UploadState::Complete;
     let may_park = is_idle && !exchange.connections.is_closing();
     may_park.then(|| exchange.activity.last_progress().max(resumed_at) + exchange.worker().limits.park_after)
 }

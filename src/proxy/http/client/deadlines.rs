@@ -57,7 +57,7 @@ pub(in crate::proxy) fn deadline(activity: &Activity, limits: &ProxyLimits, idle
     let timeout = match activity.phase() {
         ActivityPhase::Idle => idle_timeout,
         ActivityPhase::ReadingHead => limits.header_timeout,
-        ActivityPhase::AwaitingResponse if activity.upload.get() == UploadState::AwaitingClient => {
+        ActivityPhase::AwaitingResponse if activity.upload() == UploadState::AwaitingClient => {
             limits.request_body_timeout
         }
         ActivityPhase::AwaitingResponse => endpoint_timeout(activity, limits),
@@ -98,7 +98,7 @@ pub(in crate::proxy) fn poll_timeout(
     let mut timer = timer;
     loop {
         let deadline = deadline(activity, limits, idle_timeout);
-        let check_at = match activity.upload.get() {
+        let check_at = match activity.upload() {
             UploadState::Complete => deadline,
             // Another task may read the body. It does not wake this one when it begins to wait for the client or
             // the endpoint, so the deadline is computed again after the shortest timeout of these waits.
@@ -145,7 +145,7 @@ pub(in crate::proxy) fn exclude_pauses(
         return !is_missed();
     }
     let awaits_body =
-        activity.phase() == ActivityPhase::AwaitingResponse && activity.upload.get() == UploadState::AwaitingClient;
+        activity.phase() == ActivityPhase::AwaitingResponse && activity.upload() == UploadState::AwaitingClient;
     if is_paused && awaits_body {
         activity.record_progress();
     }
@@ -155,7 +155,7 @@ pub(in crate::proxy) fn exclude_pauses(
 /// When the client is slower than a minimum rate, if Portico waits for it.
 fn rate_deadline(activity: &Activity) -> Option<Instant> {
     let rates = activity.rates.as_ref()?;
-    let awaits_body = activity.upload.get() == UploadState::AwaitingClient;
+    let awaits_body = activity.upload() == UploadState::AwaitingClient;
     let request = rates.request.as_ref().filter(|_| awaits_body).and_then(RateMeter::deadline);
     match activity.phase() {
         ActivityPhase::AwaitingResponse => request,
@@ -175,7 +175,7 @@ fn endpoint_timeout(activity: &Activity, limits: &ProxyLimits) -> Duration {
     if activity.connecting.get() && !timeouts.is_unset() {
         return NO_TIMEOUT;
     }
-    let timeout = if activity.upload.get() == UploadState::Complete {
+    let timeout = if activity.upload() == UploadState::Complete {
         timeouts.read()
     } else {
         timeouts.write().or(timeouts.stream_idle())

@@ -208,7 +208,7 @@ async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Ou
             }
             if activity.body_unread.get() {
                 let _ended = discarding.get_or_insert_with(start_discarding).poll_unpin(cx);
-            } else if activity.upload.get() != UploadState::Complete
+            } else if activity.upload() != UploadState::Complete
                 && let Some(stream) = peer.open_stream()
             {
                 // Another task may drop the body.
@@ -231,7 +231,7 @@ async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Ou
     .await;
     drop(stream);
     activity.abandon_body();
-    if !activity.body_unread.get() && activity.upload.get() == UploadState::Complete {
+    if !activity.body_unread.get() && activity.upload() == UploadState::Complete {
         return;
     }
     if has_responded {

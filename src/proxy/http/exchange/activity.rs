@@ -14,6 +14,7 @@ use super::read_timeout::{ReadTimeout, RuleTimeouts};
 use crate::proxy::http::record::request_error::{RequestError, SLOW_CLIENT};
 use crate::proxy::limits::ProxyLimits;
 use crate::turn_clock;
+use crate::upstream::{ClientWait, WaitingFor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ActivityPhase {
@@ -62,7 +63,12 @@ pub(in crate::proxy) struct Activity {
     pub(in crate::proxy) requests: Cell<u64>,
     /// Bytes received for the current request: of its body, or through its tunnel.
     pub(in crate::proxy) bytes_in: Cell<u64>,
-    pub(in crate::proxy) upload: Cell<UploadState>,
+    upload: Cell<UploadState>,
+    /// How long the client was awaited before, and since when it is awaited now.
+    client_time: Cell<Duration>,
+    client_awaited_since: Cell<Option<Instant>>,
+    /// What counts the request while it waits for its client, if the requests of its Service are limited.
+    client_wait: RefCell<Option<ClientWait>>,
     /// When the request body had been read to its end. None without a body.
     pub(in crate::proxy) body_ended_at: Cell<Option<Instant>>,
     /// Why the request body ended early, if it did.
@@ -113,6 +119,9 @@ impl Activity {
             requests: Cell::new(0),
             bytes_in: Cell::new(0),
             upload: Cell::new(UploadState::Complete),
+            client_time: Cell::default(),
+            client_awaited_since: Cell::default(),
+            client_wait: RefCell::default(),
             body_ended_at: Cell::default(),
             body_failure: Cell::new(None),
             sent_at: Cell::new(None),
@@ -216,8 +225,48 @@ impl Activity {
         if let Some(meter) = self.request_meter() {
             meter.begin_wait();
         }
-        if self.upload.replace(UploadState::AwaitingClient) != UploadState::AwaitingClient {
+        if self.upload.get() != UploadState::AwaitingClient {
             self.record_progress();
+            self.set_upload(UploadState::AwaitingClient);
+        }
+    }
+
+    /// Which side the request body waits for.
+    pub(in crate::proxy) fn upload(&self) -> UploadState {
+        self.upload.get()
+    }
+
+    pub(in crate::proxy) fn set_upload(&self, state: UploadState) {
+        let is_awaited = state == UploadState::AwaitingClient;
+        if (self.upload.replace(state) == UploadState::AwaitingClient) == is_awaited {
+            return;
+        }
+        let now = turn_clock::now();
+        if let Some(since) = self.client_awaited_since.replace(is_awaited.then_some(now)) {
+            self.client_time.set(self.client_time.get() + now.saturating_duration_since(since));
+        }
+        self.count_wait();
+    }
+
+    /// How long the client was awaited so far, of the current request: the endpoint was ready for more of the body.
+    pub(in crate::proxy) fn client_time(&self) -> Duration {
+        let since = self.client_awaited_since.get();
+        self.client_time.get()
+            + since.map_or(Duration::ZERO, |since| turn_clock::now().saturating_duration_since(since))
+    }
+
+    /// From now on, the request counts in a different way while its body is awaited.
+    pub(in crate::proxy) fn count_waits(&self, wait: &ClientWait) {
+        self.client_wait.replace(Some(wait.clone()));
+        self.count_wait();
+    }
+
+    fn count_wait(&self) {
+        if let Some(wait) = &*self.client_wait.borrow() {
+            match self.upload.get() {
+                UploadState::AwaitingClient => wait.begin(WaitingFor::RequestBody),
+                UploadState::AwaitingEndpoint | UploadState::Complete => wait.end(WaitingFor::RequestBody),
+            }
         }
     }
 
@@ -226,7 +275,7 @@ impl Activity {
         if let Some(meter) = self.request_meter() {
             meter.end_wait();
         }
-        self.upload.set(UploadState::AwaitingEndpoint);
+        self.set_upload(UploadState::AwaitingEndpoint);
     }
 
     /// The rest of the body is not read. If the client was too slow, that remains the reason for which the request
@@ -238,7 +287,7 @@ impl Activity {
             meter.end_wait();
         }
         self.body_unread.set(true);
-        self.upload.set(UploadState::Complete);
+        self.set_upload(UploadState::Complete);
     }
 
     /// When the first byte of the current request head arrived. None unless a head is being read.
@@ -257,7 +306,9 @@ impl Activity {
         });
         self.requests.set(self.requests.get() + 1);
         self.bytes_in.set(0);
-        self.upload.set(UploadState::Complete);
+        self.set_upload(UploadState::Complete);
+        self.client_time.set(Duration::ZERO);
+        self.client_wait.take();
         self.body_ended_at.set(None);
         self.body_failure.set(None);
         self.sent_at.set(None);

@@ -16,7 +16,7 @@ use crate::proxy::http::forwarding::attempt_timeouts::AttemptTimeouts;
 use crate::proxy::http::forwarding::caller::{Caller, RepeatableBody};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
-use crate::upstream::ConnectionPools;
+use crate::upstream::{ClientWait, ConnectionPools};
 
 impl Caller for ClientExchange {
     type Body = RequestBody;
@@ -38,7 +38,7 @@ impl Caller for ClientExchange {
     }
 
     fn timeout_error(&self) -> RequestError {
-        match self.activity.upload.get() {
+        match self.activity.upload() {
             UploadState::AwaitingClient => self.activity.body_timeout_error(),
             UploadState::AwaitingEndpoint | UploadState::Complete => RequestError::ResponseTimeout,
         }
@@ -49,6 +49,22 @@ impl Caller for ClientExchange {
             BodyFailure::TooLarge => RequestError::BodyTooLarge,
             BodyFailure::Invalid => RequestError::InvalidBody,
         })
+    }
+
+    fn client_time(&self) -> Duration {
+        self.activity.client_time()
+    }
+
+    fn awaits_client(&self) -> bool {
+        self.activity.upload() == UploadState::AwaitingClient
+    }
+
+    fn has_sent_request(&self) -> bool {
+        self.activity.upload() == UploadState::Complete && !self.activity.body_unread.get()
+    }
+
+    fn count_waits(&self, wait: &ClientWait) {
+        self.activity.count_waits(wait);
     }
 
     fn set_timeouts(&self, timeouts: &AttemptTimeouts) {

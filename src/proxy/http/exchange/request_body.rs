@@ -66,7 +66,7 @@ struct BodyExtensions {
 impl RequestBody {
     pub(in crate::proxy) fn new(incoming: ClientBody, exchange: &Rc<ClientExchange>) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        exchange.activity.upload.set(if incoming.is_some() {
+        exchange.activity.set_upload(if incoming.is_some() {
             UploadState::AwaitingEndpoint
         } else {
             UploadState::Complete
@@ -190,6 +190,11 @@ impl RequestBody {
 
     /// Takes the body back from the replay buffer. None if more was sent than the buffer keeps.
     pub(in crate::proxy) fn reclaim(self) -> Option<Self> {
+        // No endpoint is ready for more of it until it is sent again.
+        let activity = &self.exchange.activity;
+        if activity.upload() == UploadState::AwaitingClient {
+            activity.mark_awaiting_endpoint();
+        }
         match self.replay_buffer() {
             Some(buffer) => buffer.take_back(),
             None => Some(self),
@@ -389,7 +394,7 @@ impl RequestBody {
         {
             copies.send();
         }
-        self.exchange.activity.upload.set(UploadState::Complete);
+        self.exchange.activity.set_upload(UploadState::Complete);
         self.exchange.activity.body_ended_at.set(Some(turn_clock::now()));
         self.exchange.activity.record_progress();
     }

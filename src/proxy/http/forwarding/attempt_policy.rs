@@ -23,8 +23,10 @@ use super::service_attempts::{RequestRetries, ServiceAttempts, is_overloaded};
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::{MAX_ENDPOINTS, ProxyLimits};
+use crate::snapshot::rule::RuleId;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
-use crate::upstream::{ResponseTimes, RetryReason, RetryStop, UpstreamProtocol};
+use crate::upstream::settings::RequestTimeouts;
+use crate::upstream::{GivenTime, ResponseTimes, RetryReason, RetryStop, UpstreamProtocol};
 
 /// What limits the attempts of a request. The default value is that of requests without timeouts and retries, which are
 /// sent to another endpoint only if the first did not process them.
@@ -32,6 +34,8 @@ use crate::upstream::{ResponseTimes, RetryReason, RetryStop, UpstreamProtocol};
 pub(in crate::proxy) struct AttemptPolicy<'r> {
     /// The timeouts and retries of the rule.
     pub(in crate::proxy) rule: Option<&'r TimeoutsAndRetries>,
+    /// The rule itself, if the request has one.
+    pub(in crate::proxy) rule_id: Option<&'r RuleId>,
     /// Those of the Service, for what the rule does not set.
     pub(in crate::proxy) service: Option<&'r ServiceAttempts<'r>>,
     /// The timeouts that plugins have set, which precede those of the rule and of the Service.
@@ -79,11 +83,17 @@ impl<'r> AttemptPolicy<'r> {
         if self.is_configured() { self.timeouts().backend_request.duration() } else { None }
     }
 
-    /// Whether the Service limits the time of one attempt. Its owner knows how long its endpoints may take.
-    pub(super) fn has_attempt_time_of_service(&self) -> bool {
-        self.service.is_some()
-            && self.rule.is_none_or(|rule| !rule.sets_response_timeout())
-            && self.attempt_time().is_some()
+    /// The time that there was for a response, when `limit` has passed without one. `namespace`: that of the Service.
+    #[cold]
+    pub(super) fn given_time(&self, limit: Duration, namespace: &str) -> GivenTime {
+        let of_service = self.service.and_then(|service| service.timeouts);
+        let to_endpoint = of_service.and_then(RequestTimeouts::attempt);
+        let by_service = of_service.and_then(RequestTimeouts::shortest);
+        // Of another namespace than the Service. Its timeouts may be shorter than any response takes.
+        let is_foreign = self.rule_id.is_some_and(|rule| rule.namespace() != namespace);
+        let has_own_timeouts = self.rule.is_some_and(TimeoutsAndRetries::sets_timeout) || !self.plugins.is_unset();
+        let by_route = if is_foreign && has_own_timeouts { None } else { Some(limit) };
+        GivenTime { to_endpoint, to_service: by_service.or(by_route) }
     }
 
     /// The time in which the responses of the Service begin, if they are measured.

@@ -7,6 +7,7 @@
 //!                  └──── budget, back-off ◀──────┘ AttemptPolicy
 //! ```
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::rc::Rc;
@@ -24,7 +25,8 @@ use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::{
-    Admission, ConnectError, IdleReuse, IncomingBody, NotAdmitted, Outcome, OutcomeClass, RequestFailure,
+    Admission, ConnectError, IdleReuse, IncomingBody, MIN_CLIENT_DELAY, NotAdmitted, Outcome, OutcomeClass,
+    RequestArrival, RequestFailure,
 };
 
 /// Forwards a request: to one endpoint, and to others as its policy allows it. `attempts`: where they are recorded.
@@ -32,7 +34,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     outgoing: &mut OutgoingRequest<'_, C>,
     mut attempts: Option<&mut Attempts>,
 ) -> Forwarded<C> {
-    let mut admission = match outgoing.admit() {
+    outgoing.admission = match outgoing.admit() {
         Ok(admission) => admission,
         Err(NotAdmitted::Overloaded(overloaded)) => {
             return Err(ForwardError::rejected(outgoing.target.upstream, overloaded));
@@ -44,12 +46,17 @@ pub(in crate::proxy) async fn forward<C: Caller>(
             admitted.map_err(|overloaded| ForwardError::rejected(outgoing.target.upstream, overloaded))?
         }
     };
+    if outgoing.arrival() == RequestArrival::Partial
+        && let Some(wait) = outgoing.admission.client_wait()
+    {
+        outgoing.caller.count_waits(wait);
+    }
     let mut retries = 0;
     let mut reason = None;
     loop {
         let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.has_retries());
         let next = outgoing.search.next(outgoing.caller.pools(), upstream, may_repeat);
-        outgoing.endpoint = next.map_err(RequestError::from)?;
+        outgoing.begin_attempt(next.map_err(RequestError::from)?);
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
             attempts.start(outgoing.endpoint, outgoing.search.pick(), started_at);
@@ -72,7 +79,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         };
         // Not borrowed here, since the future would then keep the outcome while it waits.
         let AnotherAttempt { delay, reason: next_reason, error } =
-            match attempt.report_and_decide(outgoing, attempts.as_deref_mut(), &mut admission) {
+            match attempt.report_and_decide(outgoing, attempts.as_deref_mut()) {
                 ControlFlow::Break(outcome) => return outcome,
                 ControlFlow::Continue(another) => another,
             };
@@ -93,7 +100,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         match self.admitted.take() {
             Some(admission) => Ok(*admission),
             None if self.policy.is_mirror => Ok(Admission::default()),
-            None => self.target.upstream.admit(self.target.client),
+            None => self.target.upstream.admit(self.target.client, self.arrival()),
         }
     }
 
@@ -187,22 +194,26 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         if self.may_resend_after_close() { IdleReuse::Any } else { IdleReuse::Recent }
     }
 
-    async fn connect(&self) -> Result<EndpointConnection<C>, AttemptError> {
-        let (caller, pools, address) = (&*self.caller, self.caller.pools(), self.endpoint);
+    async fn connect(&mut self) -> Result<EndpointConnection<C>, AttemptError> {
+        let caller = Rc::clone(&self.caller);
+        let (pools, address, began) = (caller.pools(), self.endpoint, Instant::now());
         caller.begin_connecting();
+        let limit = Cell::new(None);
         let connect = async {
             let rule_timeout = caller.connect_timeout();
             let connecting = pools.connect(&self.target, address, self.idle_reuse(), rule_timeout);
-            let rule_deadline = rule_timeout.map(|timeout| Instant::now() + timeout);
+            let rule_deadline = rule_timeout.map(|timeout| began + timeout);
             let deadline = [self.attempt_deadline, rule_deadline].into_iter().flatten().min();
             let Some(deadline) = deadline else { return connecting.await };
-            let began = Instant::now();
             // A timeout of the rule does not count against the endpoint's health; only the global connect timeout does.
-            timeout_at(deadline, connecting)
-                .await
-                .unwrap_or_else(|_| Err(ConnectError::TimedOut(address, began.elapsed())))
+            timeout_at(deadline, connecting).await.unwrap_or_else(|_| {
+                limit.set(Some(began.elapsed()));
+                Err(ConnectError::TimedOut(address, began.elapsed()))
+            })
         };
-        let Some(connected) = until_timed_out(caller, pin!(connect)).await else {
+        let connected = until_timed_out(&*caller, pin!(connect)).await;
+        self.connect_limit = if connected.is_some() { limit.get() } else { Some(began.elapsed()) };
+        let Some(connected) = connected else {
             return Err(AttemptError::NotConnected(RequestError::ConnectTimeout));
         };
         caller.end_connecting();
@@ -273,6 +284,9 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             error => error,
         };
         self.is_repeated_failure = error == AttemptError::NoResponse && !connection.claim_failure();
+        // A connection of HTTP/2 ends for all of its clients.
+        let is_own = error == AttemptError::StreamReset || error == AttemptError::NoResponse && !connection.is_http2();
+        self.was_awaiting_client = is_own && self.caller.awaits_client() && self.client_time() >= MIN_CLIENT_DELAY;
         self.restore_body(matches!(error, AttemptError::NotProcessed) || self.replay.keeps_sent);
         error
     }

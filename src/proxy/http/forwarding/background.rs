@@ -60,7 +60,8 @@ impl BackgroundSending {
             Action::Forward(backends) => backends.timeouts_and_retries.as_deref(),
             Action::Redirect(_) | Action::Fail(_) => None,
         };
-        let policy = AttemptPolicy { rule: timeouts_and_retries, plugins, ..AttemptPolicy::default() };
+        let rule_id = Some(&rule.id);
+        let policy = AttemptPolicy { rule: timeouts_and_retries, rule_id, plugins, ..AttemptPolicy::default() };
         let replay = policy.replay(true, head.method(), upstream.key.protocol);
         let destination = Destination {
             upstream: &upstream,

@@ -16,7 +16,7 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
-use crate::upstream::ConnectionPools;
+use crate::upstream::{ClientWait, ConnectionPools};
 
 /// The sender of a request. By default, it waits until it is dropped, and has no timeouts of its own.
 pub(in crate::proxy) trait Caller: 'static {
@@ -45,6 +45,24 @@ pub(in crate::proxy) trait Caller: 'static {
     fn body_error(&self) -> Option<RequestError> {
         None
     }
+
+    /// How long more of the body of its request was awaited so far while an endpoint was ready for it.
+    fn client_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Whether more of the body of its request is awaited now.
+    fn awaits_client(&self) -> bool {
+        false
+    }
+
+    /// Whether all of its request was sent to the endpoint.
+    fn has_sent_request(&self) -> bool {
+        true
+    }
+
+    /// Takes what counts a request while it waits for its client.
+    fn count_waits(&self, _wait: &ClientWait) {}
 
     /// Sets the timeouts of the rule or of the Service, which apply from now on.
     fn set_timeouts(&self, _timeouts: &AttemptTimeouts) {}

@@ -1,6 +1,7 @@
 //! An attempt that has ended: the head of its response is checked, it is reported and recorded, and decides whether
 //! another one follows.
 
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
@@ -24,8 +25,8 @@ use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::router::is_call;
 use crate::turn_clock;
 use crate::upstream::{
-    Admission, EndpointBody, GRPC_STATUS, GrpcStatus, IncomingBody, Outcome, OutcomeClass, OverBudget, RetryReason,
-    RetryStop, UpstreamConnection,
+    EndpointBody, GRPC_STATUS, GivenTime, GrpcStatus, IncomingBody, Outcome, OutcomeClass, OutcomeObservers,
+    OverBudget, RetryReason, RetryStop, UpstreamConnection,
 };
 
 /// A connection to an endpoint, over which the request of a caller is sent.
@@ -42,6 +43,15 @@ pub(super) struct EndedAttempt<C: Caller> {
     /// Why the attempt was made, if it is a retry.
     pub(super) reason: Option<RetryReason>,
     pub(super) outcome: AttemptResult<C>,
+}
+
+/// What an attempt means for its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AttemptRole {
+    /// Its outcome is that of the request, or decides whether another attempt follows.
+    Decisive,
+    /// Another one that was sent at the same time decides.
+    Competitor,
 }
 
 /// Another attempt follows.
@@ -93,18 +103,17 @@ impl<C: Caller> EndedAttempt<C> {
         mut self,
         outgoing: &mut OutgoingRequest<'_, C>,
         mut attempts: Option<&mut Attempts>,
-        admission: &mut Admission,
     ) -> ControlFlow<Forwarded<C>, AnotherAttempt> {
-        self.report(outgoing, attempts.as_deref_mut(), Some(admission));
+        self.report(outgoing, attempts.as_deref_mut(), AttemptRole::Decisive);
         let next = self.next(outgoing);
         if let Some(reason) = self.reason.filter(|_| outgoing.policy.has_retries()) {
             let is_successful = self.outcome.is_ok() && next == NextAttempt::Never;
             outgoing.retry_counters().count(reason, is_successful);
         }
         let stop = match next {
-            NextAttempt::Never => return ControlFlow::Break(self.last_outcome(outgoing, admission)),
+            NextAttempt::Never => return ControlFlow::Break(self.last_outcome(outgoing)),
             NextAttempt::Stop(stop) => Err((stop, None)),
-            NextAttempt::Retry(retry) => self.begin_retry(outgoing, retry, admission),
+            NextAttempt::Retry(retry) => self.begin_retry(outgoing, retry),
         };
         let (stop, error) = match stop {
             Ok(another) => {
@@ -126,7 +135,7 @@ impl<C: Caller> EndedAttempt<C> {
         }
         ControlFlow::Break(match error {
             Some(error) => Err(error.into()),
-            None => self.last_outcome(outgoing, admission),
+            None => self.last_outcome(outgoing),
         })
     }
 
@@ -161,9 +170,8 @@ impl<C: Caller> EndedAttempt<C> {
     /// not the outcome of this attempt.
     fn begin_retry(
         &self,
-        outgoing: &OutgoingRequest<'_, C>,
+        outgoing: &mut OutgoingRequest<'_, C>,
         retry: Retry,
-        admission: &mut Admission,
     ) -> Result<AnotherAttempt, (RetryStop, Option<RequestError>)> {
         let Retry { reason, delay } = retry;
         let delay = outgoing.policy.delay(delay, self.retries);
@@ -171,7 +179,7 @@ impl<C: Caller> EndedAttempt<C> {
             return Err((RetryStop::Deadline, self.outcome.is_err().then_some(error)));
         }
         // First the limit, which is given back with the admission: a retry that is not sent must not use the budget.
-        if !admission.take_retry() {
+        if !outgoing.admission.take_retry() {
             return Err((RetryStop::Budget, None));
         }
         // Before the delay, so that requests that wait for their retry count. An endpoint that was not reached has no
@@ -187,11 +195,11 @@ impl<C: Caller> EndedAttempt<C> {
     }
 
     /// The outcome of the request, if this attempt is the last one. The body of a response holds the admission.
-    fn last_outcome(self, outgoing: &mut OutgoingRequest<'_, C>, admission: &mut Admission) -> Forwarded<C> {
+    fn last_outcome(self, outgoing: &mut OutgoingRequest<'_, C>) -> Forwarded<C> {
         match self.outcome {
             Ok(mut response) => {
                 outgoing.recycle();
-                response.body_mut().hold(std::mem::take(admission));
+                response.body_mut().hold(std::mem::take(&mut outgoing.admission), outgoing.search.take_trial());
                 Ok(response)
             }
             Err(error) => Err(error.request_error().into()),
@@ -199,63 +207,57 @@ impl<C: Caller> EndedAttempt<C> {
     }
 
     /// What a failure to connect has shown about the upstream. Connecting itself reports it about the endpoint.
-    fn class_of_connecting(&self) -> Option<OutcomeClass> {
+    fn class_of_connecting(&self, outgoing: &OutgoingRequest<'_, C>) -> Option<OutcomeClass> {
         match &self.outcome {
             // This process itself would be the endpoint.
             Err(AttemptError::NotConnected(RequestError::LoopDetected)) | Ok(_) => None,
+            Err(AttemptError::NotConnected(_)) if outgoing.connect_limit.is_some() => Some(OutcomeClass::TimedOut),
             Err(AttemptError::NotConnected(_)) => Some(OutcomeClass::ConnectFailed),
             Err(error) => error.outcome(),
         }
     }
 
-    /// Reports the outcome to the upstream, and records it as that of the last attempt. `admission`: that of the
-    /// request, unless another attempt decides about it.
+    /// Reports the outcome, and records it as that of the last attempt.
     pub(super) fn report(
         &mut self,
         outgoing: &mut OutgoingRequest<'_, C>,
         attempts: Option<&mut Attempts>,
-        admission: Option<&mut Admission>,
+        role: AttemptRole,
     ) {
         let total = turn_clock::now() - self.started_at;
         let connect_time = outgoing.connect_time.take();
-        let class = match &self.outcome {
-            // Connecting reports that it was given up.
-            Err(_) if outgoing.is_connecting => None,
-            // What a copy shows does not count. If it was the trial of a half-open endpoint, another one may follow.
-            _ if outgoing.policy.is_mirror => Some(OutcomeClass::Inconclusive),
-            // The endpoint, or a proxy in front of it, has rejected the request without an attempt.
-            Ok(response) if is_overloaded(response) => Some(OutcomeClass::NotProcessed),
-            Ok(_) => Some(OutcomeClass::Responded),
-            Err(error) => error.outcome(),
-        };
+        let counts_for_service = role == AttemptRole::Decisive && outgoing.admission.is_held();
+        let counts_status = outgoing.target.upstream.counts_statuses() || counts_for_service;
+        let response = self.outcome.as_ref().ok();
+        let grpc_status = response.filter(|_| counts_status).map(grpc_status).unwrap_or_default();
+        let class = self.class(outgoing, grpc_status);
+        let is_ignored = !counts_for_service
+            && outgoing.policy.response_times().is_none()
+            && outgoing.target.upstream.ignores_responses();
         outgoing.is_connecting = false;
-        let counts_status = outgoing.target.upstream.counts_statuses()
-            || admission.as_ref().is_some_and(|admission| admission.counts_statuses());
-        let response = self.outcome.as_ref().ok().filter(|_| counts_status);
-        let grpc_status = response.map(grpc_status).unwrap_or_default();
-        let class = match class {
-            Some(OutcomeClass::Responded) if outgoing.has_client_deadline && grpc_status.is_deadline_exceeded() => {
-                Some(OutcomeClass::Inconclusive)
-            }
-            class => class,
+        let outcome = |class| Outcome {
+            status: response.map(Response::status),
+            grpc_status,
+            connect_time,
+            waited: outgoing.waited(self.started_at),
+            given: self.given(outgoing),
+            retry_after: response.and_then(requested_delay),
+            ..Outcome::of(class)
         };
-        let status = self.outcome.as_ref().ok().map(Response::status);
-        let head_time = status.map(|_| total);
-        if let (Some(head_time), Some(times)) = (head_time, outgoing.policy.response_times()) {
-            times.record(head_time);
-        }
-        let outcome = |class| Outcome { status, grpc_status, connect_time, head_time, ..Outcome::of(class) };
-        if let Some(admission) = admission.filter(|admission| admission.is_held())
-            && let Some(class) = class.or_else(|| self.class_of_connecting())
-        {
-            admission.record(&outcome(class));
-        }
         match class {
-            Some(OutcomeClass::Responded) if outgoing.target.upstream.ignores_responses() => {
-                self.report_response(outgoing, outcome(OutcomeClass::Responded).awaits_status());
+            Some(OutcomeClass::Responded) if is_ignored => self.report_response(outgoing, false),
+            Some(class) => {
+                let (outcome, endpoint) = (outcome(class), Some(outgoing.endpoint));
+                self.observers(outgoing, endpoint, role).report(&outcome);
+                if class == OutcomeClass::Responded {
+                    self.report_response(outgoing, outcome.awaits_status());
+                }
             }
-            Some(class) => self.report_endpoint(outgoing, outcome(class), total),
-            None => {}
+            None => {
+                if let Some(outcome) = self.class_of_connecting(outgoing).map(outcome) {
+                    self.observers(outgoing, None, role).report(&outcome);
+                }
+            }
         }
         let handshake_time = outgoing.target.handshake_time.take();
         if let Some(attempts) = attempts {
@@ -263,19 +265,49 @@ impl<C: Caller> EndedAttempt<C> {
         }
     }
 
-    /// Reports the outcome about the endpoint, and lets the body of the response report its end.
-    fn report_endpoint(&mut self, outgoing: &OutgoingRequest<'_, C>, outcome: Outcome, total: Duration) {
-        let upstream = outgoing.target.upstream;
-        let response = self.outcome.as_ref().ok();
-        let outcome = Outcome {
-            retry_after: response.and_then(requested_delay),
-            waited: outgoing.waited(total.saturating_sub(outcome.connect_time.unwrap_or_default())),
-            is_limit_of_service: outgoing.policy.has_attempt_time_of_service(),
-            ..outcome
-        };
-        upstream.report(outgoing.endpoint, &outcome);
-        if outcome.class == OutcomeClass::Responded {
-            self.report_response(outgoing, outcome.awaits_status());
+    /// What the attempt has shown about its endpoint. `None` for what connecting reports, or another request.
+    fn class(&self, outgoing: &OutgoingRequest<'_, C>, grpc_status: GrpcStatus) -> Option<OutcomeClass> {
+        match &self.outcome {
+            Err(_) if outgoing.is_connecting || outgoing.is_repeated_failure => None,
+            // What a copy shows does not count. If it was the trial of a half-open endpoint, another one may follow.
+            _ if outgoing.policy.is_mirror => Some(OutcomeClass::Inconclusive),
+            // The endpoint, or a proxy in front of it, has rejected the request without an attempt.
+            Ok(response) if is_overloaded(response) => Some(OutcomeClass::NotProcessed),
+            Ok(_) if outgoing.has_client_deadline && grpc_status.is_deadline_exceeded() => {
+                Some(OutcomeClass::Inconclusive)
+            }
+            Ok(_) => Some(OutcomeClass::Responded),
+            // Servers end requests whose clients do not send them.
+            Err(_) if outgoing.was_awaiting_client => Some(OutcomeClass::Inconclusive),
+            Err(error) => error.outcome(),
+        }
+    }
+
+    /// The time that there was for a response, if there was none in time.
+    fn given(&self, outgoing: &OutgoingRequest<'_, C>) -> GivenTime {
+        match &self.outcome {
+            Err(AttemptError::NotConnected(_)) => {
+                outgoing.connect_limit.map_or_else(GivenTime::default, |limit| outgoing.given(limit))
+            }
+            Err(AttemptError::Failed(RequestError::BackendRequestTimeout)) => {
+                outgoing.given(outgoing.policy.attempt_time().unwrap_or_default())
+            }
+            // It has not run while the client was awaited, and has begun again with each part that was sent.
+            Err(AttemptError::Failed(RequestError::ResponseTimeout)) => outgoing.given(Duration::ZERO),
+            _ => GivenTime::default(),
+        }
+    }
+
+    fn observers<'j>(
+        &self,
+        outgoing: &'j mut OutgoingRequest<'_, C>,
+        endpoint: Option<SocketAddr>,
+        role: AttemptRole,
+    ) -> OutcomeObservers<'j> {
+        let observers = outgoing.observers(endpoint);
+        match role {
+            AttemptRole::Decisive => observers,
+            AttemptRole::Competitor => OutcomeObservers { admission: None, ..observers },
         }
     }
 

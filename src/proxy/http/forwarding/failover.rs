@@ -26,7 +26,7 @@ use super::time_limits::{forward_in_time, forward_until};
 use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
-use crate::upstream::Alternatives;
+use crate::upstream::{Alternatives, RequestArrival};
 
 /// Forwards a request to its upstream, or to an alternative of it. Also returns when the response must be complete.
 pub(in crate::proxy) async fn forward_with_alternatives<C: Caller>(
@@ -42,7 +42,8 @@ pub(in crate::proxy) async fn forward_with_alternatives<C: Caller>(
     // One limit for all that follows, whichever upstream responds.
     let limit = destination.time_limit(turn_clock::now());
     let preparing = async {
-        admit(&**caller, &mut destination, &alternatives).await?;
+        let arrival = if request.body().is_end_stream() { RequestArrival::Complete } else { RequestArrival::Partial };
+        admit(&**caller, &mut destination, &alternatives, arrival).await?;
         let is_primary = Arc::ptr_eq(destination.upstream, primary);
         let spare =
             if is_primary { spare_copy(&**caller, &destination, &alternatives, &mut request).await? } else { None };
@@ -96,9 +97,10 @@ pub(in crate::proxy) async fn admit<'a, C: Caller>(
     caller: &C,
     destination: &mut Destination<'a>,
     alternatives: &'a Alternatives,
+    arrival: RequestArrival,
 ) -> Result<(), ForwardError> {
     let (primary, client) = (destination.upstream, destination.client);
-    let admitting = alternatives.admit(primary, |upstream| upstream.admit(client));
+    let admitting = alternatives.admit(primary, |upstream| upstream.admit(client, arrival));
     let (upstream, admission) = until_timed_out(caller, pin!(admitting)).await.ok_or_else(|| caller.timeout_error())?;
     if !Arc::ptr_eq(upstream, primary) {
         (destination.upstream, destination.pinned) = (upstream, None);

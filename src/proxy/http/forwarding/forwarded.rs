@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::upgrade::Upgrade;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::settings::CircuitBreakerSettings;
-use crate::upstream::{Admission, EndpointBody, Overloaded, UpgradedConnection, Upstream};
+use crate::upstream::{Admission, EndpointBody, EndpointTrial, Overloaded, UpgradedConnection, Upstream};
 
 /// The outcome of a request that was forwarded.
 pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, ForwardError>;
@@ -28,10 +28,11 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Holds the admission of the request until the end of the response.
-    pub(super) fn hold(&mut self, admission: Admission) {
+    /// Holds the admission of the request until the end of the response, and its trial of a half-open endpoint until
+    /// there is a result.
+    pub(super) fn hold(&mut self, admission: Admission, trial: Option<Box<EndpointTrial>>) {
         match self {
-            EndpointResponse::Body(body) => body.hold(admission),
+            EndpointResponse::Body(body) => body.hold(admission, trial),
             EndpointResponse::Upgraded(_, endpoint) => endpoint.hold(admission),
         }
     }

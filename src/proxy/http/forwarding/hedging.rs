@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::attempt_policy::AttemptPolicy;
 use super::caller::Caller;
-use super::ended_attempt::{AttemptResult, EndedAttempt};
+use super::ended_attempt::{AttemptResult, AttemptRole, EndedAttempt};
 use super::outgoing_request::OutgoingRequest;
 use crate::proxy::http::record::request_attempts::Attempts;
 use crate::turn_clock;
@@ -43,7 +43,7 @@ pub(super) async fn attempt_hedged<C: Caller>(
             return ended(started_at, first.await);
         };
         second_started_at = turn_clock::now();
-        second.endpoint = endpoint;
+        second.begin_attempt(endpoint);
         if let Some(attempts) = attempts.as_deref() {
             second.trace.begin_attempt(attempts.as_slice().len());
         }
@@ -69,13 +69,13 @@ pub(super) async fn attempt_hedged<C: Caller>(
                 attempts.insert_before_last(second.endpoint, second_started_at, outcome, turn_clock::now());
             }
             if let Some(lost) = &mut lost {
-                lost.report(&mut second, None, None);
+                lost.report(&mut second, None, AttemptRole::Competitor);
             }
             (second.endpoint, started_at)
         }
         Contender::Second => {
             match &mut lost {
-                Some(lost) => lost.report(outgoing, attempts.as_deref_mut(), None),
+                Some(lost) => lost.report(outgoing, attempts.as_deref_mut(), AttemptRole::Competitor),
                 None => {
                     if let Some(attempts) = &mut attempts {
                         attempts.abandon(turn_clock::now());
@@ -86,6 +86,7 @@ pub(super) async fn attempt_hedged<C: Caller>(
                 attempts.start(second.endpoint, second.search.pick(), second_started_at);
             }
             std::mem::swap(outgoing, &mut second);
+            std::mem::swap(&mut outgoing.admission, &mut second.admission);
             (first_endpoint, second_started_at)
         }
     };

@@ -22,7 +22,11 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::hpack;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::upstream::{Admission, EndpointSearch, RetryCounters, UpstreamKey, UpstreamProtocol, UpstreamTarget};
+use crate::turn_clock;
+use crate::upstream::{
+    Admission, EndpointSearch, EndpointTime, GivenTime, OutcomeObservers, PlaceWait, RequestArrival, RetryCounters,
+    UpstreamKey, UpstreamProtocol, UpstreamTarget,
+};
 
 pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) caller: Rc<C>,
@@ -46,12 +50,20 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) has_client_deadline: bool,
     /// Another request has reported the failure of the attempt, which is that of their connection.
     pub(super) is_repeated_failure: bool,
+    /// The endpoint has given up the attempt while it waited for the client.
+    pub(super) was_awaiting_client: bool,
+    /// After how long connecting was given up because of a timeout that is not that of connections.
+    pub(super) connect_limit: Option<Duration>,
+    /// How long the client had been awaited when the attempt began.
+    client_time_before: Duration,
     /// The endpoint of the attempt. Here, and not an argument, which each future would keep.
     pub(super) endpoint: SocketAddr,
     /// When the attempt must be complete, with its response.
     pub(super) attempt_deadline: Option<Instant>,
     /// The admission to the upstream, if the request had it before.
     pub(super) admitted: Option<Box<Admission>>,
+    /// What the upstream has admitted.
+    pub(super) admission: Admission,
     pub(super) trace: EndpointTrace,
     /// The number of the attempt, from 1.
     pub(super) number: u32,
@@ -93,7 +105,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         } = destination;
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
-        let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
+        let (handshake_time, place_wait) = (Cell::default(), PlaceWait::default());
+        let target = UpstreamTarget { upstream, server_name, client, handshake_time, place_wait };
         let mut has_client_deadline = false;
         match upstream.key.protocol {
             UpstreamProtocol::Http1 => {
@@ -116,7 +129,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         Ok(OutgoingRequest {
             caller,
             target,
-            search: EndpointSearch::new(pinned, hash).repeatable(replay.idempotent),
+            search: EndpointSearch::new(pinned, hash).repeatable(replay.complete && replay.idempotent),
             policy,
             upgrade,
             replay,
@@ -126,9 +139,13 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             is_connecting: false,
             has_client_deadline,
             is_repeated_failure: false,
+            was_awaiting_client: false,
+            connect_limit: None,
+            client_time_before: Duration::ZERO,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             admitted,
+            admission: Admission::default(),
             trace,
             number: 1,
             sendable: Some(request),
@@ -153,11 +170,16 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             is_connecting: false,
             has_client_deadline: self.has_client_deadline,
             is_repeated_failure: false,
+            was_awaiting_client: false,
+            connect_limit: None,
+            client_time_before: Duration::ZERO,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             trace: self.trace,
             number: self.number + 1,
             admitted: None,
+            // The first one holds the admission of both.
+            admission: Admission::default(),
             sendable: Some(copy),
         })
     }
@@ -172,14 +194,47 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         self.sendable.is_some()
     }
 
-    /// How long Portico has waited for the endpoint alone, of this time since it had a connection. `None` if the client
-    /// may have caused a part of the delay that is not known, because it was still sending.
-    pub(super) fn waited(&self, time: Duration) -> Option<Duration> {
-        match (self.replay.complete, self.policy.rule) {
-            (true, _) => Some(time),
-            // The response timeout of the process begins with the last progress.
-            (false, None) => Some(time.min(self.caller.limits().response_timeout)),
-            (false, Some(_)) => None,
+    /// Whether all of the request has arrived, or its client still sends it.
+    pub(super) fn arrival(&self) -> RequestArrival {
+        if self.replay.complete { RequestArrival::Complete } else { RequestArrival::Partial }
+    }
+
+    /// An attempt at this endpoint begins.
+    pub(super) fn begin_attempt(&mut self, endpoint: SocketAddr) {
+        self.endpoint = endpoint;
+        self.target.place_wait.reset();
+        (self.connect_limit, self.was_awaiting_client) = (None, false);
+        self.client_time_before = self.caller.client_time();
+    }
+
+    /// How long the client was awaited since the attempt began.
+    pub(super) fn client_time(&self) -> Duration {
+        self.caller.client_time().saturating_sub(self.client_time_before)
+    }
+
+    /// How long Portico has waited for the endpoint alone, of the attempt that began at this time.
+    pub(super) fn waited(&self, started_at: Instant) -> EndpointTime {
+        let of_client = self.client_time();
+        let total = turn_clock::now().saturating_duration_since(started_at);
+        let time = total.saturating_sub(of_client + self.target.place_wait.total());
+        match self.replay.complete || of_client.is_zero() || self.caller.has_sent_request() {
+            true => EndpointTime::Exactly(time),
+            false => EndpointTime::AtLeast(time),
+        }
+    }
+
+    /// The time that there was for a response. `limit`: the one that has passed.
+    pub(super) fn given(&self, limit: Duration) -> GivenTime {
+        self.policy.given_time(limit, &self.target.upstream.key.namespace)
+    }
+
+    /// What an attempt concerns that decides about the request. `endpoint`: `None` if that was reported before.
+    pub(super) fn observers(&mut self, endpoint: Option<SocketAddr>) -> OutcomeObservers<'_> {
+        let response_times = self.policy.response_times();
+        OutcomeObservers {
+            endpoint,
+            response_times,
+            ..OutcomeObservers::of_service(self.target.upstream, &mut self.admission)
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::Request;
 use http_body::Body;
@@ -54,7 +55,6 @@ pub(super) async fn forward_until<C: Caller>(
     if policy.is_configured() {
         caller.set_timeouts(&policy.timeouts());
     }
-    let upstream = destination.upstream;
     let destination = Destination { policy, ..destination };
     let mut sent: Option<OutgoingRequest<'_, C>> = None;
     let forwarding = async {
@@ -73,11 +73,10 @@ pub(super) async fn forward_until<C: Caller>(
             Ok(outcome) => outcome,
             Err(_) => {
                 // What a client limits says nothing about the Service.
-                if limit.error == RequestError::RequestTimeout {
-                    upstream.record_request_timeout();
-                    if let Some(outgoing) = &sent {
-                        report_request_timeout(outgoing, attempts);
-                    }
+                if limit.error == RequestError::RequestTimeout
+                    && let Some(outgoing) = &mut sent
+                {
+                    report_request_timeout(outgoing, attempts, policy.timeouts().total().unwrap_or_default());
                 }
                 return (Err(limit.error.into()), None);
             }
@@ -93,14 +92,15 @@ pub(super) async fn forward_until<C: Caller>(
 }
 
 /// The time for the request has passed while an attempt waited for the endpoint.
-fn report_request_timeout<C: Caller>(outgoing: &OutgoingRequest<'_, C>, attempts: &Attempts) {
+fn report_request_timeout<C: Caller>(outgoing: &mut OutgoingRequest<'_, C>, attempts: &Attempts, limit: Duration) {
     let Some(attempt) = attempts.as_slice().last() else { return };
-    if attempt.outcome != AttemptOutcome::Unfinished || outgoing.is_connecting || outgoing.policy.is_mirror {
+    if attempt.outcome != AttemptOutcome::Unfinished || outgoing.policy.is_mirror {
         return;
     }
-    let total = turn_clock::now() - attempt.started_at;
-    let waited = outgoing.waited(total.saturating_sub(outgoing.connect_time.unwrap_or_default()));
-    outgoing.target.upstream.report(outgoing.endpoint, &Outcome { waited, ..Outcome::of(OutcomeClass::TimedOut) });
+    let (waited, given) = (outgoing.waited(attempt.started_at), outgoing.given(limit));
+    // Connecting reports that it was given up.
+    let endpoint = if outgoing.is_connecting { None } else { Some(outgoing.endpoint) };
+    outgoing.observers(endpoint).report(&Outcome { waited, given, ..Outcome::of(OutcomeClass::TimedOut) });
 }
 
 /// Reads the body, so that the request can be sent again. Returns whether all of it was read.

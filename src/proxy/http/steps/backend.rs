@@ -140,6 +140,7 @@ pub(in crate::proxy) fn rewrite_request<'r>(
         hash,
         policy: AttemptPolicy {
             rule: backends.timeouts_and_retries.as_deref(),
+            rule_id: Some(&rule.id),
             plugins: cx.record.plugin_run.as_ref().map(|run| run.state.endpoint_timeouts).unwrap_or_default(),
             call_deadline,
             ..AttemptPolicy::default()

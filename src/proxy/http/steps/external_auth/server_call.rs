@@ -24,7 +24,7 @@ use crate::proxy::http::forwarding::forwarded::ForwardError;
 use crate::proxy::http::forwarding::outgoing_request::{OutgoingRequest, copy_request};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::settings::FallbackResponse;
-use crate::upstream::{Alternatives, ClientSlot, Upstream};
+use crate::upstream::{Alternatives, ClientSlot, RequestArrival, Upstream};
 
 /// Sends the request, and to another endpoint if the first did not process it, or to an alternative that the policy of
 /// the server names. `hops` is that of the client's request, so that a server that sends requests back does not loop.
@@ -57,7 +57,7 @@ pub(super) async fn send(
     };
     let spare = spare_copy(exchange, &alternatives, &request);
     let mut first = destination(upstream);
-    let admitted = admit(&**exchange, &mut first, &alternatives).await;
+    let admitted = admit(&**exchange, &mut first, &alternatives, RequestArrival::Complete).await;
     let is_server = Arc::ptr_eq(first.upstream, upstream);
     let outcome = match admitted {
         Ok(()) => attempt(exchange, first, request).await,

@@ -1,0 +1,381 @@
+//! Clients that send or read slowly, or leave: nothing of that counts against a Service, and it keeps nothing from the
+//! requests of others. One table for all observers of outcomes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
+use portico::upstream::settings::{
+    AdaptiveLimit, AdmissionControl, Balancing, BalancingAlgorithm, CircuitBreakerSettings, HealthSettings,
+    HedgeSettings, LatencyAverage, OverloadSettings, PassiveChecks, RequestLimits, RequestTimeouts, RetrySettings,
+    SlowRequests,
+};
+use portico::upstream::{
+    BackendTraffic, CircuitPhase, ClientSlot, EndpointAddress, Endpoints, OutcomeObserver, Upstream,
+};
+use tokio::net::TcpSocket;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::circuit_breaker::circuit;
+use crate::harness::{
+    Client, Endpoint, Route, TEST_TIMEOUT, TestServer, forward, route, upstream, with_timeouts_and_retries,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// What the Service gives its endpoints, which respond at once.
+const GIVEN: Duration = Duration::from_millis(400);
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// What a client does to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behavior {
+    /// Sends its body in twice the time that the Service gives, to its end.
+    SlowUpload,
+    /// Does not read its response for longer than the Service gives.
+    SlowReader,
+    /// Leaves in the middle of its upload.
+    EarlyLeaver,
+}
+
+const BEHAVIORS: [Behavior; 3] = [Behavior::SlowUpload, Behavior::SlowReader, Behavior::EarlyLeaver];
+
+/// An endpoint that reads all of a request, and responds at once. The response to `/large` does not fit into sockets.
+async fn endpoint() -> Endpoint {
+    Endpoint::scripted(|mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let length = if request.starts_with("GET /large ") { 16 << 20 } else { 2 };
+            stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{}", "x".repeat(length))).await;
+        }
+    })
+    .await
+}
+
+const SLOW: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+
+/// The address of a client that is not counted as the slow one. Clients are counted in a few slots, by a hash.
+fn other() -> Ipv4Addr {
+    let is_other = |address: &Ipv4Addr| ClientSlot::of((*address).into()) != ClientSlot::of(SLOW.into());
+    (2..=254).map(|last| Ipv4Addr::new(127, 0, 1, last)).find(is_other).unwrap()
+}
+
+async fn client_of(server: &TestServer, address: Ipv4Addr) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((address, 0))).unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.address.port()));
+    Client::from_stream(socket.connect(address).await.unwrap())
+}
+
+async fn behave(server: &TestServer, behavior: Behavior) {
+    let mut client = client_of(server, SLOW).await;
+    match behavior {
+        Behavior::SlowUpload | Behavior::EarlyLeaver => {
+            client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n").await;
+            for part in 0..8 {
+                if behavior == Behavior::EarlyLeaver && part == 6 {
+                    return;
+                }
+                sleep(GIVEN / 4).await; // The slowness of the client is what is tested.
+                client.send("x").await;
+            }
+            client.response().await;
+        }
+        Behavior::SlowReader => {
+            client.send("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            sleep(2 * GIVEN).await; // The slowness of the client is what is tested.
+        }
+    }
+}
+
+/// A Service whose policy makes one observer as strict as it can be.
+fn watched_by(observer: OutcomeObserver, addresses: &[SocketAddr]) -> Arc<Upstream> {
+    let mut traffic = BackendTraffic {
+        timeouts: Some(Arc::new(RequestTimeouts { backend_request: Some(GIVEN), ..RequestTimeouts::default() })),
+        ..BackendTraffic::default()
+    };
+    let mut balance = Balancing::default();
+    let limits = |limits: RequestLimits| OverloadSettings { limits: Some(Arc::new(limits)), circuit_breaker: None };
+    match observer {
+        OutcomeObserver::Ejections => {
+            let passive = PassiveChecks { local_origin_failures: 1, ..PassiveChecks::default() };
+            traffic.health = Some(Arc::new(HealthSettings { passive, ..HealthSettings::default() }));
+        }
+        OutcomeObserver::Latency => {
+            let average = LatencyAverage { decay: 3600 * SECOND, failure_penalty: 60 * SECOND };
+            balance.algorithm = BalancingAlgorithm::PeakEwma(average);
+        }
+        OutcomeObserver::Circuit => {
+            let slow = Some(SlowRequests { after: GIVEN / 2, percent: 1 });
+            let strict = CircuitBreakerSettings { min_requests: 1, slow, consecutive: Some(1), ..circuit() };
+            traffic.overload = strict.into();
+        }
+        OutcomeObserver::AdmissionControl => {
+            let admission = AdmissionControl {
+                threshold_percent: 100,
+                aggression: 1000,
+                max_reject_percent: 100,
+                window: 60 * SECOND,
+            };
+            traffic.overload = limits(RequestLimits { admission: Some(admission), ..RequestLimits::default() });
+        }
+        OutcomeObserver::AdaptiveLimit => {
+            let adaptive = Some(AdaptiveLimit { min: 1, max: 1000 });
+            traffic.overload = limits(RequestLimits { adaptive, ..RequestLimits::default() });
+        }
+        OutcomeObserver::ResponseTimes => {
+            let hedge = Some(HedgeSettings { delay: None });
+            traffic.retries = Some(Arc::new(RetrySettings { hedge, ..RetrySettings::default() }));
+        }
+    }
+    let web = upstream("web", &[]);
+    let mut addresses: Vec<_> = addresses.iter().copied().map(EndpointAddress::Ip).collect();
+    addresses.sort();
+    web.set_endpoints(Endpoints { addresses, balance, traffic, ..Endpoints::default() });
+    web
+}
+
+/// What shows that the observer has found the Service worse than it is.
+fn objection(observer: OutcomeObserver, web: &Upstream, requests: &[usize]) -> Option<String> {
+    let overload = web.overload_report();
+    match observer {
+        OutcomeObserver::Ejections => (web.endpoint_counts().ejected > 0).then(|| "an endpoint is ejected".to_owned()),
+        // Of two endpoints that are equally fast, each gets a part of the requests.
+        OutcomeObserver::Latency => {
+            requests.iter().any(|count| *count < 5).then(|| format!("the shares are {requests:?}"))
+        }
+        OutcomeObserver::Circuit => {
+            let circuit = overload.unwrap().circuit.unwrap();
+            (circuit.phase != CircuitPhase::Closed || circuit.errors > 0).then(|| format!("{circuit:?}"))
+        }
+        // It rejects requests at random, which the caller would see.
+        OutcomeObserver::AdmissionControl => None,
+        OutcomeObserver::AdaptiveLimit => {
+            let limit = overload.unwrap().limit.unwrap();
+            (limit < 20).then(|| format!("the limit is {limit}"))
+        }
+        OutcomeObserver::ResponseTimes => {
+            let settings = web.attempt_settings().unwrap();
+            let percentile = settings.response_times.as_ref().unwrap().percentile_95();
+            percentile.filter(|time| *time >= GIVEN / 2).map(|time| format!("responses are believed to take {time:?}"))
+        }
+    }
+}
+
+/// What the requests of others suffer while clients behave in this way, and what the observer has found.
+async fn suffering(observer: OutcomeObserver, behavior: Behavior) -> Option<String> {
+    let endpoints = [endpoint().await, endpoint().await];
+    let web = watched_by(observer, &endpoints.each_ref().map(|endpoint| endpoint.address));
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
+    join_all((0..10).map(|_| behave(&server, behavior))).await;
+    let mut other = client_of(&server, other()).await;
+    for number in 0..60 {
+        other.send(GET).await;
+        let response = timeout(TEST_TIMEOUT, other.response()).await.unwrap();
+        if response.status != 200 {
+            return Some(format!("request {number} of another client got {}", response.status));
+        }
+    }
+    objection(observer, &web, &endpoints.each_ref().map(|endpoint| endpoint.log.requests().len()))
+}
+
+/// Slow uploads of one client ended in 503 for all clients, and in the ejection of endpoints that work.
+#[tokio::test]
+async fn clients_that_are_slow_or_leave_change_nothing_for_others() {
+    let rows = OutcomeObserver::ALL.into_iter().flat_map(|observer| BEHAVIORS.map(|behavior| (observer, behavior)));
+    let suffered = join_all(rows.map(async |(observer, behavior)| {
+        suffering(observer, behavior).await.map(|what| format!("{behavior:?}, {observer:?}: {what}"))
+    }));
+    let suffered: Vec<String> = suffered.await.into_iter().flatten().collect();
+    assert!(suffered.is_empty(), "{suffered:#?}");
+}
+
+/// The same uploads, when the route limits the time.
+#[tokio::test]
+async fn slow_uploads_within_the_timeouts_of_a_route_open_no_circuit() {
+    let of_route = |timeouts: TimeoutsAndRetries| async move {
+        let endpoint = endpoint().await;
+        let web = upstream("web", &[]);
+        let traffic = BackendTraffic {
+            overload: CircuitBreakerSettings { consecutive: Some(1), ..circuit() }.into(),
+            ..BackendTraffic::default()
+        };
+        let addresses = vec![EndpointAddress::Ip(endpoint.address)];
+        web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+        let action = with_timeouts_and_retries(forward(vec![(1, Arc::clone(&web))]), timeouts);
+        let server = TestServer::with_routes(vec![route(action)]).await;
+        join_all((0..3).map(|_| behave(&server, Behavior::SlowUpload))).await;
+        server.request(GET).await.status
+    };
+    let limit = TimeoutSetting::After(GIVEN);
+    for timeouts in [
+        TimeoutsAndRetries { request: limit, ..TimeoutsAndRetries::default() },
+        TimeoutsAndRetries { backend_request: limit, ..TimeoutsAndRetries::default() },
+    ] {
+        assert_eq!(of_route(timeouts.clone()).await, 200, "{timeouts:?}");
+    }
+}
+
+/// A route that may use the Service of another team, with a timeout in which nothing responds.
+#[tokio::test]
+async fn short_timeouts_of_a_route_of_another_namespace_stop_no_service() {
+    let slow = Endpoint::scripted(|mut stream, _| async move {
+        while stream.request().await.is_some() {
+            sleep(Duration::from_millis(300)).await; // The time of the endpoint is what is tested.
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    for (request, backend_request) in [(true, false), (false, true)] {
+        let limit =
+            |is_set| if is_set { TimeoutSetting::After(Duration::from_millis(20)) } else { TimeoutSetting::Unset };
+        let timeouts = TimeoutsAndRetries {
+            request: limit(request),
+            backend_request: limit(backend_request),
+            ..TimeoutsAndRetries::default()
+        };
+        let web = upstream("web", &[]);
+        let traffic = BackendTraffic {
+            overload: CircuitBreakerSettings { consecutive: Some(1), ..circuit() }.into(),
+            ..BackendTraffic::default()
+        };
+        let addresses = vec![EndpointAddress::Ip(slow.address)];
+        web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+        let impatient = with_timeouts_and_retries(forward(vec![(1, Arc::clone(&web))]), timeouts);
+        let server = TestServer::with_routes(vec![
+            Route { namespace: "other", path: "/other", ..route(impatient) },
+            route(forward(vec![(1, Arc::clone(&web))])),
+        ])
+        .await;
+        for _ in 0..3 {
+            assert_eq!(server.request("GET /other HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 504);
+        }
+        assert_eq!(server.request(GET).await.status, 200, "the owner's route");
+    }
+}
+
+/// The trial of a half-open circuit was an upload without end, and others got 503 for as long as it lasted.
+#[tokio::test]
+async fn slow_upload_keeps_no_recovered_service_down() {
+    let endpoint = Endpoint::scripted(|mut stream, connection| async move {
+        while stream.request().await.is_some() {
+            let status = if connection < 1 { "500 X" } else { "200 OK" };
+            stream.send(format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")).await;
+        }
+    })
+    .await;
+    let web = upstream("web", &[]);
+    let settings = CircuitBreakerSettings {
+        consecutive: Some(1),
+        open_for: Duration::ZERO,
+        max_open_for: Duration::ZERO,
+        successes: 5,
+        ..circuit()
+    };
+    let traffic = BackendTraffic { overload: settings.into(), ..BackendTraffic::default() };
+    let addresses = vec![EndpointAddress::Ip(endpoint.address)];
+    web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
+    assert_eq!(server.request(GET).await.status, 500);
+    let mut uploads = Vec::new();
+    // No complete request comes for more than a second, so that the uploads get the places that there are for them.
+    let began = Instant::now();
+    while began.elapsed() < SECOND + SECOND / 2 {
+        let mut upload = client_of(&server, SLOW).await;
+        upload.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n").await;
+        uploads.push(upload);
+        sleep(SECOND / 10).await; // The times at which requests come are what is tested.
+    }
+    for number in 0..5 {
+        assert_eq!(server.request(GET).await.status, 200, "request {number}");
+    }
+    assert_eq!(web.overload_report().unwrap().circuit.unwrap().phase, CircuitPhase::Closed);
+}
+
+/// One client had all places of the Service, with uploads that it did not continue.
+#[tokio::test]
+async fn slow_uploads_of_one_client_leave_half_of_the_places_to_others() {
+    let endpoint = endpoint().await;
+    let web = upstream("web", &[]);
+    let limits = RequestLimits {
+        max_requests: Some(4),
+        max_pending: Some(4),
+        queue_timeout: SECOND,
+        ..RequestLimits::default()
+    };
+    let overload = OverloadSettings { limits: Some(Arc::new(limits)), circuit_breaker: None };
+    let traffic = BackendTraffic { overload, ..BackendTraffic::default() };
+    let addresses = vec![EndpointAddress::Ip(endpoint.address)];
+    web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
+    let mut uploads = Vec::new();
+    for _ in 0..12 {
+        let mut upload = client_of(&server, SLOW).await;
+        upload.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nx").await;
+        uploads.push(upload);
+    }
+    let full = async {
+        while web.overload_report().is_none_or(|report| (report.active, report.pending) != (4, 4)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(TEST_TIMEOUT, full).await.unwrap();
+    let requests = (0..12).map(async |_| {
+        let mut other = client_of(&server, other()).await;
+        other.send(GET).await;
+        other.response().await.status
+    });
+    let mut statuses = Vec::new();
+    for request in requests {
+        statuses.push(request.await);
+    }
+    assert_eq!(statuses, [200; 12]);
+}
+
+/// The client left after half a second, and the endpoint, which works again, got no request for ten.
+#[tokio::test]
+async fn trial_whose_client_leaves_makes_place_for_the_next_request() {
+    let trial = Endpoint::scripted(|mut stream, connection| async move {
+        while stream.request().await.is_some() {
+            match connection {
+                0 => stream.send("HTTP/1.1 503 X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await,
+                // The trial gets no response.
+                1 => {
+                    stream.read_to_end().await;
+                }
+                _ => stream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await,
+            }
+        }
+    })
+    .await;
+    let web = upstream("web", &[]);
+    let passive = PassiveChecks {
+        gateway_errors: 1,
+        base_ejection: Duration::from_millis(1),
+        max_ejection: Duration::from_millis(1),
+        ..PassiveChecks::default()
+    };
+    let health = HealthSettings { passive, ejects_last: true, ..HealthSettings::default() };
+    let traffic = BackendTraffic { health: Some(Arc::new(health)), ..BackendTraffic::default() };
+    let addresses = vec![EndpointAddress::Ip(trial.address)];
+    web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
+    assert_eq!(server.request(GET).await.status, 503);
+    assert_eq!(web.endpoint_counts().ejected, 1);
+    sleep(Duration::from_millis(50)).await; // Until the ejection ends.
+    let mut leaver = client_of(&server, SLOW).await;
+    leaver.send(GET).await;
+    let is_tried = async {
+        while trial.log.requests().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(TEST_TIMEOUT, is_tried).await.unwrap();
+    drop(leaver);
+    let recovered = async {
+        while web.endpoint_counts().ejected > 0 {
+            server.request(GET).await;
+        }
+    };
+    timeout(3 * SECOND, recovered).await.expect("the trial was not freed");
+}
