@@ -199,6 +199,17 @@ async fn statuses_of_grpc_calls_count() {
     }
 }
 
+/// One endpoint was ejected nevertheless.
+#[tokio::test(start_paused = true)]
+async fn no_response_ejects_an_endpoint_by_a_share_of_zero() {
+    let settings = HealthSettings { max_ejection_percent: 0, ejects_last: true, ..HealthSettings::default() };
+    let detector = Detector::with(4, settings, false);
+    (0..4).for_each(|endpoint| detector.reset(endpoint, 50));
+    assert_eq!(detector.ejected(), [0; 0]);
+    detector.report(1, Outcome::of(OutcomeClass::ConnectFailed));
+    assert_eq!(detector.ejected(), [1], "connections are not limited");
+}
+
 /// A cap in percent alone never ejects anything in a small set (envoyproxy/envoy#3263).
 #[tokio::test(start_paused = true)]
 async fn small_sets_eject_one_and_keep_the_last() {

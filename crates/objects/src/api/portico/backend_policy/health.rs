@@ -13,8 +13,9 @@ use crate::api::gateway::schema::transforms::each;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthSpec {
-    /// The largest share of the endpoints that passive checks eject, in percent; defaults to 50. One endpoint may
-    /// always be ejected, but never the last one. Endpoints to which no connection can be opened are not limited.
+    /// The largest share of the endpoints that passive checks eject, in percent; defaults to 50. 0 ejects none of them.
+    /// Otherwise one endpoint may always be ejected, but never the last one. Endpoints to which no connection can be
+    /// opened are not limited.
     #[schemars(range(min = 0, max = 100))]
     pub max_ejection_percent: Option<i32>,
     /// Checks of the responses to requests of clients.
