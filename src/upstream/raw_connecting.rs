@@ -29,27 +29,35 @@ impl RawDestination<'_> {
     pub async fn connect<B>(
         &self,
         pools: &ConnectionPools<B>,
-        on_attempt: impl FnMut(SocketAddr),
+        mut on_attempt: impl FnMut(SocketAddr),
     ) -> Result<RawConnection, RawConnectError> {
-        let alternatives = self.upstream.alternatives();
         let admit = |upstream: &Upstream| upstream.admit_connection(self.client);
-        let (upstream, admission) = match &alternatives {
-            None => (self.upstream, in_turn(admit(self.upstream)).await),
-            Some(alternatives) => alternatives.admit(self.upstream, admit).await,
+        let Some(alternatives) = self.upstream.alternatives() else {
+            let admission = in_turn(admit(self.upstream)).await;
+            return self.connect_to(self.upstream, admission, pools, &mut on_attempt).await;
         };
-        let mut admission = admission.map_err(RawConnectError::Overloaded)?;
-        let mut connection = self.connect_to(upstream, pools, &mut admission, on_attempt).await?;
-        connection.hold(admission);
-        Ok(connection)
+        let (upstream, admission) = alternatives.admit(self.upstream, admit).await;
+        let mut connected = self.connect_to(upstream, admission, pools, &mut on_attempt).await;
+        let mut tried = vec![self.upstream, upstream];
+        while let Err(error) = &connected
+            && error.is_outage()
+            && let Some(next) = alternatives.after(&tried)
+        {
+            tried.push(next);
+            let admission = in_turn(admit(next)).await;
+            connected = self.connect_to(next, admission, pools, &mut on_attempt).await;
+        }
+        connected
     }
 
     async fn connect_to<B>(
         &self,
         upstream: &Arc<Upstream>,
+        admission: Result<Admission, Overloaded>,
         pools: &ConnectionPools<B>,
-        admission: &mut Admission,
-        mut on_attempt: impl FnMut(SocketAddr),
+        on_attempt: &mut impl FnMut(SocketAddr),
     ) -> Result<RawConnection, RawConnectError> {
+        let mut admission = admission.map_err(RawConnectError::Overloaded)?;
         let mut search = EndpointSearch::new(None, self.hash);
         let may_repeat = false;
         let mut failure = None;
@@ -64,9 +72,11 @@ impl RawDestination<'_> {
             };
             on_attempt(address);
             let error = match pools.open_raw(upstream, address, self.client, self.proxy_header).await {
-                Ok(connection) => {
+                Ok(mut connection) => {
                     // What it shows about the endpoint was reported when it was opened, or failed.
-                    OutcomeObservers::of_service(upstream, admission).report(&Outcome::of(OutcomeClass::Responded));
+                    OutcomeObservers::of_service(upstream, &mut admission)
+                        .report(&Outcome::of(OutcomeClass::Responded));
+                    connection.hold(admission);
                     return Ok(connection);
                 }
                 Err(error) => error,
@@ -76,7 +86,7 @@ impl RawDestination<'_> {
                 // Another endpoint would need a connection as well.
                 return Err(RawConnectError::Failed(error));
             }
-            OutcomeObservers::of_service(upstream, admission).report(&Outcome::of(OutcomeClass::ConnectFailed));
+            OutcomeObservers::of_service(upstream, &mut admission).report(&Outcome::of(OutcomeClass::ConnectFailed));
             failure = Some(error);
             search.avoid(address);
         }
@@ -96,4 +106,15 @@ pub enum RawConnectError {
     Overloaded(Overloaded),
     /// The last endpoint that was tried.
     Failed(ConnectError),
+}
+
+impl RawConnectError {
+    /// Whether no endpoint could be reached, which an alternative may help against.
+    fn is_outage(&self) -> bool {
+        match self {
+            RawConnectError::NoEndpoints => true,
+            RawConnectError::Overloaded(_) => false,
+            RawConnectError::Failed(error) => !error.is_shortage() && !matches!(error, ConnectError::OwnSocket(_)),
+        }
+    }
 }

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use portico::upstream::settings::{CircuitBreakerSettings, FallbackResponse, OverloadSettings, RequestLimits};
+use portico::upstream::settings::{
+    CircuitBreakerSettings, FallbackResponse, OverloadSettings, RequestLimits, RequestTimeouts,
+};
 use portico::upstream::{
     AlternativeBackends, BackendTraffic, EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamRegistry,
 };
 use tokio::sync::Semaphore;
 
 use crate::circuit_breaker::circuit;
+use crate::endpoints::unresponsive_address;
 use crate::external_auth::{authorization_server, guarded_routes, http_filter};
 use crate::harness::{Endpoint, Options, TestServer, forward, reserve_address, route};
 use crate::request_limits;
@@ -86,7 +89,7 @@ async fn ejected_endpoints_are_not_available() {
     let web = set_endpoints(&registry, "web", &[dead, dead_too], alternatives(&["other"], &[]));
     set_endpoints(&registry, "other", &[other.address], None);
     let server = server(Arc::clone(&web)).await;
-    assert_eq!(get(&server).await, "503", "both endpoints are tried");
+    assert_eq!(get(&server).await, "other", "both endpoints are tried before");
     assert_eq!(web.endpoint_counts().ejected, 2);
     assert_eq!(get(&server).await, "other");
 }
@@ -143,6 +146,74 @@ async fn responses_with_listed_statuses_are_replaced() {
     set_endpoints(&registry, "web", &[main.address], alternatives(&["other"], &[500]));
     set_endpoints(&registry, "other", &[dead], None);
     assert_eq!(get(&server).await, "500", "a bad response is better than none");
+}
+
+/// The requests that found out that the Service was down failed: one if it refused connections, and all of the connect
+/// timeout if it did not respond to them.
+#[tokio::test]
+async fn requests_that_find_the_outage_go_to_the_alternative() {
+    let (dead, _dead_socket) = reserve_address();
+    let (unresponsive, _queue, _listener) = unresponsive_address().await;
+    let other = named_endpoint("other").await;
+    for down in [dead, unresponsive] {
+        let registry = UpstreamRegistry::default();
+        let timeouts = RequestTimeouts { connect: Some(Duration::from_millis(300)), ..RequestTimeouts::default() };
+        let traffic = BackendTraffic {
+            // The first alternative is down as well.
+            alternatives: alternatives(&["down", "other"], &[]).map(Arc::new),
+            timeouts: Some(Arc::new(timeouts)),
+            ..BackendTraffic::default()
+        };
+        let addresses = vec![EndpointAddress::Ip(down)];
+        set_endpoints(&registry, "down", &[dead], None);
+        set_endpoints(&registry, "other", &[other.address], None);
+        let web = registry.set_endpoints(&key("web"), Endpoints { addresses, traffic, ..Endpoints::default() });
+        let server = server(web).await;
+        let first = async {
+            let mut client = server.connect().await;
+            client.send("POST /form HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\nbody").await;
+            client.send("more").await;
+            client.response().await.text()
+        };
+        assert_eq!(tokio::join!(first, get(&server), get(&server)), ("other".into(), "other".into(), "other".into()));
+        assert!(other.log.requests().iter().any(|request| request.ends_with("\r\n\r\nbodymore")));
+        assert!(other.log.requests().iter().all(|request| request.contains("host: a\r\n")));
+    }
+}
+
+/// Trap: a request that an endpoint may have processed is sent to another Service as well.
+#[tokio::test]
+async fn requests_that_an_endpoint_got_do_not_go_to_the_alternative() {
+    let closing = Endpoint::scripted(|mut stream, _| async move { drop(stream.request().await) }).await;
+    let other = named_endpoint("other").await;
+    let registry = UpstreamRegistry::default();
+    let web = set_endpoints(&registry, "web", &[closing.address], alternatives(&["other"], &[]));
+    set_endpoints(&registry, "other", &[other.address], None);
+    let server = server(web).await;
+    let mut client = server.connect().await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 502);
+    assert_eq!(other.log.requests().len(), 0);
+}
+
+/// The request that opens the circuit has reached no endpoint either.
+#[tokio::test]
+async fn request_that_opens_the_circuit_goes_to_its_fallback() {
+    let (dead, _dead_socket) = reserve_address();
+    let other = named_endpoint("other").await;
+    let registry = UpstreamRegistry::default();
+    set_endpoints(&registry, "other", &[other.address], None);
+    let alternatives = AlternativeBackends { circuit_fallback: Some(key("other")), ..AlternativeBackends::default() };
+    let traffic = BackendTraffic {
+        alternatives: Some(Arc::new(alternatives)),
+        overload: CircuitBreakerSettings { consecutive: Some(2), ..circuit() }.into(),
+        ..BackendTraffic::default()
+    };
+    let addresses = vec![EndpointAddress::Ip(dead)];
+    let web = registry.set_endpoints(&key("web"), Endpoints { addresses, traffic, ..Endpoints::default() });
+    let server = server(web).await;
+    let responses = [get(&server).await, get(&server).await, get(&server).await];
+    assert_eq!(responses, ["503", "other", "other"], "the circuit opens at the second error");
 }
 
 /// Alternatives of an alternative are not used, so requests cannot go in circles.
@@ -238,6 +309,12 @@ async fn connections_of_tcp_listeners_fail_over() {
     let mut client = server.connect().await;
     client.send("hello").await;
     stream::expect_text(&mut client, "hello").await;
+    // The connection that finds the outage was reset.
+    let (dead, _dead_socket) = reserve_address();
+    set_endpoints(&registry, "db", &[dead], alternatives(&["other"], &[]));
+    let mut client = server.connect().await;
+    client.send("again").await;
+    stream::expect_text(&mut client, "again").await;
 }
 
 /// What another server decides counts as that of the server itself; a request passes only with its consent.
@@ -259,11 +336,15 @@ async fn authorization_servers_have_alternatives() {
     assert_eq!((status("GET", "/").await, status("GET", "/denied").await), (200, 401));
     assert_eq!((failing.log.requests().len(), other.log.requests().len()), (2, 4));
     assert_eq!(status("POST", "/").await, 500, "the request may not be sent twice");
-    // Nothing responds in place of the server.
+    // The request that finds out that the server is down.
     let (dead, _dead_socket) = reserve_address();
+    set_endpoints(&registry, "auth", &[dead], alternatives(&["other"], &[500]));
+    assert_eq!((status("GET", "/").await, status("GET", "/denied").await), (200, 401));
+    set_endpoints(&registry, "auth", &[failing.address], alternatives(&["other"], &[500]));
+    // Nothing responds in place of the server.
     set_endpoints(&registry, "other", &[dead], None);
     assert_eq!(status("GET", "/").await, 500);
     set_endpoints(&registry, "auth", &[], alternatives(&["other"], &[500]));
     assert_eq!(status("GET", "/").await, 503);
-    assert_eq!(endpoint.log.requests().len(), 2);
+    assert_eq!(endpoint.log.requests().len(), 3);
 }

@@ -122,6 +122,13 @@ impl OverloadControl {
         self.rules.load().as_ref()?.circuit.as_ref().map(|circuit| Arc::clone(circuit.settings()))
     }
 
+    /// Whether the circuit breaker, if there is one, lets only a part of the requests through.
+    pub(in crate::upstream) fn is_circuit_open(&self) -> bool {
+        let rules = self.rules.load();
+        let circuit = rules.as_ref().and_then(|rules| rules.circuit.as_ref().filter(|_| !rules.is_dry_run));
+        circuit.is_some_and(CircuitBreaker::is_open)
+    }
+
     /// Counts a request or connection that another part of the upstream has rejected.
     pub(in crate::upstream) fn count_rejection(&self, limit: OverloadLimit) {
         if let Some(rules) = &*self.rules.load() {

@@ -139,6 +139,11 @@ impl CircuitBreaker {
         &self.settings
     }
 
+    /// Whether only a part of the requests is sent, or none.
+    pub(super) fn is_open(&self) -> bool {
+        self.state.phase.load().1 != CircuitPhase::Closed
+    }
+
     /// Whether a request may be sent now.
     pub(super) fn admit(&self, arrival: RequestArrival) -> Result<CircuitPass, CircuitOpen> {
         let CircuitBreaker { settings, state, .. } = self;

@@ -50,6 +50,17 @@ impl Alternatives {
         self.failover.iter().find(is_usable)
     }
 
+    /// The alternative for a request that could not reach any endpoint of these upstreams, of which the first one has
+    /// these alternatives: one that was not tried, or the fallback if the circuit is open.
+    pub fn after(&self, tried: &[&Arc<Upstream>]) -> Option<&Arc<Upstream>> {
+        let is_untried =
+            |other: &&Arc<Upstream>| !tried.iter().any(|tried| Arc::ptr_eq(tried, other)) && other.has_available(1);
+        let fallback =
+            self.circuit_fallback.iter().filter(|_| tried.first().is_some_and(|first| first.is_circuit_open()));
+        let failover = self.failover.iter().filter(|other| other.has_available(self.min_available_percent));
+        failover.chain(fallback).find(is_untried)
+    }
+
     /// Whether a response with this status is replaced.
     pub fn replaces(&self, status: u16) -> bool {
         self.on_statuses.binary_search(&status).is_ok()
@@ -62,6 +73,11 @@ impl Upstream {
         let has_alternatives = alternatives.is_some();
         self.alternatives.store(alternatives.map(Arc::new));
         self.has_alternatives.store(has_alternatives, Release);
+    }
+
+    /// Whether the circuit breaker lets only a part of the requests through.
+    fn is_circuit_open(&self) -> bool {
+        self.overload.is_circuit_open()
     }
 
     /// Whether other upstreams may get requests of this one.

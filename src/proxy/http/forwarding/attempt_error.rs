@@ -84,6 +84,16 @@ impl AttemptError {
         }
     }
 
+    /// Whether the endpoint is out of service, and certainly did not process the request: another upstream may.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            // This process itself would be the endpoint.
+            AttemptError::NotConnected(RequestError::LoopDetected) => false,
+            AttemptError::NotConnected(_) | AttemptError::NotSent | AttemptError::NotProcessed => true,
+            AttemptError::NoResponse | AttemptError::StreamReset | AttemptError::Failed(_) => false,
+        }
+    }
+
     /// The reason for a retry. `None` if no configuration retries the error.
     pub(super) fn retry_reason(&self) -> Option<RetryReason> {
         match self {

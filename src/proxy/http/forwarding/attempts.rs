@@ -25,7 +25,7 @@ use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::{
-    Admission, ConnectError, IdleReuse, IncomingBody, MIN_CLIENT_DELAY, NotAdmitted, Outcome, OutcomeClass,
+    Admission, ConnectError, IdleReuse, IncomingBody, MIN_CLIENT_DELAY, NoEndpoint, NotAdmitted, Outcome, OutcomeClass,
     RequestArrival, RequestFailure,
 };
 
@@ -56,7 +56,13 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     loop {
         let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.has_retries());
         let next = outgoing.search.next(outgoing.caller.pools(), upstream, may_repeat);
-        outgoing.begin_attempt(next.map_err(RequestError::from)?);
+        let endpoint = next.inspect_err(|reason| match reason {
+            NoEndpoint::None | NoEndpoint::Unavailable if retries == 0 => outgoing.is_settled = false,
+            // After others, which decide.
+            NoEndpoint::None | NoEndpoint::Unavailable => {}
+            NoEndpoint::OverLimit => outgoing.is_settled = true,
+        });
+        outgoing.begin_attempt(endpoint.map_err(RequestError::from)?);
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
             attempts.start(outgoing.endpoint, outgoing.search.pick(), started_at);

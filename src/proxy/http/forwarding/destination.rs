@@ -36,7 +36,28 @@ pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) client: ClientSlot,
 }
 
-impl Destination<'_> {
+impl<'r> Destination<'r> {
+    /// The same for another upstream, without what only one request has.
+    pub(super) fn at<'a>(&self, upstream: &'a Arc<Upstream>) -> Destination<'a>
+    where
+        'r: 'a,
+    {
+        Destination {
+            upstream,
+            admitted: None,
+            pinned: None,
+            hash: self.hash,
+            policy: self.policy,
+            settings: self.settings.clone(),
+            upgrade: None,
+            may_have_te: self.may_have_te,
+            informational: self.informational.clone(),
+            hops: self.hops,
+            trace: self.trace,
+            client: self.client,
+        }
+    }
+
     /// When a request that begins now must be complete, with all its attempts.
     pub(super) fn time_limit(&self, now: Instant) -> Option<TimeLimit> {
         let of_service = self.settings.as_deref().and_then(|settings| settings.timeouts.as_deref());

@@ -105,6 +105,9 @@ impl<C: Caller> EndedAttempt<C> {
         mut attempts: Option<&mut Attempts>,
     ) -> ControlFlow<Forwarded<C>, AnotherAttempt> {
         self.report(outgoing, attempts.as_deref_mut(), AttemptRole::Decisive);
+        // A request that was processed once is never new to another upstream.
+        let is_outage = self.outcome.as_ref().is_err_and(AttemptError::is_outage);
+        outgoing.is_settled = !is_outage || outgoing.is_settled && self.retries > 0;
         let next = self.next(outgoing);
         if let Some(reason) = self.reason.filter(|_| outgoing.policy.has_retries()) {
             let is_successful = self.outcome.is_ok() && next == NextAttempt::Never;

@@ -54,6 +54,9 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) was_awaiting_client: bool,
     /// After how long connecting was given up because of a timeout that is not that of connections.
     pub(super) connect_limit: Option<Duration>,
+    /// Whether an endpoint may have processed the request, or it has failed for a reason that another upstream would not
+    /// change.
+    pub(super) is_settled: bool,
     /// How long the client had been awaited when the attempt began.
     client_time_before: Duration,
     /// The endpoint of the attempt. Here, and not an argument, which each future would keep.
@@ -69,6 +72,12 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) number: u32,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
     sendable: Option<Request<C::Body>>,
+}
+
+/// What is left of a request that no endpoint has got.
+pub(in crate::proxy) struct UnsentRequest<B> {
+    pub(in crate::proxy) body: B,
+    pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
 }
 
 /// What is kept of a request while it is sent.
@@ -141,6 +150,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             is_repeated_failure: false,
             was_awaiting_client: false,
             connect_limit: None,
+            is_settled: true,
             client_time_before: Duration::ZERO,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
@@ -172,6 +182,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             is_repeated_failure: false,
             was_awaiting_client: false,
             connect_limit: None,
+            is_settled: true,
             client_time_before: Duration::ZERO,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
@@ -286,6 +297,16 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         self.sendable = Some(unsent);
     }
 
+    /// After the last attempt: what another upstream can get, if no endpoint has processed the request, because none
+    /// could be reached.
+    pub(in crate::proxy) fn take_unsent(&mut self) -> Option<UnsentRequest<C::Body>> {
+        if self.is_settled {
+            return None;
+        }
+        let body = self.sendable.take()?.into_body();
+        Some(UnsentRequest { body, upgrade: self.upgrade.take() })
+    }
+
     /// After a failure, prepares the copy to be sent. A copy with a replay buffer gets back the body data that was sent
     /// if the endpoint did not process the request, and is dropped otherwise.
     pub(super) fn restore_body(&mut self, was_not_processed: bool) {
@@ -351,7 +372,7 @@ fn scheme(key: &UpstreamKey) -> Scheme {
 }
 
 /// A request with the same head and this body.
-pub(in crate::proxy) fn copy_request<B>(request: &Request<B>, body: B, header_maps: &HeaderMapPool) -> Request<B> {
+pub(in crate::proxy) fn copy_request<A, B>(request: &Request<A>, body: B, header_maps: &HeaderMapPool) -> Request<B> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();

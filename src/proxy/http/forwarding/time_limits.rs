@@ -15,7 +15,7 @@ use super::attempts::forward;
 use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
 use super::forwarded::{ForwardError, Forwarded};
-use super::outgoing_request::OutgoingRequest;
+use super::outgoing_request::{OutgoingRequest, UnsentRequest};
 use super::service_attempts::ServiceAttempts;
 use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::request_attempts::Attempts;
@@ -32,21 +32,23 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
     attempts: &mut Attempts,
 ) -> (Forwarded<C>, Option<TimeLimit>) {
     let limit = destination.time_limit(turn_clock::now());
-    forward_until(limit, caller, destination, request, attempts).await
+    let (outcome, limit, _) = forward_until(limit, caller, destination, request, attempts).await;
+    (outcome, limit)
 }
 
-/// Forwards a request that must be complete at `limit`, which may have begun before.
+/// Forwards a request that must be complete at `limit`, which may have begun before. Also returns what another upstream
+/// can get if no endpoint of this one could be reached.
 pub(super) async fn forward_until<C: Caller>(
     limit: Option<TimeLimit>,
     caller: &Rc<C>,
     mut destination: Destination<'_>,
     mut request: Request<C::Body>,
     attempts: &mut Attempts,
-) -> (Forwarded<C>, Option<TimeLimit>) {
+) -> (Forwarded<C>, Option<TimeLimit>, Option<UnsentRequest<C::Body>>) {
     let (rule, settings) = (destination.policy.rule, destination.settings.take());
     let mut service = settings.as_deref().map(|settings| ServiceAttempts::new(settings, rule, &request));
     if let Some(limit) = limit.filter(|limit| limit.end <= turn_clock::now()) {
-        return (Err(limit.error.into()), None);
+        return (Err(limit.error.into()), None, None);
     }
     if let Some(service) = &mut service {
         service.limit = limit;
@@ -78,16 +80,16 @@ pub(super) async fn forward_until<C: Caller>(
                 {
                     report_request_timeout(outgoing, attempts, policy.timeouts().total().unwrap_or_default());
                 }
-                return (Err(limit.error.into()), None);
+                return (Err(limit.error.into()), None, None);
             }
         },
     };
     match outcome {
         Ok((response, attempt_deadline)) => {
             let of_attempt = attempt_deadline.map(|end| TimeLimit { end, error: RequestError::BackendRequestTimeout });
-            (Ok(response), TimeLimit::earlier(of_attempt, limit))
+            (Ok(response), TimeLimit::earlier(of_attempt, limit), None)
         }
-        Err(error) => (Err(error), limit),
+        Err(error) => (Err(error), limit, sent.as_mut().and_then(OutgoingRequest::take_unsent)),
     }
 }
 

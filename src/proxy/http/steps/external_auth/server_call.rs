@@ -21,7 +21,7 @@ use crate::proxy::http::forwarding::caller::Caller;
 use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::forwarding::failover::{MAX_REPLACED_BODY, admit};
 use crate::proxy::http::forwarding::forwarded::ForwardError;
-use crate::proxy::http::forwarding::outgoing_request::{OutgoingRequest, copy_request};
+use crate::proxy::http::forwarding::outgoing_request::{OutgoingRequest, UnsentRequest, copy_request};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::settings::FallbackResponse;
 use crate::upstream::{Alternatives, ClientSlot, RequestArrival, Upstream};
@@ -53,40 +53,58 @@ pub(super) async fn send(
         informational: InformationalPolicy::default(),
     };
     let Some(alternatives) = upstream.alternatives() else {
-        return attempt(exchange, destination(upstream), request).await.or_else(|error| decide(error, true));
+        let (outcome, _) = attempt(exchange, destination(upstream), request).await;
+        return outcome.or_else(|error| decide(error, true));
     };
     let spare = spare_copy(exchange, &alternatives, &request);
+    let head = copy_request(&request, (), exchange.header_maps());
     let mut first = destination(upstream);
     let admitted = admit(&**exchange, &mut first, &alternatives, RequestArrival::Complete).await;
-    let is_server = Arc::ptr_eq(first.upstream, upstream);
-    let outcome = match admitted {
+    let mut is_server = Arc::ptr_eq(first.upstream, upstream);
+    let mut tried = vec![upstream, first.upstream];
+    let (mut outcome, mut unsent) = match admitted {
         Ok(()) => attempt(exchange, first, request).await,
-        Err(error) => Err(error),
+        Err(error) => (Err(error), None),
     };
+    while let Some(UnsentRequest { body, .. }) = unsent.take()
+        && let Some(next) = alternatives.after(&tried)
+    {
+        is_server = false;
+        tried.push(next);
+        let request = copy_request(&head, body, exchange.header_maps());
+        (outcome, unsent) = attempt(exchange, destination(next), request).await;
+    }
     let response = outcome.or_else(|error| decide(error, is_server))?;
     match (alternatives.next(upstream), spare) {
         (Some(next), Some(spare)) if is_server && alternatives.replaces(response.status().as_u16()) => {
             // A bad response is better than none: it denies the request.
-            Ok(attempt(exchange, destination(next), spare).await.unwrap_or(response))
+            Ok(attempt(exchange, destination(next), spare).await.0.unwrap_or(response))
         }
         _ => Ok(response),
     }
 }
 
-/// Sends the request to one upstream.
+/// Sends the request to one upstream. Also returns what another one can get if no endpoint could be reached.
 async fn attempt(
     exchange: &Rc<ClientExchange>,
     destination: Destination<'_>,
     request: Request<RequestBody>,
-) -> Result<Response<BodySource>, ForwardError> {
+) -> (Result<Response<BodySource>, ForwardError>, Option<UnsentRequest<RequestBody>>) {
     let replay = ReplayPolicy {
         complete: true,
         idempotent: is_idempotent(request.method()),
         allows_resending: true,
         keeps_sent: false,
     };
-    let mut outgoing = OutgoingRequest::converted_for_endpoint(Rc::clone(exchange), destination, request, replay)?;
-    Ok(forward(&mut outgoing, None).await?.map(BodySource::from))
+    let outgoing = OutgoingRequest::converted_for_endpoint(Rc::clone(exchange), destination, request, replay);
+    let mut outgoing = match outgoing {
+        Ok(outgoing) => outgoing,
+        Err(error) => return (Err(error.into()), None),
+    };
+    match forward(&mut outgoing, None).await {
+        Ok(response) => (Ok(response.map(BodySource::from)), None),
+        Err(error) => (Err(error), outgoing.take_unsent()),
+    }
 }
 
 /// What decides if there is no response. `is_server`: the request was for the server itself, whose circuit breaker may
