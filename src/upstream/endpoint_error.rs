@@ -15,6 +15,8 @@ pub enum EndpointError {
     Library(#[from] hyper::Error),
     #[error("the connection was closed before a response")]
     Closed,
+    #[error("the connection was reset before a response")]
+    Reset,
     #[error("the response is invalid: {0}")]
     Invalid(InvalidMessage),
     #[error("the request was not sent to its end: {0}")]
@@ -26,7 +28,7 @@ impl EndpointError {
     /// that their clients have given up.
     pub(super) fn is_of_endpoint(&self) -> bool {
         let error = match self {
-            EndpointError::Closed | EndpointError::Invalid(_) => return true,
+            EndpointError::Closed | EndpointError::Reset | EndpointError::Invalid(_) => return true,
             EndpointError::RequestBody(_) => return false,
             EndpointError::Library(error) => error,
         };

@@ -11,6 +11,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
@@ -307,6 +308,11 @@ impl<B> EndpointExchange<B> {
                     return Poll::Ready(Err(EndpointError::Closed));
                 }
                 Poll::Ready(Ok(1..)) => {}
+                // A reset that sending has noticed looks like an end to reading.
+                Poll::Ready(Ok(0)) if self.failed_send.is_some() => return Poll::Ready(Err(EndpointError::Reset)),
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Poll::Ready(Err(EndpointError::Reset));
+                }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(EndpointError::Closed)),
             }
         }

@@ -89,6 +89,7 @@ mod proxy_header;
 #[expect(dead_code, reason = "the suite `redis` uses the rest")]
 mod redis_server;
 mod regex_steps;
+mod repetitions;
 mod reported_clients;
 mod request_errors;
 mod request_hash;

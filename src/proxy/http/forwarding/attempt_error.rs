@@ -44,7 +44,7 @@ impl AttemptError {
     pub(super) fn from_endpoint_error(error: &EndpointError) -> Self {
         let library_error = match error {
             EndpointError::Library(error) => error,
-            EndpointError::Closed => return AttemptError::NoResponse,
+            EndpointError::Closed | EndpointError::Reset => return AttemptError::NoResponse,
             EndpointError::Invalid(_) | EndpointError::RequestBody(_) => {
                 return AttemptError::Failed(RequestError::InvalidResponse);
             }

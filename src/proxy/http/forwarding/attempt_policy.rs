@@ -1,8 +1,8 @@
 //! How often a request is attempted, when it is repeated, and for how long: pure decisions, without a connection.
 //!
 //! A request is sent again in these cases only:
-//! - within one attempt (`attempts.rs`), on a new connection: a kept-alive connection closed without a response, the
-//!   request is idempotent and has no body; or an HTTP/2 endpoint reports that it did not process the request, and the
+//! - within one attempt (`attempts.rs`), on a new connection: a kept-alive connection closed without a response, or the
+//!   endpoint reset a new one, the request is idempotent and has a small body or none; or an HTTP/2 endpoint reports that it did not process the request, and the
 //!   replay buffer has the whole sent body,
 //! - the endpoint certainly did not process it, and there is another endpoint,
 //! - the rule has retries (GEP-1731), and the request was not processed, or it is idempotent, is available as a whole,
@@ -307,6 +307,11 @@ pub(in crate::proxy) struct ReplayPolicy {
 }
 
 impl ReplayPolicy {
+    /// Whether the request may be sent again on another connection if its body is kept while it is sent.
+    pub(super) fn may_repeat_small_body(self) -> bool {
+        self.allows_resending && self.idempotent && !self.complete
+    }
+
     /// For a request whose body is not buffered.
     pub(in crate::proxy) fn unbuffered<B: Body>(request: &Request<B>) -> Self {
         ReplayPolicy {

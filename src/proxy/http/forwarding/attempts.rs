@@ -25,8 +25,8 @@ use crate::proxy::http::record::request_attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::{
-    Admission, ConnectError, IdleReuse, IncomingBody, MIN_CLIENT_DELAY, NoEndpoint, NotAdmitted, Outcome, OutcomeClass,
-    RequestArrival, RequestFailure,
+    Admission, ConnectError, EndpointError, IdleReuse, IncomingBody, MIN_CLIENT_DELAY, NoEndpoint, NotAdmitted,
+    Outcome, OutcomeClass, RequestArrival, RequestFailure,
 };
 
 /// Forwards a request: to one endpoint, and to others as its policy allows it. `attempts`: where they are recorded.
@@ -133,6 +133,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     /// Sends the request on a connection that is opened for it, or that becomes free meanwhile.
     async fn send_on_new(&mut self, mut may_resend_unprocessed: bool) -> AttemptResult<C> {
         let mut unsent_left = MAX_UNSENT;
+        let mut may_repeat_reset = true;
         loop {
             let began = Instant::now();
             self.is_connecting = true;
@@ -150,9 +151,15 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                 }
                 // Another request has opened the connection, and the endpoint has announced its end since.
                 Err(AttemptError::NotSent) if (is_http2 || is_reused) && unsent_left > 0 => unsent_left -= 1,
-                Err(AttemptError::NoResponse) if is_reused && unsent_left > 0 && self.may_resend_after_close() => {
+                Err(AttemptError::NoResponse) if is_reused && unsent_left > 0 && self.may_resend_now() => {
                     unsent_left -= 1;
                     self.report_stale();
+                    self.caller.pools().count_replay();
+                }
+                // Before a response, an endpoint resets connections with requests that it has not read.
+                Err(AttemptError::NoResponse) if may_repeat_reset && self.was_reset && self.may_resend_now() => {
+                    may_repeat_reset = false;
+                    self.report_reset();
                     self.caller.pools().count_replay();
                 }
                 outcome => return outcome,
@@ -162,7 +169,6 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
 
     /// Sends the request on a kept-alive connection. Returns None if the request must be sent on a new connection.
     async fn send_on_idle(&mut self, may_resend_unprocessed: &mut bool) -> Option<AttemptResult<C>> {
-        let may_resend_after_close = self.may_resend_after_close();
         let reuse = self.idle_reuse();
         loop {
             let connection = self.caller.pools().take_idle(&self.target, self.endpoint, reuse)?;
@@ -173,7 +179,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                     self.caller.pools().count_replay();
                     return None;
                 }
-                Err(AttemptError::NoResponse) if may_resend_after_close => {
+                Err(AttemptError::NoResponse) if self.may_resend_now() => {
                     self.report_stale();
                     self.caller.pools().count_replay();
                     // If one connection is stale, other kept-alive ones may be too.
@@ -186,7 +192,21 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
 
     /// Whether the request is sent again if the endpoint closes a kept-alive connection instead of responding.
     fn may_resend_after_close(&self) -> bool {
-        self.replay.complete && self.replay.idempotent && self.replay.allows_resending
+        self.keeps_body || self.replay.complete && self.replay.idempotent && self.replay.allows_resending
+    }
+
+    /// The same after the connection was closed: all that was sent is kept.
+    fn may_resend_now(&self) -> bool {
+        self.may_resend_after_close() && self.can_be_sent()
+    }
+
+    /// The endpoint has reset a connection that was opened for the request, which is sent again.
+    fn report_reset(&self) {
+        if !self.policy.is_mirror {
+            let connect_time = self.connect_time;
+            let outcome = Outcome { connect_time, ..Outcome::of(OutcomeClass::NoResponse) };
+            self.target.upstream.report(self.endpoint, &outcome);
+        }
     }
 
     /// The endpoint has closed a kept-alive connection. Others may be dead as well.
@@ -280,6 +300,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         if http2_error(&error).is_some_and(h2::Error::is_go_away) {
             connection.retire();
         }
+        self.was_reset = matches!(error, EndpointError::Reset);
         let error = match AttemptError::from_endpoint_error(&error) {
             // In TLS 1.3, an endpoint rejects a client certificate only after the handshake.
             AttemptError::NoResponse if connection.was_rejected() => AttemptError::Failed(RequestError::TlsHandshake),
@@ -293,7 +314,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         // A connection of HTTP/2 ends for all of its clients.
         let is_own = error == AttemptError::StreamReset || error == AttemptError::NoResponse && !connection.is_http2();
         self.was_awaiting_client = is_own && self.caller.awaits_client() && self.client_time() >= MIN_CLIENT_DELAY;
-        self.restore_body(matches!(error, AttemptError::NotProcessed) || self.replay.keeps_sent);
+        let is_closed = self.keeps_body && error == AttemptError::NoResponse;
+        self.restore_body(is_closed || error == AttemptError::NotProcessed || self.replay.keeps_sent);
         error
     }
 }

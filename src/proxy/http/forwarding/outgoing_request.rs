@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, HOST, TE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version, request};
+use http_body::Body;
 use tokio::time::Instant;
 
 use super::attempt_policy::{AttemptPolicy, ReplayPolicy};
@@ -50,6 +51,11 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) has_client_deadline: bool,
     /// Another request has reported the failure of the attempt, which is that of their connection.
     pub(super) is_repeated_failure: bool,
+    /// The endpoint has reset the connection instead of a response.
+    pub(super) was_reset: bool,
+    /// What is sent of the body is kept: an HTTP/1 endpoint may close the connection instead of a response, and the
+    /// request may be sent again then.
+    pub(super) keeps_body: bool,
     /// The endpoint has given up the attempt while it waited for the client.
     pub(super) was_awaiting_client: bool,
     /// After how long connecting was given up because of a timeout that is not that of connections.
@@ -112,6 +118,11 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             informational,
             settings: _,
         } = destination;
+        let keeps_body = upstream.key.protocol == UpstreamProtocol::Http1
+            && replay.may_repeat_small_body()
+            && request.body().size_hint().upper().is_some_and(|bytes| {
+                usize::try_from(bytes).is_ok_and(|bytes| bytes <= policy.max_kept_body(caller.limits()))
+            });
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
         let (handshake_time, place_wait) = (Cell::default(), PlaceWait::default());
@@ -148,6 +159,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             is_connecting: false,
             has_client_deadline,
             is_repeated_failure: false,
+            was_reset: false,
+            keeps_body,
             was_awaiting_client: false,
             connect_limit: None,
             is_settled: true,
@@ -180,6 +193,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             is_connecting: false,
             has_client_deadline: self.has_client_deadline,
             is_repeated_failure: false,
+            was_reset: false,
+            keeps_body: false,
             was_awaiting_client: false,
             connect_limit: None,
             is_settled: true,
@@ -308,11 +323,11 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     }
 
     /// After a failure, prepares the copy to be sent. A copy with a replay buffer gets back the body data that was sent
-    /// if the endpoint did not process the request, and is dropped otherwise.
-    pub(super) fn restore_body(&mut self, was_not_processed: bool) {
+    /// if the request may be sent again, and is dropped otherwise.
+    pub(super) fn restore_body(&mut self, may_be_repeated: bool) {
         if let CopyMode::Buffered = self.copy_mode() {
-            let unprocessed = self.sendable.take().filter(|_| was_not_processed);
-            self.sendable = unprocessed.and_then(reclaim_body);
+            let kept = self.sendable.take().filter(|_| may_be_repeated);
+            self.sendable = kept.and_then(reclaim_body);
         }
     }
 
@@ -337,6 +352,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             UpstreamProtocol::Http2 if !complete => CopyMode::Buffered,
             UpstreamProtocol::Http2 => CopyMode::Full,
             UpstreamProtocol::Http1 if complete && idempotent => CopyMode::Full,
+            UpstreamProtocol::Http1 if self.keeps_body => CopyMode::Buffered,
             UpstreamProtocol::Http1 => CopyMode::Never,
         }
     }
