@@ -74,8 +74,8 @@ impl Outcome {
         self.unless_early(self.given.to_service, timeout_after)
     }
 
-    /// A timeout says nothing unless Portico has waited for so long. A limit also includes what comes before the attempt,
-    /// and may include a little of what the client has sent.
+    /// A timeout says nothing unless Portico has waited for so long. A limit also includes what comes before the
+    /// attempt, and may include a little of what the client has sent.
     fn unless_early(&self, given: Option<Duration>, timeout_after: Duration) -> Self {
         let needed = given.map_or(timeout_after, |given| given / 10 * 9);
         match self.class {

@@ -59,6 +59,14 @@ pub struct OutcomeObservers<'j> {
     pub response_times: Option<&'j ResponseTimes>,
 }
 
+impl Upstream {
+    /// Reports what an attempt has shown about an endpoint.
+    #[inline]
+    pub fn report(&self, address: SocketAddr, outcome: &Outcome) {
+        OutcomeObservers::of_endpoint(self, address).report(outcome);
+    }
+}
+
 impl<'j> OutcomeObservers<'j> {
     /// Those of an endpoint.
     pub fn of_endpoint(upstream: &'j Upstream, address: SocketAddr) -> Self {

@@ -355,8 +355,16 @@ impl Upstream {
         if self.keeps_affinity.load(Relaxed) { self.affinity.load_full() } else { None }
     }
 
-    /// Called when a rule keeps sessions with the endpoints. Rules without sessions do not pay for the hashes.
+    /// Called when a rule keeps sessions with the endpoints, or with those of an alternative. Rules without sessions do
+    /// not pay for the hashes.
     pub fn keep_affinity(&self) {
+        self.keep_own_affinity();
+        if let Some(alternatives) = self.alternatives() {
+            alternatives.all().for_each(|other| other.keep_own_affinity());
+        }
+    }
+
+    fn keep_own_affinity(&self) {
         if !self.keeps_affinity.swap(true, Relaxed) {
             let _resolved = self.resolved.lock();
             self.publish_affinity_endpoints();

@@ -19,6 +19,7 @@ use crate::endpoints::unresponsive_address;
 use crate::external_auth::{authorization_server, guarded_routes, http_filter};
 use crate::harness::{Endpoint, Options, TestServer, forward, reserve_address, route};
 use crate::request_limits;
+use crate::sessions;
 use crate::stream;
 
 fn key(service: &str) -> UpstreamKey {
@@ -227,6 +228,38 @@ async fn upstreams_may_be_alternatives_of_each_other() {
     let other = named_endpoint("other").await;
     set_endpoints(&registry, "other", &[other.address], alternatives(&["web"], &[]));
     assert_eq!(get(&server).await, "other");
+}
+
+/// Clients were sent to all endpoints of the alternative in turn, and lost what their endpoint kept for them.
+#[tokio::test]
+async fn sessions_are_kept_at_the_alternative() {
+    let standby = [named_endpoint("a").await, named_endpoint("b").await, named_endpoint("c").await];
+    let addresses = standby.each_ref().map(|endpoint| endpoint.address);
+    let main = named_endpoint("main").await;
+    for is_of_rule in [true, false] {
+        let registry = UpstreamRegistry::default();
+        let web = set_endpoints(&registry, "web", &[], alternatives(&["standby"], &[]));
+        let mut of_standby: Vec<_> = addresses.into_iter().map(EndpointAddress::Ip).collect();
+        of_standby.sort();
+        let affinity = (!is_of_rule).then(|| Arc::new(sessions::cookie(1)));
+        let traffic = BackendTraffic { affinity, ..BackendTraffic::default() };
+        registry.set_endpoints(&key("standby"), Endpoints { addresses: of_standby, traffic, ..Endpoints::default() });
+        let action = forward(vec![(1, Arc::clone(&web))]);
+        let action = if is_of_rule { sessions::with_session(action, sessions::cookie(1)) } else { action };
+        let server = TestServer::with_routes(vec![route(action)]).await;
+        let first = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let cookie = sessions::new_cookie(&first).unwrap();
+        let request = format!("GET / HTTP/1.1\r\nhost: a\r\ncookie: {cookie}\r\n\r\n");
+        let body = first.text();
+        for _ in 0..12 {
+            let response = server.request(&request).await;
+            assert_eq!((response.text(), sessions::new_cookie(&response)), (body.clone(), None), "{is_of_rule}");
+        }
+        // After the outage, the session with the Service itself begins.
+        set_endpoints(&registry, "web", &[main.address], alternatives(&["standby"], &[]));
+        let response = server.request(&request).await;
+        assert_eq!((sessions::new_cookie(&response).is_some(), response.text().as_str()), (is_of_rule, "main"));
+    }
 }
 
 /// The circuit of an alternative has its own response.

@@ -21,13 +21,13 @@ async fn named_endpoint(name: &str) -> Endpoint {
     Endpoint::responding_with(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}")).await
 }
 
-fn cookie(scope: u64) -> AffinitySettings {
+pub(crate) fn cookie(scope: u64) -> AffinitySettings {
     let cookie = SetCookie::new("s", "/", None, SameSite::Strict);
     let carrier = AffinityCarrier::Cookie { cookie, is_permanent: false };
     AffinitySettings { scope, carrier, absolute_timeout: None, idle_timeout: None, strip: false }
 }
 
-fn with_session(action: Action, settings: AffinitySettings) -> Action {
+pub(crate) fn with_session(action: Action, settings: AffinitySettings) -> Action {
     let Action::Forward(mut split) = action else { panic!("only a forwarding action has sessions") };
     split.set_affinity(Some(Arc::new(settings)));
     Action::Forward(split)
@@ -44,7 +44,7 @@ async fn get(server: &TestServer, headers: &str) -> TestResponse {
 }
 
 /// The cookie of a response, without its attributes.
-fn new_cookie(response: &TestResponse) -> Option<String> {
+pub(crate) fn new_cookie(response: &TestResponse) -> Option<String> {
     let cookie = response.head.lines().find_map(|line| line.strip_prefix("set-cookie: "))?;
     Some(cookie.split(';').next().unwrap().to_owned())
 }

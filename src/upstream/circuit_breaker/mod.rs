@@ -13,7 +13,7 @@
 //! Only requests that began in a phase count for it: a timeout from before the circuit opened says nothing about the
 //! endpoints of now.
 //!
-//! A client must not keep a circuit half-open. Requests whose clients still send them have places of their own, get none
+//! A client must not keep a circuit half-open. Requests that are still arriving have places of their own, get none
 //! while complete requests come, and leave them to others after ten seconds, whatever they do.
 
 mod phase;

@@ -57,8 +57,8 @@ impl OutlierDetection {
     }
 
     /// Whether one more endpoint may be ejected. None may by 0 percent. Otherwise one always may, also of two: a cap in
-    /// percent alone would never eject anything in a small set (envoy#3263). The last one that is available only may with `ejects_last`. Endpoints to
-    /// which no connection can be opened count, but are not limited.
+    /// percent alone would never eject anything in a small set (envoy#3263). The last one that is available only may
+    /// with `ejects_last`. Endpoints to which no connection can be opened count, but are not limited.
     fn may_eject(&self, endpoint: &EndpointState, settings: &HealthSettings) -> bool {
         if settings.max_ejection_percent == 0 {
             return false;

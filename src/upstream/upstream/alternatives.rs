@@ -17,6 +17,11 @@ pub struct Alternatives {
 }
 
 impl Alternatives {
+    /// All upstreams that may get the requests.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.failover.iter().chain(&self.circuit_fallback)
+    }
+
     /// Where the requests of an upstream with these alternatives go: to itself, or to the first alternative that has
     /// enough endpoints. `None` for itself, also if no other has enough.
     pub fn in_place_of(&self, upstream: &Upstream) -> Option<&Arc<Upstream>> {
@@ -71,6 +76,9 @@ impl Upstream {
     /// Sets the alternatives.
     pub(in crate::upstream) fn set_alternatives(&self, alternatives: Option<Alternatives>) {
         let has_alternatives = alternatives.is_some();
+        if let Some(alternatives) = alternatives.as_ref().filter(|_| self.keeps_affinity.load(Relaxed)) {
+            alternatives.all().for_each(|other| other.keep_own_affinity());
+        }
         self.alternatives.store(alternatives.map(Arc::new));
         self.has_alternatives.store(has_alternatives, Release);
     }

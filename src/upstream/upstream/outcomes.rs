@@ -7,18 +7,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Upstream;
 use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
-use crate::upstream::outcome_observers::OutcomeObservers;
 use crate::upstream::outlier_detection::{FollowUp, ObservedEndpoint};
 use crate::upstream::tls::UpstreamServerName;
 
 impl Upstream {
-    /// Reports what an attempt has shown about an endpoint.
-    #[inline]
-    pub fn report(&self, address: SocketAddr, outcome: &Outcome) {
-        OutcomeObservers::of_endpoint(self, address).report(outcome);
-    }
-
-    /// What it changes of the health of the endpoint.
+    /// Records what an attempt has shown about the health of an endpoint.
     #[inline]
     pub(in crate::upstream) fn record_health(&self, address: SocketAddr, outcome: &Outcome) {
         if self.detection.concerns(outcome) {

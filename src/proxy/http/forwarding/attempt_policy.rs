@@ -2,8 +2,8 @@
 //!
 //! A request is sent again in these cases only:
 //! - within one attempt (`attempts.rs`), on a new connection: a kept-alive connection closed without a response, or the
-//!   endpoint reset a new one, the request is idempotent and has a small body or none; or an HTTP/2 endpoint reports that it did not process the request, and the
-//!   replay buffer has the whole sent body,
+//!   endpoint reset a new one, the request is idempotent and has a small body or none; or an HTTP/2 endpoint reports
+//!   that it did not process the request, and the replay buffer has the whole sent body,
 //! - the endpoint certainly did not process it, and there is another endpoint,
 //! - the rule has retries (GEP-1731), and the request was not processed, or it is idempotent, is available as a whole,
 //!   and got one of the rule's statuses, no response in the time of one attempt, or a closed connection,

@@ -66,6 +66,7 @@ impl BackgroundSending {
         let destination = Destination {
             upstream: &upstream,
             pinned: None,
+            pinned_others: Box::default(),
             hash,
             admitted: None,
             policy,

@@ -20,6 +20,8 @@ pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) admitted: Option<Box<Admission>>,
     /// The endpoint of the session, for the first attempt.
     pub(in crate::proxy) pinned: Option<SocketAddr>,
+    /// Those of the sessions with upstreams that may take its place.
+    pub(in crate::proxy) pinned_others: Box<[(Arc<Upstream>, SocketAddr)]>,
     /// What load balancing by hash uses, if the upstream does and the request has it.
     pub(in crate::proxy) hash: Option<u64>,
     pub(in crate::proxy) policy: AttemptPolicy<'r>,
@@ -45,7 +47,8 @@ impl<'r> Destination<'r> {
         Destination {
             upstream,
             admitted: None,
-            pinned: None,
+            pinned: self.pinned_at(upstream),
+            pinned_others: Box::default(),
             hash: self.hash,
             policy: self.policy,
             settings: self.settings.clone(),
@@ -56,6 +59,11 @@ impl<'r> Destination<'r> {
             trace: self.trace,
             client: self.client,
         }
+    }
+
+    /// The endpoint of the session with an upstream that takes the place of this one.
+    pub(super) fn pinned_at(&self, upstream: &Arc<Upstream>) -> Option<SocketAddr> {
+        self.pinned_others.iter().find(|(other, _)| Arc::ptr_eq(other, upstream)).map(|(_, pinned)| *pinned)
     }
 
     /// When a request that begins now must be complete, with all its attempts.

@@ -1,5 +1,6 @@
 //! Forwards a request to another upstream than that of the rule, as the policy of the Service says: that of the rule
-//! has too few endpoints or none that can be reached, its circuit is open, or its response has a status that is replaced.
+//! has too few endpoints or none that can be reached, its circuit is open, or its response has a status that is
+//! replaced.
 //!
 //! ```text
 //!   too few endpoints ─▶ the first alternative with enough of them ─┐
@@ -71,10 +72,10 @@ async fn forward_or_replace<C: Caller>(
         Ok(spare) => spare,
         Err(error) => return (Err(error), limit),
     };
-    // What all upstreams get. Sent with the retries and timeouts of the first Service, since they are about its requests.
+    // What all upstreams get, with the retries and timeouts of the first Service, since they are about its requests.
     let head = copy_request(&request, (), caller.header_maps());
     let first = destination.upstream;
-    let template = destination.at(first);
+    let template = Destination { pinned_others: destination.pinned_others.clone(), ..destination.at(first) };
     let next = NextDestination { first: &template, head: &head, limit };
     let (mut outcome, mut first_limit, mut unsent) = forward_until(limit, caller, destination, request, attempts).await;
     let mut tried: SmallVec<[&Arc<Upstream>; 4]> = SmallVec::from_slice(&[primary, first]);
@@ -133,7 +134,7 @@ pub(in crate::proxy) async fn admit<'a, C: Caller>(
     let admitting = alternatives.admit(primary, |upstream| upstream.admit(client, arrival));
     let (upstream, admission) = until_timed_out(caller, pin!(admitting)).await.ok_or_else(|| caller.timeout_error())?;
     if !Arc::ptr_eq(upstream, primary) {
-        (destination.upstream, destination.pinned) = (upstream, None);
+        (destination.upstream, destination.pinned) = (upstream, destination.pinned_at(upstream));
     }
     let admission = admission.map_err(|overloaded| ForwardError::rejected(upstream, overloaded))?;
     destination.admitted = Some(Box::new(admission));

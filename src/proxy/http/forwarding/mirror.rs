@@ -167,6 +167,7 @@ impl MirrorCopy {
         let destination = Destination {
             upstream: &self.upstream,
             pinned: None,
+            pinned_others: Box::default(),
             hash: self.hash,
             admitted: None,
             policy,

@@ -60,8 +60,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) was_awaiting_client: bool,
     /// After how long connecting was given up because of a timeout that is not that of connections.
     pub(super) connect_limit: Option<Duration>,
-    /// Whether an endpoint may have processed the request, or it has failed for a reason that another upstream would not
-    /// change.
+    /// Whether an endpoint may have processed the request, or it has failed for a reason that is the same at another
+    /// upstream.
     pub(super) is_settled: bool,
     /// How long the client had been awaited when the attempt began.
     client_time_before: Duration,
@@ -108,6 +108,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             upstream,
             admitted,
             pinned,
+            pinned_others: _,
             hash,
             mut upgrade,
             may_have_te,

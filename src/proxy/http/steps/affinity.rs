@@ -13,47 +13,92 @@ use crate::plugin_api::Scheme;
 use crate::snapshot::rule::WeightedBackends;
 use crate::upstream::{AffinityCarrier, RequestAffinity, SessionValue, Upstream};
 
-/// The session of a request with the backend that was selected for it. The sessions of the rule precede those of the
-/// Service.
+/// The session of a request with the backend that was selected for it, and with those that may take its place. The
+/// sessions of the rule precede those of the Service.
 pub(in crate::proxy) struct BackendAffinity<'r> {
     upstream: &'r Arc<Upstream>,
-    pub(in crate::proxy) session: RequestAffinity,
+    session: Option<RequestAffinity>,
+    /// The sessions with alternatives of the upstream.
+    others: Vec<(Arc<Upstream>, RequestAffinity)>,
     /// The scheme that the client uses.
     scheme: Scheme,
 }
 
 impl<'r> BackendAffinity<'r> {
-    /// `None` if neither the rule nor the Service has sessions.
+    /// `None` if neither the rule nor the Service has sessions, nor a Service that may take its place.
     pub(in crate::proxy) fn read(
         split: &WeightedBackends,
         upstream: &'r Arc<Upstream>,
         headers: &HeaderMap,
         scheme: Scheme,
     ) -> Option<Box<Self>> {
-        let settings = split.affinity().map(Arc::clone).or_else(|| upstream.affinity_settings())?;
-        let now = unix_seconds();
-        let session = match &Arc::clone(&settings).carrier {
-            AffinityCarrier::Cookie { cookie, .. } => {
-                RequestAffinity::read(settings, upstream, cookies(headers, &cookie.name), now)
-            }
-            AffinityCarrier::Header(name) => {
-                let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-                RequestAffinity::read(settings, upstream, values, now)
-            }
-        };
-        Some(Box::new(BackendAffinity { upstream, session, scheme }))
+        let session = session_with(split, upstream, headers);
+        let others = upstream.alternatives().map_or_else(Vec::new, |alternatives| {
+            let session = |other: &Arc<Upstream>| Some((Arc::clone(other), session_with(split, other, headers)?));
+            alternatives.all().filter_map(session).collect()
+        });
+        if session.is_none() && others.is_empty() {
+            return None;
+        }
+        Some(Box::new(BackendAffinity { upstream, session, others, scheme }))
     }
+
+    /// The endpoint of the session with the backend.
+    pub(in crate::proxy) fn pinned(&self) -> Option<SocketAddr> {
+        self.session.as_ref()?.endpoint()
+    }
+
+    /// The endpoints of the sessions with upstreams that may take its place.
+    pub(in crate::proxy) fn pinned_others(&self) -> Box<[(Arc<Upstream>, SocketAddr)]> {
+        let pinned = |(upstream, session): &(Arc<Upstream>, RequestAffinity)| {
+            session.endpoint().map(|endpoint| (Arc::clone(upstream), endpoint))
+        };
+        self.others.iter().filter_map(pinned).collect()
+    }
+
+    /// The session with the upstream that has responded.
+    fn with_endpoint(&self, endpoint: SocketAddr) -> Option<(&Arc<Upstream>, &RequestAffinity)> {
+        let own = self.session.as_ref().map(|session| (self.upstream, session));
+        if self.others.is_empty() || has_endpoint(self.upstream, endpoint) {
+            return own;
+        }
+        let others = self.others.iter().map(|(upstream, session)| (upstream, session));
+        others.into_iter().find(|(upstream, _)| has_endpoint(upstream, endpoint)).or(own)
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = &RequestAffinity> {
+        self.session.iter().chain(self.others.iter().map(|(_, session)| session))
+    }
+}
+
+fn has_endpoint(upstream: &Upstream, endpoint: SocketAddr) -> bool {
+    upstream.reachable().binary_search_by_key(&endpoint, |known| known.address).is_ok()
+}
+
+/// The session of a request with one upstream. `None` if neither the rule nor the Service has sessions.
+fn session_with(split: &WeightedBackends, upstream: &Upstream, headers: &HeaderMap) -> Option<RequestAffinity> {
+    let settings = split.affinity().map(Arc::clone).or_else(|| upstream.affinity_settings())?;
+    let now = unix_seconds();
+    Some(match &Arc::clone(&settings).carrier {
+        AffinityCarrier::Cookie { cookie, .. } => {
+            RequestAffinity::read(settings, upstream, cookies(headers, &cookie.name), now)
+        }
+        AffinityCarrier::Header(name) => {
+            let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+            RequestAffinity::read(settings, upstream, values, now)
+        }
+    })
 }
 
 /// Removes the session from a request to an endpoint, if the settings say so.
 pub(in crate::proxy) fn strip_from_request(affinity: Option<&BackendAffinity<'_>>, headers: &mut HeaderMap) {
-    let Some(session) = affinity.map(|backend| &backend.session).filter(|session| session.is_stripped()) else {
-        return;
-    };
-    match session.carrier() {
-        AffinityCarrier::Cookie { cookie, .. } => remove_cookie(headers, &cookie.name),
-        AffinityCarrier::Header(name) => {
-            headers.remove(name);
+    let sessions = affinity.into_iter().flat_map(BackendAffinity::sessions);
+    for session in sessions.filter(|session| session.is_stripped()) {
+        match session.carrier() {
+            AffinityCarrier::Cookie { cookie, .. } => remove_cookie(headers, &cookie.name),
+            AffinityCarrier::Header(name) => {
+                headers.remove(name);
+            }
         }
     }
 }
@@ -65,7 +110,7 @@ pub(in crate::proxy) fn add_to_response(
     headers: &mut HeaderMap,
 ) {
     let (Some(backend), Some(endpoint)) = (affinity, endpoint) else { return };
-    let BackendAffinity { upstream, session, scheme } = backend;
+    let Some((upstream, session)) = backend.with_endpoint(endpoint) else { return };
     if let AffinityCarrier::Cookie { cookie, .. } = session.carrier() {
         warn_of_same_name(upstream, &cookie.name, headers);
     }
@@ -74,7 +119,8 @@ pub(in crate::proxy) fn add_to_response(
     };
     match session.carrier() {
         AffinityCarrier::Cookie { cookie, .. } => {
-            if let Ok(value) = HeaderValue::try_from(cookie.with_value(value, max_age, *scheme == Scheme::Https)) {
+            if let Ok(value) = HeaderValue::try_from(cookie.with_value(value, max_age, backend.scheme == Scheme::Https))
+            {
                 headers.append(SET_COOKIE, value);
             }
         }

@@ -123,7 +123,8 @@ pub(in crate::proxy) fn rewrite_request<'r>(
     }
     // Before the filters, which may remove the cookie.
     cx.affinity = BackendAffinity::read(backends, upstream, request.headers(), cx.record.client.scheme);
-    let pinned = cx.affinity.as_ref().and_then(|backend| backend.session.endpoint());
+    let pinned = cx.affinity.as_ref().and_then(|affinity| affinity.pinned());
+    let pinned_others = cx.affinity.as_ref().map(|affinity| affinity.pinned_others()).unwrap_or_default();
     let hash = request_hash::of_request(cx, &routed, request.headers(), upstream);
     affinity::strip_from_request(cx.affinity.as_deref(), request.headers_mut());
     apply_filters(cx, &routed, backend, request)?;
@@ -137,6 +138,7 @@ pub(in crate::proxy) fn rewrite_request<'r>(
         upstream,
         admitted: None,
         pinned,
+        pinned_others,
         hash,
         policy: AttemptPolicy {
             rule: backends.timeouts_and_retries.as_deref(),

@@ -141,6 +141,7 @@ fn plain_destination(upstream: &Arc<Upstream>) -> Destination<'_> {
         upstream,
         admitted: None,
         pinned: None,
+        pinned_others: Box::default(),
         hash: None,
         policy: AttemptPolicy::default(),
         settings: None,

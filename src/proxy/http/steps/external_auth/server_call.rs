@@ -47,6 +47,7 @@ pub(super) async fn send(
         hops,
         client,
         pinned: None,
+        pinned_others: Box::default(),
         hash,
         admitted: None,
         // Informational responses are about the request to the server, not about that of the client.
