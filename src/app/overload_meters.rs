@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::metrics::{Exposition, Metrics};
     use crate::upstream::settings::{CircuitBreakerSettings, RequestLimits};
-    use crate::upstream::{BackendTraffic, ClientSlot, Endpoints, UpstreamKey};
+    use crate::upstream::{BackendTraffic, ClientSlot, Endpoints, RequestArrival, UpstreamKey};
 
     #[test]
     fn upstreams_with_limits_have_metrics() {
@@ -122,8 +122,8 @@ mod tests {
         set("api", BackendTraffic { overload: circuit.into(), ..BackendTraffic::default() });
         set("plain", BackendTraffic::default());
         let client = ClientSlot::of([192, 0, 2, 1].into());
-        let _held = web.admit(client).unwrap();
-        assert!(web.admit(client).is_err());
+        let _held = web.admit(client, RequestArrival::Complete).unwrap();
+        assert!(web.admit(client, RequestArrival::Complete).is_err());
         let mut metrics = Metrics::new(SystemTime::now());
         let meters = OverloadMeters { upstreams: Arc::clone(&upstreams) };
         metrics.registry().register_collector(Box::new(meters));

@@ -7,7 +7,7 @@ mod tests;
 mod waiting_requests;
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -30,8 +30,7 @@ use super::tls::UpstreamServerName;
 use super::worker_endpoints::WorkerEndpoints;
 use super::{
     ConnectError, EndpointChoice, EndpointConnector, HedgeCounters, NoEndpoint, Outcome, OutcomeClass, Picked,
-    PlaceWait, RawConnection, RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget,
-    WorkerSubsetting,
+    RawConnection, RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -361,13 +360,7 @@ impl<B> ConnectionPools<B> {
         proxy_header: &[u8],
     ) -> Result<RawConnection, ConnectError> {
         let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
-        let target = UpstreamTarget {
-            upstream,
-            server_name,
-            client,
-            handshake_time: Cell::default(),
-            place_wait: PlaceWait::default(),
-        };
+        let target = UpstreamTarget::new(upstream, server_name, client);
         let active_request = upstream.active_request(address);
         let connector = self.connector_to(upstream, None);
         let attempt = ConnectAttempt::begin(upstream, address);

@@ -62,7 +62,12 @@ impl Drop for CountedWait<'_> {
     }
 }
 
-impl UpstreamTarget<'_> {
+impl<'u> UpstreamTarget<'u> {
+    pub fn new(upstream: &'u Arc<Upstream>, server_name: Option<Rc<UpstreamServerName>>, client: ClientSlot) -> Self {
+        let (handshake_time, place_wait) = Default::default();
+        UpstreamTarget { upstream, server_name, client, handshake_time, place_wait }
+    }
+
     /// Whether a TLS handshake with the server name has succeeded recently.
     pub(super) fn has_tls_success(&self) -> bool {
         self.server_name.as_deref().is_some_and(|name| self.upstream.has_tls_success(name))

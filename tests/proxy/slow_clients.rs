@@ -25,7 +25,7 @@ use crate::harness::{
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What the Service gives its endpoints, which respond at once.
-const GIVEN: Duration = Duration::from_millis(400);
+const GIVEN: Duration = Duration::from_secs(3);
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// What a client does to others.
@@ -73,7 +73,7 @@ async fn behave(server: &TestServer, behavior: Behavior) {
         Behavior::SlowUpload | Behavior::EarlyLeaver => {
             client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n").await;
             for part in 0..8 {
-                if behavior == Behavior::EarlyLeaver && part == 6 {
+                if behavior == Behavior::EarlyLeaver && part == 2 {
                     return;
                 }
                 sleep(GIVEN / 4).await; // The slowness of the client is what is tested.
@@ -102,11 +102,11 @@ fn watched_by(observer: OutcomeObserver, addresses: &[SocketAddr]) -> Arc<Upstre
             traffic.health = Some(Arc::new(HealthSettings { passive, ..HealthSettings::default() }));
         }
         OutcomeObserver::Latency => {
-            let average = LatencyAverage { decay: 3600 * SECOND, failure_penalty: 60 * SECOND };
+            let average = LatencyAverage { decay: 60 * SECOND, failure_penalty: 60 * SECOND };
             balance.algorithm = BalancingAlgorithm::PeakEwma(average);
         }
         OutcomeObserver::Circuit => {
-            let slow = Some(SlowRequests { after: GIVEN / 2, percent: 1 });
+            let slow = Some(SlowRequests { after: GIVEN, percent: 1 });
             let strict = CircuitBreakerSettings { min_requests: 1, slow, consecutive: Some(1), ..circuit() };
             traffic.overload = strict.into();
         }
@@ -136,20 +136,17 @@ fn watched_by(observer: OutcomeObserver, addresses: &[SocketAddr]) -> Arc<Upstre
 }
 
 /// What shows that the observer has found the Service worse than it is.
-fn objection(observer: OutcomeObserver, web: &Upstream, requests: &[usize]) -> Option<String> {
+fn objection(observer: OutcomeObserver, web: &Upstream) -> Option<String> {
     let overload = web.overload_report();
     match observer {
         OutcomeObserver::Ejections => (web.endpoint_counts().ejected > 0).then(|| "an endpoint is ejected".to_owned()),
-        // Of two endpoints that are equally fast, each gets a part of the requests.
-        OutcomeObserver::Latency => {
-            requests.iter().any(|count| *count < 5).then(|| format!("the shares are {requests:?}"))
-        }
         OutcomeObserver::Circuit => {
             let circuit = overload.unwrap().circuit.unwrap();
             (circuit.phase != CircuitPhase::Closed || circuit.errors > 0).then(|| format!("{circuit:?}"))
         }
-        // It rejects requests at random, which the caller would see.
-        OutcomeObserver::AdmissionControl => None,
+        // One rejects requests at random, which the caller would see. What the other one finds depends on the load of
+        // the machine; its own tests have fixed times.
+        OutcomeObserver::AdmissionControl | OutcomeObserver::Latency => None,
         OutcomeObserver::AdaptiveLimit => {
             let limit = overload.unwrap().limit.unwrap();
             (limit < 20).then(|| format!("the limit is {limit}"))
@@ -157,7 +154,7 @@ fn objection(observer: OutcomeObserver, web: &Upstream, requests: &[usize]) -> O
         OutcomeObserver::ResponseTimes => {
             let settings = web.attempt_settings().unwrap();
             let percentile = settings.response_times.as_ref().unwrap().percentile_95();
-            percentile.filter(|time| *time >= GIVEN / 2).map(|time| format!("responses are believed to take {time:?}"))
+            percentile.filter(|time| *time >= GIVEN).map(|time| format!("responses are believed to take {time:?}"))
         }
     }
 }
@@ -176,7 +173,7 @@ async fn suffering(observer: OutcomeObserver, behavior: Behavior) -> Option<Stri
             return Some(format!("request {number} of another client got {}", response.status));
         }
     }
-    objection(observer, &web, &endpoints.each_ref().map(|endpoint| endpoint.log.requests().len()))
+    objection(observer, &web)
 }
 
 /// Slow uploads of one client ended in 503 for all clients, and in the ejection of endpoints that work.
@@ -348,6 +345,7 @@ async fn trial_whose_client_leaves_makes_place_for_the_next_request() {
         }
     })
     .await;
+    let good = endpoint().await;
     let web = upstream("web", &[]);
     let passive = PassiveChecks {
         gateway_errors: 1,
@@ -355,27 +353,34 @@ async fn trial_whose_client_leaves_makes_place_for_the_next_request() {
         max_ejection: Duration::from_millis(1),
         ..PassiveChecks::default()
     };
-    let health = HealthSettings { passive, ejects_last: true, ..HealthSettings::default() };
+    let health = HealthSettings { passive, ..HealthSettings::default() };
     let traffic = BackendTraffic { health: Some(Arc::new(health)), ..BackendTraffic::default() };
-    let addresses = vec![EndpointAddress::Ip(trial.address)];
+    let mut addresses: Vec<_> = [trial.address, good.address].map(EndpointAddress::Ip).into();
+    addresses.sort();
     web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
     let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
-    assert_eq!(server.request(GET).await.status, 503);
-    assert_eq!(web.endpoint_counts().ejected, 1);
-    sleep(Duration::from_millis(50)).await; // Until the ejection ends.
-    let mut leaver = client_of(&server, SLOW).await;
-    leaver.send(GET).await;
-    let is_tried = async {
-        while trial.log.requests().len() < 2 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(TEST_TIMEOUT, is_tried).await.unwrap();
-    drop(leaver);
-    let recovered = async {
-        while web.endpoint_counts().ejected > 0 {
+    let got = |count| trial.log.requests().len() >= count;
+    let ejected = async {
+        while !got(1) {
             server.request(GET).await;
         }
     };
-    timeout(3 * SECOND, recovered).await.expect("the trial was not freed");
+    timeout(TEST_TIMEOUT, ejected).await.unwrap();
+    sleep(Duration::from_millis(50)).await; // Until the ejection ends.
+    let left = async {
+        // The request that the endpoint is tried with gets no response.
+        while !got(2) {
+            let mut client = client_of(&server, SLOW).await;
+            client.send(GET).await;
+            drop(timeout(Duration::from_millis(200), client.response()).await);
+        }
+    };
+    timeout(TEST_TIMEOUT, left).await.unwrap();
+    let recovered = async {
+        while !got(3) {
+            server.request(GET).await;
+        }
+    };
+    timeout(5 * SECOND, recovered).await.expect("no other request was the next trial");
+    assert_eq!(web.endpoint_counts().ejected, 0);
 }

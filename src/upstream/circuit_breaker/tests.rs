@@ -129,7 +129,6 @@ async fn slow_uploads_keep_no_half_open_circuit_from_complete_requests() {
     let upload = || breaker.admit(RequestArrival::Partial).ok();
     open(&breaker);
     advance(11 * SECOND).await;
-    assert!(upload().is_none(), "a complete request may come");
     assert!(request(&breaker, OK));
     assert!(upload().is_none(), "complete requests come");
     advance(SECOND).await;

@@ -1,6 +1,5 @@
 //! A request on its way to an endpoint: converted to the endpoint's protocol, and kept where it may be sent again.
 
-use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,8 +24,8 @@ use crate::proxy::http::fields::hpack;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::{
-    Admission, EndpointSearch, EndpointTime, GivenTime, OutcomeObservers, PlaceWait, RequestArrival, RetryCounters,
-    UpstreamKey, UpstreamProtocol, UpstreamTarget,
+    Admission, EndpointSearch, EndpointTime, GivenTime, OutcomeObservers, RequestArrival, RetryCounters, UpstreamKey,
+    UpstreamProtocol, UpstreamTarget,
 };
 
 pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
@@ -126,8 +125,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             });
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
-        let (handshake_time, place_wait) = (Cell::default(), PlaceWait::default());
-        let target = UpstreamTarget { upstream, server_name, client, handshake_time, place_wait };
+        let target = UpstreamTarget::new(upstream, server_name, client);
         let mut has_client_deadline = false;
         match upstream.key.protocol {
             UpstreamProtocol::Http1 => {

@@ -6,15 +6,15 @@ use super::*;
 fn times_between_reconnections_double_up_to_a_limit() {
     let health = EndpointHealth::default();
     let is_probed = false;
-    assert!(health.is_healthy() && !health.claim_half_open(1, true).is_some());
+    assert!(health.is_healthy() && health.claim_half_open(1, true).is_none());
     let mut now = 1;
     for expected in [500, 1000, 2000, 4000, 8000, 15_000, 15_000] {
         assert!(health.eject_unreachable(now, is_probed));
         assert!(!health.eject_unreachable(now + 1, is_probed), "an earlier attempt");
-        assert!(!health.is_healthy() && !health.claim_half_open(now + expected - 1, true).is_some(), "{expected}");
+        assert!(!health.is_healthy() && health.claim_half_open(now + expected - 1, true).is_none(), "{expected}");
         now += expected;
         assert!(health.claim_half_open(now, true).is_some(), "{expected}");
-        assert!(!health.claim_half_open(now, true).is_some(), "one at a time");
+        assert!(health.claim_half_open(now, true).is_none(), "one at a time");
     }
     assert_eq!(health.record_connected(now), Some(Availability::Ejected(EjectionCause::Connect)));
     assert!(health.is_healthy() && health.is_plain());
@@ -31,10 +31,10 @@ fn abandoned_attempt_is_followed_by_another_after_the_same_time() {
     health.release_claim(400);
     assert!(health.claim_half_open(501, true).is_some(), "the abandoned attempt did not try it");
     health.release_claim(700 + health.reconnect_delay());
-    assert!(!health.claim_half_open(1199, true).is_some() && health.claim_half_open(1200, true).is_some());
+    assert!(health.claim_half_open(1199, true).is_none() && health.claim_half_open(1200, true).is_some());
     assert!(health.eject_unreachable(1200, false), "the attempt fails");
     assert!(
-        !health.claim_half_open(2199, true).is_some() && health.claim_half_open(2200, true).is_some(),
+        health.claim_half_open(2199, true).is_none() && health.claim_half_open(2200, true).is_some(),
         "the time has doubled"
     );
 }
@@ -45,7 +45,7 @@ fn attempt_without_an_outcome_is_followed_by_another() {
     assert!(health.eject_unreachable(1, false));
     assert!(health.claim_half_open(501, true).is_some());
     assert!(
-        !health.claim_half_open(501 + CLAIM_MILLIS - 1, true).is_some()
+        health.claim_half_open(501 + CLAIM_MILLIS - 1, true).is_none()
             && health.claim_half_open(501 + CLAIM_MILLIS, true).is_some()
     );
 }
