@@ -200,12 +200,13 @@ impl BasicAuth {
     }
 
     /// The login in `Proxy-Authorization` if its username is that of a credential, otherwise the login in
-    /// `Authorization`. [`Self::read_header`] may remove both headers.
+    /// `Authorization`. [`Self::read_header`] may remove both headers, also the one that does not count: the endpoint
+    /// would take what nothing has verified for a login.
     fn find_login(&self, cx: &mut RequestCx<'_>) -> Option<Login> {
         let consumers = cx.consumers;
         let is_known = |login: &Login| consumers.passwords.get(&*login.username).is_some();
-        let proxy_login = self.read_header(cx, PROXY_AUTHORIZATION).filter(is_known);
-        proxy_login.or_else(|| self.read_header(cx, AUTHORIZATION))
+        let [proxy_login, login] = [PROXY_AUTHORIZATION, AUTHORIZATION].map(|name| self.read_header(cx, name));
+        proxy_login.filter(is_known).or(login)
     }
 
     /// The login in a header with the scheme `Basic`. With `hide_credentials`, removes the header, also if it occurs

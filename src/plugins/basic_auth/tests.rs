@@ -178,6 +178,19 @@ async fn hidden_passwords_are_not_forwarded() {
     assert_eq!(outcome.upstream_header("authorization"), None, "none of two fields");
 }
 
+#[tokio::test]
+async fn a_hidden_login_leaves_no_second_one_that_nothing_has_verified() {
+    let (right, other) = (basic("an na:secret"), basic("bob:x"));
+    let config = json!({"hide_credentials": true});
+    for (proxy, login) in [(&right, &other), (&other, &right)] {
+        let request = TestRequest::get("/").header("proxy-authorization", proxy).header("authorization", login);
+        let outcome = request.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
+        assert_eq!(outcome.message(), None, "{proxy} {login}");
+        let logins = ["proxy-authorization", "authorization"].map(|name| outcome.upstream_header(name));
+        assert_eq!(logins, [None, None], "{proxy} {login}");
+    }
+}
+
 // docs/kong-compatibility.md, 4.5
 #[tokio::test]
 async fn the_challenge_contains_the_realm() {
