@@ -7,6 +7,7 @@ mod alerts;
 mod book;
 #[path = "chart/main.rs"]
 mod chart;
+mod combinations;
 mod compile;
 mod crds;
 mod dashboard;

@@ -322,13 +322,14 @@ const LAYERS: &[Row] = &[
     (
         "plugin_api",
         &[
-            "aws_environment dumped_fields field_names remote server_text",
-            "http_proxy http_version body_budget chosen_backend cookies decimal endpoint_timeouts form_body \
-             header_spoofing kind login media_type message_limits multipart named_backend observed_stream \
+            "aws_environment cookies dumped_fields field_names header_spoofing remote server_text",
+            "assertions changed_fields",
+            "http_proxy http_version body_budget chosen_backend decimal endpoint_timeouts form_body \
+             kind login media_type message_limits multipart named_backend observed_stream \
              plugin_regex rejection_log reply request_body_changes route_description scheme shared_keys state template \
              timing violations weighted_list xml",
             "hidden_texts masking shared_values unique_json",
-            "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
+            "batch_queue body_filter content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
             "completed_request consumers graphql grpc own_url request_json streamed_response vault",
             "client_info endpoint_token relayed_response remote_client services subjects",
@@ -336,7 +337,7 @@ const LAYERS: &[Row] = &[
             "trace",
             "otlp_messages",
             "aws_signature context credential_values digest_cache scripted_server server_diagnostics shared_fetch",
-            "request_variables",
+            "request_assertions request_variables",
             "request_edits response_edits",
             "aws_credentials logged_out_sessions redis remote_server token_binding token_purpose",
             "session_lock",

@@ -12,10 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::NamedConsumer;
-use super::changed_fields::ChangedFields;
+use super::assertions::Assertions;
 use super::consumers::{Consumer, EntityName};
 use super::context::RequestCx;
-use super::header_spoofing;
 use super::reply::Reply;
 use super::subjects::VerifiedSubject;
 use crate::diagnostic::Diagnostic;
@@ -86,25 +85,20 @@ impl AuthPolicy {
         self.anonymous.as_deref().map(|name| NamedConsumer { path: "anonymous".to_owned(), name, consequence })
     }
 
-    /// Whether the plugin skips this request. Removes identity headers of the client from an unauthenticated request
-    /// that it skips.
-    pub fn skips(&self, cx: &mut RequestCx<'_>) -> bool {
-        if !self.runs_on_preflight && cx.head.method == Method::OPTIONS {
-            clear_identity_of_client(cx);
-            return true;
-        }
-        self.anonymous.is_some() && cx.identity.is_authenticated()
+    /// Whether the plugin skips this request.
+    pub fn skips(&self, cx: &RequestCx<'_>) -> bool {
+        let is_skipped_preflight = !self.runs_on_preflight && cx.head.method == Method::OPTIONS;
+        is_skipped_preflight || self.anonymous.is_some() && cx.identity.is_authenticated()
     }
 
     /// Records the identity for later plugins and sets the headers for the endpoint.
     pub fn accept(&self, cx: &mut RequestCx<'_>, verified: VerifiedCredential<'_>) {
-        let headers = &mut cx.head.headers;
-        clear_identity_headers(headers);
+        remove_earlier_identity(&mut cx.head.headers);
         if let Some(consumer) = verified.consumer {
-            set_consumer_headers(headers, consumer);
+            assert_consumer(cx, consumer);
         }
         if let Some(identifier) = verified.identifier {
-            headers.insert(CREDENTIAL_IDENTIFIER, identifier.clone());
+            cx.assert_field(&CREDENTIAL_IDENTIFIER, identifier.clone());
         }
         cx.identity.consumer = verified.consumer.cloned();
         cx.identity.found_consumer_groups.clear();
@@ -123,10 +117,9 @@ impl AuthPolicy {
             let message = format!("anonymous consumer {anonymous} is configured but doesn't exist");
             return Some(Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "no_anonymous_consumer"));
         };
-        let headers = &mut cx.head.headers;
-        clear_identity_headers(headers);
-        set_consumer_headers(headers, consumer);
-        headers.insert(ANONYMOUS_CONSUMER, HeaderValue::from_static("true"));
+        remove_earlier_identity(&mut cx.head.headers);
+        assert_consumer(cx, consumer);
+        cx.assert_field(&ANONYMOUS_CONSUMER, HeaderValue::from_static("true"));
         cx.identity.consumer = Some(Arc::clone(consumer));
         cx.identity.found_consumer_groups.clear();
         None
@@ -174,46 +167,32 @@ pub fn parse_header_name(path: &str, name: &str) -> Result<HeaderName, Diagnosti
     })
 }
 
-fn set_consumer_headers(headers: &mut HeaderMap, consumer: &Consumer) {
-    headers.insert(CONSUMER_ID, consumer.reported_id().header().clone());
+fn assert_consumer(cx: &mut RequestCx<'_>, consumer: &Consumer) {
+    cx.assert_field(&CONSUMER_ID, consumer.reported_id().header().clone());
     if let Some(custom_id) = consumer.custom_id().and_then(EntityName::header) {
-        headers.insert(CONSUMER_CUSTOM_ID, custom_id.clone());
+        cx.assert_field(&CONSUMER_CUSTOM_ID, custom_id.clone());
     }
     if let Some(username) = consumer.username.as_ref().and_then(EntityName::header) {
-        headers.insert(CONSUMER_USERNAME, username.clone());
+        cx.assert_field(&CONSUMER_USERNAME, username.clone());
     }
 }
 
-/// Removes identity headers of the client, which must not reach the endpoint, unless a plugin has authenticated it.
-pub fn clear_identity_of_client(cx: &mut RequestCx<'_>) {
-    if !cx.identity.is_authenticated() && cx.identity.consumer.is_none() {
-        clear_identity_headers(&mut cx.head.headers);
-    }
-}
-
-/// Removes identity headers that the client sent or that an earlier plugin set. `acl` runs later and sets those with
-/// groups.
-pub fn clear_identity_headers(headers: &mut HeaderMap) {
+/// Removes what an earlier plugin has asserted about the client: the last plugin determines the consumer. `acl` runs
+/// later and sets the headers with groups.
+fn remove_earlier_identity(headers: &mut HeaderMap) {
     // Few requests have such a header, and one pass over the names is cheaper than one lookup for each identity header.
-    let may_be_identity_header =
-        |name: &HeaderName| matches!(name.as_str().as_bytes(), [b'x', b'-' | b'_', b'a' | b'c', ..]);
-    if !headers.keys().any(may_be_identity_header) {
-        return;
+    let may_be_identity_header = |name: &HeaderName| matches!(name.as_str().as_bytes(), [b'x', b'-', b'a' | b'c', ..]);
+    if headers.keys().any(may_be_identity_header) {
+        for name in &IDENTITY_HEADERS {
+            headers.remove(name);
+        }
     }
-    for name in &IDENTITY_HEADERS {
-        headers.remove(name);
-    }
-    remove_spoofed_identity_headers(headers);
 }
 
-/// Declares the identity headers, which all authentication plugins set or remove.
-pub fn declare_identity_headers(fields: &mut ChangedFields) {
-    fields.request.add_all(&IDENTITY_HEADERS);
-}
-
-/// Removes headers that an endpoint could mistake for identity headers set by this proxy.
-pub fn remove_spoofed_identity_headers(headers: &mut HeaderMap) {
-    header_spoofing::remove_spoofed(headers, &IDENTITY_HEADERS);
+/// Declares the identity headers, which all plugins assert that authenticate or authorize clients, also those that only
+/// let requests of known clients through.
+pub fn declare_identity(assertions: &mut Assertions) {
+    assertions.fields.add_all(&IDENTITY_HEADERS);
 }
 
 #[cfg(test)]

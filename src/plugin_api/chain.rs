@@ -13,6 +13,7 @@
 //! are attached to a consumer or group alone are in [`ConsumerPlugins`]; they are merged into the order of the chain
 //! when the consumer is known. Their kinds need no slot in the chain.
 
+mod asserted;
 mod attachment;
 mod before_forward;
 mod broken_plugin;
@@ -47,6 +48,7 @@ use super::reply::Reply;
 use super::route_description::RouteDescription;
 use super::timing::PluginPhase;
 use super::{AccessOutcome, OwnUrl, Plugin, ResponseOutcome};
+use asserted::{AssertionStage, ChainAssertions};
 pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
 pub use before_forward::{AllowedRequest, ForwardingOutcome};
 pub use broken_plugin::BrokenPlugin;
@@ -76,6 +78,8 @@ pub struct Chain {
     requests_client_certificate: bool,
     /// The plugins that may buffer the body.
     body_readers: Box<[Arc<dyn Plugin>]>,
+    /// What plugins of the chain assert toward endpoints. `None` if they assert nothing.
+    asserted: Option<ChainAssertions>,
     /// The fields that instances for consumers and groups change. `None` if they change none. Those of the other
     /// instances, which are few, are not stored.
     fields_of_overlays: Option<Box<ChangedFields>>,
@@ -201,7 +205,7 @@ impl Chain {
     pub fn changed_fields(&self) -> ChangedFields {
         let mut fields = self.fields_of_overlays.as_deref().cloned().unwrap_or_default();
         for (slot, (_, index)) in self.slots.iter().filter_map(|slot| Some((slot, slot.base?))) {
-            slot.instance_at(index).plugin.declare_fields(&mut fields);
+            slot.instance_at(index).declare_fields(&mut fields);
         }
         fields
     }
@@ -224,6 +228,13 @@ impl Chain {
         // Before any plugin has removed it. The phase may continue with another call.
         state.client_sent_authorization |=
             state.selected.is_empty() && request.head.headers.contains_key(AUTHORIZATION);
+        let mut stage = state.assertion_stage;
+        if stage == AssertionStage::NotBegun
+            && let Some(asserted) = &self.asserted
+        {
+            state.fields_of_client = asserted.begin(&mut request.head.headers);
+            stage = AssertionStage::Begun;
+        }
         let mut cx = RequestCx {
             head: request.head,
             path: request.path,
@@ -252,6 +263,8 @@ impl Chain {
             plugin_data: &mut state.plugin_data,
             tokens: &mut state.tokens,
             named_fields: &mut state.named_fields,
+            assertions: None,
+            fields_of_client: &mut state.fields_of_client,
             chosen_backend: &mut state.chosen_backend,
             first_backend: 0,
             slot: 0,
@@ -270,13 +283,33 @@ impl Chain {
             of_consumer.look_up(directory.map(|plugins| &**plugins), consumer.as_ref(), found_consumer_groups);
             let before = (is_unread && !of_consumer.is_empty()).then(|| state.progress.clone());
             let Some(selected) = self.select_next(&mut state.progress, &of_consumer, cx.identity) else {
+                if stage == AssertionStage::Begun
+                    && let Some(asserted) = &self.asserted
+                {
+                    asserted.settle(&mut cx.head.headers, cx.fields_of_client);
+                }
+                state.assertion_stage = AssertionStage::Settled;
                 return AccessEnd::Complete;
             };
             if let (Selection::OfConsumer(plugin), Some(before)) = (selected, before)
                 && let Some(max_bytes) = plugin.instance.body_buffer_limit_for(cx.head)
             {
                 state.progress = before;
+                state.assertion_stage = stage;
                 return AccessEnd::NeedsBody(max_bytes);
+            }
+            if stage == AssertionStage::Begun
+                && let Some(asserted) = &self.asserted
+                && self.is_past_credentials(state.progress.slots, selected)
+            {
+                asserted.settle(&mut cx.head.headers, cx.fields_of_client);
+                stage = AssertionStage::Settled;
+            }
+            if let Selection::OfConsumer(plugin) = selected
+                && let Some(assertions) = &plugin.instance.assertions
+            {
+                let headers = &mut cx.head.headers;
+                self.begin_of_consumer(assertions, &state.selected, stage, headers, cx.fields_of_client);
             }
             let number = slot_number(state.selected.len());
             state.selected.push(selected.into());
@@ -285,6 +318,7 @@ impl Chain {
                 continue;
             }
             cx.scope = &instance.scope;
+            cx.assertions = instance.assertions.as_deref();
             cx.slot = number;
             cx.first_backend = instance.first_backend;
             state.timings.begin(kind, PluginPhase::Access);

@@ -10,12 +10,13 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
 use smallvec::SmallVec;
 
+use super::assertions::{Assertions, FieldsOfClient};
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::chosen_backend::{BackendName, ChosenBackend};
 pub use super::client_info::{ArrivedRequest, ClientCertificate, ClientInfo, UNKNOWN_CLIENT};
 use super::completed_request::CompletedRequest;
-use super::consumers::{ConsumerDirectory, Sha256Digest};
+use super::consumers::ConsumerDirectory;
 use super::ended_session::EndedSession;
 use super::endpoint_timeouts::EndpointTimeouts;
 use super::endpoint_token::{EndpointToken, EndpointTokens};
@@ -83,6 +84,9 @@ pub struct RequestCx<'r> {
     pub(crate) plugin_data: &'r mut PluginData,
     pub(crate) tokens: &'r mut EndpointTokens,
     pub(crate) named_fields: &'r mut Option<Box<FieldNames>>,
+    /// What the plugin that runs asserts.
+    pub(crate) assertions: Option<&'r Assertions>,
+    pub(crate) fields_of_client: &'r mut FieldsOfClient,
     pub(crate) chosen_backend: &'r mut Option<ChosenBackend>,
     pub(crate) first_backend: u16,
     pub(crate) slot: u16,
@@ -133,20 +137,6 @@ impl RequestCx<'_> {
     /// The same, to store values.
     pub fn shared_values_mut(&mut self) -> &mut SharedValues {
         self.plugin_data.shared.get_or_insert_default()
-    }
-
-    /// Sets a field to a token that the plugin has signed or fetched. Stored responses depend on what the token
-    /// `stands_for`, such as its claims without times, and not on its value, which changes when it expires.
-    pub fn insert_token(&mut self, name: &HeaderName, value: HeaderValue, stands_for: Sha256Digest) {
-        self.tokens.push(EndpointToken::new(name.clone(), value.clone(), stands_for));
-        self.head.headers.insert(name.clone(), value);
-    }
-
-    /// Sets a field to something about the client that the endpoint may respond to, such as a claim of its token.
-    /// Stored responses depend on it.
-    pub fn tell_endpoint(&mut self, name: &HeaderName, value: HeaderValue) {
-        self.declare_request_field(name);
-        self.head.headers.insert(name.clone(), value);
     }
 
     /// Declares a field of the request that the plugin changes because a server has decided so. Stored responses depend

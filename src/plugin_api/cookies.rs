@@ -12,10 +12,11 @@ pub fn remove_cookies(headers: &mut HeaderMap, unwanted: impl Fn(&[u8]) -> bool)
     let pairs = |line: &HeaderValue| -> Vec<Vec<u8>> {
         line.as_bytes().split(|byte| *byte == b';').map(|pair| pair.trim_ascii().to_vec()).collect()
     };
-    let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
-    if !lines.iter().flat_map(pairs).any(|pair| is_unwanted(&pair)) {
+    let has_unwanted = |line: &HeaderValue| line.as_bytes().split(|byte| *byte == b';').any(is_unwanted);
+    if !headers.get_all(COOKIE).iter().any(has_unwanted) {
         return;
     }
+    let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
     headers.remove(COOKIE);
     for line in lines {
         let kept: Vec<_> = pairs(&line).into_iter().filter(|pair| !pair.is_empty() && !is_unwanted(pair)).collect();

@@ -48,6 +48,7 @@ impl BuiltinPlugin {
             object: Arc::clone(&self.enabled_by),
             configuration_hash: 0,
             first_backend: 0,
+            assertions: self.plugin.assertions(),
         };
         builder.add(self.kind.name(), self.kind.priority(), AttachmentPoint::Base(BaseScope::Global), instance);
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use http::request;
 
 use super::Plugin;
+use super::assertions::Assertions;
+use super::changed_fields::ChangedFields;
 use super::kind::Phases;
 
 /// A built plugin, with its properties at one attachment point.
@@ -21,9 +23,19 @@ pub struct PluginInstance {
     pub configuration_hash: u64,
     /// The index of the plugin's first backend among those that plugins of the rule may choose.
     pub first_backend: u16,
+    /// What the plugin asserts toward endpoints, from [`Plugin::assertions`].
+    pub assertions: Option<Arc<Assertions>>,
 }
 
 impl PluginInstance {
+    /// Names the fields that the plugin edits or asserts.
+    pub(super) fn declare_fields(&self, fields: &mut ChangedFields) {
+        self.plugin.declare_fields(fields);
+        if let Some(assertions) = &self.assertions {
+            fields.request.add_all(assertions.fields.names());
+        }
+    }
+
     /// Whether the plugin may wait in the access phase.
     pub fn may_wait(&self) -> bool {
         self.phases.access && self.plugin.may_wait()
@@ -40,7 +52,7 @@ impl PluginInstance {
 /// Equal if both are the same built plugin, attached to the same object in the same way.
 impl PartialEq for PluginInstance {
     fn eq(&self, other: &PluginInstance) -> bool {
-        let PluginInstance { plugin, phases, scope, object, configuration_hash, first_backend } = self;
+        let PluginInstance { plugin, phases, scope, object, configuration_hash, first_backend, assertions: _ } = self;
         Arc::ptr_eq(plugin, &other.plugin)
             && (phases, configuration_hash) == (&other.phases, &other.configuration_hash)
             && *first_backend == other.first_backend

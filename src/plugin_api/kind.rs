@@ -33,6 +33,8 @@ pub trait PluginKind: Send + Sync + 'static {
     /// Whether requests must not be served without the plugin. If it cannot be built, requests then get a 503; a plugin
     /// that does not fail closed is skipped, and a condition reports it.
     const FAIL_CLOSED: bool;
+    /// Whether instances [identify the client](Plugin::declare_assertions) toward endpoints.
+    const ASSERTS: bool = false;
     const SCOPES: Scopes = Scopes::ALL;
     /// Default of `protocols` in a KongPlugin.
     const PROTOCOLS: &'static [&'static str] = if Self::LOGS_SESSIONS { ALL_PROTOCOLS } else { HTTP_FAMILY };
@@ -213,6 +215,8 @@ pub trait AnyPluginKind: Send + Sync {
     fn priority(&self) -> i32;
     fn phases(&self) -> Phases;
     fn fails_closed(&self) -> bool;
+    /// Whether the plugin identifies the client toward endpoints.
+    fn asserts(&self) -> bool;
     fn scopes(&self) -> Scopes;
     fn protocols(&self) -> &'static [&'static str];
     fn entities(&self) -> Option<&'static EntityList>;
@@ -250,6 +254,10 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
 
     fn fails_closed(&self) -> bool {
         K::FAIL_CLOSED
+    }
+
+    fn asserts(&self) -> bool {
+        K::ASSERTS
     }
 
     fn scopes(&self) -> Scopes {
@@ -298,7 +306,11 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
         }
         let Some(config) = config else { return Err(problems) };
         match K::build(config, cx) {
-            Ok(plugin) if problems.is_empty() => Ok(Arc::new(plugin)),
+            Ok(plugin) if problems.is_empty() => {
+                let asserts = plugin.assertions().is_some();
+                debug_assert_eq!(asserts, K::ASSERTS, "`ASSERTS` of {} contradicts `declare_assertions`", K::NAME);
+                Ok(Arc::new(plugin))
+            }
             Ok(_) => Err(problems),
             Err(build_problems) => {
                 // A diagnostic about the whole configuration may be the consequence of an unknown, misspelled field.

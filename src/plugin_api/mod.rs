@@ -14,6 +14,7 @@
 //! A built plugin is immutable and shared by all requests. State that must survive a configuration change (counters,
 //! caches, fetched keys) is looked up by name in [`PluginState`].
 
+pub mod assertions;
 pub mod authentication;
 pub mod aws_credentials;
 pub mod aws_environment;
@@ -85,6 +86,7 @@ pub mod remote_request;
 pub mod remote_server;
 mod repeated_query;
 pub mod reply;
+mod request_assertions;
 pub mod request_body_changes;
 pub mod request_edits;
 pub mod request_json;
@@ -124,6 +126,7 @@ pub mod violations;
 pub mod weighted_list;
 pub mod xml;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -134,6 +137,7 @@ use crate::hop_count::HopCount;
 
 pub use crate::request_target::path_encoding;
 pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
+pub use assertions::{AssertedFields, Assertions, HiddenCookies};
 pub use body_budget::{BodyBudget, KeptBytes};
 pub use body_filter::{
     BeyondLimit, BodyCheck, BodyCoding, BodyConversion, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody,
@@ -305,9 +309,25 @@ pub trait Plugin: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Names the fields with which `access` identifies the client toward endpoints, in all that it can do. The chain
+    /// removes them from what clients send, whether or not the plugin runs for a request, so that a plugin need not
+    /// remove any. It sets them with [`RequestCx::assert_field`].
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        let _ = assertions;
+    }
+
+    /// What the plugin [declares](Plugin::declare_assertions), with the locations of credentials. `None` if it asserts
+    /// nothing.
+    fn assertions(&self) -> Option<Arc<Assertions>> {
+        let mut assertions = Assertions::default();
+        self.declare_assertions(&mut assertions);
+        assertions.complete(self.credential_locations().map(|locations| locations.headers))
+    }
+
     /// Names all header fields that `access` and `response` may set, change or remove, in every spelling that they have
     /// after the change. Such fields are not forwarded in trailers and informational responses. Names that a
-    /// server chooses are declared by [`RequestCx::declare_request_field`].
+    /// server chooses are declared by [`RequestCx::declare_request_field`], and those of
+    /// [`Plugin::declare_assertions`] need not be repeated.
     fn declare_fields(&self, fields: &mut ChangedFields) {
         let _ = fields;
     }

@@ -171,6 +171,7 @@ mod tests {
             object,
             configuration_hash: 0,
             first_backend: 0,
+            assertions: None,
         }
     }
 

@@ -101,6 +101,7 @@ pub fn chain_with(
 /// The plugin as an instance that is attached to the route.
 pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInstance {
     PluginInstance {
+        assertions: plugin.assertions(),
         plugin,
         phases: kind.phases(),
         scope: "HTTPRoute/default/test/0".into(),
@@ -113,6 +114,7 @@ pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInst
 /// The plugin as an instance that runs for all requests, in all phases.
 pub fn global_instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
     PluginInstance {
+        assertions: plugin.assertions(),
         plugin,
         phases: Phases {
             access: true,

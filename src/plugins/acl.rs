@@ -23,12 +23,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{
-    AUTHENTICATED_GROUPS, CONSUMER_GROUPS, declare_identity_headers, remove_spoofed_identity_headers,
-};
+use crate::plugin_api::authentication::{AUTHENTICATED_GROUPS, CONSUMER_GROUPS, declare_identity};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, ChangedFields, Identity, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, Assertions, Identity, Plugin, Reply, RequestCx};
 
 /// Allows only members of some groups, or all consumers except members of some groups.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -60,6 +58,7 @@ impl PluginKind for Acl {
     const PRIORITY: i32 = 950;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] =
         &[DumpedFields::new(&["include_consumer_groups"], DumpedValue::Flag(false), "3.7")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER;
@@ -95,15 +94,14 @@ impl Plugin for Acl {
         false
     }
 
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        // The endpoint trusts these headers, so values from the client are removed.
-        cx.head.headers.remove(CONSUMER_GROUPS);
-        cx.head.headers.remove(AUTHENTICATED_GROUPS);
-        remove_spoofed_identity_headers(&mut cx.head.headers);
+        // Those that an earlier plugin has asserted. The endpoint gets them as this one says.
+        cx.assert_none(&CONSUMER_GROUPS);
+        cx.assert_none(&AUTHENTICATED_GROUPS);
         let Some(membership) = self.membership(cx.identity) else {
             return AccessOutcome::Reply(reject_without_groups(cx.identity));
         };
@@ -122,7 +120,7 @@ impl Plugin for Acl {
                 }
             };
             if let Some(value) = value {
-                cx.head.headers.insert(name, value);
+                cx.assert_field(&name, value);
             }
         }
         AccessOutcome::Continue

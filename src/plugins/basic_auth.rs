@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
-    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers, has_several_logins,
+    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity, has_several_logins,
 };
 use crate::plugin_api::consumers::{BasicCredential, StoredPassword, sha256};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
@@ -42,8 +42,8 @@ use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::password::{ChecksBusy, PasswordChecks, PasswordHash};
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
-    VerifiedSubject,
+    AccessOutcome, Assertions, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply,
+    RequestCx, VerifiedSubject,
 };
 
 /// Authenticates consumers by username and password.
@@ -110,6 +110,7 @@ impl PluginKind for BasicAuth {
     const PRIORITY: i32 = 1100;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] =
         &[DumpedFields::new(&["brute_force_protection.redis"], DumpedValue::Anything, "3.13")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
@@ -140,8 +141,11 @@ impl Plugin for BasicAuth {
         self.policy.anonymous_consumer().into_iter().collect()
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
         fields.request.add_all(&[AUTHORIZATION, PROXY_AUTHORIZATION]);
     }
 

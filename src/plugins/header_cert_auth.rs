@@ -53,9 +53,8 @@ use crate::plugin_api::client_certificate::{
     chain_digest,
 };
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
-use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, Assertions, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
 
 /// Authenticates clients by certificates in a header.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -141,6 +140,7 @@ impl PluginKind for HeaderCertAuth {
     const PRIORITY: i32 = 1009;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] = &[
         DumpedFields::new(
             &["http_proxy_host", "http_proxy_port", "https_proxy_host", "https_proxy_port"],
@@ -203,9 +203,9 @@ impl Plugin for HeaderCertAuth {
         self.policy.named_consumers()
     }
 
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        CertificatePolicy::declare_fields(fields);
-        fields.request.add(&self.header);
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        CertificatePolicy::declare_assertions(assertions);
+        assertions.fields.add(&self.header);
     }
 
     fn credential_locations(&self) -> Option<CredentialLocations> {
@@ -213,13 +213,12 @@ impl Plugin for HeaderCertAuth {
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        CertificatePolicy::remove_claims_of_client(cx);
-        // The endpoint may take another spelling for the header, which no proxy has written.
-        remove_alike(&mut cx.head.headers, &self.header);
-        let mut values = cx.head.headers.get_all(&self.header).iter().cloned().collect::<Vec<_>>();
-        if !cx.client.is_peer_trusted {
-            cx.head.headers.remove(&self.header);
-            values.clear();
+        let mut values = Vec::new();
+        if cx.client.is_peer_trusted {
+            values.extend(cx.head.headers.get_all(&self.header).iter().cloned());
+            cx.assert_unchanged(&self.header);
+        } else {
+            cx.assert_none(&self.header);
         }
         if self.policy.auth_policy().skips(cx) {
             return AccessOutcome::Continue;

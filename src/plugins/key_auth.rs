@@ -24,14 +24,15 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
-    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers, parse_header_name,
+    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity, parse_header_name,
 };
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx, VerifiedSubject,
+    AccessOutcome, Assertions, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
+    VerifiedSubject,
 };
 
 /// Authenticates consumers by keys.
@@ -108,6 +109,7 @@ impl PluginKind for KeyAuth {
     const PRIORITY: i32 = 1250;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] =
         &[DumpedFields::new(&["identity_realms[].id", "identity_realms[].region"], DumpedValue::Nothing, "3.10")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
@@ -202,8 +204,11 @@ impl Plugin for KeyAuth {
         self.policy.anonymous_consumer().into_iter().collect()
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
         if self.hides_credentials {
             let headers = self.names.iter().flat_map(|name| [Some(&name.header), name.dashed_header.as_ref()]);
             fields.request.add_all(headers.flatten());

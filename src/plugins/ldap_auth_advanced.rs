@@ -42,7 +42,9 @@ use super::ldap_auth::config::{self, ConsumerLookup};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, RequestCx};
+use crate::plugin_api::{
+    AccessOutcome, Assertions, ChangedFields, CredentialLocations, NamedConsumer, Plugin, RequestCx,
+};
 
 /// ldap-auth with the settings that the fields of this plugin stand for.
 pub(crate) struct LdapAuthAdvanced(LdapAuth);
@@ -53,6 +55,7 @@ impl PluginKind for LdapAuthAdvanced {
     const PRIORITY: i32 = LdapAuth::PRIORITY;
     const PHASES: Phases = LdapAuth::PHASES;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] = &[DumpedFields::new(&["anonymous"], DumpedValue::Text(""), "3.4")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = AdvancedConfig;
@@ -79,6 +82,10 @@ impl PluginKind for LdapAuthAdvanced {
 impl Plugin for LdapAuthAdvanced {
     fn named_consumers(&self) -> Vec<NamedConsumer<'_>> {
         self.0.named_consumers()
+    }
+
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        self.0.declare_assertions(assertions);
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {

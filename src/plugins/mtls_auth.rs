@@ -53,7 +53,7 @@ use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::token_binding::another_connection;
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, ClientCertificate, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
+    AccessOutcome, Assertions, ClientCertificate, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
 };
 
 /// Authenticates clients by certificates.
@@ -122,6 +122,7 @@ impl PluginKind for MtlsAuth {
     const PRIORITY: i32 = 1600;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] = &[
         DumpedFields::new(
             &["http_proxy_host", "http_proxy_port", "https_proxy_host", "https_proxy_port"],
@@ -163,8 +164,8 @@ impl Plugin for MtlsAuth {
         self.policy.named_consumers()
     }
 
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        CertificatePolicy::declare_fields(fields);
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        CertificatePolicy::declare_assertions(assertions);
     }
 
     fn credential_locations(&self) -> Option<CredentialLocations> {
@@ -172,7 +173,6 @@ impl Plugin for MtlsAuth {
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        CertificatePolicy::remove_claims_of_client(cx);
         if self.policy.auth_policy().skips(cx) {
             return AccessOutcome::Continue;
         }

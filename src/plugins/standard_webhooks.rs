@@ -45,9 +45,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::authentication::declare_identity;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::BASE64;
-use crate::plugin_api::{AccessOutcome, CredentialLocations, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, Assertions, CredentialLocations, Plugin, Reply, RequestCx};
 
 /// Accepts only webhooks that their sender has signed.
 #[derive(Deserialize, JsonSchema)]
@@ -85,6 +86,7 @@ impl PluginKind for StandardWebhooks {
     const PRIORITY: i32 = 760;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER;
     type Config = Config;
     type Plugin = Self;
@@ -114,6 +116,10 @@ impl Plugin for StandardWebhooks {
 
     fn may_wait(&self) -> bool {
         false
+    }
+
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {

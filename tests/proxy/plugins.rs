@@ -122,6 +122,7 @@ pub(crate) fn chain(scripts: Vec<ScriptedPlugin>) -> Option<Arc<Chain>> {
             object: name.into(),
             configuration_hash: 0,
             first_backend: 0,
+            assertions: None,
         };
         builder.add(name, priority, AttachmentPoint::Base(BaseScope::Route), instance);
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::asserted::ChainAssertions;
 use super::attachment::{AttachmentPoint, BaseScope, Overlay};
 use super::ordering::{AccessOrdering, Orderings};
 use super::slot::{ChainSlot, InstanceIndex};
@@ -170,9 +171,10 @@ impl ChainBuilder {
         let checks_passwords = self.plugins().any(|plugin| plugin.checks_passwords());
         let mut fields_of_overlays = ChangedFields::default();
         for instance in self.slots.iter().flat_map(ChainSlot::overlay_instances) {
-            instance.plugin.declare_fields(&mut fields_of_overlays);
+            instance.declare_fields(&mut fields_of_overlays);
         }
         let fields_of_overlays = (!fields_of_overlays.is_empty()).then(|| Box::new(fields_of_overlays));
+        let asserted = ChainAssertions::of(&self.slots);
         let (slots, body_readers) = (self.slots.into(), body_readers.into());
         Some(Arc::new(Chain {
             names,
@@ -185,6 +187,7 @@ impl ChainBuilder {
             sets_request_id,
             requests_client_certificate,
             body_readers,
+            asserted,
             fields_of_overlays,
             reads_request_line,
             logs_heads,

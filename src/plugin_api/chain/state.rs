@@ -5,7 +5,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use super::asserted::AssertionStage;
 use super::selected::{SelectedInstance, SelectionProgress};
+use crate::plugin_api::assertions::FieldsOfClient;
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::changed_fields::{ChangedFields, FieldNames};
 use crate::plugin_api::chosen_backend::ChosenBackend;
@@ -64,6 +66,9 @@ pub struct ChainState {
     pub(super) client_sent_authorization: bool,
     /// See [`RequestCx::declare_request_field`](crate::plugin_api::RequestCx::declare_request_field).
     pub(super) named_fields: Option<Box<FieldNames>>,
+    pub(super) assertion_stage: AssertionStage,
+    /// See [`RequestCx::assert_field`](crate::plugin_api::RequestCx::assert_field).
+    pub(super) fields_of_client: FieldsOfClient,
 }
 
 impl ChainState {
@@ -97,7 +102,7 @@ impl ChainState {
         }
         for selected in &self.selected {
             if let SelectedInstance::OfConsumer(plugin) = selected {
-                plugin.instance.plugin.declare_fields(&mut fields);
+                plugin.instance.declare_fields(&mut fields);
             }
         }
         (!fields.is_empty()).then_some(fields)

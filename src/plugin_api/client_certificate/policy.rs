@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::names::CertificateNames;
 use super::trust::{CertificateTrust, RevocationMode, UntrustedCertificate};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
-use crate::plugin_api::changed_fields::ChangedFields;
+use crate::plugin_api::assertions::Assertions;
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity};
 use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, Sha256Digest};
 use crate::plugin_api::context::RequestCx;
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
-use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::subjects::VerifiedSubject;
 use crate::plugin_api::{NamedConsumer, Reply};
 
@@ -132,17 +131,9 @@ impl CertificatePolicy {
         self.policy.anonymous_consumer().into_iter().chain(default).collect()
     }
 
-    pub fn declare_fields(fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
-        fields.request.add_all(&[CLIENT_CERT_DN, CLIENT_CERT_SAN]);
-    }
-
-    /// Removes what the client sent about its certificate.
-    pub fn remove_claims_of_client(cx: &mut RequestCx<'_>) {
-        for name in [&CLIENT_CERT_DN, &CLIENT_CERT_SAN] {
-            cx.head.headers.remove(name);
-            remove_alike(&mut cx.head.headers, name);
-        }
+    pub fn declare_assertions(assertions: &mut Assertions) {
+        declare_identity(assertions);
+        assertions.fields.add_all(&[CLIENT_CERT_DN, CLIENT_CERT_SAN]);
     }
 
     /// Accepts the client with these certificates, of which the first is its own, or says why not. `digest` is that of
@@ -165,7 +156,7 @@ impl CertificatePolicy {
             cx.identity.groups = group.map(Arc::from).into_iter().collect();
             for (name, value) in [(CLIENT_CERT_DN, &verified.subject), (CLIENT_CERT_SAN, &verified.alternative)] {
                 if let Some(value) = value {
-                    cx.head.headers.insert(name, value.clone());
+                    cx.assert_field(&name, value.clone());
                 }
             }
             return Ok(());

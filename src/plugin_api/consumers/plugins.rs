@@ -162,8 +162,7 @@ impl Hash for ConsumerPlugin {
     /// Covers what the fingerprint of the directory depends on. The hash is equal in every process, and does not reveal
     /// the configuration.
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let PluginInstance { plugin: _, phases: _, scope, object, configuration_hash, first_backend: _ } =
-            &self.instance;
+        let PluginInstance { scope, object, configuration_hash, .. } = &self.instance;
         (self.place.kind, scope, object, configuration_hash).hash(hasher);
     }
 }

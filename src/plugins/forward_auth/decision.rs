@@ -8,10 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::check_request::target;
 use super::{ForwardAuth, IdentityHeaders};
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, clear_identity_headers};
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential};
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::form_body::query_value;
-use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::{RemoteResponse, Reply, ReplyBody, RequestCx, VerifiedSubject};
 
 /// What the client gets with the response of the endpoint, after the server has allowed the request.
@@ -31,13 +30,10 @@ impl ForwardAuth {
         for name in &self.response_headers {
             cx.declare_request_field(name);
         }
-        let headers = &mut cx.head.headers;
         for name in &self.response_headers {
-            headers.remove(name);
-            // The endpoint may read both spellings as the same variable.
-            remove_alike(headers, name);
+            cx.assert_none(name);
             for value in response.headers.get_all(name) {
-                headers.append(name, value.clone());
+                cx.assert_further_value(name, value.clone());
             }
         }
         let mut allowed = AllowedResponse::default();
@@ -89,12 +85,7 @@ impl IdentityHeaders {
     /// Authenticates the request as the user that the server names.
     fn apply(&self, cx: &mut RequestCx<'_>, response: &HeaderMap) {
         let user = response.get(&self.user).filter(|user| !user.is_empty());
-        let Some((user, name)) = user.and_then(|user| Some((user, user.to_str().ok()?))) else {
-            if cx.identity.consumer.is_none() && !cx.identity.is_authenticated() {
-                clear_identity_headers(&mut cx.head.headers);
-            }
-            return;
-        };
+        let Some((user, name)) = user.and_then(|user| Some((user, user.to_str().ok()?))) else { return };
         let consumers = cx.consumers;
         let subject = VerifiedSubject::issued(&self.object, name);
         let consumer = consumers.by_username_or_custom_id(name);

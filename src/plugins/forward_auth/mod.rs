@@ -40,12 +40,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{declare_identity_headers, parse_header_name};
+use crate::plugin_api::authentication::{declare_identity, parse_header_name};
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, Plugin, RemoteUrl, Reply, RequestCx, ResponseCx, ResponseOutcome,
+    AccessOutcome, Assertions, ChangedFields, Plugin, RemoteUrl, Reply, RequestCx, ResponseCx, ResponseOutcome,
 };
 use decision::AllowedResponse;
 
@@ -153,6 +153,7 @@ impl PluginKind for ForwardAuth {
     const PRIORITY: i32 = 1040;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;
@@ -266,11 +267,15 @@ impl Plugin for ForwardAuth {
         ResponseOutcome::Continue
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+        assertions.fields.add_all(&self.response_headers);
+        // The server gets credentials of the client also if it replaces them.
+        let is_sent = |name: &&HeaderName| self.request_headers.as_ref().is_none_or(|sent| sent.contains(name));
+        assertions.read.extend(self.response_headers.iter().filter(is_sent).cloned());
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        if self.identity.is_some() {
-            declare_identity_headers(fields);
-        }
-        fields.request.add_all(&self.response_headers);
         fields.response.add_all(&self.client_response_headers);
         if !self.cookies.is_empty() {
             fields.response.add(&SET_COOKIE);

@@ -54,12 +54,13 @@ use self::parameters::{SignatureParameters, strip_hmac_scheme};
 use self::signed_text::{SignedText, is_pseudo_header};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
-    AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, has_several_logins, parse_header_name,
+    AuthPolicy, VerifiedCredential, challenge, declare_identity, has_several_logins, parse_header_name,
 };
 use crate::plugin_api::consumers::{HmacAlgorithm, HmacCredential};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx, VerifiedSubject,
+    AccessOutcome, Assertions, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
+    VerifiedSubject,
 };
 
 /// Authenticates consumers by signatures of their requests.
@@ -126,6 +127,7 @@ impl PluginKind for HmacAuth {
     const PRIORITY: i32 = 1030;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;
@@ -189,8 +191,11 @@ impl Plugin for HmacAuth {
         self.policy.anonymous_consumer().into_iter().collect()
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
         if self.hides_credentials {
             fields.request.add_all(&[AUTHORIZATION, PROXY_AUTHORIZATION]);
         }

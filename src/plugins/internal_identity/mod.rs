@@ -52,18 +52,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{clear_identity_headers, declare_identity_headers, parse_header_name};
+use crate::plugin_api::authentication::{declare_identity, parse_header_name};
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::cookies::remove_cookies;
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::fields::remove_from_query;
-use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::token::AsymmetricAlgorithm;
 use crate::plugin_api::token::published_keys::{PublishedSigningKey, SigningKeys};
 use crate::plugin_api::token::signing_key::SigningKey;
-use crate::plugin_api::{AccessOutcome, ChangedFields, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, Assertions, ChangedFields, Plugin, Reply, RequestCx};
 use claims::{ClientClaims, TokenClaims};
 
 /// Replaces the credentials of clients by tokens for backends.
@@ -183,6 +182,7 @@ impl PluginKind for InternalIdentity {
     const PRIORITY: i32 = 905;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const SCOPES: Scopes = Scopes::ALL;
     type Config = Config;
     type Plugin = Self;
@@ -286,18 +286,9 @@ impl Plugin for InternalIdentity {
             None => return AccessOutcome::Reply(unauthenticated()),
         };
         self.removed.remove_from(cx);
-        if headers.is_none() {
-            // No plugin has authenticated the request, so the endpoint must not take these headers of the client for
-            // true.
-            clear_identity_headers(&mut cx.head.headers);
-        }
-        let request = &mut cx.head.headers;
-        let mut set = |name: &HeaderName, value: Option<&HeaderValue>| {
-            request.remove(name);
-            remove_alike(request, name);
-            if let Some(value) = value {
-                request.insert(name.clone(), value.clone());
-            }
+        let mut set = |name: &HeaderName, value: Option<&HeaderValue>| match value {
+            Some(value) => cx.assert_field(name, value.clone()),
+            None => cx.assert_none(name),
         };
         let known = headers.as_ref().map(|(_, headers)| headers);
         set(&self.header, None);
@@ -313,13 +304,17 @@ impl Plugin for InternalIdentity {
         AccessOutcome::Continue
     }
 
-    fn declare_fields(&self, fields: &mut ChangedFields) {
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
         let set = [Some(&self.header), self.user_header.as_ref(), self.groups_header.as_ref()];
-        fields.request.add_all(set.into_iter().flatten().chain(&self.removed.headers));
+        assertions.fields.add_all(set.into_iter().flatten());
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        fields.request.add_all(&self.removed.headers);
         if !self.removed.cookies.is_empty() {
             fields.request.add(&header::COOKIE);
         }
-        declare_identity_headers(fields);
     }
 }
 

@@ -51,7 +51,7 @@ use self::rejection::{Challenges, JwtRejection};
 use self::token_location::TokenLocations;
 use self::verified_token::{Proof, VerifiedToken};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity};
 use crate::plugin_api::consumers::{JwtCredential, Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::fields::FieldValue;
@@ -62,7 +62,7 @@ use crate::plugin_api::token::{
 };
 use crate::plugin_api::token_binding::BindingViolation;
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx, VerifiedSubject,
+    AccessOutcome, Assertions, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx, VerifiedSubject,
 };
 
 /// Authenticates consumers by JSON Web Tokens.
@@ -145,6 +145,7 @@ impl PluginKind for Jwt {
     const PRIORITY: i32 = 1450;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;
@@ -216,8 +217,8 @@ impl Plugin for Jwt {
         self.policy.anonymous_consumer().into_iter().chain(of_issuers).collect()
     }
 
-    fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
     }
 
     fn credential_locations(&self) -> Option<CredentialLocations> {

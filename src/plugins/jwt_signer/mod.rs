@@ -45,14 +45,12 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{
-    AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, record_subject,
-};
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity, record_subject};
 use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::token_binding::another_connection;
-use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, Assertions, ChangedFields, CredentialLocations, Plugin, Reply, RequestCx};
 use config::Config;
 use token_flow::{FlowOutcome, TokenFlow};
 
@@ -71,6 +69,7 @@ impl PluginKind for JwtSigner {
     const PRIORITY: i32 = 1020;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] = dumped_fields::DUMPED_FIELDS;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
@@ -106,11 +105,13 @@ impl Plugin for JwtSigner {
         AccessOutcome::Wait(Box::pin(self.run(cx)))
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+        assertions.fields.add_all(self.flows.iter().filter_map(TokenFlow::asserted_header));
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
-        for flow in &self.flows {
-            fields.request.add_all(flow.headers());
-        }
+        fields.request.add_all(self.flows.iter().map(|flow| &flow.request_header));
     }
 
     fn credential_locations(&self) -> Option<CredentialLocations> {

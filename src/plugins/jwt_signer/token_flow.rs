@@ -15,7 +15,6 @@ use crate::plugin_api::client_certificate::ConsumerField;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
-use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::introspection::{
     Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity, introspected_binding,
 };
@@ -124,9 +123,9 @@ impl TokenFlow {
         }))
     }
 
-    /// The headers that change.
-    pub(super) fn headers(&self) -> impl Iterator<Item = &HeaderName> {
-        [&self.request_header].into_iter().chain(self.upstream.as_ref().map(|(name, _)| name))
+    /// The header with the new token.
+    pub(super) fn asserted_header(&self) -> Option<&HeaderName> {
+        self.upstream.as_ref().map(|(name, _)| name)
     }
 
     /// Finds and verifies the token of a request.
@@ -251,16 +250,14 @@ impl TokenFlow {
 
     /// Replaces the token of the client.
     pub(super) fn apply(&self, cx: &mut RequestCx<'_>, outcome: &FlowOutcome) {
-        let headers = &mut cx.head.headers;
-        headers.remove(&self.request_header);
-        let Some((name, _)) = &self.upstream else { return };
-        headers.remove(name);
-        remove_alike(headers, name);
-        if let FlowOutcome::Token(token) = outcome {
-            match token.stands_for {
+        cx.head.headers.remove(&self.request_header);
+        match (self.asserted_header(), outcome) {
+            (Some(name), FlowOutcome::Token(token)) => match token.stands_for {
                 Some(stands_for) => cx.insert_token(name, token.header.clone(), stands_for),
                 None => cx.tell_endpoint(name, token.header.clone()),
-            }
+            },
+            (Some(name), FlowOutcome::NoToken) => cx.assert_none(name),
+            (None, _) => {}
         }
     }
 }

@@ -55,7 +55,7 @@ use self::config::ConsumerLookup;
 use self::directory::{Directory, DirectoryLogin, DirectoryUnavailable};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
-    AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, has_several_logins,
+    AuthPolicy, VerifiedCredential, challenge, declare_identity, has_several_logins,
 };
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::{DigestCache, Expiring};
@@ -63,8 +63,8 @@ use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::server_diagnostics::ServerDiagnostic;
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, Consumer, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply,
-    RequestCx, VerifiedSubject,
+    AccessOutcome, Assertions, ChangedFields, Consumer, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin,
+    Reply, RequestCx, VerifiedSubject,
 };
 
 pub(crate) struct LdapAuth {
@@ -93,6 +93,7 @@ impl PluginKind for LdapAuth {
     const PRIORITY: i32 = 1200;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;
@@ -146,8 +147,11 @@ impl Plugin for LdapAuth {
         self.policy.anonymous_consumer().into_iter().collect()
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
         if self.hides_credentials {
             fields.request.add_all(&[AUTHORIZATION, PROXY_AUTHORIZATION]);
         }

@@ -56,17 +56,16 @@ use self::grant::{Grant, SentToken, Stage, TokenKind};
 use self::parameters::{Parameters, SECRETS};
 use self::refusal::{Refusal, method_reply, store_unavailable, unauthenticated_reply};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{VerifiedCredential, declare_identity_headers};
+use crate::plugin_api::authentication::{VerifiedCredential, declare_identity};
 use crate::plugin_api::consumers::OAuthClient;
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
-use crate::plugin_api::header_spoofing::remove_spoofed;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::strip_scheme;
 use crate::plugin_api::password::PasswordChecks;
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
-    VerifiedSubject,
+    AccessOutcome, Assertions, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply,
+    RequestCx, VerifiedSubject,
 };
 
 pub(crate) struct OAuth2 {
@@ -80,6 +79,7 @@ impl PluginKind for OAuth2 {
     const PRIORITY: i32 = 1400;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] =
         &[DumpedFields::new(&["persistent_refresh_token"], DumpedValue::Flag(false), "3.4")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
@@ -123,10 +123,6 @@ impl Plugin for OAuth2 {
         if let Some(endpoint) = OAuthEndpoint::of_path(cx.path) {
             return self.endpoint(cx, endpoint);
         }
-        for name in &TOKEN_HEADERS {
-            cx.head.headers.remove(name);
-        }
-        remove_spoofed(&mut cx.head.headers, &TOKEN_HEADERS);
         if self.settings.policy.skips(cx) {
             return AccessOutcome::Continue;
         }
@@ -151,9 +147,12 @@ impl Plugin for OAuth2 {
         self.settings.policy.anonymous_consumer().into_iter().collect()
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+        assertions.fields.add_all(&TOKEN_HEADERS);
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
-        fields.request.add_all(&TOKEN_HEADERS);
         if self.settings.hides_credentials {
             // That of a body without its token.
             fields.request.add_all([&self.settings.auth_header, &CONTENT_LENGTH]);

@@ -1,12 +1,11 @@
 //! The headers with what the server says about a token.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::ConsumerBy;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::VerifiedSubject;
-use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::introspection::introspected_binding;
 use crate::plugin_api::token_binding::TokenBinding;
 
@@ -50,19 +49,6 @@ impl CredentialHeaders {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &HeaderName> {
         self.0.iter().map(|(_, header)| header)
-    }
-
-    /// Removes what the client sent under these names, in any spelling.
-    pub(super) fn remove_from(&self, headers: &mut HeaderMap) {
-        // Few requests have such a header.
-        let is_alike = |name: &HeaderName| name.as_str().len() > 12 && name.as_str()[1..].starts_with(['-', '_']);
-        if !headers.keys().any(|name| name.as_str().starts_with('x') && is_alike(name)) {
-            return;
-        }
-        for name in self.names() {
-            headers.remove(name);
-            remove_alike(headers, name);
-        }
     }
 }
 

@@ -45,7 +45,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity_headers};
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
@@ -56,7 +56,7 @@ use crate::plugin_api::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
 use crate::plugin_api::token::strip_bearer_scheme;
 use crate::plugin_api::token_binding::{BindingViolation, another_connection};
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, ReplyBody, RequestCx,
+    AccessOutcome, Assertions, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, ReplyBody, RequestCx,
 };
 use credential_headers::{CredentialHeaders, TokenCredential};
 
@@ -157,6 +157,7 @@ impl PluginKind for OAuth2Introspection {
     const PRIORITY: i32 = 1700;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] = &[DumpedFields::new(&["anonymous"], DumpedValue::Text(""), "3.4")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
@@ -235,9 +236,12 @@ impl Plugin for OAuth2Introspection {
         self.policy.anonymous_consumer().into_iter().collect()
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+        assertions.fields.add_all(self.headers.names());
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
-        fields.request.add_all(self.headers.names());
         if self.hides_credentials {
             fields.request.add(&AUTHORIZATION);
         }
@@ -248,7 +252,6 @@ impl Plugin for OAuth2Introspection {
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        self.headers.remove_from(&mut cx.head.headers);
         if self.policy.skips(cx) {
             return AccessOutcome::Continue;
         }

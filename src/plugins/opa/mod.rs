@@ -60,11 +60,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::header_spoofing::remove_alike;
+use crate::plugin_api::authentication::declare_identity;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::remote::is_host;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
-use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, Assertions, Plugin, Reply, RequestCx};
 use policy_decision::PolicyDecision;
 
 /// Lets policies allow or deny each request.
@@ -158,6 +158,7 @@ impl PluginKind for Opa {
     const PRIORITY: i32 = 920;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     type Config = Config;
     type Plugin = Self;
 
@@ -210,6 +211,10 @@ impl Plugin for Opa {
         AccessOutcome::Wait(Box::pin(self.decide(cx)))
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+    }
+
     fn body_buffer_limit(&self) -> Option<usize> {
         (self.parts.body || self.parts.parsed_body).then_some(MAX_BODY)
     }
@@ -232,9 +237,7 @@ impl Opa {
         match PolicyDecision::parse(&response.body) {
             Ok(PolicyDecision::Allow(headers)) => {
                 for (name, value) in headers {
-                    cx.declare_request_field(&name);
-                    remove_alike(&mut cx.head.headers, &name);
-                    cx.head.headers.insert(name, value);
+                    cx.assert_decided_field(&name, value);
                 }
                 None
             }

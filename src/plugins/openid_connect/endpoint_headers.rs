@@ -2,8 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::claims::ClaimSources;
@@ -13,7 +12,6 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
-use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::token::lasting_claims;
 
 /// The configured headers.
@@ -85,14 +83,7 @@ impl EndpointHeaders {
         tokens.into_iter().flatten().map(|header| &header.name).chain(self.claims.iter().map(|(_, name)| name))
     }
 
-    /// Removes headers of the client that the endpoint could mistake for those of this plugin.
-    pub(super) fn remove(&self, headers: &mut HeaderMap) {
-        for name in self.names().filter(|name| **name != AUTHORIZATION) {
-            headers.remove(name);
-            remove_alike(headers, name);
-        }
-    }
-
+    /// Sets the headers of one request. Of several with one name, the last one counts.
     pub(super) fn set(&self, sources: &HeaderSources<'_>, cx: &mut RequestCx<'_>) {
         let has_tokens = self.access_token.is_some() || self.id_token.is_some();
         let stands_for = (sources.has_session && has_tokens).then(|| lasting_claims(&sources.claims.0));

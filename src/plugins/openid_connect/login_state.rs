@@ -154,6 +154,11 @@ impl LoginCookies {
         }
     }
 
+    /// With what the names of all cookies begin.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Removes the cookies from a request, so that the endpoint does not get them.
     pub(super) fn remove_from(&self, request: &mut HeaderMap) {
         remove_cookies(request, |name| name.starts_with(self.prefix.as_bytes()));

@@ -94,7 +94,7 @@ use self::settings::OpenIdSettings;
 use self::token_identity::TokenIdentity;
 use self::token_refresh::TokenRefreshes;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential};
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
@@ -104,8 +104,8 @@ use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, StoredPlace, unix_second};
 use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, OwnUrl, Plugin, PluginServices, Reply, RequestCx,
-    ResponseCx, ResponseOutcome,
+    AccessOutcome, Assertions, ChangedFields, CredentialLocations, NamedConsumer, OwnUrl, Plugin, PluginServices,
+    Reply, RequestCx, ResponseCx, ResponseOutcome,
 };
 
 /// Authenticates users and clients at an OpenID provider.
@@ -129,6 +129,7 @@ impl PluginKind for OpenIdConnect {
     const PRIORITY: i32 = 1050;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [dumped_fields::DumpedFields] = dumped_fields::DUMPED_FIELDS;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
@@ -188,10 +189,12 @@ impl Plugin for OpenIdConnect {
         redirect_uri.map_or(&[], |redirect_uri| std::slice::from_ref(&redirect_uri.own))
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        self.settings.declare_assertions(assertions);
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
         fields.request.add_all(&[AUTHORIZATION, COOKIE]);
-        fields.request.add_all(self.settings.headers.names());
         fields.response.add(&SET_COOKIE);
     }
 
@@ -558,7 +561,6 @@ impl OpenIdConnect {
         let settings = &self.settings;
         settings.sessions.cookies.remove_from(&mut cx.head.headers);
         settings.logins.remove_from(&mut cx.head.headers);
-        settings.headers.remove(&mut cx.head.headers);
         if settings.hides_credentials {
             credentials::remove(cx.head, &settings.token_locations, settings.token_cookie.as_deref());
         }

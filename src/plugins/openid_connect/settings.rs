@@ -16,6 +16,7 @@ use super::provider_client::ProviderClient;
 use super::relying_party::RelyingParty;
 use super::signed_token::TokenRules;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::authentication::declare_identity;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::redis::{RedisConfig, RedisServer};
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
@@ -23,7 +24,7 @@ use crate::plugin_api::sealed_cookie::{
     CookieAttributes, CookieSameSite, CookieSettings, SealedCookie, SealingKeys, SessionCookies, SessionTimeouts,
 };
 use crate::plugin_api::stored_sessions::Sessions;
-use crate::plugin_api::{OwnUrl, RemoteUrl};
+use crate::plugin_api::{Assertions, HiddenCookies, OwnUrl, RemoteUrl};
 
 /// A validated configuration.
 pub(super) struct OpenIdSettings {
@@ -74,6 +75,16 @@ pub(super) struct LogoutSettings {
     pub(super) query_arg: Option<Box<str>>,
     pub(super) redirect_uri: Option<Box<str>>,
     pub(super) revokes: bool,
+}
+
+impl OpenIdSettings {
+    /// What the endpoint gets about a client. The sealed cookies are for this plugin only.
+    pub(super) fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+        assertions.fields.add_all(self.headers.names());
+        assertions.hidden_cookies.extend(self.sessions.cookies.names().into_iter().map(HiddenCookies::Named));
+        assertions.hidden_cookies.push(HiddenCookies::WithPrefix(self.logins.prefix().into()));
+    }
 }
 
 impl Config {

@@ -41,9 +41,7 @@ pub(crate) use self::config::Config;
 use self::config::ValidatedConfig;
 use self::session_headers::SessionUser;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{
-    AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, clear_identity_of_client, declare_identity_headers,
-};
+use crate::plugin_api::authentication::{AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, declare_identity};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
@@ -51,8 +49,8 @@ use crate::plugin_api::logged_out_sessions::SessionContents;
 use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, random_text, unix_second};
 use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, CredentialLocations, Identity, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
-    ResponseOutcome, Scheme, VerifiedSubjects,
+    AccessOutcome, Assertions, ChangedFields, CredentialLocations, HiddenCookies, Identity, Plugin, Reply, ReplyBody,
+    RequestCx, ResponseCx, ResponseOutcome, Scheme, VerifiedSubjects,
 };
 
 /// Keeps clients authenticated by a cookie.
@@ -104,6 +102,7 @@ impl PluginKind for SessionPlugin {
     const PRIORITY: i32 = 1900;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] = &[DumpedFields::new(&["bind"], DumpedValue::Nothing, "3.12")];
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
@@ -191,10 +190,14 @@ impl Plugin for SessionPlugin {
         }))
     }
 
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+        assertions.fields.add_all(self.config.request_headers.iter().map(|header| header.name()));
+        assertions.hidden_cookies.extend(self.config.sessions.cookies.names().into_iter().map(HiddenCookies::Named));
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        declare_identity_headers(fields);
         fields.request.add(&COOKIE);
-        fields.request.add_all(self.config.request_headers.iter().map(|header| header.name()));
         fields.response.add(&SET_COOKIE);
         fields.response.add_all(self.config.response_headers.iter().map(|header| header.name()));
     }
@@ -226,7 +229,6 @@ impl SessionPlugin {
         now: u64,
     ) -> RequestSession {
         self.config.sessions.cookies.remove_from(&mut cx.head.headers);
-        session_headers::remove(&self.config.request_headers, &mut cx.head.headers);
         RequestSession { opened, place, now, is_secure: cx.client.scheme == Scheme::Https, is_logout: false }
     }
 
@@ -239,9 +241,10 @@ impl SessionPlugin {
         if let Some(opened) = &mut session.opened {
             opened.times = opened.times.after(opened.age, now);
             let user = SessionUser { identity: cx.identity, now };
-            session_headers::set(&self.config, &self.config.request_headers, opened, &user, &mut cx.head.headers);
-        } else {
-            clear_identity_of_client(cx);
+            let values = session_headers::values(&self.config, &self.config.request_headers, opened, &user);
+            for (name, value) in values {
+                cx.assert_field(name, value);
+            }
         }
         cx.set_plugin_data(session);
     }
@@ -265,7 +268,9 @@ impl SessionPlugin {
 
     fn set_response_headers(&self, cx: &mut ResponseCx<'_>, opened: &OpenedSession<SessionData>, now: u64) {
         let user = SessionUser { identity: cx.identity, now };
-        session_headers::set(&self.config, &self.config.response_headers, opened, &user, cx.headers);
+        for (name, value) in session_headers::values(&self.config, &self.config.response_headers, opened, &user) {
+            cx.headers.insert(name, value);
+        }
     }
 
     /// Sets the identity of the session. False if its consumer no longer exists.
@@ -283,7 +288,7 @@ impl SessionPlugin {
         if !data.groups.is_empty()
             && let Ok(groups) = HeaderValue::from_bytes(data.groups.join(", ").as_bytes())
         {
-            cx.head.headers.insert(AUTHENTICATED_GROUPS, groups);
+            cx.assert_field(&AUTHENTICATED_GROUPS, groups);
         }
         cx.identity.groups.clone_from(&data.groups);
         // The consumer may have other groups by now, which are added.

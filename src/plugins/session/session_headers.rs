@@ -1,14 +1,14 @@
 //! The headers `Session-…` with the properties of a session.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::SessionData;
 use super::config::ValidatedConfig;
 use crate::plugin_api::Identity;
 use crate::plugin_api::consumers::{hex, sha256};
-use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::sealed_cookie::OpenedSession;
 
 /// A property of a session that a header contains.
@@ -78,31 +78,22 @@ impl SessionProperty {
     }
 }
 
-/// Removes headers of a client that the endpoint could mistake for those of its session.
-pub(super) fn remove(names: &[SessionProperty], headers: &mut HeaderMap) {
-    for header in names {
-        headers.remove(header.name());
-        remove_alike(headers, header.name());
-    }
-}
-
 /// Whose session it is, at which second since 1970.
 pub(super) struct SessionUser<'i> {
     pub(super) identity: &'i Identity,
     pub(super) now: u64,
 }
 
-pub(super) fn set(
+/// The headers with their values. `user` has the identity that the request has at this moment.
+pub(super) fn values(
     config: &ValidatedConfig,
     names: &[SessionProperty],
     session: &OpenedSession<SessionData>,
     user: &SessionUser<'_>,
-    headers: &mut HeaderMap,
-) {
-    for header in names {
-        let value = header.value(config, session, user).and_then(|value| HeaderValue::try_from(value).ok());
-        if let Some(value) = value {
-            headers.insert(header.name().clone(), value);
-        }
-    }
+) -> SmallVec<[(&'static HeaderName, HeaderValue); 4]> {
+    let value = |header: &SessionProperty| {
+        let value = header.value(config, session, user)?;
+        Some((header.name(), HeaderValue::try_from(value).ok()?))
+    };
+    names.iter().filter_map(value).collect()
 }

@@ -481,6 +481,7 @@ impl CompiledPlugin {
             object: Arc::clone(&self.object),
             configuration_hash: self.configuration_hash,
             first_backend: 0,
+            assertions: self.assertions.clone(),
         };
         Some((kind.name(), kind.priority(), instance))
     }
@@ -532,6 +533,7 @@ pub(super) fn rejecting_instance(message: String, counter_scope: &Arc<str>, obje
         object,
         configuration_hash: 0,
         first_backend: 0,
+        assertions: None,
     }
 }
 

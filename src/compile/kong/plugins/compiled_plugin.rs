@@ -16,6 +16,7 @@ use crate::api::{Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::verdict::rejected_objects::rejected;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::chain::{AccessOrdering, BrokenPlugin};
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
 use crate::plugin_api::kind::STREAM_FAMILY;
@@ -32,6 +33,8 @@ pub(super) struct CompiledPlugin {
     pub(super) configuration_hash: u64,
     /// `Err` if the plugin cannot be used; `problems` then has the reasons.
     pub(super) plugin: Result<Arc<dyn Plugin>, ()>,
+    /// What the plugin asserts toward endpoints.
+    pub(super) assertions: Option<Arc<Assertions>>,
     /// Errors, including those about settings that are in effect in Kong, but not here.
     pub(super) problems: Vec<Diagnostic>,
     /// Warnings about settings that have no effect in Kong either, and about the size of the object.
@@ -138,6 +141,7 @@ pub(super) fn compile_plugin(
         config: Value::Null,
         configuration_hash: 0,
         plugin: Err(()),
+        assertions: None,
         problems: Vec::new(),
         ineffective_in_kong: ineffective_in_kong(settings),
         origins: Vec::new(),
@@ -197,6 +201,7 @@ pub(super) fn compile_plugin(
             build_plugin(cx, id, settings, kind, config, before, &mut compiled);
         }
     }
+    compiled.assertions = compiled.plugin.as_ref().ok().and_then(|plugin| plugin.assertions());
     compiled
 }
 
