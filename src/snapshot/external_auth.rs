@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::plugin_api::AssertedFields;
 use crate::upstream::Upstream;
 
 /// The authorization server, what it gets of a request, and what it may change.
@@ -29,8 +30,9 @@ pub struct HttpAuthorization {
     pub path_prefix: Box<str>,
     /// The headers of the request that are sent, apart from Host and Content-Length.
     pub request_headers: Box<[HeaderName]>,
-    /// The headers of the response that replace those of the request. `None`: all that can be part of a request.
-    pub response_headers: Option<Box<[HeaderName]>>,
+    /// The headers of the response that replace those of the request, which no client may send. `None`: all that can be
+    /// part of a request.
+    pub response_headers: Option<AssertedFields>,
 }
 
 /// Calls of Envoy's `ext_authz`.
@@ -43,6 +45,24 @@ pub struct GrpcAuthorization {
 }
 
 impl ExternalAuthFilter {
+    /// The headers about which the server decides for each request. `None` if only its responses name them.
+    pub fn asserted_fields(&self) -> Option<&AssertedFields> {
+        match &self.protocol {
+            AuthorizationProtocol::Http(settings) => settings.response_headers.as_ref(),
+            AuthorizationProtocol::Grpc(_) => None,
+        }
+    }
+
+    /// Whether the server gets the header because the configuration lists it.
+    pub fn reads(&self, name: &HeaderName) -> bool {
+        match &self.protocol {
+            AuthorizationProtocol::Http(settings) => settings.request_headers.contains(name),
+            AuthorizationProtocol::Grpc(settings) => {
+                settings.request_headers.as_ref().is_some_and(|listed| listed.contains(name))
+            }
+        }
+    }
+
     /// Text for dumps, without the upstream.
     pub(super) fn describe(&self) -> Vec<String> {
         let names = |names: &[HeaderName]| names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
@@ -52,7 +72,7 @@ impl ExternalAuthFilter {
                 lines.extend((!path_prefix.is_empty()).then(|| format!("path {path_prefix}")));
                 lines.push(format!("request headers {}", names(request_headers)));
                 lines.push(match response_headers {
-                    Some(listed) => format!("response headers {}", names(listed)),
+                    Some(listed) => format!("response headers {}", names(listed.names())),
                     None => "all response headers".to_owned(),
                 });
                 lines

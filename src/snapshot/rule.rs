@@ -11,7 +11,7 @@ pub use super::path_edit::PathEdit;
 pub use super::redirect::{RedirectAction, Scheme};
 use super::rule_options::RuleOptions;
 use super::timeouts_and_retries::TimeoutsAndRetries;
-use crate::plugin_api::{Chain, ChosenBackend};
+use crate::plugin_api::{AssertedFields, Chain, ChosenBackend};
 use crate::upstream::{AffinitySettings, Upstream};
 
 /// One rule of one route, fully parsed.
@@ -63,6 +63,13 @@ pub struct Filters {
     pub cors: Option<Box<CorsFilter>>,
     pub external_auth: Option<Box<ExternalAuthFilter>>,
     pub mirrors: Box<[Mirror]>,
+}
+
+impl Filters {
+    /// The fields about which the authorization server decides.
+    pub fn asserted_by_server(&self) -> Option<&AssertedFields> {
+        self.external_auth.as_ref()?.asserted_fields()
+    }
 }
 
 /// Sends copies of requests to an upstream and ignores the responses.
@@ -134,6 +141,8 @@ pub struct WeightedBackends {
     /// The backends that plugins may choose instead, by the indices of [`ChosenBackend`]. A second pointer, so that the
     /// many rules without any need the memory of one only.
     chosen_by_plugins: Option<Box<Box<[Backend]>>>,
+    /// The fields about which the authorization servers of backends decide. `None` without such servers.
+    asserted_by_servers: Option<Box<AssertedFields>>,
 }
 
 impl WeightedBackends {
@@ -142,6 +151,7 @@ impl WeightedBackends {
         let backends: Box<[Backend]> = backends.into_iter().filter(|backend| backend.weight > 0).collect();
         let total_weight = backends.iter().map(|backend| u64::from(backend.weight)).sum();
         (total_weight > 0).then_some(WeightedBackends {
+            asserted_by_servers: asserted_by_servers(backends.iter()),
             backends,
             total_weight,
             timeouts_and_retries: None,
@@ -149,6 +159,12 @@ impl WeightedBackends {
             affinity: None,
             chosen_by_plugins: None,
         })
+    }
+
+    /// The fields about which the authorization server of any backend decides. Clients may not send them to the others
+    /// either.
+    pub fn asserted_by_servers(&self) -> Option<&AssertedFields> {
+        self.asserted_by_servers.as_deref()
     }
 
     /// The backends with a weight above 0; at least one.
@@ -164,6 +180,7 @@ impl WeightedBackends {
     /// Sets the backends that plugins of the rule may choose.
     pub fn set_chosen_by_plugins(&mut self, backends: Vec<Backend>) {
         self.chosen_by_plugins = (!backends.is_empty()).then(|| Box::new(backends.into()));
+        self.asserted_by_servers = asserted_by_servers(self.all_backends());
         self.prepare_affinity();
     }
 
@@ -222,6 +239,12 @@ impl WeightedBackends {
         // Unreachable: the draw is below the sum of the subtracted weights.
         &self.backends[self.backends.len() - 1]
     }
+}
+
+fn asserted_by_servers<'b>(backends: impl Iterator<Item = &'b Backend>) -> Option<Box<AssertedFields>> {
+    let names = backends.filter_map(|backend| backend.filters.asserted_by_server()).flat_map(AssertedFields::names);
+    let fields: AssertedFields = names.collect();
+    (!fields.is_empty()).then(|| Box::new(fields))
 }
 
 #[derive(Debug, PartialEq)]

@@ -27,11 +27,16 @@ use crate::plugins::{ScriptedPlugin, chain};
 
 /// A filter whose server gets Authorization and Cookie, and decides about `X-User`.
 pub(crate) fn http_filter(upstream: Arc<Upstream>) -> ExternalAuthFilter {
-    let names = |names: &[&'static str]| names.iter().map(|name| HeaderName::from_static(name)).collect();
+    http_filter_for(upstream, &["x-user"])
+}
+
+/// A filter whose server gets Authorization and Cookie, and decides about these headers.
+fn http_filter_for(upstream: Arc<Upstream>, decided: &[&'static str]) -> ExternalAuthFilter {
+    let names = |names: &[&'static str]| names.iter().map(|name| HeaderName::from_static(name)).collect::<Vec<_>>();
     let protocol = AuthorizationProtocol::Http(HttpAuthorization {
         path_prefix: "/check".into(),
-        request_headers: names(&["authorization", "cookie"]),
-        response_headers: Some(names(&["x-user"])),
+        request_headers: names(&["authorization", "cookie"]).into(),
+        response_headers: Some(names(decided).iter().collect()),
     });
     ExternalAuthFilter { upstream, protocol, max_body: 0 }
 }
@@ -146,6 +151,60 @@ async fn clients_cannot_spoof_headers_of_the_server() {
         assert_eq!(header(&received, "host"), Some("a.example"));
         assert_eq!(header(&received, "content-type"), Some("image/png"));
     }
+}
+
+/// A backend that has no server gets what the endpoint of another backend believes, too.
+#[tokio::test]
+async fn clients_cannot_spoof_headers_of_the_server_of_another_backend() {
+    let (guarded, open, authorization) = (Endpoint::ok().await, Endpoint::ok().await, authorization_server().await);
+    // The server replaces the credential that it reads.
+    let filter = http_filter_for(server_of(&authorization), &["x-user", "authorization"]);
+    let backend = |filters, endpoint: &Endpoint| Backend {
+        weight: 1,
+        filters,
+        target: BackendTarget::Upstream(upstream("web", &[endpoint.address])),
+    };
+    let backends = vec![backend(filters(filter), &guarded), backend(Filters::default(), &open)];
+    // What plugins set is not from the client.
+    let plugin = ScriptedPlugin::access(|cx| {
+        assert!(!cx.head.headers.contains_key("x-user"), "plugins do not get it either");
+        cx.head.headers.insert("x-user", HeaderValue::from_static("of-plugin"));
+        AccessOutcome::Continue
+    });
+    for (plugins, user_at_open) in [(None, None), (chain(vec![plugin]), Some("of-plugin"))] {
+        let split = WeightedBackends::new(backends_of(&backends)).unwrap();
+        let server = TestServer::with_routes(vec![Route { plugins, ..route(Action::Forward(split)) }]).await;
+        let (before, authorized) = (open.log.requests().len(), authorization.log.requests().len());
+        while open.log.requests().len() < before + 3 || authorization.log.requests().len() < authorized + 3 {
+            let request = "GET / HTTP/1.1\r\nhost: a.example\r\nauthorization: Bearer forged\r\nx-user: admin\r\n\
+                           x_user: admin\r\nx-kept: 1\r\n\r\n";
+            assert_eq!(server.request(request).await.status, 200);
+        }
+        for received in &open.log.requests()[before..] {
+            assert_eq!((header(received, "x-user"), header(received, "x_user")), (user_at_open, None), "{received}");
+            assert_eq!(
+                (header(received, "authorization"), header(received, "x-kept")),
+                (None, Some("1")),
+                "{received}"
+            );
+        }
+        for asked in &authorization.log.requests()[authorized..] {
+            assert_eq!(header(asked, "authorization"), Some("Bearer forged"), "the server reads it: {asked}");
+        }
+    }
+    for received in guarded.log.requests() {
+        assert_eq!((header(&received, "x-user"), header(&received, "authorization")), (Some("eve"), None));
+    }
+}
+
+/// The same backends once more.
+fn backends_of(backends: &[Backend]) -> Vec<Backend> {
+    let again = |backend: &Backend| {
+        let BackendTarget::Upstream(upstream) = &backend.target else { panic!("the backend is valid") };
+        let (filters, target) = (backend.filters.clone(), BackendTarget::Upstream(Arc::clone(upstream)));
+        Backend { weight: backend.weight, filters, target }
+    };
+    backends.iter().map(again).collect()
 }
 
 #[tokio::test]
@@ -309,7 +368,7 @@ async fn servers_may_use_http2() {
     let (endpoint, authorization) = (Endpoint::ok().await, echo_endpoint().await);
     let mut filter = http_filter(h2c_upstream(authorization.address));
     if let AuthorizationProtocol::Http(http) = &mut filter.protocol {
-        http.response_headers = Some([HeaderName::from_static("x-uri"), HeaderName::from_static("x-fields")].into());
+        http.response_headers = Some(["x-uri", "x-fields"].map(HeaderName::from_static).iter().collect());
     }
     let server = TestServer::with_routes(guarded_routes(filter, &endpoint)).await;
     let request = "POST /a?b HTTP/1.1\r\nhost: a.example\r\ncookie: c\r\ncontent-length: 1\r\n\r\nx";

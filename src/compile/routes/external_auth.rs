@@ -84,7 +84,7 @@ impl Translator<'_> {
         HttpAuthorization {
             path_prefix: path_prefix.unwrap_or_default().into(),
             request_headers: request_headers.into(),
-            response_headers: (!listed.is_empty()).then(|| response_headers.into()),
+            response_headers: (!listed.is_empty()).then(|| response_headers.iter().collect()),
         }
     }
 

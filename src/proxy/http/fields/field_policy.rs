@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, Response};
 use super::headers::{CLIENT_REPORTS, MANAGED_HEADERS, X_REQUEST_ID, connection_options, strip_hop_by_hop};
 use super::product_names::ProductHeaders;
 use crate::http1::is_permitted_trailer;
-use crate::plugin_api::{ChangedFields, FieldNames, header_spoofing};
+use crate::plugin_api::{AssertedFields, ChangedFields, FieldNames, header_spoofing};
 use crate::snapshot::external_auth::AuthorizationProtocol;
 use crate::snapshot::rule::{Action, BackendTarget, Filters, HeaderEdits, RouteRule};
 use crate::snapshot::rule_options::ProductHeaderNames;
@@ -158,7 +158,7 @@ fn fields_of_requests(rule: &RouteRule, product_headers: &ProductHeaders) -> Fie
         add_edits(&mut names, filters.request_headers.as_ref());
         if let Some(AuthorizationProtocol::Http(settings)) = filters.external_auth.as_ref().map(|auth| &auth.protocol) {
             // The server decides about each of them. Names that are not listed are known when it has decided.
-            names.add_all(settings.response_headers.iter().flatten());
+            names.add_all(settings.response_headers.iter().flat_map(AssertedFields::names));
         }
     }
     if let Some(product_headers) = product_headers.names(rule.options().product_headers) {

@@ -29,4 +29,5 @@ pub(in crate::proxy) mod request_record;
 pub(in crate::proxy) mod response_filters;
 pub(in crate::proxy) mod route_captures;
 pub(in crate::proxy) mod routing;
+mod server_assertions;
 pub(in crate::proxy) mod trailer_header;

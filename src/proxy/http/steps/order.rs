@@ -15,8 +15,9 @@ pub(in crate::proxy) enum RequestStep {
     /// Whether the rule accepts the protocol of the request. Before anything else of the rule, because a request in
     /// plain text must not give its credentials to a plugin.
     Protocols,
-    /// Removes what concerns the connection and what untrusted clients may not say, and sets the forwarding headers, as
-    /// the rule says. Before plugins and authorization servers, which read these headers.
+    /// Removes what concerns the connection, what untrusted clients may not say, and what authorization servers decide,
+    /// and sets the forwarding headers, as the rule says. Before plugins and authorization servers, which read these
+    /// headers.
     RequestHeaders,
     /// Plugins authenticate, limit and edit the request. Their responses have nothing of a backend: a rejection, a
     /// login, a redirect, a preflight.

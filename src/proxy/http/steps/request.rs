@@ -31,6 +31,7 @@ use super::request_context::RequestContext;
 use super::request_headers;
 use super::request_record::RequestRecord;
 use super::routing;
+use super::server_assertions;
 use super::trailer_header;
 use crate::plugin_api::ResponseSource;
 use crate::proxy::http::exchange::activity::ActivityPhase;
@@ -183,6 +184,7 @@ async fn run_steps_before_forwarding<'r>(
     }
     cx.enter(RequestStep::RequestHeaders);
     request_headers::set(cx, &mut routed, request)?;
+    server_assertions::remove_from_request(routed.rule, request.headers_mut());
     cx.write_trace(request.headers_mut());
     cx.enter(RequestStep::AccessPlugins);
     if let Some(chain) = &routed.rule.plugins {
@@ -205,6 +207,7 @@ async fn run_steps_before_forwarding<'r>(
         // Boxed, so that the future of requests without authorization stays small.
         Box::pin(external_auth::authorize(cx, filter, &routed, request)).await?;
     }
+    server_assertions::remove_undecided(routed.rule, action, request.headers_mut());
     cx.enter(RequestStep::BeforeForward);
     if action.is_forwarded() && plugins::runs_before_forward(cx) {
         // Boxed, so that the future of requests without such plugins stays small.

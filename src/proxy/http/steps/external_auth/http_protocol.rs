@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 use super::decision::Decision;
 use super::header_changes::{HeaderAction, HeaderChanges};
 use super::server_call;
+use crate::plugin_api::AssertedFields;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
@@ -36,7 +37,7 @@ pub(super) async fn check(
     }
     let (head, body) = response.into_parts();
     server_call::drain(body).await;
-    let request = copied_headers(settings.response_headers.as_deref(), &head.headers);
+    let request = copied_headers(settings.response_headers.as_ref().map(AssertedFields::names), &head.headers);
     Ok(Decision::Allowed { request, response: HeaderChanges::default() })
 }
 
