@@ -16,7 +16,9 @@ use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use crate::plugin_api::testing::{
     TestOutcome, TestRequest, build, build_with, chain_with, global_instance, instance, names,
 };
-use crate::plugin_api::{ChangedFields, PluginState, RegisteredKind, RemoteStream, RequestCx, StreamedResponse};
+use crate::plugin_api::{
+    AccessOutcome, ChangedFields, PluginState, RegisteredKind, RemoteStream, RequestCx, StreamedResponse,
+};
 
 const KIND: RegisteredKind<ForwardProxy> = RegisteredKind::NEW;
 
