@@ -248,3 +248,82 @@ fn broken_guards_of_dumps_are_closed() {
         program.stop().expect_success();
     }
 }
+
+const GOOD: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: { name: portico }
+spec: { controllerName: portico.dev/gateway-controller }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: good }
+spec:
+  gatewayClassName: portico
+  listeners: [{ name: http, protocol: HTTP, port: 8080 }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: good }
+spec:
+  parentRefs: [{ name: good }]
+  rules:
+    - backendRefs: [{ name: echo, port: 80 }]
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: echo
+  annotations: { portico.dev/address: 192.0.2.1 }
+spec:
+  ports: [{ port: 80 }]
+";
+
+/// What other programs read, and what they should have replaced.
+#[test]
+fn mistakes_from_elsewhere_have_their_remedy() {
+    let site = Site::new();
+    site.save("manifests/good.yaml", GOOD);
+    let check = |file: &str, more: &[&str]| {
+        site.save("manifests/bad.yaml", file);
+        let output = portico(&site).args(["check", "manifests"]).args(more).env("COLUMNS", "300").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    for (file, expected) in [
+        (
+            include_str!("checked_files/foreign-policy.yaml"),
+            &[
+                "error[ForeignPolicy]: HTTPRoute default/good: SecurityPolicy default/tokens of gateway.envoyproxy.io",
+                "warning[ForeignPolicy]: HTTPRoute default/good: BackendTrafficPolicy default/balanced",
+            ][..],
+        ),
+        (
+            include_str!("checked_files/unrendered.yaml"),
+            &["\"app.${CLUSTER_DOMAIN}\" has the placeholder ${CLUSTER_DOMAIN}, which was not replaced"],
+        ),
+        (
+            include_str!("checked_files/operator-kinds.yaml"),
+            &[
+                "KongService configures a control plane of Kong Operator",
+                "name the KongPlugin in annotation konghq.com/plugins of the object",
+                "the group portico.dev has no kind `BackendPolicyy`",
+                "did you mean `BackendPolicy`?",
+            ],
+        ),
+        (
+            include_str!("checked_files/nginx-annotations.yaml"),
+            &[
+                "set konghq.com/rewrite",
+                "ingress-nginx has no such annotation, so it never had an effect",
+                "looks like a regular expression",
+            ],
+        ),
+    ] {
+        let (status, text) = check(file, &[]);
+        assert_eq!(status, Some(1), "{text}");
+        for expected in expected {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+    }
+    let (status, text) = check(include_str!("checked_files/foreign-policy.yaml"), &["--ignore-foreign-guards"]);
+    assert!(status == Some(0) && text.matches("warning[ForeignPolicy]").count() == 2, "{text}");
+}
