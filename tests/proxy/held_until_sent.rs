@@ -1,16 +1,24 @@
 //! What a response holds in memory counts until its client has it, and so long is its request in progress.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::StatusCode;
-use portico::plugin_api::{AccessOutcome, BeyondLimit, BodyFilter, BufferedFilter, Reply, ReplyBody};
+use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use portico::plugin_api::instance::PluginInstance;
+use portico::plugin_api::testing::names;
+use portico::plugin_api::{
+    BackendReplacement, BeyondLimit, BodyFilter, BufferedFilter, Chain, Phases, Plugin, ReplaceBackendCx, Reply,
+    ReplyBody,
+};
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use tokio::io::AsyncReadExt;
 
 use crate::accounting::{access_log_records, scrape};
 use crate::frames::{DATA, HEADERS, RawConnection, get_request, initial_window_size};
-use crate::harness::{Client, Endpoint, Options, TestServer, forward, upstream, with_timeout};
-use crate::plugins::{ScriptedPlugin, route_with_plugins};
+use crate::harness::{Client, Endpoint, Options, Route, TestServer, forward, route, upstream, with_timeout};
+use crate::plugins::{ScriptedPlugin, chain};
 
 /// More than what the sockets of a connection take.
 const BODY: usize = 24 << 20;
@@ -18,47 +26,71 @@ const CLIENTS: usize = 3;
 const GET: &str = "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
 
 /// A filter that reads the whole body, which the plugins mask, jq and the transformers add.
-fn changing_bodies() -> ScriptedPlugin {
-    ScriptedPlugin::response(|cx| {
+fn changing_bodies() -> Option<Arc<Chain>> {
+    chain(vec![ScriptedPlugin::response(|cx| {
         cx.push_body_filter(BodyFilter::Buffered(BufferedFilter {
             max_bytes: 2 * BODY,
             beyond_limit: BeyondLimit::PassUnchanged,
             reads_text: false,
             transform: Box::new(|body: &[u8]| Some(Bytes::copy_from_slice(body))),
         }));
-    })
+    })])
 }
 
 /// A filter that makes a small body large, as decoding does.
-fn growing_bodies() -> ScriptedPlugin {
-    ScriptedPlugin::response(|cx| {
+fn growing_bodies() -> Option<Arc<Chain>> {
+    chain(vec![ScriptedPlugin::response(|cx| {
         cx.push_body_filter(BodyFilter::Buffered(BufferedFilter {
             max_bytes: 2 * BODY,
             beyond_limit: BeyondLimit::PassUnchanged,
             reads_text: false,
             transform: Box::new(|_: &[u8]| Some(vec![b'x'; BODY].into())),
         }));
-    })
+    })])
 }
 
-/// A reply in place of the backend, as aws-lambda and aggregate send it.
-fn collecting() -> ScriptedPlugin {
-    ScriptedPlugin::before_forward(|cx| {
-        AccessOutcome::Wait(Box::pin(async move {
+/// Responds in place of the backend, as aws-lambda and aggregate do.
+struct Collecting;
+
+impl Plugin for Collecting {
+    fn replace_backend<'a>(&'a self, cx: &'a mut ReplaceBackendCx<'_>) -> BackendReplacement<'a> {
+        BackendReplacement::Wait(Box::pin(async move {
             let mut kept = cx.body_budget.begin();
-            kept.grow(BODY).await.ok()?;
+            kept.grow(BODY).await.unwrap();
             cx.kept.push(kept);
-            Some(Reply::new(StatusCode::OK, ReplyBody::Collected(vec![b'x'; BODY].into()), Reply::NO_REASON))
+            Reply::new(StatusCode::OK, ReplyBody::Collected(vec![b'x'; BODY].into()), Reply::NO_REASON)
         }))
-    })
+    }
 }
 
-async fn server(plugin: ScriptedPlugin, response: usize, options: Options) -> (TestServer, Endpoint) {
+fn collecting() -> Option<Arc<Chain>> {
+    let phases = Phases {
+        access: false,
+        before_forward: false,
+        replace_backend: true,
+        response: false,
+        log: false,
+        stream_open: false,
+    };
+    let instance = PluginInstance {
+        plugin: Arc::new(Collecting),
+        phases,
+        scope: "collecting".into(),
+        object: "collecting".into(),
+        configuration_hash: 0,
+        first_backend: 0,
+    };
+    let mut builder = ChainBuilder::default();
+    builder.add("collecting", 10, AttachmentPoint::Base(BaseScope::Route), instance);
+    builder.build(names())
+}
+
+async fn server(plugins: Option<Arc<Chain>>, response: usize, options: Options) -> (TestServer, Endpoint) {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {response}\r\n\r\n");
     let endpoint = Endpoint::responding_with([head.into_bytes(), vec![b'x'; response]].concat()).await;
     let limits = ProxyLimits { max_buffered_bytes: 8 * CLIENTS * BODY, ..ProxyLimits::default() };
     let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
-    let routes = vec![route_with_plugins(vec![plugin], action)];
+    let routes = vec![Route { plugins, ..route(action) }];
     (TestServer::with_options(Options { limits, ..options }, routes).await, endpoint)
 }
 
