@@ -112,3 +112,36 @@ pub(in crate::compile) fn plugin_subject(id: &ObjectId) -> PluginSubject {
         _ => PluginSubject::Consumer(Arc::from(&*consumer_id(&id.key))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::compile::Compiler;
+    use crate::compile::testing::TestInputs;
+    use crate::plugin_api::PluginRegistry;
+    use crate::store::{AnyObject, Batch, Store, UnparseableObject};
+
+    /// A token may name a consumer of which not even its groups can be read, and so not what restricts it.
+    #[test]
+    fn requests_of_rejected_consumers_are_refused() {
+        let inputs = TestInputs::new(PluginRegistry(&[]));
+        let (mut store, mut compiler) = (Store::default(), Compiler::default());
+        let consumer = |credentials: Value| {
+            let annotations = json!({"kubernetes.io/ingress.class": "portico"});
+            json!({"metadata": {"namespace": "a", "name": "bob", "annotations": annotations}, "username": "bob",
+                "credentials": credentials})
+        };
+        let mut refusals_after = |object: AnyObject| {
+            let changes = store.apply(Batch { upserts: vec![object], removes: vec![] });
+            let consumers = inputs.compile(&mut compiler, &store, &changes).snapshot.consumers.clone();
+            let bob = consumers.by_id_or_username("bob").expect("it is known");
+            let plugins = consumers.plugins_of(&PluginSubject::Consumer(Arc::from(&*bob.id)));
+            plugins.map_or(0, |plugins| plugins.iter().filter(|plugin| plugin.place.kind == UNKNOWN).count())
+        };
+        let rejected = UnparseableObject::read(Kind::KongConsumer, &consumer(json!(5))).unwrap();
+        assert_eq!(refusals_after(AnyObject::Unparseable(rejected.into())), 1);
+        assert_eq!(refusals_after(AnyObject::parse(Kind::KongConsumer, consumer(json!([]))).unwrap()), 0);
+    }
+}
