@@ -40,6 +40,7 @@ fn instance(plugin: impl Plugin) -> PluginInstance {
         object,
         configuration_hash: 0,
         first_backend: 0,
+        assertions: None,
     }
 }
 
@@ -362,6 +363,7 @@ fn all_instances_of_the_rule_may_buffer_the_body() {
                 object: "KongPlugin/a/reader".into(),
                 configuration_hash: 0,
                 first_backend: 0,
+                assertions: None,
             };
             builder.add("reader", 1, point, instance);
         }

@@ -44,6 +44,7 @@ fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
         object: "".into(),
         configuration_hash: 0,
         first_backend: 0,
+        assertions: None,
     };
     builder.add("set-identity", 1000, AttachmentPoint::Base(BaseScope::Route), set_identity);
     builder.build(names()).unwrap()

@@ -127,6 +127,7 @@ fn chain_with_directory(directory: Arc<dyn Plugin>) -> Arc<Chain> {
         object: "".into(),
         configuration_hash: 0,
         first_backend: 0,
+        assertions: None,
     };
     builder.add("directory", 1000, AttachmentPoint::Base(BaseScope::Route), directory);
     builder.build(names()).unwrap()
