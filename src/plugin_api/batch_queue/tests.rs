@@ -304,7 +304,7 @@ async fn queues_of_one_namespace_leave_bytes_to_others_whatever_their_settings()
 /// What is queued for a tenant counts for it, and displaces nothing of others.
 #[tokio::test(start_paused = true)]
 async fn entries_of_a_cluster_plugin_count_for_the_namespaces_of_the_routes() {
-    let (never, state) = (Recorder::with(u64::MAX, Duration::ZERO), PluginState::default());
+    let (never, state) = (Recorder::with(usize::MAX, Duration::ZERO), PluginState::default());
     let bytes = QueuedBytes::of(&state, 80_000);
     let settings = QueueSettings { max_entries: 1_000_000, max_bytes: usize::MAX, ..settings() };
     let cluster = start_of("KongClusterPlugin/log", settings.clone(), &never, &state);
