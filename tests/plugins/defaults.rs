@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::plugins::fields;
 
 /// The fields of Kong's plugin with their defaults, `null` for a field without a default.
-fn dumped_fields(plugin: &str) -> Value {
+fn kong_defaults(plugin: &str) -> Value {
     match plugin {
         "acl" => json!({
             "allow": null, "deny": null, "hide_groups_header": false, "always_use_authenticated_groups": false,
@@ -450,7 +450,7 @@ fn dumped_fields(plugin: &str) -> Value {
             "cookie_samesite": null, "cookie_httponly": null, "cookie_persistent": null, "cookie_renew": null,
         }),
         "standard-webhooks" => json!({"secret_v1": null, "tolerance_second": 300}),
-        other => panic!("{other}: add the fields of Kong's plugin to dumped_fields"),
+        other => panic!("{other}: add the fields of Kong's plugin to kong_defaults"),
     }
 }
 
@@ -508,6 +508,7 @@ fn with_redis(mut fields: Value) -> Value {
         "redis.sentinel_nodes": null, "redis.sentinel_nodes[].host": "127.0.0.1", "redis.sentinel_nodes[].port": 6379,
         "redis.sentinel_username": null, "redis.sentinel_password": null, "redis.cluster_nodes": null,
         "redis.cluster_nodes[].ip": "127.0.0.1", "redis.cluster_nodes[].port": 6379,
+        "redis.cluster_addresses": [], "redis.sentinel_addresses": [],
         "redis.cluster_max_redirections": 5, "redis.connection_is_proxied": false, "redis.keepalive_pool_size": 256,
         "redis.keepalive_backlog": null,
     });
@@ -618,8 +619,8 @@ fn fields_and_defaults_match_kong() {
         let mut found: Map<String, Value> =
             fields.map(|field| (field.path, field.default.unwrap_or_default())).collect();
         if name == "openid-connect" {
-            found.retain(|path, _| dumped_fields(name).get(path).is_some());
+            found.retain(|path, _| kong_defaults(name).get(path).is_some());
         }
-        assert_eq!(Value::Object(found), dumped_fields(name), "{name}: left: Portico, right: Kong");
+        assert_eq!(Value::Object(found), kong_defaults(name), "{name}: left: Portico, right: Kong");
     }
 }
