@@ -21,7 +21,6 @@ mod image;
 mod install;
 mod kinds;
 mod manifests;
-mod matrix;
 mod plugins;
 mod reference;
 mod router;

@@ -76,7 +76,9 @@ fn check(paths: &[&str], steps: Vec<Step>) {
             update.batch.upserts.iter().partition(|object| matches!(object, AnyObject::Unparseable(_)));
         let upserts = valid.iter().map(|object| format!("{}@{}", object.id(), object.meta().generation));
         assert_eq!(upserts.collect::<Vec<_>>(), step.upserts, "upserts of step {number}");
-        valid.iter().for_each(|object| drop(rejected.remove(&object.id())));
+        for object in &valid {
+            rejected.remove(&object.id());
+        }
         rejected.extend(of_rejected.iter().map(|object| object.id()));
         assert_eq!(described(root, &update), step.diagnostics, "diagnostics of step {number}");
         let again = manifests.read();

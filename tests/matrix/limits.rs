@@ -7,7 +7,7 @@ use std::fs;
 
 use self::Division::{One, Shared};
 use self::Share::{Tested, Undivided};
-use crate::root;
+use crate::harness::program::root;
 
 /// How a limit is divided.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use portico::plugin_api::testing::{build, notes};
 use portico::plugins::REGISTRY;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::plugins::contract::{minimal_config, with_value};
 use crate::plugins::fields;

@@ -79,6 +79,7 @@ fn collecting() -> Option<Arc<Chain>> {
         object: "collecting".into(),
         configuration_hash: 0,
         first_backend: 0,
+        assertions: None,
     };
     let mut builder = ChainBuilder::default();
     builder.add("collecting", 10, AttachmentPoint::Base(BaseScope::Route), instance);

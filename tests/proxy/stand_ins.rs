@@ -207,7 +207,7 @@ async fn what_takes_the_place_of_a_backend_gets_the_fields_that_the_backend_woul
         let protocol = AuthorizationProtocol::Http(HttpAuthorization {
             path_prefix: "".into(),
             request_headers: Box::default(),
-            response_headers: Some(vec![name_of_field.clone()].into()),
+            response_headers: Some([&name_of_field].into_iter().collect()),
         });
         let upstream = upstream("auth", &[authorization.address]);
         let external_auth = Some(Box::new(ExternalAuthFilter { upstream, protocol, max_body: 0 }));
