@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use portico::plugin_api::instance::PluginInstance;
-use portico::plugin_api::testing::names;
+use portico::plugin_api::testing::{global_instance, names};
 use portico::plugin_api::{
     BackendReplacement, BeyondLimit, BodyFilter, BufferedFilter, Chain, Phases, Plugin, ReplaceBackendCx, Reply,
     ReplyBody,
@@ -64,23 +64,7 @@ impl Plugin for Collecting {
 }
 
 fn collecting() -> Option<Arc<Chain>> {
-    let phases = Phases {
-        access: false,
-        before_forward: false,
-        replace_backend: true,
-        response: false,
-        log: false,
-        stream_open: false,
-    };
-    let instance = PluginInstance {
-        plugin: Arc::new(Collecting),
-        phases,
-        scope: "collecting".into(),
-        object: "collecting".into(),
-        configuration_hash: 0,
-        first_backend: 0,
-        assertions: None,
-    };
+    let instance = PluginInstance { phases: Phases::REPLACE_BACKEND, ..global_instance(Arc::new(Collecting)) };
     let mut builder = ChainBuilder::default();
     builder.add("collecting", 10, AttachmentPoint::Base(BaseScope::Route), instance);
     builder.build(names())
