@@ -91,6 +91,7 @@ const NOT_WRITTEN: &[(&str, &[&str])] = &[
     ("mask", &["log.headers"]),
     ("oas-validation", &["allowed_header_parameters"]),
     ("oauth2", &["auth_header_name"]),
+    ("openid-connect", &["upstream_headers_claims"]),
     ("post-function", &["header_filter"]),
     ("pre-function", &["header_filter"]),
     ("proxy-cache", &["vary_headers"]),
@@ -126,7 +127,7 @@ fn each_field_that_names_a_header_is_in_one_of_the_tables() {
     assert!(unknown.is_empty(), "{unknown:#?}");
 }
 
-/// The configuration with this name, and the number of problems and notes without it.
+/// The problems of the configuration with this name, or its notes.
 fn problems(plugin: &str, path: &str, shape: Shape, name: &str) -> Vec<String> {
     let kind = REGISTRY.find(plugin).unwrap();
     let value = match shape {
@@ -184,11 +185,13 @@ fn what_plugins_write_has_no_name_with_another_meaning() {
         }
         for name in refused {
             let problems = found(name);
-            let is_refused = problems.len() > usual.len() && problems.iter().any(|problem| problem.contains(name));
+            let is_refused = problems.iter().any(|problem| problem.contains(name) && !usual.contains(problem));
             assert!(is_refused, "{plugin} {path} writes {name}: {problems:?}");
         }
         for name in accepted {
-            assert_eq!(found(name).len(), usual.len(), "{plugin} {path} and {name}: {:?}", found(name));
+            let problems = found(name);
+            let is_accepted = problems.iter().all(|problem| !problem.contains(name) || usual.contains(problem));
+            assert!(is_accepted, "{plugin} {path} writes {name}: {problems:?}");
         }
     }
 }
