@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, OverlayScope};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
@@ -16,7 +17,7 @@ use portico::plugin_api::{
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 
-use crate::combinations::identity_plugins::{Login, Servers, consumers, row};
+use crate::combinations::identity_plugins::{BODY, Login, Servers, consumers, row};
 use crate::plugins::contract::minimal_config;
 
 /// In the values of all fields and cookies that a client must not send.
@@ -61,6 +62,7 @@ fn spellings(name: &HeaderName) -> BTreeSet<String> {
 fn forged_request(method: &Method, plugins: &[&Asserting], logins: &[&Login]) -> TestRequest {
     let mut request = TestRequest::get("/").header("x-other", "of-client").header("cookie", "kept=1");
     request.request.method_mut().clone_from(method);
+    *request.request.body_mut() = Bytes::from_static(BODY.as_bytes());
     let headers = request.request.headers_mut();
     for (name, value) in logins.iter().copied().flatten() {
         headers.insert(*name, HeaderValue::from_str(value).unwrap());
@@ -260,7 +262,9 @@ async fn clients_without_a_token_or_a_consumer_cannot_forge_one() {
     };
     let webhook = |request: TestRequest| {
         let fields = row(REGISTRY.find("standard-webhooks").unwrap()).login.unwrap();
-        fields.iter().fold(request, |request, (name, value)| request.header(name, value))
+        let mut request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+        *request.request.body_mut() = Bytes::from_static(BODY.as_bytes());
+        request
     };
     for (plugin, config, request) in [
         ("jwt-signer", json!({}), forged()),

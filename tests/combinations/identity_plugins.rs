@@ -84,11 +84,14 @@ pub(super) fn row(kind: &dyn AnyPluginKind) -> Row {
     Row { config, login }
 }
 
-/// The fields of a signed webhook without a body.
+/// The body of all requests, because a webhook needs one.
+pub(super) const BODY: &str = "body";
+
+/// The fields of a signed webhook.
 fn webhook() -> Login {
     let timestamp = noon().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
-    let signature = BASE64_STANDARD.encode(hmac::sign(&key, format!("id.{timestamp}.").as_bytes()));
+    let signature = BASE64_STANDARD.encode(hmac::sign(&key, format!("id.{timestamp}.{BODY}").as_bytes()));
     vec![
         ("webhook-id", "id".to_owned()),
         ("webhook-timestamp", timestamp.to_string()),
