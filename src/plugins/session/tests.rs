@@ -147,7 +147,8 @@ async fn the_endpoint_gets_the_groups_of_a_session() {
 
 #[test]
 fn sessions_without_groups_of_consumers_are_read() {
-    let data: SessionData = serde_json::from_value(json!({"i": "a", "k": "entry", "g": ["agents"]})).unwrap();
+    let data: SessionData =
+        serde_json::from_value(json!({"i": "a", "s": [["entry", "only"]], "g": ["agents"]})).unwrap();
     assert!(data.consumer_groups.is_empty(), "{data:?}");
 }
 

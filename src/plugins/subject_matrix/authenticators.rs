@@ -284,8 +284,8 @@ fn openid_connect() -> Authenticator {
 fn ldap_auth(kind: &'static str) -> Authenticator {
     let directory = ScriptedDirectory::responding(|_, request| match request.starts_with("search") {
         true => {
-            let name = if request.to_lowercase().contains("alice") { "Alice" } else { "Bob" };
-            vec![user(&format!("uid={name},ou=users,dc=x"), &[name]), result(0)]
+            let name = if request.to_lowercase().contains("alice") { "alice" } else { "bob" };
+            vec![user(&format!("UID={name}, ou=Users,dc=x"), &[name]), result(0)]
         }
         false => vec![result(0)],
     });

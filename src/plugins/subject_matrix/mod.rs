@@ -103,7 +103,7 @@ fn limits() -> [(&'static str, Value); 5] {
         ("rate-limiting-advanced", json!({"limit": [2], "window_size": [60], "identifier": "credential"})),
         (
             "graphql-rate-limiting-advanced",
-            json!({"limit": [2], "window_size": [60], "identifier": "credential", "cost_strategy": "default"}),
+            json!({"limit": [2], "window_size": [60], "identifier": "credential", "cost_strategy": "node_quantifier"}),
         ),
         ("response-ratelimiting", json!({"limits": {"all": {"minute": 2}}, "limit_by": "credential"})),
         ("usage-plan", json!({"plans": [{"name": "all", "quotas": {"day": 2}}], "limit_by": "credential"})),
