@@ -202,6 +202,8 @@ mod tests {
     use crate::api::gateway::ParentReference;
     use crate::api::{Kind, ObjectId, ObjectKey};
     use crate::compile::verdict::{AncestorReference, AncestorVerdict, ListenerVerdict, ParentVerdict};
+    use crate::diagnostic::Reason;
+    use crate::manifests::LEFT_OUT;
 
     fn condition(code: Code, problems: &[&str]) -> Condition {
         let problems = problems.iter().map(|message| Diagnostic::error("spec.x", *message, "correct it")).collect();
@@ -230,6 +232,8 @@ mod tests {
             condition: None,
             meanwhile: None,
         };
+        assert!(findings(std::slice::from_ref(&left_out)).contains("invalid"));
+        left_out.diagnostic = left_out.diagnostic.with_reason(Reason::Named(LEFT_OUT));
         let table = findings(std::slice::from_ref(&left_out));
         assert!(table.starts_with("LINE  RESULT") && table.lines().all(|line| line.len() <= 120), "{table}");
         assert!(table.lines().count() > 4 && table.contains("left out") && !table.contains('\u{1b}'), "{table}");

@@ -37,6 +37,7 @@ const IGNORED_REASONS: &[&str] = &[
     "NoValidCACertificate",
     "Pending",
     "RefNotPermitted",
+    "NoEndpoint",
     "Remark",
     "ResolvedRefs",
 ];

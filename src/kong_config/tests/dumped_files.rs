@@ -57,7 +57,7 @@ fn what_configures_nothing_is_no_error() {
         "custom_entities": [{"id": "b3e", "type": "degraphql_routes", "fields": {"uri": "/a", "query": "{ a }"}}],
     })));
     assert_eq!(notes, Vec::<String>::new());
-    assert_eq!(found["EndpointSlice/s-1"]["endpoints"][0]["addresses"][0], "a.example");
+    assert_eq!(found["Service/s"]["spec"]["externalName"], "a.example");
     let (_, notes) = objects(with(json!({
         "_workspace": "team",
         "_konnect": {"control_plane_name": "prod"},

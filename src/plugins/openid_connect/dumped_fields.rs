@@ -191,4 +191,21 @@ pub(super) const DUMPED_FIELDS: &[DumpedFields] = &[
     DumpedFields::new(&["session_memcached_ssl", "session_memcached_ssl_verify"], Anything, "3.13"),
     DumpedFields::new(&["redis.cloud_authentication"], NO_CLOUD_LOGIN, "3.13"),
     DumpedFields::new(&["redis"], UNSET_SERVER, "3.8").unless("session_storage", "redis"),
+    // The values that the plugin does not have are ways to log in, which it refuses.
+    DumpedFields::new(
+        &["auth_methods"],
+        Texts(&[
+            "authorization_code",
+            "bearer",
+            "client_credentials",
+            "introspection",
+            "kong_oauth2",
+            "password",
+            "refresh_token",
+            "session",
+            "userinfo",
+        ]),
+        "3.4",
+    ),
+    DumpedFields::new(&["bearer_token_param_type"], Texts(&["body", "header", "query"]), "3.4"),
 ];

@@ -74,6 +74,11 @@ impl PluginKind for UpstreamOAuth {
     const FAIL_CLOSED: bool = true;
     const DUMPED_FIELDS: &'static [DumpedFields] = &[
         DumpedFields::new(&["cache.memory", "cache.redis"], DumpedValue::Anything, "3.8"),
+        DumpedFields::new(
+            &["behavior.idp_error_response_body_template"],
+            DumpedValue::Text(r#"{ "code": "{{status}}", "message": "{{message}}" }"#),
+            "3.8",
+        ),
         DumpedFields::new(&["client.client_secret_jwt_alg"], DumpedValue::Text("HS512"), "3.8"),
         DumpedFields::new(&["client.http_version"], DumpedValue::Number(1.1), "3.8"),
         DumpedFields::new(
