@@ -142,7 +142,8 @@ impl ReadableParts<'_> {
         let spec = &object["spec"];
         match self.kind {
             Kind::KongPlugin | Kind::KongClusterPlugin => {
-                let plugin = text(&object["plugin"]).unwrap_or_default();
+                // A name that is no text is not one of a plugin.
+                let plugin = object["plugin"].as_str().unwrap_or_default();
                 let body = json!({"plugin": plugin, "disabled": object["disabled"] == true});
                 self.with_readable(body, &[], object, &["protocols"])
             }

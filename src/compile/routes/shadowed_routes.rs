@@ -102,6 +102,7 @@ mod tests {
     use super::*;
     use crate::api::{Kind, ObjectKey};
     use crate::compile::Compiler;
+    use crate::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
     use crate::compile::testing::TestInputs;
     use crate::plugin_api::PluginRegistry;
     use crate::store::{AnyObject, Batch, Store};
@@ -123,12 +124,16 @@ mod tests {
     /// it never gets a request.
     #[test]
     fn routes_that_get_no_request_name_the_one_that_comes_first() {
-        let inputs = TestInputs { controllers: vec!["a.b/c".to_owned()], ..TestInputs::new(PluginRegistry(&[])) };
         let (mut store, mut compiler) = (Store::default(), Compiler::default());
         let listener = |name: &str, port: u16| json!({"name": name, "port": port, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}});
         let listeners = [listener("a", 80), listener("b", 81)];
         let class = json!({"metadata": {"name": "c"}, "spec": {"controllerName": "a.b/c"}});
         let gateway = json!({"gatewayClassName": "c", "listeners": listeners});
+        let gateway = object(Kind::Gateway, "infra", "web", 0, &gateway);
+        let AnyObject::Gateway(web) = &gateway else { panic!("it is a Gateway") };
+        let mut inputs = TestInputs { controllers: vec!["a.b/c".to_owned()], ..TestInputs::new(PluginRegistry(&[])) };
+        let pool = AddressProvider::Pool(GatewayAddressPool::loopback(vec![]));
+        inputs.addresses.assign(&pool, &AddressState::default(), [(&web.meta.key, &web.spec)].into_iter());
         let mut notes_after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
             let changes = store.apply(Batch { upserts, removes });
             inputs.compile(&mut compiler, &store, &changes);
@@ -149,11 +154,7 @@ mod tests {
             )
         };
         let shop = |host: &str| route("team-a", "shop", 1, host, &["/", "/cart"]);
-        let initial = vec![
-            AnyObject::parse(Kind::GatewayClass, class).unwrap(),
-            object(Kind::Gateway, "infra", "web", 0, &gateway),
-            shop("shop.example"),
-        ];
+        let initial = vec![AnyObject::parse(Kind::GatewayClass, class).unwrap(), gateway, shop("shop.example")];
         assert_eq!(notes_after(initial, vec![]), [""; 0]);
         let steal = || route("team-b", "steal", 2, "shop.example", &["/", "/login"]);
         assert_eq!(notes_after(vec![steal()], vec![]), [of_steal(0, "host shop.example")], "once for both listeners");
