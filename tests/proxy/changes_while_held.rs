@@ -21,7 +21,7 @@ use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, replace_lis
 /// The bytes of bodies that the process keeps.
 const LIMIT: usize = 100_000;
 /// What a worker keeps for later bodies.
-const KEPT_BY_WORKER: f64 = (16 * 1024) as f64;
+const KEPT_BY_WORKER: f64 = (2 * 16 * 1024) as f64;
 /// Clients whose bodies take almost all of the share of one client, which is three quarters of the limit.
 const HOLDERS: usize = 8;
 const HELD_BYTES: usize = 9_000;
