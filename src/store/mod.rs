@@ -103,13 +103,14 @@ macro_rules! store {
                     .chain(self.oversized.values().cloned().map(AnyObject::Oversized))
             }
 
-            /// The metadata of an object of any kind.
+            /// The metadata of an object of any kind. A rejected object of which nothing is stored does not exist.
             pub fn meta(&self, id: &ObjectId) -> Option<&Meta> {
                 let meta = match id.kind {
                     $(Kind::$kind => self.$table.get(&id.key).map(|object| &object.meta),)*
                     _ => self.unserved.get(id).map(|object| &object.meta),
                 };
-                meta.or_else(|| self.unparseable.get(id).map(|object| &object.meta))
+                let policy = |object: &&Arc<UnparseableObject>| object.kind == Kind::BackendTlsPolicy;
+                meta.or_else(|| self.unparseable.get(id).filter(policy).map(|object| &object.meta))
                     .or_else(|| self.oversized.get(id).map(|object| &object.meta))
             }
 
