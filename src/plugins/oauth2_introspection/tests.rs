@@ -197,6 +197,12 @@ async fn the_server_may_get_a_description_of_the_request() {
     assert_eq!(&*sent.body, b"token=good&token_type_hint=access_token");
 }
 
+/// Kong writes an empty text if nothing was set.
+#[tokio::test]
+async fn an_empty_name_of_the_anonymous_consumer_is_none() {
+    build(&KIND, &config(json!({"anonymous": ""}))).unwrap();
+}
+
 #[test]
 fn invalid_configurations_name_the_field() {
     for (fields, field) in [
@@ -205,7 +211,6 @@ fn invalid_configurations_name_the_field() {
         (json!({"authorization_value": ""}), "config.authorization_value"),
         (json!({"authorization_value": "sec\nret"}), "config.authorization_value"),
         (json!({"timeout": 0}), "config.timeout"),
-        (json!({"anonymous": ""}), "config.anonymous"),
         (json!({"custom_introspection_headers": {"Host": "a"}}), "config.custom_introspection_headers[Host]"),
         (json!({"custom_introspection_headers": {"a b": "a"}}), "config.custom_introspection_headers[a b]"),
         (json!({"custom_claims_forward": ["a b"]}), "config.custom_claims_forward[0]"),
