@@ -234,7 +234,7 @@ fn send_requests(site: &Site, secrets: &TestSecrets) {
         ("/advanced", &["-u", &directory], 500),
         ("/sealed", &["-H", &cookie], 200),
         ("/stored", &["-H", &cookie], 200),
-        ("/login", &["-H", &cookie], 503),
+        ("/login", &["-H", &cookie, "-H", "Accept: text/html"], 503),
         ("/counted", &["-H", &cookie, "-d", TestSecrets::BODY], 200),
         ("/from", &[], 200),
         ("/patched", &[], 200),
