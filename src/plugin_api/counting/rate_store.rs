@@ -58,8 +58,8 @@ impl RateStore {
         let windows: Vec<&str> = rules.iter().map(LimitRule::label).collect();
         let name = format!("{plugin} {owner} {}", windows.join(" "));
         let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
-        let owner = cx.namespace().unwrap_or_default();
-        let new_table = |sync| LimitTable { table: CounterTable::new(budget, owner), sync };
+        let table_owner = cx.namespace().unwrap_or_default();
+        let new_table = |sync| LimitTable { table: CounterTable::new(budget, table_owner), sync };
         let (table, redis, server) = match strategy {
             CountStrategy::Local => (cx.state.get_or_create(&name, || new_table(None)), None, None),
             CountStrategy::Redis(server) => {
