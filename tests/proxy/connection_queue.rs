@@ -12,12 +12,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::h2_upstream::counting_endpoint;
-use crate::harness::{
-    Endpoint, EndpointStream, Options, TestServer, forward, route, upstream_with_protocol, with_timeout,
-};
+use crate::harness::{Endpoint, EndpointStream, Options, TestServer, forward, route, upstream_with_protocol};
 
-/// Much less than a request waits in vain.
-const SOON: Duration = Duration::from_secs(3);
+/// Less than the five seconds that a request waits in vain, and more than a busy machine pauses.
+const SOON: Duration = Duration::from_millis(4500);
 
 async fn respond(mut stream: EndpointStream) {
     while stream.request().await.is_some() {
@@ -52,19 +50,19 @@ async fn start(service: Arc<Upstream>, workers: usize, limits: ProxyLimits) -> T
 
 /// Sends requests, some at a time, each of which gets a response soon.
 async fn send_all(name: &str, server: &TestServer, at_a_time: usize, requests: usize) {
-    let began = Instant::now();
     let clients = (0..at_a_time).map(|_| async {
-        let mut statuses = Vec::new();
+        let mut responses = Vec::new();
         for _ in 0..requests / at_a_time {
             // Another connection for each, so that all workers get some.
-            statuses.push(server.connect().await.get("/").await.status);
+            let mut client = server.connect().await;
+            let began = Instant::now();
+            responses.push((client.get("/").await.status, began.elapsed()));
         }
-        statuses
+        responses
     });
-    let statuses = with_timeout(name, futures_util::future::join_all(clients)).await.concat();
-    let failed = statuses.iter().filter(|status| **status != 200).count();
-    let waited = began.elapsed();
-    assert!(failed == 0 && waited < SOON, "{name}: {failed} of {} have failed, after {waited:?}", statuses.len());
+    let responses = futures_util::future::join_all(clients).await.concat();
+    let late: Vec<_> = responses.iter().filter(|(status, waited)| *status != 200 || *waited >= SOON).collect();
+    assert!(late.is_empty(), "{name}: of {}, {late:?} have failed or waited", responses.len());
 }
 
 #[tokio::test]
