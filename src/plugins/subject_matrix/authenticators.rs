@@ -38,6 +38,8 @@ pub(super) struct Authenticator {
     pub(super) unknown: Vec<ClientLogin>,
     /// Whether subjects are the users of one credential of a consumer, whose owner could name any user.
     pub(super) shares_counter: bool,
+    /// Keeps what was issued to clients.
+    issuer: Option<Arc<Chain>>,
 }
 
 impl Authenticator {
@@ -52,8 +54,8 @@ impl Authenticator {
         services: Arc<dyn PluginServices>,
         subjects: Vec<Vec<ClientLogin>>,
     ) -> Self {
-        let (state, unknown) = (PluginState::default(), Vec::new());
-        Authenticator { plugins: vec![(kind, config)], services, state, subjects, unknown, shares_counter: false }
+        let (state, unknown, plugins) = (PluginState::default(), Vec::new(), vec![(kind, config)]);
+        Authenticator { plugins, services, state, subjects, unknown, shares_counter: false, issuer: None }
     }
 
     fn offline(kind: &'static str, config: Value, subjects: Vec<Vec<ClientLogin>>) -> Self {
@@ -381,6 +383,7 @@ async fn oauth2() -> Authenticator {
         }
         authenticator.subjects.push(logins);
     }
+    authenticator.issuer = Some(chain);
     authenticator
 }
 

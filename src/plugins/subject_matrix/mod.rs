@@ -105,7 +105,10 @@ fn limits() -> [(&'static str, Value); 5] {
             "graphql-rate-limiting-advanced",
             json!({"limit": [2], "window_size": [60], "identifier": "credential", "cost_strategy": "node_quantifier"}),
         ),
-        ("response-ratelimiting", json!({"limits": {"all": {"minute": 2}}, "limit_by": "credential"})),
+        (
+            "response-ratelimiting",
+            json!({"limits": {"all": {"minute": 2}}, "limit_by": "credential", "block_on_first_violation": true}),
+        ),
         ("usage-plan", json!({"plans": [{"name": "all", "quotas": {"day": 2}}], "limit_by": "credential"})),
     ]
 }
