@@ -387,7 +387,8 @@ async fn oauth2() -> Authenticator {
     authenticator
 }
 
-/// A session is one more form of the subject that has begun it.
+/// A session is one more form of the subject that has begun it. It comes first, because the response to one that begins
+/// sets a cookie, so it is not stored.
 async fn session() -> Authenticator {
     let config = json!({"secret": "0123456789abcdef0123456789abcdef"});
     let mut authenticator = Authenticator::offline("session", config, Vec::new());
@@ -397,7 +398,7 @@ async fn session() -> Authenticator {
         let request = TestRequest::get("/").header("apikey", name).with_consumers(&consumers());
         let outcome = request.run(&chain).await;
         let cookie = outcome.response_header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
-        authenticator.subjects.push(vec![header("apikey", name), header("cookie", cookie)]);
+        authenticator.subjects.push(vec![header("cookie", cookie), header("apikey", name)]);
     }
     authenticator
 }
