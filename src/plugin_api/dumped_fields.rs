@@ -28,6 +28,8 @@ pub enum DumpedValue {
     Texts(&'static [&'static str]),
     /// An object with fields that have these values, or null.
     Record(&'static [(&'static str, DumpedValue)]),
+    /// Any number, because versions and plugins have different ones, and it has no effect here.
+    AnyNumber,
     /// Any value, because another field, which has only one value here, decides that it has no effect.
     Anything,
 }
@@ -81,6 +83,7 @@ impl DumpedValue {
             _ => false,
         };
         match self {
+            DumpedValue::AnyNumber => value.is_number(),
             DumpedValue::Anything => true,
             DumpedValue::Nothing => is_nothing,
             DumpedValue::Flag(flag) => value.as_bool() == Some(flag),
@@ -108,6 +111,7 @@ impl DumpedValue {
             DumpedValue::Text(text) => format!("{text:?}"),
             DumpedValue::Texts(texts) => format!("[{}]", texts.join(", ")),
             DumpedValue::Record(_) => "defaults in each of its fields".to_owned(),
+            DumpedValue::AnyNumber => "any number, which has no effect".to_owned(),
             DumpedValue::Anything => "any value, which has no effect".to_owned(),
         }
     }

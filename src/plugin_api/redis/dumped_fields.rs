@@ -1,6 +1,6 @@
 //! What Kong writes in the `redis` object although it was not set.
 
-use crate::plugin_api::dumped_fields::DumpedValue::{self, Anything, Flag, Nothing, Number, Record, Text};
+use crate::plugin_api::dumped_fields::DumpedValue::{self, AnyNumber, Flag, Nothing, Number, Record, Text};
 
 /// `cloud_authentication` without a provider, so that the login is `username` and `password`.
 pub const NO_CLOUD_LOGIN: DumpedValue = Record(&[
@@ -29,7 +29,7 @@ pub const UNSET_SERVER: DumpedValue = Record(&[
     ("database", Number(0.0)),
     ("host", Text("127.0.0.1")),
     ("keepalive_backlog", Nothing),
-    ("keepalive_pool_size", Anything),
+    ("keepalive_pool_size", AnyNumber),
     ("password", Nothing),
     ("port", Number(6379.0)),
     ("prefix", Nothing),
