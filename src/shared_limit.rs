@@ -229,9 +229,9 @@ impl Share {
         self.try_add(units, max).then(|| HeldShare { share: Arc::clone(self), units })
     }
 
-    /// Counts a unit as held, like [`Self::try_hold`], for a holder that counts its units itself.
-    pub(crate) fn try_count(&self, free: usize) -> bool {
-        self.try_add(1, free.saturating_mul(TIMES_FREE))
+    /// Counts units as held, like [`Self::try_hold`], for a holder that counts its units itself.
+    pub(crate) fn try_count(&self, units: usize, free: usize) -> bool {
+        self.try_add(units, free.saturating_mul(TIMES_FREE))
     }
 
     /// Subtracts units of [`Self::try_count`].
@@ -260,12 +260,6 @@ impl HeldShare {
     /// The units that are held.
     pub(crate) fn units(&self) -> usize {
         self.units
-    }
-
-    /// Separates some of the units, if there are as many.
-    pub(crate) fn split(&mut self, units: usize) -> Option<HeldShare> {
-        self.units = self.units.checked_sub(units)?;
-        Some(HeldShare { share: Arc::clone(&self.share), units })
     }
 
     /// Whether the owner may hold what it holds, if this many units are free.
@@ -508,12 +502,10 @@ mod tests {
         assert!(held.is_permitted(10) && !held.is_permitted(9));
         held.shrink(30);
         assert_eq!((held.units(), share.held()), (40, 40));
-        assert!(held.split(41).is_none());
-        let part = held.split(30).unwrap();
-        assert_eq!((held.units(), part.units(), share.held()), (10, 30, 40));
+        assert!(share.try_count(30, 10) && !share.try_count(1, 10));
+        assert_eq!(share.held(), 70);
+        share.uncount(30);
         drop(held);
-        assert_eq!(share.held(), 30);
-        drop(part);
         assert_eq!(share.held(), 0);
     }
 }

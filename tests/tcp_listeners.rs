@@ -119,7 +119,7 @@ fn mistakes_are_reported_with_their_position() {
             "Passthrough",
             tcp_route("wrong", "stream", "echo"),
             "no listener of Gateway default/good supports routes of kind TCPRoute",
-            "change allowedRoutes.kinds or protocol of the listener",
+            "write a TLSRoute, which listeners of protocol TLS serve",
         ),
         (
             "\"Terminate\", certificateRefs: [{ name: cert }]",

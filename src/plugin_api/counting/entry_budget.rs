@@ -182,7 +182,7 @@ impl HeldEntries {
         let budget = &self.budget;
         let free = budget.limit.saturating_sub(budget.used());
         let of_table = SHARE_OF_ROOM.saturating_mul(self.namespace.room(free));
-        if self.held() >= of_table || !self.namespace.try_count(free) {
+        if self.held() >= of_table || !self.namespace.try_count(1, free) {
             return false;
         }
         let is_free = |used: usize| (used < budget.limit).then_some(used + 1);

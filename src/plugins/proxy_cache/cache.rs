@@ -206,7 +206,7 @@ impl ResponseCache {
             };
             let mut found = RemoteFound::default();
             if let Some(key) = key {
-                let reservation = Reservation::new(&self.store, &self.partition);
+                let reservation = Reservation::new(&self.partition);
                 found = match remote.look_up(key, &cx.head.headers, SystemTime::now(), reservation).await {
                     Ok(found) => found,
                     Err(_) if remote.bypasses_errors => {
@@ -332,7 +332,7 @@ impl ResponseCache {
     ) -> Option<StoredResponse> {
         let fields = StoredFields::copy(headers, is_stored_field);
         let Admitted { directives, freshness, vary, keep } = admitted;
-        let mut reservation = Reservation::new(&self.store, &self.partition);
+        let mut reservation = Reservation::new(&self.partition);
         if !reservation.grow(head_bytes(&fields, &vary, &tags)) {
             return None;
         }

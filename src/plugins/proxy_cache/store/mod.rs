@@ -161,7 +161,7 @@ impl CacheStore {
         }
         drop(existing);
         partitions.retain(|partition| partition.strong_count() > 0);
-        let partition = Arc::new(Partition::new(namespace, self.shares.of(namespace)));
+        let partition = Arc::new(Partition::new(Arc::clone(self), namespace));
         partitions.push(Arc::downgrade(&partition));
         partition
     }
@@ -181,6 +181,10 @@ impl CacheStore {
     fn try_take(&self, bytes: usize) -> bool {
         let add = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, add).is_ok()
+    }
+
+    fn release(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Relaxed);
     }
 
     /// Removes a response of the namespace that holds most. Returns false if nothing is stored there.

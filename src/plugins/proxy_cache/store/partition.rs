@@ -9,11 +9,12 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{CacheKey, Flight, FlightGuard, Purge, StoredResponse};
+use super::{CacheKey, CacheStore, Flight, FlightGuard, Purge, StoredResponse};
 use crate::shared_limit::Share;
 
 #[derive(Debug)]
 pub(crate) struct Partition {
+    pub(super) store: Arc<CacheStore>,
     pub(super) namespace: Box<str>,
     pub(super) share: Arc<Share>,
     shards: [Mutex<Shard>; SHARDS],
@@ -47,9 +48,10 @@ struct Variant {
 }
 
 impl Partition {
-    pub(super) fn new(namespace: &str, share: Arc<Share>) -> Self {
+    pub(super) fn new(store: Arc<CacheStore>, namespace: &str) -> Self {
+        let share = store.shares.of(namespace);
         let shards = std::array::from_fn(|_| Mutex::default());
-        Partition { namespace: namespace.into(), share, shards, evict_next: AtomicUsize::new(0) }
+        Partition { store, namespace: namespace.into(), share, shards, evict_next: AtomicUsize::new(0) }
     }
 
     /// Whether it has the responses of this namespace.

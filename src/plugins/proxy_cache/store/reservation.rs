@@ -2,42 +2,40 @@
 //! with the body, which clients may still be receiving when the response is removed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use super::{CacheStore, Partition};
-use crate::shared_limit::HeldShare;
+use super::Partition;
 
 /// Dropping it releases the bytes.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    store: Arc<CacheStore>,
     partition: Arc<Partition>,
-    held: HeldShare,
+    bytes: usize,
 }
 
 impl Reservation {
-    pub(crate) fn new(store: &Arc<CacheStore>, partition: &Arc<Partition>) -> Self {
-        let held = partition.share.hold_nothing();
-        Reservation { store: Arc::clone(store), partition: Arc::clone(partition), held }
+    pub(crate) fn new(partition: &Arc<Partition>) -> Self {
+        Reservation { partition: Arc::clone(partition), bytes: 0 }
     }
 
     /// Takes further bytes, and removes stored responses until there is room. Returns false if there is none.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
-        if bytes > self.store.limit {
+        let Partition { store, share, .. } = &*self.partition;
+        if bytes > store.limit {
             return false;
         }
         for _ in 0..=MAX_EVICTIONS {
             // The share is computed as if the bytes were taken already.
-            let free = self.store.free();
-            if bytes <= free && self.held.try_grow(bytes, free - bytes) {
-                if self.store.try_take(bytes) {
+            let free = store.free();
+            if bytes <= free && share.try_count(bytes, free - bytes) {
+                if store.try_take(bytes) {
+                    self.bytes += bytes;
                     return true;
                 }
-                self.held.shrink(bytes);
+                share.uncount(bytes);
             }
-            if !self.store.evict(&self.partition) {
+            if !store.evict(&self.partition) {
                 return false;
             }
         }
@@ -47,22 +45,24 @@ impl Reservation {
     /// The body of a response, with its part of what was taken: it counts as long as the body is in memory, also if
     /// clients are still receiving it when the response is removed.
     pub(crate) fn split_off(&mut self, body: Bytes) -> Bytes {
-        let Some(held) = self.held.split(body.len()).filter(|_| !body.is_empty()) else { return body };
-        let reservation = Reservation { store: Arc::clone(&self.store), partition: Arc::clone(&self.partition), held };
+        let Some(rest) = self.bytes.checked_sub(body.len()).filter(|_| !body.is_empty()) else { return body };
+        self.bytes = rest;
+        let reservation = Reservation { partition: Arc::clone(&self.partition), bytes: body.len() };
         Bytes::from_owner(HeldBody { body, _reservation: reservation })
     }
 
     /// Releases bytes that are not needed.
     pub(crate) fn shrink(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.held.units());
-        self.held.shrink(bytes);
-        self.store.used.fetch_sub(bytes, Relaxed);
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.partition.share.uncount(bytes);
+        self.partition.store.release(bytes);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.store.used.fetch_sub(self.held.units(), Relaxed);
+        self.shrink(self.bytes);
     }
 }
 

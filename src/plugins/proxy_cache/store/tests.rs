@@ -25,21 +25,14 @@ fn fields(name: &'static str, value: &str) -> HeaderMap {
 }
 
 /// Stores a response of this size to a request with these fields. Returns whether there was room.
-fn put(store: &Arc<CacheStore>, partition: &Arc<Partition>, key: CacheKey, size: usize, request: &HeaderMap) -> bool {
-    put_tagged(store, partition, key, size, request, &[])
+fn put(partition: &Arc<Partition>, key: CacheKey, size: usize, request: &HeaderMap) -> bool {
+    put_tagged(partition, key, size, request, &[])
 }
 
-fn put_tagged(
-    store: &Arc<CacheStore>,
-    partition: &Arc<Partition>,
-    key: CacheKey,
-    size: usize,
-    request: &HeaderMap,
-    tags: &[&str],
-) -> bool {
+fn put_tagged(partition: &Arc<Partition>, key: CacheKey, size: usize, request: &HeaderMap, tags: &[&str]) -> bool {
     let vary = Vary::new(request, &fields("vary", "x-a")).unwrap();
     let tags: Box<[Box<[u8]>]> = tags.iter().map(|tag| tag.as_bytes().into()).collect();
-    let mut reservation = Reservation::new(store, partition);
+    let mut reservation = Reservation::new(partition);
     if !reservation.grow(size + head_bytes(&StoredFields::default(), &vary, &tags)) {
         return false;
     }
@@ -69,7 +62,7 @@ fn variants_are_selected_by_fields_of_the_request() {
     let store = Arc::new(CacheStore::new(1 << 20));
     let partition = store.partition("shop");
     for (value, size) in [("1", 10), ("2", 20), ("1", 30)] {
-        assert!(put(&store, &partition, key(1, 0), size, &fields("x-a", value)));
+        assert!(put(&partition, key(1, 0), size, &fields("x-a", value)));
     }
     assert_eq!(find(&partition, key(1, 0), &fields("x-a", "1")), Some(30));
     assert_eq!(find(&partition, key(1, 0), &fields("x-a", "2")), Some(20));
@@ -85,10 +78,10 @@ fn variants_are_selected_by_fields_of_the_request() {
 fn hostile_targets_do_not_exceed_the_limit_or_remove_what_is_used() {
     let store = Arc::new(CacheStore::new(1 << 20));
     let (shop, other) = (store.partition("shop"), store.partition("other"));
-    assert!(put(&store, &other, key(0, 0), 10_000, &HeaderMap::new()));
-    assert!(put(&store, &shop, key(0, 0), 10_000, &HeaderMap::new()));
+    assert!(put(&other, key(0, 0), 10_000, &HeaderMap::new()));
+    assert!(put(&shop, key(0, 0), 10_000, &HeaderMap::new()));
     for target in 1..20_000 {
-        assert!(put(&store, &shop, key(target, 0), 5_000, &HeaderMap::new()));
+        assert!(put(&shop, key(target, 0), 5_000, &HeaderMap::new()));
         assert!(store.used() <= store.limit());
         assert_eq!(find(&shop, key(0, 0), &HeaderMap::new()), Some(10_000), "{target}: it is in use");
     }
@@ -98,11 +91,11 @@ fn hostile_targets_do_not_exceed_the_limit_or_remove_what_is_used() {
     assert!(queued <= 2 * variants + 16 * 32, "{queued} of {variants}");
     // A namespace that comes later gets its share of what the first one holds.
     for target in 0..200 {
-        assert!(put(&store, &other, key(target, 0), 5_000, &HeaderMap::new()));
+        assert!(put(&other, key(target, 0), 5_000, &HeaderMap::new()));
     }
     let held = [shop.share.held(), other.share.held()];
     assert!(held.iter().all(|held| *held > store.limit() / 3), "{held:?}");
-    assert!(!put(&store, &shop, key(1, 0), 1 << 20, &HeaderMap::new()), "larger than all");
+    assert!(!put(&shop, key(1, 0), 1 << 20, &HeaderMap::new()), "larger than all");
 }
 
 #[test]
@@ -110,11 +103,11 @@ fn queue_does_not_grow_when_a_response_is_replaced() {
     let store = Arc::new(CacheStore::new(1 << 20));
     let partition = store.partition("shop");
     for _ in 0..10_000 {
-        assert!(put(&store, &partition, key(1, 0), 10, &HeaderMap::new()));
+        assert!(put(&partition, key(1, 0), 10, &HeaderMap::new()));
     }
     assert!(partition.count().1 <= 18, "{:?}", partition.count());
     for number in 0..1_000 {
-        assert!(put(&store, &partition, key(1, 0), 10, &fields("x-a", &number.to_string())));
+        assert!(put(&partition, key(1, 0), 10, &fields("x-a", &number.to_string())));
     }
     assert_eq!(partition.count().0, 32, "variants of one key");
 }
@@ -126,7 +119,7 @@ fn purges_remove_by_key_tag_and_target() {
     let none = HeaderMap::new();
     let fill = || {
         for (target, consumer, tags) in [(1, 0, &["a", "b"][..]), (1, 1, &["b"]), (2, 0, &[])] {
-            assert!(put_tagged(&store, &partition, key(target, consumer), 10, &none, tags));
+            assert!(put_tagged(&partition, key(target, consumer), 10, &none, tags));
         }
     };
     fill();
@@ -150,7 +143,7 @@ fn what_was_requested_before_a_purge_is_not_stored() {
     let partition = store.partition("shop");
     let none = HeaderMap::new();
     for purge in [Purge::All, Purge::Tag("x".to_owned()), Purge::Key(key(1, 0).to_hex())] {
-        assert!(put(&store, &partition, key(1, 0), 10, &none));
+        assert!(put(&partition, key(1, 0), 10, &none));
         let (found, generation) = partition.look_up(key(1, 0), &none, NOW);
         store.purge(&purge, None);
         assert!(!partition.insert(key(1, 0), &none, found.unwrap(), generation), "{purge:?}");
@@ -164,7 +157,7 @@ fn purges_at_once_count_each_response_once() {
     let none = HeaderMap::new();
     for target in 0..1000 {
         let tag = if target % 2 == 0 { "even" } else { "odd" };
-        assert!(put_tagged(&store, &partition, key(target, 0), 10, &none, &[tag]));
+        assert!(put_tagged(&partition, key(target, 0), 10, &none, &[tag]));
     }
     let removed: usize = std::thread::scope(|scope| {
         let purges = [Purge::All, Purge::Tag("even".to_owned()), Purge::Tag("odd".to_owned()), Purge::All];
@@ -175,7 +168,7 @@ fn purges_at_once_count_each_response_once() {
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!((removed, partition.count(), store.used()), (1000, (0, 0), 0));
-    assert!(put(&store, &partition, key(1, 0), 10, &none), "what is requested afterwards is stored");
+    assert!(put(&partition, key(1, 0), 10, &none), "what is requested afterwards is stored");
 }
 
 /// A client that sends unsafe requests for other targets must not keep anything from being stored.
@@ -184,7 +177,7 @@ fn invalidation_concerns_only_its_target() {
     let store = Arc::new(CacheStore::new(1 << 20));
     let partition = store.partition("shop");
     let none = HeaderMap::new();
-    assert!(put(&store, &partition, key(1, 0), 10, &none));
+    assert!(put(&partition, key(1, 0), 10, &none));
     let (found, generation) = partition.look_up(key(1, 0), &none, NOW);
     let found = found.unwrap();
     for target in 2..50 {
