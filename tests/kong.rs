@@ -1,11 +1,13 @@
 //! Kong compatibility of the running program: WebSockets behind plugins, protocols of plugins, rate limits of
-//! consumers, rate-limit counters, connections of plugins, streams, vaults, declarative files, and metrics with Kong's
-//! names.
+//! consumers, rate-limit counters, connections of plugins, streams, vaults, declarative files, Secrets that may not be
+//! read, and metrics with Kong's names.
 
 mod checked_files;
 mod consumer_plugins;
+mod consumer_scope;
 mod counting;
 mod declarative_files;
+mod forbidden_secrets;
 mod plugin_connections;
 mod plugin_protocols;
 mod streams;

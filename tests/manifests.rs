@@ -1,5 +1,7 @@
 //! Manifests on disk under edits by users, editors and kubelets: the resulting objects and diagnostics.
 
+mod unread;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -322,10 +324,10 @@ fn config_map_volumes_are_swapped_atomically() {
                     SwapLink { target: "..2026_3", path: "volume/..data" },
                 ],
                 &[],
-                &["ConfigMap default/two"],
+                &[],
                 &["NotFound volume/two.yaml -"],
             ),
-            step(vec![Delete("volume/two.yaml")], &[], &[], &[]),
+            step(vec![Delete("volume/two.yaml")], &[], &["ConfigMap default/two"], &[]),
         ],
     );
 }

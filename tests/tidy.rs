@@ -299,7 +299,7 @@ const LAYERS: &[Row] = &[
         "manifests",
         &[
             "changed documents foreign mounts position translated unserved_kinds",
-            "diagnostic outline text",
+            "diagnostic object_kind outline text",
             "read_object walk yaml",
             "fuzzing location watcher",
             "record",
@@ -431,6 +431,8 @@ const LAYERS: &[Row] = &[
             "acceptance object_size unserved",
             "bounded_value",
             "dependencies dependency_index object table",
+            "reduced_route",
+            "readable_route",
             "unparseable",
             "oversized",
         ],

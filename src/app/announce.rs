@@ -15,7 +15,7 @@ use crate::compile::verdict::{Verdict, Verdicts};
 use crate::diagnostic::{Diagnostic, Severity, WAITING};
 use crate::manifests::{ManifestDiagnostic, ManifestUpdate, Manifests};
 use crate::process_log;
-use crate::report::{self, InputCounts, ReportedDiagnostic, RouteRow};
+use crate::report::{self, InputCounts, ReportedDiagnostic, RouteRow, escape_controls};
 use crate::snapshot::Snapshot;
 use crate::snapshot::dump::{ActionDump, ListenerDump, MatchDump, RouteTableRow};
 
@@ -106,6 +106,30 @@ impl Announcer {
             problem_counts: ProblemCounts::default(),
             ignored: BTreeMap::new(),
         }
+    }
+
+    /// Reports that nothing is served before all files can be read, and why they cannot be.
+    pub(super) fn report_unread(&mut self, control: &Control, manifests: &Manifests, update: &ManifestUpdate) {
+        if self.reported == update.diagnostics {
+            return;
+        }
+        self.reported = update.diagnostics.clone();
+        let diagnostics = diagnostics(update.diagnostics.iter(), [].into_iter(), manifests);
+        let files: BTreeSet<_> = update.unread.iter().map(|found| found.position.file.display().to_string()).collect();
+        let files = files.into_iter().collect::<Vec<_>>().join(", ");
+        if self.format == AnnouncementFormat::Events {
+            log(&diagnostics);
+            warn!(files, "Serving nothing before all files can be read: correct or remove these");
+            return;
+        }
+        let left_out = &control.left_out_objects();
+        let counts = InputCounts { files: update.files, objects: update.objects, ignored: &update.ignored, left_out };
+        write_stderr(&format!(
+            "\nProblems\n{}\n\n{}Nothing is served before all files can be read: correct or remove {}\n",
+            problems_section(&diagnostics, self.color).trim_end(),
+            report::summary(counts, &diagnostics),
+            escape_controls(&files),
+        ));
     }
 
     /// Reports the whole configuration, once at startup.

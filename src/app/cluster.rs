@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::control::Control;
 use super::source_overlap::SourceOverlap;
-use crate::api::ObjectId;
+use crate::api::{Kind, ObjectId};
 use crate::args::{ClusterAccess, ClusterOptions};
 use crate::k8s::{Access, ApiServerSource, Delivery, InstalledApis, WatchCounters};
 use crate::process_log;
@@ -35,6 +35,11 @@ pub(super) struct ClusterSource {
     initial_sync: InitialSync,
     /// How long the first compilation waits for referenced objects.
     startup_timeout: Duration,
+    /// Kinds that need not be readable.
+    optional_kinds: BTreeSet<Kind>,
+    /// Referenced objects that may not be fetched, and without which the first compilation does not begin. Empty after
+    /// it.
+    forbidden: BTreeSet<ObjectId>,
     /// Whether the first compilation was permitted.
     is_started: bool,
     /// Deadline for referenced objects; after it, compilation proceeds without them.
@@ -81,6 +86,8 @@ impl ClusterSource {
             complete: false,
             initial_sync,
             startup_timeout,
+            optional_kinds: options.optional_kinds.clone(),
+            forbidden: BTreeSet::new(),
             is_started: false,
             deadline: None,
             unfetched_revision: 0,
@@ -152,24 +159,27 @@ impl ClusterSource {
     /// Whether the store may be compiled now. Waits for referenced objects that exist but are not fetched yet, so that
     /// a Gateway whose Secret arrives late does not appear broken. The wait is bounded so that an object that cannot be
     /// fetched does not block others. The first compilation waits longer and also for failed fetches, because a Pod
-    /// that serves without certificates and credentials must not replace one that has them.
+    /// that serves without certificates and credentials must not replace one that has them. It waits without end for
+    /// the permission to fetch.
     pub(super) fn may_compile(&mut self, control: &mut Control) -> bool {
         let settled = self.source.change_referenced(&control.take_reference_changes());
         let (unfetched, revision) = self.source.unfetched(control.store.unfetched());
         self.unfetched_revision = revision;
         control.set_unfetched(unfetched);
+        self.forbidden = if self.is_started { BTreeSet::new() } else { self.source.forbidden() };
+        self.forbidden.retain(|id| !self.optional_kinds.contains(&id.kind));
         if !self.complete {
             return false;
         }
         let unfetched = control.store.unfetched();
-        if settled && (self.is_started || unfetched.is_empty()) {
+        if settled && (self.is_started || unfetched.is_empty() && self.forbidden.is_empty()) {
             self.deadline = None;
             self.is_started = true;
             return true;
         }
         let max_wait = if self.is_started { MAX_REFERENCE_WAIT } else { self.startup_timeout };
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + max_wait);
-        if Instant::now() < deadline {
+        if Instant::now() < deadline || !self.forbidden.is_empty() {
             return false;
         }
         self.deadline = None;
@@ -187,7 +197,8 @@ impl ClusterSource {
     /// Waits until `may_compile` may return another result, or the set of unfetched objects changes, although nothing
     /// was delivered.
     pub(super) async fn wait_for_references(&self) {
-        match self.deadline {
+        // Neither the deadline nor the other objects end the wait for a permission.
+        match self.deadline.filter(|_| self.forbidden.is_empty()) {
             Some(deadline) => tokio::select! {
                 () = self.source.wait_until_fetched(!self.is_started) => {}
                 () = sleep_until(deadline) => {}
@@ -198,11 +209,7 @@ impl ClusterSource {
 
     /// What the first compilation waits for after everything was listed, for `/readyz`. `None` if it waits for nothing.
     pub(super) fn pending_references(&self, unfetched: &BTreeSet<ObjectId>) -> Option<String> {
-        let example = unfetched.first().filter(|_| self.complete && !self.is_started)?;
-        Some(match unfetched.len() {
-            1 => format!("the content of {example}"),
-            count => format!("the content of {example} and {} other Secrets and ConfigMaps", count - 1),
-        })
+        if self.is_started || !self.complete { None } else { pending_references(&self.forbidden, unfetched) }
     }
 
     /// Recreated objects, whose status must be written even if their verdict did not change.
@@ -214,6 +221,23 @@ impl ClusterSource {
     pub(super) fn take_first_event(&mut self) -> Option<Instant> {
         self.first_event.take()
     }
+}
+
+/// Names one of the objects that are waited for, and their number.
+fn pending_references(forbidden: &BTreeSet<ObjectId>, unfetched: &BTreeSet<ObjectId>) -> Option<String> {
+    let example = match forbidden.first() {
+        Some(id) => format!(
+            "{id} (which Portico may not read: grant the verb get on {}, or set --optional-kinds {} to serve without \
+             it)",
+            id.kind.plural(),
+            id.kind
+        ),
+        None => unfetched.first()?.to_string(),
+    };
+    Some(match forbidden.len() + unfetched.len() {
+        1 => format!("the content of {example}"),
+        count => format!("the content of {example} and {} other Secrets and ConfigMaps", count - 1),
+    })
 }
 
 /// Withholds readiness until everything was listed once, and names the pending lists.
@@ -267,6 +291,24 @@ const MAX_REFERENCE_WAIT: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ObjectKey;
+
+    #[test]
+    fn pending_references_name_what_needs_a_permission_first() {
+        let ids = |names: &[&str]| -> BTreeSet<ObjectId> {
+            names.iter().map(|name| ObjectId::new(Kind::Secret, ObjectKey::new("shop", name))).collect()
+        };
+        let denied = "the content of Secret shop/tls (which Portico may not read: grant the verb get on secrets, or \
+                      set --optional-kinds Secret to serve without it)";
+        for (forbidden, unfetched, expected) in [
+            (&["tls"][..], &["a", "b"][..], Some(format!("{denied} and 2 other Secrets and ConfigMaps"))),
+            (&["tls"], &[], Some(denied.to_owned())),
+            (&[], &["a"], Some("the content of Secret shop/a".to_owned())),
+            (&[], &[], None),
+        ] {
+            assert_eq!(pending_references(&ids(forbidden), &ids(unfetched)), expected);
+        }
+    }
 
     #[tokio::test]
     async fn ready_after_first_complete_delivery_is_applied() {

@@ -466,6 +466,27 @@ mod tests {
         assert_eq!(plugin_id("portico"), None);
     }
 
+    /// Each attempt at a server that fails would write the status of its plugin, and an event.
+    #[test]
+    fn causes_that_differ_only_by_the_attempt_change_no_verdict() {
+        let mut control = control(IngressConfig::default());
+        let config = json!({"http_endpoint": "http://log.example/"});
+        let plugin = json!({"metadata": {"namespace": "ns", "name": "log"}, "plugin": "http-log", "config": config});
+        let plugin = AnyObject::parse(Kind::KongPlugin, plugin).unwrap();
+        let id = plugin.id();
+        control.apply(Batch { upserts: vec![plugin], removes: vec![] });
+        control.take_verdict_changes();
+        let mut is_change = |cause: &str| {
+            let problem = Diagnostic::error("config", cause, "see the log of the server");
+            control.set_plugin_diagnostics(BTreeMap::from([(object_name(&id), problem)]));
+            let changes = control.take_verdict_changes();
+            changes.after.iter().any(|(changed, _)| *changed == id)
+        };
+        assert!(is_change("10.0.0.7:41000 -> 10.0.0.9:80: refused after 1.5ms"));
+        assert!(!is_change("10.0.0.7:41001 -> 10.0.0.9:80: refused after 2.5ms"));
+        assert!(is_change("10.0.0.7:41001 -> 10.0.0.9:80: closed"));
+    }
+
     /// Most events of a cluster are about objects that refer to nothing that is fetched.
     #[test]
     fn needed_references_follow_changes_only() {

@@ -182,6 +182,9 @@ impl ControlLoop {
     /// Compiles and publishes the pending changes if the state is complete enough. `first_event`: the time of the first
     /// event that led to them.
     async fn process_changes(&mut self, first_event: Instant) {
+        if self.waits_for_files() {
+            return;
+        }
         if let Some(cluster) = &mut self.cluster {
             let may_compile = cluster.may_compile(&mut self.control);
             if let Some(ready_guard) = &self.first_snapshot {
@@ -223,8 +226,7 @@ impl ControlLoop {
             // A port may serve another Gateway with the same snapshot.
             self.publish_bound_ports();
         }
-        let malformed = self.cluster.iter().flat_map(|cluster| &cluster.malformed);
-        self.diagnostic_meters.set_rejected(&self.files.update.diagnostics, malformed);
+        self.count_rejections();
         let changes = self.control.take_verdict_changes();
         // Statuses are written after the configuration is served.
         self.queue_statuses(&changes);
@@ -242,6 +244,25 @@ impl ControlLoop {
             let edit = AppliedEdit { applied, revision: self.meters.revision(), took };
             self.announcer.report_edit(&edit, &changes, &self.control, &self.files.manifests, &self.files.update);
         }
+    }
+
+    /// Whether the first snapshot waits for files of which some objects are not known: they may restrict requests to
+    /// what the other files have.
+    fn waits_for_files(&mut self) -> bool {
+        let (Some(ready_guard), [first, others @ ..]) = (&self.first_snapshot, &*self.files.update.unread) else {
+            return false;
+        };
+        let others = if others.is_empty() { String::new() } else { format!(", and of {} more", others.len()) };
+        let (position, error) = (&first.position, &first.diagnostic);
+        ready_guard.rename(format!("first snapshot, which needs the objects of {position} ({error}){others}"));
+        self.announcer.report_unread(&self.control, &self.files.manifests, &self.files.update);
+        self.count_rejections();
+        true
+    }
+
+    fn count_rejections(&mut self) {
+        let malformed = self.cluster.iter().flat_map(|cluster| &cluster.malformed);
+        self.diagnostic_meters.set_rejected(&self.files.update.diagnostics, malformed);
     }
 
     fn compile(&mut self) -> ApplySummary {

@@ -46,7 +46,8 @@ pub(super) fn find_problems(
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
     let ignore_foreign_guards = settings.ingress_class.ignore_foreign_guards;
     let fail_open = settings.ingress_class.fail_open;
-    let factory = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
+    let shares_consumers = settings.ingress_class.shares_consumers();
+    let factory = PluginFactory { fail_open, shares_consumers, ..PluginFactory::offline(plugins::REGISTRY) };
     let ingresses = IngressConfig::without_listeners(&settings.ingress_class);
     let upstreams = Arc::new(UpstreamRegistry::default());
     let budgets = Budgets { warn_only, namespace_bytes, gateway_ports };

@@ -394,6 +394,7 @@ fn plugin_factory(
         services,
         node,
         fail_open,
+        shares_consumers: options.ingress_class.shares_consumers(),
         has_trusted_peers: !options.trusted_ips.is_empty(),
         builtin: None,
     };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::stdout::print;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::networking::{Ingress, IngressClass};
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::args::{ExitStatus, OutputFormat, SendOption, VerifyOptions};
 use crate::compile::{Classes, has_path_expressions};
 use crate::manifests::{ManifestUpdate, Manifests};
@@ -74,9 +74,15 @@ fn report_invalid_objects(update: &ManifestUpdate, options: &VerifyOptions) -> a
 
 fn expectations(store: &Store) -> Expectations {
     let mut expectations = Expectations::default();
-    store.http_routes.values().for_each(|route| expectations.add_http_route(route));
-    store.grpc_routes.values().for_each(|route| expectations.add_grpc_route(route));
-    for ingress in store.ingresses.values() {
+    // Of a rejected object, the store has what is refused.
+    let is_valid = |kind: Kind, key: &ObjectKey| !store.is_rejected(&ObjectId::new(kind, key.clone()));
+    for route in store.http_routes.values().filter(|route| is_valid(Kind::HttpRoute, &route.meta.key)) {
+        expectations.add_http_route(route);
+    }
+    for route in store.grpc_routes.values().filter(|route| is_valid(Kind::GrpcRoute, &route.meta.key)) {
+        expectations.add_grpc_route(route);
+    }
+    for ingress in store.ingresses.values().filter(|ingress| is_valid(Kind::Ingress, &ingress.meta.key)) {
         expectations.add_ingress(ingress, !has_path_expressions(class_of(store, ingress)));
     }
     expectations

@@ -33,6 +33,12 @@ pub(super) struct IngressClassArgs {
     #[arg(env = "PORTICO_INGRESS_HOST_OWNER")]
     ingress_host_owner: HostOwner,
 
+    /// Whose routes a consumer may use: those of its namespace and those whose namespace has a ReferenceGrant for it,
+    /// or those of the whole cluster, as in Kong
+    #[arg(long, value_enum, value_name = "SCOPE", default_value_t = ConsumerScopeArg::Namespace)]
+    #[arg(env = "PORTICO_CONSUMER_SCOPE")]
+    consumer_scope: ConsumerScopeArg,
+
     /// Serve Ingresses although annotations of other controllers that restrict their requests, such as ingress-nginx's
     /// auth-url, have no effect, instead of responding 503
     #[arg(long, env = "PORTICO_IGNORE_FOREIGN_GUARDS", value_parser = clap::builder::BoolishValueParser::new())]
@@ -104,6 +110,13 @@ pub enum HostOwner {
     Namespace,
 }
 
+/// Values of `--consumer-scope`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConsumerScopeArg {
+    Namespace,
+    Cluster,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnOff {
     On,
@@ -145,6 +158,7 @@ pub struct IngressClassOptions {
     pub controller: String,
     pub router: KongRouter,
     pub host_owner: HostOwner,
+    pub consumer_scope: ConsumerScopeArg,
     pub ignore_foreign_guards: bool,
     pub fail_open: bool,
 }
@@ -192,9 +206,17 @@ impl IngressClassOptions {
             controller: INGRESS_CONTROLLER.to_owned(),
             router: KongRouter::TraditionalCompatible,
             host_owner: HostOwner::Any,
+            consumer_scope: ConsumerScopeArg::Namespace,
             ignore_foreign_guards: false,
             fail_open: false,
         }
+    }
+}
+
+impl IngressClassOptions {
+    /// Whether the consumers of all namespaces may use all routes.
+    pub fn shares_consumers(&self) -> bool {
+        self.consumer_scope == ConsumerScopeArg::Cluster
     }
 }
 
@@ -205,6 +227,7 @@ impl IngressClassArgs {
             ingress_controller_name,
             kong_router,
             ingress_host_owner,
+            consumer_scope,
             ignore_foreign_guards,
             kong_compat_fail_open,
         } = self;
@@ -213,6 +236,7 @@ impl IngressClassArgs {
             controller: ingress_controller_name,
             router: kong_router,
             host_owner: ingress_host_owner,
+            consumer_scope,
             ignore_foreign_guards,
             fail_open: kong_compat_fail_open,
         }

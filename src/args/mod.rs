@@ -44,8 +44,8 @@ pub use cluster::{ClusterAccess, ClusterOptions};
 pub use convert::{ConvertArgs, ConvertOptions, ConvertedSource};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
-    HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,
-    StreamPortProtocol,
+    ConsumerScopeArg, HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName,
+    PublishOptions, StreamPortProtocol,
 };
 pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;

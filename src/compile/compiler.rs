@@ -361,8 +361,15 @@ impl Compiler {
 
     /// Updates the consumers, their plugins and verdicts, and the consumer directory in the snapshot.
     /// `subjects_to_update`: the consumers and groups whose plugins may have changed.
-    fn update_consumers(&mut self, cx: CompileContext<'_>, touched: &Changes, subjects_to_update: BTreeSet<ObjectId>) {
+    fn update_consumers(
+        &mut self,
+        cx: CompileContext<'_>,
+        touched: &Changes,
+        mut subjects_to_update: BTreeSet<ObjectId>,
+    ) {
         let mut verdicts_to_update = self.consumers.update(cx, touched);
+        // Whether the plugins of a rejected group can be read may change, although no plugin changes.
+        subjects_to_update.extend(kong::plugins::touched_groups(touched).cloned());
         for subject in &subjects_to_update {
             self.consumers.set_plugins(&kong::plugins::plugin_subject(subject), self.plugins.of_subject(cx, subject));
         }

@@ -64,7 +64,7 @@ pub(crate) trait Streams {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameAction {
     Pass,
-    /// A HEADERS frame passes after its first fields were read.
+    /// A HEADERS or GOAWAY frame passes after its first fields were read.
     ReadFields,
     /// A HEADERS frame begins a block of trailers, and gets the marker.
     MarkTrailers,

@@ -30,7 +30,14 @@ impl FirstListWait {
             | Kind::GrpcRoute
             | Kind::KongClusterPlugin
             // Nothing refers to an entity with the cost of requests, which would be served without it.
-            | Kind::KongCustomEntity => FirstListWait::Unlimited,
+            | Kind::KongCustomEntity
+            // Nor to a policy with limits.
+            | Kind::BackendPolicy
+            // The plugins of a group or consumer run for clients that are let in without it, too.
+            | Kind::KongConsumer
+            | Kind::KongConsumerGroup
+            // They decide which paths are regular expressions: without them, requests get to less specific routes.
+            | Kind::IngressClassParameters => FirstListWait::Unlimited,
             // A policy without its authorities sends no requests, and a listener without them accepts no clients.
             Kind::ClusterTrustBundle => FirstListWait::Limited,
             _ if kind.family() == KindFamily::Kubernetes => FirstListWait::Unlimited,
@@ -54,6 +61,10 @@ mod tests {
             (Kind::HttpRoute, FirstListWait::Unlimited),
             (Kind::KongClusterPlugin, FirstListWait::Unlimited),
             (Kind::KongCustomEntity, FirstListWait::Unlimited),
+            (Kind::BackendPolicy, FirstListWait::Unlimited),
+            (Kind::KongConsumer, FirstListWait::Unlimited),
+            (Kind::KongConsumerGroup, FirstListWait::Unlimited),
+            (Kind::IngressClassParameters, FirstListWait::Unlimited),
             (Kind::BackendTlsPolicy, FirstListWait::Limited),
             (Kind::ClusterTrustBundle, FirstListWait::Limited),
             (Kind::KongPlugin, FirstListWait::Limited),

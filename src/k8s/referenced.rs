@@ -47,7 +47,7 @@ struct ReferencedFetchProgress {
     is_settled: bool,
     /// Whether the API server has responded for every wanted object that exists: with the object, 403 or 404.
     is_complete: bool,
-    /// Increases when the set of unfetched objects changes.
+    /// Increases when the set of unfetched objects or that of forbidden ones changes.
     unfetched_revision: u64,
 }
 
@@ -61,6 +61,8 @@ struct ReferencedState {
     due: BTreeSet<ObjectId>,
     /// The wanted objects that exist and for which the API server has returned neither a version nor 403 or 404.
     unfetched: BTreeSet<ObjectId>,
+    /// The wanted objects that exist, for which the API server responds 403, and of which no version was fetched.
+    forbidden: BTreeSet<ObjectId>,
     unfetched_revision: u64,
     /// The objects that are both due and unfetched. Compilations wait for them, but not for newer versions of fetched
     /// objects: an object that changes all the time would delay every change of other objects.
@@ -75,8 +77,17 @@ struct FetchedVersion {
     /// The version that was returned last; None if every fetch failed. It may be newer than the requested one: then the
     /// watch reports it later.
     received: Option<Arc<str>>,
-    /// Whether the last response was 403 or 404.
-    is_refused: bool,
+    /// Set if the API server refused the last fetch.
+    refusal: Option<FetchRefusal>,
+}
+
+/// Why the API server does not return an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FetchRefusal {
+    /// 403, except for that of an API server that does not know a role.
+    Forbidden,
+    /// 404.
+    NotFound,
 }
 
 /// Why a fetch returned no object.
@@ -132,13 +143,18 @@ impl ReferencedObjects {
         (unfetched, state.unfetched_revision)
     }
 
+    /// The wanted objects that exist and may not be fetched: the API server responds 403 to `get`.
+    pub(super) fn forbidden(&self) -> BTreeSet<ObjectId> {
+        self.state.lock().forbidden.clone()
+    }
+
     /// Waits until every wanted object that exists was fetched or its last fetch failed; with `all`, until the API
     /// server has responded for each of them with the object, 403 or 404.
     pub(super) async fn wait_until_fetched(&self, all: bool) {
         self.wait_for(|progress| progress.is_settled && (progress.is_complete || !all)).await;
     }
 
-    /// Waits until the set of unfetched objects is another one than in this revision.
+    /// Waits until the set of unfetched objects, or that of forbidden ones, is another one than in this revision.
     pub(super) async fn wait_until_unfetched_changes(&self, revision: u64) {
         self.wait_for(|progress| progress.unfetched_revision != revision).await;
     }
@@ -235,11 +251,7 @@ impl ReferencedObjects {
                 self.collector.applied(&cluster_wide(id.kind), object);
                 state.fetched.insert(
                     id.clone(),
-                    FetchedVersion {
-                        requested: requested.clone(),
-                        received: Some(received.clone()),
-                        is_refused: false,
-                    },
+                    FetchedVersion { requested: requested.clone(), received: Some(received.clone()), refusal: None },
                 );
                 state.update(id);
                 self.publish_progress(&state);
@@ -252,25 +264,27 @@ impl ReferencedObjects {
     async fn fetch_one(&self, client: Client, id: ObjectId, requested: Arc<str>) -> Option<FetchFailure> {
         let api: Api<WholeObject> = Api::namespaced_with(client, &id.key.namespace, &api_resource(id.kind, "v1"));
         let mut retry_after = Duration::ZERO;
-        let (error, is_refused) = match timeout(FETCH_TIMEOUT, api.get(&id.key.name)).await {
+        let (error, refusal) = match timeout(FETCH_TIMEOUT, api.get(&id.key.name)).await {
             Ok(Ok(raw)) => {
                 self.store_fetched(&id, &requested, raw);
                 return None;
             }
             // Deleted in the meantime, which the watch is about to report.
-            Ok(Err(Error::Api(status))) if status.code == 404 => (None, true),
-            Ok(Err(Error::Api(status))) if status.code == 403 => {
-                let remedy = format!("grant the verb get on {} to Portico's ServiceAccount", id.kind.plural());
-                (Some(format!("403 {}; {remedy}", status.message)), true)
-            }
+            Ok(Err(Error::Api(status))) if status.code == 404 => (None, Some(FetchRefusal::NotFound)),
             Ok(Err(error)) => {
-                retry_after = WatchError::from_request(&error).retry_after;
-                (Some(super::client::request_error_text(&error)), false)
+                let watch_error = WatchError::from_request(&error);
+                retry_after = watch_error.retry_after;
+                if watch_error.forbidden {
+                    let remedy = format!("grant the verb get on {} to Portico's ServiceAccount", id.kind.plural());
+                    (Some(format!("{}; {remedy}", watch_error.message)), Some(FetchRefusal::Forbidden))
+                } else {
+                    (Some(super::client::request_error_text(&error)), None)
+                }
             }
-            Err(_) => (Some(format!("no response within {} s", FETCH_TIMEOUT.as_secs())), false),
+            Err(_) => (Some(format!("no response within {} s", FETCH_TIMEOUT.as_secs())), None),
         };
         let mut state = self.state.lock();
-        state.record_failed_fetch(&id, requested, is_refused);
+        state.record_failed_fetch(&id, requested, refusal);
         self.publish_progress(&state);
         drop(state);
         error.map(|error| FetchFailure { id, error, retry_after })
@@ -346,11 +360,16 @@ impl ReferencedState {
             fetched.requested == *version || fetched.received.as_ref() == Some(version)
         };
         let is_due = version.is_some_and(|version| !fetched.is_some_and(|fetched| is_current(fetched, version)));
-        let has_response = fetched.is_some_and(|fetched| fetched.received.is_some() || fetched.is_refused);
+        let has_response = fetched.is_some_and(|fetched| fetched.received.is_some() || fetched.refusal.is_some());
         let is_unfetched = version.is_some() && !has_response;
+        let is_forbidden = version.is_some()
+            && fetched
+                .is_some_and(|fetched| fetched.received.is_none() && fetched.refusal == Some(FetchRefusal::Forbidden));
         set_membership(&mut self.due, id, is_due);
         set_membership(&mut self.awaited, id, is_due && is_unfetched);
-        if set_membership(&mut self.unfetched, id, is_unfetched) {
+        let unfetched_changed = set_membership(&mut self.unfetched, id, is_unfetched);
+        let forbidden_changed = set_membership(&mut self.forbidden, id, is_forbidden);
+        if unfetched_changed || forbidden_changed {
             self.unfetched_revision += 1;
         }
     }
@@ -361,15 +380,15 @@ impl ReferencedState {
     }
 
     /// Records a failed fetch; an object fetched before stays.
-    fn record_failed_fetch(&mut self, id: &ObjectId, requested: Arc<str>, is_refused: bool) {
+    fn record_failed_fetch(&mut self, id: &ObjectId, requested: Arc<str>, refusal: Option<FetchRefusal>) {
         if self.wanted.contains(id) {
             let fetched = self.fetched.entry(id.clone()).or_insert(FetchedVersion {
                 requested: Arc::default(),
                 received: None,
-                is_refused,
+                refusal,
             });
             fetched.requested = requested;
-            fetched.is_refused = is_refused;
+            fetched.refusal = refusal;
             self.update(id);
         }
     }
@@ -476,7 +495,14 @@ mod tests {
     async fn objects_without_a_response_are_unfetched() {
         let key = ObjectKey::new("ns", "tls");
         let id = ObjectId::new(Kind::Secret, key.clone());
-        for (status, is_unfetched) in [(500, true), (429, true), (403, false), (404, false)] {
+        for (status, message, is_unfetched, is_forbidden) in [
+            (500, "", true, false),
+            (429, "", true, false),
+            (403, "it is forbidden", false, true),
+            // A server that has just started.
+            (403, "it is forbidden: RBAC: role.rbac.authorization.k8s.io \"portico\" not found", true, false),
+            (404, "", false, false),
+        ] {
             let objects = ReferencedObjects::new(Arc::new(DeliveryCollector::default()), LargeObjects::Reduce);
             let sink = ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) };
             objects.change_wanted(&wants(&id));
@@ -485,13 +511,16 @@ mod tests {
             assert_eq!(objects.unfetched(&BTreeSet::new()).0, BTreeSet::from([id.clone()]));
             let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
                 let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status,
-                    "message": "", "reason": ""});
+                    "message": message, "reason": ""});
                 let body = http_body_util::Full::new(bytes::Bytes::from(body.to_string()));
                 std::future::ready(Ok::<_, Infallible>(http::Response::builder().status(status).body(body).unwrap()))
             });
             objects.fetch_one(Client::new(server, "default"), id.clone(), Arc::from("1")).await;
             let unfetched = objects.unfetched(&BTreeSet::new()).0;
-            assert_eq!((objects.is_settled(), !unfetched.is_empty()), (true, is_unfetched), "{status}");
+            assert_eq!((objects.is_settled(), !unfetched.is_empty()), (true, is_unfetched), "{status} {message}");
+            assert_eq!(objects.forbidden().contains(&id), is_forbidden, "{status} {message}");
+            sink.deleted(key.clone());
+            assert!(objects.forbidden().is_empty(), "it does not exist");
         }
     }
 

@@ -116,7 +116,13 @@ impl ApiServerSource {
         self.referenced.unfetched(before)
     }
 
-    /// Waits until `unfetched` may return a set of another revision, and everything fetched was returned by `next`.
+    /// The wanted objects that exist, and of which no version was fetched because the API server does not allow `get`.
+    pub fn forbidden(&self) -> BTreeSet<ObjectId> {
+        self.referenced.forbidden()
+    }
+
+    /// Waits until `unfetched` may return a set of another revision, or `forbidden` another set, and everything fetched
+    /// was returned by `next`.
     pub async fn wait_until_unfetched_changes(&self, revision: u64) {
         self.referenced.wait_until_unfetched_changes(revision).await;
         self.collector.wait_until_empty().await;

@@ -417,17 +417,6 @@ impl Supervisor {
         unreadable: &BTreeMap<Kind, WatchError>,
         none_readable: bool,
     ) -> Vec<String> {
-        let first_list = |kind: &Kind| {
-            let list = format!("the first list of {}", kind.plural());
-            match unreadable.get(kind) {
-                Some(WatchError { forbidden: true, message, .. }) => format!(
-                    "{list} ({message}: grant the rules in manifests/base/cluster-role.yaml, or set --optional-kinds \
-                     {kind} to serve without it)"
-                ),
-                Some(watch_error) => format!("{list} ({})", watch_error.message),
-                None => list,
-            }
-        };
         match &self.outage {
             _ if self.complete => Vec::new(),
             // A replica that is ready without any objects would replace serving replicas, for example in a rolling
@@ -439,9 +428,40 @@ impl Supervisor {
             )],
             Some(outage) => vec![format!("the API server {}: {}", self.parts.server, outage.reason)],
             None if self.served.is_empty() => vec![format!("the API server {}", self.parts.server)],
-            None => awaited.iter().map(first_list).collect(),
+            None => missing_lists(awaited, unreadable),
         }
     }
+}
+
+/// The lists that a complete delivery needs. Those that fail because of the same unknown role are one entry: that may
+/// be all.
+fn missing_lists(awaited: &[Kind], unreadable: &BTreeMap<Kind, WatchError>) -> Vec<String> {
+    let mut missing = Vec::new();
+    let mut by_role: BTreeMap<&str, Vec<Kind>> = BTreeMap::new();
+    for kind in awaited {
+        let list = format!("the first list of {}", kind.plural());
+        let watch_error = unreadable.get(kind);
+        if let Some(role) = watch_error.and_then(WatchError::unknown_role) {
+            by_role.entry(role).or_default().push(*kind);
+            continue;
+        }
+        missing.push(match watch_error {
+            Some(WatchError { forbidden: true, message, .. }) => format!(
+                "{list} ({message}: grant the rules in manifests/base/cluster-role.yaml, or set --optional-kinds \
+                 {kind} to serve without it)"
+            ),
+            Some(watch_error) => format!("{list} ({})", watch_error.message),
+            None => list,
+        });
+    }
+    missing.extend(by_role.into_iter().map(|(role, kinds)| {
+        let lists = match &kinds[..] {
+            [kind] => format!("the first list of {}", kind.plural()),
+            kinds => format!("the first lists of {} and {} other kinds", kinds[0].plural(), kinds.len() - 1),
+        };
+        format!("{lists} (403 RBAC: {role}: if it lasts, create this role, or correct the binding that refers to it)")
+    }));
+    missing
 }
 
 /// Why a kind cannot be read, and the remedy.
@@ -455,7 +475,7 @@ fn unreadable_message(kind: Kind, watch_error: &WatchError) -> String {
             watch_error.message
         );
     }
-    if watch_error.names_unknown_role() {
+    if watch_error.unknown_role().is_some() {
         return format!(
             "{}; Portico retries, and serves everything that was listed before; if it lasts, create the role that the \
              message names",

@@ -378,7 +378,7 @@ impl WatchError {
         WatchError {
             message: format!("{code} {}", text.trim()),
             has_response: true,
-            forbidden: code == 403 && !names_unknown_role(text),
+            forbidden: code == 403 && unknown_role(text).is_none(),
             not_found: code == 404,
             unauthorized: code == 401,
             expired: code == 410,
@@ -387,9 +387,9 @@ impl WatchError {
         }
     }
 
-    /// Whether it is the 403 of a server that does not know a role.
-    pub(super) fn names_unknown_role(&self) -> bool {
-        self.has_response && names_unknown_role(&self.message)
+    /// What the 403 of a server that does not know a role says about the role.
+    pub(super) fn unknown_role(&self) -> Option<&str> {
+        unknown_role(&self.message).filter(|_| self.has_response)
     }
 
     /// The server has not responded.
@@ -419,10 +419,10 @@ const THROTTLED_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
 /// The longest requested delay that is honored.
 const MAX_RETRY_AFTER_SECONDS: u32 = 60;
 
-/// Whether the message of a 403 says that a bound role is not known, as in `RBAC: clusterrole.rbac.authorization.k8s.io
-/// "portico" not found`.
-fn names_unknown_role(message: &str) -> bool {
-    message.split_once("RBAC: ").is_some_and(|(_, reason)| reason.contains(" not found"))
+/// What the message of a 403 says about a bound role that is not known, as in `RBAC:
+/// clusterrole.rbac.authorization.k8s.io "portico" not found`.
+fn unknown_role(message: &str) -> Option<&str> {
+    message.split_once("RBAC: ").map(|(_, reason)| reason).filter(|reason| reason.contains(" not found"))
 }
 
 /// How many 403 in a row a watch that has listed gets before its kind counts as unreadable: a server that has just

@@ -32,9 +32,12 @@ mod tests;
 mod upstreams;
 mod vaults;
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use crate::api::names::ENTITY_NAME_ANNOTATION;
+use crate::diagnostic::Diagnostic;
 use crate::manifests::{TranslatedFormat, TranslatedObject, Translation};
 use consumers::{ConsumerPlans, CredentialContext};
 use fields::FileFindings;
@@ -47,7 +50,7 @@ pub use admin_calls::{ScriptContext, translate_admin_calls};
 pub use settings::TranslationSettings;
 
 /// The format of declarative files.
-pub const FORMAT: TranslatedFormat = TranslatedFormat { is_meant: is_declarative_file, prepare: environment::prepare };
+pub const FORMAT: TranslatedFormat = TranslatedFormat { is_meant: is_declarative_file, prepare };
 
 /// Whether a text names the version of the format, which every file does. A manifest has no such field.
 fn is_declarative_file(text: &str) -> bool {
@@ -61,6 +64,48 @@ fn is_declarative_file(text: &str) -> bool {
             || text.trim_start().starts_with('{') && text.contains("\"_format_version\""))
 }
 
+/// The text as YAML of one document.
+fn prepare(text: &str) -> Cow<'_, str> {
+    match environment::prepare(text) {
+        Cow::Borrowed(text) => one_document(text),
+        Cow::Owned(text) => Cow::Owned(one_document(&text).into_owned()),
+    }
+}
+
+/// Turns the markers of documents without content, such as a `---` at the end, into comments. A text without any
+/// content becomes one document, too.
+fn one_document(text: &str) -> Cow<'_, str> {
+    let is_marker = |line: &str| {
+        let rest = line.strip_prefix("---").or_else(|| line.strip_prefix("..."));
+        rest.is_some_and(|rest| rest.trim().is_empty() || rest.starts_with([' ', '\t']) && rest.trim().starts_with('#'))
+    };
+    let is_content = |line: &&str| !(is_marker(line) || line.trim().is_empty() || line.starts_with(['#', '%']));
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let first = lines.iter().position(is_content).unwrap_or(lines.len());
+    let last = lines.iter().rposition(is_content).unwrap_or(0);
+    // A marker ends directives.
+    let has_directives = lines[..first].iter().any(|line| line.starts_with('%'));
+    let is_needless = |index: usize, line: &str| is_marker(line) && (index > last || index < first && !has_directives);
+    if lines.is_empty() {
+        return Cow::Borrowed("\n");
+    }
+    if !lines.iter().copied().enumerate().any(|(index, line)| is_needless(index, line)) {
+        return Cow::Borrowed(text);
+    }
+    let parts = lines.iter().copied().enumerate().flat_map(|(index, line)| match is_needless(index, line) {
+        true => ["#", &line[1..]],
+        false => ["", line],
+    });
+    Cow::Owned(parts.collect())
+}
+
+/// The error about a file without content.
+pub fn empty_file() -> Diagnostic {
+    let remedy = "write `_format_version: \"3.0\"` and the entities; if another program writes the file, look whether \
+                  it failed";
+    Diagnostic::of_file("EmptyFile", "the file is empty", remedy)
+}
+
 /// What a file is translated with, in addition to the settings.
 pub struct FileContext<'a> {
     /// The value of an environment variable.
@@ -72,6 +117,9 @@ pub struct FileContext<'a> {
 
 /// Translates a file.
 pub fn translate(mut file: Value, settings: &TranslationSettings, context: &FileContext<'_>) -> Translation {
+    if file.is_null() {
+        return Translation::Rejected(vec![empty_file()]);
+    }
     let findings = FileFindings::default();
     environment::resolve(&mut file, "", context.variable, &findings);
     vaults::check_references(&file, &findings);

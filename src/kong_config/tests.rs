@@ -1,5 +1,6 @@
 //! Tests of the translation: every entity, what is left out, and broken files.
 
+mod documents;
 mod dumped_files;
 mod lifetimes;
 mod optional_fields;

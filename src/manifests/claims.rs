@@ -25,7 +25,8 @@ pub(super) struct Claims {
     /// The same for definitions that are not valid, which are used for objects without a valid one.
     rejected: BTreeMap<ObjectId, Vec<ObjectClaim>>,
     reported: BTreeMap<ObjectId, ReportedObject>,
-    /// Objects whose claims or content may have changed since the previous `take_changes`.
+    /// Objects whose claims or content may have changed since the previous `take_changes`, and those that it kept
+    /// although no file defines them.
     touched: BTreeSet<ObjectId>,
 }
 
@@ -76,15 +77,22 @@ impl Claims {
     }
 
     /// Returns the changes for the store, and the touched objects. The generation is set on the object in the record,
-    /// so that the store and the record share it.
-    pub(super) fn take_changes(&mut self, records: &mut Records) -> (Batch, BTreeSet<ObjectId>) {
+    /// so that the store and the record share it. `keeps_missing`: objects that no file defines any more are not
+    /// removed before a later call.
+    pub(super) fn take_changes(&mut self, records: &mut Records, keeps_missing: bool) -> (Batch, BTreeSet<ObjectId>) {
         let mut batch = Batch::default();
         let touched = std::mem::take(&mut self.touched);
         for id in &touched {
             let definitions = self.claims.get(id).or_else(|| self.rejected.get(id));
             let Some((file, index)) = definitions.and_then(|claims| claims.first()) else {
                 // A Namespace may still be needed by the objects in it; that is decided below.
-                if id.kind != Kind::Namespace && self.reported.remove(id).is_some() {
+                if id.kind == Kind::Namespace || !self.reported.contains_key(id) {
+                    continue;
+                }
+                if keeps_missing {
+                    self.touched.insert(id.clone());
+                } else {
+                    self.reported.remove(id);
                     batch.removes.push(id.clone());
                 }
                 continue;
@@ -94,6 +102,12 @@ impl Claims {
                 true => ClaimedContent::Rejected(entry.content_hash),
                 false => ClaimedContent::FromFile(entry.content_hash),
             };
+            let is_implied =
+                |reported: &ReportedObject| entry.is_rejected() && reported.content == ClaimedContent::Implied;
+            if self.reported.get(id).is_some_and(is_implied) {
+                // The labels of the implied Namespace are not those of the rejected one.
+                batch.removes.push(id.clone());
+            }
             if let Some(generation) = self.next_generation(id, content) {
                 entry.object.set_generation(generation);
                 batch.upserts.push(entry.object.clone());
@@ -117,23 +131,29 @@ impl Claims {
         self.claims.get(id).or_else(|| self.rejected.get(id))?.first()
     }
 
+    /// Whether objects stay in use that no file defines any more.
+    pub(super) fn keeps_missing(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// The number of distinct valid objects in the files.
     pub(super) fn object_count(&self) -> usize {
         self.claims.len()
     }
 
-    /// Adds the Namespaces that objects are in but no file defines, and removes those without objects.
+    /// Adds the Namespaces that objects are in but no file defines, and removes those without objects. A rejected
+    /// Namespace is not added: its labels are unknown, so no selector may match it.
     fn update_implied_namespaces(&mut self, batch: &mut Batch) {
         let valid = self.reported.iter().filter(|(_, known)| !matches!(known.content, ClaimedContent::Rejected(_)));
         let used: BTreeSet<&Arc<str>> =
             valid.map(|(id, _)| id).filter(|id| id.kind.namespaced()).map(|id| &id.key.namespace).collect();
         let id_of = |name: &str| ObjectId::new(Kind::Namespace, ObjectKey::cluster(name));
-        let undefined: Vec<_> =
-            used.iter().map(|name| id_of(name)).filter(|id| !self.claims.contains_key(id)).collect();
+        let is_defined = |id: &ObjectId| self.claims.contains_key(id) || self.rejected.contains_key(id);
+        let undefined: Vec<_> = used.iter().map(|name| id_of(name)).filter(|id| !is_defined(id)).collect();
         let removed: Vec<_> = self
             .reported
             .keys()
-            .filter(|id| id.kind == Kind::Namespace && !self.claims.contains_key(id) && !used.contains(&id.key.name))
+            .filter(|id| id.kind == Kind::Namespace && !is_defined(id) && !used.contains(&id.key.name))
             .cloned()
             .collect();
         for id in removed {

@@ -23,6 +23,7 @@ mod foreign;
 pub(crate) mod fuzzing;
 mod location;
 mod mounts;
+mod object_kind;
 mod outline;
 mod position;
 mod read_object;

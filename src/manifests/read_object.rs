@@ -1,16 +1,12 @@
-//! Reads an object from a value in a file: determines its kind and name, sets defaults, and validates it.
+//! Reads an object from a value in a file: determines its name, sets defaults, and validates it.
 
 use std::hash::Hasher;
 use std::io;
 
 use serde_json::{Map, Value, json};
 
+use super::object_kind::{UNKNOWN_KIND, UnresolvedKind, finding, resolve_kind};
 use super::outline::CLUSTER_SCOPE;
-use super::unserved_kinds::replacement_of_operator_kind;
-use crate::api::kind::{
-    CORE_GROUP, DISCOVERY_GROUP, GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, NETWORKING_GROUP,
-    PORTICO_GROUP,
-};
 use crate::api::names::NAMESPACE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
@@ -31,8 +27,11 @@ pub(super) enum ReadOutcome {
     /// A kind that Portico does not read, as `apiVersion/kind`.
     Ignored(String),
     Rejected {
-        /// What is left of the object; `None` if the value does not identify one.
+        /// What is left of the object; `None` if the value does not identify one, and it is not known what an object of
+        /// its kind would protect.
         rest: Option<RejectedRest>,
+        /// Whether it may be any object that protects, or several, so that nothing takes its place.
+        is_unknown: bool,
         /// The object's name for messages, as far as it is known.
         name: Option<String>,
         findings: Vec<Diagnostic>,
@@ -43,29 +42,17 @@ pub(super) enum ReadOutcome {
 #[derive(Debug)]
 pub(super) struct RejectedRest {
     pub(super) id: ObjectId,
-    /// Whether the value has a valid name. Otherwise, its author may have meant another object.
+    /// Whether the value has a valid kind and name. Otherwise, its author may have meant another object.
     pub(super) is_identified: bool,
-    /// `None` for a Namespace, which the objects in it imply.
-    pub(super) object: Option<AnyObject>,
+    pub(super) object: AnyObject,
     pub(super) hash: u64,
 }
 
 impl RejectedRest {
-    /// `None` if the value has no name.
-    fn read(kind: Kind, value: &Value) -> Option<RejectedRest> {
+    fn read(kind: Kind, is_identified: bool, value: &Value) -> Option<RejectedRest> {
         let rest = UnparseableObject::read(kind, value)?;
         let hash = hash_and_size(value).0;
-        Some(RejectedRest {
-            id: rest.id(),
-            is_identified: true,
-            object: Some(AnyObject::Unparseable(rest.into())),
-            hash,
-        })
-    }
-
-    fn of(id: &ObjectId, value: &Value) -> RejectedRest {
-        let rest = RejectedRest::read(id.kind, value);
-        rest.unwrap_or_else(|| RejectedRest { id: id.clone(), is_identified: true, object: None, hash: 0 })
+        Some(RejectedRest { id: rest.id(), is_identified, object: AnyObject::Unparseable(rest.into()), hash })
     }
 }
 
@@ -86,30 +73,32 @@ pub(super) fn read_object(
     accepted_before: impl Fn(&ObjectId, u64) -> Option<AnyObject>,
 ) -> ReadOutcome {
     let Value::Object(mut object) = value else {
-        return rejected_without_id(
-            None,
-            "",
-            "NotAnObject",
-            "this is not an object",
-            "write apiVersion, kind, metadata and spec",
-        );
+        let remedy = "write apiVersion, kind, metadata and spec";
+        let finding = finding("", "NotAnObject", "this is not an object", remedy);
+        let is_unknown = may_be_object(&value);
+        return ReadOutcome::Rejected { rest: None, is_unknown, name: None, findings: vec![finding] };
     };
-    if object.get("kind").is_some_and(|kind| kind == "List") {
-        let message = if object.contains_key("items") { "is not a list" } else { "is missing" };
-        return rejected_without_id(
-            Some("List".to_owned()),
-            "items",
-            "Invalid",
-            message,
-            "write the objects as a list under items",
-        );
+    if let Some((name, finding)) = wrong_list(&object) {
+        return ReadOutcome::Rejected { rest: None, is_unknown: true, name: Some(name), findings: vec![finding] };
     }
+    let has_objects = object.get("items").is_some_and(may_be_object);
     let kind = match resolve_kind(&object) {
         Ok(kind) => kind,
-        Err(UnresolvedKind::Ignored(kind)) => return ReadOutcome::Ignored(kind),
-        Err(UnresolvedKind::Rejected { meant, name, finding }) => {
-            let rest = meant.and_then(|kind| RejectedRest::read(kind, &Value::Object(object)));
-            return ReadOutcome::Rejected { rest, name, findings: vec![*finding] };
+        Err(UnresolvedKind::Ignored(kind)) if !has_objects => return ReadOutcome::Ignored(kind),
+        Err(UnresolvedKind::Ignored(kind)) => {
+            let message = format!("`{kind}` is no list, and the objects under items are not read");
+            let findings = vec![finding("kind", UNKNOWN_KIND, message, "write apiVersion: v1, kind: List")];
+            return ReadOutcome::Rejected { rest: None, is_unknown: true, name: Some(kind), findings };
+        }
+        Err(UnresolvedKind::Rejected { meant, name, finding, may_protect }) => {
+            let value = Value::Object(object);
+            let rest = meant.and_then(|meant| RejectedRest::read(meant.kind, meant.is_certain, &value));
+            let is_unknown = match meant {
+                Some(meant) => rest.is_none() && protects(meant.kind),
+                None => may_protect || value["kind"].as_str().is_none_or(str::is_empty) && may_be_object(&value),
+            };
+            let is_unknown = is_unknown || has_objects;
+            return ReadOutcome::Rejected { rest, is_unknown, name, findings: vec![*finding] };
         }
     };
     let mut findings = Vec::new();
@@ -119,19 +108,20 @@ pub(super) fn read_object(
             let (name, diagnostic) = *error;
             remove_server_fields(&mut object);
             let mut value = Value::Object(object);
-            let rest = RejectedRest::read(kind, &value);
-            let rest = rest.map(|rest| RejectedRest { is_identified: false, ..rest });
+            let rest = RejectedRest::read(kind, false, &value);
+            let is_unknown = rest.is_none() && protects(kind);
             let mut violations = schema::check(kind, &mut value, settings.channel);
             violations.retain(|violation| violation.field != diagnostic.field);
             findings.push(diagnostic);
             findings.extend(violations);
-            return ReadOutcome::Rejected { rest, name: Some(name), findings };
+            return ReadOutcome::Rejected { rest, is_unknown, name: Some(name), findings };
         }
     };
     let id = ObjectId::new(kind, key);
     let rejected = |value: &Value, findings| {
-        let rest = Some(RejectedRest::of(&id, value));
-        ReadOutcome::Rejected { rest, name: Some(id.to_string()), findings }
+        let rest = RejectedRest::read(kind, true, value);
+        let is_unknown = rest.is_none() && protects(kind);
+        ReadOutcome::Rejected { rest, is_unknown, name: Some(id.to_string()), findings }
     };
 
     remove_server_fields(&mut object);
@@ -163,86 +153,19 @@ pub(super) fn read_object(
     }
 }
 
-/// Why the kind of an object is not known.
-enum UnresolvedKind {
-    /// As `apiVersion/kind`.
-    Ignored(String),
-    Rejected {
-        /// The kind that its author meant, if the version or the group is the only mistake.
-        meant: Option<Kind>,
-        name: Option<String>,
-        finding: Box<Diagnostic>,
-    },
-}
-
-/// The kind of the object.
-fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, UnresolvedKind> {
-    let text_field = |field: &str| object.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let name = match (text_field("kind"), display_name(object)) {
-        (Some(kind), Some(name)) => Some(format!("{kind} {name}")),
-        (kind, name) => kind.map(str::to_owned).or(name),
-    };
-    let (Some(api_version), Some(kind_name)) = (text_field("apiVersion"), text_field("kind")) else {
-        let remedy = match ["services", "routes", "consumers", "plugins"].iter().any(|list| object.contains_key(*list))
-        {
-            true => "a declarative file of Kong begins with _format_version: \"3.0\"",
-            false => "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute",
-        };
-        let missing: Vec<_> = ["apiVersion", "kind"].into_iter().filter(|field| text_field(field).is_none()).collect();
-        let message = format!("an object needs {}", missing.join(" and "));
-        let finding = finding(missing[0], "NoKind", message, remedy).into();
-        return Err(UnresolvedKind::Rejected { meant: None, name, finding });
-    };
-    let (group, version) = api_version.split_once('/').unwrap_or((CORE_GROUP, api_version));
-    let reject = |meant, field, reason, message: String, remedy: String| {
-        let finding = finding(field, reason, message, remedy).into();
-        Err(UnresolvedKind::Rejected { meant, name: name.clone(), finding })
-    };
-
-    if let Some(kind) = Kind::find(group, kind_name) {
-        if kind.versions().contains(&version) {
-            return Ok(kind);
-        }
-        let message = format!("{kind} has no version `{version}`");
-        return reject(
-            Some(kind),
-            "apiVersion",
-            "WrongVersion",
-            message,
-            format!("did you mean `{}`?", preferred_api_version(kind)),
-        );
+/// What is wrong with a list whose objects could not be taken out of it, and its name for messages. `None` for another
+/// object.
+fn wrong_list(object: &Map<String, Value>) -> Option<(String, Diagnostic)> {
+    let kind = object.get("kind")?.as_str()?;
+    if kind == "List" {
+        let message = if object.contains_key("items") { "is not a list" } else { "is missing" };
+        let remedy = "write the objects as a list under items";
+        return Some((kind.to_owned(), finding("items", "Invalid", message, remedy)));
     }
-    if let Some(replacement) = replacement_of_operator_kind(kind_name).filter(|_| group == KONG_GROUP) {
-        let message = format!("{kind_name} configures a control plane of Kong Operator, and is not served here");
-        return reject(None, "kind", "UnservedKind", message, replacement.to_owned());
-    }
-    let similar = schema::nearest_kind(group, kind_name);
-    if COMPLETE_GROUPS.contains(&group) {
-        let message = format!("the group {group} has no kind `{kind_name}`");
-        let remedy = match similar {
-            Some(similar) => format!("did you mean `{similar}`?"),
-            None => format!("its kinds are {}", kind_names(group)),
-        };
-        return reject(None, "kind", "UnknownKind", message, remedy);
-    }
-    if let Some(similar) = similar.filter(|_| [CORE_GROUP, NETWORKING_GROUP].contains(&group)) {
-        let message = format!("{api_version} has no kind `{kind_name}`");
-        return reject(None, "kind", "UnknownKind", message, format!("did you mean `{similar}`?"));
-    }
-    // A known kind in a misspelled or missing group is a mistake, not a kind of another project with the same name.
-    if let Some(kind) = Kind::ALL.iter().find(|kind| kind.name() == kind_name)
-        && ([CORE_GROUP, FORMER_GROUP].contains(&group) || schema::nearest(group, [kind.group()]).is_some())
-    {
-        let message = format!("`{api_version}` has no kind `{kind_name}`");
-        return reject(
-            Some(*kind),
-            "apiVersion",
-            "WrongGroup",
-            message,
-            format!("did you mean `{}`?", preferred_api_version(*kind)),
-        );
-    }
-    Err(UnresolvedKind::Ignored(format!("{api_version}/{kind_name}")))
+    let has_items = object.contains_key("items");
+    let is_meant = kind.eq_ignore_ascii_case("List") || has_items && schema::misspells(kind, "List");
+    let finding = || finding("kind", UNKNOWN_KIND, format!("there is no kind `{kind}`"), "did you mean `List`?");
+    is_meant.then(|| (kind.to_owned(), finding()))
 }
 
 /// The namespace and name of an object. The error is what is known of the name, for messages, and a diagnostic. Writes
@@ -335,36 +258,20 @@ fn malformed_diagnostic(kind: Kind, malformed: MalformedObject) -> Diagnostic {
     Diagnostic::error(malformed.field.trim_start_matches('.'), malformed.message, remedy)
 }
 
-fn rejected_without_id(
-    name: Option<String>,
-    field: &str,
-    reason: &'static str,
-    message: impl Into<String>,
-    remedy: impl Into<String>,
-) -> ReadOutcome {
-    ReadOutcome::Rejected { rest: None, name, findings: vec![finding(field, reason, message, remedy)] }
-}
-
-fn finding(field: &str, reason: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Diagnostic {
-    Diagnostic::error(field, message, remedy).with_reason(Reason::Named(reason))
-}
-
-/// `namespace/name` of an object of unknown kind.
-fn display_name(object: &Map<String, Value>) -> Option<String> {
-    let metadata = object.get("metadata")?;
-    let name = metadata.get("name")?.as_str()?;
-    let namespace = metadata.get("namespace").and_then(Value::as_str).unwrap_or("default");
-    Some(format!("{namespace}/{name}"))
-}
-
-fn preferred_api_version(kind: Kind) -> String {
-    let version = kind.versions()[0];
-    if kind.group() == CORE_GROUP { version.to_owned() } else { format!("{}/{version}", kind.group()) }
-}
-
-fn kind_names(group: &str) -> String {
-    let names: Vec<_> = Kind::ALL.iter().filter(|kind| kind.group() == group).map(|kind| kind.name()).collect();
-    names.join(", ")
+/// Whether a value of unknown kind may be meant as an object or a list of objects, or as a declarative file of Kong. A
+/// file with settings of another program has none of these fields, except for Helm's `Chart.yaml`: its `apiVersion` has
+/// no group.
+fn may_be_object(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(may_be_object),
+        Value::Object(fields) => {
+            let has_group = |version: &Value| version.as_str().is_none_or(|text| text.contains('/'));
+            fields.get("apiVersion").is_some_and(has_group)
+                || ["kind", "metadata", "consumers", "plugins"].iter().any(|name| fields.contains_key(*name))
+                || fields.get("items").is_some_and(may_be_object)
+        }
+        _ => false,
+    }
 }
 
 /// The hash and the size of the object as JSON, in which the API server stores it.
@@ -388,13 +295,6 @@ fn hash_and_size(value: &Value) -> (u64, usize) {
     serde_json::to_writer(&mut digest, value).expect("values have string keys and this writer does not fail");
     (digest.hasher.finish(), digest.size)
 }
-
-/// The API group of Ingress before Kubernetes 1.22.
-const FORMER_GROUP: &str = "extensions";
-
-/// Groups whose kinds are all known, so that any other kind is a mistake.
-const COMPLETE_GROUPS: &[&str] =
-    &[GATEWAY_GROUP, GATEWAY_X_GROUP, DISCOVERY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP];
 
 /// The default limit of etcd, and so of the API server.
 const MAX_OBJECT_BYTES: usize = 1_572_864;
@@ -442,6 +342,16 @@ mod tests {
                 "apiVersion WrongGroup did you mean `gateway.networking.k8s.io/v1`?",
             ),
             ("v2", "Service", "apiVersion WrongVersion did you mean `v1`?"),
+            (
+                "networking.k8s.io/v1",
+                "KongClusterPlugin",
+                "apiVersion WrongGroup did you mean `configuration.konghq.com/v1`?",
+            ),
+            (
+                "apps/v1",
+                "kongclusterplugins",
+                "apiVersion WrongGroup did you mean `KongClusterPlugin` of `configuration.konghq.com/v1`?",
+            ),
             ("", "Service", "apiVersion NoKind"),
             ("v1", "", "kind NoKind"),
         ] {
@@ -509,12 +419,70 @@ mod tests {
             (json!({"name": "x", "namespace": 7}), "metadata.namespace", "Service x"),
         ] {
             let outcome = read_new(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}));
-            let ReadOutcome::Rejected { rest, name: Some(found), findings } = outcome else { panic!("{outcome:?}") };
+            let ReadOutcome::Rejected { rest, name: Some(found), findings, is_unknown: false } = outcome else {
+                panic!("{outcome:?}")
+            };
             assert!(rest.is_none_or(|rest| !rest.is_identified));
             assert_eq!((findings[0].field.as_str(), found.as_str()), (field, name));
         }
         let outcome = read_new(json!("hello"));
-        assert!(matches!(outcome, ReadOutcome::Rejected { rest: None, name: None, .. }));
+        assert!(matches!(outcome, ReadOutcome::Rejected { rest: None, is_unknown: false, name: None, .. }));
+    }
+
+    /// What takes the place of an object that protects, and has no valid name or kind.
+    #[test]
+    fn guards_without_a_valid_name_or_kind_stay_guards() {
+        let kong = "configuration.konghq.com/v1";
+        let plugin = |api_version: Value, kind: Value, metadata: Value| json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "plugin": "key-auth"});
+        let named = || json!({"name": "x"});
+        let (unnamed, unknown) = ("KongClusterPlugin (unnamed", "unknown");
+        for (value, expected) in [
+            (plugin(json!(null), json!("KongClusterPlugin"), named()), "KongClusterPlugin x"),
+            (plugin(json!(1), json!("KongClusterPlugin"), named()), "KongClusterPlugin x"),
+            (plugin(json!("configuration.konghq.co/v1"), json!("KongClusterPlugin"), named()), "KongClusterPlugin x"),
+            (plugin(json!("networking.k8s.io/v1"), json!("KongClusterPlugin"), named()), "KongClusterPlugin x"),
+            (plugin(json!(kong), json!("KongClusterPlugins"), named()), "KongClusterPlugin x"),
+            (plugin(json!(kong), json!("kongclusterplugin"), named()), "KongClusterPlugin x"),
+            (plugin(json!(kong), json!("KongClustrPlugin"), named()), "KongClusterPlugin x"),
+            (plugin(json!("v1"), json!("kongclusterplugins"), named()), "KongClusterPlugin x"),
+            (plugin(json!(kong), json!("KongClusterPlugin"), json!(null)), unnamed),
+            (plugin(json!(kong), json!("KongClusterPlugin"), json!({"generateName": "x-"})), unnamed),
+            (plugin(json!(kong), json!("KongClusterPlugin"), json!({"name": ["x"]})), unnamed),
+            (plugin(json!(kong), json!("KongClusterPlugin"), json!([named()])), unnamed),
+            (
+                json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy", "spec": {}}),
+                "BackendTLSPolicy default/(unnamed",
+            ),
+            // What these protect is unknown.
+            (plugin(json!(kong), json!(null), named()), unknown),
+            (plugin(json!(kong), json!("KongPlugin"), json!([named()])), unknown),
+            (json!([plugin(json!(kong), json!("KongPlugin"), named())]), unknown),
+            (json!({"kind": "List", "items": plugin(json!(kong), json!("KongPlugin"), named())}), unknown),
+            (json!({"plugins": [{"name": "key-auth"}]}), unknown),
+            (plugin(json!(kong), json!("Plugin"), named()), unknown),
+            (json!({"apiVersion": "portico.dev/v1alpha1", "kind": "Elephant", "metadata": named()}), unknown),
+            (json!({"apiVersion": "v1", "kind": "list", "items": []}), unknown),
+            (json!({"apiVersion": "v1", "kind": "Lists", "items": [{"kind": "KongPlugin"}]}), unknown),
+            (json!({"apiVersion": "v1", "kind": "Objects", "items": [{"kind": "KongPlugin"}]}), unknown),
+            (json!({"apiVersion": "v1", "items": [{"kind": "KongPlugin"}]}), unknown),
+            // These are no objects, or protect nothing.
+            (json!({"services": {"web": {"image": "shop"}}}), "nothing"),
+            (json!(["a"]), "nothing"),
+            (json!({"apiVersion": "v2", "name": "shop", "version": "1.0.0"}), "nothing"),
+            (plugin(json!(kong), json!("KongService"), named()), "nothing"),
+            (json!({"kind": "Deployment", "metadata": named()}), "nothing"),
+            (json!({"apiVersion": "v1", "kind": "Service", "metadata": [named()]}), "nothing"),
+        ] {
+            let ReadOutcome::Rejected { rest, is_unknown, .. } = read_new(value.clone()) else {
+                panic!("{value} is not rejected")
+            };
+            let found = match &rest {
+                Some(rest) => rest.id.to_string(),
+                None if is_unknown => unknown.to_owned(),
+                None => "nothing".to_owned(),
+            };
+            assert!(found.starts_with(expected) && is_unknown == (expected == unknown), "{value}: {found}");
+        }
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub(super) struct FileRecord {
     pub(super) text_hash: Option<u64>,
     /// The hash of the text that the positions of the entries refer to.
     pub(super) valid_text_hash: Option<u64>,
+    /// Whether there was a text of which every part could be read as an object, valid or not. Otherwise, the file may
+    /// have an object that protects, and that no other object takes the place of.
+    has_been_read: bool,
+    /// The diagnostic of the first part of the text that may be any object, as an index into `diagnostics`.
+    first_unknown: Option<usize>,
     /// The objects of the last valid text, in file order.
     pub(super) entries: Vec<FileObject>,
     pub(super) diagnostics: Vec<ManifestDiagnostic>,
@@ -50,6 +55,8 @@ pub(super) struct FileObject {
     pub(super) content_hash: u64,
     /// Whether it has diagnostics, which must be repeated when the file is read again.
     has_diagnostics: bool,
+    /// Whether its kind and name are valid, or its author may have meant another object.
+    is_identified: bool,
     /// The hash of its document's text, so that an unchanged document is not parsed again. `None` unless all objects of
     /// the document are in use without diagnostics.
     document_hash: Option<u64>,
@@ -68,6 +75,7 @@ impl FileObject {
             object: self.object.clone(),
             content_hash: self.content_hash,
             has_diagnostics: true,
+            is_identified: self.is_identified,
             document_hash: None,
             position: at,
         }
@@ -109,6 +117,8 @@ impl FileRecord {
             return;
         }
         self.valid_text_hash = Some(hash);
+        self.has_been_read |= reading.first_unknown.is_none();
+        self.first_unknown = reading.first_unknown;
         self.ignored = std::mem::take(&mut reading.ignored);
         self.written_later = std::mem::take(&mut reading.written_later);
         self.foreign_policies = locate_policies(file, &documents, std::mem::take(&mut reading.foreign_policies));
@@ -152,10 +162,21 @@ impl FileRecord {
             reading.read_value(at, value, file, settings, &previous);
         }
         self.valid_text_hash = self.text_hash;
+        self.has_been_read |= reading.first_unknown.is_none();
+        self.first_unknown = reading.first_unknown;
         self.ignored = std::mem::take(&mut reading.ignored);
         let (entries, mut diagnostics) = reading.finish(file, &documents, &previous);
         diagnostics.extend(notes);
         (self.entries, self.diagnostics) = (entries, diagnostics);
+    }
+
+    /// Why the objects of the file are not known, if they never were.
+    pub(super) fn unread(&self) -> Option<&ManifestDiagnostic> {
+        if self.has_been_read {
+            return None;
+        }
+        let unknown = self.first_unknown.and_then(|index| self.diagnostics.get(index));
+        unknown.or_else(|| self.diagnostics.iter().find(|found| found.diagnostic.is_error()))
     }
 
     /// Keeps the objects of a file that cannot be read, and reports the error.
@@ -175,6 +196,7 @@ impl FileRecord {
             1 => Some("The last valid object of this file stays in use.".to_owned()),
             count => Some(format!("The last {count} valid objects of this file stay in use.")),
         };
+        self.first_unknown = None;
         let rejected = diagnostics.into_iter();
         self.diagnostics =
             rejected.map(|diagnostic| ManifestDiagnostic { meanwhile: meanwhile.clone(), ..diagnostic }).collect();
@@ -287,6 +309,9 @@ struct FileReading {
     present: HashSet<ObjectId>,
     /// Objects that cannot be identified, as indexes into `diagnostics`.
     unidentified: Vec<usize>,
+    /// The first diagnostic of the first part of the text that may be any object that protects, as the number of shown
+    /// diagnostics before it.
+    first_unknown: Option<usize>,
     ignored: BTreeMap<String, usize>,
     foreign_policies: Vec<(ForeignPolicy, ObjectPosition)>,
     written_later: BTreeSet<ObjectId>,
@@ -376,25 +401,30 @@ impl FileReading {
                     object,
                     content_hash: hash,
                     has_diagnostics,
+                    is_identified: true,
                     document_hash: None,
                     position: at,
                 });
             }
-            ReadOutcome::Rejected { rest, name, findings } => {
+            ReadOutcome::Rejected { rest, is_unknown, name, findings } => {
                 let mut meanwhile = None;
+                if is_unknown {
+                    self.first_unknown.get_or_insert(self.total - self.hidden);
+                }
                 if rest.as_ref().is_none_or(|rest| !rest.is_identified) {
                     self.unidentified.push(self.diagnostics.len());
                 }
-                if let Some(RejectedRest { id, object, hash, .. }) = rest {
+                if let Some(RejectedRest { id, is_identified, object, hash }) = rest {
                     if let Some(entry) = previous.by_id.get(&id).filter(|entry| !entry.is_rejected()) {
                         // The last valid object stays in use, with the position of its new version.
                         self.entries.push(entry.kept_at(at.clone()));
                         meanwhile = Some(LAST_VALID_STAYS);
-                    } else if let Some(object) = object {
+                    } else {
                         self.entries.push(FileObject {
                             object,
                             content_hash: hash,
                             has_diagnostics: true,
+                            is_identified,
                             document_hash: None,
                             position: at.clone(),
                         });
@@ -430,10 +460,12 @@ impl FileReading {
         documents: &[Document<'_>],
         previous: &PreviousObjects<'_>,
     ) -> (Vec<FileObject>, Vec<ManifestDiagnostic>) {
-        // An unidentified object may be any of the previous objects that are missing, so none of them is removed.
+        // An unidentified object may be any of the previous objects that are missing, so none of them is removed. It
+        // takes the place of previous ones that were not identified either.
         if let Some(first) = self.unidentified.first() {
             let at = self.diagnostics[*first].at.clone();
-            let missing = previous.entries.iter().filter(|entry| self.present.insert(entry.object.id()));
+            let identified = previous.entries.iter().filter(|entry| entry.is_identified);
+            let missing = identified.filter(|entry| self.present.insert(entry.object.id()));
             let missing: Vec<_> = missing.map(|entry| entry.kept_at(at.clone())).collect();
             for index in self.unidentified.iter().filter(|_| !missing.is_empty()) {
                 self.diagnostics[*index].meanwhile = Some(MISSING_STAYS);

@@ -21,7 +21,7 @@ use super::read_object::ReadSettings;
 use super::record::{self, FileObject, FileRecord, TranslatedFile};
 use super::text::{self, FileReadError, FileStamp};
 use super::translated::FileTranslator;
-use super::walk::{self, FileListing, FoundFile, ManifestRoot};
+use super::walk::{self, FileListing, FoundFile, LOOP, ManifestRoot};
 use crate::api::ObjectId;
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::schema::Channel;
@@ -34,6 +34,9 @@ pub struct ManifestUpdate {
     pub batch: Batch,
     /// All current diagnostics, not only new ones, sorted by position.
     pub diagnostics: Vec<ManifestDiagnostic>,
+    /// The first error of each file and folder of which some objects are not known and never were. They may restrict
+    /// requests to what the other files have.
+    pub unread: Vec<ManifestDiagnostic>,
     /// Objects of kinds that Portico does not read, counted by `apiVersion/kind`.
     pub ignored: BTreeMap<String, usize>,
     /// Policies of other gateways, with their positions.
@@ -190,11 +193,24 @@ impl Manifests {
     }
 
     fn finish_reading(&mut self) -> ManifestUpdate {
-        let (batch, touched) = self.claims.take_changes(&mut self.records);
+        let is_unread = |found: &&ManifestDiagnostic| found.diagnostic.is_error() && found.reason() != LOOP;
+        let mut unread: Vec<_> = self.listing_diagnostics.iter().filter(is_unread).cloned().collect();
+        unread.extend(self.records.values().filter_map(FileRecord::unread).cloned());
+        // What cannot be read may have objects that a file had before, unless it is a path that was removed.
+        let is_there = |found: &ManifestDiagnostic| {
+            found.reason() != "NotFound" || fs::symlink_metadata(&*found.position.file).is_ok()
+        };
+        let may_have_moved = unread.iter().any(is_there);
+        let (batch, touched) = self.claims.take_changes(&mut self.records, may_have_moved);
         self.compare_duplicates(touched);
 
         let mut collected = self.listing_diagnostics.clone();
         collected.extend(self.records.values().flat_map(|record| record.diagnostics.iter().cloned()));
+        if self.claims.keeps_missing() {
+            for diagnostic in collected.iter_mut().filter(|diagnostic| unread.contains(diagnostic)) {
+                diagnostic.meanwhile = Some(MOVED_STAYS.to_owned());
+            }
+        }
         collected.extend(self.duplicates.values().flatten().cloned());
         collected.sort_by(|left, right| left.position.cmp(&right.position));
         let mut ignored = BTreeMap::new();
@@ -204,6 +220,7 @@ impl Manifests {
         ManifestUpdate {
             batch,
             diagnostics: collected,
+            unread,
             ignored,
             foreign_policies: self.records.values().flat_map(|record| record.foreign_policies.clone()).collect(),
             written_later: self.records.values().flat_map(|record| record.written_later.clone()).collect(),
@@ -409,6 +426,8 @@ impl fmt::Debug for StandardInput {
         formatter.write_str("Input")
     }
 }
+
+const MOVED_STAYS: &str = "Objects that no file defines any more stay in use until this file can be read.";
 
 /// The name of standard input in diagnostics.
 const STANDARD_INPUT_NAME: &str = "<stdin>";

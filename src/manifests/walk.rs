@@ -125,12 +125,12 @@ impl FileListing {
         let identity = (metadata.dev(), metadata.ino());
         if enclosing.contains(&identity) {
             let message = "the folder contains itself through a symbolic link";
-            self.report(path, Diagnostic::of_file("Loop", message, "remove the link"));
+            self.report(path, Diagnostic::of_file(LOOP, message, "remove the link"));
             return;
         }
         if enclosing.len() >= MAX_DEPTH {
             let message = format!("the folder is nested deeper than {MAX_DEPTH} levels, and is not read");
-            self.report(path, Diagnostic::of_file("Loop", message, "remove symbolic links that repeat folders"));
+            self.report(path, Diagnostic::of_file("TooDeep", message, "remove symbolic links that repeat folders"));
             return;
         }
         self.folders.insert(path.to_owned());
@@ -180,8 +180,9 @@ impl FileListing {
                     }
                     self.add_file(&path, &metadata, false);
                 }
-                Err(error) if is_manifest => self.report_missing_file(&path, file_type, &error),
-                _ => {}
+                // What it is, and what is in it, is unknown.
+                Err(error) => self.report_missing_file(&path, file_type, &error),
+                Ok(_) => {}
             }
         }
         enclosing.pop();
@@ -213,6 +214,9 @@ impl FileListing {
         match error.kind() {
             io::ErrorKind::NotFound if is_gone() => self.incomplete.push(path.to_owned()),
             io::ErrorKind::NotFound => {
+                // The objects of the file stay in use until it is removed, and its target may come back.
+                self.incomplete.push(path.to_owned());
+                self.watch_missing_target(path);
                 let message = "the target of the symbolic link does not exist";
                 self.report(path, Diagnostic::of_file("NotFound", message, "correct or remove the link"));
             }
@@ -229,6 +233,14 @@ impl FileListing {
             self.folders.insert(parent(&target));
         }
         self.watch_links(path);
+    }
+
+    /// Watches the folder in which the missing target of a link, or a folder above it, will be created.
+    fn watch_missing_target(&mut self, path: &Path) {
+        self.watch_links(path);
+        if let Ok(target) = fs::read_link(path) {
+            self.folders.insert(nearest_existing_folder(&parent(path).join(target)));
+        }
     }
 
     /// Watches the folders of all links in a path, since each link may be redirected, as tools do that swap a checkout.
@@ -281,6 +293,8 @@ const EXTENSIONS: &[&str] = &["yaml", "yml", "json"];
 const MAX_FILES: usize = 50_000;
 /// The maximum nesting of folders. Links can make a tree infinite without a detectable loop.
 const MAX_DEPTH: usize = 40;
+/// The reason of errors about folders that are read by another path.
+pub(super) const LOOP: &str = "Loop";
 
 #[cfg(test)]
 mod tests {
@@ -379,6 +393,21 @@ mod tests {
         symlink("loop", root.join("far/loop")).unwrap();
         assert_eq!(folders("far/loop"), expected(&["far"]), "circular links end");
         assert_eq!(folders("far/none/deep"), expected(&["far"]));
+    }
+
+    /// What such a link leads to may be a file or a folder with plugins that protect routes.
+    #[test]
+    fn links_without_a_target_are_reported_and_their_targets_awaited() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("manifests");
+        fs::create_dir(&folder).unwrap();
+        symlink(temp.path().join("gone/guard.yaml"), folder.join("guard.yaml")).unwrap();
+        symlink(temp.path().join("gone/folder"), folder.join("plugins")).unwrap();
+        let listing = list(&mut [ManifestRoot::new(folder.clone())]);
+        assert_eq!(listing.incomplete, [folder.join("guard.yaml"), folder.join("plugins")]);
+        let reasons: Vec<_> = listing.diagnostics.iter().map(ManifestDiagnostic::reason).collect();
+        assert_eq!(reasons, ["NotFound", "NotFound"]);
+        assert!(listing.folders.contains(temp.path()), "{:?}", listing.folders);
     }
 
     #[test]

@@ -173,6 +173,12 @@ fn describe_semantic_error(error: &Error) -> (&'static str, String, &'static str
         Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => {
             ("TooLarge", "too many values or aliases for one document".to_owned(), "split the document", 1)
         }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => (
+            "RecursiveAlias",
+            "an alias inside the value that it repeats".to_owned(),
+            "write the value out, or move the anchor so that it does not contain the alias",
+            1,
+        ),
         other => {
             let message = other.without_snippet().to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
@@ -334,6 +340,7 @@ mod tests {
             ("{\"a\":1,\"a\":2}", 1, 8, "DuplicateKey", "`a`", "delete"),
             ("a: !vault x\n", 1, 11, "UnreadableValue", "unsupported tag `!vault`", "delete the tag"),
             ("a: .inf\n", 1, 4, "UnreadableValue", "", "quotes"),
+            ("a: &a [*a]\n", 1, 8, "RecursiveAlias", "inside the value", "move the anchor"),
         ] {
             let error = parse(text).expect_err(text);
             let YamlError { span, diagnostic } = &error;

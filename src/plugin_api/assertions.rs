@@ -136,6 +136,19 @@ impl Assertions {
         Arc::new(union)
     }
 
+    /// Adds the new names of asserted fields, which plugins rename: they may not come from the client when there is
+    /// nothing to rename.
+    pub(super) fn with_new_names(mut self: Arc<Self>, renamed: &[(HeaderName, HeaderName)]) -> Arc<Assertions> {
+        let is_new = |fields: &AssertedFields, (old, new): &(HeaderName, HeaderName)| {
+            fields.contains(old) && !fields.contains(new)
+        };
+        // A new name may be renamed again.
+        while let Some((_, new)) = renamed.iter().find(|pair| is_new(&self.fields, pair)) {
+            Arc::make_mut(&mut self).fields.add(new);
+        }
+        self
+    }
+
     fn has_all_of(&self, other: &Assertions) -> bool {
         other.fields.names().iter().all(|name| self.fields.contains(name))
             && other.read.iter().all(|name| self.read.contains(name))
@@ -177,6 +190,15 @@ mod tests {
         headers.insert(HeaderName::try_from(long.replace('-', "_")).unwrap(), HeaderValue::from_static("1"));
         asserted.remove_from(&mut headers, |name| name == "x_user_id");
         assert_eq!(names(&headers), ["host", "x-api-key", "x-user-ids", "x_user_id", "y-user-id"]);
+    }
+
+    #[test]
+    fn new_names_of_asserted_fields_are_asserted() {
+        let name = HeaderName::from_static;
+        let asserting = Arc::new(Assertions { fields: [name("x-user")].iter().collect(), ..Assertions::default() });
+        let renamed = [("x-name", "x-last"), ("x_user", "x-name"), ("x-other", "x-free")];
+        let renamed = renamed.map(|(old, new)| (name(old), name(new)));
+        assert_eq!(asserting.with_new_names(&renamed).fields.names(), ["x-user", "x-name", "x-last"]);
     }
 
     #[test]

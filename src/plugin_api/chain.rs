@@ -18,6 +18,7 @@ mod attachment;
 mod before_forward;
 mod broken_plugin;
 mod builder;
+mod consumer_scope;
 mod ordering;
 mod replace_backend;
 mod selected;
@@ -53,6 +54,7 @@ pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
 pub use before_forward::{AllowedRequest, ForwardingOutcome};
 pub use broken_plugin::BrokenPlugin;
 pub use builder::ChainBuilder;
+pub use consumer_scope::ConsumerScope;
 pub use ordering::AccessOrdering;
 pub use replace_backend::{ReplacedRequest, SelectedReplacement};
 use selected::{Selection, slot_number};
@@ -63,6 +65,8 @@ pub use state::ChainState;
 pub struct Chain {
     pub names: Arc<RouteNames>,
     slots: Box<[ChainSlot]>,
+    /// Whose consumers may use the rule.
+    consumer_scope: ConsumerScope,
     /// Whether a plugin has another turn in the access phase than its priority says.
     is_reordered: bool,
     /// The phases in which any instance of the chain runs. Those that only a consumer or group has may run in others.
@@ -98,7 +102,8 @@ impl PartialEq for Chain {
         let description =
             |facts: &LogFacts| [facts.description.route.to_string(), facts.description.service.to_string()];
         let [own, others] = [self, other].map(|chain| chain.log_facts.as_deref().map(description));
-        self.names == other.names && self.slots == other.slots && own == others
+        (&self.names, &self.slots, &self.consumer_scope) == (&other.names, &other.slots, &other.consumer_scope)
+            && own == others
     }
 }
 
@@ -335,7 +340,8 @@ impl Chain {
             if cx.identity.may_have_plugins() {
                 keep(&mut state.consumer_plugins);
             }
-            if let Some(reply) = reply {
+            let is_refused = self.consumer_scope.restrict(&self.names.namespace, cx.identity);
+            if let Some(reply) = reply.or_else(|| is_refused.then(consumer_scope::refusal)) {
                 return AccessEnd::Reply(reply);
             }
         }

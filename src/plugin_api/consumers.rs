@@ -31,6 +31,8 @@ pub struct Consumer {
     /// Stable for the lifetime of the object, and the id of no other consumer.
     pub id: EntityId,
     pub username: Option<EntityName>,
+    /// The namespace of the object. `None` in tests of plugins.
+    namespace: Option<Arc<str>>,
     /// Fields that most consumers do not have.
     extras: Option<Box<ConsumerExtras>>,
 }
@@ -63,13 +65,23 @@ impl Consumer {
             given_id: None,
         };
         let extras = (extras != ConsumerExtras::default()).then(|| Box::new(extras));
-        Consumer { id, username: username.map(EntityName::from), extras }
+        Consumer { id, username: username.map(EntityName::from), namespace: None, extras }
     }
 
     /// The same consumer with an id that its configuration gives it.
     pub fn with_given_id(mut self, id: EntityId) -> Self {
         self.extras.get_or_insert_default().given_id = Some(Box::new(id));
         self
+    }
+
+    /// The same consumer as an object of this namespace.
+    pub fn of_namespace(self, namespace: Arc<str>) -> Self {
+        Consumer { namespace: Some(namespace), ..self }
+    }
+
+    /// The namespace of the object.
+    pub fn namespace(&self) -> Option<&Arc<str>> {
+        self.namespace.as_ref()
     }
 
     /// The id that backends and logs get: the given one, if there is one.

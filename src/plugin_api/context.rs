@@ -172,6 +172,8 @@ pub struct BeforeForwardCx<'r> {
     pub client_sent_authorization: bool,
     /// The fields that servers of plugins and authorization servers have changed, as they are in `head` now.
     pub decided_fields: Option<&'r FieldNames>,
+    /// The authorization servers that have allowed the request: the route's, and that of the chosen backend.
+    pub allowed_by: &'r [Arc<str>],
     /// See [`RequestCx::api_version`].
     pub api_version: Option<&'r str>,
     /// The Service that a plugin has chosen in `access`, in place of the backends of the rule.

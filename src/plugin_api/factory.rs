@@ -23,6 +23,8 @@ pub struct PluginFactory {
     pub node: Arc<str>,
     /// Whether a broken plugin that would fail closed is skipped, as in Kong, instead of rejecting all requests.
     pub fail_open: bool,
+    /// Whether the consumers of all namespaces may use all routes, as in Kong.
+    pub shares_consumers: bool,
     /// Whether there are peers that may report other clients (`--trusted-ips`), or that is not known.
     pub has_trusted_peers: bool,
     /// A plugin that runs on every rule unless an object attaches a plugin of the same kind.
@@ -67,6 +69,7 @@ impl PluginFactory {
             services,
             node: "".into(),
             fail_open: false,
+            shares_consumers: false,
             has_trusted_peers: true,
             builtin: None,
         }

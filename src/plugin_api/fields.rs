@@ -45,6 +45,16 @@ impl<'a> FieldValue<'a> {
             _ => FieldValue::Multiple,
         }
     }
+
+    /// The value of a field that may be at several places, with one value at all of them.
+    pub fn or_same(self, another: FieldValue<'a>) -> Self {
+        match (self, another) {
+            (value, FieldValue::Absent | FieldValue::NotString)
+            | (FieldValue::Absent | FieldValue::NotString, value) => value,
+            (FieldValue::Single(value), FieldValue::Single(same)) if value == same => FieldValue::Single(value),
+            _ => FieldValue::Multiple,
+        }
+    }
 }
 
 /// The fields of a query or a form.

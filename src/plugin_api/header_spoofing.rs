@@ -29,7 +29,8 @@ pub fn is_spoofed(name: &HeaderName, protected: &[HeaderName]) -> bool {
 pub fn is_alike(name: &HeaderName, other: &HeaderName) -> bool {
     let normalized = |byte: u8| if byte == b'_' { b'-' } else { byte };
     let (name, other) = (name.as_str().as_bytes(), other.as_str().as_bytes());
-    name.len() == other.len() && name.iter().zip(other).all(|(a, b)| normalized(*a) == normalized(*b))
+    // From the end, because many names begin in the same way.
+    name.len() == other.len() && name.iter().zip(other).rev().all(|(a, b)| normalized(*a) == normalized(*b))
 }
 
 /// Removes headers whose names differ from `name` only in that hyphens are underscores, or the reverse.

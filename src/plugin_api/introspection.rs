@@ -1,6 +1,7 @@
 //! Introspection of tokens (RFC 7662): a server decides whether a token is active and what it says. Results are cached.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -102,18 +103,21 @@ impl<T: Send + Sync + 'static> Introspection<T> {
         active.or_else(|| self.inactive.find_value(key, now).map(|_| TokenActivity::Inactive))
     }
 
-    /// Asks the server about a token. Requests with the same key at the same time share one request to the server.
+    /// Asks the server about a token of a client. Requests with the same key at the same time share one request to the
+    /// server, which is that of the first client.
     pub async fn fetch(
         &self,
         key: Sha256Digest,
         token: &str,
         of_request: Vec<(HeaderName, HeaderValue)>,
+        client: IpAddr,
         now: SystemTime,
     ) -> Result<TokenActivity<T>, RemoteServerFailed> {
         let start = || {
             let failed = self.server.failure_reporter();
             let read = Arc::clone(&self.read);
-            let sending = self.server.send(
+            let sending = self.server.send_for_client(
+                client,
                 |request| {
                     request.method = Method::POST;
                     request.is_repeatable = true;

@@ -131,7 +131,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use http::{HeaderValue, StatusCode, request};
+use http::{HeaderName, HeaderValue, StatusCode, request};
 
 use crate::hop_count::HopCount;
 
@@ -164,7 +164,7 @@ pub use kind::{
 pub use own_url::OwnUrl;
 pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message};
 pub use remote::{ClientCertificateFiles, Remote, RemoteDatagrams, RemoteStream, RemoteTls, TlsFiles};
-pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
+pub use remote_request::{ClientRequestFailure, RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;
 pub use services::PluginServices;
@@ -314,6 +314,12 @@ pub trait Plugin: Send + Sync + 'static {
     /// remove any. It sets them with [`RequestCx::assert_field`].
     fn declare_assertions(&self, assertions: &mut Assertions) {
         let _ = assertions;
+    }
+
+    /// The fields of requests that the plugin renames, with their new names. The new name of a field that another
+    /// plugin asserts is asserted, too.
+    fn renamed_fields(&self) -> Vec<(HeaderName, HeaderName)> {
+        Vec::new()
     }
 
     /// What the plugin [declares](Plugin::declare_assertions), with the locations of credentials. `None` if it asserts

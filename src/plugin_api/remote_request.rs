@@ -47,6 +47,23 @@ pub struct RemoteResponse {
     pub body: Bytes,
 }
 
+/// Why there is no response to a request that a client waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientRequestFailure {
+    /// The client has its share of the requests. Says nothing about the server.
+    Busy(String),
+    /// As of other requests.
+    Failed(String),
+}
+
+impl ClientRequestFailure {
+    pub fn into_message(self) -> String {
+        match self {
+            ClientRequestFailure::Busy(message) | ClientRequestFailure::Failed(message) => message,
+        }
+    }
+}
+
 /// An `http` or `https` URL, split into what a request needs.
 #[derive(Clone)]
 pub struct RemoteUrl {

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::body_budget::KeptBytes;
 use super::kind::BuildCx;
 use super::remote::MAX_REMOTE_TIMEOUT;
-use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
+use super::remote_request::{ClientRequestFailure, RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use super::server_diagnostics::ServerDiagnostic;
 use super::services::PluginServices;
 use super::streamed_response::{NotCollected, RemoteFailure, StreamedResponse};
@@ -156,17 +156,32 @@ impl RemoteServer {
         let reports = Arc::clone(&self.reports);
         let server = format!("{}:{}", request.remote.host, request.remote.port);
         let sending = self.services.send(request);
+        async move { reports.note_outcome(&server, sending.await, is_expected) }.boxed()
+    }
+
+    /// Like [`RemoteServer::send`], for a request whose response only this client waits for.
+    pub fn send_for_client(
+        &self,
+        client: IpAddr,
+        prepare: impl FnOnce(&mut RemoteRequest),
+        is_expected: fn(StatusCode) -> bool,
+    ) -> BoxFuture<'static, Result<RemoteResponse, RemoteServerFailed>> {
+        let mut request = self.request.clone();
+        prepare(&mut request);
+        let reports = Arc::clone(&self.reports);
+        let server = format!("{}:{}", request.remote.host, request.remote.port);
+        let sending = self.services.send_for_client(client, request);
         async move {
-            let failure = match sending.await {
-                Ok(response) if is_expected(response.status) => {
-                    reports.update(None);
-                    return Ok(response);
+            let outcome = match sending.await {
+                // Not a failure of the server.
+                Err(ClientRequestFailure::Busy(error)) => {
+                    tracing::debug!(server, error, "A request of a plugin was not sent for a client");
+                    return Err(RemoteServerFailed);
                 }
-                Ok(response) => format!("{server} responded with status {}", response.status.as_u16()),
-                Err(error) => format!("{server}: {error}"),
+                Err(ClientRequestFailure::Failed(error)) => Err(error),
+                Ok(response) => Ok(response),
             };
-            reports.update(Some(failure));
-            Err(RemoteServerFailed)
+            reports.note_outcome(&server, outcome, is_expected)
         }
         .boxed()
     }
@@ -302,6 +317,25 @@ impl ServerReports {
     /// of the object again and again.
     pub fn holding(self, hold: Duration) -> Self {
         ServerReports { hold, ..self }
+    }
+
+    /// Reports whether the server, whose address is in the text, has responded as expected.
+    fn note_outcome(
+        &self,
+        server: &str,
+        outcome: Result<RemoteResponse, String>,
+        is_expected: fn(StatusCode) -> bool,
+    ) -> Result<RemoteResponse, RemoteServerFailed> {
+        let failure = match outcome {
+            Ok(response) if is_expected(response.status) => {
+                self.update(None);
+                return Ok(response);
+            }
+            Ok(response) => format!("{server} responded with status {}", response.status.as_u16()),
+            Err(error) => format!("{server}: {error}"),
+        };
+        self.update(Some(failure));
+        Err(RemoteServerFailed)
     }
 
     /// Reports a failure, or with `None` that the server responds.

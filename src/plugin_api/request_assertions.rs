@@ -22,8 +22,10 @@ impl RequestCx<'_> {
     /// Sets a field to a token that the plugin has signed or fetched. Stored responses depend on what the token
     /// `stands_for`, such as its claims without times, and not on its value, which changes when it expires.
     pub fn insert_token(&mut self, name: &HeaderName, value: HeaderValue, stands_for: Sha256Digest) {
-        let is_declared = self.assertions.is_none_or(|assertions| assertions.fields.contains(name));
-        debug_assert!(is_declared, "the plugin asserts {name}, which its `declare_assertions` does not name");
+        debug_assert!(
+            self.assertions.is_none_or(|assertions| assertions.fields.contains(name)),
+            "the plugin asserts {name}, which its `declare_assertions` does not name"
+        );
         self.fields_of_client.retain(|of_client| of_client != name);
         self.tokens.push(EndpointToken::new(name.clone(), value.clone(), stands_for));
         self.head.headers.insert(name.clone(), value);
@@ -62,8 +64,10 @@ impl RequestCx<'_> {
     }
 
     fn begin_assertion(&mut self, name: &HeaderName) {
-        let is_declared = self.assertions.is_some_and(|assertions| assertions.fields.contains(name));
-        debug_assert!(is_declared, "the plugin asserts {name}, which its `declare_assertions` does not name");
+        debug_assert!(
+            self.assertions.is_some_and(|assertions| assertions.fields.contains(name)),
+            "the plugin asserts {name}, which its `declare_assertions` does not name"
+        );
         self.fields_of_client.retain(|of_client| of_client != name);
     }
 }

@@ -1,5 +1,6 @@
 //! A server for tests of plugins: responds as a function says, and records the requests.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -8,7 +9,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 
 use super::aws_environment::AwsEnvironment;
-use super::remote_request::{RemoteRequest, RemoteResponse};
+use super::remote_request::{ClientRequestFailure, RemoteRequest, RemoteResponse};
 use super::services::PluginServices;
 use crate::diagnostic::Diagnostic;
 use crate::upstream::AddressPolicy;
@@ -21,6 +22,8 @@ type Script = dyn Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + 
 pub(crate) struct ScriptedServer {
     script: Box<Script>,
     pub(crate) requests: Mutex<Vec<RemoteRequest>>,
+    /// The paths of those requests that count for a client, with its address.
+    pub(crate) of_clients: Mutex<Vec<(String, IpAddr)>>,
     /// The last report about each object.
     pub(crate) reports: Mutex<Vec<Option<Diagnostic>>>,
     aws_environment: Option<Arc<AwsEnvironment>>,
@@ -38,9 +41,13 @@ impl ScriptedServer {
         aws_environment: Option<AwsEnvironment>,
         script: impl Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let (requests, reports) = (Mutex::default(), Mutex::default());
-        let aws_environment = aws_environment.map(Arc::new);
-        Arc::new(ScriptedServer { script: Box::new(script), requests, reports, aws_environment })
+        Arc::new(ScriptedServer {
+            script: Box::new(script),
+            requests: Mutex::default(),
+            of_clients: Mutex::default(),
+            reports: Mutex::default(),
+            aws_environment: aws_environment.map(Arc::new),
+        })
     }
 
     pub(crate) fn request_count(&self) -> usize {
@@ -92,6 +99,16 @@ impl PluginServices for ScriptedServer {
             response
         }
         .boxed()
+    }
+
+    fn send_for_client(
+        &self,
+        address: IpAddr,
+        request: RemoteRequest,
+    ) -> BoxFuture<'static, Result<RemoteResponse, ClientRequestFailure>> {
+        self.of_clients.lock().push((request.target.path().to_owned(), address));
+        let sending = self.send(request);
+        async move { sending.await.map_err(ClientRequestFailure::Failed) }.boxed()
     }
 
     fn aws_environment(&self) -> Option<Arc<AwsEnvironment>> {

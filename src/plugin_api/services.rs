@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::aws_environment::AwsEnvironment;
 use super::http_proxy::ProxyRoute;
 use super::remote::{Remote, RemoteDatagrams, RemoteStream};
-use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
+use super::remote_request::{ClientRequestFailure, RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use super::shared_keys::SharedKeys;
 use super::streamed_response::{RemoteFailure, StreamedResponse};
 use crate::diagnostic::Diagnostic;
@@ -60,10 +60,23 @@ pub trait PluginServices: Send + Sync {
     }
 
     /// Sends an HTTP request and reads the response. Does not follow redirects. The error contains the server and the
-    /// cause, and nothing else of the request.
+    /// cause, and nothing else of the request. Dropping the future ends the request: one that must complete needs a
+    /// [task](Self::spawn).
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
         let message = format!("requests to {}:{} are not available here", request.remote.host, request.remote.port);
         Box::pin(async move { Err(message) })
+    }
+
+    /// Like [`send`](Self::send), for a request whose response only this client waits for. Each client has a share of
+    /// the requests of its namespace.
+    fn send_for_client(
+        &self,
+        address: IpAddr,
+        request: RemoteRequest,
+    ) -> BoxFuture<'static, Result<RemoteResponse, ClientRequestFailure>> {
+        let _ = address;
+        let sending = self.send(request);
+        Box::pin(async move { sending.await.map_err(ClientRequestFailure::Failed) })
     }
 
     /// Sends the request of a client in place of a backend, through a proxy if there is a route. The body of the

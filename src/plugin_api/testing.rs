@@ -174,6 +174,8 @@ pub struct TestRequest {
     /// The certificates of the client. `None` if it is not asked for any.
     pub certificates: Option<Vec<CertificateDer<'static>>>,
     pub is_peer_trusted: bool,
+    /// What a trusted peer reports in place of the host of the request, and its port.
+    pub reported_host: Option<(&'static str, u16)>,
     /// How many requests may be forwarded in the background.
     pub background_places: usize,
     /// The bytes that bodies of responses may have which plugins collect.
@@ -234,6 +236,7 @@ impl TestRequest {
             uri_captures: TestCaptures::default(),
             certificates: None,
             is_peer_trusted: false,
+            reported_host: None,
             background_places: 0,
             body_budget: FixedBudget(Arc::new(AtomicUsize::new(64 << 20))),
             may_buffer: true,
@@ -304,8 +307,8 @@ impl TestRequest {
         let client = ClientInfo {
             address: self.address,
             scheme: self.scheme,
-            host: &host,
-            port: 80,
+            host: self.reported_host.map_or(&*host, |(reported, _)| reported),
+            port: self.reported_host.map_or(80, |(_, port)| port),
             separate_port: None,
             received: ArrivedRequest {
                 peer: SocketAddr::new(self.address, 40_000),

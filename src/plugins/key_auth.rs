@@ -16,8 +16,6 @@
 //! and random, a reader of the Secret cannot compute it. Keys are looked up by their digest, so the duration of a
 //! lookup reveals nothing about them.
 
-use std::cell::LazyCell;
-
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -255,21 +253,20 @@ impl KeyRejection {
 }
 
 impl KeyAuth {
-    /// The digest of the first key in the request, in the order of `key_names`.
+    /// The digest of the key in the request, in the order of `key_names`. It may be at several places, but no other key
+    /// of that name may: the endpoint might read that one.
     fn find_key(&self, cx: &RequestCx<'_>) -> Result<Sha256Digest, KeyRejection> {
         let query = UrlEncodedForm(cx.query.filter(|_| self.in_query).unwrap_or_default().as_bytes());
-        let body = LazyCell::new(|| self.body_fields(cx));
+        let body = self.body_fields(cx);
         for name in &self.names {
-            let mut field = if self.in_header { name.in_header(cx) } else { FieldValue::Absent };
-            if !matches!(field, FieldValue::Single(_) | FieldValue::Multiple) && self.in_query {
-                field = query.find(name.name.as_bytes());
+            let mut found = if self.in_header { name.in_header(cx) } else { FieldValue::Absent };
+            if !query.0.is_empty() {
+                found = found.or_same(query.find(name.name.as_bytes()));
             }
-            if !matches!(field, FieldValue::Single(_) | FieldValue::Multiple)
-                && let Some(body) = &*body
-            {
-                field = body.find(&name.name);
+            if let Some(body) = &body {
+                found = found.or_same(body.find(&name.name));
             }
-            match field {
+            match found {
                 FieldValue::Absent | FieldValue::NotString => {}
                 FieldValue::Single(key) if key.is_empty() => return Err(KeyRejection::NoKey),
                 FieldValue::Single(key) => return Ok(sha256(&key)),

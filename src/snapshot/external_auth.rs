@@ -10,6 +10,8 @@ use crate::upstream::Upstream;
 /// The authorization server, what it gets of a request, and what it may change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExternalAuthFilter {
+    /// Distinguishes servers, and what they get, in the keys of stored responses.
+    pub name: Arc<str>,
     pub upstream: Arc<Upstream>,
     pub protocol: AuthorizationProtocol,
     /// The maximum size of a body, which is sent to the server; a larger one is rejected. With 0, the server gets no

@@ -192,7 +192,7 @@ fn update_parent_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) {
                 *condition = Condition::new(Code::GatewayNotProgrammed, all_unserved.clone());
             }
             Code::GatewayProgrammed | Code::ListenerSetProgrammed if any_served => {
-                condition.diagnostics.extend(unserved.iter().cloned());
+                condition.diagnostics.clone_from(&unserved);
             }
             // Its condition Accepted stays, since its Gateway counts it as attached.
             Code::ListenerSetProgrammed if !any_served => {
@@ -276,6 +276,23 @@ mod tests {
             ],
             listeners: vec![listener("a", 80), listener("b", 81)],
             ..Verdict::default()
+        }
+    }
+
+    /// A program that waits for the condition goes on, and only the message tells of the others.
+    #[test]
+    fn programmed_names_the_listeners_that_are_not_served() {
+        let bind = |address: BindAddress| {
+            Some(if address.socket.port() == 80 { BindOutcome::NotPermitted } else { BindOutcome::Bound })
+        };
+        for programmed in [Code::GatewayProgrammed, Code::ListenerSetProgrammed] {
+            let mut object = gateway();
+            object.conditions[1] = Condition::without_diagnostics(programmed);
+            let combined = apply_bind_outcomes(&object, &bind).unwrap();
+            let condition = combined.conditions.iter().find(|condition| condition.code == programmed).unwrap();
+            let messages: Vec<_> = condition.diagnostics.iter().map(|problem| problem.message.as_str()).collect();
+            assert_eq!(messages, ["listener a is not served"], "{programmed:?}");
+            assert!(!condition.diagnostics[0].is_error());
         }
     }
 

@@ -13,6 +13,8 @@ mod dependency_index;
 mod object;
 mod object_size;
 mod oversized;
+mod readable_route;
+mod reduced_route;
 mod table;
 mod unparseable;
 mod unserved;
@@ -390,9 +392,20 @@ impl Store {
         self.unparseable.contains_key(id) && !(id.kind == Kind::BackendTlsPolicy && self.is_in_table(id))
     }
 
+    /// The objects of a kind that were rejected, and of which no valid version is known.
+    pub fn rejected_of_kind(&self, kind: Kind) -> impl Iterator<Item = &ObjectKey> {
+        let rejected = self.unparseable.keys().filter(move |id| id.kind == kind && self.is_rejected(id));
+        rejected.map(|id| &id.key)
+    }
+
     /// Whether it is unknown which class a rejected object has.
     pub fn has_unreadable_class(&self, id: &ObjectId) -> bool {
         self.unparseable.get(id).is_some_and(|object| object.has_unknown_class)
+    }
+
+    /// Whether it is unknown which plugins a rejected consumer group has.
+    pub fn has_unreadable_plugins(&self, id: &ObjectId) -> bool {
+        self.unparseable.get(id).is_some_and(|object| object.has_unknown_plugins)
     }
 
     /// Returns whether the store changed.

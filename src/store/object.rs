@@ -145,6 +145,8 @@ pub struct UnparseableObject {
     pub meta: Meta,
     /// The field that names its class cannot be read, so it may be an object of this process.
     pub has_unknown_class: bool,
+    /// The annotation that names the plugins of a consumer group cannot be read.
+    pub has_unknown_plugins: bool,
     /// What takes its place in the table of its kind. `None` if a reference to it has the same effect as if it did not
     /// exist.
     pub stored: Option<AnyObject>,

@@ -1,14 +1,12 @@
 //! Objects that are larger than an object may be, or nested more deeply. Of such an object, the store keeps only what
 //! its refusal needs, so that the objects of a tenant cannot exhaust the memory of the process.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value, json};
 
 use super::object::{AnyObject, MalformedObject, OversizedObject, UnparseableObject};
 use super::object_size::{NESTED_TOO_DEEPLY, max_object_size, object_size};
+use super::reduced_route::{MAX_PARENTS, first_entries, reduced_route};
 use crate::api::Kind;
-use crate::api::gateway::ALL_DEFAULT_GATEWAYS;
 use crate::api::kong::annotations::{GLOBAL_LABEL, HOST_ALIASES, INGRESS_CLASS, PLUGINS, REGEX_PREFIX};
 
 /// What happens to objects that are larger than [`max_object_size`].
@@ -103,27 +101,11 @@ const KEPT_ANNOTATIONS: &[&str] = &[INGRESS_CLASS, PLUGINS, REGEX_PREFIX, HOST_A
 /// then.
 fn reduced_body(kind: Kind, object: &Value, is_complete: bool) -> Option<Value> {
     let spec = &object["spec"];
-    let list = |name: &str, limit| Value::Array(entries(&spec[name]).take(limit).cloned().collect());
-    let default_gateways = spec["useDefaultGateways"].as_str().filter(|scope| *scope == ALL_DEFAULT_GATEWAYS);
     Some(match kind {
         // Its requests must not get to a route with fewer restrictions.
-        Kind::HttpRoute | Kind::GrpcRoute => json!({"spec": {
-            "parentRefs": list("parentRefs", MAX_PARENTS),
-            "useDefaultGateways": default_gateways,
-            "hostnames": list("hostnames", MAX_HOST_NAMES),
-            "rules": reduced_matches(&spec["rules"], is_complete),
-        }}),
-        Kind::TlsRoute => json!({"spec": {
-            "parentRefs": list("parentRefs", MAX_PARENTS),
-            "useDefaultGateways": default_gateways,
-            "hostnames": list("hostnames", MAX_SERVER_NAMES),
-            "rules": [],
-        }}),
-        Kind::TcpRoute | Kind::UdpRoute => {
-            let parents = list("parentRefs", MAX_PARENTS);
-            json!({"spec": {"parentRefs": parents, "useDefaultGateways": default_gateways, "rules": []}})
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute | Kind::Ingress => {
+            json!({"spec": reduced_route(kind, spec, is_complete)})
         }
-        Kind::Ingress => json!({"spec": reduced_ingress(spec, is_complete)}),
         Kind::Gateway => json!({"spec": {"gatewayClassName": spec["gatewayClassName"], "listeners": []}}),
         Kind::ListenerSet => json!({"spec": {"parentRef": spec["parentRef"], "listeners": []}}),
         // References to it must reject requests, instead of being served without it.
@@ -133,87 +115,11 @@ fn reduced_body(kind: Kind, object: &Value, is_complete: bool) -> Option<Value> 
         // Its plugins still apply to the consumers that belong to it.
         Kind::KongConsumerGroup => json!({}),
         kind if !kind.is_served() => json!({"spec": {
-            "parentRefs": list("parentRefs", MAX_PARENTS),
-            "targetRefs": list("targetRefs", MAX_PARENTS),
+            "parentRefs": first_entries(&spec["parentRefs"], MAX_PARENTS),
+            "targetRefs": first_entries(&spec["targetRefs"], MAX_PARENTS),
         }}),
         _ => return None,
     })
-}
-
-/// The path and the method of each match of an HTTPRoute or GRPCRoute. Without conditions on headers and query
-/// parameters, a match applies to more requests, which get an error.
-fn reduced_matches(rules: &Value, is_complete: bool) -> Value {
-    let mut remaining = MAX_MATCHES;
-    let mut reduced = Vec::new();
-    for rule in entries(rules) {
-        let matches: Vec<_> = entries(&rule["matches"])
-            .take(remaining)
-            .map(|entry| json!({"path": entry["path"], "method": entry["method"]}))
-            .collect();
-        remaining -= matches.len();
-        reduced.push(json!({"matches": matches}));
-        if remaining == 0 {
-            break;
-        }
-    }
-    if remaining == 0 || !is_complete || reduced.is_empty() {
-        // The other matches are unknown, or a route without rules matches everything: all requests to the hosts get an
-        // error.
-        reduced.push(json!({}));
-    }
-    Value::Array(reduced)
-}
-
-/// The class, the hosts and the paths of an Ingress. If any path of a host may be missing, all requests to the host
-/// that match no other path get an error. In an incomplete object, these are all hosts, also those of certificates,
-/// which usually are those of rules.
-fn reduced_ingress(spec: &Value, is_complete: bool) -> Value {
-    let mut remaining = MAX_PATHS;
-    let mut reduced = Vec::new();
-    // `None` stands for all hosts, as in a rule.
-    let mut incomplete_hosts = BTreeSet::new();
-    for rule in entries(&spec["rules"]) {
-        let (host, http) = (rule["host"].as_str(), &rule["http"]);
-        if !is_complete && host.is_none() && http.is_null() {
-            // The host is missing, not absent: a rule has at least one of both.
-            continue;
-        }
-        let paths = entries(&http["paths"]);
-        let count = paths.len();
-        let is_short = |path: &&Value| path["path"].as_str().is_none_or(|path| path.len() <= MAX_PATH_BYTES);
-        let kept: Vec<_> = paths
-            .take(remaining)
-            .take_while(is_short)
-            .map(|path| json!({"path": path["path"], "pathType": path["pathType"], "backend": {}}))
-            .collect();
-        if !is_complete || remaining == 0 || kept.len() < count {
-            incomplete_hosts.insert(host);
-        }
-        // Without `http`, the requests go to the default backend.
-        let goes_to_default = is_complete && !http.is_object();
-        if remaining > 0 && (goes_to_default || !kept.is_empty()) {
-            remaining -= kept.len().max(1);
-            let http = if goes_to_default { Value::Null } else { json!({"paths": kept}) };
-            reduced.push(json!({"host": host, "http": http}));
-        }
-    }
-    if !is_complete {
-        let of_certificates = entries(&spec["tls"]).flat_map(|tls| entries(&tls["hosts"]));
-        incomplete_hosts.extend(of_certificates.filter_map(Value::as_str).map(Some));
-    }
-    let incomplete_hosts = incomplete_hosts.iter().take(MAX_INCOMPLETE_HOSTS);
-    reduced.extend(incomplete_hosts.map(|host| json!({"host": host, "http": {"paths": [root()]}})));
-    let default_backend = if spec["defaultBackend"].is_object() { json!({}) } else { Value::Null };
-    json!({"ingressClassName": spec["ingressClassName"], "defaultBackend": default_backend, "rules": reduced})
-}
-
-/// The path of all requests to a host.
-fn root() -> Value {
-    json!({"path": "/", "pathType": "Prefix", "backend": {}})
-}
-
-fn entries(list: &Value) -> std::slice::Iter<'_, Value> {
-    list.as_array().map_or(&[][..], Vec::as_slice).iter()
 }
 
 /// The start of a text that may be of any length.
@@ -221,22 +127,6 @@ fn shortened(text: &Value) -> Value {
     let text = text.as_str().unwrap_or_default();
     Value::from(&text[..text.floor_char_boundary(MAX_PLUGIN_NAME_BYTES)])
 }
-
-/// The maximum number of entries of these lists in the Gateway API.
-const MAX_PARENTS: usize = 32;
-const MAX_HOST_NAMES: usize = 16;
-const MAX_SERVER_NAMES: usize = 1024;
-const MAX_MATCHES: usize = 128;
-
-/// The paths of an Ingress that are kept, of all hosts together.
-const MAX_PATHS: usize = 64;
-
-/// The hosts of an Ingress that are kept although some of their paths are not. Requests to others get a 404, unless
-/// another object serves the host.
-const MAX_INCOMPLETE_HOSTS: usize = 192;
-
-/// The longest path of an Ingress that is kept, as long as the longest of an HTTPRoute.
-const MAX_PATH_BYTES: usize = 1024;
 
 /// Longer than the name of any plugin.
 const MAX_PLUGIN_NAME_BYTES: usize = 64;
@@ -274,12 +164,6 @@ mod tests {
         let [rule] = &*route.spec.rules else { panic!("{:?}", route.spec.rules) };
         assert!(rule.backend_refs.is_empty() && rule.matches[0].headers.is_empty());
         assert_eq!(rule.matches[0].path.as_ref().map(|path| &*path.value), Some("/a"));
-        // A route with unknown matches refuses all requests to its hosts.
-        for (matches, is_complete) in [(1, false), (200, true)] {
-            let matches = vec![json!({}); matches];
-            let Value::Array(rules) = reduced_matches(&json!([{"matches": matches}]), is_complete) else { panic!() };
-            assert_eq!(rules.last(), Some(&json!({})), "{is_complete}");
-        }
     }
 
     #[test]
@@ -299,43 +183,6 @@ mod tests {
         });
         assert_eq!(paths.collect::<Vec<_>>(), [("a", 1, "/x"), ("c", 63, "/62"), ("b", 1, "/"), ("c", 1, "/")]);
         assert_eq!(ingress.spec.ingress_class_name.as_deref(), Some("i"));
-    }
-
-    /// The hosts of the rules, each with its last path; `*` for all hosts.
-    fn hosts_and_paths(spec: &Value, is_complete: bool) -> String {
-        let reduced = reduced_ingress(spec, is_complete);
-        let rules = entries(&reduced["rules"]).map(|rule| {
-            let path =
-                entries(&rule["http"]["paths"]).next_back().map_or("default", |path| path["path"].as_str().unwrap());
-            format!("{} {path}", rule["host"].as_str().unwrap_or("*"))
-        });
-        rules.collect::<Vec<_>>().join(", ")
-    }
-
-    /// The API server writes `tls` before `rules`.
-    #[test]
-    fn requests_to_hosts_with_missing_paths_are_refused() {
-        let http = |paths: usize| {
-            let path = |number| json!({"path": format!("/{number}"), "pathType": "Exact", "backend": {}});
-            json!({"paths": (0..paths).map(path).collect::<Vec<_>>()})
-        };
-        // Rules are missing, and hosts of certificates replace them.
-        let tls = json!([{"hosts": ["b", "a"], "secretName": "s"}, {"hosts": vec!["c"; 300]}]);
-        let spec = json!({"tls": tls, "rules": [{"host": "a", "http": http(1)}]});
-        assert_eq!(hosts_and_paths(&spec, true), "a /0");
-        assert_eq!(hosts_and_paths(&spec, false), "a /0, a /, b /, c /");
-        // A rule ends before its paths, or before its host.
-        let spec = json!({"rules": [{"http": http(1)}, {"host": "b"}, {}]});
-        assert_eq!(hosts_and_paths(&spec, true), "* /0, b default, * default");
-        assert_eq!(hosts_and_paths(&spec, false), "* /0, * /, b /");
-        // A later rule has the host of an earlier one, or none.
-        let rule = |host: &str| json!({"host": host, "http": http(1)});
-        let spec = json!({"rules": [rule("a"), {"host": "b", "http": http(300)}, rule("a"), {"http": http(1)}]});
-        assert_eq!(hosts_and_paths(&spec, true), "a /0, b /62, * /, a /, b /");
-        // All hosts of an object with more rules than are kept.
-        let rules: Vec<_> = (0..256).map(|number| rule(&format!("{number:03}"))).collect();
-        let kept = hosts_and_paths(&json!({"rules": rules}), true);
-        assert!(kept.contains("063 /0, 064 /, ") && kept.ends_with(", 255 /"), "{kept}");
     }
 
     #[test]

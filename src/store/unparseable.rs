@@ -2,16 +2,20 @@
 //! still does: the store has what is left of it, read leniently, so that what it protects fails closed instead of being
 //! served without it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::object::{AnyObject, UnparseableObject};
+use super::readable_route::readable_route;
 use crate::api::gateway::PolicyTargetReference;
-use crate::api::kong::annotations::{GLOBAL_LABEL, INGRESS_CLASS};
+use crate::api::kong::annotations::{GLOBAL_LABEL, INGRESS_CLASS, PLUGINS};
 use crate::api::{Kind, Meta, ObjectKey};
 
-/// Whether an object of this kind restricts requests or limits their effect. Objects of the other kinds only add what
-/// is served: without them, a request gets an error.
+/// Whether an object of this kind restricts requests or limits their effect, or takes requests from other objects that
+/// may have fewer restrictions. Objects of the other kinds only add what is served: without them, a request gets an
+/// error.
 pub fn protects(kind: Kind) -> bool {
     match kind {
         Kind::KongPlugin
@@ -20,13 +24,14 @@ pub fn protects(kind: Kind) -> bool {
         | Kind::KongConsumerGroup
         | Kind::BackendTlsPolicy
         | Kind::BackendPolicy
-        | Kind::XBackendTrafficPolicy => true,
-        Kind::GatewayClass
-        | Kind::Gateway
-        | Kind::ListenerSet
+        | Kind::XBackendTrafficPolicy
         | Kind::HttpRoute
         | Kind::GrpcRoute
         | Kind::TlsRoute
+        | Kind::Ingress => true,
+        Kind::GatewayClass
+        | Kind::Gateway
+        | Kind::ListenerSet
         | Kind::TcpRoute
         | Kind::UdpRoute
         | Kind::ReferenceGrant
@@ -34,7 +39,6 @@ pub fn protects(kind: Kind) -> bool {
         | Kind::XMesh
         | Kind::XTelemetryPolicy
         | Kind::GatewayParameters
-        | Kind::Ingress
         | Kind::IngressClass
         | Kind::IngressClassParameters
         | Kind::KongUpstreamPolicy
@@ -56,24 +60,31 @@ pub fn protects(kind: Kind) -> bool {
 }
 
 impl UnparseableObject {
-    /// What is left of an object that failed to parse. `None` if it has no name, or is a Namespace, which objects in it
-    /// imply.
+    /// What is left of an object that failed to parse. `None` if its namespace cannot be read, or if it has no name and
+    /// protects nothing.
     pub fn read(kind: Kind, object: &Value) -> Option<UnparseableObject> {
-        if kind == Kind::Namespace {
-            return None;
-        }
-        let (metadata, has_unknown_class) = readable_metadata(kind, &object["metadata"])?;
+        let metadata = readable_metadata(kind, object)?;
+        let annotations = metadata_field(object, "annotations");
+        let has_unknown_class = is_unreadable(annotations, INGRESS_CLASS);
+        let has_unknown_plugins = kind == Kind::KongConsumerGroup && is_unreadable(annotations, PLUGINS);
         let meta = AnyObject::parse_metadata(kind, metadata.clone()).ok()?;
         let reader = ReadableParts { kind, metadata: &metadata };
         let stored = protects(kind).then(|| reader.reduced(object)).flatten();
         let targets = if kind == Kind::BackendTlsPolicy { all_targets(&object["spec"]) } else { None };
-        Some(UnparseableObject { kind, meta, has_unknown_class, stored, targets })
+        Some(UnparseableObject { kind, meta, has_unknown_class, has_unknown_plugins, stored, targets })
     }
 
     /// An object of which only the key matters, since it protects nothing.
     pub fn of_key(kind: Kind, key: ObjectKey, generation: i64) -> UnparseableObject {
         let meta = Meta { generation, ..Meta::new(key) };
-        UnparseableObject { kind, meta, has_unknown_class: false, stored: None, targets: None }
+        UnparseableObject {
+            kind,
+            meta,
+            has_unknown_class: false,
+            has_unknown_plugins: false,
+            stored: None,
+            targets: None,
+        }
     }
 }
 
@@ -84,25 +95,48 @@ fn all_targets(spec: &Value) -> Option<Vec<PolicyTargetReference>> {
     targets.filter(|targets: &Vec<_>| !targets.is_empty())
 }
 
-/// The metadata that can be read, and whether the class is unknown. Numbers and booleans are taken for texts whose
-/// quotes are missing.
-fn readable_metadata(kind: Kind, metadata: &Value) -> Option<(Value, bool)> {
+/// The metadata that can be read. Numbers and booleans are taken for texts whose quotes are missing. `None` if the
+/// namespace cannot be read, because the object must not affect another one, or if there is no name and none is needed.
+fn readable_metadata(kind: Kind, object: &Value) -> Option<Value> {
+    let metadata = &object["metadata"];
     let mut readable = Map::new();
-    readable.insert("name".to_owned(), text(&metadata["name"]).filter(|name| !name.is_empty())?.into());
+    let name = text(&metadata["name"]).filter(|name| !name.is_empty());
+    let name = name.or_else(|| protects(kind).then(|| substitute_name(object)))?;
+    readable.insert("name".to_owned(), name.into());
     if kind.namespaced() {
-        let namespace = text(&metadata["namespace"]).filter(|namespace| !namespace.is_empty());
-        readable.insert("namespace".to_owned(), namespace.unwrap_or_else(|| "default".to_owned()).into());
+        let namespace = match metadata_field(object, "namespace") {
+            Value::Null => String::new(),
+            namespace => text(namespace)?,
+        };
+        let namespace = if namespace.is_empty() { "default".to_owned() } else { namespace };
+        readable.insert("namespace".to_owned(), namespace.into());
     }
     readable.insert("generation".to_owned(), metadata["generation"].as_i64().unwrap_or_default().into());
     let created = metadata["creationTimestamp"].as_str().filter(|time| time.parse::<jiff::Timestamp>().is_ok());
     readable.insert("creationTimestamp".to_owned(), created.into());
     let mut labels = texts(&metadata["labels"]);
-    if kind == Kind::KongClusterPlugin && is_unreadable(&metadata["labels"], GLOBAL_LABEL) {
+    if kind == Kind::KongClusterPlugin && is_unreadable(metadata_field(object, "labels"), GLOBAL_LABEL) {
         labels.insert(GLOBAL_LABEL.to_owned(), "true".into());
     }
     readable.insert("labels".to_owned(), Value::Object(labels));
     readable.insert("annotations".to_owned(), Value::Object(texts(&metadata["annotations"])));
-    Some((Value::Object(readable), is_unreadable(&metadata["annotations"], INGRESS_CLASS)))
+    Some(Value::Object(readable))
+}
+
+/// A field of the metadata. If the metadata is no map, none of its fields can be read.
+fn metadata_field<'o>(object: &'o Value, name: &str) -> &'o Value {
+    static UNREADABLE: Value = Value::Array(Vec::new());
+    match &object["metadata"] {
+        metadata @ (Value::Object(_) | Value::Null) => &metadata[name],
+        _ => &UNREADABLE,
+    }
+}
+
+/// The name of an object without a valid one. It differs from the names of others, and no reference leads to it.
+fn substitute_name(object: &Value) -> String {
+    let mut hasher = DefaultHasher::new();
+    object.to_string().hash(&mut hasher);
+    format!("(unnamed {:016x})", hasher.finish())
 }
 
 /// The text of a scalar.
@@ -162,6 +196,9 @@ impl ReadableParts<'_> {
             Kind::XBackendTrafficPolicy => {
                 let body = json!({"spec": {"targetRefs": self.readable_targets(spec)}});
                 self.with_readable(body, &["spec"], spec, &["retryConstraint", "sessionPersistence"])
+            }
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::Ingress => {
+                self.parse(&json!({"spec": readable_route(self.kind, spec)?}))
             }
             _ => None,
         }
@@ -227,13 +264,36 @@ mod tests {
     /// What takes the place of an object without a single valid field.
     #[test]
     fn every_protecting_kind_keeps_protecting() {
-        for kind in Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Namespace) {
+        for kind in Kind::ALL.iter().copied() {
             let object = json!({"metadata": {"name": "x", "labels": 5}, "spec": 5, "plugin": [], "username": {}});
             let UnparseableObject { stored, targets, .. } = read(kind, object);
-            // All Services of its namespace are the targets of the policy.
+            // All Services of its namespace are the targets of the policy, and such a route names no requests.
             let has_rest = stored.is_some() || kind == Kind::BackendTlsPolicy;
-            assert_eq!((has_rest, targets), (protects(kind), None), "{kind}");
+            let is_route = matches!(kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::Ingress);
+            assert_eq!((has_rest, targets), (protects(kind) && !is_route, None), "{kind}");
         }
+    }
+
+    #[test]
+    fn routes_keep_the_requests_that_they_name() {
+        let rules = json!([{"matches": [{"path": {"value": "/admin"}, "method": 5}], "filters": "x"}]);
+        let spec = json!({"parentRefs": [{"name": "g"}], "hostnames": ["a.example"], "rules": rules});
+        let Some(AnyObject::HttpRoute(route)) =
+            read(Kind::HttpRoute, json!({"metadata": {"name": "x"}, "spec": spec})).stored
+        else {
+            panic!("no route is stored")
+        };
+        assert_eq!((&*route.spec.hostnames, route.spec.parent_refs.len()), (&["a.example".to_owned()][..], 1));
+        assert_eq!(route.spec.rules[0].matches[0].path.as_ref().map(|path| &*path.value), Some("/admin"));
+        let tls = json!({"parentRefs": [{"name": "g"}], "hostnames": ["a.example"], "rules": 5});
+        let stored = read(Kind::TlsRoute, json!({"metadata": {"name": "x"}, "spec": tls})).stored;
+        assert!(matches!(stored, Some(AnyObject::TlsRoute(route)) if route.spec.rules.is_empty()));
+        let calls = json!({"parentRefs": [{"name": "g"}], "rules": [{"matches": [{"method": {"service": "s"}}, 5]}]});
+        let stored = read(Kind::GrpcRoute, json!({"metadata": {"name": "x"}, "spec": calls})).stored;
+        assert!(matches!(stored, Some(AnyObject::GrpcRoute(route)) if route.spec.rules[0].matches.len() == 2));
+        let ingress = json!({"rules": [{"host": "a", "http": {"paths": [{"path": "/admin", "pathType": 5}]}}]});
+        let stored = read(Kind::Ingress, json!({"metadata": {"name": "x"}, "spec": ingress})).stored;
+        assert!(matches!(stored, Some(AnyObject::Ingress(ingress)) if ingress.spec.rules.len() == 1));
     }
 
     #[test]
@@ -259,8 +319,42 @@ mod tests {
             let found = (plugin.meta.labels.contains_key(GLOBAL_LABEL), plugin.has_unknown_class);
             assert_eq!(found, (is_global, has_unknown_class), "{metadata}");
         }
-        for metadata in [json!({}), json!({"name": ""}), json!({"name": []}), json!(5)] {
-            assert_eq!(UnparseableObject::read(Kind::KongPlugin, &json!({"metadata": metadata})), None);
+    }
+
+    #[test]
+    fn objects_without_a_name_get_one_if_they_protect() {
+        let name = |kind, object: Value| {
+            UnparseableObject::read(kind, &object).map(|object| object.meta.key.name.starts_with("(unnamed "))
+        };
+        for metadata in
+            [json!(null), json!({}), json!({"name": ""}), json!({"name": []}), json!({"generateName": "x-"})]
+        {
+            let object = json!({"metadata": metadata});
+            assert_eq!(name(Kind::KongPlugin, object.clone()), Some(true), "{object}");
+            assert_eq!(name(Kind::Service, object.clone()), None, "{object}");
+        }
+        // An object whose namespace cannot be read affects none.
+        for metadata in [json!([]), json!("x"), json!({"name": "x", "namespace": []})] {
+            let object = json!({"metadata": metadata});
+            assert_eq!(name(Kind::BackendTlsPolicy, object.clone()), None, "{object}");
+        }
+        let plugin = read(Kind::KongClusterPlugin, json!({"metadata": [{"name": "x"}]}));
+        assert!(plugin.has_unknown_class && plugin.meta.labels.contains_key(GLOBAL_LABEL));
+        let other = read(Kind::KongClusterPlugin, json!({"metadata": [{"name": "y"}]}));
+        assert_ne!(plugin.id(), other.id(), "each has a name of its own");
+    }
+
+    #[test]
+    fn groups_have_unknown_plugins_if_their_annotation_is_no_text() {
+        for (annotations, expected) in [
+            (json!(null), false),
+            (json!({"konghq.com/plugins": "a"}), false),
+            (json!({"konghq.com/plugins": 5, "other": []}), false),
+            (json!({"konghq.com/plugins": ["a"]}), true),
+            (json!("a"), true),
+        ] {
+            let group = json!({"metadata": {"name": "x", "annotations": annotations}});
+            assert_eq!(read(Kind::KongConsumerGroup, group.clone()).has_unknown_plugins, expected, "{group}");
         }
     }
 

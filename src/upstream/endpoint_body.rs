@@ -149,8 +149,8 @@ where
         if is_truncated {
             self.end = EndReport::Nothing;
             // Servers end responses whose clients do not read them.
-            let has_slow_reader = self.reader.total >= MIN_CLIENT_DELAY;
-            let class = if has_slow_reader { OutcomeClass::Inconclusive } else { OutcomeClass::Truncated };
+            let is_excused = self.reader.total >= MIN_CLIENT_DELAY || self.connection.has_complaint();
+            let class = if is_excused { OutcomeClass::Inconclusive } else { OutcomeClass::Truncated };
             return self.report(&Outcome::of(class));
         }
         let (EndReport::Grpc { has_message, has_client_deadline }, Some(Ok(frame))) = (self.end, frame) else { return };

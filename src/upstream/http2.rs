@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::limits::{ConnectionAge, EndpointConnectionLimits};
-use super::response_streams::ResponseStream;
+use super::response_streams::{Http2End, ResponseStream};
 use super::socket_budget::{SocketBudget, SocketPermit, UpstreamSockets};
 use super::tls::UpstreamHandshakeError;
 use super::{ConnectError, EndpointConnector, UpstreamCounters, UpstreamTarget};
@@ -80,8 +80,9 @@ struct StreamCount {
     limit: Cell<usize>,
     /// When the last request ended.
     idle_since: Cell<Instant>,
-    /// Whether the endpoint takes no more requests on the connection. Those in flight finish.
-    is_retired: Rc<Cell<bool>>,
+    end: Rc<Http2End>,
+    /// How many requests were given up before their response was complete, which resets their streams.
+    resets: Cell<u32>,
     /// Whether a request has reported that the connection ended without a response.
     has_reported_failure: Cell<bool>,
     demand: Rc<StreamDemand>,
@@ -92,11 +93,22 @@ impl StreamCount {
     fn idle_since(&self) -> Option<Instant> {
         (self.active.get() == 0).then(|| self.idle_since.get())
     }
+
+    /// A request was given up. After many, the next ones use another connection, so that the endpoint does not end this
+    /// one with those of other clients.
+    fn count_reset(&self) {
+        self.resets.set(self.resets.get() + 1);
+        if self.resets.get() >= MAX_RESETS {
+            self.end.is_retired.set(true);
+        }
+    }
 }
 
 /// One stream of a connection, released when dropped.
 pub(super) struct StreamPermit<B> {
     connection: Rc<Http2Connection<B>>,
+    /// The response was received to its end.
+    is_complete: bool,
 }
 
 impl<B> Http2Connections<B> {
@@ -129,7 +141,7 @@ impl<B> Http2Connections<B> {
     pub(super) fn close_retired(&self) {
         self.connections.borrow_mut().retain(|connection| {
             let streams = &connection.streams;
-            streams.active.get() > 0 || !streams.is_retired.get()
+            streams.active.get() > 0 || !streams.end.is_retired.get()
         });
     }
 
@@ -191,7 +203,7 @@ impl<B> Http2Connections<B> {
     /// How many requests the open connections can have in progress.
     pub(super) fn capacity(&self) -> usize {
         let connections = self.connections.borrow();
-        let usable = connections.iter().filter(|connection| !connection.streams.is_retired.get());
+        let usable = connections.iter().filter(|connection| !connection.streams.end.is_retired.get());
         usable.map(|connection| connection.streams.limit.get()).sum()
     }
 
@@ -293,8 +305,8 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(connector.ping_interval.saturating_mul(1 << complaints.get().min(MAX_DOUBLINGS)))
         .keep_alive_timeout(connector.ping_timeout);
-    let is_retired = Rc::new(Cell::new(false));
-    let stream = TokioIo::new(ResponseStream::new(stream, Rc::clone(&is_retired)));
+    let end = Rc::<Http2End>::default();
+    let stream = TokioIo::new(ResponseStream::new(stream, Rc::clone(&end)));
     let (sender, mut connection) = builder.handshake(stream).await.map_err(|error| {
         counters.failed.add(1);
         ConnectError::after_connect(target, address, error)
@@ -304,7 +316,8 @@ where
         active: Cell::new(0),
         limit: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
-        is_retired,
+        end,
+        resets: Cell::new(0),
         has_reported_failure: Cell::new(false),
         demand: Rc::clone(demand),
     });
@@ -371,7 +384,7 @@ impl<B> Http2Connection<B> {
     /// Whether the connection gets further requests.
     fn takes_requests(&self, limits: &EndpointConnectionLimits, is_marked: impl Fn(u32) -> bool) -> bool {
         !self.sender.is_closed()
-            && !self.streams.is_retired.get()
+            && !self.streams.end.is_retired.get()
             && !limits.are_reached(&self.age)
             && !is_marked(self.marks.get())
     }
@@ -381,12 +394,17 @@ impl<B> StreamPermit<B> {
     fn new(connection: Rc<Http2Connection<B>>) -> Self {
         connection.age.count_request();
         connection.streams.active.set(connection.streams.active.get() + 1);
-        StreamPermit { connection }
+        StreamPermit { connection, is_complete: false }
     }
 
     /// Excludes the connection from further requests.
     pub(super) fn retire_connection(&self) {
-        self.connection.streams.is_retired.set(true);
+        self.connection.streams.end.is_retired.set(true);
+    }
+
+    /// Whether the endpoint ends the connection because of too many frames, which other requests have caused as well.
+    pub(super) fn has_complaint(&self) -> bool {
+        self.connection.streams.end.is_complaint.get()
     }
 
     /// Whether this request is the first one to report that the connection ended without a response.
@@ -395,8 +413,9 @@ impl<B> StreamPermit<B> {
     }
 
     /// The connection works: a response was received to its end after this number of marks.
-    pub(super) fn confirm_connection(&self, marks: u32) {
+    pub(super) fn confirm_connection(mut self, marks: u32) {
         self.connection.marks.set(marks);
+        self.is_complete = true;
     }
 
     pub(super) fn sender(&self) -> SendRequest<B> {
@@ -407,6 +426,9 @@ impl<B> StreamPermit<B> {
 impl<B> Drop for StreamPermit<B> {
     fn drop(&mut self) {
         let streams = &self.connection.streams;
+        if !self.is_complete {
+            streams.count_reset();
+        }
         streams.active.set(streams.active.get() - 1);
         streams.idle_since.set(turn_clock::now());
         let demand = &streams.demand;
@@ -414,7 +436,7 @@ impl<B> Drop for StreamPermit<B> {
             demand.freed.notify_one();
         } else if streams.active.get() == 0 && (demand.sockets.wanted().take() || demand.budget.wanted().take()) {
             // The worker closes it: nothing that comes meanwhile may use it.
-            streams.is_retired.set(true);
+            streams.end.is_retired.set(true);
             demand.budget.shed();
         }
     }
@@ -444,10 +466,14 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for WakingExecutor {
     }
 }
 
-/// Flow-control window of a stream: how much an endpoint may send ahead of the client's reading.
 /// So that the interval of pings is at most 32 times as long as at first.
 const MAX_DOUBLINGS: u32 = 5;
+/// Flow-control window of a stream: how much an endpoint may send ahead of the client's reading.
 const STREAM_WINDOW: u32 = 128 * 1024;
+/// Requests of a connection that may be given up before others use another one. Servers end a connection after 200
+/// resets in 30 s (Netty), 128 frames of this kind in a second (Jetty), or 1000 requests that wait for the handlers of
+/// others that were reset (Go).
+const MAX_RESETS: u32 = 100;
 /// The largest window that HTTP/2 allows (RFC 9113, section 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// How much of a request body may be buffered before it is sent.

@@ -75,9 +75,9 @@ impl Outcome {
     }
 
     /// A timeout says nothing unless Portico has waited for so long. A limit also includes what comes before the
-    /// attempt, and may include a little of what the client has sent.
+    /// attempt, and the time in which the client was awaited: an endpoint that had half of it has no excuse.
     fn unless_early(&self, given: Option<Duration>, timeout_after: Duration) -> Self {
-        let needed = given.map_or(timeout_after, |given| given / 10 * 9);
+        let needed = given.map_or(timeout_after, |given| given / 2);
         match self.class {
             OutcomeClass::TimedOut if self.waited.at_least() < needed => {
                 Outcome { class: OutcomeClass::Inconclusive, ..*self }

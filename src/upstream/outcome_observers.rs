@@ -127,6 +127,7 @@ mod tests {
     use crate::upstream::{BackendTraffic, ClientSlot, EndpointAddress, Endpoints, RequestArrival, UpstreamKey};
 
     const SECOND: Duration = Duration::from_secs(1);
+    const MILLI: Duration = Duration::from_millis(1);
 
     fn address(number: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, number], 80))
@@ -224,8 +225,8 @@ mod tests {
         for (case, outcome) in [
             ("left while it was served", Outcome::of(OutcomeClass::Inconclusive)),
             ("left while connecting", Outcome::of(OutcomeClass::Abandoned)),
-            ("a timeout of the policy within a slow upload", timed_out(SECOND / 2, by_policy)),
-            ("a timeout of the route within a slow upload", timed_out(SECOND / 2, by_route)),
+            ("a timeout of the policy within a slow upload", timed_out(SECOND / 2 - MILLI, by_policy)),
+            ("a timeout of the route within a slow upload", timed_out(SECOND / 2 - MILLI, by_route)),
             ("a short timeout of a route of another namespace", timed_out(2 * SECOND, GivenTime::default())),
         ] {
             assert_eq!(changed_by(&outcome), [OutcomeObserver::Circuit; 0], "{case}");
@@ -247,6 +248,7 @@ mod tests {
         let given = GivenTime { to_endpoint: Some(SECOND), to_service: Some(SECOND) };
         let failures = [Ejections, Latency, Circuit, AdmissionControl];
         assert_eq!(changed_by(&timed_out(SECOND, given)), failures);
+        assert_eq!(changed_by(&timed_out(SECOND / 2, given)), failures, "the client has taken the other half");
         assert_eq!(changed_by(&timed_out(5 * SECOND, GivenTime::default())), failures, "the time of health checks");
         let by_route = GivenTime { to_endpoint: None, to_service: Some(SECOND) };
         assert_eq!(changed_by(&timed_out(SECOND, by_route)), [Circuit, AdmissionControl], "a route of the Service");

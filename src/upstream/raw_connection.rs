@@ -43,7 +43,8 @@ impl RawConnection {
     }
 
     /// Holds the admission of the connection until it ends.
-    pub(super) fn hold(&mut self, admission: Admission) {
+    pub(super) fn hold(&mut self, mut admission: Admission) {
+        admission.become_tunnel();
         self._admission = admission;
     }
 

@@ -32,7 +32,8 @@ impl UpgradedConnection {
     }
 
     /// Holds the admission of the request until the connection ends.
-    pub fn hold(&mut self, admission: Admission) {
+    pub fn hold(&mut self, mut admission: Admission) {
+        admission.become_tunnel();
         self._admission = admission;
     }
 }

@@ -317,10 +317,21 @@ impl Upstream {
 
     /// Admits a session of datagrams, which do not wait until others end.
     pub fn admit_session(&self) -> Result<Admission, Overloaded> {
-        self.overload.admit_unparsed(None).map_err(|not_admitted| match not_admitted {
+        let admitted = self.overload.admit_unparsed(None).map_err(|not_admitted| match not_admitted {
             NotAdmitted::Overloaded(overloaded) => overloaded,
             NotAdmitted::Queued(_) => Overloaded::OverLimit,
+        });
+        admitted.map(|mut admission| {
+            admission.become_tunnel();
+            admission
         })
+    }
+
+    /// Whether few requests are let through now, by which the circuit breaker finds out whether the endpoints have
+    /// recovered.
+    #[inline]
+    pub fn is_half_open(&self) -> bool {
+        self.overload.is_half_open()
     }
 
     /// The settings of the circuit breaker, if it has a response for the requests that it rejects.

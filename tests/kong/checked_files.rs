@@ -1,8 +1,13 @@
 //! One declarative file, read by `check`, `convert` and `run`: what one of them finds, all find, at the same line.
 
+use std::process::Command;
+
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::json;
+
 use crate::harness::client::Connection;
 use crate::harness::eventually;
-use crate::harness::program::{Program, output, portico};
+use crate::harness::program::{Program, normalize_environment, output, portico};
 use crate::harness::site::Site;
 
 /// Every line with a comment has one mistake; `at` is its number.
@@ -77,6 +82,34 @@ fn convert_counts_what_would_not_work() {
     assert!(report.contains("\n13    invalid") && report.contains("config.key_namez"), "{report}");
 }
 
+/// The mistakes show only in what the file becomes: a Service, a KongVault and a Secret.
+#[test]
+fn convert_fails_for_objects_that_would_be_rejected() {
+    let site = Site::new();
+    let [own_key, other_key] = [(); 2].map(|()| KeyPair::generate().unwrap());
+    let certificate = CertificateParams::new(vec!["shop.example".to_owned()]).unwrap().self_signed(&own_key).unwrap();
+    let (cert, key) = (certificate.pem(), other_key.serialize_pem());
+    for (collection, entity, expected) in [
+        ("services", json!({"name": "auth", "host": "auth-$environment.example"}), "is not a DNS name"),
+        (
+            "vaults",
+            json!({"name": "env", "prefix": "own", "config": {"prefix": "A_", "wrong": 1}}),
+            "unknown field `wrong`",
+        ),
+        (
+            "certificates",
+            json!({"cert": cert, "key": key, "snis": [{"name": "shop.example"}]}),
+            "a tls.key that does not belong to the first certificate",
+        ),
+    ] {
+        let file = json!({"_format_version": "3.0", collection: [entity]});
+        site.save_bytes("kong.json", file.to_string().as_bytes());
+        let output = portico(&site).args(["convert", "kong", "--report", "json", "kong.json"]).output().unwrap();
+        let report = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && report.contains(expected), "{collection}: {report}");
+    }
+}
+
 #[test]
 fn declarative_files_are_found_among_manifests() {
     let site = Site::new();
@@ -101,6 +134,106 @@ fn files_without_objects_are_no_success() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(status), "{text}");
         assert!(text.contains("nothing was checked: there is no object") && !text.contains("nothing wrong"), "{text}");
+    }
+}
+
+/// The status, and both outputs.
+fn ended(mut command: Command) -> (Option<i32>, String) {
+    let output = command.env("COLUMNS", "300").output().unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    (output.status.code(), text)
+}
+
+/// `convert` read without a limit, and named neither the place of a mistake nor a remedy.
+#[test]
+fn files_that_cannot_be_read_have_the_same_messages() {
+    let site = Site::new();
+    site.save_bytes("utf16.yml", b"\xff\xfe_\0f\0");
+    site.save("folder/kong.yml", "_format_version: \"3.0\"\n");
+    for (file, status, expected) in [
+        ("utf16.yml", 1, &["the file is UTF-16", "utf16.yml:1:1", "save it as UTF-8"][..]),
+        ("/dev/zero", 1, &["the file is larger than 64 MiB", "/dev/zero", "split it into several files"]),
+        ("nowhere.yml", 2, &["no such file or folder", "nowhere.yml", "correct the path, or create it"]),
+    ] {
+        for arguments in [&["check"][..], &["convert", "kong"], &["convert", "kong", "--admin-calls"]] {
+            let mut command = portico(&site);
+            command.args(arguments).arg(file);
+            let (found, text) = ended(command);
+            assert_eq!(found, Some(status), "{arguments:?} {file}: {text}");
+            assert!(expected.iter().all(|part| text.contains(part)), "{arguments:?} {file}: {text}");
+        }
+    }
+    let mut command = portico(&site);
+    command.args(["convert", "kong", "folder"]);
+    let (status, text) = ended(command);
+    assert!(status == Some(2) && text.contains("folder: it is a folder; give one file"), "{text}");
+}
+
+/// `check` found nothing, `convert` the number of documents, and `run` the missing version of the format.
+#[test]
+fn files_without_content_are_an_error_of_all_commands() {
+    let site = Site::new();
+    let is_found = |text: &str| text.contains("error[EmptyFile]: the file is empty") && text.contains("kong.yml:1:1");
+    for content in ["", "# nothing yet\n", "---\n---\n", "null\n"] {
+        site.save("kong.yml", content);
+        for arguments in [&["check", "kong.yml"][..], &["convert", "kong", "kong.yml"]] {
+            let mut command = portico(&site);
+            command.args(arguments);
+            let (status, text) = ended(command);
+            assert!(status == Some(1) && is_found(&text), "{content:?} {arguments:?}: {text}");
+        }
+    }
+    for content in ["", "null\n"] {
+        site.save("kong.yml", content);
+        let program = serve(&site);
+        let report = program.wait_started();
+        assert!(is_found(&report), "{content:?}: {report}");
+        program.stop().expect_success();
+    }
+}
+
+const ONE_ROUTE: &str =
+    "_format_version: \"3.0\"\nservices: [{name: s, url: \"http://s.example\", routes: [{paths: [/]}]}]\n";
+
+#[test]
+fn markers_at_the_end_begin_no_document() {
+    let site = Site::new();
+    for (more, expected) in [("---\n", Some(0)), ("---\n# end\n...\n", Some(0)), ("---\na: 1\n", Some(1))] {
+        site.save("kong.yml", &format!("---\n{ONE_ROUTE}{more}"));
+        for arguments in [&["check", "kong.yml"][..], &["convert", "kong", "kong.yml"]] {
+            let mut command = portico(&site);
+            command.args(arguments);
+            let (status, text) = ended(command);
+            assert_eq!(status, expected, "{more:?} {arguments:?}: {text}");
+            assert_eq!(text.contains("the file has 2 documents"), expected == Some(1), "{text}");
+        }
+    }
+}
+
+/// Nothing showed what the command waits for.
+#[test]
+fn commands_say_that_they_wait_for_a_pipe() {
+    let site = Site::new();
+    let pipe = site.path("kong.pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for arguments in [&["check", "kong.pipe"][..], &["convert", "kong", "kong.pipe"]] {
+        let mut command = portico(&site);
+        command.args(arguments);
+        let program = Program::start(command);
+        let note = "Waiting for a program that writes to the pipe kong.pipe and closes it";
+        program.wait_stderr(|text| text.contains(note).then_some(()));
+        std::fs::write(&pipe, ONE_ROUTE).unwrap();
+        program.wait().expect_success();
+    }
+    // The output of a command is a pipe, too.
+    site.save("kong.yml", ONE_ROUTE);
+    for arguments in ["check", "convert kong"] {
+        let mut shell = Command::new("bash");
+        normalize_environment(&mut shell);
+        let line = format!("\"$0\" {arguments} <(cat kong.yml)");
+        shell.current_dir(site.path(".")).args(["-c", &line, env!("CARGO_BIN_EXE_portico")]);
+        let (status, text) = ended(shell);
+        assert_eq!(status, Some(0), "{arguments}: {text}");
     }
 }
 
@@ -213,6 +346,22 @@ fn defaults_of_all_plugins_are_accepted() {
     }
 }
 
+/// Starts `portico run` with `kong.yml`.
+fn serve(site: &Site) -> Program {
+    let mut command = portico(site);
+    command.args(["run", "--kong-config", "kong.yml", "--workers", "1", "--access-log", "off"]);
+    command.args(["--ingress-https-listen", "off"]);
+    for (flag, port) in [
+        ("--echo", "echo"),
+        ("--status-listen", "status"),
+        ("--admin-listen", "admin"),
+        ("--ingress-http-listen", "port"),
+    ] {
+        command.args([flag, &*site.address_of(port)]);
+    }
+    Program::start(command)
+}
+
 /// A guard with one value that is not a default rejects requests, and converters and checks say so.
 #[test]
 fn broken_guards_of_dumps_are_closed() {
@@ -229,18 +378,7 @@ fn broken_guards_of_dumps_are_closed() {
             let output = portico(&site).args(command).output().unwrap();
             assert_eq!(output.status.code(), Some(1), "{release}: {}", String::from_utf8_lossy(&output.stdout));
         }
-        let mut command = portico(&site);
-        command.args(["run", "--kong-config", "kong.yml", "--workers", "1", "--access-log", "off"]);
-        command.args(["--ingress-https-listen", "off"]);
-        for (flag, port) in [
-            ("--echo", "echo"),
-            ("--status-listen", "status"),
-            ("--admin-listen", "admin"),
-            ("--ingress-http-listen", "port"),
-        ] {
-            command.args([flag, &*site.address_of(port)]);
-        }
-        let program = Program::start(command);
+        let program = serve(&site);
         let status = |path: &str| {
             Some(Connection::open(&site.address_of("port")).ok()?.get_with("a.example", path, "").ok()?.status)
         };

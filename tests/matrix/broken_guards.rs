@@ -44,6 +44,8 @@ fn broken_plugins(valid: &Value) -> Vec<Value> {
         json!({"config": []}),
         json!({"instance_name": ["x"]}),
         json!({"protocols": ["http", "nonsense"]}),
+        json!({"protocols": ["nonsense"]}),
+        json!({"protocols": ["tcp", "HTTP"]}),
         json!({"protocols": "http"}),
         json!({"ordering": 5}),
         json!({"plugin": 5}),
@@ -74,7 +76,10 @@ fn merged(mut object: Value, with: &Value) -> Value {
 }
 
 /// The number of plugins that each referrer names.
-const PLUGINS: usize = 15;
+const PLUGINS: usize = 17;
+
+/// The number of groups of the consumer that is a member of the groups that are the objects.
+const GROUPS: usize = 6;
 
 fn broken_guards() -> Vec<BrokenGuard> {
     let plugin = |config: Value| json!({"plugin": "ip-restriction", "config": config});
@@ -114,10 +119,13 @@ fn broken_guards() -> Vec<BrokenGuard> {
         json!({"spec": []}),
         json!({"unknown": "x"}),
         json!({"metadata": {"labels": {"tier": true}}}),
+        json!({"metadata": {"annotations": {"konghq.com/plugins": ["deny-all"]}}}),
+        json!({"metadata": {"annotations": ["konghq.com/plugins"]}}),
     ]
     .iter()
     .enumerate()
     {
+        assert!(index < GROUPS);
         let (api_version, name) = ("configuration.konghq.com/v1beta1", format!("members-{index}"));
         let object = merged(group.clone(), broken);
         add("kongconsumergroups", api_version, "KongConsumerGroup", name, object, Request::OfGroups);
@@ -141,6 +149,56 @@ fn broken_guards() -> Vec<BrokenGuard> {
         let object = merged(policy.clone(), broken);
         add("backendtlspolicies", GATEWAY_API, "BackendTLSPolicy", format!("tls-{index}"), object, Request::Anonymous);
     }
+    // It takes requests from the open route.
+    let rule = json!({"matches": [{"path": {"type": "Exact", "value": "/open"}}], "backendRefs": "echo"});
+    let route = json!({"spec": {"parentRefs": [{"name": "good"}], "rules": [rule]}});
+    for (index, broken) in [
+        json!({}),
+        json!({"spec": {"hostnames": [5]}}),
+        json!({"spec": {"hostnames": "a.example", "rules": "none"}}),
+        json!({"spec": {"hostnames": ["a.example"], "rules": [{"matches": [{"path": 5}]}]}}),
+        json!({"metadata": {"annotations": {"konghq.com/plugins": ["deny-all"]}}}),
+        json!({"spec": {"hostnames": ["a.example:80"]}}),
+        json!({"spec": {"hostnames": ["*"]}}),
+        json!({"spec": {"rules": [{"matches": [{"path": {"type": "Exact", "value": "/open"}, "method": "get"}], "backendRefs": "echo"}]}}),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let object = merged(route.clone(), broken);
+        add("httproutes", GATEWAY_API, "HTTPRoute", format!("route-{index}"), object, Request::Anonymous);
+    }
+    guards
+}
+
+/// Objects of files whose kind or name is not valid. An API server has none.
+fn unidentified_guards() -> Vec<BrokenGuard> {
+    let class = json!({"kubernetes.io/ingress.class": "portico"});
+    let metadata = json!({"name": "unidentified", "labels": {"global": "true"}, "annotations": class});
+    let global = json!({"metadata": metadata, "plugin": "ip-restriction", "config": {"deny": ["0.0.0.0/0"]}});
+    let guard =
+        |api_version, kind, object| BrokenGuard { plural: "", api_version, kind, object, request: Request::Anonymous };
+    let mut guards: Vec<_> = [
+        ("networking.k8s.io/v1", "KongClusterPlugin"),
+        ("configuration.konghq.co/v1", "KongClusterPlugin"),
+        (KONG, "KongClusterPlugins"),
+        (KONG, "kongclusterplugin"),
+    ]
+    .map(|(api_version, kind)| guard(api_version, kind, global.clone()))
+    .into();
+    for broken in [
+        json!({"apiVersion": null}),
+        json!({"apiVersion": 1}),
+        json!({"metadata": {"name": null}}),
+        json!({"metadata": {"name": null, "generateName": "global-"}}),
+        json!({"metadata": {"name": ["global"]}}),
+        json!({"metadata": ["global"]}),
+    ] {
+        guards.push(guard(KONG, "KongClusterPlugin", merged(global.clone(), &broken)));
+    }
+    let validation = json!({"hostname": "echo.example", "wellKnownCACertificates": "System"});
+    let spec = json!({"targetRefs": [{"group": "", "kind": "Service", "name": "echo"}], "validation": validation});
+    guards.push(guard(GATEWAY_API, "BackendTLSPolicy", json!({"spec": spec})));
     guards
 }
 
@@ -180,7 +238,7 @@ fn standing_objects() -> Vec<(&'static str, &'static str, &'static str, Value)> 
             merged(json!({"metadata": {"name": "staff"}}), &json!({"metadata": class(names("group"))})),
         ),
     ];
-    let members: Vec<_> = (0..4).map(|index| format!("members-{index}")).collect();
+    let members: Vec<_> = (0..GROUPS).map(|index| format!("members-{index}")).collect();
     for (name, plugins, groups) in [
         ("consumer", names("consumer"), json!([])),
         ("member", String::new(), json!(["staff"])),
@@ -216,8 +274,14 @@ fn status(site: &Site, request: Request) -> Option<u16> {
 }
 
 /// Puts each object, and takes it away again. Returns the status while it was there, by the name of the object.
-fn check_each(site: &Site, program: &Program, put: impl Fn(&BrokenGuard), remove: impl Fn(&BrokenGuard)) {
-    for guard in broken_guards() {
+fn check_each(
+    site: &Site,
+    program: &Program,
+    guards: Vec<BrokenGuard>,
+    put: impl Fn(&BrokenGuard),
+    remove: impl Fn(&BrokenGuard),
+) {
+    for guard in guards {
         let described = format!("{} {}", guard.kind, guard.object);
         let is_open = || (status(site, guard.request) == Some(200)).then_some(());
         eventually(&format!("open without {described}"), is_open);
@@ -244,7 +308,8 @@ fn routes_are_closed_by_guards_of_manifests_that_cannot_be_read() {
     let put = |guard: &BrokenGuard| {
         site.save_bytes("manifests/guard.json", document(guard.api_version, guard.kind, &guard.object).as_bytes());
     };
-    check_each(&site, &program, put, |_| site.remove("manifests/guard.json"));
+    let guards = broken_guards().into_iter().chain(unidentified_guards()).collect();
+    check_each(&site, &program, guards, put, |_| site.remove("manifests/guard.json"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -266,7 +331,7 @@ async fn routes_are_closed_by_guards_of_the_api_server_that_cannot_be_read() {
     let program = start_with_site_addresses(&site, &[]);
     let put = |guard: &BrokenGuard| api.put(guard.plural, guard.object.clone());
     let remove = |guard: &BrokenGuard| remove_from(&api, guard);
-    tokio::task::block_in_place(|| check_each(&site, &program, put, remove));
+    tokio::task::block_in_place(|| check_each(&site, &program, broken_guards(), put, remove));
 }
 
 fn remove_from(api: &FakeApiServer, guard: &BrokenGuard) {
@@ -309,11 +374,11 @@ fn routes_are_closed_by_plugins_of_kong_files_that_cannot_be_read() {
     }
     let program = Program::start(command);
     // As `deck dump` of an Enterprise installation writes it, and a protocol that no release has.
-    let protocols = ["[grpc, grpcs, http, https, ws, wss]", "[http, nonsense]"];
+    let protocols = ["[grpc, grpcs, http, https, ws, wss]", "[http, nonsense]", "[nonsense]", "[tcp, HTTP]"];
     for (place, request) in
         [("CONSUMER", Request::OfConsumer), ("GROUP", Request::OfMember), ("GLOBAL", Request::Anonymous)]
     {
-        for (protocols, expected) in protocols.into_iter().zip([403, 503]) {
+        for (protocols, expected) in protocols.into_iter().zip([403, 503, 503, 503]) {
             let described = format!("{place} {protocols}");
             eventually(&described, || (status(&site, request) == Some(200)).then_some(()));
             save(place, &format!("{{name: ip-restriction, config: {{deny: [0.0.0.0/0]}}, protocols: {protocols}}}"));

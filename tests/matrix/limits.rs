@@ -214,6 +214,15 @@ const LIMITS: &[(&str, &str, Division)] = &[
     ),
     ("Backends", "connections to the endpoints of one", One),
     ("Backends", "requests and forwarded connections", One),
+    (
+        "Backends",
+        "requests of one endpoint",
+        Shared {
+            namespaces: Undivided("the Service sets it, for its own endpoints"),
+            clients: Undivided("the row says that one client can take all places"),
+        },
+    ),
+    ("Backends", "requests on a connection of HTTP/2", One),
     ("Backends", "requests that wait for", One),
     ("Backends", "requests, connections and retries", One),
     ("Backends", "requests at a time", One),
@@ -296,10 +305,10 @@ const LIMITS: &[(&str, &str, Division)] = &[
     ("Backends", "size of a response of", One),
     (
         "Backends",
-        "copies for mirrors in",
+        "copies for mirrors that are being sent",
         Shared {
             namespaces: Tested("tests/proxy/mirror.rs::copies_for_one_namespace_leave_places_for_those_of_others"),
-            clients: Undivided("a copy is not needed"),
+            clients: Tested("tests/proxy/mirror.rs::incomplete_requests_leave_the_places_to_others"),
         },
     ),
     ("Backends", "body of a response that", One),
@@ -405,6 +414,16 @@ const LIMITS: &[(&str, &str, Division)] = &[
             clients: Tested(
                 "src/app/plugin_services/connection_limits.rs::slow_client_leaves_requests_of_its_namespace_to_others",
             ),
+        },
+    ),
+    (
+        "Connections and queues of plugins",
+        "requests of plugins that a client",
+        Shared {
+            namespaces: Tested(
+                "src/app/plugin_services/tests.rs::plugins_of_one_namespace_leave_requests_and_connections_to_others",
+            ),
+            clients: Tested("src/app/plugin_services/tests/clients.rs::one_client_leaves_requests_to_others"),
         },
     ),
     (

@@ -3,3 +3,4 @@
 
 mod broken_guards;
 mod limits;
+mod unread_files;

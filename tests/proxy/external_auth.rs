@@ -38,7 +38,16 @@ fn http_filter_for(upstream: Arc<Upstream>, decided: &[&'static str]) -> Externa
         request_headers: names(&["authorization", "cookie"]).into(),
         response_headers: Some(names(decided).iter().collect()),
     });
-    ExternalAuthFilter { upstream, protocol, max_body: 0 }
+    ExternalAuthFilter { name: "the server".into(), upstream, protocol, max_body: 0 }
+}
+
+/// Like [`http_filter`], and the server may decide about all headers.
+pub(crate) fn http_filter_for_all(upstream: Arc<Upstream>, name: &str) -> ExternalAuthFilter {
+    let mut filter = ExternalAuthFilter { name: name.into(), ..http_filter(upstream) };
+    if let AuthorizationProtocol::Http(settings) = &mut filter.protocol {
+        settings.response_headers = None;
+    }
+    filter
 }
 
 pub(crate) fn filters(filter: ExternalAuthFilter) -> Filters {
@@ -195,6 +204,24 @@ async fn clients_cannot_spoof_headers_of_the_server_of_another_backend() {
     for received in guarded.log.requests() {
         assert_eq!((header(&received, "x-user"), header(&received, "authorization")), (Some("eve"), None));
     }
+}
+
+/// A plugin could count by it, or pass it on in another field, before the server has decided.
+#[tokio::test]
+async fn plugins_get_no_header_from_the_client_that_the_server_of_the_rule_decides_about() {
+    let (endpoint, authorization) = (Endpoint::ok().await, authorization_server().await);
+    let plugin = ScriptedPlugin::access(|cx| {
+        let claimed = ["x-user", "x_user"].iter().find_map(|name| cx.head.headers.get(*name)).cloned();
+        cx.head.headers.insert("x-seen", claimed.unwrap_or(HeaderValue::from_static("nobody")));
+        AccessOutcome::Continue
+    });
+    let mut routes = guarded_routes(http_filter(server_of(&authorization)), &endpoint);
+    routes[0].plugins = chain(vec![plugin]);
+    let server = TestServer::with_routes(routes).await;
+    let request = "GET / HTTP/1.1\r\nhost: a.example\r\nx-user: admin\r\nx_user: admin\r\n\r\n";
+    assert_eq!(server.request(request).await.status, 200);
+    let received = endpoint.log.requests().pop().unwrap();
+    assert_eq!((header(&received, "x-seen"), header(&received, "x-user")), (Some("nobody"), Some("eve")), "{received}");
 }
 
 /// The same backends once more.

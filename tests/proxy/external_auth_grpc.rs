@@ -128,7 +128,7 @@ fn grpc_filter(server: &Http2Endpoint, listed: Option<&[&'static str]>) -> Exter
     let request_headers = listed.map(|names| names.iter().map(|name| HeaderName::from_static(name)).collect());
     let authority = HeaderValue::from_static("auth.default.svc:9000");
     let protocol = AuthorizationProtocol::Grpc(GrpcAuthorization { authority, request_headers });
-    ExternalAuthFilter { upstream: h2c_upstream(server.address), protocol, max_body: 0 }
+    ExternalAuthFilter { name: "the server".into(), upstream: h2c_upstream(server.address), protocol, max_body: 0 }
 }
 
 const REQUEST: &str = "POST /a?b=c HTTP/1.1\r\nhost: a.example\r\nauthorization: Basic x\r\nx-user: admin\r\n\

@@ -22,7 +22,7 @@ use crate::request_limits;
 use crate::sessions;
 use crate::stream;
 
-fn key(service: &str) -> UpstreamKey {
+pub(crate) fn key(service: &str) -> UpstreamKey {
     UpstreamKey { namespace: "default".into(), service: service.into(), port: 80, ..UpstreamKey::default() }
 }
 
@@ -38,7 +38,7 @@ fn set_endpoints(
     registry.set_endpoints(&key(service), Endpoints { addresses, traffic, ..Endpoints::default() })
 }
 
-fn alternatives(services: &[&str], on_statuses: &[u16]) -> Option<AlternativeBackends> {
+pub(crate) fn alternatives(services: &[&str], on_statuses: &[u16]) -> Option<AlternativeBackends> {
     Some(AlternativeBackends {
         failover: services.iter().map(|service| key(service)).collect(),
         min_available_percent: 1,

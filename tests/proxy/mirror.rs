@@ -216,6 +216,32 @@ async fn copies_for_one_namespace_leave_places_for_those_of_others() {
     other.log.wait_for("the copy", |log| log.requests().len() == 1).await;
 }
 
+/// Clients that send bodies without end take no places from others.
+#[tokio::test]
+async fn incomplete_requests_leave_the_places_to_others() {
+    let original = Endpoint::scripted(|mut stream, _| async move {
+        if stream.head().await.is_some_and(|head| head.starts_with("GET")) {
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        }
+        stream.read_to_end().await;
+    })
+    .await;
+    let copies = Endpoint::ok().await;
+    let limits = ProxyLimits { max_mirror_copies: 2, ..ProxyLimits::default() };
+    let routes = mirrored_routes(&original, vec![mirror(upstream("copy", &[copies.address]), 1, 1)]);
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    let mut uploads = Vec::new();
+    for number in 1..=4 {
+        let mut client = server.connect().await;
+        client.send("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 10\r\n\r\nhalf").await;
+        original.log.wait_for("the request", |log| log.connections() == number).await;
+        uploads.push(client);
+    }
+    assert_eq!(server.connect().await.get("/").await.text(), "ok");
+    wait_for_count(&server, "completed", 1.0).await;
+    assert_eq!(copies.log.requests().len(), 1);
+}
+
 #[tokio::test]
 async fn incomplete_request_is_not_mirrored() {
     let original = Endpoint::scripted(|mut stream, _| async move {

@@ -7,10 +7,10 @@ use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState};
 use portico::plugins::REGISTRY;
 use portico::plugins::proxy_cache::store::{CacheStore, Purge};
 use portico::snapshot::Snapshot;
-use portico::snapshot::rule::{Action, Filters};
+use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, WeightedBackends};
 use serde_json::{Value, json};
 
-use crate::external_auth::{filters, http_filter};
+use crate::external_auth::{filters, http_filter, http_filter_for_all};
 use crate::harness::{
     Endpoint, Options, Route, TestResponse, TestServer, forward, reserve_address, route, snapshot, upstream,
 };
@@ -369,4 +369,41 @@ async fn stale_responses_are_revalidated_in_the_background() {
         assert!(tokio::time::Instant::now() < deadline, "the new response is not stored");
     }
     assert_eq!(endpoint.log.requests().len(), 2);
+}
+
+/// An authorization server that allows requests with this cookie and changes none.
+async fn allowing(cookie: &'static str) -> Endpoint {
+    Endpoint::scripted(move |mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let status = if request.contains(cookie) { "200 OK" } else { "403 Forbidden" };
+            stream.send(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn clients_get_nothing_that_is_stored_behind_the_authorization_server_of_another_backend() {
+    let (endpoint_of_a, endpoint_of_b) = (counting("x-backend: a\r\n").await, counting("x-backend: b\r\n").await);
+    let (server_of_a, server_of_b) = (allowing("user=a").await, allowing("user=b").await);
+    for guards_b in [false, true] {
+        let backend = |endpoint: &Endpoint, filters| {
+            let target = BackendTarget::Upstream(upstream("web", &[endpoint.address]));
+            Backend { weight: 1, filters, target }
+        };
+        let guarded = |server: &Endpoint, name| filters(http_filter_for_all(upstream("auth", &[server.address]), name));
+        let filters_of_b = if guards_b { guarded(&server_of_b, "b") } else { Filters::default() };
+        let backends = vec![backend(&endpoint_of_a, guarded(&server_of_a, "a")), backend(&endpoint_of_b, filters_of_b)];
+        let action = Action::Forward(WeightedBackends::new(backends).unwrap());
+        let (server, _state) = routed_server(&[cache(json!({}))], Filters::default(), action).await;
+        for number in 0..40 {
+            let user = if number % 2 == 0 { "a" } else { "b" };
+            let response = get(&server, "/", &format!("cookie: user={user}\r\n")).await;
+            if response.status == 403 {
+                continue;
+            }
+            let is_allowed = response.header("x-backend") == Some(user) || !guards_b && user == "a";
+            assert!(response.status == 200 && is_allowed, "{number}: {}", response.head);
+        }
+    }
 }

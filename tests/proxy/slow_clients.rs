@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::settings::{
@@ -13,13 +14,16 @@ use portico::upstream::settings::{
     SlowRequests,
 };
 use portico::upstream::{
-    BackendTraffic, CircuitPhase, ClientSlot, EndpointAddress, Endpoints, OutcomeObserver, Upstream,
+    AlternativeBackends, BackendTraffic, CircuitPhase, ClientSlot, EndpointAddress, Endpoints, OutcomeObserver,
+    Upstream, UpstreamRegistry,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::circuit_breaker::circuit;
+use crate::failover;
+use crate::h2::{Http2Client, post_request, read_response};
 use crate::harness::{
     Client, Endpoint, Route, TEST_TIMEOUT, TestServer, forward, route, upstream, with_timeouts_and_retries,
 };
@@ -27,7 +31,7 @@ use crate::harness::{
 const SECOND: Duration = Duration::from_secs(1);
 /// What the Service gives its endpoints, which respond at once.
 const GIVEN: Duration = Duration::from_secs(3);
-const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+pub(crate) const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// What a client does to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,21 +57,21 @@ async fn endpoint() -> Endpoint {
     .await
 }
 
-const SLOW: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+pub(crate) const SLOW: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 
 /// The address of a client that is not counted as the slow one. Clients are counted in a few slots, by a hash.
-fn other() -> Ipv4Addr {
+pub(crate) fn other() -> Ipv4Addr {
     let is_other = |address: &Ipv4Addr| ClientSlot::of((*address).into()) != ClientSlot::of(SLOW.into());
     (2..=254).map(|last| Ipv4Addr::new(127, 0, 1, last)).find(is_other).unwrap()
 }
 
-async fn stream_of(server: &TestServer, address: Ipv4Addr) -> TcpStream {
+pub(crate) async fn stream_of(server: &TestServer, address: Ipv4Addr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from((address, 0))).unwrap();
     socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, server.address.port()))).await.unwrap()
 }
 
-async fn client_of(server: &TestServer, address: Ipv4Addr) -> Client {
+pub(crate) async fn client_of(server: &TestServer, address: Ipv4Addr) -> Client {
     Client::from_stream(stream_of(server, address).await)
 }
 
@@ -258,9 +262,9 @@ async fn short_timeouts_of_a_route_of_another_namespace_stop_no_service() {
     }
 }
 
-/// The trial of a half-open circuit was an upload without end, and others got 503 for as long as it lasted.
-#[tokio::test]
-async fn slow_upload_keeps_no_recovered_service_down() {
+/// A Service whose circuit is half-open after the first request, and whose endpoint works again. It closes after five
+/// successes.
+async fn recovered_service(alternatives: Option<AlternativeBackends>) -> (TestServer, Arc<Upstream>) {
     let endpoint = Endpoint::scripted(|mut stream, connection| async move {
         while stream.request().await.is_some() {
             let status = if connection < 1 { "500 X" } else { "200 OK" };
@@ -268,7 +272,6 @@ async fn slow_upload_keeps_no_recovered_service_down() {
         }
     })
     .await;
-    let web = upstream("web", &[]);
     let settings = CircuitBreakerSettings {
         consecutive: Some(1),
         open_for: Duration::ZERO,
@@ -276,11 +279,20 @@ async fn slow_upload_keeps_no_recovered_service_down() {
         successes: 5,
         ..circuit()
     };
-    let traffic = BackendTraffic { overload: settings.into(), ..BackendTraffic::default() };
+    let alternatives = alternatives.map(Arc::new);
+    let traffic = BackendTraffic { overload: settings.into(), alternatives, ..BackendTraffic::default() };
     let addresses = vec![EndpointAddress::Ip(endpoint.address)];
-    web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    let endpoints = Endpoints { addresses, traffic, ..Endpoints::default() };
+    let web = UpstreamRegistry::default().set_endpoints(&failover::key("web"), endpoints);
     let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
     assert_eq!(server.request(GET).await.status, 500);
+    (server, web)
+}
+
+/// The trial of a half-open circuit was an upload without end, and others got 503 for as long as it lasted.
+#[tokio::test]
+async fn slow_upload_keeps_no_recovered_service_down() {
+    let (server, web) = recovered_service(None).await;
     let mut uploads = Vec::new();
     // No complete request comes for more than a second, so that the uploads get the places that there are for them.
     let began = Instant::now();
@@ -294,6 +306,121 @@ async fn slow_upload_keeps_no_recovered_service_down() {
         assert_eq!(server.request(GET).await.status, 200, "request {number}");
     }
     assert_eq!(web.overload_report().unwrap().circuit.unwrap().phase, CircuitPhase::Closed);
+}
+
+/// Requests whose small bodies had arrived waited for the places of uploads, which one client had.
+#[tokio::test]
+async fn small_bodies_close_the_circuit_of_a_recovered_service() {
+    for alternatives in [None, failover::alternatives(&["other"], &[502])] {
+        let (server, web) = recovered_service(alternatives).await;
+        let mut upload = client_of(&server, SLOW).await;
+        upload.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nx").await;
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n";
+        assert_eq!(server.request(&format!("{head}hello")).await.status, 200);
+        let in_two_packets = async {
+            let mut client = client_of(&server, other()).await;
+            client.send(head).await;
+            sleep(Duration::from_millis(20)).await; // The time at which the body arrives is what is tested.
+            client.send("hello").await;
+            client.response().await.status
+        };
+        let began = Instant::now();
+        let status = in_two_packets.await;
+        // A busy machine may pause for longer than Portico waits for the body.
+        assert!(status == 200 || began.elapsed() > SECOND / 2, "{status}");
+        let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        assert_eq!(server.request(chunked).await.status, 200);
+        for _ in 0..2 {
+            let client = Http2Client::connect(server.address).await;
+            let (response, mut body) = client.start_with_body(post_request("/")).await;
+            body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+            assert_eq!(read_response(response).await.unwrap().status, 200);
+        }
+        if status != 200 {
+            server.request(GET).await;
+        }
+        assert_eq!(web.overload_report().unwrap().circuit.unwrap().phase, CircuitPhase::Closed);
+    }
+}
+
+/// An endpoint that hangs was excused by uploads that took more than a tenth of the timeout.
+#[tokio::test]
+async fn hung_endpoint_is_not_excused_by_short_uploads() {
+    let hung = Endpoint::scripted(|mut stream, _| async move { while stream.request().await.is_some() {} }).await;
+    let web = watched_by(OutcomeObserver::Circuit, &[hung.address]);
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
+    let mut client = client_of(&server, SLOW).await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx").await;
+    sleep(GIVEN / 4).await; // The slowness of the client is what is tested.
+    client.send("x").await;
+    assert_eq!(client.response().await.status, 504);
+    assert_eq!(web.overload_report().unwrap().circuit.unwrap().phase, CircuitPhase::Open);
+}
+
+/// Servers give up requests that do not arrive, which says nothing about them.
+#[tokio::test]
+async fn endpoints_that_give_up_slow_uploads_are_not_blamed() {
+    for observer in [OutcomeObserver::Circuit, OutcomeObserver::Ejections] {
+        let impatient = || {
+            Endpoint::scripted(|mut stream, _| async move {
+                while let Some(head) = stream.head().await {
+                    if head.starts_with("POST ") {
+                        sleep(2 * SECOND).await; // That long it waits for the body.
+                        return;
+                    }
+                    stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                }
+            })
+        };
+        let endpoints = [impatient().await, impatient().await];
+        let web = watched_by(observer, &endpoints.each_ref().map(|endpoint| endpoint.address));
+        let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
+        let uploads = (0..4).map(async |_| {
+            let mut upload = client_of(&server, SLOW).await;
+            upload.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nx").await;
+            upload.response().await.status
+        });
+        let statuses = join_all(uploads).await;
+        assert!(statuses.iter().all(|status| *status >= 400), "{statuses:?}");
+        let mut other = client_of(&server, other()).await;
+        other.send(GET).await;
+        assert_eq!(other.response().await.status, 200, "{observer:?}");
+        assert_eq!(objection(observer, &web), None, "{observer:?}");
+    }
+}
+
+/// One client had all places of the Service, with responses that it did not read.
+#[tokio::test]
+async fn slow_readers_of_one_client_leave_half_of_the_places_to_others() {
+    let endpoint = endpoint().await;
+    let web = upstream("web", &[]);
+    let limits = RequestLimits {
+        max_requests: Some(4),
+        max_pending: Some(4),
+        queue_timeout: SECOND,
+        ..RequestLimits::default()
+    };
+    let overload = OverloadSettings { limits: Some(Arc::new(limits)), circuit_breaker: None };
+    let traffic = BackendTraffic { overload, ..BackendTraffic::default() };
+    let addresses = vec![EndpointAddress::Ip(endpoint.address)];
+    web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
+    let mut readers = Vec::new();
+    for _ in 0..12 {
+        let mut reader = client_of(&server, SLOW).await;
+        reader.send("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        readers.push(reader);
+    }
+    // Those of the reader that wait give up.
+    sleep(2 * SECOND).await; // Until the sockets of the reader are full, too.
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        let mut other = client_of(&server, other()).await;
+        other.send(GET).await;
+        statuses.push(other.response().await.status);
+    }
+    assert_eq!(statuses, [200; 6]);
+    drop(readers);
 }
 
 /// One client had all places of the Service, with uploads that it did not continue.

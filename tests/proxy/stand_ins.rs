@@ -210,7 +210,8 @@ async fn what_takes_the_place_of_a_backend_gets_the_fields_that_the_backend_woul
             response_headers: Some([&name_of_field].into_iter().collect()),
         });
         let upstream = upstream("auth", &[authorization.address]);
-        let external_auth = Some(Box::new(ExternalAuthFilter { upstream, protocol, max_body: 0 }));
+        let external_auth =
+            Some(Box::new(ExternalAuthFilter { name: "the server".into(), upstream, protocol, max_body: 0 }));
         let lua = format!("kong.service.request.set_header('{field}', '{DECIDED}')");
         for (what, before) in [
             (
@@ -326,7 +327,11 @@ async fn caches_know_requests_as_clients_send_them() {
             assert_eq!(get("/a", "").await, first, "{case}: the response is stored");
             assert_ne!(get("/b", "").await, first, "{case}: another target of the client has another response");
             let of_user = get("/user", &format!("{field}: anna\r\n")).await;
-            assert_ne!(get("/user", &format!("{field}: ben\r\n")).await, of_user, "{case}: nobody gets the other's");
+            assert_ne!(
+                get("/user", &format!("{field}: ben\r\n")).await,
+                of_user,
+                "{case}: no user gets what another one got"
+            );
             assert_ne!(get("/user", "").await, of_user, "{case}: nor is it stored for all");
         }
     }

@@ -84,19 +84,24 @@ pub(crate) fn largest_windows() -> Vec<u8> {
 
 #[tokio::test]
 async fn body_counts_if_its_head_arrived_while_the_client_did_not_read() {
-    // Less than the response that the client does not read, so each body has to wait.
-    let limits = ProxyLimits { max_unforwarded_bytes: 60_000, ..ProxyLimits::default() };
+    /// The response holds less than 100,000 bytes, so it does not wait. The bodies hold more than half of the rest: all
+    /// but a frame each, which the endpoint's window lets pass.
+    const LIMIT: usize = 240_000;
+    const STREAMS: [u32; 3] = [3, 5, 7];
+    let limits = ProxyLimits { max_unforwarded_bytes: LIMIT, ..ProxyLimits::default() };
     let (server, _endpoint, sent) = endless_server(limits).await;
     let mut raw = RawConnection::connect_without_preface(server.address).await;
     raw.send([largest_windows(), get_request(1)].concat()).await;
     wait_until_blocked(&server, &sent).await;
     assert_eq!(scrape(&server)["portico_unforwarded_bytes_pauses_total"], 0.0);
-    // The library cannot acknowledge the PING, so it does not decode the head behind it yet.
+    // The library cannot acknowledge the PING, so it does not decode the heads behind it yet.
     let head = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
-    let post = frame(HEADERS, END_HEADERS, 3, &header_block(&head));
-    raw.send([frame(PING, 0, 0, &[7; 8]), post, frame(DATA, 0, 3, &FRAME).repeat(4)].concat()).await;
+    let heads = STREAMS.map(|stream| frame(HEADERS, END_HEADERS, stream, &header_block(&head)));
+    raw.send([frame(PING, 0, 0, &[7; 8]), heads.concat()].concat()).await;
     wait_for_event_loop(&server).await;
     raw.wait_for("the PING acknowledgment", |frame| frame.kind == PING && frame.flags == ACK).await;
+    // All that the window of a stream permits.
+    raw.send(STREAMS.map(|stream| frame(DATA, 0, stream, &FRAME).repeat(8)).concat()).await;
     wait_for_pause(&server).await;
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::api::{Kind, ObjectId};
+use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::k8s::{Access, ApiServerSource, InstalledApis, Observed, ReferenceChanges, RejectedObject};
 use portico::store::{LargeObjects, Store};
 use serde_json::{Value, json};
@@ -137,7 +137,8 @@ impl WatchSite {
 
     /// The routes, each as its name and first hostname.
     pub(crate) fn routes(&self) -> Vec<String> {
-        let routes = self.store.http_routes.values();
+        let is_valid = |key: &ObjectKey| !self.store.is_rejected(&ObjectId::new(Kind::HttpRoute, key.clone()));
+        let routes = self.store.http_routes.values().filter(|route| is_valid(&route.meta.key));
         routes.map(|route| format!("{} {}", route.meta.key.name, route.spec.hostnames[0])).collect()
     }
 

@@ -163,6 +163,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "ingress-controller-name" => (json!("a.example/c"), &["--ingress-controller-name=a.example/c"]),
         "kong-router" => (json!("expressions"), &["--kong-router=expressions"]),
         "ingress-host-owner" => (json!("namespace"), &["--ingress-host-owner=namespace"]),
+        "consumer-scope" => (json!("cluster"), &["--consumer-scope=cluster"]),
         "ignore-foreign-guards" => (json!(true), &["--ignore-foreign-guards"]),
         "kong-compat-fail-open" => (json!(true), &["--kong-compat-fail-open"]),
         "ingress-http-listen" => (json!("0.0.0.0:8080"), &["--ingress-http-listen=0.0.0.0:8080"]),

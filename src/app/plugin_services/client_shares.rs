@@ -1,4 +1,4 @@
-//! The shares of clients in the requests that the plugins of a namespace send in place of backends.
+//! The shares of clients in the requests that the plugins of a namespace send for them.
 //!
 //! A client may have seven times as many as its namespace can still get, so that one alone can use most of what the
 //! namespace may have, and others find room nevertheless. The first request of a client always waits together with

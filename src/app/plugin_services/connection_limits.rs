@@ -1,5 +1,5 @@
 //! The limits of connections and requests of plugins. Each namespace has a share of both, and each client one of the
-//! requests that its namespace may have in place of backends.
+//! requests that its namespace may have: of those that decide about requests, and of those in place of backends.
 //!
 //! ```text
 //!   request ─▶ permit for a request ─▶ idle connection ──────────────────────▶ response
@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use super::client_shares::{ClientShares, RequestOfClient};
+use crate::plugin_api::ClientRequestFailure;
 use crate::plugin_api::idle_connections::IdleConnections;
 use crate::shared_limit::{Held, LimitReached, Share, SharedLimit};
 
@@ -26,11 +28,10 @@ use crate::shared_limit::{Held, LimitReached, Share, SharedLimit};
 pub(super) struct ConnectionLimits {
     connections: SharedLimit,
     /// Requests that are in progress, of which each needs a connection, and those that have failed a moment ago.
-    requests: SharedLimit,
+    requests: RequestLimit,
     /// Those of the requests that are sent in place of backends. Fewer, so that clients cannot take the connections of
     /// plugins that decide about requests.
-    in_place_of_backends: SharedLimit,
-    clients: ClientShares,
+    in_place_of_backends: RequestLimit,
     idle: IdleConnections,
     /// How many callers of each namespace wait for a connection.
     waiting: Mutex<BTreeMap<Box<str>, usize>>,
@@ -39,10 +40,13 @@ pub(super) struct ConnectionLimits {
 impl ConnectionLimits {
     /// `limit` is that of connections, and also that of requests. `idle` are the connections that may be closed.
     pub(super) fn new(limit: usize, idle: IdleConnections) -> Self {
-        let (connections, requests) = (SharedLimit::new(limit), SharedLimit::new(limit));
-        let in_place_of_backends = SharedLimit::new(limit.div_ceil(2));
-        let (clients, waiting) = (ClientShares::default(), Mutex::default());
-        ConnectionLimits { connections, requests, in_place_of_backends, clients, idle, waiting }
+        ConnectionLimits {
+            connections: SharedLimit::new(limit),
+            requests: RequestLimit::new(limit, "requests"),
+            in_place_of_backends: RequestLimit::new(limit.div_ceil(2), "requests in place of backends"),
+            idle,
+            waiting: Mutex::default(),
+        }
     }
 
     /// Waits for permission to open a connection. `timeout` is that of what needs it.
@@ -60,39 +64,39 @@ impl ConnectionLimits {
         taken.map_err(|reached| describe(reached, &self.connections, "connections", namespace, &share))
     }
 
-    /// Waits for permission to send a request with this timeout.
-    pub(super) async fn request(&self, namespace: &str, timeout: Duration) -> Result<Held, String> {
-        self.request_until(namespace, wait_deadline(timeout)).await
+    /// Waits for permission to send a request with this timeout, which no client waits for, or several.
+    pub(super) async fn request(&self, namespace: &str, timeout: Duration) -> Result<RequestPermit, String> {
+        let held = self.requests.take(namespace, wait_deadline(timeout)).await?;
+        Ok(RequestPermit { held: Some((held, None)) })
     }
 
-    async fn request_until(&self, namespace: &str, deadline: Instant) -> Result<Held, String> {
-        let share = self.requests.share(namespace);
-        let taken = self.requests.take(&share, 1, deadline).await;
-        taken.map_err(|reached| describe(reached, &self.requests, "requests", namespace, &share))
+    /// Waits for permission to send a request that this client waits for.
+    pub(super) async fn request_of_client(
+        &self,
+        namespace: &str,
+        client: IpAddr,
+        timeout: Duration,
+    ) -> Result<RequestPermit, ClientRequestFailure> {
+        let deadline = wait_deadline(timeout);
+        let of_client = self.requests.take_of_client(namespace, client, deadline).await;
+        let of_client = of_client.map_err(ClientRequestFailure::Busy)?;
+        let held = self.requests.take(namespace, deadline).await.map_err(ClientRequestFailure::Failed)?;
+        Ok(RequestPermit { held: Some((held, Some(of_client))) })
     }
 
     /// Waits for permission to send a request of this client in place of a backend. All waits end at one time, so that
     /// a wait for a connection after them also ends before the timeout: the lack of permits is the failure then, and
     /// not the server.
-    pub(super) async fn request_of_client(
+    pub(super) async fn request_in_place_of_backend(
         &self,
         namespace: &str,
         client: IpAddr,
         timeout: Duration,
     ) -> Result<PermitOfClient, String> {
         let (limit, deadline) = (&self.in_place_of_backends, client_deadline(timeout));
-        let share = limit.share(namespace);
-        let of_client = self.clients.take(namespace, client, || share.room(limit.free()), deadline).await;
-        let of_client = of_client.map_err(|requests| {
-            format!(
-                "the client has {requests} {IN_PLACE_OF_BACKENDS}, its share of those of its namespace; \
-                 {MORE_CONNECTIONS}"
-            )
-        })?;
-        let taken = limit.take(&share, 1, deadline).await;
-        let of_namespace =
-            taken.map_err(|reached| describe(reached, limit, IN_PLACE_OF_BACKENDS, namespace, &share))?;
-        let request = self.request_until(namespace, deadline).await?;
+        let of_client = limit.take_of_client(namespace, client, deadline).await?;
+        let of_namespace = limit.take(namespace, deadline).await?;
+        let request = self.requests.take(namespace, deadline).await?;
         Ok(PermitOfClient { _held: [request, of_namespace], _of_client: of_client })
     }
 
@@ -114,13 +118,75 @@ impl ConnectionLimits {
     }
 }
 
+/// A limit of requests, of which each namespace has a share, and in it each client.
+struct RequestLimit {
+    limit: SharedLimit,
+    clients: ClientShares,
+    /// What is limited, in messages.
+    what: &'static str,
+}
+
+impl RequestLimit {
+    fn new(limit: usize, what: &'static str) -> Self {
+        RequestLimit { limit: SharedLimit::new(limit), clients: ClientShares::default(), what }
+    }
+
+    /// Waits until the namespace may have one more request.
+    async fn take(&self, namespace: &str, deadline: Instant) -> Result<Held, String> {
+        let share = self.limit.share(namespace);
+        let taken = self.limit.take(&share, 1, deadline).await;
+        taken.map_err(|reached| describe(reached, &self.limit, self.what, namespace, &share))
+    }
+
+    /// Waits until the client may have one more of the requests of the namespace, before that of [`Self::take`].
+    async fn take_of_client(
+        &self,
+        namespace: &str,
+        client: IpAddr,
+        deadline: Instant,
+    ) -> Result<RequestOfClient, String> {
+        let (share, what) = (self.limit.share(namespace), self.what);
+        let taken = self.clients.take(namespace, client, || share.room(self.limit.free()), deadline).await;
+        taken.map_err(|requests| {
+            format!("the client has {requests} {what}, its share of those of its namespace; {MORE_CONNECTIONS}")
+        })
+    }
+}
+
+/// Permits one request, until it is dropped. Unless the request has had a result, the permit is kept for a moment
+/// longer. So requests that fail immediately, or whose clients leave immediately, and which are sent again soon, cannot
+/// keep the processor busy, whatever the delays and the number of the plugins are.
+pub(super) struct RequestPermit {
+    /// Some until it is released.
+    held: Option<(Held, Option<RequestOfClient>)>,
+}
+
+impl RequestPermit {
+    /// Another request may follow at once.
+    pub(super) fn release(mut self) {
+        self.held = None;
+    }
+}
+
+impl Drop for RequestPermit {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        if let Ok(runtime) = Handle::try_current() {
+            // Ends by itself, and nothing waits for it.
+            runtime.spawn(async move {
+                sleep(FAILURE_PAUSE).await;
+                drop(held);
+            });
+        }
+    }
+}
+
 /// Permits one request in place of a backend, until it is dropped.
 pub(super) struct PermitOfClient {
     _held: [Held; 2],
     _of_client: RequestOfClient,
 }
 
-const IN_PLACE_OF_BACKENDS: &str = "requests in place of backends";
 const MORE_CONNECTIONS: &str = "raise --max-plugin-connections if their servers are not too slow";
 
 /// The message about a limit of `what` that is reached.
@@ -138,13 +204,6 @@ fn describe(reached: LimitReached, limit: &SharedLimit, what: &str, namespace: &
             format!("the {owner} have {held} {what}, their share of the limit of {limit}; {remedy}")
         }
     }
-}
-
-/// Keeps the permit of a request that has failed for a moment. So requests that fail immediately, which are sent again
-/// soon, cannot keep the processor busy, whatever the delays and the number of the plugins are.
-pub(super) async fn release_later(permit: Held) {
-    sleep(FAILURE_PAUSE).await;
-    drop(permit);
 }
 
 /// Half of the timeout is left for the request.
@@ -242,7 +301,7 @@ mod tests {
     async fn take_all(limits: &ConnectionLimits, namespace: &str, client: &str) -> (Vec<PermitOfClient>, String) {
         let mut permits = Vec::new();
         loop {
-            match limits.request_of_client(namespace, client.parse().unwrap(), TIMEOUT).await {
+            match limits.request_in_place_of_backend(namespace, client.parse().unwrap(), TIMEOUT).await {
                 Ok(permit) => permits.push(permit),
                 Err(error) => return (permits, error),
             }
@@ -259,9 +318,9 @@ mod tests {
         // A client usually has all addresses of such a network.
         assert!(take_all(&limits, "shop", "2001:db8::2").await.0.is_empty());
         let began = Instant::now();
-        let other = limits.request_of_client("shop", "192.0.2.1".parse().unwrap(), TIMEOUT).await;
+        let other = limits.request_in_place_of_backend("shop", "192.0.2.1".parse().unwrap(), TIMEOUT).await;
         assert!(other.is_ok() && began.elapsed() < SHORT, "others wait for nothing");
-        let same_elsewhere = limits.request_of_client("blog", "2001:db8::1".parse().unwrap(), TIMEOUT).await;
+        let same_elsewhere = limits.request_in_place_of_backend("blog", "2001:db8::1".parse().unwrap(), TIMEOUT).await;
         assert!(same_elsewhere.is_ok() && began.elapsed() < SHORT, "a namespace has shares of its own");
         drop(slow);
         let (more, _) = take_all(&limits, "shop", "192.0.2.1").await;
@@ -274,7 +333,7 @@ mod tests {
         let mut permits = Vec::new();
         let error = loop {
             let client = format!("192.0.2.{}", permits.len());
-            match limits.request_of_client("shop", client.parse().unwrap(), TIMEOUT).await {
+            match limits.request_in_place_of_backend("shop", client.parse().unwrap(), TIMEOUT).await {
                 Ok(permit) => permits.push(permit),
                 Err(error) => break error,
             }
@@ -292,7 +351,7 @@ mod tests {
             requests.push(request);
         }
         let began = Instant::now();
-        let waiting = limits.request_of_client("shop", "192.0.2.1".parse().unwrap(), Duration::from_secs(6));
+        let waiting = limits.request_in_place_of_backend("shop", "192.0.2.1".parse().unwrap(), Duration::from_secs(6));
         // The client gets its place after a second, and waits for a request after that.
         let releasing = async {
             sleep(Duration::from_secs(1)).await; // Time is paused.
@@ -304,6 +363,34 @@ mod tests {
         let error = outcome.err().unwrap();
         assert!(error.starts_with("the plugins of the namespace shop have 224 requests, "), "{error}");
         assert_eq!(began.elapsed().as_secs(), 2, "each wait has a time of its own");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_leave_requests_that_decide_to_others() {
+        let limits = ConnectionLimits::new(256, IdleConnections::default());
+        let take = async |client: &str| limits.request_of_client("shop", client.parse().unwrap(), TIMEOUT).await;
+        let mut greedy = Vec::new();
+        let failure = loop {
+            match take("192.0.2.1").await {
+                Ok(permit) => greedy.push(permit),
+                Err(failure) => break failure,
+            }
+        };
+        assert!((180..=200).contains(&greedy.len()), "{} of 224", greedy.len());
+        let ClientRequestFailure::Busy(error) = failure else { panic!("{failure:?}") };
+        assert!(error.starts_with(&format!("the client has {} requests, its share", greedy.len())), "{error}");
+        let began = Instant::now();
+        take("192.0.2.2").await.unwrap().release();
+        limits.request("shop", TIMEOUT).await.unwrap().release();
+        assert!(began.elapsed() < SHORT, "others wait for nothing");
+        // Those that have had a result make room at once, and others a moment later.
+        greedy.pop().unwrap().release();
+        let next = take("192.0.2.1").await.unwrap();
+        assert!(began.elapsed() < SHORT, "{:?}", began.elapsed());
+        drop(next);
+        let next = take("192.0.2.1").await.unwrap();
+        assert!(began.elapsed() >= FAILURE_PAUSE, "{:?}", began.elapsed());
+        next.release();
     }
 
     /// On paused time, what does not wait takes no time at all.

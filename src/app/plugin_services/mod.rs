@@ -29,7 +29,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use connection_limits::{ConnectionLimits, PermittedStream, release_later};
+use connection_limits::{ConnectionLimits, PermittedStream, RequestPermit};
 use metadata_endpoints::MetadataEndpoints;
 use name_resolver::NameResolver;
 pub(super) use name_resolver::ServiceLookup;
@@ -42,8 +42,8 @@ use crate::plugin_api::idle_connections::IdleConnections;
 use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::{
-    PluginServices, Remote, RemoteDatagrams, RemoteFailure, RemoteRequest, RemoteResponse, RemoteStream, SharedKeys,
-    StreamedResponse,
+    ClientRequestFailure, PluginServices, Remote, RemoteDatagrams, RemoteFailure, RemoteRequest, RemoteResponse,
+    RemoteStream, SharedKeys, StreamedResponse,
 };
 use crate::shared_limit::Held;
 use crate::upstream::tls::UpstreamTlsSettings;
@@ -127,11 +127,25 @@ impl OnlineServices {
 
     fn connect_with(&self, server: Remote, alpn: Alpn) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let connector = Arc::clone(&self.connector);
-        let connecting = self.runtime.spawn(async move {
+        let connecting = self.begin(async move {
             let connected = connector.connect_in_time(&server, alpn).await;
             connected.map_err(|failure| shorten(&failure.into_message()).into_owned())
         });
-        async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
+        async move { connecting.await.unwrap_or_else(|_| Err("connecting has failed".to_owned())) }.boxed()
+    }
+
+    /// Begins a call on the threads of the control side, where the idle connections are. It ends when its caller is
+    /// gone: when the receiver of the outcome is dropped.
+    fn begin<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> oneshot::Receiver<T> {
+        let (mut sender, receiver) = oneshot::channel();
+        self.runtime.spawn(async move {
+            let outcome = tokio::select! {
+                outcome = call => outcome,
+                () = sender.closed() => return,
+            };
+            drop(sender.send(outcome));
+        });
+        receiver
     }
 }
 
@@ -170,17 +184,26 @@ impl PluginServices for OnlineServices {
     }
 
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
-        let (client, limits, runtime) = (self.client.clone(), Arc::clone(&self.connector.limits), self.runtime.clone());
-        let sending = self.runtime.spawn(async move {
+        let (client, limits) = (self.client.clone(), Arc::clone(&self.connector.limits));
+        let sending = self.begin(async move {
             let permit = limits.request(request.remote.share(), request.timeout).await?;
-            let outcome = client.send(request).await;
-            if !outcome.as_ref().is_ok_and(|response| is_result(response.status)) {
-                // Ends by itself, and the caller does not wait for it.
-                runtime.spawn(release_later(permit));
-            }
-            outcome.map_err(|error| shorten(&error).into_owned())
+            send_permitted(&client, request, permit).await
         });
-        async move { sending.await.unwrap_or_else(|error| Err(format!("sending has failed: {error}"))) }.boxed()
+        async move { sending.await.unwrap_or_else(|_| Err(SENDING_FAILED.to_owned())) }.boxed()
+    }
+
+    fn send_for_client(
+        &self,
+        address: IpAddr,
+        request: RemoteRequest,
+    ) -> BoxFuture<'static, Result<RemoteResponse, ClientRequestFailure>> {
+        let (client, limits) = (self.client.clone(), Arc::clone(&self.connector.limits));
+        let sending = self.begin(async move {
+            let permit = limits.request_of_client(request.remote.share(), address, request.timeout).await?;
+            send_permitted(&client, request, permit).await.map_err(ClientRequestFailure::Failed)
+        });
+        let ended = || Err(ClientRequestFailure::Failed(SENDING_FAILED.to_owned()));
+        async move { sending.await.unwrap_or_else(|_| ended()) }.boxed()
     }
 
     fn send_in_place_of_backend(
@@ -190,25 +213,12 @@ impl PluginServices for OnlineServices {
         route: Option<ProxyRoute>,
     ) -> BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {
         let (client, limits) = (self.client.clone(), Arc::clone(&self.connector.limits));
-        let (mut sender, receiver) = oneshot::channel();
-        // On the threads of the control side, where the idle connections are.
-        self.runtime.spawn(async move {
-            let sending = async {
-                let permit = limits.request_of_client(request.remote.share(), address, request.timeout).await;
-                client.stream(request, route, permit.map_err(RemoteFailure::Busy)?).await
-            };
-            let outcome = tokio::select! {
-                outcome = sending => outcome,
-                // The client is gone.
-                () = sender.closed() => return,
-            };
-            drop(sender.send(outcome));
+        let sending = self.begin(async move {
+            let permit = limits.request_in_place_of_backend(request.remote.share(), address, request.timeout).await;
+            client.stream(request, route, permit.map_err(RemoteFailure::Busy)?).await
         });
-        async move {
-            let ended = || Err(RemoteFailure::NoResponse("sending has failed".to_owned()));
-            receiver.await.unwrap_or_else(|_| ended())
-        }
-        .boxed()
+        let ended = || Err(RemoteFailure::NoResponse(SENDING_FAILED.to_owned()));
+        async move { sending.await.unwrap_or_else(|_| ended()) }.boxed()
     }
 
     fn connect(&self, server: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
@@ -385,6 +395,22 @@ impl ServerConnector {
         Ok(socket)
     }
 }
+
+/// Sends a request, and keeps the permit for a moment longer if there is no result.
+async fn send_permitted(
+    client: &RemoteClient,
+    request: RemoteRequest,
+    permit: RequestPermit,
+) -> Result<RemoteResponse, String> {
+    let outcome = client.send(request).await;
+    if outcome.as_ref().is_ok_and(|response| is_result(response.status)) {
+        permit.release();
+    }
+    outcome.map_err(|error| shorten(&error).into_owned())
+}
+
+/// The error of a request whose task has ended without an outcome.
+const SENDING_FAILED: &str = "sending has failed";
 
 /// Whether a request with this response has not failed. A server that decides about requests of clients redirects those
 /// that it does not know to a login page, or denies them, so these statuses are as frequent as clients want.

@@ -1,5 +1,6 @@
 //! Tests against local servers.
 
+mod clients;
 mod through_proxies;
 mod tls;
 

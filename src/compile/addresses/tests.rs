@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::diagnostic::WAITING;
 
 fn spec(addresses: Value) -> GatewaySpec {
     serde_json::from_value(json!({"gatewayClassName": "portico", "listeners": [], "addresses": addresses})).unwrap()
@@ -295,6 +296,32 @@ fn gateway_gets_addresses_of_its_service() {
         let found: Vec<_> =
             bind.chain(assigned.reported_addresses.iter().cloned()).chain(problems).chain(notes).collect();
         assert_eq!(found.join(" "), expected, "{requested} {:?}", state.gateway_services);
+    }
+}
+
+/// The log had an error for each new Gateway, which was gone in a moment.
+#[test]
+fn a_new_gateway_waits_for_its_service_and_has_no_error() {
+    let key = ObjectKey::new("ns", "g");
+    let service = |problem: Option<Diagnostic>| GatewayService {
+        name: "g-portico".to_owned(),
+        ports: BTreeMap::from([(TransportPort::tcp(80), 10080)]),
+        addresses: Vec::new(),
+        problem,
+    };
+    let problem = Diagnostic::error("metadata.name", "a message", "a remedy");
+    for (gateway_service, is_waiting) in
+        [(None, true), (Some(service(None)), true), (Some(service(Some(problem))), false)]
+    {
+        let mut state = AddressState { status_addresses: status_addresses(&[("g", &[])]), ..AddressState::default() };
+        state.unspecified_addresses = vec!["0.0.0.0".parse().unwrap()];
+        state.gateway_services.extend(gateway_service.map(|service| (key.clone(), service)));
+        let mut addresses = GatewayAddresses::default();
+        let spec = spec(json!([]));
+        let provider = AddressProvider::Services(ServiceType::LoadBalancer);
+        addresses.assign(&provider, &state, [(&key, &spec)].into_iter());
+        let [unassigned] = &addresses.get(&key).unwrap().unassigned[..] else { panic!("it has no address") };
+        assert_eq!(unassigned.reason == WAITING, is_waiting, "{unassigned:?}");
     }
 }
 

@@ -232,7 +232,7 @@ pub(in crate::compile) fn permitted_service<'s>(
     // exists.
     let crossing = CrossNamespaceReference { from, to: Kind::Service, target: &target };
     if !crossing.is_allowed(store) {
-        return Err((Code::RouteRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
+        return Err((Code::RouteRefNotPermitted, crossing.problem(store, format!("{field}.namespace"))));
     }
     backend::find_service(store, &target, &format!("{field}.name"))
         .map_err(|problem| (Code::RouteBackendNotFound, problem))

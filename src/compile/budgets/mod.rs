@@ -18,6 +18,7 @@ mod shared_budgets;
 use crate::api::kong::annotations::{HEADERS_PREFIX, HOST_ALIASES, METHODS, PLUGINS, SNIS, list};
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::verdict::rejected_objects::rejected;
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::regex::{RegexError, RegexLimit};
 use crate::store::{MAX_LEVELS, MAX_OBJECT_SIZE, NESTED_TOO_DEEPLY, Store, max_object_size};
@@ -72,6 +73,13 @@ impl Budgets {
             let problem = Diagnostic::error(field, message, remedy).with_reason(OVER_BUDGET);
             problems.push(if self.warn_only { problem.into_warning() } else { problem });
         }
+    }
+
+    /// Why a route or Ingress is refused without looking at what is left of it: no valid version of it is known, or it
+    /// is too large, which may also be a warning.
+    pub(super) fn refusal(&self, store: &Store, kind: Kind, key: &ObjectKey) -> Option<Diagnostic> {
+        let is_rejected = !store.unparseable.is_empty() && store.is_rejected(&ObjectId::new(kind, key.clone()));
+        if is_rejected { Some(rejected()) } else { self.size_problem(store, kind, key) }
     }
 
     /// A diagnostic if the object is larger than an object may be, or nested more deeply. If it is an error, the object

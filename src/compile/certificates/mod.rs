@@ -131,7 +131,7 @@ fn permitted_secret(
     let crossing = CrossNamespaceReference { from, to: Kind::Secret, target: &target };
     match crossing.is_allowed(store) {
         true => Ok(target),
-        false => Err((Code::ListenerRefNotPermitted, crossing.problem(format!("{field}.namespace")))),
+        false => Err((Code::ListenerRefNotPermitted, crossing.problem(store, format!("{field}.namespace")))),
     }
 }
 

@@ -130,7 +130,7 @@ fn read_authorities(
             // ConfigMap exists.
             let crossing = CrossNamespaceReference { from, to: Kind::ConfigMap, target: &target };
             if !crossing.is_allowed(cx.store) {
-                return Err((Code::ListenerRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
+                return Err((Code::ListenerRefNotPermitted, crossing.problem(cx.store, format!("{field}.namespace"))));
             }
         }
         Some(_) if target_namespace.is_some() => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::gateway_ports::GatewayPorts;
 use super::listener;
-use super::listener::{ListenerId, ListenerPlan, ListenerSource};
+use super::listener::{ListenerId, ListenerPlan, ListenerSource, unserved_warnings};
 use super::port_owners::{FamilyPort, PortOwners};
 use super::{allowed_listeners, frontend_validation, gateway_parameters, listener_conflicts, observability};
 use crate::api::gateway::{ALL_DEFAULT_GATEWAYS, Gateway, GatewayClass, ParentReference};
@@ -273,7 +273,7 @@ fn programmed_condition(
     } else if !assigned.unassigned.is_empty() {
         Condition::new(Code::GatewayAddressNotAssigned, assigned.unassigned.clone())
     } else if listeners.iter().any(|listener| listener.served) {
-        Condition::without_diagnostics(Code::GatewayProgrammed)
+        Condition::new(Code::GatewayProgrammed, unserved_warnings(listeners))
     } else {
         let problems = listeners.iter().map(|listener| listener.summary("served")).collect();
         Condition::new(Code::GatewayNotProgrammed, problems)

@@ -119,6 +119,13 @@ impl ListenerPlan {
     }
 }
 
+/// For the condition Programmed of an object some of whose listeners are served: those that are not. A program that
+/// waits for the condition reads only its message.
+pub(in crate::compile) fn unserved_warnings(listeners: &[ListenerPlan]) -> Vec<Diagnostic> {
+    let unserved = listeners.iter().filter(|listener| !listener.served);
+    unserved.map(|listener| listener.summary("served").into_warning()).collect()
+}
+
 /// The listeners of an object, and the Gateway that serves them.
 #[derive(Clone, Copy)]
 pub(in crate::compile) struct ListenerSource<'a> {

@@ -6,7 +6,7 @@ use super::allowed_listeners;
 use super::gateway::{GatewayPlan, ListenerState};
 use super::gateway_ports::GatewayPorts;
 use super::listener;
-use super::listener::{ListenerPlan, ListenerSource};
+use super::listener::{ListenerPlan, ListenerSource, unserved_warnings};
 use super::listener_conflicts::Conflicts;
 use crate::api::gateway::{Gateway, ListenerSet};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
@@ -141,7 +141,7 @@ fn programmed_condition(plan: &GatewayPlan, ports: GatewayPorts<'_>, listeners: 
         return Condition::new(Code::ListenerSetParentNotProgrammed, vec![parent_problem(plan, "served")]);
     }
     if listeners.iter().any(|listener| listener.served) {
-        return Condition::without_diagnostics(Code::ListenerSetProgrammed);
+        return Condition::new(Code::ListenerSetProgrammed, unserved_warnings(listeners));
     }
     let problems = listeners.iter().map(|listener| listener.summary("served")).collect();
     let lacks_port = |listener: &ListenerPlan| listener.accepted_code() == Some(Code::ListenerPortUnavailable);

@@ -66,7 +66,13 @@ pub(in crate::compile) fn resolve(
         }
         None => {
             let message = format!("no KongVault has the prefix {:?}", reference.prefix);
-            return missing(message, "create it, or correct the prefix");
+            return match cx.store.rejected_of_kind(Kind::KongVault).next() {
+                Some(rejected) => {
+                    let message = format!("{message}, and KongVault {rejected} was rejected");
+                    missing(message, "fix the error reported for it, or correct the prefix")
+                }
+                None => missing(message, "create it, or correct the prefix"),
+            };
         }
     };
     let has_versions = matches!(&backend, VaultBackend::Server { server, .. } if server.api.has_numbered_versions());

@@ -39,7 +39,10 @@ pub(in crate::compile) fn translate(
         }
     };
     let max_size = raw.forward_body.as_ref().and_then(|body| body.max_size).unwrap_or(0);
-    Some(ExternalAuthFilter { upstream, protocol, max_body: usize::try_from(max_size).unwrap_or(0) })
+    let max_body = usize::try_from(max_size).unwrap_or(0);
+    let UpstreamKey { namespace, service, port, .. } = &upstream.key;
+    let name = format!("{namespace}/{service}:{port} {max_body} {protocol:?}").into();
+    Some(ExternalAuthFilter { name, upstream, protocol, max_body })
 }
 
 /// The authority of calls to a Service. The names of a Service are those of DNS, so they are part of a header value.

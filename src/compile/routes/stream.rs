@@ -144,7 +144,7 @@ pub(in crate::compile) fn plan(
     let site = StreamPluginSite { kind, meta, services: &services, rule: 0, server_names, backends: &backends };
     let StreamPlugins { chain, missing_guards: mut unsupported, diagnostics } = plugins.stream_chain(cx, &site);
     verdict.diagnostics.extend(diagnostics);
-    if let Some(problem) = cx.inputs.budgets.size_problem(cx.store, kind, &meta.key) {
+    if let Some(problem) = cx.inputs.budgets.refusal(cx.store, kind, &meta.key) {
         if problem.is_error() { &mut unsupported } else { &mut verdict.diagnostics }.push(problem);
     }
     let is_served = unsupported.is_empty();

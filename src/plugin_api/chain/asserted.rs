@@ -36,8 +36,11 @@ impl ChainAssertions {
     /// `None` if no plugin asserts anything.
     pub(super) fn of(slots: &[ChainSlot]) -> Option<ChainAssertions> {
         let of_slot = |slot: &ChainSlot| slot.selectable_instances().filter_map(|of| of.assertions.clone()).collect();
+        let instances = slots.iter().flat_map(ChainSlot::selectable_instances);
+        let renamed: Vec<_> = instances.flat_map(|instance| instance.plugin.renamed_fields()).collect();
         let slots: Vec<Vec<Arc<Assertions>>> = slots.iter().map(of_slot).collect();
         let all = slots.iter().flatten().cloned().reduce(|union, other| Assertions::union(&union, &other))?;
+        let all = all.with_new_names(&renamed);
         let concerns_credentials = |assertions: &Arc<Assertions>| {
             !assertions.read.is_empty()
                 || !assertions.hidden_cookies.is_empty()

@@ -74,6 +74,7 @@ impl Chain {
                 tokens: &state.tokens,
                 client_sent_authorization: state.client_sent_authorization,
                 decided_fields: state.named_fields.as_deref(),
+                allowed_by: &state.allowed_by,
                 api_version: state.api_version.as_deref(),
                 chosen_backend,
                 response_headers: &mut state.response_headers,

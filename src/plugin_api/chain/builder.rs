@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::asserted::ChainAssertions;
 use super::attachment::{AttachmentPoint, BaseScope, Overlay};
+use super::consumer_scope::ConsumerScope;
 use super::ordering::{AccessOrdering, Orderings};
 use super::slot::{ChainSlot, InstanceIndex};
 use super::{Chain, LogFacts};
@@ -22,6 +23,7 @@ pub struct ChainBuilder {
     pub(super) slots: Vec<ChainSlot>,
     description: Option<RouteDescription>,
     orderings: Orderings,
+    consumer_scope: ConsumerScope,
 }
 
 impl ChainBuilder {
@@ -120,6 +122,11 @@ impl ChainBuilder {
         self.plugins().any(|plugin| reads(plugin) || plugin.credential_locations().is_some())
     }
 
+    /// Sets whose consumers may use the rule. Unless it is called, those of all namespaces may.
+    pub fn limit_consumers(&mut self, scope: ConsumerScope) {
+        self.consumer_scope = scope;
+    }
+
     /// Sets the route and the service as log plugins write them. Only needed if [`ChainBuilder::needs_description`].
     pub fn describe(&mut self, description: RouteDescription) {
         self.description = Some(description);
@@ -179,6 +186,7 @@ impl ChainBuilder {
         Some(Arc::new(Chain {
             names,
             slots,
+            consumer_scope: self.consumer_scope,
             is_reordered,
             phases,
             may_wait,

@@ -66,6 +66,8 @@ pub struct ChainState {
     pub(super) client_sent_authorization: bool,
     /// See [`RequestCx::declare_request_field`](crate::plugin_api::RequestCx::declare_request_field).
     pub(super) named_fields: Option<Box<FieldNames>>,
+    /// See [`BeforeForwardCx::allowed_by`](crate::plugin_api::BeforeForwardCx::allowed_by).
+    pub(super) allowed_by: Vec<Arc<str>>,
     pub(super) assertion_stage: AssertionStage,
     /// See [`RequestCx::assert_field`](crate::plugin_api::RequestCx::assert_field).
     pub(super) fields_of_client: FieldsOfClient,
@@ -77,8 +79,10 @@ impl ChainState {
         ChainState { regex_steps: RemainingRegexSteps::new(regex_steps), trace, ..ChainState::default() }
     }
 
-    /// Declares fields of the request that an authorization server has changed, for the phase `before_forward`.
-    pub fn declare_request_fields<'n>(&mut self, names: impl IntoIterator<Item = &'n HeaderName>) {
+    /// Records that an authorization server has allowed the request, and the fields of the request that it has changed,
+    /// for the phase `before_forward`.
+    pub fn allow_by<'n>(&mut self, server: &Arc<str>, names: impl IntoIterator<Item = &'n HeaderName>) {
+        self.allowed_by.push(Arc::clone(server));
         let mut names = names.into_iter().peekable();
         if names.peek().is_some() {
             self.named_fields.get_or_insert_default().add_all(names);

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::table::CounterKey;
 use crate::plugin_api::consumers;
 use crate::plugin_api::context::RequestCx;
+use crate::plugin_api::header_spoofing::is_alike;
 
 /// A property of requests. Requests with the same value share a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,12 +126,13 @@ impl LimitIdentifier {
     }
 }
 
-/// The value of a field by which requests are counted. `None` for a field that occurs several times: the backend may
-/// read another value than the one that is counted.
+/// The value of a field by which requests are counted. `None` for a field that occurs several times, or also with
+/// underscores in place of hyphens: the backend may read another value than the one that is counted.
 pub fn counted_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
-    Some(value.as_bytes())
+    let has_other_spelling = headers.keys().any(|other| other != name && is_alike(other, name));
+    (!has_other_spelling).then(|| value.as_bytes())
 }
 
 /// Whether a value would have the key of a client address at the server. Those of IPv6 have colons.

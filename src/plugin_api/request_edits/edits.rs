@@ -111,6 +111,14 @@ impl<N> FieldEdits<N> {
         })
     }
 
+    /// The fields that are renamed, with their new names.
+    pub(super) fn renamed(&self) -> impl Iterator<Item = (&N, &N)> {
+        self.0.iter().filter_map(|edit| match &edit.action {
+            EditAction::Rename(new_name) => Some((&edit.name, new_name)),
+            _ => None,
+        })
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

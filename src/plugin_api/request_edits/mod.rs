@@ -227,6 +227,10 @@ impl Plugin for RequestEdits {
         }
     }
 
+    fn renamed_fields(&self) -> Vec<(HeaderName, HeaderName)> {
+        self.headers.renamed().map(|(old, new)| (old.clone(), new.clone())).collect()
+    }
+
     fn declare_fields(&self, fields: &mut ChangedFields) {
         fields.request.add_all(self.headers.names());
         // Those of a body that is changed or moves to the query.

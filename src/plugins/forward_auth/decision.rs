@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::check_request::target;
 use super::{ForwardAuth, IdentityHeaders};
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential};
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, record_subject};
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::{RemoteResponse, Reply, ReplyBody, RequestCx, VerifiedSubject};
@@ -85,7 +85,10 @@ impl IdentityHeaders {
     /// Authenticates the request as the user that the server names.
     fn apply(&self, cx: &mut RequestCx<'_>, response: &HeaderMap) {
         let user = response.get(&self.user).filter(|user| !user.is_empty());
-        let Some((user, name)) = user.and_then(|user| Some((user, user.to_str().ok()?))) else { return };
+        let Some((user, name)) = user.and_then(|user| Some((user, user.to_str().ok()?))) else {
+            // The server has let a client through without a name.
+            return record_subject(cx, None);
+        };
         let consumers = cx.consumers;
         let subject = VerifiedSubject::issued(&self.object, name);
         let consumer = consumers.by_username_or_custom_id(name);

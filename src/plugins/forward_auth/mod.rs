@@ -292,7 +292,7 @@ impl ForwardAuth {
     async fn decide(&self, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
         let Some(check) = self.check_request(cx) else { return Some(unavailable()) };
         let is_decision = |status: StatusCode| status.as_u16() >= 200 && !status.is_server_error();
-        match self.server.send(|request| check.write_to(request), is_decision).await {
+        match self.server.send_for_client(cx.client.address, |request| check.write_to(request), is_decision).await {
             Ok(response) if response.status.is_success() => {
                 self.allow(cx, &response);
                 None

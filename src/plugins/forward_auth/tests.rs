@@ -1,5 +1,7 @@
 //! Tests of what the server gets, and of what its decisions do.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -25,6 +27,8 @@ async fn run(
     let chain = chain_with(&[(&KIND, config(fields))], &PluginState::default(), &server.services());
     let outcome = request.run(&chain).await;
     let sent = server.last_request();
+    let client = IpAddr::from([192, 0, 2, 1]);
+    assert_eq!(*server.of_clients.lock(), [("/check".to_owned(), client)], "counts for its client");
     (outcome, sent)
 }
 
@@ -190,7 +194,7 @@ async fn the_server_identifies_the_consumer_and_its_groups() {
     assert!(outcome.state.identity.consumer.is_none() && outcome.state.identity.is_authenticated());
     let (outcome, _) = run(fields, request(), Ok(response(200, "", ""))).await;
     assert_eq!(outcome.upstream_identity(), (None, None, false), "what the client sent is removed");
-    assert!(!outcome.state.identity.is_authenticated());
+    assert!(outcome.state.identity.is_authenticated() && outcome.state.identity.credential().is_none());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The way of one kind of token through the plugin: found, verified or introspected, and signed again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -140,7 +141,7 @@ impl TokenFlow {
         let digest = sha256(&text);
         let token = match self.find(&digest, cx.now) {
             Some(token) => token,
-            None => self.verify_new(&text, digest, cx.now).await?,
+            None => self.verify_new(&text, digest, cx.client.address, cx.now).await?,
         };
         if !self.rules.accept_times(&token.claims, cx.now) {
             return Err(SignerRejection::InvalidToken);
@@ -172,6 +173,7 @@ impl TokenFlow {
         &self,
         text: &[u8],
         digest: Sha256Digest,
+        client: IpAddr,
         now: SystemTime,
     ) -> Result<Arc<SignedToken>, SignerRejection> {
         let parsed = UnverifiedToken::parse(text).ok();
@@ -183,7 +185,7 @@ impl TokenFlow {
                 let key = verify_signature(keys, &token).await?;
                 (token.claims, Some(key))
             }
-            _ => (self.introspect(text, now).await?, None),
+            _ => (self.introspect(text, client, now).await?, None),
         };
         if !self.rules.accept(&claims) || !self.rules.accept_times(&claims, now) {
             return Err(SignerRejection::InvalidToken);
@@ -198,14 +200,19 @@ impl TokenFlow {
         Ok(token)
     }
 
-    async fn introspect(&self, text: &[u8], now: SystemTime) -> Result<Map<String, Value>, SignerRejection> {
+    async fn introspect(
+        &self,
+        text: &[u8],
+        client: IpAddr,
+        now: SystemTime,
+    ) -> Result<Map<String, Value>, SignerRejection> {
         let introspection = self.introspection.as_ref().ok_or(SignerRejection::InvalidToken)?;
         let token = std::str::from_utf8(text).map_err(|_| SignerRejection::InvalidToken)?;
         let key = Introspection::<Map<String, Value>>::key(text, &[]);
         let activity = match introspection.find(&key, now) {
             Some(activity) => activity,
             None => {
-                let fetched = introspection.fetch(key, token, Vec::new(), now).await;
+                let fetched = introspection.fetch(key, token, Vec::new(), client, now).await;
                 fetched.map_err(|_| SignerRejection::Unavailable)?
             }
         };

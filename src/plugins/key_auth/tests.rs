@@ -72,7 +72,6 @@ async fn keys_are_found_in_headers_and_query() {
         ("any letter case", json!({"key_names": ["ApiKey"]}), get("/").header("APIKEY", "a key"), Accepted("cred-1")),
         ("query", json!({}), get("/?b=c&apikey=a+key"), Accepted("cred-1")),
         ("decoded", json!({}), get("/?%61pikey=a%20%6bey"), Accepted("cred-1")),
-        ("the header is first", json!({}), get("/?apikey=x").header("apikey", "a key"), Accepted("cred-1")),
         ("the first name is first", several.clone(), get("/?api_key=x&first=a+key"), Accepted("cred-1")),
         ("the second name", several.clone(), get("/?api_key=a+key"), Accepted("cred-1")),
         ("dashes for underscores", several.clone(), get("/").header("api-key", "a key"), Accepted("cred-1")),
@@ -88,7 +87,10 @@ async fn keys_are_found_in_headers_and_query() {
         ("nothing", json!({}), get("/"), NO_KEY_FOUND),
         ("null is unset", json!({"realm": null, "key_names": null}), get("/"), NO_KEY_FOUND),
         ("query names are case-sensitive", json!({}), get("/?APIKEY=a+key"), NO_KEY_FOUND),
-        ("an empty header ends the search", json!({}), get("/?apikey=a+key").header("apikey", ""), NO_KEY_FOUND),
+        ("an empty header is another key", json!({}), get("/?apikey=a+key").header("apikey", ""), DUPLICATE_KEY),
+        ("an empty header", json!({}), get("/").header("apikey", ""), NO_KEY_FOUND),
+        ("one key at two places", json!({}), get("/?apikey=a+key").header("apikey", "a key"), Accepted("cred-1")),
+        ("another key in the query", json!({}), get("/?apikey=b").header("apikey", "a key"), DUPLICATE_KEY),
         ("no value", json!({}), get("/?apikey"), NO_KEY_FOUND),
         ("two headers", json!({}), get("/").header("apikey", "a key").header("apikey", "a key"), DUPLICATE_KEY),
         ("two in the query", json!({}), get("/?apikey=a+key&apikey=a+key"), DUPLICATE_KEY),
@@ -96,7 +98,7 @@ async fn keys_are_found_in_headers_and_query() {
             "one header and two parameters",
             json!({}),
             get("/?apikey=a&apikey=b").header("apikey", "a key"),
-            Accepted("cred-1"),
+            DUPLICATE_KEY,
         ),
         (
             "two spellings of a header",
@@ -158,8 +160,9 @@ async fn keys_are_found_in_bodies_if_enabled() {
         ("two parts", post(MULTIPART, &multipart(&[("apikey", "a key"), ("apikey", "a key")])), DUPLICATE_KEY),
         ("another type", post("text/plain", "apikey=a+key"), NO_KEY_FOUND),
         ("compressed", post(FORM, "apikey=a+key").header("content-encoding", "gzip"), NO_KEY_FOUND),
-        ("the header is first", post(FORM, "apikey=x").header("apikey", "a key"), Accepted("cred-1")),
-        ("the query is first", TestRequest::post("/?apikey=a+key", FORM, "apikey=x"), Accepted("cred-1")),
+        ("another key in a header", post(FORM, "apikey=x").header("apikey", "a key"), DUPLICATE_KEY),
+        ("another key in the query", TestRequest::post("/?apikey=a+key", FORM, "apikey=x"), DUPLICATE_KEY),
+        ("one key at all places", TestRequest::post("/?apikey=a+key", FORM, "apikey=a+key"), Accepted("cred-1")),
     ];
     for (name, request, expected) in cases {
         check(name, &config, request, expected).await;
@@ -173,13 +176,21 @@ async fn keys_are_found_in_bodies_if_enabled() {
 #[tokio::test]
 async fn hidden_keys_are_removed_from_all_locations() {
     let config = json!({"key_in_body": true, "hide_credentials": true, "key_names": ["apikey", "api_key"]});
-    let body = multipart(&[("apikey", "x"), ("b", "c"), ("api_key", "y")]);
+    let body = multipart(&[("apikey", "a key"), ("b", "c"), ("api_key", "y")]);
     let requests = [
         // What needs no encoding is decoded in a query without its key, as in Kong.
-        (TestRequest::post("/p?apikey=x&b=%63&&api_key=z&d", FORM, "b=%63&apikey=x"), "/p?b=c&&d", "b=%63".to_owned()),
-        (TestRequest::post("/p?b=%63", JSON, r#"{"b": 1.50, "apikey": "x"}"#), "/p?b=%63", r#"{"b":1.50}"#.to_owned()),
         (
-            TestRequest::post("/p?b=%63", JSON, r#"{"b": 1, "apikey": "x", "b": 2, "apikey": "y"}"#),
+            TestRequest::post("/p?apikey=a+key&b=%63&&api_key=z&d", FORM, "b=%63&apikey=a+key"),
+            "/p?b=c&&d",
+            "b=%63".to_owned(),
+        ),
+        (
+            TestRequest::post("/p?b=%63", JSON, r#"{"b": 1.50, "apikey": "a key"}"#),
+            "/p?b=%63",
+            r#"{"b":1.50}"#.to_owned(),
+        ),
+        (
+            TestRequest::post("/p?b=%63", JSON, r#"{"b": 1, "api_key": "x", "b": 2, "api_key": "y"}"#),
             "/p?b=%63",
             r#"{"b":1,"b":2}"#.to_owned(),
         ),

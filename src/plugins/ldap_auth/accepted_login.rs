@@ -10,7 +10,8 @@ use crate::plugin_api::consumers::Sha256Digest;
 /// A login that the directory has accepted.
 #[derive(Debug)]
 pub(super) struct AcceptedLogin {
-    pub(super) subject: VerifiedSubject,
+    /// `None` if it is not known which entry the spelling of the username stands for.
+    pub(super) subject: Option<VerifiedSubject>,
     /// As the entry has it.
     pub(super) username: String,
     pub(super) groups: Vec<Arc<str>>,

@@ -60,8 +60,9 @@ struct IdleDirectoryConnections {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DirectoryLogin {
     Accepted {
-        /// The name of the entry, as all spellings of it.
-        entry: String,
+        /// The name of the entry, as all spellings of it. `None` if the user cannot read the entry and the name has
+        /// characters outside of ASCII, whose spellings only the directory knows.
+        entry: Option<String>,
         /// The username as the entry has it, whatever the client has written for it.
         username: String,
         groups: Vec<Arc<str>>,
@@ -194,7 +195,8 @@ impl Directory {
             tracing::info!(object, entry = ?name, groups = ?logged, "Found the entry of a user in the directory");
         }
         let username = username_of(found.as_ref(), &query.attribute, username);
-        Ok(DirectoryLogin::Accepted { entry: comparable_name(&name), username, groups: self.groups(&values) })
+        let entry = Some(comparable_name(&name)).filter(|entry| found.is_some() || entry.is_ascii());
+        Ok(DirectoryLogin::Accepted { entry, username, groups: self.groups(&values) })
     }
 
     fn groups(&self, values: &[String]) -> Vec<Arc<str>> {

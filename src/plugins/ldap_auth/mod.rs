@@ -187,7 +187,7 @@ impl Plugin for LdapAuth {
                 match self.directory.log_in(login.username, login.password).await {
                     Ok(DirectoryLogin::WrongCredentials) => {}
                     Ok(DirectoryLogin::Accepted { entry, username, groups }) => {
-                        let subject = VerifiedSubject::of_entry(&entry);
+                        let subject = entry.map(|entry| VerifiedSubject::of_entry(&entry));
                         let accepted = Arc::new(AcceptedLogin { subject, username, groups });
                         self.cache.insert_value(key, Arc::clone(&accepted), cx.now + self.cache_lifetime, cx.now);
                         return self.accept(cx, &accepted);
@@ -257,7 +257,7 @@ impl LdapAuth {
             return self.reject(cx, LdapRejection::NoConsumer);
         }
         let identifier = HeaderValue::from_bytes(login.username.as_bytes()).ok();
-        let subject = Some(login.subject.clone());
+        let subject = login.subject.clone();
         self.policy.accept(cx, VerifiedCredential { consumer, subject, identifier: identifier.as_ref() });
         cx.identity.groups.clone_from(&login.groups);
         None

@@ -193,6 +193,15 @@ async fn spaces_and_capitals_of_a_username_make_no_other_user_of_it() {
             assert_eq!(credential, Some("uid=anna,ou=users,dc=x"), "{config} {spelling:?}");
         }
     }
+    // Directories also equate letters of other forms, which only they know all of.
+    let unreadable = ScriptedDirectory::responding(|_, request| match request.starts_with("search") {
+        true => vec![result(50)],
+        false => vec![result(0)],
+    });
+    let chain = chain_of(&config(json!({"cache_ttl": 0})), &unreadable);
+    let outcome = run(&chain, login("\u{ff41}nna:secret")).await;
+    assert!(outcome.state.identity.is_authenticated());
+    assert_eq!(outcome.state.identity.credential(), None, "which entry it is, is not known");
     let directory = ScriptedDirectory::responding(move |_, request| match request.starts_with("search") {
         true => vec![user(READABLE, &["anna"]), result(0)],
         false => vec![result(0)],

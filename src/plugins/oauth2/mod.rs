@@ -222,19 +222,17 @@ impl OAuth2 {
         }))
     }
 
-    /// The token of the request: in the header, or else in the query, or else in the body. `None` if it has none.
+    /// The token of the request: in the header, in the query or in the body, and no other one. `None` if it has none.
     fn find_token(&self, cx: &RequestCx<'_>) -> Option<TokenText> {
-        let text = match FieldValue::from_header(&cx.head.headers, &self.settings.auth_header) {
-            FieldValue::Absent => {
-                let query = UrlEncodedForm(cx.query.unwrap_or_default().as_bytes()).find(PARAMETER.as_bytes());
-                if query == FieldValue::Absent { self.in_body(cx) } else { query }
-            }
+        let in_header = match FieldValue::from_header(&cx.head.headers, &self.settings.auth_header) {
             FieldValue::Single(value) => FieldValue::Single(match strip_bearer_or_token(&value) {
                 Some(token) => Cow::Owned(token.to_owned()),
                 None => value,
             }),
             value => value,
         };
+        let in_query = UrlEncodedForm(cx.query.unwrap_or_default().as_bytes()).find(PARAMETER.as_bytes());
+        let text = in_header.or_same(in_query).or_same(self.in_body(cx));
         match text {
             FieldValue::Absent | FieldValue::NotString => None,
             FieldValue::Single(text) if text.is_empty() => None,

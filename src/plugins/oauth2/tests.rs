@@ -502,6 +502,8 @@ async fn resources_need_one_token() {
         (bearer(&format!("Bearer {token}")).header("authorization", "Bearer a"), invalid),
         (TestRequest::get(&format!("/?access_token={token}&access_token={token}")), invalid),
         (form(format!("access_token={token}&access_token=a")), invalid),
+        (TestRequest::get("/?access_token=a").header("authorization", &format!("Bearer {token}")), invalid),
+        (TestRequest::post("/?access_token=a", FORM_MEDIA_TYPE, format!("access_token={token}")), invalid),
     ];
     for (request, expected) in rejected {
         let outcome = request.with_consumers(&consumers()).run(&chain).await;

@@ -270,7 +270,7 @@ impl Plugin for OAuth2Introspection {
             return outcome(self.finish(cx, activity));
         }
         AccessOutcome::Wait(Box::pin(async move {
-            match self.introspection.fetch(key, &token, of_request, cx.now).await {
+            match self.introspection.fetch(key, &token, of_request, cx.client.address, cx.now).await {
                 Ok(activity) => self.finish(cx, activity),
                 Err(_) => {
                     let message = "The server that validates tokens is not available";
@@ -294,22 +294,22 @@ enum TokenRejection {
 }
 
 impl OAuth2Introspection {
-    /// The token of the request, if it is text: in the header, or else in the query.
+    /// The token of the request, if it is text: in the header or in the query. Another one in the query might be the
+    /// one that the endpoint reads.
     fn find_token(cx: &RequestCx<'_>) -> Result<String, TokenRejection> {
         let mut values = cx.head.headers.get_all(AUTHORIZATION).iter();
-        let header = match (values.next(), values.next()) {
+        let in_header = match (values.next(), values.next()) {
             // The endpoint might read another one, also if the schemes differ.
             (Some(_), Some(_)) => return Err(TokenRejection::Inactive),
             (value, _) => value.and_then(|value| strip_bearer_scheme(value.as_bytes())),
         };
-        let token = match header {
-            Some(token) => Cow::Borrowed(token),
-            None => match UrlEncodedForm(cx.query.unwrap_or_default().as_bytes()).find(PARAMETER.as_bytes()) {
-                FieldValue::Single(token) => token,
-                FieldValue::Absent | FieldValue::NotString | FieldValue::Multiple => {
-                    return Err(TokenRejection::NoToken);
-                }
-            },
+        let in_header = in_header.map_or(FieldValue::Absent, |token| FieldValue::Single(Cow::Borrowed(token)));
+        let in_query = UrlEncodedForm(cx.query.unwrap_or_default().as_bytes()).find(PARAMETER.as_bytes());
+        let has_header = in_header != FieldValue::Absent;
+        let token = match in_header.or_same(in_query) {
+            FieldValue::Single(token) => token,
+            FieldValue::Multiple if has_header => return Err(TokenRejection::Inactive),
+            FieldValue::Absent | FieldValue::NotString | FieldValue::Multiple => return Err(TokenRejection::NoToken),
         };
         let text = std::str::from_utf8(&token).ok().filter(|token| !token.is_empty());
         text.map(str::to_owned).ok_or(TokenRejection::NoToken)

@@ -1,5 +1,6 @@
 //! Tests of finding tokens, of what the server gets, and of what its responses do.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -110,6 +111,7 @@ async fn requests_without_an_active_token_are_rejected() {
         ("two headers", bearer("good").header("authorization", "Bearer good"), 401, invalid),
         ("two headers with different schemes", bearer("good").header("authorization", "Basic a"), 401, invalid),
         ("the header is first", get("/?access_token=good").header("authorization", "Bearer bad"), 401, invalid),
+        ("another token", get("/?access_token=bad").header("authorization", "Bearer good"), 401, invalid),
         ("expired", get("/?access_token=expired"), 401, invalid),
         ("an end that is no number", get("/?access_token=no-number"), 401, invalid),
         ("an end that is a list", get("/?access_token=no-number-list"), 401, invalid),
@@ -221,6 +223,15 @@ fn invalid_configurations_name_the_field() {
         assert_eq!(invalid[0].field, field, "{fields}: {invalid:?}");
         assert!(invalid.iter().all(|invalid| !invalid.to_string().contains("sec\nret")), "{invalid:?}");
     }
+}
+
+#[tokio::test]
+async fn introspections_count_for_their_clients() {
+    let server = server();
+    let chain = chain_with(&[(&KIND, config(json!({})))], &PluginState::default(), &server.services());
+    let request = TestRequest::get("/").header("authorization", "Bearer good").with_consumers(&consumers());
+    assert!(request.run(&chain).await.reply_status().is_none());
+    assert_eq!(*server.of_clients.lock(), [("/introspect".to_owned(), IpAddr::from([192, 0, 2, 1]))]);
 }
 
 // RFC 8705, section 3.2

@@ -223,7 +223,8 @@ impl Plugin for Opa {
 impl Opa {
     async fn decide(&self, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
         let body = Bytes::from(self.parts.input(cx).to_string());
-        let sending = self.server.send(
+        let sending = self.server.send_for_client(
+            cx.client.address,
             |request| {
                 request.method = Method::POST;
                 request.is_repeatable = true;

@@ -1,5 +1,6 @@
 //! Tests of the input and of the decisions.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -25,6 +26,8 @@ async fn run(
     let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
     let outcome = request.run(&chain).await;
     let sent = server.last_request();
+    let client = IpAddr::from([192, 0, 2, 1]);
+    assert_eq!(*server.of_clients.lock(), [("/v1/data/shop/allow".to_owned(), client)], "counts for its client");
     (outcome, sent)
 }
 

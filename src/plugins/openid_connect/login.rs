@@ -136,7 +136,7 @@ impl BrowserLogins<'_> {
         let Some(code) = parameter("code").filter(|_| !has("error")) else {
             return Some(self.failed_login(cx, Some(&login), "the provider has not allowed the login"));
         };
-        let tokens = match self.settings.party.finish_login(&code, &login, now).await {
+        let tokens = match self.settings.party.finish_login(&code, &login, cx.client.address, now).await {
             Ok(tokens) => tokens,
             Err(AuthenticationError::Rejected(message)) => {
                 return Some(self.failed_login(cx, Some(&login), &message));

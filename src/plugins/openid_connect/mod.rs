@@ -318,12 +318,13 @@ impl OpenIdConnect {
             ClientCredential::Invalid => OpenIdDecision::Reject(OpenIdRejection::WrongCredentials),
             ClientCredential::Token(token) => {
                 let digest = self.digest("token", &[&token]);
-                let verified = self.settings.party.verify(&token, digest, now).await;
+                let verified = self.settings.party.verify(&token, digest, cx.client.address, now).await;
                 self.accept_or_reject(cx, verified, now)
             }
             ClientCredential::Password(name, password) => {
                 let digest = self.digest("password", &[&name, &password]);
-                let verified = self.settings.party.verify_password((&name, &password), digest, now).await;
+                let (credentials, client) = ((&*name, &*password), cx.client.address);
+                let verified = self.settings.party.verify_password(credentials, digest, client, now).await;
                 self.accept_or_reject(cx, verified, now)
             }
         }

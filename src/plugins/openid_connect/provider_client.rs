@@ -1,6 +1,7 @@
 //! Requests to the provider: for tokens, for introspection, for claims about a user, and for revocation.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,14 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 
 use super::config::ClientAuth;
 use super::provider::ProviderMetadata;
 use crate::plugin_api::server_text::shorten_to;
-use crate::plugin_api::{PluginServices, RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
+use crate::plugin_api::{
+    ClientRequestFailure, PluginServices, RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse,
+};
 
 /// The client that Portico is at the provider.
 pub(super) struct ProviderClient {
@@ -60,18 +64,20 @@ pub(super) enum ProviderError {
 }
 
 impl ProviderClient {
-    /// Requests tokens. `parameters` are those of the grant.
+    /// Requests tokens. `parameters` are those of the grant. `client`: the one that waits for the tokens. Without one,
+    /// the request completes in any case.
     pub(super) async fn request_tokens(
         &self,
         metadata: &ProviderMetadata,
         parameters: &[(&str, &str)],
+        client: Option<IpAddr>,
     ) -> Result<IssuedTokens, ProviderError> {
         let endpoint = self.endpoint(metadata.token.as_deref(), "token_endpoint")?;
         let mut form = encode_form(parameters.iter().copied());
         for (name, value) in &self.token_args {
             append_parameter(&mut form, name, value);
         }
-        let response = self.post(endpoint, form, self.client_auth(metadata), Repetition::Never).await?;
+        let response = self.post(endpoint, form, self.client_auth(metadata), Repetition::Never, client).await?;
         IssuedTokens::from_response(read_object(&response)?)
     }
 
@@ -81,14 +87,15 @@ impl ProviderClient {
         metadata: &ProviderMetadata,
         (id, secret): (&str, &str),
         scope: &str,
+        client: IpAddr,
     ) -> Result<IssuedTokens, ProviderError> {
         let endpoint = self.endpoint(metadata.token.as_deref(), "token_endpoint")?;
         let mut form = encode_form([("grant_type", "client_credentials"), ("scope", scope)]);
         for (name, value) in &self.token_args {
             append_parameter(&mut form, name, value);
         }
-        let authorization = basic_authorization(id, secret);
-        let response = self.send(endpoint, Method::POST, Some(authorization), form, Repetition::Never).await?;
+        let authorization = Some(basic_authorization(id, secret));
+        let response = self.send(endpoint, Method::POST, authorization, form, Repetition::Never, Some(client)).await?;
         // Here, it is the client of the request that is not valid, and not Portico.
         if response.status.is_client_error() && error_code(&response).as_deref() == Some(INVALID_CLIENT) {
             return Err(ProviderError::Rejected(INVALID_CLIENT.to_owned()));
@@ -101,10 +108,12 @@ impl ProviderClient {
         &self,
         metadata: &ProviderMetadata,
         token: &str,
+        client: IpAddr,
     ) -> Result<Map<String, Value>, ProviderError> {
         let endpoint = self.endpoint(metadata.introspection.as_deref(), "introspection_endpoint")?;
         let form = encode_form([("token", token), ("token_type_hint", "access_token")]);
-        let response = self.post(endpoint, form, self.client_auth(metadata), Repetition::Allowed).await?;
+        let client_auth = self.client_auth(metadata);
+        let response = self.post(endpoint, form, client_auth, Repetition::Allowed, Some(client)).await?;
         // A rejection is about Portico's own credentials, and says nothing about the token.
         let object = read_object(&response).map_err(|error| ProviderError::Unavailable(error.to_string()))?;
         if object.get("active") != Some(&Value::Bool(true)) {
@@ -118,12 +127,14 @@ impl ProviderClient {
         &self,
         metadata: &ProviderMetadata,
         token: &str,
+        client: IpAddr,
     ) -> Result<Map<String, Value>, ProviderError> {
         let endpoint = self.endpoint(metadata.userinfo.as_deref(), "userinfo_endpoint")?;
         let authorization = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| ProviderError::Rejected("the token is not valid in a header".to_owned()))?;
+        let (authorization, client) = (Some(authorization), Some(client));
         let response =
-            self.send(endpoint, Method::GET, Some(authorization), String::new(), Repetition::Allowed).await?;
+            self.send(endpoint, Method::GET, authorization, String::new(), Repetition::Allowed, client).await?;
         if matches!(response.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(ProviderError::Rejected(format!("status {}", response.status)));
         }
@@ -134,7 +145,7 @@ impl ProviderClient {
     pub(super) async fn revoke(&self, metadata: &ProviderMetadata, token: &str) -> Result<(), ProviderError> {
         let endpoint = self.endpoint(metadata.revocation.as_deref(), "revocation_endpoint")?;
         let form = encode_form([("token", token)]);
-        let response = self.post(endpoint, form, self.client_auth(metadata), Repetition::Allowed).await?;
+        let response = self.post(endpoint, form, self.client_auth(metadata), Repetition::Allowed, None).await?;
         match response.status.is_success() {
             true => Ok(()),
             false => Err(ProviderError::Unavailable(format!("{endpoint} responded with status {}", response.status))),
@@ -154,13 +165,14 @@ impl ProviderClient {
         }
     }
 
-    /// Sends a form as the client of the configuration.
+    /// Sends a form as the client of the configuration. `client` as for [`Self::send`].
     async fn post(
         &self,
         endpoint: &str,
         mut form: String,
         client_auth: ClientAuth,
         repetition: Repetition,
+        client: Option<IpAddr>,
     ) -> Result<RemoteResponse, ProviderError> {
         let secret = self.client_secret.as_deref().unwrap_or_default();
         let authorization = match client_auth {
@@ -175,9 +187,11 @@ impl ProviderClient {
                 None
             }
         };
-        self.send(endpoint, Method::POST, authorization, form, repetition).await
+        self.send(endpoint, Method::POST, authorization, form, repetition, client).await
     }
 
+    /// `client`: the one that waits for the response. Without one, the request completes, also if the future is
+    /// dropped: a refresh and a revocation must not depend on a client that may leave.
     async fn send(
         &self,
         endpoint: &str,
@@ -185,6 +199,7 @@ impl ProviderClient {
         authorization: Option<HeaderValue>,
         form: String,
         repetition: Repetition,
+        client: Option<IpAddr>,
     ) -> Result<RemoteResponse, ProviderError> {
         let url = RemoteUrl::parse(endpoint).map_err(ProviderError::Unavailable)?;
         let mut headers = HeaderMap::new();
@@ -208,8 +223,21 @@ impl ProviderClient {
             is_repeatable: matches!(repetition, Repetition::Allowed),
             response_body: ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE_BYTES },
         };
+        let response = match client {
+            Some(client) => {
+                let sending = self.services.send_for_client(client, request);
+                sending.await.map_err(ClientRequestFailure::into_message)
+            }
+            None => self.send_to_the_end(request).await,
+        };
+        response.map_err(|error| ProviderError::Unavailable(format!("{endpoint}: {error}")))
+    }
+
+    async fn send_to_the_end(&self, request: RemoteRequest) -> Result<RemoteResponse, String> {
+        let (sender, receiver) = oneshot::channel();
         let sending = self.services.send(request);
-        sending.await.map_err(|error| ProviderError::Unavailable(format!("{endpoint}: {error}")))
+        self.services.spawn(Box::pin(async move { drop(sender.send(sending.await)) }));
+        receiver.await.unwrap_or_else(|_| Err("the request was aborted".to_owned()))
     }
 }
 
@@ -304,6 +332,7 @@ const MAX_CODE_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use serde_json::json;
 
     use super::super::OpenIdConnect;
@@ -357,12 +386,20 @@ mod tests {
             .unwrap_or_else(|invalid| panic!("{invalid:?}"));
         let party = &plugin.settings.party;
         let metadata = party.metadata().await.unwrap();
-        party.client.introspect(&metadata, "a").await.unwrap();
+        let client = IpAddr::from([192, 0, 2, 1]);
+        party.client.introspect(&metadata, "a", client).await.unwrap();
         party.client.revoke(&metadata, "a").await.unwrap();
-        party.client.request_tokens(&metadata, &[("grant_type", "refresh_token")]).await.map(drop).unwrap();
-        party.client.request_client_tokens(&metadata, ("a", "b"), "").await.map(drop).unwrap();
+        party.client.request_tokens(&metadata, &[("grant_type", "refresh_token")], None).await.map(drop).unwrap();
+        party.client.request_client_tokens(&metadata, ("a", "b"), "", client).await.map(drop).unwrap();
+        let of_clients = ["/introspect", "/token"].map(|path| (path.to_owned(), client));
+        assert_eq!(*server.of_clients.lock(), of_clients);
+        // A client that logs out may leave at once.
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        assert!(party.client.revoke(&metadata, "a").now_or_never().is_none());
+        assert_eq!(tasks(), before + 1, "the revocation completes");
         let requests = server.requests.lock();
-        for (path, expected) in [("/introspect", vec![true]), ("/revoke", vec![true]), ("/token", vec![false; 2])] {
+        for (path, expected) in [("/introspect", vec![true]), ("/revoke", vec![true; 2]), ("/token", vec![false; 2])] {
             let found = requests.iter().filter(|request| request.target.path() == path);
             assert_eq!(found.map(|request| request.is_repeatable).collect::<Vec<_>>(), expected, "{path}");
         }

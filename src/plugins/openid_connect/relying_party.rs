@@ -1,5 +1,6 @@
 //! Portico as a client of the provider: gets tokens for logins, sessions and passwords, and verifies tokens of clients.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -86,6 +87,7 @@ impl RelyingParty {
         &self,
         code: &str,
         login: &LoginState,
+        client: IpAddr,
         now: u64,
     ) -> Result<SessionTokens, AuthenticationError> {
         let metadata = self.metadata().await?;
@@ -95,7 +97,7 @@ impl RelyingParty {
             ("redirect_uri", &login.redirect_uri),
             ("code_verifier", &login.verifier),
         ];
-        let tokens = self.client.request_tokens(&metadata, &parameters).await?;
+        let tokens = self.client.request_tokens(&metadata, &parameters, Some(client)).await?;
         let Some(id_token) = tokens.id_token.clone() else {
             return Err(AuthenticationError::Rejected("the provider has issued no ID token".to_owned()));
         };
@@ -113,7 +115,7 @@ impl RelyingParty {
             return Err(AuthenticationError::Rejected("the session has no refresh token".to_owned()));
         };
         let parameters = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
-        let mut tokens = self.client.request_tokens(&metadata, &parameters).await?;
+        let mut tokens = self.client.request_tokens(&metadata, &parameters, None).await?;
         let id_token = match tokens.id_token.clone() {
             Some(id_token) => {
                 let subject = old.provider_session().subject;
@@ -165,6 +167,7 @@ impl RelyingParty {
         &self,
         token: &str,
         digest: Sha256Digest,
+        client: IpAddr,
         now: u64,
     ) -> Result<TokenIdentity, AuthenticationError> {
         let is_signed = self.is_verified_by_keys(token);
@@ -180,7 +183,7 @@ impl RelyingParty {
         }
         let introspects = self.accepts(AuthMethod::Introspection) && metadata.introspection.is_some();
         if introspects {
-            let claims = self.client.introspect(&metadata, token).await?;
+            let claims = self.client.introspect(&metadata, token, client).await?;
             self.check_introspection(&claims, &metadata, now)?;
             let introspection = Some(Arc::new(claims.clone()));
             let expires = introspected_until(&claims, self.rules.leeway).min(now + self.introspection_ttl);
@@ -188,7 +191,7 @@ impl RelyingParty {
             return Ok(TokenIdentity { introspection, expires, binding, ..identity(token, digest, claims, None) });
         }
         if self.accepts(AuthMethod::Userinfo) && metadata.userinfo.is_some() {
-            let claims = self.client.userinfo(&metadata, token).await?;
+            let claims = self.client.userinfo(&metadata, token, client).await?;
             let expires = now + self.introspection_ttl;
             let binding = self.reported_binding(&claims, token);
             return Ok(TokenIdentity { expires, binding, ..identity(token, digest, claims, None) });
@@ -201,6 +204,7 @@ impl RelyingParty {
         &self,
         (name, password): (&str, &str),
         digest: Sha256Digest,
+        client: IpAddr,
         now: u64,
     ) -> Result<TokenIdentity, AuthenticationError> {
         let metadata = self.metadata().await?;
@@ -208,11 +212,12 @@ impl RelyingParty {
         if self.accepts(AuthMethod::Password) {
             let parameters =
                 [("grant_type", "password"), ("username", name), ("password", password), ("scope", &self.scope)];
-            result = self.client.request_tokens(&metadata, &parameters).await.map_err(Into::into);
+            result = self.client.request_tokens(&metadata, &parameters, Some(client)).await.map_err(Into::into);
         }
         if matches!(result, Err(AuthenticationError::Rejected(_))) && self.accepts(AuthMethod::ClientCredentials) {
             let scope = self.scope.split(' ').filter(|scope| *scope != "openid").collect::<Vec<_>>().join(" ");
-            result = self.client.request_client_tokens(&metadata, (name, password), &scope).await.map_err(Into::into);
+            let requested = self.client.request_client_tokens(&metadata, (name, password), &scope, client).await;
+            result = requested.map_err(Into::into);
         }
         let tokens = result?;
         let mut claims = Vec::new();

@@ -155,11 +155,13 @@ async fn failing_functions_respond_500() {
         "kong.service.request.set_header('x-a', kong.request.get_header('absent'))",
         "kong.service.request.set_header('x-a', 'a\\nb')",
         "kong.service.request.set_path('relative')",
+        // The value would lead out of the prefix of the path.
+        "kong.service.request.set_path('/p/' .. kong.request.get_query_arg('q'))",
         "kong.service.request.set_raw_query('a b')",
         "kong.response.exit(kong.request.get_header('absent'))",
     ] {
         let chain = chain(&[(KIND, access(function))]);
-        let request = TestRequest::get("/").header("x-path", &"a.".repeat(30_000));
+        let request = TestRequest::get("/?q=..%2fadmin").header("x-path", &"a.".repeat(30_000));
         let status = request.run(&chain).await.reply_status();
         assert_eq!(status, Some(StatusCode::INTERNAL_SERVER_ERROR), "{function}");
     }

@@ -281,6 +281,7 @@ impl ResponseCache {
             identity: cx.identity,
             tokens: cx.tokens,
             decided_fields: cx.decided_fields,
+            allowed_by: cx.allowed_by,
             by_authorization,
             sent_target: is_content_unkeyed.then_some((cx.path, cx.query)),
             api_version: cx.api_version,

@@ -7,6 +7,8 @@
 //!
 //! Each part is written with its length, so that no two requests have the same parts in other places.
 
+use std::sync::Arc;
+
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
@@ -14,6 +16,7 @@ use super::config::CacheSettings;
 use super::store::CacheKey;
 use crate::plugin_api::changed_fields::FieldNames;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
+use crate::plugin_api::header_spoofing::is_alike;
 use crate::plugin_api::{BackendName, ClientInfo, EndpointToken, Identity, Scheme};
 
 /// What the key of a request depends on.
@@ -30,6 +33,8 @@ pub(super) struct KeyParts<'r> {
     pub(super) tokens: &'r [EndpointToken],
     /// The fields that a server has decided about, so that its decision for one client is not that for others.
     pub(super) decided_fields: Option<&'r FieldNames>,
+    /// The authorization servers that have allowed the request. Another backend may have another one, or none.
+    pub(super) allowed_by: &'r [Arc<str>],
     /// Whether responses to requests with different `Authorization` differ.
     pub(super) by_authorization: bool,
     /// The path and the query of a request whose content the key does not contain, as the client sent them: a plugin
@@ -52,6 +57,7 @@ impl KeyParts<'_> {
         text.push(self.route.as_bytes());
         // A backend may write it into its response as the client has spelled it.
         text.push(self.client.received.host.as_bytes());
+        self.push_reported_client(&mut text);
         text.push(self.method.as_str().as_bytes());
         self.push_client(&mut text);
         let authorization = self.by_authorization.then_some(&AUTHORIZATION);
@@ -61,8 +67,18 @@ impl KeyParts<'_> {
                 self.push_value(&mut text, name, value);
             }
             text.end_list();
+            // A backend may read a field with underscores as the one with hyphens.
+            for (other, value) in self.headers.iter().filter(|(other, _)| *other != name && is_alike(other, name)) {
+                text.push(other.as_str().as_bytes());
+                text.push(value.as_bytes());
+            }
+            text.end_list();
         }
         self.push_decided_fields(&mut text);
+        for server in self.allowed_by {
+            text.push(server.as_bytes());
+        }
+        text.end_list();
         if let Some(content) = self.content {
             text.push(content);
         }
@@ -83,6 +99,20 @@ impl KeyParts<'_> {
         key[..16].copy_from_slice(&resource[..16]);
         key[16..].copy_from_slice(&response[..16]);
         CacheKey(key)
+    }
+
+    /// What a trusted peer reports about the URL that the client has used: backends get it, and write it into links.
+    fn push_reported_client(&self, text: &mut Parts) {
+        let client = self.client;
+        if client.is_peer_trusted {
+            text.push(client.host.as_bytes());
+            text.push(&client.port.to_be_bytes());
+            text.push(&client.separate_port.unwrap_or_default().to_be_bytes());
+            for prefix in self.headers.get_all(&FORWARDED_PREFIX) {
+                text.push(prefix.as_bytes());
+            }
+        }
+        text.end_list();
     }
 
     /// The value of a field. A token that a plugin has made counts by what it stands for: its value changes when it
@@ -130,6 +160,8 @@ impl KeyParts<'_> {
         text.end_list();
     }
 }
+
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Where the target of a request is.
 pub(super) struct TargetLocation<T> {

@@ -157,10 +157,22 @@ async fn keys_contain_all_that_selects_a_response() {
             TestRequest::get("/a").header("x-tenant", "1").header("x-tenant", "2"),
             TestRequest::get("/a").header("x-tenant", "1,2"),
             TestRequest::get("/a").header("x-tenant", ""),
+            TestRequest::get("/a").header("x-tenant", "1").header("x_tenant", "2"),
+            TestRequest::get("/a").header("x_tenant", "1"),
         ]
     };
+    let of_peer = |host| {
+        let mut request = TestRequest::get("/a");
+        (request.is_peer_trusted, request.reported_host) = (true, host);
+        request
+    };
+    let requests = || {
+        let hosts = [None, Some(("public.example", 80)), Some(("public.example", 8443))];
+        let prefixed = of_peer(None).header("x-forwarded-prefix", "/shop");
+        requests().into_iter().chain(hosts.map(of_peer)).chain([prefixed])
+    };
     for expected in ["Miss", "Hit"] {
-        for (number, request) in requests().into_iter().enumerate() {
+        for (number, request) in requests().enumerate() {
             let outcome = cache.send(request, &[], "text").await;
             assert_eq!(cached(&outcome).0, Some(expected), "request {number}");
         }
@@ -264,6 +276,28 @@ async fn what_a_plugin_stores_belongs_to_the_namespace_of_the_route() {
     let [of_a, of_b] = &tenants;
     assert_eq!(cached(&of_b.get("/x", &fields, "three").await).1, None);
     assert_eq!(cached(&of_a.get("/x", &fields, "three").await).1.as_deref(), Some("one"));
+}
+
+/// Bodies that others had displaced were in memory for clients that read slowly, and counted for nothing.
+#[tokio::test]
+async fn a_removed_response_counts_until_its_clients_have_the_body() {
+    const BODY: usize = 10_000;
+    let body: &'static str = "x".repeat(BODY).leak();
+    let fields = [("cache-control", "max-age=60")];
+    for config in [kong(), rfc9111()] {
+        let cache = Cache::new(config.clone());
+        cache.get("/a", &fields, body).await;
+        let outcome = cache.get("/a", &fields, "new").await;
+        drop(outcome.state);
+        let reply = outcome.reply.unwrap();
+        let ReplyBody::Raw(sent) = reply.body else { panic!("{config}: {:?}", reply.body) };
+        assert_eq!(sent.len(), BODY, "{config}");
+        let store = CacheStore::of(&cache.state, 1);
+        assert_eq!(store.purge(&Purge::All, None), Some(1), "{config}");
+        assert!((BODY..2 * BODY).contains(&store.used()), "{config}: {} bytes", store.used());
+        drop(sent);
+        assert_eq!(store.used(), 0, "{config}");
+    }
 }
 
 #[tokio::test]

@@ -195,6 +195,8 @@ async fn requests_are_counted_by_the_configured_identifier() {
         ),
         (json!({"limit_by": "credential"}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", true),
         (json!({"limit_by": "ip"}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", true),
+        // A backend may read the other field.
+        (header.clone(), "/ 192.0.2.1 x-tenant=1 x_tenant=a", "/ 192.0.2.1 x-tenant=2 x_tenant=a", true),
         (json!({"limit_by": "ip"}), "/ 2001:db8::1", "/ 2001:db8::2", true),
         (json!({"limit_by": "ip"}), "/ 2001:db8:0:1::1", "/ 2001:db8:0:2::1", false),
         (json!({"limit_by": "ip"}), "/ ::ffff:192.0.2.1", without_headers, true),

@@ -406,9 +406,12 @@ async fn session() -> Authenticator {
 fn forward_auth() -> Authenticator {
     let server = ScriptedServer::new(|request| {
         let user = request.headers.get("cookie").unwrap().to_str().unwrap().split('-').next().unwrap();
-        Ok(response(200, &format!("x-user: {user}"), ""))
+        let field = if user == "unnamed" { String::new() } else { format!("x-user: {user}") };
+        Ok(response(200, &field, ""))
     });
     let config = json!({"address": "http://auth.example/", "user_header": "X-User"});
-    let of = |name: &str| ["1", "2"].map(|session| header("cookie", format!("{name}-{session}"))).into();
-    Authenticator::new("forward-auth", config, server.services(), vec![of("alice"), of("carol"), of("dave")])
+    let of = |name: &str| ["1", "2"].map(|session| header("cookie", format!("{name}-{session}")));
+    let subjects = ["alice", "carol", "dave"].map(|name| of(name).into()).into();
+    let authenticator = Authenticator::new("forward-auth", config, server.services(), subjects);
+    Authenticator { unknown: of("unnamed").into(), ..authenticator }
 }

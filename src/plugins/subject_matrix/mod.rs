@@ -97,6 +97,29 @@ async fn two_subjects_never_share_a_stored_response() {
     }
 }
 
+/// Two plugins may verify one request, such as the key of an application and the token of its user.
+#[tokio::test]
+async fn two_pairs_of_subjects_never_share_a_stored_response() {
+    let has_key = |other: &Authenticator| other.plugins.iter().any(|(kind, _)| *kind == "key-auth");
+    for authenticator in authenticators::all().await.iter().filter(|other| !has_key(other)) {
+        for (cache, config, request) in caches() {
+            let chain = authenticator.chain(&[("key-auth", json!({})), (cache, config.clone())]);
+            for (number, logins) in authenticator.subjects.iter().enumerate() {
+                for key in ["alice", "bob"] {
+                    let what = format!("{} with {cache} {config}", authenticator.name());
+                    let body = format!("{key}-{number}");
+                    for stored in [&*body, "not stored"] {
+                        let outcome = run(&chain, request().header("apikey", key), &logins[0], stored).await;
+                        let got = outcome.message();
+                        let own = format!(r#"{{"data":"{body}"}}"#);
+                        assert!(outcome.reply.is_none() || got == Some(&*own), "{what}: {body} gets {got:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn limits() -> [(&'static str, Value); 5] {
     [
         ("rate-limiting", json!({"minute": 2, "limit_by": "credential"})),

@@ -23,6 +23,7 @@ pub use super::limits::{ClientWait, WaitingFor};
 use super::limits::{PlaceInQueue, QueueEnd, RequestSlot};
 use super::outcome::{EndpointTime, GrpcStatus, Outcome, OutcomeClass};
 use super::settings::OverloadLimit;
+use super::socket_budget::client_slots::ClientSlot;
 pub(super) use overload_control::OverloadControl;
 use overload_control::OverloadRules;
 pub use overload_report::OverloadReport;
@@ -40,7 +41,7 @@ struct HeldAdmission {
     rules: Arc<OverloadRules>,
     slot: RequestSlot,
     circuit: Option<CircuitPass>,
-    /// The request is being sent again.
+    /// The request is being sent again, and has no response yet.
     retry: Option<RetrySlot>,
     call: CallState,
 }
@@ -104,20 +105,21 @@ impl fmt::Display for Overloaded {
 pub struct QueuedRequest {
     rules: Arc<OverloadRules>,
     place: PlaceInQueue,
+    client: ClientSlot,
     arrival: RequestArrival,
 }
 
 impl QueuedRequest {
     /// Waits for a place, at most as long as the settings allow.
     pub async fn wait(self) -> Result<Admission, Overloaded> {
-        let QueuedRequest { rules, place, arrival } = self;
+        let QueuedRequest { rules, place, client, arrival } = self;
         let slot = match place.wait(rules.queue_timeout()).await {
             Ok(slot) => slot,
             Err(QueueEnd::Full) => return Err(rules.reject(OverloadLimit::Pending, Overloaded::OverLimit)),
             Err(QueueEnd::TimedOut) => return Err(rules.reject(OverloadLimit::QueueTimeout, Overloaded::QueueTimeout)),
         };
         // The circuit may have opened meanwhile.
-        let circuit = rules.pass_circuit(arrival)?;
+        let circuit = rules.pass_circuit(arrival, Some(client))?;
         Ok(Admission::hold(rules, slot, circuit))
     }
 }
@@ -153,6 +155,20 @@ impl Admission {
                 true
             }
             Err(TooManyRetries) => false,
+        }
+    }
+
+    /// The request is not sent again: its response has begun. How long the rest takes is up to its client as well.
+    pub fn end_retry(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.retry = None;
+        }
+    }
+
+    /// The client and an endpoint exchange bytes from now on, for as long as they want.
+    pub(super) fn become_tunnel(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.slot.become_tunnel();
         }
     }
 

@@ -15,7 +15,7 @@ use super::overload_report::{OverloadReport, RejectionCounters};
 use super::{Admission, NotAdmitted, Overloaded, QueuedRequest, RetrySlot, TooManyRetries};
 use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass, CircuitVerdict, RequestArrival};
 use crate::upstream::health::UpstreamClock;
-use crate::upstream::limits::{AdaptiveConcurrency, QueueEnd, RequestSlots, SuccessRateWindow};
+use crate::upstream::limits::{AdaptiveConcurrency, QueueEnd, RequestSlots, SlotUse, SuccessRateWindow};
 use crate::upstream::settings::{
     AdmissionControl, CircuitBreakerSettings, OverloadLimit, OverloadSettings, is_listed_or_server_error,
 };
@@ -68,6 +68,7 @@ impl OverloadControl {
                 // Requests that wait get their slots.
                 before.state.rules.fetch_add(1, Relaxed);
                 before.state.slots.set_limit(u32::MAX);
+                before.state.slots.set_adaptive_limit(u32::MAX);
                 self.has_rules.store(false, Relaxed);
                 self.rules.store(None);
             }
@@ -129,6 +130,17 @@ impl OverloadControl {
         circuit.is_some_and(CircuitBreaker::is_open)
     }
 
+    /// Whether few requests are let through now, by which the circuit breaker finds out whether the endpoints have
+    /// recovered.
+    #[inline]
+    pub(in crate::upstream) fn is_half_open(&self) -> bool {
+        self.has_rules.load(Relaxed) && {
+            let rules = self.rules.load();
+            let circuit = rules.as_ref().and_then(|rules| rules.circuit.as_ref().filter(|_| !rules.is_dry_run));
+            circuit.is_some_and(CircuitBreaker::is_half_open)
+        }
+    }
+
     /// Counts a request or connection that another part of the upstream has rejected.
     pub(in crate::upstream) fn count_rejection(&self, limit: OverloadLimit) {
         if let Some(rules) = &*self.rules.load() {
@@ -177,8 +189,8 @@ impl OverloadRules {
     /// Sets how many requests may be in progress.
     fn apply_slot_limit(&self) {
         let configured = self.settings.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX);
-        let adaptive = self.adaptive.as_ref().map_or(u32::MAX, |adaptive| adaptive.limit());
-        self.state.slots.set_limit(configured.min(adaptive));
+        self.state.slots.set_limit(configured);
+        self.state.slots.set_adaptive_limit(self.adaptive.as_ref().map_or(u32::MAX, |adaptive| adaptive.limit()));
     }
 
     /// Admits a connection or a session. The adaptive limit does not apply: it follows the time to the head of
@@ -186,16 +198,18 @@ impl OverloadRules {
     fn admit_unparsed(self: Arc<Self>, client: Option<ClientSlot>) -> Result<Admission, NotAdmitted> {
         self.pass_admission_control()?;
         // Bytes are forwarded as they come, so that nothing of it is awaited.
-        let circuit = self.pass_circuit(RequestArrival::Complete)?;
+        let circuit = self.pass_circuit(RequestArrival::Complete, client)?;
         let slots = &self.state.slots;
-        let limit = self.settings.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX).max(1);
-        let slot = match (slots.try_take_within(limit, client), client) {
+        let slot = match (slots.try_take(SlotUse::Tunnel, client), client) {
             (Some(slot), _) => slot,
             (None, _) if self.is_dry_run => {
                 self.state.rejections.add(OverloadLimit::Requests);
                 slots.take_anyway(client)
             }
-            (None, Some(client)) => return Err(self.enqueue(client, RequestArrival::Complete)),
+            (None, Some(client)) => {
+                circuit.into_iter().for_each(CircuitPass::not_sent);
+                return Err(self.enqueue(client, RequestArrival::Complete));
+            }
             (None, None) => return Err(self.reject(OverloadLimit::Requests, Overloaded::OverLimit).into()),
         };
         Ok(Admission::hold(self, slot, circuit))
@@ -203,15 +217,18 @@ impl OverloadRules {
 
     fn admit(self: Arc<Self>, client: ClientSlot, arrival: RequestArrival) -> Result<Admission, NotAdmitted> {
         self.pass_admission_control()?;
-        let circuit = self.pass_circuit(arrival)?;
+        let circuit = self.pass_circuit(arrival, Some(client))?;
         let slots = &self.state.slots;
-        let slot = match slots.try_take(client) {
+        let slot = match slots.try_take(SlotUse::Request, Some(client)) {
             Some(slot) => slot,
             None if self.is_dry_run => {
                 self.state.rejections.add(self.slot_limit());
                 slots.take_anyway(Some(client))
             }
-            None => return Err(self.enqueue(client, arrival)),
+            None => {
+                circuit.into_iter().for_each(CircuitPass::not_sent);
+                return Err(self.enqueue(client, arrival));
+            }
         };
         Ok(Admission::hold(self, slot, circuit))
     }
@@ -223,7 +240,7 @@ impl OverloadRules {
             return NotAdmitted::Overloaded(self.reject(self.slot_limit(), Overloaded::OverLimit));
         }
         match self.state.slots.enqueue(client, max_pending as usize) {
-            Ok(place) => NotAdmitted::Queued(Box::new(QueuedRequest { rules: self, place, arrival })),
+            Ok(place) => NotAdmitted::Queued(Box::new(QueuedRequest { rules: self, place, client, arrival })),
             Err(QueueEnd::Full | QueueEnd::TimedOut) => {
                 NotAdmitted::Overloaded(self.reject(OverloadLimit::Pending, Overloaded::OverLimit))
             }
@@ -254,9 +271,13 @@ impl OverloadRules {
     }
 
     /// Whether the circuit lets a request through. `None` without a circuit breaker, and if it is only a dry run.
-    pub(super) fn pass_circuit(&self, arrival: RequestArrival) -> Result<Option<CircuitPass>, Overloaded> {
+    pub(super) fn pass_circuit(
+        &self,
+        arrival: RequestArrival,
+        client: Option<ClientSlot>,
+    ) -> Result<Option<CircuitPass>, Overloaded> {
         let Some(circuit) = &self.circuit else { return Ok(None) };
-        match circuit.admit(arrival) {
+        match circuit.admit(arrival, client) {
             Ok(pass) => Ok(Some(pass)),
             Err(CircuitOpen { retry_after }) => {
                 let retry_after = retry_after.max(Duration::from_secs(1));

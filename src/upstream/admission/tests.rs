@@ -6,7 +6,6 @@ use tokio::time::advance;
 use super::super::settings::{
     AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, OverloadSettings, RequestLimits, SlowRequests,
 };
-use super::super::socket_budget::client_slots::ClientSlot;
 use super::*;
 use crate::upstream::CircuitPhase;
 
@@ -199,6 +198,18 @@ fn retries_in_progress_are_limited() {
     assert_eq!(control.report().unwrap().rejected(OverloadLimit::Retries), 1);
     drop(first);
     assert!(second.take_retry());
+}
+
+/// The responses of a client that did not read them held all places of retries.
+#[test]
+fn retry_ends_with_the_head_of_its_response() {
+    let max_retries = RequestLimits { max_retries: Some(1), max_requests: None, ..limits() };
+    let control = control(&overload(Some(max_retries), None));
+    let (mut first, mut second) = (admit(&control).unwrap(), admit(&control).unwrap());
+    assert!(first.take_retry() && !second.take_retry());
+    first.end_retry();
+    assert!(second.take_retry() && !first.take_retry());
+    assert_eq!(control.report().unwrap().retries, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,8 @@
 //! endpoints of now.
 //!
 //! A client must not keep a circuit half-open. Requests that are still arriving have places of their own, get none
-//! while complete requests come, and leave them to others after ten seconds, whatever they do.
+//! while complete requests come, and leave them to others after ten seconds, whatever they do: first to those of
+//! clients whose last request of this kind had a result.
 
 mod phase;
 #[cfg(test)]
@@ -31,10 +32,11 @@ use super::health::UpstreamClock;
 use super::outcome::EndpointTime;
 use super::settings::CircuitBreakerSettings;
 use super::sliding_count::{SlidingCount, millis};
+use super::socket_budget::client_slots::ClientSlot;
 pub use phase::CircuitPhase;
 use phase::{PhaseNumber, PhaseStore};
 pub use trials::RequestArrival;
-use trials::{Trial, Trials};
+use trials::{Trial, TrialEnd, TrialRequest, Trials};
 
 /// The circuit breaker with its settings. The state stays when they change.
 #[derive(Debug)]
@@ -144,8 +146,23 @@ impl CircuitBreaker {
         self.state.phase.load().1 != CircuitPhase::Closed
     }
 
-    /// Whether a request may be sent now.
-    pub(super) fn admit(&self, arrival: RequestArrival) -> Result<CircuitPass, CircuitOpen> {
+    /// Whether few requests are sent now, by which the circuit is tried.
+    pub(super) fn is_half_open(&self) -> bool {
+        let CircuitState { phase, clock, time, .. } = &*self.state;
+        match phase.load().1 {
+            CircuitPhase::HalfOpen => true,
+            // The next request begins the phase.
+            CircuitPhase::Open => clock.now() >= time.load(Relaxed),
+            CircuitPhase::Closed | CircuitPhase::Closing => false,
+        }
+    }
+
+    /// Whether a request of this client may be sent now.
+    pub(super) fn admit(
+        &self,
+        arrival: RequestArrival,
+        client: Option<ClientSlot>,
+    ) -> Result<CircuitPass, CircuitOpen> {
         let CircuitBreaker { settings, state, .. } = self;
         // A transition is followed by another look at most three times: each begins a later phase.
         loop {
@@ -163,7 +180,8 @@ impl CircuitBreaker {
                 CircuitPhase::HalfOpen => {
                     let rejected = CircuitOpen { retry_after: Duration::ZERO };
                     let (now, open_until) = (state.clock.now(), state.time.load(Relaxed));
-                    let trial = state.trials.begin(number, arrival, settings.probes.max(1), open_until, now);
+                    let request = TrialRequest { arrival, client };
+                    let trial = state.trials.begin(number, request, settings.probes.max(1), open_until, now);
                     let pass = trial.map(|trial| CircuitPass { number, probe: Some((Arc::clone(state), trial)) });
                     return pass.ok_or(rejected);
                 }
@@ -185,7 +203,7 @@ impl CircuitBreaker {
         let CircuitBreaker { settings, window, state } = self;
         let (number, phase) = state.phase.load();
         if number != pass.number {
-            return;
+            return pass.end_probe(TrialEnd::Result);
         }
         let slow_after = settings.slow.map(|slow| slow.after);
         let (is_error, is_slow) = match verdict {
@@ -201,7 +219,7 @@ impl CircuitBreaker {
                     self.begin(number, CircuitPhase::Closing);
                 }
                 // Only now, so that no other request begins meanwhile.
-                pass.end_probe();
+                pass.end_probe(TrialEnd::Result);
             }
             CircuitPhase::Closed | CircuitPhase::Closing => {
                 let now = state.clock.now();
@@ -316,16 +334,21 @@ impl CircuitPass {
         self.probe.is_some()
     }
 
-    fn end_probe(&mut self) {
+    /// The request is not sent: it has no place at the Service.
+    pub(super) fn not_sent(mut self) {
+        self.end_probe(TrialEnd::NotSent);
+    }
+
+    fn end_probe(&mut self, end: TrialEnd) {
         if let Some((state, trial)) = self.probe.take() {
-            state.trials.end(self.number, trial);
+            state.trials.end(self.number, trial, end);
         }
     }
 }
 
 impl Drop for CircuitPass {
     fn drop(&mut self) {
-        self.end_probe();
+        self.end_probe(TrialEnd::Abandoned);
     }
 }
 

@@ -33,7 +33,7 @@ fn breaker(settings: CircuitBreakerSettings) -> CircuitBreaker {
 
 /// A request that ends at once. Whether it was let through.
 fn request(breaker: &CircuitBreaker, verdict: CircuitVerdict) -> bool {
-    let Ok(mut pass) = breaker.admit(RequestArrival::Complete) else { return false };
+    let Ok(mut pass) = breaker.admit(RequestArrival::Complete, None) else { return false };
     breaker.record(&mut pass, verdict);
     true
 }
@@ -83,7 +83,7 @@ async fn open_circuit_gets_one_request_each_time_and_opens_for_longer() {
     let breaker = breaker(settings());
     open(&breaker);
     for expected in [10, 20, 40, 60, 60] {
-        let CircuitOpen { retry_after } = breaker.admit(RequestArrival::Complete).unwrap_err();
+        let CircuitOpen { retry_after } = breaker.admit(RequestArrival::Complete, None).unwrap_err();
         let (least, most) = (expected * SECOND * 9 / 10, expected * SECOND * 11 / 10);
         assert!(retry_after >= least && retry_after <= most, "{retry_after:?} of {expected} s");
         advance(retry_after - MILLI).await;
@@ -101,13 +101,13 @@ async fn threads_together_have_as_many_requests_in_a_half_open_circuit_as_config
         open(&breaker);
         advance(11 * SECOND).await;
         // Other threads have no virtual time, which a half-open circuit does not need.
-        drop(breaker.admit(RequestArrival::Complete).unwrap());
+        drop(breaker.admit(RequestArrival::Complete, None).unwrap());
         let breaker = &breaker;
         let passes: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
-                        (0..50).filter_map(|_| breaker.admit(RequestArrival::Complete).ok()).collect::<Vec<_>>()
+                        (0..50).filter_map(|_| breaker.admit(RequestArrival::Complete, None).ok()).collect::<Vec<_>>()
                     })
                 })
                 .collect();
@@ -116,7 +116,7 @@ async fn threads_together_have_as_many_requests_in_a_half_open_circuit_as_config
         assert_eq!(passes.len(), probes as usize);
         drop(passes);
         assert!(
-            breaker.admit(RequestArrival::Complete).is_ok(),
+            breaker.admit(RequestArrival::Complete, None).is_ok(),
             "a request that was given up makes place for another one"
         );
     }
@@ -126,7 +126,7 @@ async fn threads_together_have_as_many_requests_in_a_half_open_circuit_as_config
 #[tokio::test(start_paused = true)]
 async fn slow_uploads_keep_no_half_open_circuit_from_complete_requests() {
     let breaker = breaker(CircuitBreakerSettings { successes: 2, ..settings() });
-    let upload = || breaker.admit(RequestArrival::Partial).ok();
+    let upload = || breaker.admit(RequestArrival::Partial, None).ok();
     open(&breaker);
     advance(11 * SECOND).await;
     assert!(request(&breaker, OK));
@@ -143,7 +143,7 @@ async fn slow_uploads_keep_no_half_open_circuit_from_complete_requests() {
 async fn trial_without_a_result_makes_place_after_ten_seconds() {
     for arrival in [RequestArrival::Partial, RequestArrival::Complete] {
         let breaker = breaker(CircuitBreakerSettings { successes: 2, ..settings() });
-        let admit = || breaker.admit(arrival).ok();
+        let admit = || breaker.admit(arrival, None).ok();
         open(&breaker);
         advance(13 * SECOND).await;
         let mut first = admit().unwrap();
@@ -160,6 +160,44 @@ async fn trial_without_a_result_makes_place_after_ten_seconds() {
         breaker.record(&mut admit().unwrap(), OK);
         assert_eq!(phase(&breaker), CircuitPhase::Closing, "{arrival:?}");
     }
+}
+
+/// One client began an upload each time that the place was free, and those of others were never tried.
+#[tokio::test(start_paused = true)]
+async fn upload_without_a_result_comes_after_those_of_other_clients() {
+    let breaker = breaker(CircuitBreakerSettings { successes: 3, ..settings() });
+    let upload = |of| breaker.admit(RequestArrival::Partial, Some(ClientSlot::numbered(of))).ok();
+    let delay = |millis| advance(Duration::from_millis(millis));
+    open(&breaker);
+    advance(13 * SECOND).await;
+    upload(1).unwrap().not_sent();
+    let endless = upload(1).expect("the first one was not sent");
+    delay(trials::TRIAL_MILLIS).await;
+    assert!(upload(1).is_none(), "the place is free for others");
+    let mut other = upload(2).unwrap();
+    breaker.record(&mut other, OK);
+    drop(endless);
+    assert!(upload(1).is_none());
+    breaker.record(&mut upload(2).unwrap(), OK);
+    delay(trials::UNFINISHED_DELAY_MILLIS - 1).await;
+    assert!(upload(1).is_none());
+    delay(1).await;
+    let mut last = upload(1).expect("no other client has an upload");
+    breaker.record(&mut last, OK);
+    assert_eq!(phase(&breaker), CircuitPhase::Closing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuit_is_half_open_from_the_end_of_its_time() {
+    let breaker = breaker(settings());
+    assert!(!breaker.is_half_open());
+    open(&breaker);
+    assert!(!breaker.is_half_open());
+    advance(11 * SECOND).await;
+    assert!(breaker.is_half_open(), "although no request has come");
+    assert!(request(&breaker, OK) && breaker.is_half_open());
+    requests(&breaker, 4, OK);
+    assert!(!breaker.is_half_open(), "it is closing");
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +237,7 @@ async fn errors_while_the_circuit_closes_open_it_for_longer() {
     requests(&breaker, 5, OK);
     advance(9 * SECOND).await;
     requests(&breaker, 10, CircuitVerdict::Error);
-    let CircuitOpen { retry_after } = breaker.admit(RequestArrival::Complete).unwrap_err();
+    let CircuitOpen { retry_after } = breaker.admit(RequestArrival::Complete, None).unwrap_err();
     assert!(retry_after > 15 * SECOND, "{retry_after:?}");
 }
 
@@ -252,10 +290,10 @@ async fn slow_responses_open_the_circuit() {
 #[tokio::test(start_paused = true)]
 async fn requests_of_an_earlier_phase_do_not_count() {
     let breaker = breaker(settings());
-    let mut old = breaker.admit(RequestArrival::Complete).unwrap();
+    let mut old = breaker.admit(RequestArrival::Complete, None).unwrap();
     open(&breaker);
     advance(11 * SECOND).await;
-    let mut probe = breaker.admit(RequestArrival::Complete).unwrap();
+    let mut probe = breaker.admit(RequestArrival::Complete, None).unwrap();
     breaker.record(&mut old, CircuitVerdict::Error);
     assert_eq!(phase(&breaker), CircuitPhase::HalfOpen);
     for _ in 0..10 {
@@ -274,7 +312,7 @@ async fn state_is_kept_when_settings_change() {
     let first = breaker(settings());
     open(&first);
     let second = first.with_settings(Arc::new(CircuitBreakerSettings { error_percent: 90, ..settings() }));
-    assert!(second.admit(RequestArrival::Complete).is_err());
+    assert!(second.admit(RequestArrival::Complete, None).is_err());
     advance(11 * SECOND).await;
     requests(&second, 5, OK);
     assert_eq!(phase(&second), CircuitPhase::Closing);
@@ -299,7 +337,7 @@ fn extreme_settings_do_not_overflow() {
     request(&breaker, OK);
     assert_eq!(phase(&breaker), CircuitPhase::Closed, "0 % is read as 1 %");
     request(&breaker, CircuitVerdict::Error);
-    assert!(breaker.admit(RequestArrival::Complete).is_err());
+    assert!(breaker.admit(RequestArrival::Complete, None).is_err());
 }
 
 /// With the smallest numbers, the first error opens the circuit and the first success closes it.

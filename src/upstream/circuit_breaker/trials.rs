@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::phase::PhaseNumber;
+use crate::upstream::socket_budget::client_slots::{ClientSlot, SLOTS};
 
 /// Whether all of a request has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,26 @@ pub enum RequestArrival {
 pub(super) struct Trials {
     complete: TrialPlaces,
     partial: TrialPlaces,
+    /// A bit for each client whose last request that was still arriving has no result. It may never have one, so the
+    /// requests of other clients come first.
+    unfinished: AtomicU64,
+}
+
+/// A request that a half-open circuit may be tried with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TrialRequest {
+    pub(super) arrival: RequestArrival,
+    pub(super) client: Option<ClientSlot>,
+}
+
+/// How a trial ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TrialEnd {
+    Result,
+    /// Its client has left, or has not sent all of it in time.
+    Abandoned,
+    /// The endpoint has nothing of it.
+    NotSent,
 }
 
 /// Places for as many requests as the circuit is tried with at a time.
@@ -33,7 +54,7 @@ struct TrialPlaces {
 /// A place of one request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trial {
-    arrival: RequestArrival,
+    request: TrialRequest,
     round: u16,
 }
 
@@ -42,23 +63,37 @@ impl Trials {
     pub(super) fn begin(
         &self,
         number: PhaseNumber,
-        arrival: RequestArrival,
+        request: TrialRequest,
         limit: u32,
         open_until: u64,
         now: u64,
     ) -> Option<Trial> {
-        let places = self.places(arrival);
-        if arrival == RequestArrival::Partial
-            && now < open_until.max(self.complete.taken_at.load(Relaxed)).saturating_add(PARTIAL_DELAY_MILLIS)
-        {
+        let TrialRequest { arrival, client } = request;
+        if arrival == RequestArrival::Partial && now < self.earliest_partial(client, open_until) {
             return None;
         }
-        let round = places.take(number, limit, now)?;
-        Some(Trial { arrival, round })
+        let round = self.places(arrival).take(number, limit, now)?;
+        if arrival == RequestArrival::Partial {
+            self.unfinished.fetch_or(bit(client), Relaxed);
+        }
+        Some(Trial { request, round })
     }
 
-    pub(super) fn end(&self, number: PhaseNumber, trial: Trial) {
-        self.places(trial.arrival).give_back(number, trial.round);
+    pub(super) fn end(&self, number: PhaseNumber, trial: Trial, end: TrialEnd) {
+        let TrialRequest { arrival, client } = trial.request;
+        if arrival == RequestArrival::Partial && end != TrialEnd::Abandoned {
+            self.unfinished.fetch_and(!bit(client), Relaxed);
+        }
+        self.places(arrival).give_back(number, trial.round);
+    }
+
+    /// From when on a request that is still arriving may get a place: after complete ones, and those of other clients.
+    fn earliest_partial(&self, client: Option<ClientSlot>, open_until: u64) -> u64 {
+        let after_complete = open_until.max(self.complete.taken_at.load(Relaxed)).saturating_add(PARTIAL_DELAY_MILLIS);
+        if self.unfinished.load(Relaxed) & bit(client) == 0 {
+            return after_complete;
+        }
+        after_complete.max(self.partial.taken_at.load(Relaxed).saturating_add(UNFINISHED_DELAY_MILLIS))
     }
 
     fn places(&self, arrival: RequestArrival) -> &TrialPlaces {
@@ -102,7 +137,16 @@ impl TrialPlaces {
     }
 }
 
+/// The bit of a client; none without one.
+fn bit(client: Option<ClientSlot>) -> u64 {
+    const { assert!(SLOTS <= u64::BITS as usize, "each client has a bit") };
+    client.map_or(0, |client| 1 << client.index())
+}
+
 /// How long requests may keep the places if others come. Their results count nevertheless, when they have some.
 pub(super) const TRIAL_MILLIS: u64 = 10_000;
+/// After how long a client gets the place of a request that was still arriving if its last one has no result. The place
+/// has been free for others for half of the time.
+pub(super) const UNFINISHED_DELAY_MILLIS: u64 = 2 * TRIAL_MILLIS;
 /// How long requests that are still arriving leave a half-open circuit to complete ones.
 const PARTIAL_DELAY_MILLIS: u64 = 1_000;

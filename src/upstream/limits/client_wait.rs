@@ -65,7 +65,7 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    use super::super::request_slots::RequestSlot;
+    use super::super::request_slots::{RequestSlot, SlotUse};
     use super::*;
 
     const SLOW: u8 = 1;
@@ -82,13 +82,13 @@ mod tests {
 
     /// As many requests of a client as there are places for, which all wait for it.
     fn uploads(slots: &Arc<RequestSlots>, of: u8, count: usize) -> Vec<RequestSlot> {
-        let mut taken: Vec<_> = (0..count).map_while(|_| slots.try_take(client(of))).collect();
+        let mut taken: Vec<_> = (0..count).map_while(|_| slots.try_take(SlotUse::Request, Some(client(of)))).collect();
         taken.iter_mut().for_each(|slot| slot.client_wait().unwrap().begin(WaitingFor::RequestBody));
         taken
     }
 
     fn requests(slots: &Arc<RequestSlots>, of: u8, count: usize) -> Vec<RequestSlot> {
-        (0..count).map_while(|_| slots.try_take(client(of))).collect()
+        (0..count).map_while(|_| slots.try_take(SlotUse::Request, Some(client(of)))).collect()
     }
 
     /// One client with thirty slow uploads got all ten places, and no other client got any.
@@ -100,7 +100,10 @@ mod tests {
             assert_eq!(held.len(), limit as usize, "a client that is alone has all");
             let of_others = requests(&slots, 2, 30);
             assert_eq!(of_others.len(), others, "of {limit}");
-            assert!(slots.try_take(client(SLOW)).is_none() && slots.try_take(client(3)).is_none());
+            assert!(
+                slots.try_take(SlotUse::Request, Some(client(SLOW))).is_none()
+                    && slots.try_take(SlotUse::Request, Some(client(3))).is_none()
+            );
             drop(of_others);
             // The client has gone on: its request is work again.
             held[0].client_wait().unwrap().end(WaitingFor::RequestBody);
@@ -112,13 +115,13 @@ mod tests {
     fn requests_that_wait_for_nothing_leave_no_places() {
         let slots = slots(4);
         let _held = requests(&slots, SLOW, 30);
-        assert!(slots.try_take(client(2)).is_none());
+        assert!(slots.try_take(SlotUse::Request, Some(client(2))).is_none());
     }
 
     #[test]
     fn request_waits_for_both_sides_of_its_client_and_not_after_its_end() {
         let slots = slots(1);
-        let mut slot = slots.try_take(client(SLOW)).unwrap();
+        let mut slot = slots.try_take(SlotUse::Request, Some(client(SLOW))).unwrap();
         let wait = slot.client_wait().unwrap().clone();
         wait.begin(WaitingFor::RequestBody);
         wait.begin(WaitingFor::ResponseReader);
@@ -130,17 +133,17 @@ mod tests {
         drop(slot);
         wait.end(WaitingFor::RequestBody);
         wait.begin(WaitingFor::ResponseReader);
-        let _next = slots.try_take(client(2)).unwrap();
+        let _next = slots.try_take(SlotUse::Request, Some(client(2))).unwrap();
         assert_eq!((slots.active(), slots.working()), (1, 1));
-        assert!(slots.try_take(client(3)).is_none());
+        assert!(slots.try_take(SlotUse::Request, Some(client(3))).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn others_in_the_queue_overtake_a_client_that_half_of_the_places_wait_for() {
         let slots = slots(2);
         let enqueue = |of| Box::pin(slots.enqueue(client(of), 9).unwrap().wait(Duration::from_secs(1)));
-        let mut first = slots.try_take(client(SLOW)).unwrap();
-        let mut second = slots.try_take(client(SLOW)).unwrap();
+        let mut first = slots.try_take(SlotUse::Request, Some(client(SLOW))).unwrap();
+        let mut second = slots.try_take(SlotUse::Request, Some(client(SLOW))).unwrap();
         let (mut own, mut other) = (enqueue(SLOW), enqueue(2));
         assert!(own.as_mut().now_or_never().is_none() && other.as_mut().now_or_never().is_none());
         first.client_wait().unwrap().begin(WaitingFor::RequestBody);
@@ -155,6 +158,6 @@ mod tests {
     #[test]
     fn upstream_without_a_limit_counts_no_waits() {
         let slots = RequestSlots::new();
-        assert!(slots.try_take(client(SLOW)).unwrap().client_wait().is_none());
+        assert!(slots.try_take(SlotUse::Request, Some(client(SLOW))).unwrap().client_wait().is_none());
     }
 }

@@ -1,8 +1,9 @@
 //! Limits of the requests that an upstream has at a time.
 //!
 //! ```text
-//!   RequestSlots ── limit: maxRequests, or what AdaptiveConcurrency finds, if that is less
-//!        │             └ ClientWait: of one client, at most half of the requests that wait for it count for others
+//!   RequestSlots ── limits: maxRequests, and the one that AdaptiveConcurrency finds, which counts no tunnels
+//!        │             ├ ClientWait: of one client, at most half of the requests that wait for it count for others
+//!        │             └ tunnels: the same for those of one client
 //!        └ full ─▶ RequestQueue: first come, first served, up to maxPending and queueTimeout
 //! ```
 
@@ -17,4 +18,4 @@ pub(super) use adaptive::AdaptiveConcurrency;
 pub(super) use admission_control::SuccessRateWindow;
 pub use client_wait::{ClientWait, WaitingFor};
 pub(super) use connection_limits::{ConnectionAge, EndpointConnectionLimits};
-pub(super) use request_slots::{PlaceInQueue, QueueEnd, RequestSlot, RequestSlots};
+pub(super) use request_slots::{PlaceInQueue, QueueEnd, RequestSlot, RequestSlots, SlotUse};

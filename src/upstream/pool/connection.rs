@@ -148,6 +148,12 @@ where
         }
     }
 
+    /// Whether the endpoint ends the connection because of too many frames, such as resets of requests whose clients
+    /// have left. That says nothing about this request.
+    pub fn has_complaint(&self) -> bool {
+        matches!(&self.sender, RequestSender::Http2(permit) if permit.has_complaint())
+    }
+
     /// Whether the connection had been idle, so that the endpoint may be closing it.
     pub fn is_reused(&self) -> bool {
         self.is_reused

@@ -63,7 +63,7 @@ pub(super) fn path_conflicts<'p>(
     by_host.chain(kong::path_conflicts::find(flavor, plans))
 }
 
-/// Plans an Ingress of the dialect `kubernetes`. It is refused if it is larger than an object may be.
+/// Plans an Ingress of the dialect `kubernetes`. It is refused if it was rejected, or is larger than an object may be.
 fn plan_kubernetes(
     cx: CompileContext<'_>,
     plugins: &Plugins,
@@ -71,7 +71,7 @@ fn plan_kubernetes(
     ingress: &Object<Ingress>,
     class: Option<&Object<IngressClass>>,
 ) -> IngressPlan {
-    let mut refused = cx.inputs.budgets.size_problem(cx.store, Kind::Ingress, &ingress.meta.key);
+    let mut refused = cx.inputs.budgets.refusal(cx.store, Kind::Ingress, &ingress.meta.key);
     let note = refused.take_if(|problem| !problem.is_error());
     let mut plan = kubernetes::plan(cx, plugins, secrets, ingress, class, refused);
     plan.notes.extend(note);

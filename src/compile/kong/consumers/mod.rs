@@ -238,7 +238,8 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
     acls.sort();
     acls.dedup();
     let mut consumer =
-        Consumer::new(consumer_id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
+        Consumer::new(consumer_id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls)
+            .of_namespace(Arc::clone(&key.namespace));
     if let Some(id) = given_id(cx, &object.meta) {
         consumer = consumer.with_given_id(id);
     }

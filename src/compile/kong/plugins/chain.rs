@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::RouteFacts;
 use super::chosen_backends::{ChoiceSettings, ChosenBackends};
 use super::compiled_plugin::CompiledPlugin;
+use super::consumer_grants;
 use super::hidden_values::hide_value_at_field;
 use super::references;
 use super::references::{PluginReferrers, PluginSubjects, UnresolvedPlugin};
@@ -139,6 +140,9 @@ impl Plugins {
             let facts = (site.facts)();
             let PluginSite { kind, meta, backends, names, .. } = site;
             assembler.builder.describe(route_description::describe(*kind, meta, backends, names, &facts));
+        }
+        if !cx.inputs.plugin_factory.shares_consumers {
+            assembler.builder.limit_consumers(consumer_grants::scope(cx.store, site.kind, &site.meta.key));
         }
         let chain = std::mem::take(&mut assembler.builder).build(Arc::clone(&site.names));
         assembler.report_further_replacements(chain.as_deref());

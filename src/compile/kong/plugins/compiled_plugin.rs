@@ -19,7 +19,6 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::chain::{AccessOrdering, BrokenPlugin};
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
-use crate::plugin_api::kind::STREAM_FAMILY;
 use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 
@@ -73,7 +72,8 @@ pub(super) enum StreamUse {
     RequestsOnly,
     /// `protocols` is not set.
     Unspecified,
-    /// `protocols` has a stream protocol. As in Kong, the plugin then runs for those of all stream protocols.
+    /// `protocols` has a stream protocol, or an unknown name, which may be meant as one. As in Kong, the plugin then
+    /// runs for those of all stream protocols.
     Streams,
 }
 
@@ -82,8 +82,8 @@ impl StreamUse {
         match () {
             () if settings.disabled => StreamUse::Disabled,
             () if settings.protocols.is_empty() => StreamUse::Unspecified,
-            () if settings.protocols.iter().any(|name| STREAM_FAMILY.contains(&&**name)) => StreamUse::Streams,
-            () => StreamUse::RequestsOnly,
+            () if settings.protocols.iter().all(|name| protocols::is_of_http(name)) => StreamUse::RequestsOnly,
+            () => StreamUse::Streams,
         }
     }
 }

@@ -324,7 +324,7 @@ fn problem(
     let from = Referrer { kind: Kind::KongCustomEntity, namespace: &entity.meta.key.namespace };
     let crossing = CrossNamespaceReference { from, to: Kind::KongPlugin, target: &plugin.key };
     if !crossing.is_allowed(cx.store) {
-        return Some(crossing.problem("spec.parentRef.namespace".to_owned()));
+        return Some(crossing.problem(cx.store, "spec.parentRef.namespace".to_owned()));
     }
     let Some(settings) = cx.store.kong_plugins.get(&plugin.key) else {
         return Some(missing_object(cx.store, "spec.parentRef.name".to_owned(), Kind::KongPlugin, &plugin.key));

@@ -17,6 +17,7 @@ mod chain;
 mod chosen_backends;
 mod compiled_plugin;
 mod configuration;
+mod consumer_grants;
 mod custom_entities;
 mod degraded;
 mod hidden_values;
@@ -42,7 +43,7 @@ pub use degraded::with_degraded_plugins;
 pub(in crate::compile) use references::missing_filter_plugin;
 pub(in crate::compile) use route_description::RouteFacts;
 pub(in crate::compile) use stream_chain::{StreamPluginSite, StreamPlugins};
-pub(in crate::compile) use subjects::plugin_subject;
+pub(in crate::compile) use subjects::{plugin_subject, touched_groups};
 
 use crate::api::gateway::LocalObjectReference;
 use crate::api::kong::PluginSettings;
@@ -57,6 +58,7 @@ use crate::plugin_api::vault::VaultQuery;
 use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
 use compiled_plugin::{CompiledPlugin, compile_plugin};
+use consumer_grants::ConsumerGrants;
 use custom_entities::EntityParents;
 use references::PluginReferrers;
 
@@ -81,6 +83,7 @@ pub(in crate::compile) struct Plugins {
     /// Consumers whose objects were rejected.
     rejected_consumers: BTreeSet<ObjectId>,
     entity_parents: EntityParents,
+    consumer_grants: ConsumerGrants,
 }
 
 /// What an update changed.
@@ -222,6 +225,7 @@ impl Plugins {
             routes_to_update.extend(tcp.map(|key| ObjectId::new(Kind::TcpIngress, key.clone())));
             routes_to_update.extend(udp.map(|key| ObjectId::new(Kind::UdpIngress, key.clone())));
         }
+        routes_to_update.extend(self.consumer_grants.update(cx.store, touched));
         PluginUpdate { verdicts_to_update, routes_to_update, subjects_to_update }
     }
 

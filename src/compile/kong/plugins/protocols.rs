@@ -3,7 +3,7 @@
 use crate::api::kong::PluginSettings;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::AnyPluginKind;
-use crate::plugin_api::kind::HTTP_FAMILY;
+use crate::plugin_api::kind::{HTTP_FAMILY, STREAM_FAMILY};
 
 /// Diagnostics about protocols that the plugin does not support.
 pub(super) fn unsupported(kind: &dyn AnyPluginKind, settings: &PluginSettings) -> Vec<Diagnostic> {
@@ -22,9 +22,10 @@ pub(super) fn unsupported(kind: &dyn AnyPluginKind, settings: &PluginSettings) -
 }
 
 /// Whether all protocols are stream protocols, so the plugin does not run for requests. As in Kong, a plugin with any
-/// protocol of HTTP runs for all requests, so `protocols: [https]` also covers plain text and gRPC.
+/// protocol of HTTP runs for all requests, so `protocols: [https]` also covers plain text and gRPC. An unknown name may
+/// be meant as one of HTTP.
 pub(super) fn are_only_of_streams(settings: &PluginSettings) -> bool {
-    !settings.protocols.is_empty() && !settings.protocols.iter().any(|name| is_of_http(name))
+    !settings.protocols.is_empty() && settings.protocols.iter().all(|name| STREAM_FAMILY.contains(&&**name))
 }
 
 /// The diagnostic about stream protocols of a plugin that supports only requests in this version.
@@ -39,4 +40,27 @@ pub(super) fn problem_of_streams(kind: &dyn AnyPluginKind) -> Diagnostic {
 /// Whether a plugin with this protocol runs for requests. All plugins support these protocols.
 pub(super) fn is_of_http(name: &str) -> bool {
     HTTP_FAMILY.contains(&name) || matches!(name, "ws" | "wss")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn unknown_names_are_no_stream_protocols() {
+        for (protocols, expected) in [
+            (&[][..], false),
+            (&["tcp", "tls"], true),
+            (&["tcp", "http"], false),
+            (&["ws"], false),
+            (&["htp"], false),
+            (&["HTTP"], false),
+            (&["tcp", "HTTP"], false),
+        ] {
+            let settings = serde_json::from_value(json!({"plugin": "key-auth", "protocols": protocols})).unwrap();
+            assert_eq!(are_only_of_streams(&settings), expected, "{protocols:?}");
+        }
+    }
 }

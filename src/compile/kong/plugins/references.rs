@@ -338,7 +338,7 @@ fn resolve_reference(
             target: &target,
         };
         if !crossing.is_allowed(store) {
-            return Err((Code::RoutePluginRefNotPermitted, crossing.problem(field())));
+            return Err((Code::RoutePluginRefNotPermitted, crossing.problem(store, field())));
         }
         if store.kong_plugins.contains_key(&target) {
             return Ok(ObjectId::new(Kind::KongPlugin, target));

@@ -17,6 +17,7 @@ use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
 use crate::plugin_api::instance::ExecutionPlace;
+use crate::store::Changes;
 
 impl Plugins {
     /// The plugins that run on all routes for this consumer or group.
@@ -24,8 +25,9 @@ impl Plugins {
         let rejection = cx.store.is_rejected(subject).then(|| rejection_of_subject(subject));
         let rejection = rejection.filter(|_| is_served(cx, subject) && !cx.inputs.plugin_factory.fail_open);
         let attached = self.attached_to(cx, subject).filter_map(|compiled| compiled.for_subjects.clone());
-        // Only the metadata of a group has an effect, and it was read.
-        attached.chain(rejection.filter(|_| subject.kind == Kind::KongConsumer)).collect()
+        // Of a group, only the annotation with its plugins has an effect.
+        let is_unknown = subject.kind == Kind::KongConsumer || cx.store.has_unreadable_plugins(subject);
+        attached.chain(rejection.filter(|_| is_unknown)).collect()
     }
 
     /// Diagnostics for a consumer or group about its plugins that are not in effect.
@@ -98,11 +100,17 @@ impl CompiledPlugin {
     }
 }
 
-/// Rejects the requests of a consumer whose object was rejected: which groups, and so which limits it has is unknown.
+/// Rejects the requests of a consumer, or of the members of a group, whose object was rejected: which groups, or which
+/// plugins it has is unknown.
 fn rejection_of_subject(subject: &ObjectId) -> Arc<ConsumerPlugin> {
     let object: Arc<str> = format!("{}/{}", subject.kind, subject.key).into();
     let instance = rejecting_instance(format!("{object} was rejected"), &"global".into(), object);
     Arc::new(ConsumerPlugin { place: ExecutionPlace { kind: UNKNOWN, priority: i32::MIN }, instance })
+}
+
+/// The groups among these objects.
+pub(in crate::compile) fn touched_groups(touched: &Changes) -> impl Iterator<Item = &ObjectId> {
+    touched.iter().filter(|id| id.kind == Kind::KongConsumerGroup)
 }
 
 /// The key of a consumer or group in the consumer directory.
@@ -122,6 +130,33 @@ mod tests {
     use crate::compile::testing::TestInputs;
     use crate::plugin_api::PluginRegistry;
     use crate::store::{AnyObject, Batch, Store, UnparseableObject};
+
+    #[test]
+    fn requests_of_members_are_refused_if_the_plugins_of_their_group_are_unknown() {
+        let inputs = TestInputs::new(PluginRegistry(&[]));
+        let (mut store, mut compiler) = (Store::default(), Compiler::default());
+        let group = |plugins: Value| {
+            let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": plugins});
+            json!({"metadata": {"namespace": "a", "name": "staff", "annotations": annotations}})
+        };
+        let mut refusals_after = |object: AnyObject| {
+            let subject = plugin_subject(&object.id());
+            let changes = store.apply(Batch { upserts: vec![object], removes: vec![] });
+            let consumers = inputs.compile(&mut compiler, &store, &changes).snapshot.consumers.clone();
+            let plugins = consumers.plugins_of(&subject);
+            plugins.map_or(0, |plugins| plugins.iter().filter(|plugin| plugin.place.kind == UNKNOWN).count())
+        };
+        let rejected = |object: Value| {
+            AnyObject::Unparseable(UnparseableObject::read(Kind::KongConsumerGroup, &object).unwrap().into())
+        };
+        assert_eq!(refusals_after(rejected(group(json!("none")))), 0, "its plugins are known");
+        assert_eq!(refusals_after(rejected(group(json!(["none"])))), 1);
+        assert_eq!(
+            refusals_after(rejected(json!({"metadata": {"namespace": "a", "name": "staff", "annotations": []}}))),
+            1
+        );
+        assert_eq!(refusals_after(AnyObject::parse(Kind::KongConsumerGroup, group(json!(""))).unwrap()), 0);
+    }
 
     /// A token may name a consumer of which not even its groups can be read, and so not what restricts it.
     #[test]

@@ -3,7 +3,7 @@
 use super::compiled_plugin::CompiledPlugin;
 use super::hidden_values::hide_value_at_field;
 use super::references::{MisplacedReferences, PluginReferrers};
-use super::{GlobalPlugins, own_urls};
+use super::{GlobalPlugins, consumer_grants, own_urls};
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
@@ -61,6 +61,7 @@ pub(super) fn build(
         .chain(&compiled.notes)
         .cloned()
         .chain(missing_groups(compiled, store))
+        .chain(consumers_of_other_namespaces(cx, id, compiled, &snapshot.consumers))
         .chain(referrer_warnings(referrers))
         .chain(own_url_warnings(cx, compiled, snapshot, is_used))
         .collect();
@@ -78,6 +79,35 @@ fn missing_consumers(compiled: &CompiledPlugin, consumers: &ConsumerDirectory) -
         Diagnostic::in_config(path, message, remedy)
     };
     named.into_iter().map(|consumer| hide_value_at_field(&compiled.origins, problem(consumer))).collect()
+}
+
+/// Warnings about consumers that the configuration names and that no route of the namespace of the plugin admits.
+fn consumers_of_other_namespaces(
+    cx: CompileContext<'_>,
+    id: &ObjectId,
+    compiled: &CompiledPlugin,
+    consumers: &ConsumerDirectory,
+) -> Vec<Diagnostic> {
+    let Ok(plugin) = &compiled.plugin else { return Vec::new() };
+    // A KongClusterPlugin has no namespace.
+    if id.kind != Kind::KongPlugin || cx.inputs.plugin_factory.shares_consumers {
+        return Vec::new();
+    }
+    let own = &id.key.namespace;
+    let problem = |NamedConsumer { path, name, .. }: NamedConsumer<'_>| {
+        let namespace = consumers.by_id_or_username(name)?.namespace().filter(|namespace| *namespace != own)?;
+        let is_admitted = consumer_grants::permits_some(cx.store, own, namespace);
+        let message = format!(
+            "consumer {name:?} is of namespace {namespace}, and routes of namespace {own} admit its own consumers only"
+        );
+        let remedy = format!(
+            "name a consumer of namespace {own}, or create a ReferenceGrant there from KongConsumer of namespace \
+             {namespace} to the routes"
+        );
+        (!is_admitted).then(|| Diagnostic::in_config(path, message, remedy).into_warning())
+    };
+    let problems = plugin.named_consumers().into_iter().filter_map(problem);
+    problems.map(|problem| hide_value_at_field(&compiled.origins, problem)).collect()
 }
 
 /// Warnings about groups that the configuration names and that do not exist.

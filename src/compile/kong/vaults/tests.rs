@@ -6,7 +6,7 @@ use super::*;
 use crate::compile::testing::TestInputs;
 use crate::plugin_api::PluginRegistry;
 use crate::plugin_api::vault::{AppRoleSecret, GoogleAccount, VaultApi, VaultLogin, VaultResponses, VaultToken};
-use crate::store::{AnyObject, Batch};
+use crate::store::{AnyObject, Batch, UnparseableObject};
 
 /// The result of resolving `reference`, with these vaults by name, and their conditions.
 struct Resolved {
@@ -108,6 +108,20 @@ fn values_come_from_the_backend_of_the_prefix() {
             (value, _) => panic!("{reference}: {value:?}"),
         }
     }
+}
+
+#[test]
+fn rejected_vaults_are_mentioned() {
+    let rejected = UnparseableObject::read(Kind::KongVault, &json!({"metadata": {"name": "v"}, "spec": 5})).unwrap();
+    let mut store = Store::default();
+    store.apply(Batch { upserts: vec![AnyObject::Unparseable(rejected.into())], removes: vec![] });
+    let inputs = TestInputs::new(PluginRegistry(&[]));
+    let compile_inputs = inputs.as_inputs();
+    let cx = CompileContext::new(&store, &compile_inputs);
+    let (value, _) = resolve(cx, &VaultReference::parse("{vault://p/key}").unwrap());
+    let ResolvedValue::Missing(message, remedy) = value else { panic!("{value:?}") };
+    assert_eq!(message, "no KongVault has the prefix \"p\", and KongVault v was rejected");
+    assert_eq!(remedy, "fix the error reported for it, or correct the prefix");
 }
 
 #[test]

@@ -74,7 +74,7 @@ pub(in crate::compile) fn plan(
     if let BudgetShare::Exceeded(problem) = share {
         over_budget.push(problem);
     }
-    over_budget.extend(limits.size_problem(cx.store, route.kind, &route.meta.key));
+    over_budget.extend(limits.refusal(cx.store, route.kind, &route.meta.key));
     let host_matches = hosts.len().saturating_mul(route.match_count());
     let field = annotation_field(HOST_ALIASES);
     limits.check(field, "pairs of a host and a match", host_matches, MAX_HOST_MATCHES, &mut over_budget);

@@ -3,6 +3,8 @@
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderName};
 
+use crate::plugin_api::header_spoofing::is_alike;
+
 /// The fields that `Vary` names, with the values that the request had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Vary(Box<[VaryingField]>);
@@ -71,13 +73,25 @@ impl Vary {
 }
 
 /// All values of a field as one list, without spaces around its commas, which have no meaning in lists (RFC 9111,
-/// section 4.1). A field that is absent differs from an empty one.
+/// section 4.1), and those of fields with underscores, which a backend may read as the one with hyphens. A field that
+/// is absent differs from an empty one.
 fn value_of(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
     let mut values = headers.get_all(name).iter().peekable();
-    values.peek()?;
+    let mut others = headers.iter().filter(|(other, _)| *other != name && is_alike(other, name)).peekable();
+    if values.peek().is_none() && others.peek().is_none() {
+        return None;
+    }
     let mut joined = Vec::new();
-    for member in values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
+    for member in values.flat_map(|value| value.as_bytes().split(is_comma)) {
         joined.extend_from_slice(member.trim_ascii());
+        joined.push(b',');
+    }
+    for (other, value) in others {
+        // No value has one.
+        joined.push(b'\n');
+        joined.extend_from_slice(other.as_str().as_bytes());
+        joined.push(b':');
+        joined.extend_from_slice(value.as_bytes());
         joined.push(b',');
     }
     Some(joined.into())
@@ -118,6 +132,9 @@ mod tests {
         for other in [&[][..], &[("accept-language", "en")], &[("accept-language", "de"), ("x-b", "")]] {
             assert!(!german.matches(&fields(other)), "{other:?}");
         }
+        let spelled = [("accept-language", "de"), ("accept_language", "en")];
+        assert!(!german.matches(&fields(&spelled)), "a backend may read the other field");
+        assert!(vary(&spelled, &["accept-language"]).unwrap().matches(&fields(&spelled)));
         assert!(vary(&[], &[]).unwrap().matches(&fields(&[("a", "b")])));
         assert_eq!(vary(&[], &["a, *"]), None);
         assert_eq!(vary(&[], &["a b"]), None, "no name of a field");

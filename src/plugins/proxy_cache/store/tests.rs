@@ -112,6 +112,24 @@ fn queue_does_not_grow_when_a_response_is_replaced() {
     assert_eq!(partition.count().0, 32, "variants of one key");
 }
 
+/// Clients that do not read could take memory without a limit if others let responses be removed.
+#[test]
+fn bodies_count_until_no_client_receives_them() {
+    let store = Arc::new(CacheStore::new(1 << 20));
+    let partition = store.partition("shop");
+    let mut reservation = Reservation::new(&partition);
+    assert!(reservation.grow(700_000));
+    let body = reservation.split_off(Bytes::from(vec![0; 600_000]));
+    let sent = body.slice(1..);
+    drop((reservation, body));
+    assert_eq!(store.used(), 600_000, "the response is removed, and a client still receives it");
+    let mut other = Reservation::new(&store.partition("other"));
+    assert!(!other.grow(600_000));
+    drop(sent);
+    assert_eq!(store.used(), 0);
+    assert!(other.grow(600_000));
+}
+
 #[test]
 fn purges_remove_by_key_tag_and_target() {
     let store = Arc::new(CacheStore::new(1 << 20));

@@ -128,11 +128,16 @@ impl ResponseBody {
         Ok(Frame::trailers(call_error_trailers(&details)))
     }
 
-    /// Waits while the connection holds too much that its client has not read.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(record) = &self.record else { return Poll::Ready(()) };
-        let Some(unsent) = record.exchange.unsent() else { return Poll::Ready(()) };
-        while !unsent.has_room() {
+    /// Waits while the connection holds too much that its client has not read. The result is how many bytes may follow
+    /// at once.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let Some(record) = &self.record else { return Poll::Ready(usize::MAX) };
+        let Some(unsent) = record.exchange.unsent() else { return Poll::Ready(usize::MAX) };
+        loop {
+            if let Some(longest) = unsent.next_part() {
+                self.recheck = None;
+                return Poll::Ready(longest);
+            }
             unsent.wake_when_sent(cx.waker());
             let activity = &record.exchange.activity;
             activity.awaits_response_data.set(false);
@@ -143,17 +148,14 @@ impl ResponseBody {
             ready!(recheck.as_mut().poll(cx));
             recheck.as_mut().reset(Instant::now() + RECHECK_INTERVAL);
         }
-        self.recheck = None;
-        Poll::Ready(())
     }
 
     /// The part of the data that is sent at once. A stream of HTTP/2 asks for room before each, and the rest stays
     /// here.
-    fn split(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        let is_stream = self.record.as_ref().is_some_and(|record| record.exchange.unsent().is_some());
+    fn split(&mut self, frame: Frame<Bytes>, longest: usize) -> Frame<Bytes> {
         frame.map_data(|mut data| {
-            if is_stream && data.len() > MAX_PART {
-                self.rest = data.split_off(MAX_PART);
+            if data.len() > longest {
+                self.rest = data.split_off(longest);
             }
             self.last_part = data.len();
             data
@@ -201,8 +203,6 @@ impl ResponseBody {
 const SMALL: usize = 16 * 1024;
 /// Most responses have not more data, and the head of a response may have more, too.
 const MAX_UNCOUNTED: usize = 4096;
-/// The data of a stream of HTTP/2 that is sent at once: as much as the library accepts ahead of the socket.
-const MAX_PART: usize = 64 * 1024;
 
 impl Body for ResponseBody {
     type Data = UnsentData;
@@ -216,7 +216,7 @@ impl Body for ResponseBody {
         if let Some(error) = this.poll_deadline(cx) {
             return Poll::Ready(Some(this.end_at_deadline(error)));
         }
-        ready!(this.poll_room(cx));
+        let longest = ready!(this.poll_room(cx));
         let activity = this.record.as_ref().map(|record| &record.exchange.activity);
         let meter = activity.and_then(Activity::response_meter);
         if let Some(meter) = meter {
@@ -237,7 +237,7 @@ impl Body for ResponseBody {
                 {
                     record.clean_trailers(trailers);
                 }
-                let frame = this.split(frame);
+                let frame = this.split(frame, longest);
                 let ended = this.rest.is_empty() && (frame.is_trailers() || this.source.is_end_stream());
                 this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
                 let frame = this.count_unsent(frame, ended);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
+use tokio::time::Instant;
 
 use super::activity::{BodyFailure, UploadState};
 use super::client_exchange::ClientExchange;
@@ -109,7 +110,21 @@ impl RepeatableBody for RequestBody {
         RequestBody::reclaim(self)
     }
 
+    fn has_arrived(&self) -> bool {
+        RequestBody::has_arrived(self)
+    }
+
     async fn buffer(&mut self, max_bytes: usize, namespace: &str) -> Result<bool, RequestError> {
         self.buffer_up_to(max_bytes, BufferUse::Replay, namespace).await.map_err(|_| RequestError::InvalidBody)
+    }
+
+    async fn buffer_until(
+        &mut self,
+        deadline: Instant,
+        max_bytes: usize,
+        namespace: &str,
+    ) -> Result<bool, RequestError> {
+        let buffering = RequestBody::buffer_until(self, deadline, max_bytes, BufferUse::Replay, namespace);
+        buffering.await.map_err(|_| RequestError::InvalidBody)
     }
 }

@@ -84,6 +84,10 @@ impl ReplayBuffer {
         Poll::Ready(frame)
     }
 
+    pub(in crate::proxy) fn has_arrived(&self) -> bool {
+        self.body.borrow().as_ref().is_none_or(RequestBody::has_arrived)
+    }
+
     pub(in crate::proxy) fn is_end_stream(&self) -> bool {
         self.body.borrow().as_ref().is_some_and(Body::is_end_stream)
     }

@@ -6,7 +6,7 @@
 //! they are decoded.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, sleep_until};
 
 use super::activity::{BodyFailure, UploadState};
 use super::client_body::{ClientBody, ClientBodyError};
@@ -232,6 +233,32 @@ impl RequestBody {
         }
     }
 
+    /// Whether all of the body has arrived, also if it is in a replay buffer.
+    pub(in crate::proxy) fn has_arrived(&self) -> bool {
+        self.replay_buffer().map_or_else(|| self.is_fully_read(), |buffer| buffer.has_arrived())
+    }
+
+    /// Like [`Self::buffer_up_to`], until the deadline. Then no endpoint is ready for what follows until the request is
+    /// sent.
+    pub(in crate::proxy) async fn buffer_until(
+        &mut self,
+        deadline: Instant,
+        max_bytes: usize,
+        kept_for: BufferUse,
+        namespace: &str,
+    ) -> Result<bool, RequestBodyError> {
+        if self.replay_buffer().is_some() {
+            return Ok(self.has_arrived());
+        }
+        let mut end = pin!(sleep_until(deadline));
+        let is_whole = self.buffer_while(max_bytes, kept_for, namespace, |cx| end.as_mut().poll(cx).is_pending()).await;
+        let activity = &self.exchange.activity;
+        if activity.upload() == UploadState::AwaitingClient {
+            activity.mark_awaiting_endpoint();
+        }
+        is_whole
+    }
+
     /// Buffers up to `max_bytes` of the body, and returns whether all of it is buffered. Buffered data is sent as if it
     /// had just arrived. A body with trailers never counts as completely buffered. If the process keeps too many bytes,
     /// a body for plugins waits and then fails, and one to be sent again is not buffered further. `namespace`: that of
@@ -241,6 +268,17 @@ impl RequestBody {
         max_bytes: usize,
         kept_for: BufferUse,
         namespace: &str,
+    ) -> Result<bool, RequestBodyError> {
+        self.buffer_while(max_bytes, kept_for, namespace, |_| true).await
+    }
+
+    /// The same as long as it `may_wait`, which is called each time that more of the body has not arrived yet.
+    async fn buffer_while(
+        &mut self,
+        max_bytes: usize,
+        kept_for: BufferUse,
+        namespace: &str,
+        mut may_wait: impl FnMut(&mut Context<'_>) -> bool,
     ) -> Result<bool, RequestBodyError> {
         let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= max_bytes);
         if !fits(self.size_hint().lower()) {
@@ -255,7 +293,11 @@ impl RequestBody {
         let mut trailers = None;
         let mut has_room = true;
         while self.incoming.is_some() && buffered.len() <= max_bytes && has_room {
-            match poll_fn(|cx| self.poll_next(cx)).await {
+            let next = poll_fn(|cx| match self.poll_next(cx) {
+                Poll::Pending if !may_wait(cx) => Poll::Ready(None),
+                polled => polled,
+            });
+            match next.await {
                 None => break,
                 Some(frame) => match frame?.into_data() {
                     Ok(data) => {

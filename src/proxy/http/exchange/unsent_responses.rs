@@ -3,11 +3,11 @@
 //! For each stream, the library accepts some data ahead of the socket and of the client's flow-control window. Over all
 //! streams of all connections this could be gigabytes. So the bytes are counted for the process, together with those of
 //! [request bodies](super::unforwarded_bodies), and while there is no room, the responses of a connection that holds
-//! more than a few windows do not continue.
+//! more than a small part do not continue.
 //!
 //! ```text
 //!   ResponseBody ─ count ─▶ UnsentData ─▶ hyper ─ dropped: sent, or its stream has ended ─┐
-//!        └───── has_room ─────── UnsentResponses ◀─ CountedBytes ◀──────────────────────┘
+//!        └───── next_part ────── UnsentResponses ◀─ CountedBytes ◀──────────────────────┘
 //! ```
 //!
 //! What is left of a response when its last data is sent waits here until the library has returned: the library drops
@@ -48,11 +48,12 @@ impl UnsentResponses {
         })
     }
 
-    /// Whether the responses may continue. Beyond what each connection may always have, a connection may have as many
-    /// bytes as are free in addition. So clients that leave most unread wait first.
-    pub(in crate::proxy) fn has_room(&self) -> bool {
-        let bytes = self.bytes.get();
-        bytes <= RESERVED || bytes <= self.worker.free()
+    /// How many bytes of a response may follow at once. `None` if the responses have to wait. A connection may have as
+    /// many bytes as are free in addition, or what each one may always have. So clients that leave most unread wait
+    /// first.
+    pub(in crate::proxy) fn next_part(&self) -> Option<usize> {
+        let room = RESERVED.max(self.worker.free()).saturating_sub(self.bytes.get());
+        (room >= MIN_ROOM).then(|| room.min(MAX_PART))
     }
 
     /// Wakes the response when the connection has room because it has sent data. Others may make room, too:
@@ -112,7 +113,7 @@ impl UnsentResponses {
     fn remove(&self, length: usize) {
         self.worker.remove(length);
         self.bytes.set(self.bytes.get() - length);
-        if !self.waiting.borrow().is_empty() && self.has_room() {
+        if !self.waiting.borrow().is_empty() && self.next_part().is_some() {
             for waker in self.waiting.take() {
                 waker.wake();
             }
@@ -133,9 +134,14 @@ impl Drop for CountedBytes {
     }
 }
 
-/// What each connection may always have: what the library accepts for four streams. So a client that does not read a
-/// few of its responses still gets others on the same connection.
-const RESERVED: usize = 256 * 1024;
+/// What each connection may always have, so that one whose client reads continues when nothing is free. Little, because
+/// as many clients as there are connections may read nothing.
+const RESERVED: usize = 16 * 1024;
+/// A response does not continue with less, so that no parts are tiny. Half of what is reserved, so that one part can
+/// follow while another one is on its way to the socket.
+const MIN_ROOM: usize = RESERVED / 2;
+/// The data of a response that is sent at once: as much as the library accepts ahead of the socket.
+const MAX_PART: usize = 64 * 1024;
 
 /// How often a response that waits checks whether other connections have made room.
 pub(in crate::proxy) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -150,7 +156,7 @@ mod tests {
     use super::*;
     use crate::proxy::unforwarded_budget::UnforwardedBudget;
 
-    const LIMIT: usize = 4 * RESERVED;
+    const LIMIT: usize = 16 * RESERVED;
 
     fn connections<const COUNT: usize>() -> (Rc<WorkerUnforwarded>, [Rc<UnsentResponses>; COUNT]) {
         let worker = WorkerUnforwarded::new(Arc::new(UnforwardedBudget::new(LIMIT, 1)));
@@ -191,27 +197,34 @@ mod tests {
 
     #[test]
     fn connections_that_hold_most_wait_first() {
-        let (worker, [first, second, third]) = connections();
-        let _half = first.count(LIMIT / 2);
-        assert!(first.has_room(), "as much is free");
-        let more = first.count(1);
-        assert!(!first.has_room() && second.has_room());
-        let _rest = second.count(RESERVED);
-        let overdrawn = third.count(RESERVED);
-        assert_eq!(worker.free(), 0);
-        assert!(second.has_room() && third.has_room(), "their reserve");
-        let last = third.count(1);
-        assert!(!third.has_room());
-        drop(last);
-        assert!(third.has_room());
-        drop((more, overdrawn));
-        assert!(!first.has_room());
+        let (_worker, [first, second]) = connections();
+        let _half = first.count(LIMIT / 2 - MIN_ROOM);
+        assert_eq!(first.next_part(), Some(2 * MIN_ROOM), "as much is free as it holds then");
+        let more = first.count(MIN_ROOM);
+        assert_eq!((first.next_part(), second.next_part()), (None, Some(MAX_PART)));
+        drop(more);
+        assert!(first.next_part().is_some());
+    }
+
+    #[test]
+    fn each_connection_may_hold_a_small_part_when_nothing_is_free() {
+        let (worker, [greedy, other, slow]) = connections();
+        let _all = greedy.count(LIMIT);
+        assert_eq!((worker.free(), greedy.next_part()), (0, None));
+        assert_eq!(other.next_part(), Some(RESERVED));
+        let [first, second] = [other.count(MIN_ROOM), other.count(MIN_ROOM)];
+        assert_eq!(other.next_part(), None);
+        drop(first);
+        assert_eq!(other.next_part(), Some(MIN_ROOM), "its client reads");
+        drop(second);
+        let _tiny = slow.count(MIN_ROOM + 1);
+        assert_eq!(slow.next_part(), None, "no tiny part follows");
     }
 
     #[test]
     fn waiting_responses_are_woken_once_there_is_room() {
         let (_worker, [connection]) = connections();
-        let held = [connection.count(LIMIT / 2), connection.count(1), connection.count(1)];
+        let held = [connection.count(LIMIT / 2 - MIN_ROOM / 2), connection.count(1), connection.count(1)];
         let [first, second] = [Arc::new(CountedWakes::default()), Arc::new(CountedWakes::default())];
         for _ in 0..3 {
             connection.wake_when_sent(&Arc::clone(&first).into());
@@ -220,9 +233,9 @@ mod tests {
         let wakes = || (first.0.load(SeqCst), second.0.load(SeqCst));
         let [half, one, another] = held;
         drop(one);
-        assert_eq!((wakes(), connection.has_room()), ((0, 0), false));
+        assert_eq!((wakes(), connection.next_part()), ((0, 0), None));
         drop(another);
-        assert_eq!((wakes(), connection.has_room()), ((1, 1), true));
+        assert_eq!((wakes(), connection.next_part()), ((1, 1), Some(MIN_ROOM)));
         drop(half);
         assert_eq!(wakes(), (1, 1), "they wait no longer");
     }

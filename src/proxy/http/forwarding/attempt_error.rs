@@ -17,6 +17,9 @@ pub(in crate::proxy) enum AttemptError {
     NotProcessed,
     /// The connection closed before the first byte of a response.
     NoResponse,
+    /// The endpoint ended the connection with ENHANCE_YOUR_CALM before a response: it had too many frames, of all
+    /// requests on the connection together. It may have processed this one.
+    Complaint,
     /// The endpoint reset the stream before a response. It may have processed the request.
     StreamReset,
     Failed(RequestError),
@@ -70,7 +73,9 @@ impl AttemptError {
     /// The error of the request, if the attempt is the last one.
     pub(in crate::proxy) fn request_error(&self) -> RequestError {
         match self {
-            AttemptError::NotSent | AttemptError::NotProcessed | AttemptError::NoResponse => RequestError::NoResponse,
+            AttemptError::NotSent | AttemptError::NotProcessed | AttemptError::NoResponse | AttemptError::Complaint => {
+                RequestError::NoResponse
+            }
             AttemptError::StreamReset => RequestError::InvalidResponse,
             AttemptError::NotConnected(error) | AttemptError::Failed(error) => *error,
         }
@@ -80,7 +85,10 @@ impl AttemptError {
     pub(super) fn was_not_processed(&self) -> bool {
         match self {
             AttemptError::NotConnected(_) | AttemptError::NotSent | AttemptError::NotProcessed => true,
-            AttemptError::NoResponse | AttemptError::StreamReset | AttemptError::Failed(_) => false,
+            AttemptError::NoResponse
+            | AttemptError::Complaint
+            | AttemptError::StreamReset
+            | AttemptError::Failed(_) => false,
         }
     }
 
@@ -90,7 +98,10 @@ impl AttemptError {
             // This process itself would be the endpoint.
             AttemptError::NotConnected(RequestError::LoopDetected) => false,
             AttemptError::NotConnected(_) | AttemptError::NotSent | AttemptError::NotProcessed => true,
-            AttemptError::NoResponse | AttemptError::StreamReset | AttemptError::Failed(_) => false,
+            AttemptError::NoResponse
+            | AttemptError::Complaint
+            | AttemptError::StreamReset
+            | AttemptError::Failed(_) => false,
         }
     }
 
@@ -99,7 +110,7 @@ impl AttemptError {
         match self {
             AttemptError::NotConnected(_) => Some(RetryReason::ConnectFailure),
             AttemptError::NotSent | AttemptError::NotProcessed => Some(RetryReason::RefusedStream),
-            AttemptError::NoResponse | AttemptError::StreamReset => Some(RetryReason::Reset),
+            AttemptError::NoResponse | AttemptError::Complaint | AttemptError::StreamReset => Some(RetryReason::Reset),
             AttemptError::Failed(RequestError::BackendRequestTimeout) => Some(RetryReason::Timeout),
             AttemptError::Failed(_) => None,
         }
@@ -112,6 +123,7 @@ impl AttemptError {
             AttemptError::NotConnected(_) => None,
             AttemptError::NotSent | AttemptError::NotProcessed => Some(OutcomeClass::NotProcessed),
             AttemptError::NoResponse => Some(OutcomeClass::NoResponse),
+            AttemptError::Complaint => Some(OutcomeClass::Inconclusive),
             AttemptError::StreamReset => Some(OutcomeClass::Failed),
             AttemptError::Failed(error) => match error {
                 RequestError::ResponseTimeout | RequestError::BackendRequestTimeout => Some(OutcomeClass::TimedOut),

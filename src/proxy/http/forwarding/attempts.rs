@@ -34,6 +34,10 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     outgoing: &mut OutgoingRequest<'_, C>,
     mut attempts: Option<&mut Attempts>,
 ) -> Forwarded<C> {
+    if outgoing.is_read_before_trial() {
+        // Boxed, since circuits are seldom half-open.
+        Box::pin(outgoing.read_before_trial()).await?;
+    }
     outgoing.admission = match outgoing.admit() {
         Ok(admission) => admission,
         Err(NotAdmitted::Overloaded(overloaded)) => {
@@ -156,6 +160,10 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                     self.report_stale();
                     self.caller.pools().count_replay();
                 }
+                Err(AttemptError::Complaint) if unsent_left > 0 && self.may_resend_after_complaint() => {
+                    unsent_left -= 1;
+                    self.caller.pools().count_replay();
+                }
                 // Before a response, an endpoint resets connections with requests that it has not read.
                 Err(AttemptError::NoResponse) if may_repeat_reset && self.was_reset && self.may_resend_now() => {
                     may_repeat_reset = false;
@@ -185,6 +193,10 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                     // If one connection is stale, other kept-alive ones may be too.
                     return None;
                 }
+                Err(AttemptError::Complaint) if self.may_resend_after_complaint() => {
+                    self.caller.pools().count_replay();
+                    return None;
+                }
                 outcome => return Some(outcome),
             }
         }
@@ -198,6 +210,11 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     /// The same after the connection was closed: all that was sent is kept.
     fn may_resend_now(&self) -> bool {
         self.may_resend_after_close() && self.can_be_sent()
+    }
+
+    /// The endpoint has ended the connection because of other requests. Whether this one is sent again on another one.
+    fn may_resend_after_complaint(&self) -> bool {
+        self.replay.idempotent && self.replay.allows_resending && self.can_be_sent()
     }
 
     /// The endpoint has reset a connection that was opened for the request, which is sent again.
@@ -308,20 +325,22 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             AttemptError::NoResponse if connection.has_begun_response() => {
                 AttemptError::Failed(RequestError::NoResponse)
             }
+            AttemptError::NoResponse if connection.has_complaint() => AttemptError::Complaint,
             error => error,
         };
         self.is_repeated_failure = error == AttemptError::NoResponse && !connection.claim_failure();
         // A connection of HTTP/2 ends for all of its clients.
         let is_own = error == AttemptError::StreamReset || error == AttemptError::NoResponse && !connection.is_http2();
         self.was_awaiting_client = is_own && self.caller.awaits_client() && self.client_time() >= MIN_CLIENT_DELAY;
-        let is_closed = self.keeps_body && error == AttemptError::NoResponse;
+        let is_closed = self.keeps_body && error == AttemptError::NoResponse
+            || self.replay.idempotent && error == AttemptError::Complaint;
         self.restore_body(is_closed || error == AttemptError::NotProcessed || self.replay.keeps_sent);
         error
     }
 }
 
 /// How often a request may move on to another connection, if it was not sent at all on one that other requests have
-/// used, or got no response on one that was idle.
+/// used, or got no response on one that was idle, or that the endpoint has ended because of other requests.
 const MAX_UNSENT: u32 = 2;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
+use tokio::time::Instant;
 
 use super::attempt_timeouts::AttemptTimeouts;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
@@ -100,8 +101,19 @@ pub(in crate::proxy) trait RepeatableBody:
     /// Takes the body back from its replay buffer. `None` if more was sent than the buffer keeps.
     fn reclaim(self) -> Option<Self>;
 
+    /// Whether all of it has arrived.
+    fn has_arrived(&self) -> bool;
+
     /// Reads up to `max_bytes` bytes, and returns whether that is the whole body.
     async fn buffer(&mut self, max_bytes: usize, namespace: &str) -> Result<bool, RequestError>;
+
+    /// The same until the deadline, also if more would follow.
+    async fn buffer_until(
+        &mut self,
+        deadline: Instant,
+        max_bytes: usize,
+        namespace: &str,
+    ) -> Result<bool, RequestError>;
 }
 
 /// Awaits the future, which is pinned where it is, so that it need not be moved. Returns `None` once the caller has

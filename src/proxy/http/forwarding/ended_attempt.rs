@@ -202,6 +202,7 @@ impl<C: Caller> EndedAttempt<C> {
         match self.outcome {
             Ok(mut response) => {
                 outgoing.recycle();
+                outgoing.admission.end_retry();
                 response.body_mut().hold(std::mem::take(&mut outgoing.admission), outgoing.search.take_trial());
                 Ok(response)
             }

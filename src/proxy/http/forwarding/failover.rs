@@ -19,6 +19,7 @@ use http_body::Body;
 use smallvec::SmallVec;
 use tokio::time::timeout_at;
 
+use super::arrival::{arrival_of, read_before_trial};
 use super::attempt_policy::is_idempotent;
 use super::attempt_timeouts::TimeLimit;
 use super::caller::{Caller, RepeatableBody, until_timed_out};
@@ -57,8 +58,8 @@ async fn forward_or_replace<C: Caller>(
     // One limit for all that follows, whichever upstream responds.
     let limit = destination.time_limit(turn_clock::now());
     let preparing = async {
-        let arrival = if request.body().is_end_stream() { RequestArrival::Complete } else { RequestArrival::Partial };
-        admit(&**caller, &mut destination, &alternatives, arrival).await?;
+        read_before_trial(&**caller, primary, &mut request).await?;
+        admit(&**caller, &mut destination, &alternatives, arrival_of(&request)).await?;
         let is_primary = Arc::ptr_eq(destination.upstream, primary);
         let spare =
             if is_primary { spare_copy(&**caller, &destination, &alternatives, &mut request).await? } else { None };
@@ -136,7 +137,13 @@ pub(in crate::proxy) async fn admit<'a, C: Caller>(
     if !Arc::ptr_eq(upstream, primary) {
         (destination.upstream, destination.pinned) = (upstream, destination.pinned_at(upstream));
     }
-    let admission = admission.map_err(|overloaded| ForwardError::rejected(upstream, overloaded))?;
+    let mut admission = admission.map_err(|overloaded| ForwardError::rejected(upstream, overloaded))?;
+    if arrival == RequestArrival::Partial
+        && let Some(wait) = admission.client_wait()
+    {
+        // From now on, since the body may be read before the request is sent.
+        caller.count_waits(wait);
+    }
     destination.admitted = Some(Box::new(admission));
     Ok(())
 }

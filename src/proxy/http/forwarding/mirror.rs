@@ -1,8 +1,8 @@
 //! Request mirroring: sends copies of requests to other upstreams without affecting the request or its client.
 //!
 //! A copy is sent after the body was forwarded to the endpoint, so a slow mirror does not slow the request. The cost is
-//! bounded by the number of copies per worker and by the size of a body. Requests with larger bodies are not mirrored,
-//! since a copy with part of the body is a different request.
+//! bounded by the number of copies that a worker sends, by the size of a body, and by the limit of bodies in memory.
+//! Requests with larger bodies are not mirrored, since a copy with part of the body is a different request.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use http::Request;
 use http_body::Body;
 use http_body_util::Full;
 use smallvec::SmallVec;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::attempt_policy::AttemptPolicy;
 use super::attempts::forward;
@@ -45,7 +45,8 @@ pub(in crate::proxy) trait MirroredBody: Body {
 pub(in crate::proxy) struct BackgroundSender {
     /// Separate from the pools of requests, so that no request waits for a connection that a copy uses.
     pools: ConnectionPools<Full<Bytes>>,
-    /// Copies that wait for their body or their response, of which the Services of each namespace have a share.
+    /// Copies that wait for their response, of which the Services of each namespace have a share. Those that wait for
+    /// their body have no place, so clients that never end their bodies take none from others.
     copies: SharedLimit,
     /// Requests that plugins send in the background.
     pub(super) background: SharedLimit,
@@ -85,6 +86,11 @@ impl BackgroundSender {
         self.pools.shed_idle();
     }
 
+    /// A place for a copy to a mirror.
+    fn place_for(&self, mirror: &Upstream) -> Option<Held> {
+        self.copies.try_take(&self.copies.share(&mirror.key.namespace), 1).ok()
+    }
+
     /// Copies the request for each of the mirrors that the sampling selects; each has the hash of the request for it.
     /// `hops` is that of the request. If `apply_filters` returns false, no copy is sent.
     pub(in crate::proxy) fn mirror_request<'m>(
@@ -100,10 +106,6 @@ impl BackgroundSender {
                 self.counters.add(MirrorOutcome::TooLarge);
                 continue;
             }
-            let Ok(place) = self.copies.try_take(&self.copies.share(&mirror.upstream.key.namespace), 1) else {
-                self.counters.add(MirrorOutcome::TooMany);
-                continue;
-            };
             let mut head = Request::new(());
             *head.method_mut() = request.method().clone();
             *head.uri_mut() = request.uri().clone();
@@ -120,7 +122,6 @@ impl BackgroundSender {
                 hops,
                 sender: Rc::clone(self),
                 outcome: MirrorOutcome::Truncated,
-                _place: place,
             };
             if request.body().is_end_stream() {
                 copy.send(Bytes::new(), None);
@@ -144,14 +145,18 @@ pub(in crate::proxy) struct MirrorCopy {
     sender: Rc<BackgroundSender>,
     /// What is counted on drop: `Truncated` until the body is complete and the copy is sent.
     outcome: MirrorOutcome,
-    _place: Held,
 }
 
 impl MirrorCopy {
-    /// Sends the copy in a local task, which ends within the mirror timeout or with its worker.
-    fn send(self, body: Bytes, kept: Option<Rc<BufferedBytes>>) {
+    /// Sends the copy in a local task, which ends within the mirror timeout or with its worker. Without a place, it is
+    /// not sent.
+    fn send(mut self, body: Bytes, kept: Option<Rc<BufferedBytes>>) {
+        let Some(place) = self.sender.place_for(&self.upstream) else {
+            self.outcome = MirrorOutcome::TooMany;
+            return;
+        };
         tokio::task::spawn_local(async move {
-            let _kept = kept;
+            let _held = (place, kept);
             // Moves the whole copy, so that it is dropped at the end of this task.
             let mut copy = self;
             let Some(head) = copy.head.take() else { return };
@@ -234,7 +239,20 @@ impl RepeatableBody for Full<Bytes> {
         Some(self)
     }
 
+    fn has_arrived(&self) -> bool {
+        true
+    }
+
     async fn buffer(&mut self, _max_bytes: usize, _namespace: &str) -> Result<bool, RequestError> {
+        Ok(true)
+    }
+
+    async fn buffer_until(
+        &mut self,
+        _deadline: Instant,
+        _max_bytes: usize,
+        _namespace: &str,
+    ) -> Result<bool, RequestError> {
         Ok(true)
     }
 }

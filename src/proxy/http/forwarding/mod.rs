@@ -23,6 +23,7 @@ pub(in crate::proxy) mod outgoing_request;
 pub(in crate::proxy) mod time_limits;
 pub(in crate::proxy) mod upgrade;
 
+mod arrival;
 mod attempt_error;
 mod ended_attempt;
 mod hedging;

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, Uri, Version, request};
 use http_body::Body;
 use tokio::time::Instant;
 
+use super::arrival::{arrival_of, read_before_trial};
 use super::attempt_policy::{AttemptPolicy, ReplayPolicy};
 use super::call_deadline;
 use super::caller::{Caller, RepeatableBody};
@@ -219,9 +220,22 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         self.sendable.is_some()
     }
 
-    /// Whether all of the request has arrived, or its client still sends it.
+    /// Whether all of the request has arrived, or its client still sends it. Before it is sent.
     pub(super) fn arrival(&self) -> RequestArrival {
-        if self.replay.complete { RequestArrival::Complete } else { RequestArrival::Partial }
+        if self.replay.complete {
+            return RequestArrival::Complete;
+        }
+        self.sendable.as_ref().map_or(RequestArrival::Complete, arrival_of)
+    }
+
+    /// Whether more of the request is read before its upstream admits it.
+    pub(super) fn is_read_before_trial(&self) -> bool {
+        self.admitted.is_none() && self.arrival() == RequestArrival::Partial && self.target.upstream.is_half_open()
+    }
+
+    pub(super) async fn read_before_trial(&mut self) -> Result<(), RequestError> {
+        let Some(request) = &mut self.sendable else { return Ok(()) };
+        read_before_trial(&*self.caller, self.target.upstream, request).await
     }
 
     /// An attempt at this endpoint begins.

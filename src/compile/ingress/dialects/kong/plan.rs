@@ -66,7 +66,7 @@ pub(in crate::compile::ingress) fn plan(
     let foreign = foreign_annotations::check_ingress(&ingress.meta, tls, refuses_guards);
     let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
     let mut over_budget = check_budgets(limits, ingress, &settings, paths);
-    over_budget.extend(limits.size_problem(cx.store, Kind::Ingress, &ingress.meta.key));
+    over_budget.extend(limits.refusal(cx.store, Kind::Ingress, &ingress.meta.key));
     if let BudgetShare::Exceeded(problem) = share {
         over_budget.push(problem);
     }

@@ -135,3 +135,33 @@ pub(super) fn retry_limits(spec: &RetryBudgetSpec, block: &mut BlockReader<'_>) 
         min_interval: min_interval.unwrap_or(Duration::from_secs(1)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Endpoints got the number of the attempt as the host, and requests with the number as their length failed.
+    #[test]
+    fn the_number_of_an_attempt_replaces_no_field_with_a_meaning() {
+        let refused = [
+            "Host",
+            "Content-Length",
+            "X-Forwarded-For",
+            "Authorization",
+            "Cookie",
+            "Connection",
+            "Upgrade",
+            "Expect",
+            "Content-Type",
+        ];
+        let refused = refused.map(|name| (name, true));
+        for (name, is_refused) in refused.into_iter().chain([("X-Attempt", false), ("x-retry-count", false)]) {
+            let spec = RetrySpec { attempt_header: Some(name.to_owned()), ..RetrySpec::default() };
+            let mut problems = Vec::new();
+            let settings = translate(&spec, &mut BlockReader::new("spec.retry", &mut problems));
+            let fields: Vec<&str> = problems.iter().map(|problem| &*problem.field).collect();
+            let expected = if is_refused { vec!["spec.retry.attemptHeader"] } else { vec![] };
+            assert_eq!((fields, settings.attempt_header.is_none()), (expected, is_refused), "{name}: {problems:?}");
+        }
+    }
+}

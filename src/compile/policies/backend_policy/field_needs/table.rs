@@ -92,6 +92,7 @@ pub(super) const NEED_NOTHING: &[&str] = &[
     "health.active.type",
     "health.active.unhealthyInterval",
     "health.active.unhealthyThreshold",
+    "health.maxEjectionPercent",
     "health.passive",
     "health.passive.connectFailures",
     "health.passive.failurePercentage",
@@ -236,14 +237,6 @@ pub(super) const FIELDS: &[FieldNeeds] = &[
     requests("loadBalancing.sessionPersistence", Need::Nothing),
     requests("loadBalancing.sessionPersistence.cookie", Need::ForValidity),
     // health
-    any(
-        "health.maxEjectionPercent",
-        when(
-            |fields| fields.number("health.maxEjectionPercent", 50) > 0,
-            "one endpoint may always be ejected, so 0 does not prevent ejections",
-            "set the counts of health.passive to 0 to prevent them",
-        ),
-    ),
     requests("health.passive.gatewayErrors", Need::Nothing),
     requests("health.passive.serverErrors", Need::Nothing),
     requests(

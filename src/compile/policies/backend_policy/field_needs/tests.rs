@@ -153,11 +153,6 @@ fn pairs() -> Vec<(&'static str, Option<Value>, Value)> {
             Some(balancing(json!({"sessionPersistence": {"type": "Header", "name": "a", "cookie": {}}}))),
             balancing(json!({"sessionPersistence": {"type": "Cookie", "cookie": {}}})),
         ),
-        (
-            "health.maxEjectionPercent",
-            Some(json!({"health": {"maxEjectionPercent": 0}})),
-            json!({"health": {"maxEjectionPercent": 1}}),
-        ),
         ("health.passive.gatewayErrors", None, passive(json!({"gatewayErrors": 2}))),
         ("health.passive.serverErrors", None, passive(json!({"serverErrors": 2}))),
         (

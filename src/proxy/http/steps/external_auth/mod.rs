@@ -104,7 +104,7 @@ async fn decide(
             if plugins::runs_before_forward(cx)
                 && let Some(run) = &mut cx.record.plugin_run
             {
-                run.state.declare_request_fields(changes.names());
+                run.state.allow_by(&filter.name, changes.names());
             }
             if request.body().may_have_trailers() {
                 request.body_mut().no_trailers().add_all(changes.names());

@@ -1,0 +1,108 @@
+//! Whose consumers may use a rule.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use crate::plugin_api::consumers::Consumer;
+use crate::plugin_api::identity::Identity;
+use crate::plugin_api::reply::Reply;
+
+/// The namespaces whose consumers and groups count for the requests of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ConsumerScope {
+    /// All, as in Kong.
+    #[default]
+    Cluster,
+    /// That of the route, and these others.
+    Namespace(Box<[Arc<str>]>),
+}
+
+impl ConsumerScope {
+    /// Whether consumers of this namespace may use a route of the namespace `route`.
+    fn has_namespace(&self, route: &str, namespace: &str) -> bool {
+        match self {
+            ConsumerScope::Cluster => true,
+            ConsumerScope::Namespace(others) => {
+                namespace == route || others.iter().any(|granted| **granted == *namespace)
+            }
+        }
+    }
+
+    /// Whether this consumer may use a route of the namespace `route`.
+    pub(super) fn admits(&self, route: &str, consumer: &Consumer) -> bool {
+        let of_namespace = || consumer.namespace().is_some_and(|namespace| self.has_namespace(route, namespace));
+        *self == ConsumerScope::Cluster || of_namespace()
+    }
+
+    /// Removes from an identity what does not count for a route of the namespace `route`: groups that a token names,
+    /// and all of a consumer that may not use the route, so that no session begins for it. Returns whether there was
+    /// one.
+    pub(super) fn restrict(&self, route: &str, identity: &mut Identity) -> bool {
+        if *self == ConsumerScope::Cluster {
+            return false;
+        }
+        if identity.consumer.as_ref().is_some_and(|consumer| !self.admits(route, consumer)) {
+            *identity = Identity::default();
+            return true;
+        }
+        let is_of_scope =
+            |group: &Arc<str>| group.split_once('/').is_some_and(|(namespace, _)| self.has_namespace(route, namespace));
+        identity.found_consumer_groups.retain(is_of_scope);
+        false
+    }
+}
+
+/// What clients get that are consumers of a namespace outside the scope. The credential is valid, so another one would
+/// have to be of another consumer: that is no 401.
+pub(super) fn refusal() -> Box<Reply> {
+    let message = "The consumer may not use routes of this namespace";
+    Reply::negotiated(StatusCode::FORBIDDEN, message, "consumer_of_other_namespace")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin_api::VerifiedSubject;
+    use crate::plugin_api::consumers::EntityId;
+
+    fn identity(namespace: Option<&str>, groups: &[&str]) -> Identity {
+        let consumer = Consumer::new(EntityId::from_text("id"), None, None, Vec::new(), Vec::new());
+        let consumer = match namespace {
+            Some(namespace) => consumer.of_namespace(namespace.into()),
+            None => consumer,
+        };
+        let found_consumer_groups = groups.iter().copied().map(Arc::from).collect();
+        let subject = VerifiedSubject::of_credential(&EntityId::from_text("key"));
+        Identity {
+            consumer: Some(Arc::new(consumer)),
+            subjects: vec![Some(subject)].into(),
+            groups: vec!["staff".into()],
+            found_consumer_groups,
+        }
+    }
+
+    #[test]
+    fn consumers_and_groups_of_other_namespaces_do_not_count() {
+        let all = ["friends/gold", "other/gold", "own/gold"];
+        let granted = ConsumerScope::Namespace(["friends".into()].into());
+        for (scope, namespace, is_refused, groups) in [
+            (&ConsumerScope::Cluster, Some("other"), false, &all[..]),
+            (&ConsumerScope::Cluster, None, false, &all),
+            (&granted, Some("own"), false, &["friends/gold", "own/gold"]),
+            (&granted, Some("friends"), false, &["friends/gold", "own/gold"]),
+            (&granted, Some("other"), true, &[]),
+            (&granted, None, true, &[]),
+            (&ConsumerScope::Namespace(Box::default()), Some("friends"), true, &[]),
+            (&ConsumerScope::Namespace(Box::default()), Some("own"), false, &["own/gold"]),
+        ] {
+            let mut identity = identity(namespace, &all);
+            assert_eq!(scope.restrict("own", &mut identity), is_refused, "{scope:?} {namespace:?}");
+            assert_eq!(identity.consumer.is_none(), is_refused, "{scope:?} {namespace:?}");
+            let is_known = identity.is_authenticated() || !identity.groups.is_empty();
+            assert_eq!(is_known, !is_refused, "a session would begin: {scope:?} {namespace:?}");
+            let left: Vec<&str> = identity.found_consumer_groups.iter().map(|group| &**group).collect();
+            assert_eq!(left, groups, "{scope:?} {namespace:?}");
+        }
+    }
+}

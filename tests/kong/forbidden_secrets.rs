@@ -1,0 +1,47 @@
+//! Secrets that a new process may list and may not fetch, such as the credentials of consumers.
+
+use serde_json::json;
+
+use crate::cluster::{create_objects, https_gateway, site_and_api, start_with_site_addresses};
+use crate::fake_api_server::InjectedFailure;
+use crate::harness::client::get;
+use crate::harness::eventually;
+
+/// A Pod whose role lacks the verb was ready, and replaced one that had the content.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_processes_wait_for_the_permission_to_fetch_secrets() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
+    api.put("gateways", https_gateway(&site));
+    let self_signed = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+    api.put(
+        "secrets",
+        json!({
+            "metadata": {"namespace": "default", "name": "tls"}, "type": "kubernetes.io/tls",
+            "stringData": {"tls.crt": self_signed.cert.pem(), "tls.key": self_signed.signing_key.serialize_pem()},
+        }),
+    );
+    let refusal = || InjectedFailure::Status(403, "it is forbidden: User \"portico\" cannot get resource");
+    api.fail("secrets/tls", vec![refusal(); 10_000]);
+    let ready = || get(&site.address_of("status"), "/readyz");
+    {
+        // The timeout ends no wait for a permission.
+        let program = start_with_site_addresses(&site, &["--startup-timeout", "10ms"]);
+        program.wait_stderr(|text| text.contains("Context fake").then_some(()));
+        eventually("readiness names the permission", || {
+            let expected = "the content of Secret default/tls (which Portico may not read: grant the verb get on \
+                            secrets, or set --optional-kinds Secret to serve without it)\n";
+            let ready = ready();
+            (ready.status == 503 && ready.body.contains(expected)).then_some(())
+        });
+        let before = api.requests("").len();
+        api.wait_for_requests_of("secrets/tls", before, 1).await;
+        assert_eq!(ready().status, 503);
+        api.clear_failures("secrets/tls");
+        eventually("it is granted", || (ready().status == 200).then_some(()));
+    }
+    api.fail("secrets/tls", vec![refusal(); 10_000]);
+    let program = start_with_site_addresses(&site, &["--optional-kinds", "Secret"]);
+    program.wait_stderr(|text| text.contains("Context fake").then_some(()));
+    eventually("Secrets need not be readable", || (ready().status == 200).then_some(()));
+}
