@@ -346,6 +346,28 @@ async fn secrets_that_cannot_be_fetched_delay_readiness_and_statuses() {
     assert!(!status_writes("gateways/good").concat().contains("InvalidCertificateRef"));
 }
 
+/// A route that attaches changes the status of its Gateway, and not what is wrong with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn known_problems_of_a_gateway_are_not_logged_again_when_routes_attach() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
+    api.put("gateways", https_gateway(&site));
+    let program = start_with_site_addresses(&site, &[]);
+    wait_for_log(&program, "Serving");
+    let count = |log: &str| log.matches("Secret default/tls does not exist").count();
+    let before = count(&program.stderr());
+    assert!(before > 0, "{}", program.stderr());
+    for name in ["shop", "blog", "news"] {
+        api.put("httproutes", clustered_route(name));
+        eventually("the route is served", || {
+            (get(&site.address_of("port"), &format!("/{name}-of-cluster")).status == 200).then_some(())
+        });
+    }
+    wait_for_log(&program, "HTTPRoute default/news");
+    let log = program.stop().expect_success().stderr;
+    assert_eq!(count(&log), before, "{log}");
+}
+
 /// The Gateway of `create_objects` with a second listener, whose certificate is in the Secret `tls`.
 pub(crate) fn https_gateway(site: &Site) -> Value {
     let tls = json!({"certificateRefs": [{"name": "tls"}]});

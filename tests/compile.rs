@@ -25,11 +25,14 @@ mod consumer_edits;
 mod dialect_edits;
 mod edits;
 mod own_urls;
+mod owner_reports;
 mod plugin_edits;
 mod policy_edits;
+mod replaced_backends;
 mod rules;
 mod secret_values;
 mod unattached_routes;
+mod unguarded_services;
 mod unserved_objects;
 mod written_statuses;
 

@@ -111,6 +111,14 @@ fn roles_are_bound_to_the_service_account() {
     assert_eq!(only_object("ServiceAccount")["metadata"]["name"], pod()["serviceAccountName"]);
 }
 
+/// After an upgrade that was rolled back, the log was gone with its Pod.
+#[test]
+fn descriptions_of_pods_have_the_error_that_ended_the_program() {
+    assert_eq!(container()["terminationMessagePolicy"], "FallbackToLogsOnError");
+    let chart = fs::read_to_string(folder().join("../charts/portico/templates/_pod.tpl")).unwrap();
+    assert!(chart.contains("terminationMessagePolicy: FallbackToLogsOnError"), "the chart has the same");
+}
+
 #[test]
 fn pods_are_unprivileged_and_have_time_to_drain() {
     let deployment = only_object("Deployment");

@@ -8,5 +8,6 @@ pub(crate) mod fields;
 mod header_names;
 mod kong_names;
 mod pages;
+mod queue_shares;
 mod source;
 mod stored_responses;

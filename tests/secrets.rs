@@ -96,7 +96,15 @@ async fn secrets_from_a_cluster_are_never_shown() {
             .filter(|line| line.contains(part))
             .collect::<Vec<_>>()
     };
-    for part in ["kongplugins/typo/status", "kongconsumers/broken/status", "gateways/good/status", "/events"] {
+    for part in [
+        "kongplugins/typo/status",
+        "kongplugins/wrong-server/status",
+        "kongplugins/wrong-receiver/status",
+        "kongplugins/wrong-address/status",
+        "kongconsumers/broken/status",
+        "gateways/good/status",
+        "/events",
+    ] {
         eventually(part, || (!writes_with(part).is_empty()).then_some(()));
     }
     program.wait_stderr(|text| text.contains("Using the keys of Secret portico-system/portico-keys").then_some(()));
@@ -183,6 +191,11 @@ impl ObservedOutput {
 
 /// Adds the output of the status and admin listeners.
 fn collect_listener_output(site: &Site, shown: &mut ObservedOutput) {
+    // The server of the plugin refuses connections, and a message says so.
+    eventually("the reference stands for the address of a server", || {
+        let verdicts = get(&site.address_of("admin"), "/debug/verdicts").body;
+        verdicts.contains("(key whole of Secret config)").then_some(())
+    });
     for (path, part) in [("/metrics", "kong_http_requests_total"), ("/readyz", ""), ("/healthz", ""), ("/status", "")] {
         shown.add(format!("status {path}"), get(&site.address_of("status"), path).body.as_bytes(), part);
     }

@@ -505,6 +505,26 @@ fn problems_and_changes_are_json_events() {
     }
 }
 
+/// Each route that a Gateway got changed its verdict, and so all of its problems were logged again.
+#[test]
+fn problems_that_an_edit_does_not_concern_are_not_logged_again() {
+    let site = Site::new();
+    save_good_objects(&site);
+    let tls = "    - {name: https, protocol: HTTPS, port: @other@, tls: {certificateRefs: [{name: missing}]}}\n";
+    site.save("manifests/second.yaml", &(gateway("second", "@port@") + tls));
+    let program = run(&site, &["--log-format", "json"]);
+    let problems = |log: &str| log.matches("Secret default/missing does not exist").count();
+    let first = program.wait_stderr(|log| log.contains("\"Serving\"").then(|| problems(log)));
+    assert!(first > 0);
+    for number in 2..4 {
+        site.save(&format!("manifests/route-{number}.yaml"), &route("second", &format!("route-{number}"), "echo"));
+        program.wait_stderr(|log| log.contains(&format!("\"revision\":{number}")).then_some(()));
+    }
+    let log = program.stop().expect_success().stderr;
+    assert!(log.contains("Gateway default/second"), "the Gateway has changed: {log}");
+    assert_eq!(problems(&log), first, "{log}");
+}
+
 #[test]
 fn gateways_have_separate_addresses() {
     let site = Site::new();

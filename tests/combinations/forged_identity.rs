@@ -250,6 +250,20 @@ async fn preflight_requests_cannot_forge_headers_of_openid_connect() {
     assert_eq!(outcome.upstream_header("cookie"), Some("kept=1"));
 }
 
+/// A later plugin could pass it on in a field with another name, or count by it.
+#[tokio::test]
+async fn plugins_after_all_credentials_see_nothing_that_clients_have_forged() {
+    let services: Arc<dyn PluginServices> = Arc::new(Servers::default());
+    let [login, copying] = ["openid-connect", "request-transformer"].map(|name| REGISTRY.find(name).unwrap());
+    let copy = json!({"add": {"headers": ["x-copied:$(headers.authorization or 'nothing')"]}});
+    let plugins: [(&dyn AnyPluginKind, Value); 2] = [(login, row(login).config), (copying, copy)];
+    let chain = chain_with(&plugins, &PluginState::default(), &services);
+    let mut request = forged_claims();
+    *request.request.method_mut() = Method::OPTIONS;
+    let outcome = request.with_consumers(&consumers()).run(&chain).await;
+    assert_eq!((outcome.message(), outcome.upstream_header("x-copied")), (None, Some("nothing")));
+}
+
 #[tokio::test]
 async fn clients_without_a_token_or_a_consumer_cannot_forge_one() {
     let forged = || {

@@ -1,9 +1,12 @@
 //! Comparison of fields and defaults with those of Kong 3.10. Later releases of Kong changed some defaults.
 
+use std::fs;
+
 use portico::plugins::REGISTRY;
 use serde_json::{Map, Value, json};
 
 use crate::plugins::fields;
+use crate::root;
 
 /// The fields of Kong's plugin with their defaults, `null` for a field without a default.
 fn kong_defaults(plugin: &str) -> Value {
@@ -622,5 +625,24 @@ fn fields_and_defaults_match_kong() {
             found.retain(|path, _| kong_defaults(name).get(path).is_some());
         }
         assert_eq!(Value::Object(found), kong_defaults(name), "{name}: left: Portico, right: Kong");
+    }
+}
+
+/// After a migration, endpoints did not get the token that they had read, and no page said so.
+#[test]
+fn defaults_that_differ_from_those_of_kong_are_documented() {
+    let page = fs::read_to_string(root().join("docs/kong-compatibility.md")).unwrap();
+    // All of these are false in Kong.
+    for (plugin, field) in [
+        ("forward-proxy", "https_verify"),
+        ("oauth2-introspection", "hide_credentials"),
+        ("openid-connect", "hide_credentials"),
+    ] {
+        let mut fields = fields::list(REGISTRY.find(plugin).unwrap()).into_iter();
+        let default = fields.find(|found| found.path == field).and_then(|found| found.default);
+        assert_eq!(default, Some(json!(true)), "{plugin}: {field}");
+        let is_about_plugin = |row: &&str| row.split('|').nth(2).is_some_and(|cell| cell.trim() == plugin);
+        let row = page.lines().find(is_about_plugin).unwrap();
+        assert!(row.contains(&format!("`{field}` is true by default")), "{row}");
     }
 }

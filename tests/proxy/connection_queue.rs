@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portico::proxy::ProxyLimits;
@@ -84,6 +85,22 @@ async fn requests_do_not_wait_for_idle_connections_of_other_workers() {
         let server = start(service(UpstreamProtocol::Http1, addresses, Some(3)), workers, ProxyLimits::default()).await;
         send_all(&format!("with {workers} workers"), &server, 12, 600).await;
     }
+}
+
+/// Otherwise each request that waits would close the connection of the one before, and open one with a handshake.
+#[tokio::test]
+async fn connections_are_handed_over_to_requests_of_the_same_worker() {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&opened);
+    let endpoint = Endpoint::scripted(move |stream, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        respond(stream)
+    })
+    .await;
+    let service = service(UpstreamProtocol::Http1, vec![EndpointAddress::Ip(endpoint.address)], Some(1));
+    let server = start(service, 1, ProxyLimits::default()).await;
+    send_all("one connection", &server, 8, 80).await;
+    assert_eq!(opened.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -14,6 +14,13 @@ use crate::harness::{Options, TestServer, h2c_routes_to, with_timeout};
 const INTERVAL: Duration = Duration::from_millis(200);
 const ENHANCE_YOUR_CALM: u32 = 11;
 
+/// Calls whose streams had no messages for two minutes failed, because servers permit one ping in five minutes without
+/// data: <https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md>.
+#[test]
+fn pings_are_as_rare_as_servers_of_grpc_permit() {
+    assert!(ProxyLimits::default().upstream_ping_interval > Duration::from_secs(5 * 60));
+}
+
 /// Servers of gRPC close connections with this code after three pings that they do not permit, with all their streams.
 #[tokio::test]
 async fn endpoint_that_closes_connections_because_of_pings_gets_fewer() {

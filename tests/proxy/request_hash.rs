@@ -229,6 +229,29 @@ async fn session_cookies_have_no_age() {
     assert!(cookies_of(&response)[0].ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{}", response.head);
 }
 
+/// Clients keep one of two cookies with a name.
+#[tokio::test]
+async fn cookies_of_endpoints_with_the_name_of_a_generated_one_are_reported() {
+    for (name, is_reported) in [("c", true), ("d", false)] {
+        let response = format!("HTTP/1.1 200 OK\r\nset-cookie: {name}=1; Path=/\r\ncontent-length: 0\r\n\r\n");
+        let endpoint = Endpoint::responding_with(response).await;
+        let web = upstream("web", &[]);
+        web.set_endpoints(Endpoints {
+            addresses: vec![EndpointAddress::Ip(endpoint.address)],
+            balance: Balancing {
+                algorithm: BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 65_537 }),
+                hash: Some(Arc::new(first(&[cookie(None)]))),
+                ..Balancing::default()
+            },
+            ..Endpoints::default()
+        });
+        let response = request(&server(&web).await, "/", "").await;
+        assert_eq!(cookies_of(&response).len(), 2, "{}", response.head);
+        // A Service has one warning in a minute.
+        assert_eq!(!web.should_warn(), is_reported, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn http2_requests_are_hashed_like_others() {
     let halves = Halves::new().await;

@@ -248,6 +248,24 @@ async fn cookies_that_browsers_keep_only_if_secure_are_secure_over_plain_http() 
     }
 }
 
+/// Clients keep one of two cookies with a name: they lose their session, or the one of the application.
+#[tokio::test]
+async fn cookies_of_endpoints_with_the_name_of_the_session_are_reported() {
+    let response = "HTTP/1.1 200 OK\r\nset-cookie: JSESSIONID=1; Path=/\r\ncontent-length: 0\r\n\r\n";
+    let endpoint = Endpoint::responding_with(response).await;
+    for (name, is_reported) in [("JSESSIONID", true), ("PORTICOSESSION", false)] {
+        let web = upstream("web", &[endpoint.address]);
+        let set_cookie = SetCookie::new(name, "/", None, SameSite::Strict);
+        let carrier = AffinityCarrier::Cookie { cookie: set_cookie, is_permanent: false };
+        let settings = AffinitySettings { carrier, ..cookie(1) };
+        let action = with_session(forward(vec![(1, Arc::clone(&web))]), settings);
+        let response = get(&TestServer::with_routes(vec![route(action)]).await, "").await;
+        assert_eq!(response.head.matches("set-cookie: ").count(), 2, "{}", response.head);
+        // A Service has one warning in a minute.
+        assert_eq!(!web.should_warn(), is_reported, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn stripped_sessions_are_not_sent_to_endpoints() {
     let endpoints = [named_endpoint("a").await, named_endpoint("b").await];

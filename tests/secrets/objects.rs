@@ -82,6 +82,10 @@ const IN_MANIFESTS: &[(&str, &str)] = &[
     ("a password of Redis in a KongClusterPlugin", "zq-global-redis-password-5c1d"),
     ("the Secret of configFrom", "zq-config-from-5c1d"),
     ("the malformed Secret of configFrom", "zq-broken-config-from-5c1d"),
+    ("the address of a server in the Secret of configFrom", "127.83.67.29"),
+    ("a rejected host from a Secret", "zq host from a Secret 5c1d"),
+    ("a rejected host in the Secret of configFrom", "zq host of configFrom 5c1d"),
+    ("a rejected address in the Secret of a configPatch", "zq-address-5c1d"),
     ("the Secret of a configPatch", "zq-config-patch-5c1d"),
     ("a secret of sessions from a Secret", "zq-session-secret-5c1d-that-is-long-enough"),
     ("a password of Redis for sessions from a Secret", "zq-session-redis-password-5c1d"),
@@ -144,7 +148,10 @@ apiVersion: v1";
 /// A route whose path is its name, with the plugin of the same name. The route `typo` has all invalid plugins, too.
 fn route(name: &str) -> String {
     let plugins = match name {
-        "typo" => "typo,keys,wrong-type,wrong-choice,broken-from,broken-hooks".to_owned(),
+        "typo" => {
+            "typo,keys,wrong-type,wrong-choice,broken-from,broken-hooks,wrong-server,wrong-receiver,wrong-address"
+                .to_owned()
+        }
         name => name.to_owned(),
     };
     format!(
@@ -239,7 +246,7 @@ apiVersion: v1
 kind: Secret
 metadata: {name: config}
 stringData:
-  whole: '{\"minute\": 1000, \"policy\": \"redis\", \"redis\": {\"host\": \"127.0.0.1\", \"port\": 1, \"password\": \"zq-config-from-5c1d\"}}'
+  whole: '{\"minute\": 1000, \"policy\": \"redis\", \"redis\": {\"host\": \"127.83.67.29\", \"port\": 1, \"password\": \"zq-config-from-5c1d\"}}'
   broken: '{\"minute\": 5, \"policy\": \"redis\", \"redis\": {\"password\": \"zq-broken-config-from-5c1d\"'
   password: '\"zq-config-patch-5c1d\"'
   session: zq-session-secret-5c1d-that-is-long-enough
@@ -247,6 +254,9 @@ stringData:
   client: zq-client-secret-5c1d
   login: zq-login-secret-5c1d-that-is-long-enough
   directory: zq-advanced-directory-password-5c1d
+  server: zq host from a Secret 5c1d
+  receiver: '{\"host\": \"zq host of configFrom 5c1d\", \"port\": 9000}'
+  address: '[\"zq-address-5c1d\"]'
 ";
 
 const CONSUMERS: &str = "apiVersion: configuration.konghq.com/v1
@@ -412,6 +422,27 @@ kind: KongPlugin
 metadata: {name: wrong-choice}
 plugin: rate-limiting
 config: {minute: 5, policy: zq-wrong-choice-5c1d}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: wrong-server}
+plugin: tcp-log
+config: {host: {secretKeyRef: {name: config, key: server}}, port: 9000}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: wrong-receiver}
+plugin: tcp-log
+configFrom: {secretKeyRef: {name: config, key: receiver}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: wrong-address}
+plugin: ip-restriction
+config: {}
+configPatches:
+- path: /deny
+  valueFrom: {secretKeyRef: {name: config, key: address}}
 ---
 apiVersion: configuration.konghq.com/v1
 kind: KongClusterPlugin

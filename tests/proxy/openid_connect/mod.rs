@@ -9,6 +9,7 @@ mod issuers;
 mod limits;
 mod logouts;
 mod provider;
+mod reported_hosts;
 mod slow_redis;
 mod step_up;
 mod stored;
@@ -417,6 +418,34 @@ async fn logout_ends_the_session_and_revokes_its_tokens() {
     let revoked = provider.revoked();
     assert!(revoked[0].starts_with("refresh-") && revoked[1].starts_with("ey"), "{revoked:?}");
     assert_eq!(site.get(&mut browser, "/").await.status, 302);
+}
+
+/// The URLs to which logins and logouts redirect are in logs, without what could be used in another request.
+#[tokio::test]
+async fn logs_have_no_secret_of_a_login_or_logout() {
+    let (provider, logs) = (Provider::start().await, Endpoint::ok().await);
+    let log = json!({"http_endpoint": format!("http://{}/log", logs.address)});
+    let config = json!({"logout_redirect_uri": ["http://shop.example/bye"]});
+    let site = Site::with_plugins(&provider, config, &[("http-log", log)]).await;
+    let mut browser = Browser::default();
+    let login = site.begin_login(&mut browser, "/").await;
+    assert_eq!(site.get(&mut browser, &provider.log_in(&login)).await.status, 302);
+    let logout = browser.send(site.server.address, "POST /logout HTTP/1.1", "", "").await;
+    let [of_login, of_logout] =
+        [&*login, logout.header("location").unwrap()].map(|location| form(location.split_once('?').unwrap().1));
+    let logged = || logs.log.requests().concat();
+    let arrived = async {
+        while !logged().contains("bye") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await; // Nothing tells that the log has arrived.
+        }
+    };
+    tokio::time::timeout(crate::harness::TEST_TIMEOUT, arrived).await.unwrap();
+    assert!(logged().contains(CLIENT), "the URLs are logged");
+    for (name, value) in
+        [("state", &of_login["state"]), ("nonce", &of_login["nonce"]), ("id_token_hint", &of_logout["id_token_hint"])]
+    {
+        assert!(!logged().contains(&**value), "{name}");
+    }
 }
 
 // OpenID Connect Back-Channel Logout 1.0, section 2.6
