@@ -164,20 +164,15 @@ impl<T: WithUsers> Users<T> {
         for object in T::referred_objects(store, key) {
             found.referred.insert(object.clone());
             for user in T::USERS.iter().flat_map(|kind| index.dependents_of_kind(&object, *kind)) {
-                let is_user = if matches!(user.kind, Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress) {
+                if matches!(user.kind, Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress) {
                     let is_served = served.is_served_ingress(user);
                     found.has_ingress |= is_served;
                     found.of_ingresses.extend(is_served.then(|| object.clone()));
-                    is_served
                 } else {
-                    let gateways = served.gateways_of_route(user, T::AFFECTS_PASSTHROUGH);
-                    let is_user = !gateways.is_empty();
-                    found.gateways.extend(gateways);
-                    is_user
-                };
-                if is_user {
-                    self.objects.entry(user.clone()).or_default().insert(key.clone());
+                    found.gateways.extend(served.gateways_of_route(user, T::AFFECTS_PASSTHROUGH));
                 }
+                // Also without a Gateway: which fields have an effect depends on all routes that refer to the targets.
+                self.objects.entry(user.clone()).or_default().insert(key.clone());
             }
         }
         found
