@@ -151,10 +151,7 @@ impl RemoteServer {
         prepare: impl FnOnce(&mut RemoteRequest),
         is_expected: fn(StatusCode) -> bool,
     ) -> BoxFuture<'static, Result<RemoteResponse, RemoteServerFailed>> {
-        let mut request = self.request.clone();
-        prepare(&mut request);
-        let reports = Arc::clone(&self.reports);
-        let server = format!("{}:{}", request.remote.host, request.remote.port);
+        let (request, server, reports) = self.prepared(prepare);
         let sending = self.services.send(request);
         async move { reports.note_outcome(&server, sending.await, is_expected) }.boxed()
     }
@@ -166,10 +163,7 @@ impl RemoteServer {
         prepare: impl FnOnce(&mut RemoteRequest),
         is_expected: fn(StatusCode) -> bool,
     ) -> BoxFuture<'static, Result<RemoteResponse, RemoteServerFailed>> {
-        let mut request = self.request.clone();
-        prepare(&mut request);
-        let reports = Arc::clone(&self.reports);
-        let server = format!("{}:{}", request.remote.host, request.remote.port);
+        let (request, server, reports) = self.prepared(prepare);
         let sending = self.services.send_for_client(client, request);
         async move {
             let outcome = match sending.await {
@@ -186,6 +180,14 @@ impl RemoteServer {
         .boxed()
     }
 
+    /// A request that `prepare` completes, with its server for messages, and the reports about that.
+    fn prepared(&self, prepare: impl FnOnce(&mut RemoteRequest)) -> (RemoteRequest, String, Arc<ServerReports>) {
+        let mut request = self.request.clone();
+        prepare(&mut request);
+        let server = format!("{}:{}", request.remote.host, request.remote.port);
+        (request, server, Arc::clone(&self.reports))
+    }
+
     /// Sends the request of a client in place of a backend, which `prepare` completes. Any response will do, and its
     /// body streams.
     pub fn stream(
@@ -193,10 +195,7 @@ impl RemoteServer {
         client: IpAddr,
         prepare: impl FnOnce(&mut RemoteRequest),
     ) -> BoxFuture<'static, Result<StreamedResponse, RemoteServerFailed>> {
-        let mut request = self.request.clone();
-        prepare(&mut request);
-        let reports = Arc::clone(&self.reports);
-        let server = format!("{}:{}", request.remote.host, request.remote.port);
+        let (request, server, reports) = self.prepared(prepare);
         let sending = self.services.send_in_place_of_backend(client, request, None);
         async move {
             match sending.await {

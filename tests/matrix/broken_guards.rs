@@ -160,7 +160,9 @@ fn broken_guards() -> Vec<BrokenGuard> {
         json!({"metadata": {"annotations": {"konghq.com/plugins": ["deny-all"]}}}),
         json!({"spec": {"hostnames": ["a.example:80"]}}),
         json!({"spec": {"hostnames": ["*"]}}),
-        json!({"spec": {"rules": [{"matches": [{"path": {"type": "Exact", "value": "/open"}, "method": "get"}], "backendRefs": "echo"}]}}),
+        json!({"spec": {"rules": [{
+            "matches": [{"path": {"type": "Exact", "value": "/open"}, "method": "get"}], "backendRefs": "echo",
+        }]}}),
     ]
     .iter()
     .enumerate()

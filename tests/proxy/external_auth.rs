@@ -212,7 +212,7 @@ async fn plugins_get_no_header_from_the_client_that_the_server_of_the_rule_decid
     let (endpoint, authorization) = (Endpoint::ok().await, authorization_server().await);
     let plugin = ScriptedPlugin::access(|cx| {
         let claimed = ["x-user", "x_user"].iter().find_map(|name| cx.head.headers.get(*name)).cloned();
-        cx.head.headers.insert("x-seen", claimed.unwrap_or(HeaderValue::from_static("nobody")));
+        cx.head.headers.insert("x-seen", claimed.unwrap_or(HeaderValue::from_static("absent")));
         AccessOutcome::Continue
     });
     let mut routes = guarded_routes(http_filter(server_of(&authorization)), &endpoint);
@@ -221,7 +221,7 @@ async fn plugins_get_no_header_from_the_client_that_the_server_of_the_rule_decid
     let request = "GET / HTTP/1.1\r\nhost: a.example\r\nx-user: admin\r\nx_user: admin\r\n\r\n";
     assert_eq!(server.request(request).await.status, 200);
     let received = endpoint.log.requests().pop().unwrap();
-    assert_eq!((header(&received, "x-seen"), header(&received, "x-user")), (Some("nobody"), Some("eve")), "{received}");
+    assert_eq!((header(&received, "x-seen"), header(&received, "x-user")), (Some("absent"), Some("eve")), "{received}");
 }
 
 /// The same backends once more.
