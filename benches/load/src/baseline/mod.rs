@@ -85,8 +85,8 @@ pub async fn baseline(options: &Options) -> Result<bool> {
     Ok(difference.is_ok())
 }
 
-/// Instructions per request. The difference between a run with fewer and one with more requests excludes startup,
-/// handshake and shutdown.
+/// Instructions per request. The difference between a run with fewer and one with more requests excludes startup
+/// and handshake.
 async fn count(portico: &Path, case: &Case) -> Result<u64> {
     let (fewer_requests, fewer_instructions) = run_case(portico, case, FEWER).await?;
     let (more_requests, more_instructions) = run_case(portico, case, MORE).await?;

@@ -1,10 +1,15 @@
-//! Parses the output of callgrind, a tool of valgrind: the instructions of a process, and those for metrics.
+//! Controls callgrind, a tool of valgrind, and parses its output: the instructions of a process, and those for metrics.
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-/// Instructions of a process from start to end.
+use crate::process::Process;
+
+/// Instructions of a process since its start, or since `callgrind_control --zero` or the last dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) total: u64,
@@ -20,8 +25,34 @@ const LIBRARY_PATHS: [&str; 3] = ["/rustc/", "/rust/deps/", "/registry/"];
 /// library.
 const SERIES_LOOKUP: &str = "::view::View::series";
 
+/// The counts of a running process, which begin again. The counts at its end would include what it drops on its way out,
+/// which is millions of instructions for some caches, and depends on which thread comes first.
+pub(crate) fn dump(process: Process, counts_file: &Path) -> Result<Counts> {
+    control(process, "--dump")?;
+    read(&take_dump(counts_file)?)
+}
+
+/// Runs `callgrind_control` with this action.
+pub(crate) fn control(process: Process, action: &str) -> Result<()> {
+    let output = Command::new("callgrind_control").arg(action).arg(process.0.to_string()).output();
+    let output = output.context("cannot start callgrind_control, which is part of valgrind")?;
+    ensure!(output.status.success(), "callgrind_control {action}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// Reads and removes the only dump. callgrind numbers dumps: `counts.1`, `counts.2` and so on.
+fn take_dump(counts_file: &Path) -> Result<String> {
+    let folder = counts_file.parent().context("the file of counts is in no folder")?;
+    let is_dump = |path: &PathBuf| path.with_extension("") == counts_file && path != counts_file;
+    let dump = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).find(is_dump);
+    let dump = dump.context("callgrind wrote no dump")?;
+    let text = fs::read_to_string(&dump)?;
+    fs::remove_file(dump)?;
+    Ok(text)
+}
+
 /// Parses an output file of callgrind.
-pub(crate) fn read(text: &str) -> Result<Counts> {
+fn read(text: &str) -> Result<Counts> {
     let total = text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
     let total = total.and_then(|total| total.trim().parse().ok()).context("valgrind's file has no total")?;
     let (mut files, mut functions) = (Names::default(), Names::default());

@@ -1,6 +1,5 @@
 //! Counts instructions per request with valgrind, independent of other load on the machine.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,7 +46,7 @@ const CASES: [Case; 4] = [
 const SHORTER_RUN: Duration = Duration::from_secs(1);
 const LONGER_RUN: Duration = Duration::from_secs(4);
 
-/// Runs each case for a shorter and a longer time; the difference excludes startup and shutdown.
+/// Runs each case for a shorter and a longer time; the difference excludes startup.
 pub async fn count_instructions(options: &Counting) -> Result<bool> {
     for case in &CASES {
         print!("  {:<42}", case.name);
@@ -116,14 +115,11 @@ pub(crate) fn sequential_plan(requests: usize, target: SocketAddr, shapes: Vec<R
 /// Requests per second, far more than one connection can send.
 const UNREACHABLE_RATE: u32 = 1_000_000;
 
-/// Runs a plan against a server under valgrind and stops the server. Returns the numbers of its requests and
-/// instructions.
+/// Runs a plan against a server under valgrind. Returns the numbers of its requests and instructions.
 pub(crate) async fn run_and_count(server: Server, counts_file: &Path, plan: Plan) -> Result<(u64, Counts)> {
     let startup_requests = wait_for(&server).await?;
     let report = run(plan).await;
     ensure!(report.is_clean(), "not every response was correct:\n{report}");
-    let output = server.output();
-    drop(server);
-    let text = fs::read_to_string(counts_file).with_context(|| format!("no output of valgrind: {output}"))?;
-    Ok((startup_requests + report.good, callgrind::read(&text)?))
+    let counts = callgrind::dump(server.process(), counts_file).with_context(|| server.output())?;
+    Ok((startup_requests + report.good, counts))
 }

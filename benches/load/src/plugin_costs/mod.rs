@@ -8,7 +8,6 @@ mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -85,21 +84,9 @@ async fn count(portico: &Path, cases: &[&'static Case]) -> Result<Vec<Row>> {
 async fn count_case(portico: &Server, counts_file: &Path, case: &Case, request: &RepeatedRequest) -> Result<u64> {
     let mut client = Client::connect(portico.address, &host(0)).await?;
     client.send(request, case.status, WARM_UP).await?;
-    control(portico, "--zero")?;
+    callgrind::control(portico.process(), "--zero")?;
     client.send(request, case.status, REQUESTS).await?;
-    control(portico, "--dump")?;
-    Ok(callgrind::read(&take_dump(counts_file)?)?.total / REQUESTS as u64)
-}
-
-/// Reads and removes the only dump. callgrind numbers dumps: `counts.1`, `counts.2` and so on.
-fn take_dump(counts_file: &Path) -> Result<String> {
-    let folder = counts_file.parent().context("the file of counts is in no folder")?;
-    let is_dump = |path: &PathBuf| path.with_extension("") == counts_file && path != counts_file;
-    let dump = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).find(is_dump);
-    let dump = dump.context("callgrind wrote no dump")?;
-    let text = fs::read_to_string(&dump)?;
-    fs::remove_file(dump)?;
-    Ok(text)
+    Ok(callgrind::dump(portico.process(), counts_file)?.total / REQUESTS as u64)
 }
 
 /// The objects of a case: its plugin, and the route that has it.
@@ -122,13 +109,6 @@ fn objects(index: usize, case: &Case, servers: &Servers) -> String {
 /// All hosts have the same length, so that routes differ only in their plugins.
 fn host(index: usize) -> String {
     format!("c{index:02}.bench.example")
-}
-
-fn control(portico: &Server, action: &str) -> Result<()> {
-    let output = Command::new("callgrind_control").arg(action).arg(portico.process().0.to_string()).output();
-    let output = output.context("cannot start callgrind_control, which is part of valgrind")?;
-    ensure!(output.status.success(), "callgrind_control {action}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }
 
 /// After these, connections are open, caches are filled and tokens are verified.

@@ -127,7 +127,7 @@ impl Peer {
     }
 }
 
-/// The command that runs a program under callgrind, which writes its counts to `counts_file` at the end.
+/// The command that runs a program under callgrind, which dumps its counts beside `counts_file`.
 fn counted(counts_file: &Path, binary: &Path) -> Command {
     let mut command = Command::new("valgrind");
     command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts_file.display())).arg(binary);
