@@ -66,6 +66,11 @@ impl SharedLimit {
         self.shares.of(owner)
     }
 
+    /// Whether [`Self::try_take`] would take one unit now. Reserves nothing.
+    pub(crate) fn has_room(&self, share: &Share) -> bool {
+        share.waiting.load(Relaxed) == 0 && share.room(self.free()) > 0
+    }
+
     /// Takes units, if there are enough, the share permits it, and nothing else of the owner waits.
     pub(crate) fn try_take(&self, share: &Arc<Share>, units: u32) -> Result<Held, LimitReached> {
         if share.waiting.load(Relaxed) > 0 {
@@ -361,7 +366,10 @@ mod tests {
                 (0..others).map(|number| limit.try_take(&limit.share(&number.to_string()), 1)).collect();
             let share = limit.share("owner");
             let room = share.room(limit.free());
-            assert_eq!(take_all(&limit, &share).len(), room, "{others} of {size} are taken");
+            assert_eq!(limit.has_room(&share), room > 0, "{others} of {size} are taken");
+            let held = take_all(&limit, &share);
+            assert_eq!(held.len(), room, "{others} of {size} are taken");
+            assert!(!limit.has_room(&share));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Manifests on disk under edits by users, editors and kubelets: the resulting objects and diagnostics.
 
+mod duplicates;
 mod unread;
 
 use std::collections::BTreeSet;

@@ -298,7 +298,7 @@ const LAYERS: &[Row] = &[
     (
         "manifests",
         &[
-            "changed documents foreign mounts position translated unserved_kinds",
+            "attachments changed documents foreign mounts position translated unserved_kinds",
             "diagnostic object_kind outline text",
             "read_object walk yaml",
             "fuzzing location watcher",

@@ -37,9 +37,10 @@ pub(super) struct ClusterSource {
     startup_timeout: Duration,
     /// Kinds that need not be readable.
     optional_kinds: BTreeSet<Kind>,
-    /// Referenced objects that may not be fetched, and without which the first compilation does not begin. Empty after
-    /// it.
+    /// Referenced objects that may not be fetched, and for which the first compilation waits. Empty after it.
     forbidden: BTreeSet<ObjectId>,
+    /// Whether it waits for them without end.
+    lacks_permission: bool,
     /// Whether the first compilation was permitted.
     is_started: bool,
     /// Deadline for referenced objects; after it, compilation proceeds without them.
@@ -88,6 +89,7 @@ impl ClusterSource {
             startup_timeout,
             optional_kinds: options.optional_kinds.clone(),
             forbidden: BTreeSet::new(),
+            lacks_permission: false,
             is_started: false,
             deadline: None,
             unfetched_revision: 0,
@@ -159,15 +161,18 @@ impl ClusterSource {
     /// Whether the store may be compiled now. Waits for referenced objects that exist but are not fetched yet, so that
     /// a Gateway whose Secret arrives late does not appear broken. The wait is bounded so that an object that cannot be
     /// fetched does not block others. The first compilation waits longer and also for failed fetches, because a Pod
-    /// that serves without certificates and credentials must not replace one that has them. It waits without end for
-    /// the permission to fetch.
+    /// that serves without certificates and credentials must not replace one that has them. If no object of a kind was
+    /// fetched, it waits without end for the permission. If some were, the others may be those that one object of one
+    /// namespace names, which must not keep new Pods from serving all.
     pub(super) fn may_compile(&mut self, control: &mut Control) -> bool {
         let settled = self.source.change_referenced(&control.take_reference_changes());
         let (unfetched, revision) = self.source.unfetched(control.store.unfetched());
         self.unfetched_revision = revision;
-        control.set_unfetched(unfetched);
-        self.forbidden = if self.is_started { BTreeSet::new() } else { self.source.forbidden() };
+        let forbidden = self.source.forbidden();
+        self.forbidden = if self.is_started { BTreeSet::new() } else { forbidden.clone() };
         self.forbidden.retain(|id| !self.optional_kinds.contains(&id.kind));
+        control.set_unfetched(unfetched, forbidden);
+        self.lacks_permission = self.forbidden.iter().any(|id| !self.source.has_fetched(id.kind));
         if !self.complete {
             return false;
         }
@@ -179,17 +184,18 @@ impl ClusterSource {
         }
         let max_wait = if self.is_started { MAX_REFERENCE_WAIT } else { self.startup_timeout };
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + max_wait);
-        if Instant::now() < deadline || !self.forbidden.is_empty() {
+        if Instant::now() < deadline || self.lacks_permission {
             return false;
         }
         self.deadline = None;
         if !self.is_started {
             warn!(
-                unfetched = unfetched.len(),
-                example = unfetched.first().map(ToString::to_string),
+                unfetched = unfetched.len() + self.forbidden.len(),
+                example = unfetched.first().or(self.forbidden.first()).map(ToString::to_string),
                 "Serving without objects that could not be fetched within --startup-timeout"
             );
             self.is_started = true;
+            self.forbidden.clear();
         }
         true
     }
@@ -198,9 +204,14 @@ impl ClusterSource {
     /// was delivered.
     pub(super) async fn wait_for_references(&self) {
         // Neither the deadline nor the other objects end the wait for a permission.
-        match self.deadline.filter(|_| self.forbidden.is_empty()) {
-            Some(deadline) => tokio::select! {
+        match self.deadline.filter(|_| !self.lacks_permission) {
+            Some(deadline) if self.forbidden.is_empty() => tokio::select! {
                 () = self.source.wait_until_fetched(!self.is_started) => {}
+                () = sleep_until(deadline) => {}
+            },
+            // All of them have a response.
+            Some(deadline) => tokio::select! {
+                () = self.source.wait_until_unfetched_changes(self.unfetched_revision) => {}
                 () = sleep_until(deadline) => {}
             },
             None => self.source.wait_until_unfetched_changes(self.unfetched_revision).await,

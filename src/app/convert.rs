@@ -95,7 +95,7 @@ fn read_script(file: &Path, settings: &TranslationSettings) -> ConvertedFile {
         ScriptContext { variable: &|name| std::env::var(name).ok(), file: &sent_file, plugin_schema: &schema };
     let translated = translate_admin_calls(file, &script, settings, context);
     let objects = translated.objects.clone();
-    let (manifests, update) = Manifests::of_translated(file, &script, translated, None);
+    let (manifests, update) = Manifests::of_translated(file, &script, translated);
     ConvertedFile { manifests, update, objects }
 }
 
@@ -150,14 +150,14 @@ fn summary(objects: &[TranslatedObject], reported: &[ReportedDiagnostic]) -> Str
         *kinds.entry(object.value["kind"].as_str().unwrap_or_default()).or_default() += 1;
     }
     let counts: Vec<String> = kinds.iter().map(|(kind, number)| format!("{number} {kind}")).collect();
+    let counts = if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) };
     let count_of = |is_counted: &dyn Fn(&ReportedDiagnostic) -> bool, noun| {
         report::count(reported.iter().filter(|problem| is_counted(problem)).count() as u64, noun)
     };
     let is_error = |problem: &ReportedDiagnostic| problem.diagnostic.is_error();
     format!(
-        "Converted into {} ({}); {} left out, {}, {}.\n",
+        "Converted into {}{counts}; {} left out, {}, {}.\n",
         report::count(objects.len() as u64, "object"),
-        counts.join(", "),
         count_of(&|problem| is_error(problem) && problem.is_left_out(), "part"),
         count_of(&|problem| is_error(problem) && !problem.is_left_out(), "error"),
         count_of(&|problem| !is_error(problem), "difference"),

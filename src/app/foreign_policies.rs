@@ -30,9 +30,9 @@ fn diagnostic(policy: &ForeignPolicy, ignore_guards: bool) -> Diagnostic {
     let ForeignPolicy { group, name, restriction, .. } = policy;
     let (message, remedy) = match restriction {
         Some(field) => {
-            let what = if field == "kind" { "the policy" } else { field };
+            let part = if field == "kind" { String::new() } else { format!(" ({field})") };
             let message = format!(
-                "{name} of {group} restricts its requests in another gateway ({what}), and has no effect here, so they \
+                "{name} of {group} restricts its requests in another gateway{part}, and has no effect here, so they \
                  are served without it"
             );
             (message, "restrict them by a plugin, such as jwt, ip-restriction or rate-limiting, and remove the policy")

@@ -57,7 +57,8 @@ pub(super) fn find_problems(
     let mut diagnostics: Vec<ReportedDiagnostic> = update.diagnostics.iter().map(report::from_manifest).collect();
     diagnostics.extend(control.verdicts().iter().flat_map(|(id, verdict)| report::from_verdict(id, verdict)));
     if settings.for_cluster {
-        diagnostics.retain(|found| !report::is_about_later_object(found, &update.written_later));
+        let written_later = update.written_later.iter().map(ToString::to_string).collect();
+        diagnostics.retain(|found| !report::is_about_later_object(found, &written_later));
     }
     diagnostics.extend(foreign_policies::problems(&control, update, ignore_foreign_guards));
     report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));

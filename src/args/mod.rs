@@ -197,7 +197,7 @@ const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccou
 pub enum ExitStatus {
     /// 0
     Success,
-    /// 1: an object was rejected, or has a warning with `--warnings-as-errors`; or a route is not served as written.
+    /// 1: an object has an error, or a warning with `--warnings-as-errors`; or a request is not served as written.
     Rejected,
     /// 2: usage or I/O error.
     Usage,
@@ -351,7 +351,8 @@ struct CompletionArgs {
 }
 
 const EXAMPLES: &str = "\
-Exit codes: 0 valid, 1 an object was rejected or a route is not served as written, 2 usage or I/O error.
+Exit codes: 0 no errors, warnings do not count; 1 an object has an error, or `verify` found a request that is not \
+served as written; 2 usage or I/O error.
 
 Every flag can also be set by an environment variable: --drain-timeout is PORTICO_DRAIN_TIMEOUT.
 

@@ -76,11 +76,25 @@ where
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), SendFailure>> {
+        self.poll_send_observed(cx, stream, |_, _| {})
+    }
+
+    /// The same. Before each write after all of the body was taken, `before_write` gets the body and how many bytes are
+    /// not sent yet.
+    pub fn poll_send_observed(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncWrite + Unpin),
+        mut before_write: impl FnMut(&mut B, usize),
+    ) -> Poll<Result<(), SendFailure>> {
         let (mut frames, mut awaits_body) = (0, false);
         for _ in 0..MAX_ROUNDS {
             // A body that is pending wakes the task. It may be pending so that others have their turn.
             awaits_body = awaits_body || self.poll_body(cx, &mut frames).is_pending();
             if !self.queue.is_empty() {
+                if !self.is_body_open {
+                    before_write(&mut self.body, self.queue.len());
+                }
                 ready!(self.queue.poll_send(cx, stream)).map_err(SendFailure::Stream)?;
                 continue;
             }

@@ -148,6 +148,12 @@ impl ReferencedObjects {
         self.state.lock().forbidden.clone()
     }
 
+    /// Whether a wanted object of this kind was fetched.
+    pub(super) fn has_fetched(&self, kind: Kind) -> bool {
+        let state = self.state.lock();
+        state.fetched.iter().any(|(id, fetched)| id.kind == kind && fetched.received.is_some())
+    }
+
     /// Waits until every wanted object that exists was fetched or its last fetch failed; with `all`, until the API
     /// server has responded for each of them with the object, 403 or 404.
     pub(super) async fn wait_until_fetched(&self, all: bool) {

@@ -121,6 +121,11 @@ impl ApiServerSource {
         self.referenced.forbidden()
     }
 
+    /// Whether a wanted object of this kind was fetched.
+    pub fn has_fetched(&self, kind: Kind) -> bool {
+        self.referenced.has_fetched(kind)
+    }
+
     /// Waits until `unfetched` may return a set of another revision, or `forbidden` another set, and everything fetched
     /// was returned by `next`.
     pub async fn wait_until_unfetched_changes(&self, revision: u64) {

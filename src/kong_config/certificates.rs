@@ -41,6 +41,7 @@ pub(super) fn plan(
         for (field, key) in [("cert", "tls.crt"), ("key", "tls.key")] {
             match certificate.fields.text(field) {
                 Some(text) => drop(data.insert(key.to_owned(), json!(text))),
+                None if certificate.fields.is_mistyped(field) => {}
                 None => findings.reject(certificate.fields.field(field), "it is missing", "write it in PEM"),
             }
         }
@@ -70,6 +71,7 @@ pub(super) fn plan(
                 sni.fields.findings.leave_out(sni.path(), message, "write an SNI for each domain");
             }
             (Some(name), Some(parent)) => hosts[parent].push(name.to_ascii_lowercase()),
+            (None, _) if sni.fields.is_mistyped("name") => {}
             (None, _) => sni.fields.findings.reject(sni.path(), "the SNI has no name", "write a host name"),
             (_, None) => {
                 let (message, remedy) = ("the SNI has no certificate", "write the id of its certificate");
@@ -95,7 +97,7 @@ pub(super) fn plan(
         let name = names.name("Secret", &label);
         authority.fields.text("cert_digest");
         let cert = authority.fields.text("cert");
-        if cert.is_none() {
+        if cert.is_none() && !authority.fields.is_mistyped("cert") {
             let field = authority.fields.field("cert");
             authority.fields.findings.reject(field, "it is missing", "write it in PEM");
         }

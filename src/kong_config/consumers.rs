@@ -50,7 +50,8 @@ pub(super) fn plan(
             members[position].extend(find_member(group, field, EntityKind::Group, index, findings));
         }
         let label = consumer.name.clone().or_else(|| custom_id.clone()).unwrap_or_default();
-        if label.is_empty() {
+        let is_mistyped = ["username", "custom_id"].iter().any(|name| consumer.fields.is_mistyped(name));
+        if label.is_empty() && !is_mistyped {
             let message = "the consumer has neither username nor custom_id";
             findings.reject(consumer.path(), message, "write a username");
         }
@@ -120,7 +121,7 @@ fn plan_groups(
             }
         }
         let label = group.name.clone().unwrap_or_default();
-        if label.is_empty() {
+        if label.is_empty() && !group.fields.is_mistyped("name") {
             findings.reject(group.path(), "the group has no name", "write a name");
         }
         let name = names.name("KongConsumerGroup", &label);
@@ -197,6 +198,7 @@ fn plan_credential(
                 data.insert((*name).to_owned(), json!(value));
             }
             None if is_public && *name == "client_secret" => {}
+            None if credential.fields.is_mistyped(name) => is_complete = false,
             None => {
                 is_complete = false;
                 let message = format!("{name} is missing, and Kong would generate one that clients cannot know");

@@ -66,6 +66,8 @@ pub(super) struct EntityFields<'f> {
     known: BTreeSet<&'static str>,
     /// The fields that only the defaults of the file have.
     defaults: BTreeSet<String>,
+    /// The fields whose values have a wrong type, which is reported.
+    mistyped: BTreeSet<&'static str>,
     pub(super) findings: &'f FileFindings,
 }
 
@@ -92,7 +94,7 @@ impl<'f> EntityFields<'f> {
                 added.insert(name.clone());
             }
         }
-        EntityFields { path, values, known: BTreeSet::new(), defaults: added, findings }
+        EntityFields { path, values, known: BTreeSet::new(), defaults: added, mistyped: BTreeSet::new(), findings }
     }
 
     /// Whether the entity has a field only because the defaults of the file have it.
@@ -145,17 +147,32 @@ impl<'f> EntityFields<'f> {
             Ok(value) => Some(value),
             Err(value) => {
                 let message = format!("this is {}, and not {expected}", type_name(&value));
-                self.findings.reject(self.field(name), message, format!("write {expected}"));
+                self.reject_value(name, message, format!("write {expected}"));
                 None
             }
         }
     }
 
+    /// Rejects the value of a field.
+    fn reject_value(&mut self, name: &'static str, message: String, remedy: impl Into<String>) {
+        self.mistyped.insert(name);
+        self.findings.reject(self.field(name), message, remedy);
+    }
+
+    /// Whether the value of a field that was read has a wrong type. That is reported, so the field is not missing.
+    pub(super) fn is_mistyped(&self, name: &str) -> bool {
+        self.mistyped.contains(name)
+    }
+
     pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
-        self.typed(name, "a text, in quotes if it looks like a number", |value| match value {
-            Value::String(text) => Ok(text),
-            other => Err(other),
-        })
+        match self.value(name)? {
+            Value::String(text) => Some(text),
+            other => {
+                let (message, remedy) = not_a_text(&other);
+                self.reject_value(name, message, remedy);
+                None
+            }
+        }
     }
 
     pub(super) fn flag(&mut self, name: &'static str) -> Option<bool> {
@@ -164,12 +181,18 @@ impl<'f> EntityFields<'f> {
 
     /// A whole number from `min` to `max`.
     pub(super) fn number(&mut self, name: &'static str, min: i64, max: i64) -> Option<i64> {
+        let value = self.value(name)?;
+        let number = value.as_i64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0).map(|f| f as i64));
         let expected = format!("a whole number from {min} to {max}");
-        let in_range = |value: &Value| {
-            let number = value.as_i64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0).map(|f| f as i64));
-            number.filter(|number| (min..=max).contains(number))
+        let message = match number {
+            Some(number) if (min..=max).contains(&number) => return Some(number),
+            Some(number) if number > max => format!("{value} is more than {max}"),
+            Some(_) => format!("{value} is less than {min}"),
+            None if value.is_number() => format!("{value} is not a whole number"),
+            None => format!("this is {}, and not {expected}", type_name(&value)),
         };
-        self.typed(name, &expected, |value| in_range(&value).ok_or(value))
+        self.reject_value(name, message, format!("write {expected}"));
+        None
     }
 
     pub(super) fn decimal(&mut self, name: &'static str) -> Option<f64> {
@@ -196,9 +219,8 @@ impl<'f> EntityFields<'f> {
             match item {
                 Value::String(text) => texts.push(text),
                 other => {
-                    let message = format!("this is {}, and not a text", type_name(&other));
-                    let field = format!("{}[{index}]", self.field(name));
-                    self.findings.reject(field, message, "put it in quotes");
+                    let (message, remedy) = not_a_text(&other);
+                    self.findings.reject(format!("{}[{index}]", self.field(name)), message, remedy);
                 }
             }
         }
@@ -289,6 +311,15 @@ impl<'f> EntityFields<'f> {
 pub(super) struct EntityReference {
     pub(super) key: String,
     pub(super) field: String,
+}
+
+/// The message and the remedy about a value that is no text. It may be a secret, so the message does not contain it.
+fn not_a_text(value: &Value) -> (String, &'static str) {
+    let remedy = match value {
+        Value::Number(_) | Value::Bool(_) => "put it in quotes",
+        _ => "write a text",
+    };
+    (format!("this is {}, and not a text", type_name(value)), remedy)
 }
 
 pub(super) fn type_name(value: &Value) -> &'static str {

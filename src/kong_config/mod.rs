@@ -101,7 +101,7 @@ fn one_document(text: &str) -> Cow<'_, str> {
 
 /// The error about a file without content.
 pub fn empty_file() -> Diagnostic {
-    let remedy = "write `_format_version: \"3.0\"` and the entities; if another program writes the file, look whether \
+    let remedy = "write `_format_version: \"3.0\"` and the entities; if another program writes the file, check whether \
                   it failed";
     Diagnostic::of_file("EmptyFile", "the file is empty", remedy)
 }

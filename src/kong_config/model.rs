@@ -264,14 +264,14 @@ fn read_destination(root: &mut EntityFields<'_>) {
     let workspace = root.text("_workspace").filter(|workspace| workspace != "default");
     if let Some(workspace) = workspace {
         let message = format!("there are no workspaces here: logs and metrics have `default` instead of {workspace:?}");
-        root.findings.differs("_workspace", message, "nothing, if the other workspaces have files of their own");
+        root.findings.differs("_workspace", message, "ignore this if the other workspaces have files of their own");
     }
     let Some(konnect) = root.object("_konnect") else { return };
     let mut konnect = EntityFields::new("_konnect".to_owned(), Value::Object(konnect), None, root.findings);
     for name in ["control_plane_name", "runtime_group_name"] {
         if konnect.text(name).is_some() {
             let field = konnect.field(name);
-            root.findings.differs(field, "the control plane has no effect: this file is served", "nothing");
+            root.findings.differs(field, "the control plane has no effect: this file is served", "");
         }
     }
     konnect.finish();

@@ -54,6 +54,7 @@ pub(super) fn plan(
             // Its owner, which is unknown, is not that of another plugin.
             Some(_) if plugin.is_orphan => {}
             Some(kind) => read.push((kind, scope, plugin)),
+            None if plugin.fields.is_mistyped("name") => {}
             None => plugin.fields.findings.reject(plugin.path(), "the plugin has no name", "write its name"),
         }
     }

@@ -159,7 +159,9 @@ fn read_location(fields: &mut EntityFields<'_>) -> Option<ServiceLocation> {
         return location;
     }
     let Some(host) = host.filter(|host| !host.is_empty()) else {
-        fields.findings.reject(fields.field("host"), "the host is missing", "write host or url");
+        if !["url", "host"].iter().any(|name| fields.is_mistyped(name)) {
+            fields.findings.reject(fields.field("host"), "the host is missing", "write host or url");
+        }
         return None;
     };
     let protocol = protocol.unwrap_or_else(|| "http".to_owned());

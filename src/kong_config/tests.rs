@@ -441,6 +441,33 @@ fn broken_files_are_rejected_with_the_field() {
     }
 }
 
+/// A missing field was reported, too.
+#[test]
+fn values_of_wrong_types_are_reported_once() {
+    for (file, expected) in [
+        (with(json!({"consumers": [{"username": 5}]})), "consumers[0].username: this is a number, and not a text"),
+        (
+            with(json!({"consumers": [{"username": "a", "keyauth_credentials": [{"key": 5}]}]})),
+            "consumers[0].keyauth_credentials[0].key: this is a number, and not a text",
+        ),
+        (with(json!({"services": [{"name": "s", "host": ["a"]}]})), "services[0].host: this is a list, and not a text"),
+        (
+            with(json!({"certificates": [{"cert": "a", "key": true}]})),
+            "certificates[0].key: this is true or false, and not a text",
+        ),
+        (
+            with(json!({"upstreams": [{"name": "u", "targets": [{"target": "a.example:80", "weight": 100_000}]}]})),
+            "upstreams[0].targets[0].weight: 100000 is more than 65535",
+        ),
+        (
+            with(json!({"services": [{"name": "s", "host": "s.example", "retries": 1.5}]})),
+            "services[0].retries: 1.5 is not a whole number",
+        ),
+    ] {
+        assert_eq!(rejections(file), [expected]);
+    }
+}
+
 /// What Kong's schemas of entities refuse.
 // docs/kong-compatibility.md, 1.3
 #[test]

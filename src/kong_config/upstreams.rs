@@ -83,7 +83,7 @@ pub(super) fn plan(
         let text = fields.text("target");
         let field = fields.field("target");
         let address = text.as_deref().and_then(parse_target);
-        if address.is_none() {
+        if address.is_none() && !fields.is_mistyped("target") {
             let (message, remedy) = ("this is not the address of a target", "write host:port");
             fields.findings.reject(field, message, remedy);
         }
@@ -129,7 +129,9 @@ fn plan_upstream(upstream: &mut Entity<'_>, index: &EntityIndex, names: &mut Nam
         findings.reject(upstream.fields.field("name"), message, "write a DNS name without a port");
     }
     let Some(label) = upstream.name.clone() else {
-        findings.reject(&path, "the upstream has no name", "write the name that services have as their host");
+        if !upstream.fields.is_mistyped("name") {
+            findings.reject(&path, "the upstream has no name", "write the name that services have as their host");
+        }
         return UpstreamPlan::default();
     };
     let fields = &mut upstream.fields;

@@ -20,9 +20,13 @@ pub(super) fn plan(vaults: Vec<Entity<'_>>, settings: &TranslationSettings, name
         let (prefix, backend) = (vault.fields.text("prefix"), vault.name.clone());
         let description = vault.fields.text("description");
         let config = vault.fields.object("config").unwrap_or_default();
+        let is_mistyped = ["prefix", "name"].iter().any(|name| vault.fields.is_mistyped(name));
         vault.fields.finish();
         let (Some(prefix), Some(backend)) = (prefix, backend) else {
-            findings.reject(&path, "the vault has no prefix or no name", "write prefix, and the backend as the name");
+            if !is_mistyped {
+                let remedy = "write prefix, and the backend as the name";
+                findings.reject(&path, "the vault has no prefix or no name", remedy);
+            }
             continue;
         };
         if !BACKENDS.contains(&&*backend) {

@@ -1,5 +1,6 @@
 //! Which file defines which object, and what changed for the store. If an object is defined several times, the first
-//! definition is used, by the path of the file and the position in it. Namespaces that no file defines are added.
+//! definition is used, by the path of the file and the position in it, with the plugins of all. Namespaces that no file
+//! defines are added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::record::FileRecord;
+use super::attachments::Attachments;
+use super::record::{FileObject, FileRecord};
 use crate::api::names::NAMESPACE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{AnyObject, Batch};
@@ -34,6 +36,10 @@ pub(super) struct Claims {
 #[derive(Debug)]
 struct ReportedObject {
     content: ClaimedContent,
+    /// Its plugins, and those that other definitions add.
+    attached: Attachments,
+    /// The files of its definitions, valid or not.
+    files: BTreeSet<Arc<Path>>,
     generation: i64,
 }
 
@@ -77,8 +83,8 @@ impl Claims {
     }
 
     /// Returns the changes for the store, and the touched objects. The generation is set on the object in the record,
-    /// so that the store and the record share it. `keeps_missing`: objects that no file defines any more are not
-    /// removed before a later call.
+    /// so that the store and the record share it, unless other definitions add plugins. `keeps_missing`: objects that
+    /// no file defines any more are not removed before a later call, and neither are plugins of missing definitions.
     pub(super) fn take_changes(&mut self, records: &mut Records, keeps_missing: bool) -> (Batch, BTreeSet<ObjectId>) {
         let mut batch = Batch::default();
         let touched = std::mem::take(&mut self.touched);
@@ -97,6 +103,19 @@ impl Claims {
                 }
                 continue;
             };
+            let (mut attached, mut files) = self.attachments(id, records);
+            if let Some(reported) = self.reported.get(id)
+                && keeps_missing
+                && !reported.files.is_subset(&files)
+            {
+                let mut kept = attached.clone();
+                kept.add(&reported.attached);
+                if kept != attached {
+                    attached = kept;
+                    files.extend(reported.files.iter().cloned());
+                    self.touched.insert(id.clone());
+                }
+            }
             let Some(entry) = records.get_mut(file).and_then(|record| record.entries.get_mut(*index)) else { continue };
             let content = match entry.is_rejected() {
                 true => ClaimedContent::Rejected(entry.content_hash),
@@ -108,9 +127,15 @@ impl Claims {
                 // The labels of the implied Namespace are not those of the rejected one.
                 batch.removes.push(id.clone());
             }
-            if let Some(generation) = self.next_generation(id, content) {
+            let added = (attached != Attachments::of(&entry.object)).then(|| attached.clone());
+            if let Some(generation) = self.next_generation(id, content, attached, files) {
                 entry.object.set_generation(generation);
-                batch.upserts.push(entry.object.clone());
+                let mut object = entry.object.clone();
+                if let Some(added) = added {
+                    // Not in the record: the object loses them when the other definition does.
+                    added.attach_to(&mut object);
+                }
+                batch.upserts.push(object);
             }
         }
         if !touched.is_empty() {
@@ -129,6 +154,24 @@ impl Claims {
     /// The definition of an object to which its diagnostics refer.
     pub(super) fn definition(&self, id: &ObjectId) -> Option<&ObjectClaim> {
         self.claims.get(id).or_else(|| self.rejected.get(id))?.first()
+    }
+
+    /// What all definitions of an object attach, beginning with the one that is used, and their files. The plugins of
+    /// one that is not valid count, too, as far as they can be read.
+    fn attachments(&self, id: &ObjectId, records: &Records) -> (Attachments, BTreeSet<Arc<Path>>) {
+        let all = [&self.claims, &self.rejected].into_iter().filter_map(|claims| claims.get(id)).flatten();
+        let mut attached: Option<Attachments> = None;
+        let mut files = BTreeSet::new();
+        for claim in all {
+            let Some(definition) = definition_at(records, claim) else { continue };
+            let of_definition = Attachments::of(&definition.object);
+            match &mut attached {
+                Some(attached) => attached.add(&of_definition),
+                None => attached = Some(of_definition),
+            }
+            files.insert(Arc::clone(&claim.0));
+        }
+        (attached.unwrap_or_default(), files)
     }
 
     /// Whether objects stay in use that no file defines any more.
@@ -161,26 +204,39 @@ impl Claims {
             batch.removes.push(id);
         }
         for id in undefined {
-            if let Some(generation) = self.next_generation(&id, ClaimedContent::Implied) {
+            if let Some(generation) =
+                self.next_generation(&id, ClaimedContent::Implied, Attachments::default(), BTreeSet::new())
+            {
                 batch.upserts.push(implied_namespace(&id.key.name, generation));
             }
         }
     }
 
-    /// The generation for new content; `None` if the store already has this content.
-    fn next_generation(&mut self, id: &ObjectId, content: ClaimedContent) -> Option<i64> {
+    /// The generation for new content or attachments; `None` if the store already has these.
+    fn next_generation(
+        &mut self,
+        id: &ObjectId,
+        content: ClaimedContent,
+        attached: Attachments,
+        files: BTreeSet<Arc<Path>>,
+    ) -> Option<i64> {
         let is_counted = i64::from(!matches!(content, ClaimedContent::Rejected(_)));
         if let Some(reported) = self.reported.get_mut(id) {
-            if reported.content == content {
+            reported.files = files;
+            if (reported.content, &reported.attached) == (content, &attached) {
                 return None;
             }
-            reported.content = content;
+            (reported.content, reported.attached) = (content, attached);
             reported.generation += is_counted;
             return Some(reported.generation);
         }
-        self.reported.insert(id.clone(), ReportedObject { content, generation: is_counted });
+        self.reported.insert(id.clone(), ReportedObject { content, attached, files, generation: is_counted });
         Some(is_counted)
     }
+}
+
+fn definition_at<'r>(records: &'r Records, (file, index): &ObjectClaim) -> Option<&'r FileObject> {
+    records.get(file)?.entries.get(*index)
 }
 
 fn implied_namespace(name: &str, generation: i64) -> AnyObject {

@@ -14,6 +14,7 @@
 //! position of each object in its file is kept, and the text only of input that cannot be read again. `watcher.rs`
 //! triggers the next reading.
 
+mod attachments;
 mod changed;
 mod claims;
 mod diagnostic;
@@ -40,7 +41,7 @@ pub use changed::ChangedPaths;
 pub use diagnostic::ManifestDiagnostic;
 pub use foreign::ForeignPolicy;
 pub use position::{Excerpt, FilePosition};
-pub use record::{TranslatedFile, translate};
+pub use record::TranslatedFile;
 pub use source::{ManifestUpdate, Manifests};
 pub use translated::{FileTranslator, LEFT_OUT, ObjectSource, TranslatedFormat, TranslatedObject, Translation};
 pub use watcher::ManifestWatcher;

@@ -77,7 +77,9 @@ pub(super) fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, Unresolv
     let (group, version) = api_version.split_once('/').unwrap_or((CORE_GROUP, api_version));
     let reject = |meant: Option<MeantKind>, field: &str, reason: &'static str, message: String, remedy: String| {
         let finding = finding(field, reason, message, remedy).into();
-        let may_protect = meant.is_none() && reason == UNKNOWN_KIND && GUARD_GROUPS.contains(&group);
+        let is_known_elsewhere = OTHER_GATEWAY_KINDS.contains(&kind_name);
+        let may_protect =
+            meant.is_none() && reason == UNKNOWN_KIND && GUARD_GROUPS.contains(&group) && !is_known_elsewhere;
         Err(UnresolvedKind::Rejected { meant, name: name.clone(), finding, may_protect })
     };
 
@@ -102,6 +104,9 @@ pub(super) fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, Unresolv
     let meant = similar.and_then(|name| Kind::find(group, name)).map(|kind| MeantKind { kind, is_certain: false });
     let meant = meant.or_else(|| MeantKind::of_name(kind_name).filter(MeantKind::has_unique_name));
     if COMPLETE_GROUPS.contains(&group) {
+        // A name without a mistake is more certain than a similar one of the group.
+        let certain = MeantKind::of_name(kind_name).filter(|meant| meant.is_certain);
+        let (similar, meant) = (similar.filter(|_| certain.is_none()), certain.or(meant));
         let message = format!("the group {group} has no kind `{kind_name}`");
         let remedy = match (similar, meant) {
             (Some(similar), _) => format!("did you mean `{similar}`?"),
@@ -159,8 +164,11 @@ pub(super) fn finding(
 
 pub(super) const UNKNOWN_KIND: &str = "UnknownKind";
 
-/// Groups whose unknown kinds may be meant as one that protects.
-const GUARD_GROUPS: &[&str] = &[KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP];
+/// Groups whose unknown kinds may be meant as one that protects, or as a route that takes requests from another one.
+const GUARD_GROUPS: &[&str] = &[GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP];
+
+/// Kinds of other releases of the Gateway API, none of which protects requests or takes them from others.
+const OTHER_GATEWAY_KINDS: &[&str] = &["BackendLBPolicy", "XListenerSet"];
 
 /// The API group of Ingress before Kubernetes 1.22.
 const FORMER_GROUP: &str = "extensions";

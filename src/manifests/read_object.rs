@@ -73,9 +73,12 @@ pub(super) fn read_object(
     accepted_before: impl Fn(&ObjectId, u64) -> Option<AnyObject>,
 ) -> ReadOutcome {
     let Value::Object(mut object) = value else {
-        let remedy = "write apiVersion, kind, metadata and spec";
-        let finding = finding("", "NotAnObject", "this is not an object", remedy);
         let is_unknown = may_be_object(&value);
+        let remedy = match is_unknown {
+            true => "separate the objects by `---`, or put them under `items` of a `kind: List`",
+            false => "write apiVersion, kind, metadata and spec",
+        };
+        let finding = finding("", "NotAnObject", "this is not an object", remedy);
         return ReadOutcome::Rejected { rest: None, is_unknown, name: None, findings: vec![finding] };
     };
     if let Some((name, finding)) = wrong_list(&object) {
@@ -90,7 +93,11 @@ pub(super) fn read_object(
             let findings = vec![finding("kind", UNKNOWN_KIND, message, "write apiVersion: v1, kind: List")];
             return ReadOutcome::Rejected { rest: None, is_unknown: true, name: Some(kind), findings };
         }
-        Err(UnresolvedKind::Rejected { meant, name, finding, may_protect }) => {
+        Err(UnresolvedKind::Rejected { meant, name, mut finding, may_protect }) => {
+            let lacks_kind = object.get("kind").is_none_or(|kind| kind.is_null() || kind == "");
+            if has_objects && lacks_kind {
+                finding.remedy = "write `kind: List`".to_owned();
+            }
             let value = Value::Object(object);
             let rest = meant.and_then(|meant| RejectedRest::read(meant.kind, meant.is_certain, &value));
             let is_unknown = match meant {
@@ -197,14 +204,16 @@ fn resolve_key(
         }
         Some(value) => {
             let (name, message) = (value.to_string(), "the name is not a string");
-            return Err(error(Some(name), "metadata.name", message, "put it in quotes"));
+            let remedy = one_text_remedy(value, "write one name, such as `name: shop`");
+            return Err(error(Some(name), "metadata.name", message, remedy));
         }
     };
     let namespace = match metadata.get("namespace") {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(namespace)) => namespace.clone(),
-        Some(_) => {
-            return Err(error(Some(name), "metadata.namespace", "the namespace is not a string", "put it in quotes"));
+        Some(value) => {
+            let remedy = one_text_remedy(value, "write one name, such as `namespace: shop`");
+            return Err(error(Some(name), "metadata.namespace", "the namespace is not a string", remedy));
         }
     };
     if !kind.namespaced() {
@@ -218,6 +227,11 @@ fn resolve_key(
     let namespace = if namespace.is_empty() { "default" } else { &namespace };
     metadata.insert("namespace".to_owned(), Value::from(namespace));
     Ok(ObjectKey::new(namespace, &name))
+}
+
+/// The remedy for a value that must be a text: `of_collection` for a list or a mapping.
+fn one_text_remedy<'r>(value: &Value, of_collection: &'r str) -> &'r str {
+    if value.is_array() || value.is_object() { of_collection } else { "put what is written there in quotes" }
 }
 
 /// Removes the fields that the API server sets. For objects from files, Portico counts the generation. A Service keeps
@@ -429,6 +443,29 @@ mod tests {
         assert!(matches!(outcome, ReadOutcome::Rejected { rest: None, is_unknown: false, name: None, .. }));
     }
 
+    #[test]
+    fn remedies_suit_what_is_written() {
+        let service = |metadata: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata});
+        let separate = "separate the objects by `---`, or put them under `items` of a `kind: List`";
+        for (value, remedy) in [
+            (service(json!({"name": 7})), "put what is written there in quotes"),
+            (service(json!({"name": true})), "put what is written there in quotes"),
+            (service(json!({"name": ["x"]})), "write one name, such as `name: shop`"),
+            (service(json!({"name": "x", "namespace": 7})), "put what is written there in quotes"),
+            (service(json!({"name": "x", "namespace": ["a"]})), "write one name, such as `namespace: shop`"),
+            (service(json!({"name": "x", "namespace": {"a": "b"}})), "write one name, such as `namespace: shop`"),
+            (json!([service(json!({"name": "x"}))]), separate),
+            (json!(["a"]), "write apiVersion, kind, metadata and spec"),
+            (json!({"apiVersion": "v1", "items": [service(json!({"name": "x"}))]}), "write `kind: List`"),
+            (json!({"kind": null, "items": [service(json!({"name": "x"}))]}), "write `kind: List`"),
+        ] {
+            let ReadOutcome::Rejected { findings, .. } = read_new(value.clone()) else {
+                panic!("{value} is not rejected")
+            };
+            assert_eq!(findings[0].remedy, remedy, "{value}");
+        }
+    }
+
     /// What takes the place of an object that protects, and has no valid name or kind.
     #[test]
     fn guards_without_a_valid_name_or_kind_stay_guards() {
@@ -453,6 +490,10 @@ mod tests {
                 json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy", "spec": {}}),
                 "BackendTLSPolicy default/(unnamed",
             ),
+            (
+                json!({"apiVersion": "portico.dev/v1alpha1", "kind": "BackendTLSPolicy", "metadata": named()}),
+                "BackendTLSPolicy default/x",
+            ),
             // What these protect is unknown.
             (plugin(json!(kong), json!(null), named()), unknown),
             (plugin(json!(kong), json!("KongPlugin"), json!([named()])), unknown),
@@ -461,10 +502,15 @@ mod tests {
             (json!({"plugins": [{"name": "key-auth"}]}), unknown),
             (plugin(json!(kong), json!("Plugin"), named()), unknown),
             (json!({"apiVersion": "portico.dev/v1alpha1", "kind": "Elephant", "metadata": named()}), unknown),
+            (json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Route", "metadata": named()}), unknown),
             (json!({"apiVersion": "v1", "kind": "list", "items": []}), unknown),
             (json!({"apiVersion": "v1", "kind": "Lists", "items": [{"kind": "KongPlugin"}]}), unknown),
             (json!({"apiVersion": "v1", "kind": "Objects", "items": [{"kind": "KongPlugin"}]}), unknown),
             (json!({"apiVersion": "v1", "items": [{"kind": "KongPlugin"}]}), unknown),
+            (
+                json!({"apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XListenerSet", "metadata": named()}),
+                "nothing",
+            ),
             // These are no objects, or protect nothing.
             (json!({"services": {"web": {"image": "shop"}}}), "nothing"),
             (json!(["a"]), "nothing"),

@@ -93,7 +93,7 @@ impl FileRecord {
     pub(super) fn update(&mut self, file: &Arc<Path>, text: &str, settings: ReadSettings) {
         let hash = hash(text);
         self.text_hash = Some(hash);
-        if text.is_empty() && !self.entries.iter().all(FileObject::is_rejected) {
+        if text.is_empty() && !self.entries.is_empty() {
             // `render > file` truncates the file first and fills it when the program ends.
             let message = "the file is now empty; it may be about to be written";
             let empty = Diagnostic::of_file("EmptyFile", message, "delete the file to remove its objects");
@@ -220,11 +220,6 @@ pub struct TranslatedFile {
     /// `None` if the file is invalid.
     pub objects: Option<Vec<TranslatedObject>>,
     pub diagnostics: Vec<ManifestDiagnostic>,
-}
-
-/// Translates the text of a file of another format.
-pub fn translate(file: &Path, text: &str, translator: &FileTranslator) -> TranslatedFile {
-    translated(&Arc::from(file), &translator.prepare(text), translator)
 }
 
 /// Translates a prepared text. The diagnostics are about what is left out or differs, or why the file cannot be used.
@@ -592,20 +587,4 @@ const LAST_VALID_STAYS: &str = "The last valid version of this object stays in u
 const MISSING_STAYS: &str = "Objects that this file defined before and no longer names stay in use.";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_are_expanded_in_order() {
-        let value = yaml::parse(
-            "{kind: List, apiVersion: v1, items: [{kind: A}, {kind: HTTPRouteList, apiVersion: g/v1, items: [{}, \
-                {kind: B}]}, {kind: EmptyList, items: null}, {kind: AllowList, spec: {}}]}",
-        );
-        let mut values = Vec::new();
-        flatten(3, 17, value.expect("it is YAML"), &mut values);
-        let found: Vec<_> =
-            values.iter().map(|(at, value)| (at.trail.as_ref(), value["kind"].as_str().unwrap())).collect();
-        assert_eq!(found, [(&[0][..], "A"), (&[1, 0], "HTTPRoute"), (&[1, 1], "B"), (&[3], "AllowList")]);
-        assert_eq!((values[1].0.document, values[1].0.line, &values[1].1["apiVersion"]), (3, 17, &Value::from("g/v1")));
-    }
-}
+mod tests;

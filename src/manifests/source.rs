@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::attachments::Attachments;
 use super::changed::ChangedPaths;
 use super::claims::{Claims, ObjectClaim, Records};
 use super::diagnostic::ManifestDiagnostic;
@@ -113,19 +114,15 @@ impl Manifests {
         self
     }
 
-    /// The objects of one file that was translated already, by a translator if it has a format of one, and what is
-    /// wrong with them.
+    /// The objects of one file that was translated already, and what is wrong with them.
     pub fn of_translated(
         file: &Path,
         text: &str,
         TranslatedFile { objects, diagnostics }: TranslatedFile,
-        translator: Option<FileTranslator>,
     ) -> (Self, ManifestUpdate) {
         let mut manifests = Manifests::with_input(Vec::new(), Channel::Experimental, io::empty());
         let (file, mut record) = (Arc::<Path>::from(file), FileRecord::default());
-        let prepared = translator.as_ref().map_or(Cow::Borrowed(text), |translator| translator.prepare(text));
-        record.set_translated(&file, &prepared, manifests.settings, objects, diagnostics);
-        manifests.translated = translator.map(|translator| TranslatedFiles { files: BTreeSet::new(), translator });
+        record.set_translated(&file, text, manifests.settings, objects, diagnostics);
         record.text = Some(Arc::from(text));
         manifests.claims.add(&file, &record);
         manifests.records.insert(file, record);
@@ -332,9 +329,10 @@ impl Manifests {
         let mut all_positions = self.locate(claims).into_iter();
         self.duplicates.clear();
         for id in duplicated {
-            let mut positions = all_positions.by_ref().take(self.claims.claims_for(&id).len());
-            let Some(first) = positions.next() else { continue };
-            let diagnostics = positions.map(|position| ManifestDiagnostic {
+            let claims = self.claims.claims_for(&id);
+            let mut definitions = claims.iter().map(|claim| self.attachments(claim)).zip(all_positions.by_ref());
+            let Some((used, first)) = definitions.next() else { continue };
+            let diagnostics = definitions.map(|(other, position)| ManifestDiagnostic {
                 position,
                 object: Some(id.to_string()),
                 diagnostic: Diagnostic::error(
@@ -343,10 +341,19 @@ impl Manifests {
                     "rename or delete one of the two",
                 )
                 .with_reason(Reason::Named("Duplicate")),
-                meanwhile: Some(format!("The object in {} is used.", first.file.display())),
+                meanwhile: Some(format!(
+                    "The object in {} is used{}.",
+                    first.file.display(),
+                    used.note_of_added(&other)
+                )),
             });
-            self.duplicates.insert(id.clone(), diagnostics.collect());
+            let diagnostics = diagnostics.collect();
+            self.duplicates.insert(id, diagnostics);
         }
+    }
+
+    fn attachments(&self, (file, index): &ObjectClaim) -> Attachments {
+        Attachments::of(&self.records[file].entries[*index].object)
     }
 
     /// The positions of fields, in the order of `fields`; reads each file once.

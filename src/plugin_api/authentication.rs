@@ -88,7 +88,7 @@ impl AuthPolicy {
     /// Whether the plugin skips this request.
     pub fn skips(&self, cx: &RequestCx<'_>) -> bool {
         let is_skipped_preflight = !self.runs_on_preflight && cx.head.method == Method::OPTIONS;
-        is_skipped_preflight || self.anonymous.is_some() && cx.identity.is_authenticated()
+        is_skipped_preflight || self.anonymous.is_some() && cx.identity.has_accepted_credential()
     }
 
     /// Records the identity for later plugins and sets the headers for the endpoint.
@@ -109,8 +109,7 @@ impl AuthPolicy {
     /// missing, the client may be a consumer, so it gets status 503.
     pub fn reject(&self, cx: &mut RequestCx<'_>, reply: impl FnOnce() -> Box<Reply>) -> Option<Box<Reply>> {
         if cx.consumers.lacks_credentials {
-            let message = "Not all credentials could be read yet";
-            return Some(Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "missing_credentials"));
+            return Some(missing_credentials());
         }
         let Some(anonymous) = &self.anonymous else { return Some(reply()) };
         let Some(consumer) = cx.consumers.by_id_or_username(anonymous) else {
@@ -126,7 +125,8 @@ impl AuthPolicy {
     }
 }
 
-/// Records whom a token identifies, if the plugin leaves the consumer as it is. `None`: the token does not say that.
+/// Records whom a token identifies, if the plugin leaves the consumer as it is. `None`: the token does not say that. No
+/// credential is accepted, so plugins with `anonymous` still run.
 pub fn record_subject(cx: &mut RequestCx<'_>, subject: Option<VerifiedSubject>) {
     cx.identity.subjects.record(subject);
 }
@@ -193,6 +193,12 @@ fn remove_earlier_identity(headers: &mut HeaderMap) {
 /// let requests of known clients through.
 pub fn declare_identity(assertions: &mut Assertions) {
     assertions.fields.add_all(&IDENTITY_HEADERS);
+}
+
+/// The reply while the credential that decides may be one that is missing.
+pub(crate) fn missing_credentials() -> Box<Reply> {
+    let message = "Not all credentials could be read yet";
+    Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "missing_credentials")
 }
 
 #[cfg(test)]

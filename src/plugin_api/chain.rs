@@ -310,11 +310,9 @@ impl Chain {
                 asserted.settle(&mut cx.head.headers, cx.fields_of_client);
                 stage = AssertionStage::Settled;
             }
-            if let Selection::OfConsumer(plugin) = selected
-                && let Some(assertions) = &plugin.instance.assertions
-            {
+            if let Selection::OfConsumer(plugin) = selected {
                 let headers = &mut cx.head.headers;
-                self.begin_of_consumer(assertions, &state.selected, stage, headers, cx.fields_of_client);
+                self.begin_of_consumer(&plugin.instance, &state.selected, stage, headers, cx.fields_of_client);
             }
             let number = slot_number(state.selected.len());
             state.selected.push(selected.into());
@@ -340,7 +338,7 @@ impl Chain {
             if cx.identity.may_have_plugins() {
                 keep(&mut state.consumer_plugins);
             }
-            let is_refused = self.consumer_scope.restrict(&self.names.namespace, cx.identity);
+            let is_refused = self.consumer_scope.restrict(cx.identity);
             if let Some(reply) = reply.or_else(|| is_refused.then(consumer_scope::refusal)) {
                 return AccessEnd::Reply(reply);
             }

@@ -11,6 +11,7 @@ mod hmac;
 pub mod plugins;
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -33,6 +34,8 @@ pub struct Consumer {
     pub username: Option<EntityName>,
     /// The namespace of the object. `None` in tests of plugins.
     namespace: Option<Arc<str>>,
+    /// Tells the object from another one that has had its name. `None` for objects of files, which have no UID.
+    object: Option<NonZeroU64>,
     /// Fields that most consumers do not have.
     extras: Option<Box<ConsumerExtras>>,
 }
@@ -43,6 +46,8 @@ struct ConsumerExtras {
     groups: Box<[Arc<str>]>,
     acls: Box<[Arc<str>]>,
     acls_header: Option<HeaderValue>,
+    /// Whether it may have further groups, whose credentials cannot be read.
+    has_unknown_acls: bool,
     /// Boxed because only consumers of a declarative file of Kong have one.
     given_id: Option<Box<EntityId>>,
 }
@@ -62,10 +67,11 @@ impl Consumer {
             acls_header: if acls.is_empty() { None } else { header_value(&acls.join(", ")) },
             groups: groups.into(),
             acls: acls.into(),
+            has_unknown_acls: false,
             given_id: None,
         };
         let extras = (extras != ConsumerExtras::default()).then(|| Box::new(extras));
-        Consumer { id, username: username.map(EntityName::from), namespace: None, extras }
+        Consumer { id, username: username.map(EntityName::from), namespace: None, object: None, extras }
     }
 
     /// The same consumer with an id that its configuration gives it.
@@ -74,9 +80,26 @@ impl Consumer {
         self
     }
 
+    /// The same consumer with further groups that are not known.
+    pub fn with_unknown_acls(mut self) -> Self {
+        self.extras.get_or_insert_default().has_unknown_acls = true;
+        self
+    }
+
     /// The same consumer as an object of this namespace.
     pub fn of_namespace(self, namespace: Arc<str>) -> Self {
         Consumer { namespace: Some(namespace), ..self }
+    }
+
+    /// The same consumer as the object with this UID.
+    pub fn of_object(self, uid: &str) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = sha256(uid.as_bytes());
+        Consumer { object: NonZeroU64::new(u64::from_be_bytes([a, b, c, d, e, f, g, h])), ..self }
+    }
+
+    /// What tells the object from another one that has had its name, and thereby its id. `None` for objects of files.
+    pub fn object(&self) -> Option<NonZeroU64> {
+        self.object
     }
 
     /// The namespace of the object.
@@ -102,6 +125,11 @@ impl Consumer {
     /// Groups of `acl` credentials, in order.
     pub fn acls(&self) -> &[Arc<str>] {
         self.extras.as_ref().map_or(&[], |extras| &extras.acls)
+    }
+
+    /// Whether it may have further ACL groups, whose credentials cannot be read.
+    pub fn has_unknown_acls(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.has_unknown_acls)
     }
 
     /// The ACL groups as a comma-separated header value. `None` if there are none or if they are not a valid header

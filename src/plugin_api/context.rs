@@ -335,7 +335,8 @@ pub struct Framing {
 /// A header with an id of the request, as it is sent to the endpoint.
 pub type CorrelationHeader = (HeaderName, HeaderValue);
 
-/// Names of the matched route and service in Kong's format, for logs and metrics.
+/// Names of the matched route and service in Kong's format, for logs and metrics, and what tells a rule from the one
+/// that had its name before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteNames {
     /// The namespace of the route, in whose share counts what a plugin of the whole cluster holds for its requests.
@@ -344,6 +345,9 @@ pub struct RouteNames {
     pub route: Arc<str>,
     /// For example `default.cart.80`.
     pub service: Arc<str>,
+    /// A hash of the plugins, filters and backends of the rule, equal in every process: what is stored for one rule
+    /// must not reach the clients of another one that has got its name.
+    pub content: u64,
 }
 
 /// Context of the `response` phase: the response head that will be sent to the client, which plugins may change.

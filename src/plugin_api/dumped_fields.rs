@@ -90,8 +90,9 @@ impl DumpedValue {
             DumpedValue::Number(number) => value.as_f64() == Some(number),
             DumpedValue::Text(text) => value.as_str() == Some(text),
             DumpedValue::Texts(texts) => value.as_array().is_some_and(|items| {
-                let is_known = |item: &Value| item.as_str().is_some_and(|item| texts.contains(&item));
-                items.len() == texts.len() && items.iter().all(is_known)
+                // Each text, and not only known ones: a list with one of them several times is a setting.
+                let occurs = |text: &&str| items.iter().any(|item| item.as_str() == Some(*text));
+                items.len() == texts.len() && texts.iter().all(occurs)
             }),
             DumpedValue::Record(defaults) => value.as_object().is_some_and(|fields| {
                 fields.iter().all(|(name, value)| {
@@ -152,6 +153,7 @@ mod tests {
         for (config, expected) in [
             (json!({"a": false, "b": {}, "c": ["y", "x"], "below": {"d": 1}}), json!({"below": {}})),
             (json!({"a": true, "b": [1], "c": ["x"]}), json!({"a": true, "b": [1], "c": ["x"]})),
+            (json!({"c": ["x", "x"]}), json!({"c": ["x", "x"]})),
             (json!({"list": [{"b": [], "x": 1}, {"b": "t"}]}), json!({"list": [{"x": 1}, {"b": "t"}]})),
             (json!({"below": {"d": 2}, "c": "x"}), json!({"below": {"d": 2}, "c": "x"})),
             (json!({"e": {"f": "x"}, "s": "off"}), json!({"s": "off"})),

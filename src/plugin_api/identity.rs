@@ -19,9 +19,16 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether a plugin has accepted a credential, so that the client is not anonymous.
+    /// Whether a plugin has accepted a credential, or has let the client through, such as the server of forward-auth
+    /// does without a name.
     pub fn is_authenticated(&self) -> bool {
         !self.subjects.is_empty()
+    }
+
+    /// Whether a plugin has accepted a credential. Only then is the client not anonymous: later plugins need no other
+    /// credential, and a session may begin.
+    pub fn has_accepted_credential(&self) -> bool {
+        self.subjects.has_accepted()
     }
 
     /// The id of the credential that was used, by which requests are counted. `None` for anonymous consumers, and if

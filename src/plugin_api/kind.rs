@@ -27,6 +27,9 @@ pub trait PluginKind: Send + Sync + 'static {
     /// [`Plugin::credential_locations`] says where, so that logs do not contain them. There is no default, so that no
     /// plugin forgets it.
     const HAS_CREDENTIALS: bool;
+    /// Whether the plugin decides by consumers which requests pass. If it is attached to a Service of another namespace
+    /// than the route, only consumers that both namespaces admit may use the rule.
+    const JUDGES_CONSUMERS: bool = Self::HAS_CREDENTIALS;
     /// Kong's priority of the plugin; higher priorities run first.
     const PRIORITY: i32;
     const PHASES: Phases;
@@ -212,6 +215,8 @@ impl BuildNotes {
 pub trait AnyPluginKind: Send + Sync {
     fn name(&self) -> &'static str;
     fn has_credentials(&self) -> bool;
+    /// Whether the plugin decides by consumers which requests pass.
+    fn judges_consumers(&self) -> bool;
     fn priority(&self) -> i32;
     fn phases(&self) -> Phases;
     fn fails_closed(&self) -> bool;
@@ -242,6 +247,10 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
 
     fn has_credentials(&self) -> bool {
         K::HAS_CREDENTIALS
+    }
+
+    fn judges_consumers(&self) -> bool {
+        K::JUDGES_CONSUMERS
     }
 
     fn priority(&self) -> i32 {

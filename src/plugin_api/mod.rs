@@ -318,8 +318,8 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// The fields of requests that the plugin renames, with their new names. The new name of a field that another
     /// plugin asserts is asserted, too.
-    fn renamed_fields(&self) -> Vec<(HeaderName, HeaderName)> {
-        Vec::new()
+    fn renamed_fields(&self) -> &[(HeaderName, HeaderName)] {
+        &[]
     }
 
     /// What the plugin [declares](Plugin::declare_assertions), with the locations of credentials. `None` if it asserts

@@ -6,6 +6,8 @@
 //!   a certificate      └─▶ none, such as for a token without `sub`: nothing is stored, and the address is counted
 //! ```
 //!
+//! A plugin that leaves the consumer as it is only records a subject: that accepts no credential.
+//!
 //! A subject is a name that its issuer has given. It is never the text that a client has typed, nor what a client can
 //! write in several ways, so that one client has one counter. The consumer is independent of it: several users of an
 //! application may have the same one.
@@ -63,9 +65,10 @@ impl VerifiedSubject {
         Some(VerifiedSubject::new(EntityId::from_text(&text)))
     }
 
-    /// An entry of a directory, by its distinguished name in the form that all spellings of the name share.
-    pub fn of_entry(name: &str) -> Self {
-        VerifiedSubject::new(EntityId::from_text(name))
+    /// An entry of the directory at this host and port, by its distinguished name in the form that all spellings of the
+    /// name share. `None` if the name is empty.
+    pub fn of_entry(directory: &str, name: &str) -> Option<Self> {
+        VerifiedSubject::issued(&format!("ldap://{}", directory.to_ascii_lowercase()), name)
     }
 
     /// The owner of a certificate, by the part of it that its authority has signed. The signature itself may have
@@ -115,66 +118,77 @@ impl<'de> Deserialize<'de> for VerifiedSubject {
 /// All subjects of a request, in the order of their plugins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<Option<VerifiedSubject>>", into = "Vec<Option<VerifiedSubject>>")]
-pub struct VerifiedSubjects(SmallVec<[Option<VerifiedSubject>; 1]>);
+pub struct VerifiedSubjects {
+    list: SmallVec<[Option<VerifiedSubject>; 1]>,
+    /// Whether the list has one of a plugin that determines the consumer.
+    has_accepted: bool,
+}
 
 impl VerifiedSubjects {
-    /// Whether no plugin has accepted a credential.
+    /// Whether no plugin has accepted a credential or recorded a subject.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
+    }
+
+    /// Whether a plugin has accepted a credential. Those that leave the consumer as it is do not count.
+    pub fn has_accepted(&self) -> bool {
+        self.has_accepted
     }
 
     /// The subject that the last plugin has verified. `None` if it has accepted a credential without one.
     pub fn last(&self) -> Option<&VerifiedSubject> {
-        self.0.last()?.as_ref()
+        self.list.last()?.as_ref()
     }
 
     /// One for each plugin; `None` if its credential has no subject.
     pub fn iter(&self) -> impl Iterator<Item = Option<&VerifiedSubject>> {
-        self.0.iter().map(Option::as_ref)
+        self.list.iter().map(Option::as_ref)
     }
 
     /// Whether all requests with these subjects are from the same client. Not if a plugin has accepted a credential
     /// that does not say whose it is.
     pub fn identify_the_client(&self) -> bool {
         let is_known = |subject: &VerifiedSubject| subject.user != CredentialUser::Unknown;
-        self.0.iter().all(|subject| subject.as_ref().is_some_and(is_known))
+        self.list.iter().all(|subject| subject.as_ref().is_some_and(is_known))
     }
 
     /// Those that others do not contain, or all if there are none: what was verified anew.
     pub fn without(&self, others: &VerifiedSubjects) -> VerifiedSubjects {
-        let new = self.0.iter().filter(|subject| !others.0.contains(subject)).cloned();
-        let new = VerifiedSubjects(new.collect());
+        let new = self.list.iter().filter(|subject| !others.list.contains(subject)).cloned();
+        let new = VerifiedSubjects { list: new.collect(), has_accepted: self.has_accepted };
         if new.is_empty() { self.clone() } else { new }
     }
 
     /// Whether these are others to which at most subjects of plugins that leave the consumer as it is were added.
     pub fn continue_those(&self, others: &VerifiedSubjects) -> bool {
-        self.0.last() == others.0.last() && others.0.iter().all(|subject| self.0.contains(subject))
+        self.list.last() == others.list.last() && others.list.iter().all(|subject| self.list.contains(subject))
     }
 
     /// Adds the subject of a plugin that determines the consumer, as the last one.
     pub(super) fn accept(&mut self, subject: Option<VerifiedSubject>) {
-        self.0.retain(|known| *known != subject);
-        self.0.push(subject);
+        self.list.retain(|known| *known != subject);
+        self.list.push(subject);
+        self.has_accepted = true;
     }
 
     /// Adds the subject of a plugin that leaves the consumer as it is. It is the last one only if there is no other.
     pub(super) fn record(&mut self, subject: Option<VerifiedSubject>) {
-        if !self.0.contains(&subject) {
-            self.0.insert(0, subject);
+        if !self.list.contains(&subject) {
+            self.list.insert(0, subject);
         }
     }
 }
 
+/// Those of a session, which begins only with an accepted credential.
 impl From<Vec<Option<VerifiedSubject>>> for VerifiedSubjects {
     fn from(subjects: Vec<Option<VerifiedSubject>>) -> Self {
-        VerifiedSubjects(subjects.into())
+        VerifiedSubjects { has_accepted: !subjects.is_empty(), list: subjects.into() }
     }
 }
 
 impl From<VerifiedSubjects> for Vec<Option<VerifiedSubject>> {
     fn from(subjects: VerifiedSubjects) -> Self {
-        subjects.0.into_vec()
+        subjects.list.into_vec()
     }
 }
 
@@ -189,6 +203,10 @@ mod tests {
         VerifiedSubject::issued(issuer, name).unwrap()
     }
 
+    fn entry(directory: &str, name: &str) -> VerifiedSubject {
+        VerifiedSubject::of_entry(directory, name).unwrap()
+    }
+
     #[test]
     fn subjects_of_two_issuers_are_never_the_same() {
         let subjects = [
@@ -200,12 +218,17 @@ mod tests {
             issued("", "a#b"),
             VerifiedSubject::of_certificate(b"a"),
             VerifiedSubject::of_credential(&EntityId::from_text("a")),
+            entry("ldap.example:389", "uid=anna"),
+            entry("ldap.example:636", "uid=anna"),
+            entry("other.example:389", "uid=anna"),
+            issued("ldap.example:389", "uid=anna"),
         ];
         for (index, subject) in subjects.iter().enumerate() {
             let is_same = |other: &VerifiedSubject| other.credential() == subject.credential();
             assert!(!subjects[..index].iter().any(is_same), "{subject:?}");
         }
         assert_eq!(VerifiedSubject::issued("a", ""), None);
+        assert_eq!(entry("LDAP.example:389", "uid=anna"), subjects[8], "the same host");
         assert_eq!(&**issued("https://login.example", "anna").credential(), "https://login.example#anna");
     }
 
@@ -229,7 +252,9 @@ mod tests {
         assert!(subjects.is_empty() && subjects.identify_the_client() && subjects.last().is_none());
         subjects.record(Some(token.clone()));
         assert_eq!(subjects.last(), Some(&token));
+        assert!(!subjects.has_accepted() && !subjects.is_empty(), "it is only recorded");
         subjects.accept(Some(key.clone()));
+        assert!(subjects.has_accepted());
         subjects.record(Some(issued("a", "channel")));
         assert_eq!((subjects.last(), subjects.iter().count()), (Some(&key), 3));
         subjects.accept(Some(token.clone()));

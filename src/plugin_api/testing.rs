@@ -137,6 +137,7 @@ pub fn names() -> Arc<RouteNames> {
         namespace: "default".into(),
         route: "default.test.web..80".into(),
         service: "default.web.80".into(),
+        ..RouteNames::default()
     })
 }
 

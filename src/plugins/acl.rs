@@ -12,7 +12,8 @@
 //!
 //! Each group membership is a Secret with the name of the group in `group`. It is labeled
 //! `konghq.com/credential: acl`, and a KongConsumer lists it in `credentials`. An authentication plugin on the same
-//! route must identify the consumer.
+//! route must identify the consumer. With `deny`, consumers with a Secret that may be such a one and cannot be read are
+//! denied, too: it may name a denied group.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AUTHENTICATED_GROUPS, CONSUMER_GROUPS, declare_identity};
+use crate::plugin_api::authentication::{AUTHENTICATED_GROUPS, CONSUMER_GROUPS, declare_identity, missing_credentials};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, Assertions, Identity, Plugin, Reply, RequestCx};
@@ -55,6 +56,7 @@ pub(crate) struct Acl {
 impl PluginKind for Acl {
     const NAME: &'static str = "acl";
     const HAS_CREDENTIALS: bool = false;
+    const JUDGES_CONSUMERS: bool = true;
     const PRIORITY: i32 = 950;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;
@@ -106,6 +108,14 @@ impl Plugin for Acl {
             return AccessOutcome::Reply(reject_without_groups(cx.identity));
         };
         let is_member = membership.groups().iter().any(|group| self.groups.contains(&**group));
+        let may_be_member = match membership {
+            GroupMembership::Consumer(..) => cx.identity.consumer.as_ref().is_some_and(|user| user.has_unknown_acls()),
+            GroupMembership::Authenticated(_) => false,
+        };
+        if may_be_member && !self.is_allow_list {
+            let may_follow = cx.consumers.lacks_credentials;
+            return AccessOutcome::Reply(if may_follow { missing_credentials() } else { forbidden() });
+        }
         if is_member != self.is_allow_list {
             let has_groups = !membership.groups().is_empty();
             return AccessOutcome::Reply(if has_groups { forbidden() } else { reject_without_groups(cx.identity) });

@@ -83,6 +83,7 @@ pub(crate) struct StandardWebhooks {
 impl PluginKind for StandardWebhooks {
     const NAME: &'static str = "standard-webhooks";
     const HAS_CREDENTIALS: bool = true;
+    const JUDGES_CONSUMERS: bool = false;
     const PRIORITY: i32 = 760;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -47,8 +47,8 @@ pub struct ProxyLimits {
     /// How long a response may make no progress because the endpoint sends nothing or the client does not read. Then it
     /// is aborted.
     pub stall_timeout: Duration,
-    /// The same for a client that does not read, while less than a twentieth of the connections to endpoints or of
-    /// `max_unforwarded_bytes` is free: its response holds some of them.
+    /// The same for a client that does not read, while connections to endpoints are scarce, or bytes of which its
+    /// response holds some: those of `max_unforwarded_bytes` on HTTP/2, and those of `max_buffered_bytes`.
     pub scarce_stall_timeout: Duration,
     /// Maximum concurrent streams of a client's HTTP/2 connection. More are refused.
     pub max_streams: u32,

@@ -1,6 +1,6 @@
 //! Diagnostics from manifests and verdicts in one form, with object and position, for all renderers.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,11 +58,11 @@ pub fn from_manifest(diagnostic: &ManifestDiagnostic) -> ReportedDiagnostic {
 }
 
 /// Whether this is only about an object that a controller of a cluster will write, or about endpoints that it will add
-/// to a Service.
-pub fn is_about_later_object(reported: &ReportedDiagnostic, written_later: &BTreeSet<ObjectId>) -> bool {
+/// to a Service. `written_later`: such objects, each as text.
+pub fn is_about_later_object(reported: &ReportedDiagnostic, written_later: &HashSet<String>) -> bool {
     match &reported.diagnostic.reason {
-        Reason::NotFound(missing) => written_later.iter().any(|object| object.to_string() == *missing),
-        Reason::Named(NO_ENDPOINT) => reported.id.as_ref().is_some_and(|id| written_later.contains(id)),
+        Reason::NotFound(missing) => written_later.contains(missing.as_str()),
+        Reason::Named(NO_ENDPOINT) => reported.id.as_ref().is_some_and(|id| written_later.contains(&id.to_string())),
         _ => false,
     }
 }
@@ -71,7 +71,7 @@ pub fn is_about_later_object(reported: &ReportedDiagnostic, written_later: &BTre
 pub fn no_objects(paths: &[PathBuf]) -> ReportedDiagnostic {
     let message = "nothing was checked: there is no object";
     let empty =
-        Diagnostic::of_file("NoObjects", message, "if another program writes the files, look whether it failed");
+        Diagnostic::of_file("NoObjects", message, "if another program writes the files, check whether it failed");
     let file = paths.first().filter(|path| path.as_os_str() != "-");
     ReportedDiagnostic {
         diagnostic: empty.into_warning(),

@@ -75,6 +75,8 @@ macro_rules! store {
             pub deleted_classes: BTreeMap<ObjectKey, DeletedClass>,
             /// Secrets and ConfigMaps that exist, but whose content was not fetched yet.
             unfetched: BTreeSet<ObjectId>,
+            /// Secrets and ConfigMaps that exist, but whose content the API server does not allow to fetch.
+            forbidden: BTreeSet<ObjectId>,
             /// Secrets and ConfigMaps whose referrers changed, since the last `take_changed_references`.
             changed_references: Changes,
             index: DependencyIndex,
@@ -155,12 +157,13 @@ macro_rules! store {
                     }
                     differs
                 }
-                let was_unparseable = !self.unparseable.is_empty()
-                    && !matches!(object, AnyObject::Unparseable(_))
+                // `insert_unparseable` and `insert_oversized` have to know whether what is stored is the whole object.
+                let is_whole = !matches!(object, AnyObject::Unparseable(_) | AnyObject::Oversized(_));
+                let was_unparseable = is_whole
+                    && !self.unparseable.is_empty()
                     && self.unparseable.remove(&object.id()).is_some();
-                let was_oversized = !self.oversized.is_empty()
-                    && !matches!(object, AnyObject::Oversized(_))
-                    && self.oversized.remove(&object.id()).is_some();
+                let was_oversized =
+                    is_whole && !self.oversized.is_empty() && self.oversized.remove(&object.id()).is_some();
                 let differs = match object {
                     $(AnyObject::$kind(object) => insert_if_different(&mut self.$table, object),)*
                     AnyObject::Unparseable(object) => self.insert_unparseable(object),
@@ -328,10 +331,17 @@ impl Store {
         &self.unfetched
     }
 
-    /// Sets `unfetched`, and returns the objects for which that is a change.
-    pub fn set_unfetched(&mut self, unfetched: BTreeSet<ObjectId>) -> Changes {
-        let before = std::mem::replace(&mut self.unfetched, unfetched);
-        before.symmetric_difference(&self.unfetched).cloned().collect()
+    /// The Secrets and ConfigMaps that exist, but whose content the API server does not allow to fetch.
+    pub fn forbidden(&self) -> &BTreeSet<ObjectId> {
+        &self.forbidden
+    }
+
+    /// Sets `unfetched` and `forbidden`, and returns the objects for which that is a change.
+    pub fn set_unfetched(&mut self, unfetched: BTreeSet<ObjectId>, forbidden: BTreeSet<ObjectId>) -> Changes {
+        let unfetched_before = std::mem::replace(&mut self.unfetched, unfetched);
+        let forbidden_before = std::mem::replace(&mut self.forbidden, forbidden);
+        let changes = unfetched_before.symmetric_difference(&self.unfetched);
+        changes.chain(forbidden_before.symmetric_difference(&self.forbidden)).cloned().collect()
     }
 
     /// The references of an object, without duplicates; none if it does not exist. They are computed again from the
@@ -411,7 +421,11 @@ impl Store {
     /// Returns whether the store changed.
     fn insert_oversized(&mut self, object: Arc<OversizedObject>) -> bool {
         let id = object.id();
-        if self.oversized.get(&id) == Some(&object) {
+        let rest = match &object.stored {
+            Some(AnyObject::Unparseable(rest)) => Some(rest),
+            _ => None,
+        };
+        if self.oversized.get(&id) == Some(&object) && self.unparseable.get(&id) == rest {
             return false;
         }
         self.remove(&id);
@@ -426,16 +440,19 @@ impl Store {
     /// then have further targets, whose connections must not be in plain text.
     fn insert_unparseable(&mut self, object: Arc<UnparseableObject>) -> bool {
         let id = object.id();
-        let before = self.unparseable.get(&id);
-        if before == Some(&object) {
+        let (before, oversized) = (self.unparseable.get(&id), self.oversized.get(&id));
+        let is_reduced = oversized.is_some_and(|oversized| !oversized.is_whole);
+        if before == Some(&object) && !is_reduced {
             return false;
         }
-        let is_valid = before.is_none_or(|before| before.stored.is_none()) && !self.oversized.contains_key(&id);
+        let is_valid = before.is_none_or(|before| before.stored.is_none()) && !is_reduced;
         if is_valid && self.is_in_table(&id) {
-            return match object.targets {
-                Some(_) => self.unparseable.insert(id, Arc::clone(&object)).as_ref() != Some(&object),
-                None => self.unparseable.remove(&id).is_some(),
-            };
+            // If the targets cannot be read, those of an earlier rejected version stay protected.
+            let has_targets = object.targets.is_some();
+            if has_targets {
+                self.unparseable.insert(id, object);
+            }
+            return has_targets;
         }
         self.remove(&id);
         if let Some(stored) = &object.stored {

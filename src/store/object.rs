@@ -86,8 +86,8 @@ impl AnyObject {
             // it changes with the status and with unknown fields.
             meta.revision = 0;
         }
-        if !matches!(kind, Kind::Service | Kind::XBackend) {
-            // Only the UIDs of Services and XBackends are used.
+        if !matches!(kind, Kind::Service | Kind::XBackend | Kind::KongConsumer) {
+            // Only the UIDs of these are used.
             meta.uid = None;
         }
         Ok(meta)
@@ -108,14 +108,19 @@ impl AnyObject {
 
     /// Sets the generation of an object whose source does not count generations.
     pub fn set_generation(&mut self, generation: i64) {
-        self.meta_mut().generation = generation;
+        self.edit_meta(&|meta: &mut Meta| meta.generation = generation);
+    }
+
+    /// Changes the metadata of the object and, if something else is stored in its place, of that too.
+    pub fn edit_meta(&mut self, edit: &impl Fn(&mut Meta)) {
+        edit(self.meta_mut());
         let stored = match self {
             AnyObject::Oversized(oversized) => &mut Arc::make_mut(oversized).stored,
             AnyObject::Unparseable(unparseable) => &mut Arc::make_mut(unparseable).stored,
             _ => return,
         };
         if let Some(stored) = stored {
-            stored.set_generation(generation);
+            stored.edit_meta(edit);
         }
     }
 }
@@ -127,6 +132,8 @@ pub struct OversizedObject {
     pub meta: Meta,
     /// The size of the whole object.
     pub size: u64,
+    /// Whether `stored` is the whole object.
+    pub is_whole: bool,
     /// What is stored as an object of its kind: the whole object if it is kept, or what its refusal needs. `None` if a
     /// reference to the object has the same effect as if it did not exist.
     pub stored: Option<AnyObject>,

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::object::{AnyObject, MalformedObject, OversizedObject, UnparseableObject};
 use super::object_size::{NESTED_TOO_DEEPLY, max_object_size, object_size};
-use super::reduced_route::{MAX_PARENTS, first_entries, reduced_route};
+use super::reduced_route::{MAX_PARENTS, entries, first_entries, reduced_route};
+use super::unparseable::MAX_TARGETS;
 use crate::api::Kind;
 use crate::api::kong::annotations::{GLOBAL_LABEL, HOST_ALIASES, INGRESS_CLASS, PLUGINS, REGEX_PREFIX};
 
@@ -22,7 +23,7 @@ pub enum LargeObjects {
 impl OversizedObject {
     /// Keeps an object as it is.
     pub(super) fn keep(object: AnyObject, size: u64) -> OversizedObject {
-        OversizedObject { kind: object.kind(), meta: object.meta().clone(), size, stored: Some(object) }
+        OversizedObject { kind: object.kind(), meta: object.meta().clone(), size, is_whole: true, stored: Some(object) }
     }
 
     /// Reduces an object. `is_complete`: whether `value` has all of the object.
@@ -34,17 +35,36 @@ impl OversizedObject {
     ) -> Result<OversizedObject, MalformedObject> {
         let metadata = reduced_metadata(&value["metadata"]);
         let meta = AnyObject::parse_metadata(kind, metadata.clone())?;
-        let mut stored = match reduced_body(kind, value, is_complete) {
+        let stored = match reduced_body(kind, value, is_complete) {
             Some(Value::Object(mut object)) => {
                 object.insert("metadata".to_owned(), metadata);
                 Some(AnyObject::parse(kind, Value::Object(object))?)
             }
+            _ if kind == Kind::BackendTlsPolicy => {
+                let targets = reduced_targets(&value["spec"]["targetRefs"], is_complete);
+                let policy = json!({"metadata": metadata, "spec": {"targetRefs": targets}});
+                UnparseableObject::read(kind, &policy).map(|policy| AnyObject::Unparseable(policy.into()))
+            }
             _ => None,
         };
-        if kind == Kind::BackendTlsPolicy {
-            stored = UnparseableObject::read(kind, value).map(|policy| AnyObject::Unparseable(policy.into()));
+        Ok(OversizedObject { kind, meta, size, is_whole: false, stored })
+    }
+}
+
+impl UnparseableObject {
+    /// What is left of an object of this size that failed to parse. `value` may lack parts of an object that is larger
+    /// than an object may be.
+    pub fn read_with_size(kind: Kind, value: &Value, size: u64) -> Option<UnparseableObject> {
+        if size <= max_object_size(kind) {
+            return UnparseableObject::read(kind, value);
         }
-        Ok(OversizedObject { kind, meta, size, stored })
+        let mut reduced = value.clone();
+        reduced["metadata"] = reduced_metadata(&value["metadata"]);
+        if kind == Kind::BackendTlsPolicy {
+            let targets = reduced_targets(&value["spec"]["targetRefs"], object_size(value) >= size);
+            reduced["spec"] = json!({"targetRefs": targets});
+        }
+        UnparseableObject::read_part(kind, &reduced, object_size(value) >= size)
     }
 }
 
@@ -89,10 +109,24 @@ fn reduced_metadata(metadata: &Value) -> Value {
     }
     for (name, kept) in [("labels", KEPT_LABELS), ("annotations", KEPT_ANNOTATIONS)] {
         let of_name = |key: &&str| Some(((*key).to_owned(), metadata.get(name)?.get(*key)?.clone()));
-        reduced.insert(name.to_owned(), Value::Object(kept.iter().filter_map(of_name).collect()));
+        let map = match metadata.get(name) {
+            None | Some(Value::Null | Value::Object(_)) => Value::Object(kept.iter().filter_map(of_name).collect()),
+            // It stays one that cannot be read.
+            Some(_) => json!([]),
+        };
+        reduced.insert(name.to_owned(), map);
     }
     Value::Object(reduced)
 }
+
+/// The targets of a BackendTLSPolicy. `Null`, which stands for all Services of its namespace, if some may be missing.
+fn reduced_targets(targets: &Value, is_complete: bool) -> Value {
+    let is_kept = is_complete && entries(targets).len() <= MAX_TARGETS && object_size(targets) <= MAX_TARGETS_SIZE;
+    if is_kept { targets.clone() } else { Value::Null }
+}
+
+/// The size of so many targets whose names have the maximum length.
+const MAX_TARGETS_SIZE: u64 = 32 << 10;
 
 const KEPT_LABELS: &[&str] = &[GLOBAL_LABEL];
 const KEPT_ANNOTATIONS: &[&str] = &[INGRESS_CLASS, PLUGINS, REGEX_PREFIX, HOST_ALIASES];
@@ -196,6 +230,89 @@ mod tests {
         let kept = parse(Kind::Secret, json!({"data": {"a": "YQ=="}}), LargeObjects::Keep);
         let AnyObject::Oversized(kept) = kept else { panic!("it is not reported") };
         assert!(matches!(&kept.stored, Some(AnyObject::Secret(secret)) if secret.value("a").is_some()));
+    }
+
+    /// The labels may take as much memory as the object, and a list that was cut off is not all of the targets.
+    #[test]
+    fn policies_protect_all_services_if_targets_may_be_missing() {
+        let target = |number: usize| json!({"group": "", "kind": "Service", "name": format!("s{number}")});
+        let object = |count: usize| {
+            let metadata = json!({"namespace": "a", "name": "x", "labels": {"l": "x".repeat(2 << 20)}});
+            json!({"metadata": metadata, "spec": {"targetRefs": (0..count).map(target).collect::<Vec<_>>()}})
+        };
+        let kind = Kind::BackendTlsPolicy;
+        for (count, is_complete, expected) in
+            [(2, true, Some(2)), (2, false, None), (16, true, Some(16)), (17, true, None)]
+        {
+            let (value, what) = (object(count), format!("{count} {is_complete}"));
+            let size = object_size(&value) + u64::from(!is_complete);
+            let oversized = AnyObject::parse_with_size(kind, value.clone(), size, LargeObjects::Reduce).unwrap();
+            let AnyObject::Oversized(oversized) = oversized else { panic!("it is not reduced") };
+            let Some(AnyObject::Unparseable(policy)) = &oversized.stored else { panic!("no policy is stored") };
+            let malformed = UnparseableObject::read_with_size(kind, &value, size).unwrap();
+            for policy in [&**policy, &malformed] {
+                assert_eq!(policy.targets.as_ref().map(Vec::len), expected, "{what}");
+                assert_eq!(policy.meta.labels.len(), 0, "{what}");
+            }
+        }
+    }
+
+    /// What was cut off may be a path of the host.
+    #[test]
+    fn malformed_parts_of_routes_refuse_all_requests_to_their_hosts() {
+        let rules = json!([{"matches": [{"path": {"value": "/a"}, "headers": 5}]}]);
+        let spec = json!({"parentRefs": [{"name": "g"}], "hostnames": ["h.example"], "rules": rules});
+        let labels = json!({"l": "x".repeat(2 << 20)});
+        let object = json!({"metadata": {"namespace": "a", "name": "x", "labels": labels}, "spec": spec});
+        let size = object_size(&object);
+        for (size, expected) in [(size, 1), (size + 1, 2), (NESTED_TOO_DEEPLY, 2)] {
+            let read = UnparseableObject::read_with_size(Kind::HttpRoute, &object, size).unwrap();
+            let Some(AnyObject::HttpRoute(route)) = read.stored else { panic!("no route is stored") };
+            assert_eq!((route.spec.rules.len(), route.meta.labels.len()), (expected, 0), "{size}");
+        }
+    }
+
+    /// What is left of a plugin counted as its last valid version, and the plugin ran with its defaults.
+    #[test]
+    fn oversized_objects_have_no_last_valid_version() {
+        let plugin =
+            |disabled: Value| json!({"plugin": "key-auth", "config": {"key_names": ["k"]}, "disabled": disabled});
+        let oversized = |large: LargeObjects| parse(Kind::KongPlugin, plugin(json!(false)), large);
+        let with_name = |disabled: Value| {
+            let mut object = plugin(disabled);
+            object["metadata"] = json!({"namespace": "a", "name": "x"});
+            object
+        };
+        let rejected = || {
+            let rest = UnparseableObject::read(Kind::KongPlugin, &with_name(json!("no"))).unwrap();
+            AnyObject::Unparseable(rest.into())
+        };
+        let valid = || AnyObject::parse(Kind::KongPlugin, with_name(json!(false))).unwrap();
+        let id = valid().id();
+        let mut store = Store::default();
+        let mut apply = |object: AnyObject| {
+            let changes = store.apply(Batch { upserts: vec![object], removes: vec![] }).len();
+            let has_config = store.kong_plugins.values().any(|plugin| plugin.config.is_some());
+            (changes, store.oversized.len(), store.is_rejected(&id), has_config)
+        };
+        assert_eq!(apply(oversized(LargeObjects::Reduce)), (1, 1, false, false));
+        assert_eq!(apply(rejected()), (1, 0, true, false));
+        assert_eq!(apply(valid()), (1, 0, false, true));
+        // An object that is kept as a whole is valid.
+        assert_eq!(apply(oversized(LargeObjects::Keep)), (1, 1, false, true));
+        assert_eq!(apply(rejected()), (0, 1, false, true));
+        assert_eq!(apply(valid()), (1, 0, false, true));
+    }
+
+    /// A list of all objects repeats those that did not change.
+    #[test]
+    fn oversized_policies_stay_protected_when_they_are_listed_again() {
+        let policy = || parse(Kind::BackendTlsPolicy, json!({"spec": {"targetRefs": []}}), LargeObjects::Reduce);
+        let mut store = Store::default();
+        for changes in [1, 0] {
+            assert_eq!(store.apply(Batch { upserts: vec![policy()], removes: vec![] }).len(), changes);
+            assert_eq!((store.oversized.len(), store.unparseable.len()), (1, 1));
+        }
     }
 
     #[test]

@@ -7,20 +7,27 @@ use super::reduced_route::{entries, reduced_route};
 use crate::api::Kind;
 
 /// The `spec` for the refusal of a route. What cannot be read of a match makes it match more, up to all requests to the
-/// hosts. `None` if no parent can be read, or if neither hosts nor paths can be.
-pub(super) fn readable_route(kind: Kind, spec: &Value) -> Option<Value> {
+/// hosts. `None` if no parent can be read, or if neither hosts nor paths can be. `is_complete`: whether `spec` has all
+/// of the object.
+pub(super) fn readable_route(kind: Kind, spec: &Value, is_complete: bool) -> Option<Value> {
     if kind == Kind::Ingress {
-        return readable_ingress(spec);
+        return readable_ingress(spec, is_complete);
     }
     let parents = parents(&spec["parentRefs"]);
     if parents.is_empty() && !spec["useDefaultGateways"].is_string() {
         return None;
     }
-    let hosts = RouteHosts::read(&spec["hostnames"]);
+    let hosts = match kind {
+        // Connections and datagrams have no hosts.
+        Kind::TcpRoute | Kind::UdpRoute => RouteHosts::All,
+        _ => RouteHosts::read(&spec["hostnames"]),
+    };
     let rules = rules(kind, &spec["rules"], hosts == RouteHosts::Unknown);
     if hosts == RouteHosts::Unknown && rules.is_empty() {
         return None;
     }
+    // Without hosts, only the paths that can be read are refused.
+    let has_all = is_complete || hosts == RouteHosts::Unknown;
     let hostnames = match hosts {
         RouteHosts::Named(names) => names,
         RouteHosts::All | RouteHosts::Unknown => Vec::new(),
@@ -31,7 +38,7 @@ pub(super) fn readable_route(kind: Kind, spec: &Value) -> Option<Value> {
         "hostnames": hostnames,
         "rules": rules,
     });
-    Some(reduced_route(kind, &readable, true))
+    Some(reduced_route(kind, &readable, has_all))
 }
 
 /// The hosts of a route.
@@ -46,19 +53,19 @@ enum RouteHosts {
 
 impl RouteHosts {
     fn read(hosts: &Value) -> RouteHosts {
-        let names: Vec<String> = match hosts {
+        let list = match hosts {
             Value::Null => return RouteHosts::All,
+            Value::Array(list) if list.is_empty() => return RouteHosts::All,
+            Value::Array(list) => list.as_slice(),
             // The brackets of the list are missing.
-            Value::String(name) => vec![name.clone()],
-            list => entries(list).filter_map(Value::as_str).map(str::to_owned).collect(),
+            host => std::slice::from_ref(host),
         };
-        // An empty name stands for all hosts, in addition to the others, which have precedence.
-        let names: Vec<_> = names.iter().map(|name| readable_host(name).unwrap_or_default()).collect();
-        match names.is_empty() {
-            true if hosts.as_array().is_some_and(Vec::is_empty) => RouteHosts::All,
-            true => RouteHosts::Unknown,
-            false => RouteHosts::Named(names),
+        if !list.iter().any(Value::is_string) {
+            return RouteHosts::Unknown;
         }
+        // An empty name stands for all hosts, in addition to the others, which have precedence.
+        let name = |host: &Value| host.as_str().and_then(readable_host).unwrap_or_default();
+        RouteHosts::Named(list.iter().filter(|host| !host.is_null()).map(name).collect())
     }
 }
 
@@ -148,19 +155,26 @@ fn request_matches(entry: &Value) -> Vec<Option<Value>> {
     read
 }
 
-/// The match of a GRPCRoute. `None` if its method cannot be read.
+/// The match of a GRPCRoute. `None` if its method cannot be read, or no call can have it.
 fn call_match(entry: &Value) -> Option<Value> {
     match entry.as_object()?.get("method") {
         None | Some(Value::Null) => Some(json!({})),
         Some(method) => {
             method.as_object()?;
-            Some(json!({"method": texts_of(method, &["type", "service", "method"])}))
+            let names = texts_of(method, &["type", "service", "method"]);
+            let is_name = |name: &Value| {
+                let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
+                name.as_str().is_some_and(|name| !name.is_empty() && name.bytes().all(is_part))
+            };
+            let is_expression = names.get("type").is_some_and(|kind| kind == "RegularExpression");
+            let can_be_called = ["service", "method"].iter().filter_map(|name| names.get(*name)).all(is_name);
+            (is_expression || can_be_called).then(|| json!({"method": names}))
         }
     }
 }
 
 /// The same for an Ingress. If its rules are no list, the hosts of its certificates are refused.
-fn readable_ingress(spec: &Value) -> Option<Value> {
+fn readable_ingress(spec: &Value, is_complete: bool) -> Option<Value> {
     let has_list = spec["rules"].is_array() || spec["rules"].is_null();
     let rules: Vec<_> = entries(&spec["rules"]).filter_map(ingress_rule).collect();
     let readable = json!({
@@ -169,7 +183,7 @@ fn readable_ingress(spec: &Value) -> Option<Value> {
         "rules": rules,
         "tls": spec["tls"],
     });
-    let reduced = reduced_route(Kind::Ingress, &readable, has_list);
+    let reduced = reduced_route(Kind::Ingress, &readable, has_list && is_complete);
     let names_requests = entries(&reduced["rules"]).next().is_some() || reduced["defaultBackend"].is_object();
     names_requests.then_some(reduced)
 }
@@ -245,7 +259,7 @@ mod tests {
         if spec.get("parentRefs").is_none() {
             spec["parentRefs"] = json!([{"name": "g"}]);
         }
-        let Some(reduced) = readable_route(Kind::HttpRoute, &spec) else { return "nothing".to_owned() };
+        let Some(reduced) = readable_route(Kind::HttpRoute, &spec, true) else { return "nothing".to_owned() };
         let hosts: Vec<_> = entries(&reduced["hostnames"]).filter_map(Value::as_str).collect();
         let matches = entries(&reduced["rules"]).flat_map(|rule| match rule["matches"].as_array() {
             Some(matches) if !matches.is_empty() => matches.clone(),
@@ -270,13 +284,14 @@ mod tests {
         for (spec, expected) in [
             (json!({"hostnames": ["a.example"], "rules": admin(), "unknown": 5}), "a.example: PathPrefix /admin"),
             (json!({"hostnames": "a.example", "rules": admin()}), "a.example: PathPrefix /admin"),
-            (json!({"hostnames": [5, "a.example"], "rules": admin()}), "a.example: PathPrefix /admin"),
+            // An empty name stands for all hosts.
+            (json!({"hostnames": [5, "a.example"], "rules": admin()}), " a.example: PathPrefix /admin"),
+            (json!({"hostnames": [null, "a.example"], "rules": admin()}), "a.example: PathPrefix /admin"),
             (json!({"hostnames": [5], "rules": admin()}), ": PathPrefix /admin"),
             (json!({"hostnames": ["a.example:80"], "rules": admin()}), "a.example: PathPrefix /admin"),
             (json!({"hostnames": ["A.example", "*.b.example"], "rules": "none"}), "a.example *.b.example: all"),
             (json!({"hostnames": ["*"], "rules": admin()}), ": PathPrefix /admin"),
             (json!({"hostnames": ["*"], "rules": "none"}), ": all"),
-            // An empty name stands for all hosts.
             (json!({"hostnames": ["a.example", "b_c!"], "rules": admin()}), "a.example : PathPrefix /admin"),
             (json!({"rules": path(json!("admin"))}), ": PathPrefix /admin, all"),
             (json!({"rules": path(json!("/adm//in"))}), ": all"),
@@ -308,8 +323,35 @@ mod tests {
         }
         let calls =
             json!({"parentRefs": [{"name": "g"}], "rules": [{"matches": [{"method": {"service": "s", "method": 5}}]}]});
-        let reduced = readable_route(Kind::GrpcRoute, &calls).unwrap();
+        let reduced = readable_route(Kind::GrpcRoute, &calls, true).unwrap();
         assert_eq!(reduced["rules"][0]["matches"][0]["method"], json!({"service": "s"}));
+        // No call has such a name, so all calls get an error.
+        for service in ["/s.S", " s.S", ""] {
+            let calls =
+                json!({"parentRefs": [{"name": "g"}], "rules": [{"matches": [{"method": {"service": service}}]}]});
+            let reduced = readable_route(Kind::GrpcRoute, &calls, true).unwrap();
+            assert_eq!(reduced["rules"][0]["matches"][0]["method"], Value::Null, "{service:?}");
+        }
+    }
+
+    /// What is missing of the list may be any match or path.
+    #[test]
+    fn incomplete_routes_refuse_all_requests_to_their_hosts() {
+        let rules = |hosts: Value, is_complete: bool| {
+            let spec = json!({"parentRefs": [{"name": "g"}], "hostnames": hosts, "rules": path(json!("/admin"))});
+            let reduced = readable_route(Kind::HttpRoute, &spec, is_complete).unwrap();
+            entries(&reduced["rules"]).len()
+        };
+        assert_eq!((rules(json!(["a"]), true), rules(json!(["a"]), false)), (1, 2));
+        assert_eq!(rules(json!(5), false), 1, "other objects keep the requests to their hosts");
+        let rule = json!({"host": "a", "http": {"paths": [{"path": "/admin", "pathType": "Exact"}]}});
+        let spec = json!({"rules": [rule], "tls": [{"hosts": ["b"]}]});
+        let hosts = |is_complete: bool| {
+            let reduced = readable_route(Kind::Ingress, &spec, is_complete).unwrap();
+            let hosts = entries(&reduced["rules"]).filter_map(|rule| rule["host"].as_str());
+            hosts.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!((hosts(true), hosts(false)), ("a".to_owned(), "a a b".to_owned()));
     }
 
     #[test]
@@ -333,7 +375,7 @@ mod tests {
             (rule(json!(["a"]), paths(json!([5]))), "nothing"),
             (json!({"rules": "a"}), "nothing"),
         ] {
-            let found = readable_route(Kind::Ingress, &spec).map(|reduced| {
+            let found = readable_route(Kind::Ingress, &spec, true).map(|reduced| {
                 let rules = entries(&reduced["rules"]).flat_map(|rule| {
                     let host = rule["host"].as_str().unwrap_or("*");
                     let paths: Vec<_> = match rule["http"]["paths"].as_array() {

@@ -40,20 +40,24 @@ fn host_names(list: &Value, limit: usize) -> Value {
 /// The path and the method of each match of an HTTPRoute or GRPCRoute. Without conditions on headers and query
 /// parameters, a match applies to more requests, which get an error.
 fn reduced_matches(rules: &Value, is_complete: bool) -> Value {
-    let mut remaining = MAX_MATCHES;
+    let (mut remaining, mut has_more) = (MAX_MATCHES, false);
     let mut reduced = Vec::new();
     for rule in entries(rules) {
-        let matches: Vec<_> = entries(&rule["matches"])
-            .take(remaining)
-            .map(|entry| json!({"path": entry["path"], "method": entry["method"]}))
-            .collect();
-        remaining -= matches.len();
-        reduced.push(json!({"matches": matches}));
-        if remaining == 0 {
+        let matches = entries(&rule["matches"]);
+        // A rule without matches has one, which matches everything.
+        has_more = matches.len().max(1) > remaining;
+        let kept: Vec<_> =
+            matches.take(remaining).map(|entry| json!({"path": entry["path"], "method": entry["method"]})).collect();
+        if has_more && kept.is_empty() {
+            break;
+        }
+        remaining -= kept.len().max(1);
+        reduced.push(json!({"matches": kept}));
+        if has_more {
             break;
         }
     }
-    if remaining == 0 || !is_complete || reduced.is_empty() {
+    if has_more || !is_complete || reduced.is_empty() {
         // The other matches are unknown, or a route without rules matches everything: all requests to the hosts get an
         // error.
         reduced.push(json!({}));
@@ -98,6 +102,10 @@ fn reduced_ingress(spec: &Value, is_complete: bool) -> Value {
         let of_certificates = entries(&spec["tls"]).flat_map(|tls| entries(&tls["hosts"]));
         incomplete_hosts.extend(of_certificates.filter_map(Value::as_str).map(Some));
     }
+    if incomplete_hosts.len() > MAX_INCOMPLETE_HOSTS {
+        // It is sorted before all names, so it is kept.
+        incomplete_hosts.insert(None);
+    }
     let incomplete_hosts = incomplete_hosts.iter().take(MAX_INCOMPLETE_HOSTS);
     reduced.extend(incomplete_hosts.map(|host| json!({"host": host, "http": {"paths": [root()]}})));
     let default_backend = if spec["defaultBackend"].is_object() { json!({}) } else { Value::Null };
@@ -130,8 +138,8 @@ const MAX_MATCHES: usize = 128;
 /// The paths of an Ingress that are kept, of all hosts together.
 const MAX_PATHS: usize = 64;
 
-/// The hosts of an Ingress that are kept although some of their paths are not. Requests to others get a 404, unless
-/// another object serves the host.
+/// The hosts of an Ingress that are kept although some of their paths are not. With more, requests to all hosts are
+/// refused, unless another object serves the host.
 const MAX_INCOMPLETE_HOSTS: usize = 192;
 
 /// The longest path of an Ingress that is kept, as long as the longest of an HTTPRoute.
@@ -144,10 +152,24 @@ mod tests {
     /// A route with unknown matches refuses all requests to its hosts.
     #[test]
     fn unknown_matches_are_all_requests() {
-        for (matches, is_complete) in [(1, false), (200, true)] {
-            let matches = vec![json!({}); matches];
-            let Value::Array(rules) = reduced_matches(&json!([{"matches": matches}]), is_complete) else { panic!() };
-            assert_eq!(rules.last(), Some(&json!({})), "{is_complete}");
+        let refuses_all = |rules: Value, is_complete: bool| {
+            let Value::Array(reduced) = reduced_matches(&rules, is_complete) else { panic!() };
+            reduced.last() == Some(&json!({}))
+        };
+        let rule = |matches: usize| json!({"matches": vec![json!({"method": "GET"}); matches]});
+        for (rules, is_complete, expected) in [
+            (json!([rule(1)]), true, false),
+            (json!([rule(1)]), false, true),
+            (json!([]), true, true),
+            (json!([rule(128)]), true, false),
+            (json!([rule(100), rule(28)]), true, false),
+            (json!([rule(129)]), true, true),
+            (json!([rule(100), rule(29)]), true, true),
+            (json!([rule(128), rule(1)]), true, true),
+            (json!([rule(128), {}]), true, true),
+        ] {
+            let count = entries(&rules).map(|rule| entries(&rule["matches"]).len()).collect::<Vec<_>>();
+            assert_eq!(refuses_all(rules, is_complete), expected, "{count:?} {is_complete}");
         }
     }
 
@@ -203,5 +225,9 @@ mod tests {
         let rules: Vec<_> = (0..256).map(|number| rule(&format!("{number:03}"))).collect();
         let kept = hosts_and_paths(&json!({"rules": rules}), true);
         assert!(kept.contains("063 /0, 064 /, ") && kept.ends_with(", 255 /"), "{kept}");
+        // With one more, no other object gets the requests to the hosts that are not kept.
+        let rules: Vec<_> = (0..257).map(|number| rule(&format!("{number:03}"))).collect();
+        let kept = hosts_and_paths(&json!({"rules": rules}), true);
+        assert!(kept.contains("063 /0, * /, 064 /, ") && kept.ends_with(", 254 /"), "{kept}");
     }
 }

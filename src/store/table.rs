@@ -32,7 +32,7 @@ impl<T> ObjectTable<T> {
     }
 
     /// The objects whose key is greater than or equal to this one.
-    pub fn starting_at(&self, key: &ObjectKey) -> impl Iterator<Item = &Arc<Object<T>>> {
+    pub fn starting_at<'t>(&'t self, key: &ObjectKey) -> impl Iterator<Item = &'t Arc<Object<T>>> + use<'t, T> {
         self.0.range::<ObjectKey, _>(key..).map(|entry| &entry.0)
     }
 

@@ -28,19 +28,19 @@ pub fn protects(kind: Kind) -> bool {
         | Kind::HttpRoute
         | Kind::GrpcRoute
         | Kind::TlsRoute
-        | Kind::Ingress => true,
+        | Kind::TcpRoute
+        | Kind::UdpRoute
+        | Kind::Ingress
+        | Kind::IngressClassParameters => true,
         Kind::GatewayClass
         | Kind::Gateway
         | Kind::ListenerSet
-        | Kind::TcpRoute
-        | Kind::UdpRoute
         | Kind::ReferenceGrant
         | Kind::XBackend
         | Kind::XMesh
         | Kind::XTelemetryPolicy
         | Kind::GatewayParameters
         | Kind::IngressClass
-        | Kind::IngressClassParameters
         | Kind::KongUpstreamPolicy
         | Kind::KongIngress
         | Kind::KongVault
@@ -63,12 +63,17 @@ impl UnparseableObject {
     /// What is left of an object that failed to parse. `None` if its namespace cannot be read, or if it has no name and
     /// protects nothing.
     pub fn read(kind: Kind, object: &Value) -> Option<UnparseableObject> {
+        UnparseableObject::read_part(kind, object, true)
+    }
+
+    /// The same. `is_complete`: whether `object` has all of the object.
+    pub(super) fn read_part(kind: Kind, object: &Value, is_complete: bool) -> Option<UnparseableObject> {
         let metadata = readable_metadata(kind, object)?;
         let annotations = metadata_field(object, "annotations");
         let has_unknown_class = is_unreadable(annotations, INGRESS_CLASS);
         let has_unknown_plugins = kind == Kind::KongConsumerGroup && is_unreadable(annotations, PLUGINS);
         let meta = AnyObject::parse_metadata(kind, metadata.clone()).ok()?;
-        let reader = ReadableParts { kind, metadata: &metadata };
+        let reader = ReadableParts { kind, metadata: &metadata, is_complete };
         let stored = protects(kind).then(|| reader.reduced(object)).flatten();
         let targets = if kind == Kind::BackendTlsPolicy { all_targets(&object["spec"]) } else { None };
         Some(UnparseableObject { kind, meta, has_unknown_class, has_unknown_plugins, stored, targets })
@@ -168,6 +173,7 @@ fn is_unreadable(map: &Value, key: &str) -> bool {
 struct ReadableParts<'a> {
     kind: Kind,
     metadata: &'a Value,
+    is_complete: bool,
 }
 
 impl ReadableParts<'_> {
@@ -179,7 +185,9 @@ impl ReadableParts<'_> {
                 // A name that is no text is not one of a plugin.
                 let plugin = object["plugin"].as_str().unwrap_or_default();
                 let body = json!({"plugin": plugin, "disabled": object["disabled"] == true});
-                self.with_readable(body, &[], object, &["protocols"])
+                // With a part of the list, the plugin would protect fewer requests.
+                let names: &[&str] = if self.is_complete { &["protocols"] } else { &[] };
+                self.with_readable(body, &[], object, names)
             }
             // Without credentials: it does not identify clients, but requests of it must not be taken for others.
             Kind::KongConsumer => {
@@ -197,8 +205,12 @@ impl ReadableParts<'_> {
                 let body = json!({"spec": {"targetRefs": self.readable_targets(spec)}});
                 self.with_readable(body, &["spec"], spec, &["retryConstraint", "sessionPersistence"])
             }
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::Ingress => {
-                self.parse(&json!({"spec": readable_route(self.kind, spec)?}))
+            // Settings that cannot be read have their defaults.
+            Kind::IngressClassParameters => {
+                self.with_readable(json!({"spec": {}}), &["spec"], spec, INGRESS_CLASS_SETTINGS)
+            }
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute | Kind::Ingress => {
+                self.parse(&json!({"spec": readable_route(self.kind, spec, self.is_complete)?}))
             }
             _ => None,
         }
@@ -233,20 +245,20 @@ impl ReadableParts<'_> {
     }
 }
 
-/// Nothing is enforced if the mode cannot be read.
+/// The limits are enforced, unless the text is `DryRun` in another spelling.
 fn readable_mode(spec: &Value) -> &'static str {
-    match &spec["mode"] {
-        Value::Null => "Enforce",
-        Value::String(mode) if mode == "Enforce" => "Enforce",
-        _ => "DryRun",
-    }
+    let mode = spec["mode"].as_str().unwrap_or_default();
+    let letters: String = mode.chars().filter(|letter| !matches!(letter, '-' | '_' | ' ')).collect();
+    if letters.eq_ignore_ascii_case("DryRun") { "DryRun" } else { "Enforce" }
 }
+
+const INGRESS_CLASS_SETTINGS: &[&str] = &["serviceUpstream", "enableLegacyRegexDetection"];
 
 const BACKEND_POLICY_BLOCKS: &[&str] =
     &["loadBalancing", "health", "limits", "circuitBreaker", "retry", "retryBudget", "timeouts", "failover", "subsets"];
 
-/// The maximum number of targets of these policies.
-const MAX_TARGETS: usize = 16;
+/// The maximum number of targets of a policy.
+pub(super) const MAX_TARGETS: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -269,7 +281,10 @@ mod tests {
             let UnparseableObject { stored, targets, .. } = read(kind, object);
             // All Services of its namespace are the targets of the policy, and such a route names no requests.
             let has_rest = stored.is_some() || kind == Kind::BackendTlsPolicy;
-            let is_route = matches!(kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::Ingress);
+            let is_route = matches!(
+                kind,
+                Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute | Kind::Ingress
+            );
             assert_eq!((has_rest, targets), (protects(kind) && !is_route, None), "{kind}");
         }
     }
@@ -288,6 +303,13 @@ mod tests {
         let tls = json!({"parentRefs": [{"name": "g"}], "hostnames": ["a.example"], "rules": 5});
         let stored = read(Kind::TlsRoute, json!({"metadata": {"name": "x"}, "spec": tls})).stored;
         assert!(matches!(stored, Some(AnyObject::TlsRoute(route)) if route.spec.rules.is_empty()));
+        // All connections or datagrams of the listener. A field that these kinds do not have changes nothing.
+        let stream = json!({"metadata": {"name": "x"},
+            "spec": {"parentRefs": [{"name": "g"}], "hostnames": 5, "rules": [{"backendRefs": 5}]}});
+        let stored = read(Kind::TcpRoute, stream.clone()).stored;
+        assert!(matches!(stored, Some(AnyObject::TcpRoute(route)) if route.spec.parent_refs.len() == 1));
+        let stored = read(Kind::UdpRoute, stream).stored;
+        assert!(matches!(stored, Some(AnyObject::UdpRoute(route)) if route.spec.parent_refs.len() == 1));
         let calls = json!({"parentRefs": [{"name": "g"}], "rules": [{"matches": [{"method": {"service": "s"}}, 5]}]});
         let stored = read(Kind::GrpcRoute, json!({"metadata": {"name": "x"}, "spec": calls})).stored;
         assert!(matches!(stored, Some(AnyObject::GrpcRoute(route)) if route.spec.rules[0].matches.len() == 2));
@@ -371,9 +393,64 @@ mod tests {
         let kept = policy(&spec);
         assert_eq!(kept.spec.target_refs.iter().map(|target| &*target.name).collect::<Vec<_>>(), ["shop"]);
         assert!(kept.spec.limits.is_some() && kept.spec.timeouts.is_none());
-        for (mode, expected) in [(json!(null), "Enforce"), (json!("dryrun"), "DryRun"), (json!(5), "DryRun")] {
+        for (mode, expected) in [
+            (json!(null), "Enforce"),
+            (json!("dryrun"), "DryRun"),
+            (json!("Dry-Run"), "DryRun"),
+            (json!("dry_run "), "DryRun"),
+            (json!("Enforced"), "Enforce"),
+            (json!("DryRuns"), "Enforce"),
+            (json!(5), "Enforce"),
+        ] {
             assert_eq!(policy(&json!({"mode": mode})).spec.mode.as_deref(), Some(expected), "{mode}");
         }
+    }
+
+    /// The class of an Ingress had the defaults of Portico because one field of its parameters was misspelled.
+    #[test]
+    fn readable_settings_of_classes_stay() {
+        let spec = json!({"serviceUpstream": "yes", "enableLegacyRegexDetection": true, "unknown": 1});
+        let parameters = read(Kind::IngressClassParameters, json!({"metadata": {"name": "x"}, "spec": spec}));
+        let Some(AnyObject::IngressClassParameters(kept)) = parameters.stored else { panic!("none are stored") };
+        assert!(kept.spec.enable_legacy_regex_detection && !kept.spec.service_upstream);
+    }
+
+    /// The list of protocols ends where the object is cut off.
+    #[test]
+    fn plugins_of_incomplete_objects_run_for_all_protocols() {
+        let object = json!({"metadata": {"name": "x"}, "plugin": "key-auth", "protocols": ["http"]});
+        for (is_complete, expected) in [(true, 1), (false, 0)] {
+            let read = UnparseableObject::read_part(Kind::KongPlugin, &object, is_complete).unwrap();
+            let Some(AnyObject::KongPlugin(plugin)) = read.stored else { panic!("no plugin is stored") };
+            assert_eq!(plugin.protocols.len(), expected, "{is_complete}");
+        }
+    }
+
+    /// The second rejected edit ended the protection of what the first one had added.
+    #[test]
+    fn targets_of_a_rejected_policy_stay_if_later_ones_cannot_be_read() {
+        let object = |hostname: Value, targets: Value| {
+            let validation = json!({"hostname": hostname, "wellKnownCACertificates": "System"});
+            let spec = json!({"targetRefs": targets, "validation": validation});
+            json!({"metadata": {"namespace": "a", "name": "x"}, "spec": spec})
+        };
+        let target = |name: &str| json!({"group": "", "kind": "Service", "name": name});
+        let valid = AnyObject::parse(Kind::BackendTlsPolicy, object(json!("h"), json!([target("a")]))).unwrap();
+        let rejected =
+            |targets: Value| AnyObject::Unparseable(read(Kind::BackendTlsPolicy, object(json!(5), targets)).into());
+        let id = valid.id();
+        let mut store = Store::default();
+        let mut apply = |object: AnyObject| {
+            let changed = store.apply(Batch { upserts: vec![object], removes: vec![] }).len();
+            let services: Vec<_> = store.services_referenced_by(&id).map(|key| key.name.to_string()).collect();
+            (changed, services.join(" "))
+        };
+        let unreadable = || rejected(json!("b"));
+        assert_eq!(apply(valid.clone()), (1, "a".to_owned()));
+        assert_eq!(apply(unreadable()), (0, "a".to_owned()), "its last valid version applies");
+        assert_eq!(apply(rejected(json!([target("b")]))), (1, "a b".to_owned()));
+        assert_eq!(apply(unreadable()), (0, "a b".to_owned()));
+        assert_eq!(apply(valid), (1, "a".to_owned()));
     }
 
     #[test]

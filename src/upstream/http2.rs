@@ -21,7 +21,7 @@ use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::response_streams::{Http2End, ResponseStream};
 use super::socket_budget::{SocketBudget, SocketPermit, UpstreamSockets};
 use super::tls::UpstreamHandshakeError;
-use super::{ConnectError, EndpointConnector, UpstreamCounters, UpstreamTarget};
+use super::{ConnectError, EndpointConnector, PlaceWait, UpstreamCounters, UpstreamTarget};
 use crate::turn_clock;
 
 /// The HTTP/2 connections to one endpoint, under one server name.
@@ -33,11 +33,39 @@ pub(super) struct Http2Connections<B> {
     failures: Cell<u64>,
     /// The error of the last failed attempt, which all requests that waited for it get.
     last_error: RefCell<Option<ConnectError>>,
-    /// How often the endpoint has ended a connection with ENHANCE_YOUR_CALM. Each time doubles the interval of pings on
-    /// the next connections, as for clients of gRPC:
-    /// <https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md>.
-    complaints: Rc<Cell<u32>>,
+    /// How long the requests that open connections have waited for sockets. Those behind them have waited for the same.
+    socket_wait: PlaceWait,
+    complaints: Rc<PingComplaints>,
     demand: Rc<StreamDemand>,
+}
+
+/// How often the endpoint has ended a connection on which Portico has sent pings with ENHANCE_YOUR_CALM. Each time
+/// doubles the interval of pings on the next connections, as for clients of gRPC:
+/// <https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md>.
+///
+/// Unlike there, a connection that has lasted for long without a complaint halves the interval again: what the endpoint
+/// has complained about may have been resets of requests.
+#[derive(Debug, Default)]
+struct PingComplaints {
+    doublings: Cell<u32>,
+}
+
+impl PingComplaints {
+    fn interval(&self, configured: Duration) -> Duration {
+        configured.saturating_mul(1 << self.doublings.get())
+    }
+
+    /// A connection has ended after this time. `was_pinged`: Portico has sent a ping on it.
+    fn end_connection(&self, has_complaint: bool, was_pinged: bool, lifetime: Duration) {
+        let doublings = self.doublings.get();
+        if has_complaint {
+            if was_pinged {
+                self.doublings.set((doublings + 1).min(MAX_DOUBLINGS));
+            }
+        } else if lifetime >= LONG_LIFETIME {
+            self.doublings.set(doublings.saturating_sub(1));
+        }
+    }
 }
 
 /// Requests that wait: for streams of the connections to one endpoint, and for sockets.
@@ -120,6 +148,7 @@ impl<B> Http2Connections<B> {
             connecting: Mutex::default(),
             failures: Cell::new(0),
             last_error: RefCell::default(),
+            socket_wait: PlaceWait::default(),
             complaints: Rc::default(),
             demand: Rc::new(demand),
         }
@@ -228,7 +257,8 @@ where
         counters: &Arc<UpstreamCounters>,
     ) -> Result<StreamPermit<B>, ConnectError> {
         let failures_before = self.failures.get();
-        let _guard = self.connecting.lock().await;
+        // The wait for a socket says nothing about the endpoint. That for the connection does, so it counts.
+        let _guard = target.place_wait.during_wait_of(&self.socket_wait, self.connecting.lock()).await;
         let upstream = target.upstream;
         let acquire = || self.acquire(&upstream.connection_limits, |marks| upstream.is_marked(address, marks));
         if let Some(permit) = acquire() {
@@ -240,7 +270,8 @@ where
             return Err(error.clone());
         }
         let permitted = {
-            let mut permit = pin!(connector.permit_socket(target, address, socket_deadline, counters));
+            let permit = connector.permit_socket(target, address, socket_deadline, counters);
+            let mut permit = pin!(self.socket_wait.during(permit));
             let _waiting = WaitingForStream::new(&self.demand);
             // A stream may end while no connection may be opened.
             loop {
@@ -284,7 +315,7 @@ async fn open<B>(
     permit: SocketPermit,
     demand: &Rc<StreamDemand>,
     counters: &Arc<UpstreamCounters>,
-    complaints: &Rc<Cell<u32>>,
+    complaints: &Rc<PingComplaints>,
 ) -> Result<Http2Connection<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -303,7 +334,7 @@ where
         .initial_max_send_streams(0)
         .max_header_list_size(u32::try_from(connector.max_head).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(connector.ping_interval.saturating_mul(1 << complaints.get().min(MAX_DOUBLINGS)))
+        .keep_alive_interval(complaints.interval(connector.ping_interval))
         .keep_alive_timeout(connector.ping_timeout);
     let end = Rc::<Http2End>::default();
     let stream = TokioIo::new(ResponseStream::new(stream, Rc::clone(&end)));
@@ -324,7 +355,7 @@ where
     let marks = Cell::new(target.upstream.detection.marks());
     let opened = Http2Connection { sender, streams: Rc::clone(&streams), age: ConnectionAge::new(), marks };
     let (counters, max_streams) = (Arc::clone(counters), connector.max_streams);
-    let complaints = Rc::clone(complaints);
+    let (complaints, opened_at) = (Rc::clone(complaints), Instant::now());
     let (settings_sender, settings_received) = oneshot::channel();
     let mut settings_sender = Some(settings_sender);
     // The task ends when the sender is dropped or the endpoint closes the connection. Errors are ignored here: the
@@ -343,9 +374,8 @@ where
             }
             state
         });
-        if ended.await.is_err_and(|error| is_complaint(&error)) {
-            complaints.set(complaints.get().saturating_add(1));
-        }
+        let has_complaint = ended.await.is_err_and(|error| is_complaint(&error));
+        complaints.end_connection(has_complaint, streams.end.was_pinged.get(), opened_at.elapsed());
         drop(settings_sender);
         counters.closed.add(1);
     });
@@ -468,6 +498,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for WakingExecutor {
 
 /// So that the interval of pings is at most 32 times as long as at first.
 const MAX_DOUBLINGS: u32 = 5;
+/// After this time without a complaint, the endpoint may permit more pings than at the last one.
+const LONG_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// Flow-control window of a stream: how much an endpoint may send ahead of the client's reading.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// Requests of a connection that may be given up before others use another one. Servers end a connection after 200
@@ -478,3 +510,24 @@ const MAX_RESETS: u32 = 100;
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// How much of a request body may be buffered before it is sent.
 const SEND_BUFFER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Complaints about resets slowed the pings of an endpoint for as long as it had requests.
+    #[test]
+    fn pings_become_rare_only_because_of_pings_and_not_for_ever() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let complaints = PingComplaints::default();
+        let ended = |has_complaint, was_pinged, lifetime| {
+            complaints.end_connection(has_complaint, was_pinged, lifetime);
+            complaints.interval(SECOND).as_secs()
+        };
+        assert_eq!(ended(true, false, SECOND), 1, "no ping has caused it");
+        assert_eq!([(); 7].map(|()| ended(true, true, SECOND)), [2, 4, 8, 16, 32, 32, 32]);
+        assert_eq!(ended(true, false, LONG_LIFETIME), 32);
+        assert_eq!(ended(false, true, LONG_LIFETIME - SECOND), 32);
+        assert_eq!([(); 6].map(|()| ended(false, true, LONG_LIFETIME)), [16, 8, 4, 2, 1, 1]);
+    }
+}

@@ -475,20 +475,20 @@ impl<B> ConnectionPools<B> {
 impl<B> UpstreamPool<B> {
     /// Keeps an idle connection, unless there are enough, or a request that waits needs it: one of this worker itself,
     /// or another one its socket. If the pool was dropped meanwhile, the connection is closed with it.
-    fn store(&self, address: SocketAddr, connection: Http1EndpointConnection<B>) {
+    fn store(&self, address: SocketAddr, mut connection: Http1EndpointConnection<B>) {
         connection.become_idle();
-        if connection.has_reached(&self.connection_limits) {
+        let (idle_since, marks) = (turn_clock::now(), self.detection.marks());
+        let ends_at = connection.keep_alive().map(|keep_alive| idle_since + safe_idle_time(keep_alive));
+        if connection.has_reached(&self.connection_limits) || ends_at == Some(idle_since) {
             return;
         }
         let wanted = [self.sockets.wanted(), self.budget.wanted()];
-        let may_hand_over = |requests| wanted.iter().all(|wanted| wanted.may_hand_over(requests));
-        let Some(connection) = self.waiting.hand_over(address, connection, may_hand_over) else { return };
-        if wanted.iter().any(|wanted| wanted.take()) {
-            return;
+        if !self.waiting.is_empty() {
+            let may_hand_over = |requests| wanted.iter().all(|wanted| wanted.may_hand_over(requests));
+            let Some(kept) = self.waiting.hand_over(address, connection, may_hand_over) else { return };
+            connection = kept;
         }
-        let (idle_since, marks) = (turn_clock::now(), self.detection.marks());
-        let ends_at = connection.keep_alive().map(|keep_alive| idle_since + safe_idle_time(keep_alive));
-        if ends_at == Some(idle_since) {
+        if wanted.iter().any(|wanted| wanted.take()) {
             return;
         }
         let mut endpoints = self.idle.borrow_mut();

@@ -49,6 +49,8 @@ pub(super) struct Http2End {
     /// The endpoint ends it with ENHANCE_YOUR_CALM: it had too many frames, such as resets of requests whose clients
     /// have left.
     pub(super) is_complaint: Cell<bool>,
+    /// Portico has sent a PING of its own.
+    pub(super) was_pinged: Cell<bool>,
 }
 
 /// The end of a connection that is not reported yet. What is written meanwhile is dropped.
@@ -177,6 +179,7 @@ impl ResponseStreams {
                 }
             }
             RST_STREAM => drop(self.open.remove(&frame.stream)),
+            PING if !frame.has(ACK) => self.connection_end.was_pinged.set(true),
             _ => {}
         }
     }
@@ -375,6 +378,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ResponseStream<S> {
 
 /// The type of a frame that announces the end of the connection, and an error code (RFC 9113, sections 6 and 7).
 const GOAWAY: u8 = 7;
+const PING: u8 = 6;
+/// The flag of a PING that acknowledges one of the endpoint.
+const ACK: u8 = 0x1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 /// Endpoints send frames only.
 const NO_PREFACE: usize = 0;

@@ -41,6 +41,12 @@ impl PlaceWait {
         waiting.await
     }
 
+    /// Counts how long another request waits for its place, until `waiting` is ready or dropped.
+    pub(super) async fn during_wait_of<T>(&self, other: &PlaceWait, waiting: impl Future<Output = T>) -> T {
+        let _counted = WaitBehind { own: self, other, before: other.total() };
+        waiting.await
+    }
+
     pub fn total(&self) -> Duration {
         self.total.get() + self.since.get().map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -59,6 +65,21 @@ impl Drop for CountedWait<'_> {
     fn drop(&mut self) {
         self.0.total.set(self.0.total());
         self.0.since.set(None);
+    }
+}
+
+/// Adds the time that another request has waited meanwhile when it is dropped.
+struct WaitBehind<'w> {
+    own: &'w PlaceWait,
+    other: &'w PlaceWait,
+    /// How long the other one had waited before.
+    before: Duration,
+}
+
+impl Drop for WaitBehind<'_> {
+    fn drop(&mut self) {
+        let waited = self.other.total().saturating_sub(self.before);
+        self.own.total.set(self.own.total.get() + waited);
     }
 }
 

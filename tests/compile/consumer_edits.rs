@@ -1,7 +1,7 @@
 //! Edits of consumers. After each step of random sequences, in which several consumers claim the same name or key, the
 //! result is compared with a compilation from scratch. Further tests check single edits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -91,9 +91,63 @@ fn directory_tells_whether_credentials_are_missing() {
     let secret = |name| ObjectId::new(Kind::Secret, ObjectKey::new("default", name));
     harness.apply(Batch { upserts: vec![consumer("ann", 1, "ann", "key-1")], removes: vec![] });
     for (unfetched, expected) in [(vec!["key-1"], true), (vec!["of-another-kind"], false), (vec![], false)] {
-        let changes = harness.store.set_unfetched(unfetched.iter().copied().map(secret).collect());
+        let changes = harness.store.set_unfetched(unfetched.iter().copied().map(secret).collect(), BTreeSet::new());
         harness.compile(changes);
         assert_eq!(harness.snapshot.consumers.lacks_credentials, expected, "{unfetched:?}");
+    }
+    // Clients of other namespaces must not get 503 for as long as a consumer names a Secret that may not be read.
+    let changes = harness.store.set_unfetched(BTreeSet::new(), BTreeSet::from([secret("key-1")]));
+    harness.compile(changes);
+    assert!(!harness.snapshot.consumers.lacks_credentials);
+    let expected = "Secret default/key-1 exists, but Portico may not read its content; grant the verb get on secrets in \
+                    namespace default to the ServiceAccount of Portico";
+    let state = harness.describe_state();
+    assert!(state.contains(expected), "{state}");
+}
+
+/// What belongs to a consumer ends with its object.
+#[test]
+fn consumers_that_are_created_again_are_other_ones() {
+    let mut harness = new_harness();
+    let mut object_with = |uid: Option<&str>| {
+        let mut consumer = consumer_object("ann", 1, "ann", "key-1");
+        consumer["metadata"]["uid"] = json!(uid);
+        harness.apply(Batch { upserts: vec![parse(Kind::KongConsumer, consumer)], removes: vec![] });
+        harness.snapshot.consumers.by_id_or_username("ann").unwrap().object()
+    };
+    let objects = [Some("first"), Some("second"), None].map(&mut object_with);
+    assert!(objects[0].is_some() && objects[1].is_some() && objects[0] != objects[1], "{objects:?}");
+    assert_eq!(objects[2], None, "of a file");
+}
+
+/// The verdict on a plugin that names a consumer of another namespace is the same as after a compilation from scratch.
+#[test]
+fn grants_update_the_verdicts_of_plugins_that_name_consumers() {
+    let mut harness = new_harness();
+    let annotations = json!({"kubernetes.io/ingress.class": "portico"});
+    let consumer = json!({
+        "metadata": {"namespace": "partners", "name": "guest", "annotations": annotations}, "username": "guest",
+    });
+    let plugin = json!({
+        "metadata": {"namespace": "default", "name": "auth"}, "plugin": "key-auth", "config": {"anonymous": "guest"},
+    });
+    let upserts = vec![parse(Kind::KongConsumer, consumer), parse(Kind::KongPlugin, plugin)];
+    harness.apply(Batch { upserts, removes: vec![] });
+    let warning = "routes of namespace default admit its own consumers only";
+    assert!(harness.describe_state().contains(warning), "{}", harness.describe_state());
+    let grant = |to: Value| {
+        let from = json!([{"group": "configuration.konghq.com", "kind": "KongConsumer", "namespace": "partners"}]);
+        let spec = json!({"from": from, "to": [to]});
+        parse(Kind::ReferenceGrant, json!({"metadata": {"namespace": "default", "name": "grant"}, "spec": spec}))
+    };
+    for (to, is_admitted) in [
+        (json!({"group": "", "kind": "Secret"}), false),
+        (json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}), true),
+    ] {
+        harness.apply(Batch { upserts: vec![grant(to.clone())], removes: vec![] });
+        let state = harness.describe_state();
+        assert_eq!(!state.contains(warning), is_admitted, "{to}: {state}");
+        assert_eq!(state, harness.recompiled().describe_state(), "{to}");
     }
 }
 

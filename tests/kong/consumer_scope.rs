@@ -117,6 +117,110 @@ fn consumers_of_another_namespace_need_a_grant() {
     program.stop().expect_success();
 }
 
+/// A Service of `shop` whose plugins admit members of `vip`, and an HTTPRoute of `partners` to it, whose owner has a
+/// consumer with a Secret that says so.
+const GUARDED_SERVICE: &str = "---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: members, namespace: shop}
+plugin: acl
+config: {allow: [vip]}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: guarded
+  namespace: shop
+  annotations: {portico.dev/address: \"@address@\", konghq.com/plugins: \"keys, members\"}
+spec: {ports: [{name: http, port: 80, targetPort: @echo@}]}
+---
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: routes, namespace: shop}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: partners}]
+  to: [{group: \"\", kind: Service}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: portico}
+spec: {controllerName: portico.dev/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: good, namespace: partners}
+spec: {gatewayClassName: portico, listeners: [{name: http, protocol: HTTP, port: @port@}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: guarded, namespace: partners}
+spec:
+  parentRefs: [{name: good}]
+  rules: [{backendRefs: [{name: guarded, namespace: shop, port: 80}]}]
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongConsumer
+metadata: {name: made, namespace: partners, annotations: {kubernetes.io/ingress.class: kong}}
+username: made
+credentials: [made-key, made-vip]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: made-key, namespace: partners, labels: {konghq.com/credential: key-auth}}
+stringData: {key: made-key}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: made-vip, namespace: partners, labels: {konghq.com/credential: acl}}
+stringData: {group: vip}
+";
+
+#[test]
+fn owners_of_routes_cannot_pass_the_guard_of_a_service_with_consumers_of_their_own() {
+    let site = Site::new();
+    site.save("manifests/guarded.yaml", GUARDED_SERVICE);
+    let (_, program) = start(&site, &[]);
+    let gateway = site.address_of("port");
+    let status = || try_get(&gateway, "a.example", "/?apikey=made-key").unwrap().status;
+    assert_eq!(status(), 403);
+    let of_consumers = grant("Service", "").replace("networking.k8s.io, kind: Service", "\"\", kind: Service");
+    site.save("manifests/grant.yaml", &of_consumers);
+    eventually("the namespace of the Service admits them", || (status() == 200).then_some(()));
+    program.stop().expect_success();
+}
+
+/// An Ingress and a Service of one namespace, where the plugin is on the Service.
+const KEYED_SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata:
+  name: keyed
+  namespace: shop
+  annotations: {portico.dev/address: \"@address@\", konghq.com/plugins: keys}
+spec: {ports: [{name: http, port: 80, targetPort: @echo@}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: keyed, namespace: shop}
+spec:
+  ingressClassName: kong
+  rules:
+  - host: keyed.example
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: keyed, port: {number: 80}}}}]}
+";
+
+#[test]
+fn plugins_of_a_service_admit_whom_the_route_of_its_namespace_admits() {
+    let site = Site::new();
+    site.save("manifests/keyed.yaml", KEYED_SERVICE);
+    let (address, program) = start(&site, &[]);
+    let status = || try_get(&address, "keyed.example", "/?apikey=partners-key").unwrap().status;
+    assert_eq!(status(), 403);
+    site.save("manifests/grant.yaml", &grant("Ingress", ""));
+    eventually("the grant for the Ingress suffices", || (status() == 200).then_some(()));
+    program.stop().expect_success();
+}
+
 #[test]
 fn consumers_may_use_all_routes_with_the_scope_of_the_cluster() {
     let site = Site::new();

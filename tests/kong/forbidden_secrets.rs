@@ -45,3 +45,35 @@ async fn new_processes_wait_for_the_permission_to_fetch_secrets() {
     program.wait_stderr(|text| text.contains("Context fake").then_some(()));
     eventually("Secrets need not be readable", || (ready().status == 200).then_some(()));
 }
+
+/// An object of one namespace can name any Secret of it, also one that the roles of Portico leave out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_may_not_be_fetched_keeps_no_process_from_serving_the_others() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
+    let mut gateway = https_gateway(&site);
+    let listeners = gateway["spec"]["listeners"].as_array_mut().unwrap();
+    let mut further = listeners[1].clone();
+    further["name"] = json!("further");
+    further["hostname"] = json!("b.example");
+    further["tls"] = json!({"certificateRefs": [{"name": "left-out"}]});
+    listeners.push(further);
+    api.put("gateways", gateway);
+    let self_signed = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+    for name in ["tls", "left-out"] {
+        api.put(
+            "secrets",
+            json!({
+                "metadata": {"namespace": "default", "name": name}, "type": "kubernetes.io/tls",
+                "stringData": {"tls.crt": self_signed.cert.pem(), "tls.key": self_signed.signing_key.serialize_pem()},
+            }),
+        );
+    }
+    let refusal = InjectedFailure::Status(403, "it is forbidden: User \"portico\" cannot get resource");
+    api.fail("secrets/left-out", vec![refusal; 10_000]);
+    let program = start_with_site_addresses(&site, &["--startup-timeout", "1s"]);
+    program.wait_stderr(|text| text.contains("Context fake").then_some(()));
+    eventually("the timeout ends the wait", || {
+        (get(&site.address_of("status"), "/readyz").status == 200).then_some(())
+    });
+}

@@ -155,6 +155,7 @@ fn broken_guards() -> Vec<BrokenGuard> {
     for (index, broken) in [
         json!({}),
         json!({"spec": {"hostnames": [5]}}),
+        json!({"spec": {"hostnames": [5, "other.example"]}}),
         json!({"spec": {"hostnames": "a.example", "rules": "none"}}),
         json!({"spec": {"hostnames": ["a.example"], "rules": [{"matches": [{"path": 5}]}]}}),
         json!({"metadata": {"annotations": {"konghq.com/plugins": ["deny-all"]}}}),

@@ -111,3 +111,20 @@ fn guards_stay_if_their_file_is_renamed_with_an_error() {
     site.remove("manifests/renamed.yaml");
     expect(200);
 }
+
+/// `render > file` truncates the file before it writes it.
+#[test]
+fn rejected_guards_stay_while_their_file_is_truncated() {
+    let site = site_with_open_route();
+    site.save("manifests/guard.yaml", &GUARD.replace("plugin:", "disabled: \"no\"\nplugin:"));
+    let program = run(&site, &[]);
+    let expect = |expected: u16| {
+        eventually(&format!("{expected}\n{}", program.stderr()), || status(&site).filter(|found| *found == expected));
+    };
+    expect(503);
+    site.save("manifests/guard.yaml", "");
+    program.wait_messages(|text| text.contains("it may be about to be written")).unwrap();
+    assert_eq!(status(&site), Some(503));
+    site.save("manifests/guard.yaml", GUARD);
+    expect(403);
+}

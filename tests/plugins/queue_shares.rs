@@ -49,7 +49,12 @@ fn on_route_of(namespace: &str, kind: &dyn AnyPluginKind, plugin: &Arc<dyn Plugi
     let instance = instance(kind, Arc::clone(plugin));
     builder.add(kind.name(), kind.priority(), AttachmentPoint::Base(BaseScope::Route), instance);
     let (route, service) = (format!("{namespace}.test.web..80"), format!("{namespace}.web.80"));
-    let names = RouteNames { namespace: namespace.into(), route: route.into(), service: service.into() };
+    let names = RouteNames {
+        namespace: namespace.into(),
+        route: route.into(),
+        service: service.into(),
+        ..RouteNames::default()
+    };
     builder.build(Arc::new(names)).unwrap()
 }
 

@@ -103,6 +103,31 @@ async fn connections_are_handed_over_to_requests_of_the_same_worker() {
     assert_eq!(opened.load(Ordering::Relaxed), 1);
 }
 
+/// The endpoint closes such a connection at once, and a POST that was sent on it failed.
+#[tokio::test]
+async fn connections_that_end_with_their_response_are_not_handed_over() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        if stream.request().await.is_some() {
+            // So that other requests arrive meanwhile.
+            tokio::task::yield_now().await;
+            let fields = "connection: keep-alive\r\nkeep-alive: timeout=0\r\ncontent-length: 2\r\n";
+            stream.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\nok")).await;
+        }
+    })
+    .await;
+    let service = service(UpstreamProtocol::Http1, vec![EndpointAddress::Ip(endpoint.address)], Some(1));
+    let server = start(service, 1, ProxyLimits::default()).await;
+    let clients = (0..8).map(|_| async {
+        let mut client = server.connect().await;
+        for _ in 0..10 {
+            let post = "POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 0\r\n\r\n";
+            client.send(post).await;
+            assert_eq!(client.response().await.status, 200);
+        }
+    });
+    futures_util::future::join_all(clients).await;
+}
+
 #[tokio::test]
 async fn requests_do_not_wait_for_idle_connections_with_http2() {
     for (workers, max_connections) in [(2, 1), (4, 2)] {

@@ -1,5 +1,6 @@
 //! Pings of HTTP/2 connections to endpoints that send nothing.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use portico::proxy::ProxyLimits;
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::frames::{ACK, GOAWAY, HEADERS, PING, RawConnection, frame};
 use crate::h2::{Http2Client, get_request};
-use crate::harness::{Options, TestServer, h2c_routes_to, with_timeout};
+use crate::harness::{LONGER_THAN_PAUSES, Options, TestServer, h2c_routes_to, with_timeout};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 const ENHANCE_YOUR_CALM: u32 = 11;
@@ -50,4 +51,45 @@ async fn endpoint_that_closes_connections_because_of_pings_gets_fewer() {
         let expected = INTERVAL * (1 << doublings) - INTERVAL / 4;
         assert!(silence >= expected, "{doublings} doublings: pinged after {silence:?}");
     }
+}
+
+/// Complaints about resets made pings 32 times as rare.
+#[tokio::test]
+async fn complaints_without_pings_do_not_slow_pings() {
+    const WITHOUT_PINGS: usize = 8;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (report, mut silences) = mpsc::channel(8);
+    tokio::spawn(async move {
+        let mut connections = 0;
+        while let Ok((socket, _)) = listener.accept().await {
+            let mut raw = RawConnection::accept(socket).await;
+            let stream = raw.wait_for("a request", |frame| frame.kind == HEADERS).await.stream;
+            connections += 1;
+            if connections > WITHOUT_PINGS {
+                let silent_since = Instant::now();
+                raw.wait_for("a ping", |frame| frame.kind == PING && frame.flags & ACK == 0).await;
+                report.send(silent_since.elapsed()).await.ok();
+            }
+            let payload = [stream.to_be_bytes(), ENHANCE_YOUR_CALM.to_be_bytes()].concat();
+            raw.send(frame(GOAWAY, 0, 0, &payload)).await;
+        }
+    });
+    let limits = ProxyLimits { upstream_ping_interval: INTERVAL, ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, h2c_routes_to(address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let is_pinged = Cell::new(false);
+    let requests = async {
+        // Each is sent again a few times on another connection.
+        while !is_pinged.get() {
+            client.request(get_request("/")).await.ok();
+        }
+    };
+    let silence = async {
+        let silence = with_timeout("the ping", silences.recv()).await.unwrap();
+        is_pinged.set(true);
+        silence
+    };
+    let ((), silence) = tokio::join!(requests, silence);
+    assert!(silence < LONGER_THAN_PAUSES, "pinged after {silence:?}");
 }

@@ -196,6 +196,19 @@ async fn mirrored_copies_are_limited_in_number_and_size() {
     assert_eq!(original.log.requests().len(), 7);
 }
 
+/// Without a place, a copy is not made, and its body is not kept.
+#[tokio::test]
+async fn requests_are_not_copied_while_all_places_are_taken() {
+    let (original, copies) = (Endpoint::ok().await, Endpoint::ok().await);
+    let limits = ProxyLimits { max_mirror_copies: 0, max_mirror_body: 4, ..ProxyLimits::default() };
+    let routes = mirrored_routes(&original, vec![mirror(upstream("copy", &[copies.address]), 1, 1)]);
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    // The length of the body is unknown, so it would be kept until it is too large.
+    assert_eq!(server.request(CHUNKED).await.text(), "ok");
+    wait_for_count(&server, "too_many", 1.0).await;
+    assert_eq!(copies.log.connections(), 0);
+}
+
 /// Those of one namespace fill the places, because their Service hangs.
 #[tokio::test]
 async fn copies_for_one_namespace_leave_places_for_those_of_others() {

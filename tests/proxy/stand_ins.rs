@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use portico::plugin_api::testing::chain_with;
-use portico::plugin_api::{AnyPluginKind, PluginServices, PluginState};
+use portico::plugin_api::{AnyPluginKind, PluginState};
 use portico::plugins::REGISTRY;
 use portico::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter, HttpAuthorization};
 use portico::snapshot::path_edit::PathEdit;
@@ -30,7 +30,8 @@ const DECIDED: &str = "decided-by-the-gateway";
 struct StandIn {
     kind: &'static dyn AnyPluginKind,
     config: Value,
-    services: Arc<dyn PluginServices>,
+    /// The port to which connections to port 80 go.
+    port_80: Option<u16>,
     /// A field of requests that the plugin sends or reads.
     field: &'static str,
     shows_path: bool,
@@ -54,7 +55,7 @@ async fn stand_in(kind: &'static dyn AnyPluginKind) -> StandIn {
     let of_user = |config: Value| StandIn {
         kind,
         config,
-        services: loopback_services(),
+        port_80: None,
         field: "x-user",
         shows_path: false,
         shows_host: false,
@@ -74,7 +75,7 @@ async fn stand_in(kind: &'static dyn AnyPluginKind) -> StandIn {
         }
         "azure-functions" => {
             let config = json!({"appname": "127.0.0", "hostdomain": "1", "functionname": "f", "https": false});
-            StandIn { services: services_with_port_80(port), ..of_user(config) }
+            StandIn { port_80: Some(port), ..of_user(config) }
         }
         "forward-proxy" => {
             let config = json!({"http_proxy_host": "127.0.0.1", "http_proxy_port": port});
@@ -162,7 +163,9 @@ impl StandIn {
     async fn run(&self, before: Before) -> (TestResponse, String) {
         let plugins = before.plugins.into_iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config));
         let plugins: Vec<_> = plugins.chain([(self.kind, self.config.clone())]).collect();
-        let chain = chain_with(&plugins, &PluginState::default(), &self.services);
+        // Of this server only: the worker of an earlier one, which has ended, drives the connections that it opened.
+        let services = self.port_80.map_or_else(loopback_services, services_with_port_80);
+        let chain = chain_with(&plugins, &PluginState::default(), &services);
         let upstream = upstream("partner", &[]);
         let host = EndpointAddress::Name { host: "api.partner.example".into(), port: 8080 };
         upstream.set_endpoints(Endpoints { addresses: vec![host], ..Endpoints::default() });

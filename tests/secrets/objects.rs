@@ -91,6 +91,8 @@ const IN_MANIFESTS: &[(&str, &str)] = &[
     ("a password of Redis for sessions from a Secret", "zq-session-redis-password-5c1d"),
     ("a client secret from a Secret", "zq-client-secret-5c1d"),
     ("a secret of logins from a Secret", "zq-login-secret-5c1d-that-is-long-enough"),
+    ("the URL of a provider from a Secret", "zq-provider-5c1d"),
+    ("the URL of a key set from a Secret", "zq-key-set-5c1d"),
     ("a password of a directory from a Secret", "zq-advanced-directory-password-5c1d"),
     ("an unknown field of a plugin", "zq-unknown-field-5c1d"),
     ("a field of a plugin with a wrong type", "zq-wrong-type-5c1d"),
@@ -253,6 +255,8 @@ stringData:
   session-redis: zq-session-redis-password-5c1d
   client: zq-client-secret-5c1d
   login: zq-login-secret-5c1d-that-is-long-enough
+  provider: https://127.0.0.1:1/zq-provider-5c1d
+  key-set: https://127.0.0.1:1/zq-key-set-5c1d
   directory: zq-advanced-directory-password-5c1d
   server: zq host from a Secret 5c1d
   receiver: '{\"host\": \"zq host of configFrom 5c1d\", \"port\": 9000}'
@@ -381,7 +385,11 @@ kind: KongPlugin
 metadata: {name: login}
 plugin: openid-connect
 config:
-  issuer: https://127.0.0.1:1
+  issuer: {secretKeyRef: {name: config, key: provider}}
+  bearer_issuers:
+  - issuer: https://tokens.example
+    jwks_uri: {secretKeyRef: {name: config, key: key-set}}
+    audiences: [shop]
   client_id: [shop]
   client_secret: [{secretKeyRef: {name: config, key: client}}]
   session_secret: {secretKeyRef: {name: config, key: login}}

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use super::form::{HIDDEN, duration, list, object, thousandths};
@@ -103,7 +104,7 @@ fn check_kind(kind: &CheckKind) -> Value {
             ])
         }
         CheckKind::Tcp { send, expect } => {
-            let expected: String = expect.iter().map(|byte| format!("{byte:02x}")).collect();
+            let expected = HEXLOWER.encode(expect);
             object([
                 ("type", Some(json!("TCP"))),
                 ("send", (!send.is_empty()).then(|| json!(HIDDEN))),

@@ -27,6 +27,10 @@ fn may_use(store: &Store, classes: &Classes, controllers: &[String], referrer: &
         let from = Referrer { kind: referrer.kind, namespace: &referrer.key.namespace };
         return CrossNamespaceReference { from, to: target.kind, target: &target.key }.is_allowed(store);
     }
+    if referrer.kind.namespaced() && target.key.namespace != referrer.key.namespace {
+        // Objects of the other kinds cannot use those of other namespaces.
+        return false;
+    }
     let Some(meta) = store.meta(referrer).filter(|_| store.has_class(referrer)) else { return true };
     let ingress = (referrer.kind == Kind::Ingress).then(|| store.ingresses.get(&referrer.key)).flatten();
     classes.serves_object(store, meta, ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref()))
@@ -91,6 +95,9 @@ mod tests {
             ingress("annotated-ours", Some("nginx"), Some("mine")),
             AnyObject::parse(Kind::KongPlugin, plugin).unwrap(),
         ]);
+        let of_another = json!({"metadata": {"namespace": "a", "name": "q"}, "plugin": "cors",
+            "configFrom": {"secretKeyRef": {"name": "of-another", "namespace": "b", "key": "a"}}});
+        with_ours.push(AnyObject::parse(Kind::KongPlugin, of_another).unwrap());
         assert_eq!(fetched(with_ours), ["annotated-ours", "of-plugin", "ours", "shared"]);
     }
 

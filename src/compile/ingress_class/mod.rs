@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::kong::{INGRESS_CONTROLLER as OTHER_INGRESS_CONTROLLER, IngressClassParametersSpec};
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::verdict::Verdict;
@@ -109,6 +109,14 @@ pub(super) fn verdict(cx: CompileContext<'_>, class: &Object<IngressClass>) -> V
                 Diagnostic::not_found("spec.parameters.name", parameters, "create it or correct the name");
             missing.message.push_str(", so its settings have no effect");
             verdict.diagnostics.push(missing.into_warning());
+        }
+        Ok(key) if cx.store.is_rejected(&ObjectId::new(Kind::IngressClassParameters, key.clone())) => {
+            let message = format!(
+                "{} {key} was rejected, so only those of its settings that can be read have an effect",
+                Kind::IngressClassParameters
+            );
+            let remedy = "fix the error reported for it";
+            verdict.diagnostics.push(Diagnostic::warning("spec.parameters.name", message, remedy));
         }
         Ok(_) => {}
     }

@@ -93,7 +93,7 @@ pub(in crate::compile) fn read(
         return RouteAnnotations::default();
     }
     let object = route.described_kind();
-    let settings = route_annotations::read(inputs, regexes, route.meta, object);
+    let settings = route_annotations::read(inputs, regexes, route.meta, route.kind, object);
     let options = has_any(route.meta, FORWARDING_ANNOTATIONS).then(|| RuleOptions {
         upstream_path: Some(UpstreamPath { strip_matched: settings.strip_path, ..UpstreamPath::default() }),
         protocols: settings.protocols,

@@ -6,13 +6,13 @@ use http::{HeaderName, Method, StatusCode};
 use indexmap::IndexSet;
 
 use super::known_annotations::{ROUTE_ANNOTATIONS, note_unknown};
-use crate::api::Meta;
 use crate::api::kong::annotations::{
     FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HTTPS_REDIRECT_STATUS_CODE, METHODS,
     PATH_HANDLING, PRESERVE_HOST, PROTOCOLS, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING,
     REWRITE, SNIS, STRIP_PATH, list,
 };
 use crate::api::names::{ANY_PATH_ANNOTATION, NO_SERVICE_ANNOTATION};
+use crate::api::{Kind, Meta};
 use crate::compile::CompileInputs;
 use crate::compile::budgets::RegexBudget;
 use crate::compile::objects::annotation_reader::{AnnotationReader, annotation_field};
@@ -51,11 +51,12 @@ pub(in crate::compile) struct RouteSettings {
     pub notes: Vec<Diagnostic>,
 }
 
-/// Reads all settings. `object`: the kind of the object with its article, for notes.
+/// Reads all settings. `object`: the kind with its article, for notes.
 pub(in crate::compile) fn read(
     inputs: &CompileInputs<'_>,
     regexes: &RegexBudget<'_>,
     meta: &Meta,
+    kind: Kind,
     object: &str,
 ) -> RouteSettings {
     let mut reader = AnnotationReader::new(meta);
@@ -113,7 +114,7 @@ pub(in crate::compile) fn read(
     for annotation in [REQUEST_BUFFERING, RESPONSE_BUFFERING] {
         reader.bool(annotation);
     }
-    note_unknown(&mut reader, ROUTE_ANNOTATIONS, object);
+    note_unknown(&mut reader, kind, ROUTE_ANNOTATIONS, object);
     RouteSettings { notes: reader.notes, ..settings }
 }
 
@@ -286,7 +287,13 @@ mod tests {
         let mut inputs = TestInputs::new(PluginRegistry(&[]));
         inputs.ingress.flavor = flavor;
         let share = BudgetShare::Available(Expansion::MAX);
-        read(&inputs.as_inputs(), &RegexBudget::new(&inputs.budgets, &share), &meta(annotations), "an Ingress")
+        read(
+            &inputs.as_inputs(),
+            &RegexBudget::new(&inputs.budgets, &share),
+            &meta(annotations),
+            Kind::Ingress,
+            "an Ingress",
+        )
     }
 
     /// The differences from the settings without annotations.

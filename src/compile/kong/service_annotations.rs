@@ -94,7 +94,7 @@ pub(in crate::compile) fn read(meta: &Meta, kind: Kind, has_tls_port: bool) -> S
             }
         }
     }
-    note_unknown(&mut reader, SERVICE_ANNOTATIONS, &format!("a {kind}"));
+    note_unknown(&mut reader, kind, SERVICE_ANNOTATIONS, &format!("a {kind}"));
     ServiceSettings { notes: reader.notes, ..settings }
 }
 

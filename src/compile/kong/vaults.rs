@@ -58,7 +58,7 @@ pub(in crate::compile) fn resolve(
             Ok(backend) => backend,
             Err(_) => {
                 let message = format!("KongVault {} of this reference cannot be used", vault.meta.key);
-                return missing(message, "see its condition Programmed");
+                return missing(message, "fix the error reported for it");
             }
         },
         None if reference.prefix == "env" => {

@@ -1,5 +1,5 @@
-//! The diagnostic for a reference to an object that is not in the store: it does not exist, was not fetched yet, is
-//! larger than an object may be, or was rejected, which the table of verdicts adds.
+//! The diagnostic for a reference to an object that is not in the store: it does not exist, was not fetched yet, may
+//! not be fetched, is larger than an object may be, or was rejected, which the table of verdicts adds.
 
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
@@ -17,6 +17,12 @@ pub(in crate::compile) fn missing_object(
     if store.oversized.contains_key(&id) {
         let message = format!("{object} is larger than the limit for one object, so it is not used");
         return Diagnostic::error(field, message, format!("make it smaller; the verdict on {object} has its size"));
+    }
+    if store.forbidden().contains(&id) {
+        let message = format!("{object} exists, but Portico may not read its content");
+        let (kinds, namespace) = (kind.plural(), &key.namespace);
+        let remedy = format!("grant the verb get on {kinds} in namespace {namespace} to the ServiceAccount of Portico");
+        return Diagnostic::error(field, message, remedy);
     }
     if store.unfetched().contains(&id) {
         let message = format!("{object} exists, but its content was not fetched yet");

@@ -26,11 +26,11 @@ pub(in crate::compile) fn granted_namespaces<'s>(
     store: &'s Store,
     from: Kind,
     to: Kind,
-    target: &ObjectKey,
-) -> Vec<&'s str> {
+    target: &'s ObjectKey,
+) -> impl Iterator<Item = &'s str> {
     let namespace_start = ObjectKey { namespace: target.namespace.clone(), name: "".into() };
     let grants = store.reference_grants.starting_at(&namespace_start);
-    let grants = grants.take_while(|grant| grant.meta.key.namespace == target.namespace).filter(|grant| {
+    let grants = grants.take_while(|grant| grant.meta.key.namespace == target.namespace).filter(move |grant| {
         grant.spec.to.iter().any(|granted| {
             granted.group == to.group()
                 && granted.kind == to.name()
@@ -38,8 +38,8 @@ pub(in crate::compile) fn granted_namespaces<'s>(
         })
     });
     let froms = grants.flat_map(|grant| &grant.spec.from);
-    let of_kind = froms.filter(|granted| granted.group == from.group() && granted.kind == from.name());
-    of_kind.map(|granted| &*granted.namespace).collect()
+    let of_kind = froms.filter(move |granted| granted.group == from.group() && granted.kind == from.name());
+    of_kind.map(|granted| &*granted.namespace)
 }
 
 impl CrossNamespaceReference<'_> {
@@ -48,7 +48,8 @@ impl CrossNamespaceReference<'_> {
         if self.from.namespace == &*self.target.namespace {
             return true;
         }
-        granted_namespaces(store, self.from.kind, self.to, self.target).contains(&self.from.namespace)
+        granted_namespaces(store, self.from.kind, self.to, self.target)
+            .any(|namespace| namespace == self.from.namespace)
     }
 
     /// The diagnostic for a reference that is not allowed. It does not reveal whether the target exists.

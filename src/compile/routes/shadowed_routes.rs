@@ -7,64 +7,108 @@ use std::sync::Arc;
 use crate::api::ObjectId;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::router::HostRouter;
+use crate::snapshot::router::{CallMatch, HostRouter, PathMatch, RouteMatch};
 
 /// A match without requests.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ShadowedMatch {
     route: ObjectId,
     rule: u16,
-    index: u16,
+    /// `None` for all requests of a rule that has no other match: it may be one without a list of matches.
+    index: Option<u16>,
     /// The route that gets the requests.
     by: ObjectId,
 }
 
 impl ShadowedMatch {
-    /// Those of a router whose matches are those of these routes.
+    /// Those of a router whose matches are those of these routes, sorted.
     pub(super) fn of_router(router: &HostRouter, routes: &[ObjectId]) -> Arc<[ShadowedMatch]> {
+        let mut shadowed = router.shadowed().peekable();
+        if shadowed.peek().is_none() {
+            return Arc::default();
+        }
         let name = |route: &ObjectId| format!("{}/{}", route.kind, route.key);
-        let mut by_name: Option<BTreeMap<String, &ObjectId>> = None;
-        let shadowed = router.shadowed().filter_map(|(later, first)| {
-            let by_name = by_name.get_or_insert_with(|| routes.iter().map(|route| (name(route), route)).collect());
-            let route_of = |name: &str| by_name.get(name).map(|route| (*route).clone());
-            let (route, by) = route_of(&later.rule.id.route).zip(route_of(&first.rule.id.route))?;
-            Some(ShadowedMatch { route, rule: later.tie_breaker.rule, index: later.tie_breaker.index, by })
-        });
-        shadowed.collect()
+        let by_name: BTreeMap<String, &ObjectId> = routes.iter().map(|route| (name(route), route)).collect();
+        let rule_of = |entry: &RouteMatch| (Arc::clone(&entry.rule.id.route), entry.tie_breaker.rule);
+        let further = router.matches().iter().filter(|entry| entry.tie_breaker.index > 0);
+        let with_several: BTreeSet<_> = further.map(rule_of).collect();
+        let route_of = |name: &str| by_name.get(name).map(|route| (*route).clone());
+        let mut found: Vec<_> = shadowed
+            .filter_map(|(later, first)| {
+                let (route, by) = route_of(&later.rule.id.route).zip(route_of(&first.rule.id.route))?;
+                let is_whole_rule = is_unconditional(later) && !with_several.contains(&rule_of(later));
+                let index = (!is_whole_rule).then_some(later.tie_breaker.index);
+                Some(ShadowedMatch { route, rule: later.tie_breaker.rule, index, by })
+            })
+            .collect();
+        found.sort_unstable();
+        found.into()
     }
+
+    /// Those of one route, of sorted ones.
+    fn of_route<'m>(sorted: &'m [ShadowedMatch], route: &ObjectId) -> &'m [ShadowedMatch] {
+        let start = sorted.partition_point(|shadowed| shadowed.route < *route);
+        let from_start = &sorted[start..];
+        &from_start[..from_start.partition_point(|shadowed| shadowed.route == *route)]
+    }
+}
+
+/// Whether it is a match of all requests, or of all gRPC calls.
+fn is_unconditional(entry: &RouteMatch) -> bool {
+    matches!(&entry.path, PathMatch::Prefix(path) if path.is_empty())
+        && entry.method.is_none()
+        && entry.headers.is_empty()
+        && entry.query.is_empty()
+        && entry.call.as_deref().is_none_or(|call| *call == CallMatch::default())
 }
 
 /// The shadowed matches of one listener, by host.
 #[derive(Debug, Default)]
 pub(super) struct ShadowedMatches {
-    /// Only hosts with such matches.
+    /// Only hosts with such matches, which are sorted.
     by_host: BTreeMap<HostPattern, Arc<[ShadowedMatch]>>,
+    /// The hosts of `by_host` with matches of a route. A change then looks only at the matches of its routes.
+    hosts: BTreeMap<ObjectId, BTreeSet<HostPattern>>,
 }
 
 impl ShadowedMatches {
-    /// Sets those of a host, and adds the routes for which that is a change.
+    /// Sets those of a host, which are sorted, and adds the routes for which that is a change.
     pub(super) fn set(&mut self, host: &HostPattern, matches: Arc<[ShadowedMatch]>, changed: &mut BTreeSet<ObjectId>) {
         let before = match matches.is_empty() {
             true => self.by_host.remove(host),
             false => self.by_host.insert(host.clone(), Arc::clone(&matches)),
         };
         let before = before.unwrap_or_default();
-        if before != matches {
-            changed.extend(before.iter().chain(&*matches).map(|shadowed| shadowed.route.clone()));
+        if before == matches {
+            return;
+        }
+        let [old, new] = [&before, &matches].map(|matches| matches.iter().collect::<BTreeSet<_>>());
+        let differing: BTreeSet<&ObjectId> = old.symmetric_difference(&new).map(|shadowed| &shadowed.route).collect();
+        for route in differing {
+            let hosts = self.hosts.entry(route.clone()).or_default();
+            if ShadowedMatch::of_route(&matches, route).is_empty() {
+                hosts.remove(host);
+            } else {
+                hosts.insert(host.clone());
+            }
+            if hosts.is_empty() {
+                self.hosts.remove(route);
+            }
+            changed.insert(route.clone());
         }
     }
 
     /// The routes with such matches.
     pub(super) fn routes(&self) -> impl Iterator<Item = ObjectId> {
-        self.by_host.values().flat_map(|matches| matches.iter()).map(|shadowed| shadowed.route.clone())
+        self.hosts.keys().cloned()
     }
 
     /// The matches of a route, each with a host.
     fn of_route<'a>(&'a self, route: &'a ObjectId) -> impl Iterator<Item = (&'a ShadowedMatch, &'a HostPattern)> {
-        let of_host = |(host, matches): (&'a HostPattern, &'a Arc<[ShadowedMatch]>)| {
-            matches.iter().map(move |shadowed| (shadowed, host))
-        };
-        self.by_host.iter().flat_map(of_host).filter(move |(shadowed, _)| shadowed.route == *route)
+        self.hosts.get(route).into_iter().flatten().flat_map(move |host| {
+            let of_host = self.by_host.get(host).map_or(&[][..], |matches| ShadowedMatch::of_route(matches, route));
+            of_host.iter().map(move |shadowed| (shadowed, host))
+        })
     }
 }
 
@@ -81,12 +125,15 @@ pub(super) fn notes<'a>(listeners: impl Iterator<Item = &'a ShadowedMatches>, ro
             host => format!("host {host}"),
         });
         let more = if hosts.len() > 1 { format!(" and {} more", hosts.len() - 1) } else { String::new() };
+        let (field, part) = match index {
+            Some(index) => (format!("spec.rules[{rule}].matches[{index}]"), "match"),
+            None => (format!("spec.rules[{rule}]"), "rule"),
+        };
         let message = format!(
-            "{by} has the same conditions for {}{more} and comes first, so this match gets no request",
+            "{by} has the same conditions for {}{more} and comes first, so this {part} gets no request",
             host.unwrap_or_default()
         );
-        let remedy = "remove the match from one of them, or change its host or conditions";
-        let field = format!("spec.rules[{rule}].matches[{index}]");
+        let remedy = format!("remove the {part} from one of them, or change its host or conditions");
         Diagnostic::warning(field, message, remedy).with_topic(Topic::Conflict)
     });
     notes.collect()
@@ -163,7 +210,39 @@ mod tests {
         let key = ObjectKey::new("team-a", "shop");
         assert_eq!(notes_after(vec![], vec![ObjectId::new(Kind::HttpRoute, key)]), [""; 0]);
         assert_eq!(notes_after(vec![shop("shop.example")], vec![]).len(), 1);
+        // A rule without matches has none that a field could name.
+        let whole = || route("team-b", "steal", 2, "shop.example", &[]);
+        let of_rule = of_steal(0, "host shop.example").replace(".matches[0]", "").replace("this match", "this rule");
+        assert_eq!(notes_after(vec![whole()], vec![]), [of_rule.as_str()]);
+        let single = || route("team-b", "steal", 2, "shop.example", &["/cart"]);
+        assert_eq!(notes_after(vec![single()], vec![]), [of_steal(0, "host shop.example")]);
         let gateway = ObjectId::new(Kind::Gateway, ObjectKey::new("infra", "web"));
         assert_eq!(notes_after(vec![], vec![gateway]), [""; 0], "nothing is served");
+    }
+
+    /// Otherwise, an edit of one route costs the square of the number of such routes.
+    #[test]
+    fn only_routes_whose_matches_differ_have_changed() {
+        let id = |name: &str| ObjectId::new(Kind::HttpRoute, ObjectKey::new("a", name));
+        let shadowed =
+            |name: &str, index: u16| ShadowedMatch { route: id(name), rule: 0, index: Some(index), by: id("first") };
+        let hosts = ["a.example", "b.example"].map(|host| HostPattern::parse(Some(host)));
+        let mut matches = ShadowedMatches::default();
+        let mut changed_after = |host: &HostPattern, shadowed: Vec<ShadowedMatch>| {
+            let mut changed = BTreeSet::new();
+            matches.set(host, shadowed.into(), &mut changed);
+            let changed: Vec<_> = changed.iter().map(|id| id.key.name.to_string()).collect();
+            let of_routes = ["x", "y"].map(|name| matches.of_route(&id(name)).count());
+            (changed.join(" "), of_routes, matches.routes().count())
+        };
+        let x = || shadowed("x", 0);
+        let [y, other_y] = [0, 1].map(|index| shadowed("y", index));
+        assert_eq!(changed_after(&hosts[0], vec![x(), y.clone()]), ("x y".to_owned(), [1, 1], 2));
+        assert_eq!(changed_after(&hosts[1], vec![x()]), ("x".to_owned(), [2, 1], 2));
+        assert_eq!(changed_after(&hosts[0], vec![x(), y.clone(), other_y.clone()]), ("y".to_owned(), [2, 2], 2));
+        assert_eq!(changed_after(&hosts[0], vec![x(), y, other_y]), (String::new(), [2, 2], 2));
+        assert_eq!(changed_after(&hosts[0], vec![x()]), ("y".to_owned(), [2, 0], 1));
+        assert_eq!(changed_after(&hosts[0], vec![]), ("x".to_owned(), [1, 0], 1));
+        assert_eq!(changed_after(&hosts[1], vec![]), ("x".to_owned(), [0, 0], 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Verdicts that concern rejected objects: what is reported about such an object, and the words for references to it,
 //! since it is in a file or in the cluster, and not missing.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::Verdict;
 use crate::api::ObjectId;
@@ -11,21 +11,19 @@ use crate::store::Store;
 /// The rejected objects, as of one compilation.
 #[derive(Debug, Default)]
 pub(in crate::compile) struct RejectedVerdicts {
-    /// By the text that stands for the object in messages, with its generation.
-    generations: BTreeMap<String, i64>,
+    /// The text that stands for each in messages.
+    names: BTreeSet<String>,
 }
 
 impl RejectedVerdicts {
     pub(in crate::compile) fn new(store: &Store) -> Self {
         let rejected = store.unparseable.iter().filter(|(id, _)| store.is_rejected(id));
-        RejectedVerdicts {
-            generations: rejected.map(|(id, object)| (id.to_string(), object.meta.generation)).collect(),
-        }
+        RejectedVerdicts { names: rejected.map(|(id, _)| id.to_string()).collect() }
     }
 
     /// The verdict to set instead of the one that a step decided.
     pub(in crate::compile) fn apply(&self, id: &ObjectId, verdict: Option<Verdict>) -> Option<Verdict> {
-        if self.generations.is_empty() {
+        if self.names.is_empty() {
             return verdict;
         }
         let mut verdict = verdict?;
@@ -39,7 +37,7 @@ impl RejectedVerdicts {
         }
         let name = id.to_string();
         let is_reported = verdict.all_conditions().any(|(_, condition)| condition.diagnostics.iter().any(is_of_object));
-        if self.generations.contains_key(&name) && !is_reported {
+        if self.names.contains(&name) && !is_reported {
             verdict.diagnostics.push(rejected());
         }
         Some(verdict)
@@ -48,7 +46,7 @@ impl RejectedVerdicts {
     /// Says that an object was rejected where the message says that it does not exist.
     fn reword(&self, diagnostic: &mut Diagnostic) {
         let Reason::NotFound(missing) = &diagnostic.reason else { return };
-        if self.generations.contains_key(missing) {
+        if self.names.contains(missing) {
             // The message may go on after "does not exist" with a consequence, which stays.
             diagnostic.message = diagnostic.message.replacen("does not exist", "was rejected", 1);
             "fix the error reported for it".clone_into(&mut diagnostic.remedy);

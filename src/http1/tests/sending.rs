@@ -272,6 +272,22 @@ fn a_body_is_not_read_while_much_of_it_waits() {
 }
 
 #[test]
+fn what_is_unsent_is_observed_before_each_write_after_the_body() {
+    let part = |size| BodyStep::Data(vec![b'd'; size].into());
+    let body = ScriptedBody::new([part(20 * KIB), BodyStep::Wait, part(2 * KIB)]);
+    let steps = [StreamStep::Accept(10 * KIB), StreamStep::Wait, StreamStep::Accept(2 * KIB)];
+    let (mut stream, mut message) = (ScriptedStream::new(steps), message(BodyFraming::UntilClose, body));
+    let mut observed = Vec::new();
+    for is_complete in [false, true] {
+        let mut cx = Context::from_waker(Waker::noop());
+        let sent = message.poll_send_observed(&mut cx, &mut stream, |_, unsent| observed.push(unsent));
+        assert_eq!(sent.is_ready(), is_complete);
+    }
+    // The last part is small, and more waits before it.
+    assert_eq!(observed, [12 * KIB + "HEAD ".len(), 10 * KIB + "HEAD ".len()]);
+}
+
+#[test]
 fn small_parts_are_written_together() {
     for (framing, size) in [(chunked(), 100), (BodyFraming::UntilClose, KIB), (BodyFraming::Length(60), 10)] {
         let frame = BodyStep::Data(vec![b'd'; size].into());

@@ -1,6 +1,7 @@
 //! Collects the instances of a chain, and puts them into slots in execution order.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::asserted::ChainAssertions;
@@ -171,6 +172,7 @@ impl ChainBuilder {
         let requests_client_certificate = self.plugins().any(|plugin| plugin.requests_client_certificate());
         let logs_heads = self.plugins().any(|plugin| plugin.logs_heads());
         let reads_request_line = self.plugins().any(|plugin| plugin.reads_request_line());
+        let names = Arc::new(RouteNames { content: content(&names, &self.slots), ..RouteNames::clone(&names) });
         let log_facts = self.log_facts(&names);
         let phases = self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.phases);
         let phases = phases.fold(Phases::default(), Phases::or);
@@ -202,4 +204,18 @@ impl ChainBuilder {
             log_facts,
         }))
     }
+}
+
+/// The content of a rule with those plugins of its chain that decide about requests or change them. The others see or
+/// change each response, also a stored one.
+fn content(names: &RouteNames, slots: &[ChainSlot]) -> u64 {
+    // `DefaultHasher` has no random seed.
+    let mut hasher = DefaultHasher::new();
+    names.content.hash(&mut hasher);
+    let is_before_response = |phases: Phases| phases.access || phases.before_forward || phases.replace_backend;
+    let instances = slots.iter().flat_map(|slot| slot.instances.iter().map(|instance| (slot.place.kind, instance)));
+    for (kind, instance) in instances.filter(|(_, instance)| is_before_response(instance.phases)) {
+        (kind, &instance.object, instance.configuration_hash).hash(&mut hasher);
+    }
+    hasher.finish()
 }

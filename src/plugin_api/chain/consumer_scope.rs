@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use crate::plugin_api::consumers::Consumer;
 use crate::plugin_api::identity::Identity;
 use crate::plugin_api::reply::Reply;
 
@@ -14,40 +13,22 @@ pub enum ConsumerScope {
     /// All, as in Kong.
     #[default]
     Cluster,
-    /// That of the route, and these others.
-    Namespace(Box<[Arc<str>]>),
+    /// These.
+    Namespaces(Box<[Arc<str>]>),
 }
 
 impl ConsumerScope {
-    /// Whether consumers of this namespace may use a route of the namespace `route`.
-    fn has_namespace(&self, route: &str, namespace: &str) -> bool {
-        match self {
-            ConsumerScope::Cluster => true,
-            ConsumerScope::Namespace(others) => {
-                namespace == route || others.iter().any(|granted| **granted == *namespace)
-            }
-        }
-    }
-
-    /// Whether this consumer may use a route of the namespace `route`.
-    pub(super) fn admits(&self, route: &str, consumer: &Consumer) -> bool {
-        let of_namespace = || consumer.namespace().is_some_and(|namespace| self.has_namespace(route, namespace));
-        *self == ConsumerScope::Cluster || of_namespace()
-    }
-
-    /// Removes from an identity what does not count for a route of the namespace `route`: groups that a token names,
-    /// and all of a consumer that may not use the route, so that no session begins for it. Returns whether there was
-    /// one.
-    pub(super) fn restrict(&self, route: &str, identity: &mut Identity) -> bool {
-        if *self == ConsumerScope::Cluster {
-            return false;
-        }
-        if identity.consumer.as_ref().is_some_and(|consumer| !self.admits(route, consumer)) {
+    /// Removes from an identity what does not count: groups that a token names, and all of a consumer that may not use
+    /// the rule, so that no session begins for it. Returns whether there was one.
+    pub(super) fn restrict(&self, identity: &mut Identity) -> bool {
+        let ConsumerScope::Namespaces(admitted) = self else { return false };
+        let has = |namespace: &str| admitted.iter().any(|admitted| **admitted == *namespace);
+        let consumer = identity.consumer.as_ref();
+        if consumer.is_some_and(|consumer| consumer.namespace().is_none_or(|namespace| !has(namespace))) {
             *identity = Identity::default();
             return true;
         }
-        let is_of_scope =
-            |group: &Arc<str>| group.split_once('/').is_some_and(|(namespace, _)| self.has_namespace(route, namespace));
+        let is_of_scope = |group: &Arc<str>| group.split_once('/').is_some_and(|(namespace, _)| has(namespace));
         identity.found_consumer_groups.retain(is_of_scope);
         false
     }
@@ -64,7 +45,7 @@ pub(super) fn refusal() -> Box<Reply> {
 mod tests {
     use super::*;
     use crate::plugin_api::VerifiedSubject;
-    use crate::plugin_api::consumers::EntityId;
+    use crate::plugin_api::consumers::{Consumer, EntityId};
 
     fn identity(namespace: Option<&str>, groups: &[&str]) -> Identity {
         let consumer = Consumer::new(EntityId::from_text("id"), None, None, Vec::new(), Vec::new());
@@ -85,7 +66,8 @@ mod tests {
     #[test]
     fn consumers_and_groups_of_other_namespaces_do_not_count() {
         let all = ["friends/gold", "other/gold", "own/gold"];
-        let granted = ConsumerScope::Namespace(["friends".into()].into());
+        let granted = ConsumerScope::Namespaces(["friends".into(), "own".into()].into());
+        let own = ConsumerScope::Namespaces(["own".into()].into());
         for (scope, namespace, is_refused, groups) in [
             (&ConsumerScope::Cluster, Some("other"), false, &all[..]),
             (&ConsumerScope::Cluster, None, false, &all),
@@ -93,13 +75,14 @@ mod tests {
             (&granted, Some("friends"), false, &["friends/gold", "own/gold"]),
             (&granted, Some("other"), true, &[]),
             (&granted, None, true, &[]),
-            (&ConsumerScope::Namespace(Box::default()), Some("friends"), true, &[]),
-            (&ConsumerScope::Namespace(Box::default()), Some("own"), false, &["own/gold"]),
+            (&own, Some("friends"), true, &[]),
+            (&own, Some("own"), false, &["own/gold"]),
+            (&ConsumerScope::Namespaces(Box::default()), Some("own"), true, &[]),
         ] {
             let mut identity = identity(namespace, &all);
-            assert_eq!(scope.restrict("own", &mut identity), is_refused, "{scope:?} {namespace:?}");
+            assert_eq!(scope.restrict(&mut identity), is_refused, "{scope:?} {namespace:?}");
             assert_eq!(identity.consumer.is_none(), is_refused, "{scope:?} {namespace:?}");
-            let is_known = identity.is_authenticated() || !identity.groups.is_empty();
+            let is_known = identity.has_accepted_credential() || !identity.groups.is_empty();
             assert_eq!(is_known, !is_refused, "a session would begin: {scope:?} {namespace:?}");
             let left: Vec<&str> = identity.found_consumer_groups.iter().map(|group| &**group).collect();
             assert_eq!(left, groups, "{scope:?} {namespace:?}");

@@ -11,8 +11,8 @@ use super::selected::{SelectedInstance, Selection, SelectionProgress, slot_numbe
 use super::slot::ChainSlot;
 use super::state::ChainState;
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, RequestConsumerPlugins};
+use crate::plugin_api::identity::Identity;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
-use crate::plugin_api::{Consumer, Identity};
 
 impl Chain {
     /// Selects the next instance that runs for a request. `None` if there are no more.
@@ -104,12 +104,12 @@ impl Chain {
     pub(super) fn select_rest(&self, state: &ChainState) -> SmallVec<[SelectedInstance; 12]> {
         let mut progress = state.progress.clone();
         let mut of_consumer = RequestConsumerPlugins::default();
-        let Identity { consumer, found_consumer_groups, .. } = &state.identity;
         // The request may have been aborted while the plugin waited that identified the consumer.
-        let is_admitted = |consumer: &&Arc<Consumer>| self.consumer_scope.admits(&self.names.namespace, consumer);
-        let consumer = consumer.as_ref().filter(is_admitted);
-        of_consumer.look_up(state.consumer_plugins.as_deref(), consumer, found_consumer_groups);
-        let next = || self.select_next(&mut progress, &of_consumer, &state.identity);
+        let mut identity = state.identity.clone();
+        self.consumer_scope.restrict(&mut identity);
+        let Identity { consumer, found_consumer_groups, .. } = &identity;
+        of_consumer.look_up(state.consumer_plugins.as_deref(), consumer.as_ref(), found_consumer_groups);
+        let next = || self.select_next(&mut progress, &of_consumer, &identity);
         std::iter::from_fn(next).map(SelectedInstance::from).collect()
     }
 

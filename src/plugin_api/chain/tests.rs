@@ -373,6 +373,32 @@ fn all_instances_of_the_rule_may_buffer_the_body() {
     }
 }
 
+/// The request may have been aborted before the scope of the consumers was applied.
+#[test]
+fn groups_outside_the_scope_select_no_plugins_for_later_phases() {
+    let of = |object: &str| PluginInstance { object: object.into(), ..instance(RejectAll(402)) };
+    let mut directory = ConsumerDirectory::default();
+    directory.set_plugins(&PluginSubject::Group("other/gold".into()), consumer_plugin("extra", 1, of("group alone")));
+    let of_scope = |scope| {
+        let mut builder = ChainBuilder::default();
+        builder.limit_consumers(scope);
+        builder.add("guard", 2, AttachmentPoint::Base(BaseScope::Route), of("base"));
+        builder.add("guard", 2, AttachmentPoint::Group("other/gold".into(), OverlayScope::Route), of("group"));
+        let chain = builder.build(names()).unwrap();
+        let identity = Identity { found_consumer_groups: vec!["other/gold".into()], ..Identity::default() };
+        let state = ChainState { identity, consumer_plugins: directory.plugins.clone(), ..ChainState::default() };
+        let rest = chain.select_rest(&state);
+        let objects = rest.iter().map(|selected| chain.instance(selected.as_selection()).1.object.to_string());
+        objects.collect::<Vec<_>>()
+    };
+    assert_eq!(of_scope(ConsumerScope::Cluster), ["group", "group alone"]);
+    assert_eq!(
+        of_scope(ConsumerScope::Namespaces(["default".into(), "other".into()].into())),
+        ["group", "group alone"]
+    );
+    assert_eq!(of_scope(ConsumerScope::Namespaces(["default".into()].into())), ["base"]);
+}
+
 /// Appends its name and the phase to a list.
 struct RecordPhase(&'static str, Arc<parking_lot::Mutex<Vec<String>>>);
 

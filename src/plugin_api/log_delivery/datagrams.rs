@@ -116,7 +116,8 @@ impl DatagramServer {
         *kept = Some(socket);
         // Sent again, it would be as long.
         if let Some(bytes) = too_long.filter(|_| !self.has_warned.swap(true, Relaxed)) {
-            warn!(server = %self.remote.host, bytes, "Log entries longer than a datagram are not sent; use tcp-log");
+            let server = &*self.reports.shown(&self.remote.host);
+            warn!(server, bytes, "Log entries longer than a datagram are not sent; use tcp-log");
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Reports of the server that a log plugin sends to: in the log and in the conditions of its object, once for each
 //! change.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -27,6 +28,11 @@ impl DeliveryReports {
     /// For a server that gets something else than logs, such as `traces`.
     pub fn of(entries: &'static str, field: &'static str, cx: &BuildCx<'_>) -> Arc<Self> {
         Arc::new(DeliveryReports { diagnostic: ServerDiagnostic::new(cx), field, entries })
+    }
+
+    /// A message about the server, without values of Secrets and vaults.
+    pub fn shown<'m>(&self, message: &'m str) -> Cow<'m, str> {
+        self.diagnostic.shown(message)
     }
 
     /// Records how the last batch ended. `failure`: the server and why it did not accept the batch.

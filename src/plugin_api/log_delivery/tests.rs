@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::{DatagramSender, DeliveryReports, Packing};
 use crate::plugin_api::batch_queue::BatchSender;
+use crate::plugin_api::hidden_texts::HiddenTexts;
 use crate::plugin_api::kind::{BuildCx, BuildNotes};
 use crate::plugin_api::remote::{Remote, RemoteDatagrams};
 use crate::plugin_api::services::PluginServices;
@@ -36,7 +37,22 @@ impl RemoteDatagrams for Receiver {
     }
 }
 
-/// The sizes of the datagrams for these entries.
+/// The log of a test.
+#[derive(Clone, Default)]
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for LogBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The datagrams for these entries. The host of the server is in a Secret.
 async fn datagrams(packing: Packing, entries: &[&[u8]]) -> Vec<Vec<u8>> {
     let receiver = Receiver::default();
     let services: Arc<dyn PluginServices> = Arc::new(receiver.clone());
@@ -49,6 +65,8 @@ async fn datagrams(packing: Packing, entries: &[&[u8]]) -> Vec<Vec<u8>> {
         tls: None,
         timeout: std::time::Duration::from_secs(1),
     };
+    let hidden = HiddenTexts::of_object(&state, cx.object);
+    hidden.add("key host of Secret s", &remote.host);
     let sender = DatagramSender::new(remote, packing, DeliveryReports::new("host", &cx), &cx);
     let entries: Vec<Bytes> = entries.iter().map(|entry| Bytes::copy_from_slice(entry)).collect();
     assert!(sender.send(sender.encode(&entries)).await);
@@ -70,8 +88,13 @@ async fn lines_fill_datagrams_up_to_their_size() {
 /// The others are sent: an entry that can never be sent must not stop them.
 #[tokio::test]
 async fn entries_longer_than_a_datagram_are_left_out() {
-    let long = vec![b'a'; 65_508];
+    let (log, long) = (LogBuffer::default(), vec![b'a'; 65_508]);
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
     assert_eq!(datagrams(Packing::Whole, &[b"first", &long, b"last"]).await, [&b"first"[..], b"last"]);
     let longest = &long[1..];
     assert_eq!(datagrams(Packing::Whole, &[longest]).await, [longest]);
+    let logged = String::from_utf8(log.0.lock().clone()).unwrap();
+    assert!(logged.contains("(key host of Secret s)") && !logged.contains("logs.example"), "{logged}");
 }

@@ -42,6 +42,8 @@ pub struct RequestEdits {
     path: Option<Template>,
     method: Option<Method>,
     headers: FieldEdits<HeaderName>,
+    /// The headers that are renamed, with their new names.
+    renamed: Box<[(HeaderName, HeaderName)]>,
     body: FieldEdits<BodyName>,
     query: FieldEdits<Box<str>>,
     allowed_body: Option<Box<[BodyName]>>,
@@ -62,8 +64,10 @@ impl RequestEdits {
         let has_paths = config.has_paths;
         let config = config.validate(cx)?;
         let edits_content_type = config.headers.names().any(|name| *name == CONTENT_TYPE);
+        let renamed = config.headers.renamed().map(|(old, new)| (old.clone(), new.clone())).collect();
         Ok(RequestEdits {
             edits_content_type,
+            renamed,
             path: config.path,
             method: config.method,
             headers: config.headers,
@@ -227,8 +231,8 @@ impl Plugin for RequestEdits {
         }
     }
 
-    fn renamed_fields(&self) -> Vec<(HeaderName, HeaderName)> {
-        self.headers.renamed().map(|(old, new)| (old.clone(), new.clone())).collect()
+    fn renamed_fields(&self) -> &[(HeaderName, HeaderName)] {
+        &self.renamed
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {

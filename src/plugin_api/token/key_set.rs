@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 use super::jwk::PublishedKey;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::hidden_texts::HiddenTexts;
 use crate::plugin_api::{BuildCx, PluginServices, PluginState, RemoteResponse};
 
 /// Timeout of a fetch, and limit of the time that a request waits for it.
@@ -65,6 +66,10 @@ struct SharedKeySet {
     /// The number of the fetch that requests of each [`TokenOrigin`] need: a fetch in progress serves all of them.
     needed_fetches: [AtomicU64; 2],
     subscribers: Mutex<KeySetSubscribers>,
+    /// Has the hidden texts of the subscribers.
+    state: PluginState,
+    /// Those of the object for which the fetches began: the first one may fail before the object subscribes.
+    hidden: Arc<HiddenTexts>,
 }
 
 /// The objects to report failed fetches to.
@@ -72,8 +77,17 @@ struct SharedKeySet {
 struct KeySetSubscribers {
     /// The error of the last fetch, if it failed.
     last_error: Option<String>,
-    /// Each object and its field with the URI. While an object is rebuilt, it is listed twice.
-    fields: Vec<(Arc<str>, Arc<str>)>,
+    /// While an object is rebuilt, it is listed twice.
+    fields: Vec<SubscribedField>,
+}
+
+/// A field with the URI.
+#[derive(Debug)]
+struct SubscribedField {
+    object: Arc<str>,
+    field: Arc<str>,
+    /// The URI may be in a Secret.
+    hidden: Arc<HiddenTexts>,
 }
 
 /// The subscription of an object to reports of failed fetches. Ends when it is dropped.
@@ -112,13 +126,14 @@ impl KeySet {
     /// The key set of this URI. Starts the fetches if no plugin of the namespace uses it yet: a name without dots is
     /// another Service in each namespace, and the requests count in the share of one.
     pub fn open(uri: &str, cx: &BuildCx<'_>) -> Arc<Self> {
-        KeySet::open_in(uri, cx.namespace(), cx.state, cx.services)
+        KeySet::open_in(uri, cx.namespace(), cx.object, cx.state, cx.services)
     }
 
     /// As [`KeySet::open`], when the URI becomes known only after the plugin was built.
     pub fn open_in(
         uri: &str,
         namespace: Option<&str>,
+        object: &str,
         state: &PluginState,
         services: &Arc<dyn PluginServices>,
     ) -> Arc<Self> {
@@ -130,6 +145,8 @@ impl KeySet {
                 fetch_requested: Notify::new(),
                 needed_fetches: Default::default(),
                 subscribers: Mutex::default(),
+                state: state.clone(),
+                hidden: HiddenTexts::of_object(state, object),
             });
             let (progress_sender, progress) = watch::channel(FetchProgress::default());
             let (stop_on_drop, stopped) = oneshot::channel();
@@ -141,12 +158,14 @@ impl KeySet {
     /// Reports in the conditions of an object while the keys cannot be fetched. `field` is its field with the
     /// URI, relative to `config`.
     pub fn subscribe(&self, object: &str, field: &str, services: &Arc<dyn PluginServices>) -> KeySetSubscription {
-        let (object, field): (Arc<str>, Arc<str>) = (object.into(), field.into());
+        let hidden = HiddenTexts::of_object(&self.shared.state, object);
+        let object: Arc<str> = object.into();
+        let subscribed = SubscribedField { object: Arc::clone(&object), field: field.into(), hidden };
         let mut subscribers = self.shared.subscribers.lock();
-        subscribers.fields.push((Arc::clone(&object), Arc::clone(&field)));
         if let Some(error) = &subscribers.last_error {
-            services.report(&object, Some(fetch_diagnostic(&field, error)));
+            services.report(&object, Some(subscribed.diagnostic(error)));
         }
+        subscribers.fields.push(subscribed);
         drop(subscribers);
         KeySetSubscription { shared: Arc::clone(&self.shared), services: Arc::clone(services), object }
     }
@@ -237,8 +256,8 @@ async fn fetch_loop(
             Ok(keys) => {
                 let key_count = keys.len();
                 if progress.failures > 0 || shared.keys.load().is_none() {
-                    let objects = shared.objects();
-                    info!(objects, uri = &*shared.uri, keys = key_count, "Fetched the key set of a token issuer");
+                    let (objects, uri) = (shared.objects(), shared.shown(&shared.uri));
+                    info!(objects, uri, keys = key_count, "Fetched the key set of a token issuer");
                 }
                 progress.failures = 0;
                 shared.replace_keys(keys);
@@ -249,8 +268,8 @@ async fn fetch_loop(
                 if progress.failures == 1 {
                     warn!(
                         objects = shared.objects(),
-                        uri = &*shared.uri,
-                        %error,
+                        uri = shared.shown(&shared.uri),
+                        error = shared.shown(&error),
                         "Cannot fetch the key set of a token issuer; known keys remain in use"
                     );
                 }
@@ -292,8 +311,8 @@ impl SharedKeySet {
         if error.is_none() && subscribers.last_error.is_none() {
             return;
         }
-        for (object, field) in &subscribers.fields {
-            services.report(object, error.as_deref().map(|error| fetch_diagnostic(field, error)));
+        for subscribed in &subscribers.fields {
+            services.report(&subscribed.object, error.as_deref().map(|error| subscribed.diagnostic(error)));
         }
         subscribers.last_error = error;
     }
@@ -301,12 +320,19 @@ impl SharedKeySet {
     /// The plugins that use the key set, for the log.
     fn objects(&self) -> String {
         let subscribers = self.subscribers.lock();
-        let objects: BTreeSet<&str> = subscribers.fields.iter().map(|(object, _)| &**object).collect();
+        let objects: BTreeSet<&str> = subscribers.fields.iter().map(|subscribed| &*subscribed.object).collect();
         let mut listed = objects.iter().take(MAX_LOGGED_OBJECTS).copied().collect::<Vec<_>>().join(", ");
         if let Some(more) = objects.len().checked_sub(MAX_LOGGED_OBJECTS).filter(|more| *more > 0) {
             listed.push_str(&format!(" and {more} more"));
         }
         listed
+    }
+
+    /// A text for the log, without values of Secrets and vaults of the plugins that use the key set.
+    fn shown(&self, text: &str) -> String {
+        let subscribers = self.subscribers.lock();
+        let hidden = subscribers.fields.iter().map(|subscribed| &subscribed.hidden).chain([&self.hidden]);
+        hidden.fold(text.to_owned(), |shown, hidden| hidden.hide(&shown).into_owned())
     }
 
     /// Replaces the keys. An unchanged key keeps its `Arc`, so that cached tokens verified with it stay valid.
@@ -324,7 +350,7 @@ impl SharedKeySet {
 impl Drop for KeySetSubscription {
     fn drop(&mut self) {
         let mut subscribers = self.shared.subscribers.lock();
-        let is_of_object = |(object, _): &(Arc<str>, Arc<str>)| *object == self.object;
+        let is_of_object = |subscribed: &SubscribedField| subscribed.object == self.object;
         if let Some(index) = subscribers.fields.iter().position(is_of_object) {
             subscribers.fields.remove(index);
         }
@@ -340,9 +366,13 @@ impl fmt::Debug for KeySetSubscription {
     }
 }
 
-fn fetch_diagnostic(field: &str, error: &str) -> Diagnostic {
-    let message = format!("the key set cannot be fetched, and known keys remain in use: {error}");
-    Diagnostic::in_config(field, message, "make the URL reachable from Portico, or correct it")
+impl SubscribedField {
+    /// The diagnostic of an object about the error of a fetch.
+    fn diagnostic(&self, error: &str) -> Diagnostic {
+        let error = self.hidden.hide(error);
+        let message = format!("the key set cannot be fetched, and known keys remain in use: {error}");
+        Diagnostic::in_config(&self.field, message, "make the URL reachable from Portico, or correct it")
+    }
 }
 
 fn parse_response(response: RemoteResponse) -> Result<Vec<PublishedKey>, String> {
@@ -362,12 +392,14 @@ fn pause_after_failures(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin_api::scripted_server::ScriptedServer;
     use crate::plugin_api::services::OfflineServices;
 
     #[test]
     fn log_names_the_plugins_of_a_key_set() {
         let (state, services) = (PluginState::default(), Arc::new(OfflineServices) as Arc<dyn PluginServices>);
-        let keys = KeySet::open_in("https://issuer.example/keys", Some("shop"), &state, &services);
+        let object = "KongPlugin/shop/a";
+        let keys = KeySet::open_in("https://issuer.example/keys", Some("shop"), object, &state, &services);
         let subscribe = |name: &str| keys.subscribe(&format!("KongPlugin/shop/{name}"), "jwks[0].uri", &services);
         // One is rebuilt meanwhile, and listed once.
         let _first = [subscribe("a"), subscribe("b"), subscribe("a")];
@@ -375,5 +407,29 @@ mod tests {
         let _more = ["c", "d", "e", "f", "g"].map(subscribe);
         let objects = keys.shared.objects();
         assert!(objects.ends_with(", KongPlugin/shop/e and 2 more"), "{objects}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn uri_in_a_secret_is_neither_reported_nor_logged() {
+        let server = ScriptedServer::new(|_| Err("refused".to_owned()));
+        let (state, services) = (PluginState::default(), server.services());
+        let (uri, object) = ("https://issuer.internal/hunter2", "KongPlugin/shop/a");
+        let (error, shown) = (format!("{uri}: refused"), "(key uri of Secret s): refused");
+        let hidden = HiddenTexts::of_object(&state, object);
+        hidden.add("key uri of Secret s", uri);
+        // Another plugin, whose configuration has the same URI as a public text, has begun the fetches.
+        let keys = KeySet::open_in(uri, Some("shop"), "KongPlugin/shop/public", &state, &services);
+        assert_eq!(keys.shared.shown(&error), error);
+        let before = keys.subscribe(object, "jwks[0].uri", &services);
+        assert_eq!(keys.shared.shown(&error), shown);
+        tokio::time::sleep(Duration::from_millis(500)).await; // Time is paused: it ends when the fetch has failed.
+        let after = keys.subscribe(object, "jwks[0].uri", &services);
+        let messages: Vec<String> =
+            server.reports.lock().iter().flatten().map(|report| report.message.clone()).collect();
+        assert_eq!(messages.len(), 2, "{messages:?}");
+        assert!(messages.iter().all(|message| message.ends_with(&format!(": {shown}"))), "{messages:?}");
+        drop((before, after));
+        let own = KeySet::open_in(uri, None, object, &state, &services);
+        assert_eq!(own.shared.shown(&error), shown, "before the plugin subscribes");
     }
 }

@@ -60,16 +60,19 @@ const FORBIDDEN: ExpectedOutcome = (403, None, None);
 #[tokio::test]
 async fn requests_are_allowed_or_denied_by_group() {
     let anna = || Some(consumer("anna", &["b", "a"]));
+    let half_known = || anna().map(|anna| Arc::new(Consumer::clone(&anna).with_unknown_acls()));
     let groupless = || Some(consumer("bob", &[]));
     let allow = |groups: &[&str]| json!({"allow": groups});
     let deny = |groups: &[&str]| json!({"deny": groups});
     let always = json!({"allow": ["a"], "always_use_authenticated_groups": true});
-    let cases: [(&str, Identity, Value, ExpectedOutcome); 22] = [
+    let cases: [(&str, Identity, Value, ExpectedOutcome); 24] = [
         ("member", identity(anna(), true, &[]), allow(&["x", "a"]), (200, Some("b, a"), None)),
         ("not a member", identity(anna(), true, &[]), allow(&["x"]), FORBIDDEN),
         ("another letter case", identity(anna(), true, &[]), allow(&["A"]), FORBIDDEN),
         ("denied member", identity(anna(), true, &[]), deny(&["x", "a"]), FORBIDDEN),
         ("not denied", identity(anna(), true, &[]), deny(&["x"]), (200, Some("b, a"), None)),
+        ("may be denied", identity(half_known(), true, &[]), deny(&["x"]), FORBIDDEN),
+        ("member, and may be of others", identity(half_known(), true, &[]), allow(&["a"]), (200, Some("b, a"), None)),
         ("no groups, allow", identity(groupless(), true, &[]), allow(&["a"]), FORBIDDEN),
         ("no groups, deny", identity(groupless(), true, &[]), deny(&["a"]), (200, Some(""), None)),
         ("anonymous, no groups, allow", identity(groupless(), false, &[]), allow(&["a"]), UNAUTHORIZED),

@@ -1,13 +1,19 @@
 //! Tests of what the server gets, and of what its decisions do.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plugin_api::consumers::{EntityId, HmacCredential};
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer};
-use crate::plugin_api::{ConsumerDirectory, PluginState, RegisteredKind, RemoteRequest, RemoteResponse};
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer, noon};
+use crate::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState, RegisteredKind, RemoteRequest, RemoteResponse};
+use crate::plugins::REGISTRY;
 
 const KIND: RegisteredKind<ForwardAuth> = RegisteredKind::NEW;
 
@@ -195,6 +201,42 @@ async fn the_server_identifies_the_consumer_and_its_groups() {
     let (outcome, _) = run(fields, request(), Ok(response(200, "", ""))).await;
     assert_eq!(outcome.upstream_identity(), (None, None, false), "what the client sent is removed");
     assert!(outcome.state.identity.is_authenticated() && outcome.state.identity.credential().is_none());
+    assert!(!outcome.state.identity.has_accepted_credential());
+}
+
+/// The server has accepted no credential of a client that it does not name, so later plugins do not skip it.
+#[tokio::test]
+async fn plugins_with_an_anonymous_consumer_run_for_unnamed_users() {
+    let mut consumers = ConsumerDirectory::default();
+    let (anna, guest) = (consumer("anna", &[]), consumer("guest", &[]));
+    consumers.add(&anna);
+    consumers.add(&guest);
+    let credential = HmacCredential::new(EntityId::from_text("id-signer"), "signer", b"secret", anna);
+    consumers.signers.insert(Arc::new(credential));
+    let date = httpdate::fmt_http_date(noon());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
+    let signature = STANDARD.encode(hmac::sign(&key, format!("date: {date}").as_bytes()));
+    let signed = format!(r#"hmac username="signer", algorithm="hmac-sha256", headers="date", signature="{signature}""#);
+    for (user, authorization, expected) in [
+        ("", None, (Some("guest"), true)),
+        ("", Some(&signed), (Some("anna"), false)),
+        ("x-user: carol", None, (None, false)),
+        ("x-user: carol", Some(&signed), (None, false)),
+    ] {
+        let server = ScriptedServer::new(move |_| Ok(response(200, user, "")));
+        let plugins: [(&dyn AnyPluginKind, Value); 2] = [
+            (&KIND, config(json!({"user_header": "x-user"}))),
+            (REGISTRY.find("hmac-auth").unwrap(), json!({"anonymous": "guest"})),
+        ];
+        let chain = chain_with(&plugins, &PluginState::default(), &server.services());
+        let mut request = TestRequest::get("/").header("date", &date).with_consumers(&consumers);
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let outcome = request.run(&chain).await;
+        let (consumer, _, is_anonymous) = outcome.upstream_identity();
+        assert_eq!((consumer, is_anonymous), expected, "{user:?} {authorization:?}");
+    }
 }
 
 #[test]

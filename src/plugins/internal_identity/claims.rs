@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{Config, SubjectSource};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::CREDENTIAL_IDENTIFIER;
-use crate::plugin_api::consumers::{EntityId, Sha256Digest};
+use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
 use crate::plugin_api::{Consumer, RequestCx};
 
 /// Claims that `claims` of a configuration cannot set.
@@ -21,6 +21,8 @@ const OWN_CLAIMS: [&str; 9] = ["aud", "consumer", "exp", "groups", "iat", "iss",
 #[derive(Debug)]
 pub(super) struct TokenClaims {
     fixed: Map<String, Value>,
+    /// Of `fixed` and `subject_source`.
+    digest: Sha256Digest,
     pub(super) subject_source: SubjectSource,
 }
 
@@ -47,7 +49,9 @@ impl TokenClaims {
             all => _ = fixed.insert("aud".to_owned(), all.into()),
         }
         fixed.extend(config.claims.iter().map(|(name, value)| (name.clone(), value.as_str().into())));
-        (invalid.len() == errors_before).then_some(TokenClaims { fixed, subject_source: config.subject })
+        let subject_source = config.subject;
+        let digest = sha256(format!("{subject_source:?} {}", Value::Object(fixed.clone())).as_bytes());
+        (invalid.len() == errors_before).then_some(TokenClaims { fixed, digest, subject_source })
     }
 
     pub(super) fn for_client(
@@ -105,8 +109,8 @@ impl<'c> ClientClaims<'c> {
         })
     }
 
-    /// Distinguishes clients whose tokens differ.
-    pub(super) fn digest(&self) -> Sha256Digest {
+    /// Distinguishes clients whose tokens differ, and tokens with other claims than these.
+    pub(super) fn digest(&self, claims: &TokenClaims) -> Sha256Digest {
         let mut context = Context::new(&SHA256);
         let mut add = |part: Option<&[u8]>| {
             // With their lengths, so that no two lists of parts have the same bytes.
@@ -114,6 +118,7 @@ impl<'c> ClientClaims<'c> {
             context.update(&length.to_le_bytes());
             context.update(part.unwrap_or_default());
         };
+        add(Some(&claims.digest[..]));
         add(self.consumer.map(|consumer| consumer.id.as_bytes()));
         add(self.consumer.map(|consumer| consumer.reported_id().as_bytes()));
         add(self.consumer.and_then(|consumer| consumer.username.as_ref()).map(|name| name.as_bytes()));

@@ -156,7 +156,7 @@ pub(crate) struct InternalIdentity {
     groups_header: Option<HeaderName>,
     removed: Credentials,
     allows_unauthenticated: bool,
-    /// The values of the headers by the digest of what is known about the client.
+    /// The values of the headers by the digest of what the tokens state about the client.
     tokens: DigestCache<Expiring<ClientHeaders>>,
 }
 
@@ -276,7 +276,7 @@ impl Plugin for InternalIdentity {
         let client = ClientClaims::of(cx);
         let headers = match &client {
             Some(client) => {
-                let digest = client.digest();
+                let digest = client.digest(&self.claims);
                 match self.headers_for(client, digest, cx) {
                     Some(headers) => Some((digest, headers)),
                     None => return AccessOutcome::Reply(signing_failed()),

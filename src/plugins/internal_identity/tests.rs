@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Response;
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,8 +15,10 @@ use crate::plugin_api::token::published_keys::key_set_of_process;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signature::signing::Signer;
 use crate::plugin_api::{
-    Chain, Identity, Phases as AccessPhases, PluginServices, PluginState, RegisteredKind, VerifiedSubject,
+    AnyPluginKind, Chain, Identity, Phases as AccessPhases, PluginServices, PluginState, RegisteredKind,
+    VerifiedSubject,
 };
+use crate::plugins::REGISTRY;
 
 const KIND: RegisteredKind<InternalIdentity> = RegisteredKind::NEW;
 
@@ -212,6 +215,47 @@ async fn unauthenticated_requests_are_rejected() {
         assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED), "{name}");
         assert_eq!(outcome.reply.unwrap().reason, "no_identity", "{name}");
     }
+}
+
+/// An endpoint may respond differently to tokens of another issuer or for another audience.
+#[tokio::test]
+async fn stored_responses_are_for_the_claims_of_the_token() {
+    let key = Signer::for_algorithm(Algorithm::Es256).private_pem();
+    let (state, services): (_, Arc<dyn PluginServices>) = (PluginState::default(), Arc::new(OfflineServices));
+    let authenticate: RegisteredKind<Authenticate> = RegisteredKind::NEW;
+    let cache = REGISTRY.find("proxy-cache").unwrap();
+    let chain = |fields: &Value| {
+        let mut config = json!({"issuer": "https://gateway.example", "audience": ["shop"], "keys": [key]});
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let plugins: [(&dyn AnyPluginKind, Value); 3] = [
+            (&authenticate, json!({})),
+            (&KIND, config),
+            (cache, json!({"strategy": "memory", "content_type": ["application/json"]})),
+        ];
+        chain_with(&plugins, &state, &services)
+    };
+    let is_stored = async |chain: &Chain| {
+        let mut request = request("anna");
+        request.upstream_response = Response::builder().header("content-type", "application/json").body(()).unwrap();
+        request.upstream_body = "{}".into();
+        request.run(chain).await.reply_status().is_some()
+    };
+    // Keeps what is stored.
+    let mut chains = Vec::new();
+    for fields in [
+        json!({}),
+        json!({"issuer": "https://other.example"}),
+        json!({"audience": ["cart"]}),
+        json!({"audience": []}),
+        json!({"claims": {"env": "test"}}),
+        json!({"subject": "id"}),
+    ] {
+        let (first, rebuilt) = (chain(&fields), chain(&fields));
+        assert!(!is_stored(&first).await, "{fields}");
+        assert!(is_stored(&rebuilt).await, "{fields}");
+        chains.push(first);
+    }
+    assert!(is_stored(&chain(&json!({"ttl": 60}))).await, "the claims about the client are the same");
 }
 
 #[tokio::test]

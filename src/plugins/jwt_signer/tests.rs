@@ -94,6 +94,19 @@ fn claims(fields: &Value) -> Value {
     claims
 }
 
+/// Without the claim of a consumer, the token is only recorded, so that plugins with `anonymous` run afterwards.
+#[tokio::test]
+async fn tokens_that_identify_no_consumer_are_no_accepted_credential() {
+    for (fields, is_accepted) in [(json!({}), false), (json!({"access_token_consumer_claim": ["sub"]}), true)] {
+        let setup = Setup::new(&fields);
+        let token = setup.token(&claims(&json!({})));
+        let outcome = setup.run(TestRequest::get("/").header("authorization", &format!("Bearer {token}"))).await;
+        assert_eq!(outcome.message(), None, "{fields}");
+        assert!(outcome.state.identity.is_authenticated(), "{fields}");
+        assert_eq!(outcome.state.identity.has_accepted_credential(), is_accepted, "{fields}");
+    }
+}
+
 // docs/kong-compatibility.md, 5.8
 #[tokio::test]
 async fn verified_tokens_are_signed_again() {

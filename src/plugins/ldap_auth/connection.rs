@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::ber::{SEQUENCE, split_length};
 use super::message::{self, DirectoryResult, SearchFor, ServerMessage, ServerOperation};
+use crate::plugin_api::remote::is_short_name;
 use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::{PluginServices, Remote, RemoteStream};
 
@@ -21,6 +22,15 @@ pub(super) struct DirectoryServer {
 impl DirectoryServer {
     pub(super) fn address(&self) -> String {
         format!("{}:{}", self.remote.host, self.remote.port)
+    }
+
+    /// The address that means the same directory in all namespaces.
+    pub(super) fn global_address(&self) -> String {
+        let Remote { host, port, namespace, .. } = &self.remote;
+        match namespace {
+            Some(namespace) if is_short_name(host) => format!("{host}.{namespace}:{port}"),
+            _ => format!("{host}:{port}"),
+        }
     }
 }
 

@@ -101,6 +101,11 @@ impl Directory {
         })
     }
 
+    /// See [`DirectoryServer::global_address`].
+    pub(super) fn global_address(&self) -> String {
+        self.server.global_address()
+    }
+
     /// Logs in with this username and password, which is not empty. The login is a task of its own: if the request ends
     /// meanwhile, the connection is still in a known state afterwards.
     pub(super) async fn log_in(

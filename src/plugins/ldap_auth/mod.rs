@@ -187,7 +187,8 @@ impl Plugin for LdapAuth {
                 match self.directory.log_in(login.username, login.password).await {
                     Ok(DirectoryLogin::WrongCredentials) => {}
                     Ok(DirectoryLogin::Accepted { entry, username, groups }) => {
-                        let subject = entry.map(|entry| VerifiedSubject::of_entry(&entry));
+                        let address = self.directory.global_address();
+                        let subject = entry.and_then(|entry| VerifiedSubject::of_entry(&address, &entry));
                         let accepted = Arc::new(AcceptedLogin { subject, username, groups });
                         self.cache.insert_value(key, Arc::clone(&accepted), cx.now + self.cache_lifetime, cx.now);
                         return self.accept(cx, &accepted);

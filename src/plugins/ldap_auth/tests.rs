@@ -62,7 +62,8 @@ async fn users_log_in_with_the_name_of_their_entry() {
     let outcome = run(&chain, login("anna:secret")).await;
     assert_eq!(outcome.reply_status(), None);
     assert_eq!(outcome.upstream_identity(), (None, Some("anna"), false));
-    assert_eq!(outcome.state.identity.credential().map(|id| &**id), Some("uid=anna,ou=users,dc=x"));
+    let credential = outcome.state.identity.credential().map(|id| &**id);
+    assert_eq!(credential, Some("ldap://ldap.example:389#uid=anna,ou=users,dc=x"));
     assert!(outcome.upstream_header("authorization").is_some());
     let outcome = run(&chain, login("anna:wrong")).await;
     assert_eq!((outcome.message(), outcome.reply_status()), (Some("Unauthorized"), Some(StatusCode::UNAUTHORIZED)));
@@ -158,7 +159,8 @@ async fn entries_are_searched_for() {
     let chain = chain_of(&searching(json!({"cache_ttl": 0})), &directory);
     let outcome = run(&chain, login("anna:secret")).await;
     assert_eq!(outcome.upstream_identity(), (None, Some("anna"), false));
-    assert_eq!(outcome.state.identity.credential().map(|id| &**id), Some("cn=anna a,ou=b,dc=x"));
+    let credential = outcome.state.identity.credential().map(|id| &**id);
+    assert_eq!(credential, Some("ldap://ldap.example:389#cn=anna a,ou=b,dc=x"));
     for wrong in ["anna:wrong", "twin:secret", "*:secret"] {
         assert_eq!(status(&chain, login(wrong)).await, WRONG, "{wrong}");
     }
@@ -190,7 +192,8 @@ async fn spaces_and_capitals_of_a_username_make_no_other_user_of_it() {
             let outcome = run(&chain, login(&format!("{spelling}:secret"))).await;
             assert_eq!(outcome.upstream_identity(), (None, Some(expected), false), "{config} {spelling:?}");
             let credential = outcome.state.identity.credential().map(|id| &**id);
-            assert_eq!(credential, Some("uid=anna,ou=users,dc=x"), "{config} {spelling:?}");
+            let expected = "ldap://ldap.example:389#uid=anna,ou=users,dc=x";
+            assert_eq!(credential, Some(expected), "{config} {spelling:?}");
         }
     }
     // Directories also equate letters of other forms, which only they know all of.
@@ -209,6 +212,21 @@ async fn spaces_and_capitals_of_a_username_make_no_other_user_of_it() {
     let chain = chain_of(&config(json!({"consumer_by": ["username"]})), &directory);
     let outcome = run(&chain, login(" ANNA:secret")).await;
     assert_eq!(outcome.upstream_identity().0, Some("anna"), "the consumer is that of the entry");
+}
+
+/// Two directories may have entries with the same name, which are different users.
+#[tokio::test]
+async fn users_of_two_directories_are_two_subjects() {
+    let directory = ScriptedDirectory::responding(|_, _| vec![result(0)]);
+    let mut subjects = std::collections::BTreeSet::new();
+    let servers = [("ldap.example", 389), ("ldap.example", 1389), ("other.example", 389), ("ldap", 389)];
+    for (host, port) in servers {
+        let chain = chain_of(&config(json!({"ldap_host": host, "ldap_port": port})), &directory);
+        let outcome = run(&chain, login("anna:secret")).await;
+        subjects.insert(outcome.state.identity.credential().unwrap().to_string());
+    }
+    assert_eq!(subjects.len(), servers.len(), "{subjects:?}");
+    assert!(subjects.contains("ldap://ldap.default:389#uid=anna,ou=users,dc=x"), "{subjects:?}");
 }
 
 /// Whatever a username contains, the attribute is compared with all of it.

@@ -96,6 +96,7 @@ enum BodyForm {
 impl PluginKind for Mask {
     const NAME: &'static str = "mask";
     const HAS_CREDENTIALS: bool = true;
+    const JUDGES_CONSUMERS: bool = false;
     const PRIORITY: i32 = 16;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = true;

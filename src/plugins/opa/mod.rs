@@ -155,6 +155,7 @@ struct InputParts {
 impl PluginKind for Opa {
     const NAME: &'static str = "opa";
     const HAS_CREDENTIALS: bool = false;
+    const JUDGES_CONSUMERS: bool = true;
     const PRIORITY: i32 = 920;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = true;

@@ -179,9 +179,10 @@ pub(crate) struct Config {
     /// Whether a logout revokes the tokens of the session at the provider.
     pub(super) logout_revoke: bool,
     /// The end of the path to which the provider sends logout tokens (OpenID Connect Back-Channel Logout), such as
-    /// `/backchannel-logout`. If unset, they are not accepted. They end the sessions of all plugins with the same
-    /// issuer and client, also of those without this field. With `session_storage: redis`, all replicas end these
-    /// sessions; with `cookie`, each replica ends only sessions whose logout it received.
+    /// `/backchannel-logout`. If unset, they are not accepted. They end the sessions of all plugins in the same
+    /// namespace with the same issuer, client and `jwks_endpoint`, also of those without this field; all
+    /// KongClusterPlugins count as one namespace. With `session_storage: redis`, all replicas end the sessions of
+    /// plugins with the same server and `session_secret`; all others end only at the replica that received the logout.
     pub(super) backchannel_logout_uri_suffix: Option<String>,
     /// The endpoint for logins, in place of that of the provider's document.
     pub(super) authorization_endpoint: Option<String>,

@@ -118,9 +118,9 @@ impl Logouts<'_> {
             return Ok(());
         }
         let lifetime = self.revoked.longest_session();
-        if !sessions.revoke(&name.key(), now, lifetime).await? {
-            self.revoked.revoke(name, now, lifetime);
-        }
+        sessions.revoke(&name.key(), now, lifetime).await?;
+        // Also in this process: other plugins of the client may have their sessions elsewhere.
+        self.revoked.revoke(name, now, lifetime);
         // Last, so that the provider can send the token again after an error.
         if !sessions.remember_seen(label, until - now).await? {
             self.revoked.logout_tokens.insert(label, until, now);

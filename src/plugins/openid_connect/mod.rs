@@ -145,7 +145,7 @@ impl PluginKind for OpenIdConnect {
             }
         };
         let verification = format!(
-            "{} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {} {} {:?} {:?} {:?} {:?}",
+            "{} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {} {} {:?} {:?} {:?} {:?} {:?} {:?}",
             cx.object,
             config.issuer,
             config.issuers_allowed,
@@ -161,9 +161,11 @@ impl PluginKind for OpenIdConnect {
             config.introspection_endpoint,
             config.userinfo_endpoint,
             config.jwks_endpoint,
+            // They may select the audience or the tenant of a token for a password.
+            config.token_post_args_names,
+            config.token_post_args_values,
         );
-        let client = config.client_id.first().map_or("", String::as_str);
-        let revoked = RevokedSessions::of_client(cx, &config.issuer, client, settings.longest_session);
+        let revoked = RevokedSessions::of_client(cx, &config, settings.longest_session);
         Ok(OpenIdConnect {
             _receives_logouts: settings.backchannel_suffix.as_ref().map(|_| LogoutReceiver::new(&revoked)),
             revoked,
@@ -364,6 +366,10 @@ impl OpenIdConnect {
         let sessions = &self.settings.sessions;
         let (session, place) = sessions.open::<SessionTokens>(&cx.head.headers, now).await?;
         let Some(session) = session else { return Ok((None, place)) };
+        // The logout may have come to a plugin with sessions elsewhere.
+        if self.revoked.has_ended_stored(session.authenticated, || session.data.provider_session()) {
+            return Ok((None, place));
+        }
         // The store is read once more only where a logout token can arrive.
         if self.revoked.has_receiver() {
             let labels = revoked_sessions::labels(&session.data.provider_session());

@@ -124,7 +124,7 @@ impl Provider {
     ) -> Arc<Provider> {
         let settings = ProviderSettings {
             field,
-            document: format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/')),
+            document: format!("{}{WELL_KNOWN}", without_document(issuer)),
             issuer: issuer.to_owned(),
             issuers_allowed,
             endpoints,
@@ -196,10 +196,11 @@ impl MetadataFetcher {
                     failures = 0;
                 }
                 Err(error) => {
+                    let error = &*self.diagnostic.shown(&error);
                     failures = failures.saturating_add(1);
                     if failures == 1 {
                         let object = self.diagnostic.object();
-                        tracing::warn!(object, %error, "Cannot read the document of an OpenID provider");
+                        tracing::warn!(object, error, "Cannot read the document of an OpenID provider");
                     }
                     let message = format!("the document of the provider cannot be used: {error}");
                     let remedy = "make the URL reachable from Portico, or correct it";
@@ -230,7 +231,7 @@ impl MetadataFetcher {
         let parsed = ParsedDocument::parse(&document, settings)?;
         let [authorization, token, introspection, userinfo, revocation, end_session, keys] = parsed.endpoints;
         let keys = keys.ok_or("the document has no `jwks_uri`")?;
-        let keys = KeySet::open_in(&keys, namespace, &self.state, &self.services);
+        let keys = KeySet::open_in(&keys, namespace, &settings.object, &self.state, &self.services);
         Ok(ProviderMetadata {
             issuer: parsed.issuer,
             authorization,
@@ -309,6 +310,11 @@ fn is_of_tenant(issuer: &str, template: &str) -> bool {
     let Some((before, after)) = template.split_once(TENANT) else { return false };
     let tenant = issuer.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
     tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains(['/', '{']))
+}
+
+/// The issuer as each configuration of it begins, whether that names its document or ends with a slash.
+pub(super) fn without_document(issuer: &str) -> &str {
+    issuer.strip_suffix(WELL_KNOWN).unwrap_or(issuer).trim_end_matches('/')
 }
 
 impl fmt::Debug for Provider {

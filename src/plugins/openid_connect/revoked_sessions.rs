@@ -1,5 +1,6 @@
-//! Sessions in cookies that the provider has ended by logout tokens (OpenID Connect Back-Channel Logout). A provider
-//! sends a token to one address of a client, so it counts for all plugins of the client: they accept the same sessions.
+//! Sessions that the provider has ended by logout tokens (OpenID Connect Back-Channel Logout), as this process knows
+//! them. A provider sends a token to one address of a client, so it counts for all plugins of the client in the
+//! namespace, wherever they have their sessions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::config::Config;
+use super::provider::without_document;
 use super::seen_logout_tokens::SeenLogoutTokens;
 use super::session_tokens::ProviderSession;
 use crate::plugin_api::BuildCx;
@@ -89,8 +92,11 @@ impl Drop for LogoutReceiver {
 
 impl RevokedSessions {
     /// Those of a client. `longest_session`: the seconds after which none of the sessions of one more plugin exists.
-    pub(super) fn of_client(cx: &BuildCx<'_>, issuer: &str, client: &str, longest_session: u64) -> Arc<Self> {
-        let name = format!("openid-connect/revoked sessions {} {issuer} {client}", issuer.len());
+    pub(super) fn of_client(cx: &BuildCx<'_>, config: &Config, longest_session: u64) -> Arc<Self> {
+        // With all that decides whose keys verify a logout token: a tenant whose plugin has keys of its own must not
+        // end the sessions of another one. A name without dots is another Service in each namespace.
+        let keys = (cx.namespace(), without_document(&config.issuer), &config.jwks_endpoint);
+        let name = format!("openid-connect/revoked sessions {keys:?} {:?}", config.client_id);
         let revoked = cx.state.get_or_create(&name, RevokedSessions::default);
         revoked.longest_session.fetch_max(longest_session, Ordering::Relaxed);
         revoked
@@ -125,13 +131,21 @@ impl RevokedSessions {
     /// session has ended.
     pub(super) fn has_ended(&self, began: u64, session: impl FnOnce() -> ProviderSession) -> bool {
         let revocations = self.current.load();
-        if revocations.all_until >= began && revocations.all_until > 0 {
-            return true;
-        }
-        if revocations.by_name.is_empty() {
-            return false;
-        }
-        labels(&session()).iter().any(|label| revocations.by_name.get(label).is_some_and(|at| *at >= began))
+        let is_forgotten = revocations.all_until >= began && revocations.all_until > 0;
+        is_forgotten || revocations.has_ended(began, session)
+    }
+
+    /// The same for a session in a store. Revocations that are forgotten here do not end it: the store has no limit for
+    /// them, and after many logouts, they would end all sessions that began before.
+    pub(super) fn has_ended_stored(&self, began: u64, session: impl FnOnce() -> ProviderSession) -> bool {
+        self.current.load().has_ended(began, session)
+    }
+}
+
+impl Revocations {
+    fn has_ended(&self, began: u64, session: impl FnOnce() -> ProviderSession) -> bool {
+        !self.by_name.is_empty()
+            && labels(&session()).iter().any(|label| self.by_name.get(label).is_some_and(|at| *at >= began))
     }
 }
 
@@ -141,6 +155,8 @@ const MAX_REVOCATIONS: usize = 10_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin_api::services::OfflineServices;
+    use crate::plugin_api::{BuildNotes, PluginServices, PluginState};
 
     const ISSUER: &str = "https://a.example";
 
@@ -176,6 +192,34 @@ mod tests {
         revoked.revoke(&named(NamedSessions::Session("u")), 1500, 500);
         let former = || session(ISSUER, Some("s"), None);
         assert!(!revoked.has_ended(1000, former), "all sessions of that time have ended by themselves");
+    }
+
+    /// A tenant could sign logout tokens for the sessions of another one.
+    #[test]
+    fn only_plugins_with_the_same_keys_and_namespace_share_revocations() {
+        let (state, notes) = (PluginState::default(), BuildNotes::default());
+        let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
+        let of_client = |object: &str, issuer: &str, client: &str, keys: Option<&str>| {
+            let cx = BuildCx { object, state: &state, services: &services, node: "test", notes: &notes };
+            let (issuer, jwks_endpoint) = (issuer.to_owned(), keys.map(str::to_owned));
+            let config = Config { issuer, client_id: vec![client.to_owned()], jwks_endpoint, ..Config::default() };
+            RevokedSessions::of_client(&cx, &config, 1)
+        };
+        let own = of_client("KongPlugin/a/login", ISSUER, "shop", None);
+        let document = "https://a.example/.well-known/openid-configuration";
+        for (object, issuer, client, keys, expected) in [
+            ("KongPlugin/a/other", ISSUER, "shop", None, true),
+            ("KongPlugin/a/other", "https://a.example/", "shop", None, true),
+            ("KongPlugin/a/other", document, "shop", None, true),
+            ("KongPlugin/b/login", ISSUER, "shop", None, false),
+            ("KongClusterPlugin/login", ISSUER, "shop", None, false),
+            ("KongPlugin/a/other", "https://b.example", "shop", None, false),
+            ("KongPlugin/a/other", ISSUER, "other", None, false),
+            ("KongPlugin/a/other", ISSUER, "shop", Some("https://evil.example/keys"), false),
+        ] {
+            let found = of_client(object, issuer, client, keys);
+            assert_eq!(Arc::ptr_eq(&own, &found), expected, "{object} {issuer} {client} {keys:?}");
+        }
     }
 
     /// Tenants of one provider may number their users and sessions alike.
@@ -214,6 +258,8 @@ mod tests {
         let other = || session(ISSUER, Some("other"), None);
         assert!(revoked.has_ended(1000, other), "all sessions until the forgotten revocation");
         assert!(!revoked.has_ended(1001, other));
-        assert!(revoked.has_ended(1001, || session(ISSUER, Some("1"), None)));
+        assert!(!revoked.has_ended_stored(1000, other), "the store knows whether it has ended");
+        let known = || session(ISSUER, Some("1"), None);
+        assert!(revoked.has_ended(1001, known) && revoked.has_ended_stored(1001, known));
     }
 }

@@ -335,7 +335,7 @@ mod tests {
             let set = json!({"keys": [jwk, published_secret]}).to_string();
             let server = ScriptedServer::new(move |_| Ok(response(200, "", &set)));
             let (state, services) = (PluginState::default(), server.services());
-            let keys = KeySet::open_in("https://issuer.example/keys", None, &state, &services);
+            let keys = KeySet::open_in("https://issuer.example/keys", None, "KongPlugin/a/b", &state, &services);
             assert!(keys.refresh(TokenOrigin::Issuer).await);
             let genuine = signer.token(algorithm, &json!({"kid": "a"}), &claims);
             assert!(verify_by_keys(parse_signed(&genuine).unwrap(), &keys, 0, 1000).is_ok(), "{algorithm}");

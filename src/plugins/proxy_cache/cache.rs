@@ -273,7 +273,7 @@ impl ResponseCache {
         let is_content_unkeyed = content.is_none() && ![Method::GET, Method::HEAD].contains(method);
         let parts = KeyParts {
             plugin: self.name,
-            route: &cx.route.route,
+            route: cx.route,
             client: &cx.client,
             method,
             uri: &cx.head.uri,
@@ -283,7 +283,8 @@ impl ResponseCache {
             decided_fields: cx.decided_fields,
             allowed_by: cx.allowed_by,
             by_authorization,
-            sent_target: is_content_unkeyed.then_some((cx.path, cx.query)),
+            received_target: (cx.path, cx.query),
+            is_content_unkeyed,
             api_version: cx.api_version,
             chosen_backend: cx.chosen_backend,
             content,

@@ -8,7 +8,7 @@ use super::ProxyCache;
 use super::tests::{Cache, Login, behind, cached, kong, rfc9111};
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build_with, instance};
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build_with, global_instance, instance, names};
 use crate::plugin_api::{PluginServices, RegisteredKind, RouteNames};
 
 const FRESH: [(&str, &str); 1] = [("cache-control", "max-age=60")];
@@ -26,11 +26,14 @@ fn is_hit(outcome: &TestOutcome) -> bool {
 async fn users_of_one_application_get_no_response_of_each_other() {
     for mode in [kong(), rfc9111()] {
         let cache = behind(Login, mode.clone());
-        let clients: [&[_]; 4] = [
+        let clients: [&[_]; 6] = [
             &[("x-consumer", "shop"), ("x-credential", "shop alice")],
             &[("x-consumer", "shop"), ("x-credential", "shop bob")],
             &[("x-consumer", "shop"), ("x-credential", "shop")],
             &[("x-consumer", "shop")],
+            // Objects that were created one after the other.
+            &[("x-consumer", "shop"), ("x-uid", "first")],
+            &[("x-consumer", "shop"), ("x-uid", "second")],
         ];
         for expected in [false, true] {
             for client in clients {
@@ -91,13 +94,36 @@ async fn a_renewed_token_of_a_plugin_is_no_miss_and_that_of_another_user_is() {
 
 /// The same cache on another route.
 fn on_route(cache: &Cache, route: &str, config: &Value) -> Cache {
+    on_rule(cache, RouteNames { route: route.into(), ..RouteNames::clone(&names()) }, config, None)
+}
+
+/// The same cache on another rule, behind a guard.
+fn on_rule(cache: &Cache, names: RouteNames, config: &Value, guard: Option<Login>) -> Cache {
     const KIND: RegisteredKind<ProxyCache> = RegisteredKind::NEW;
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
     let plugin = build_with(&KIND, config, &cache.state, &services).unwrap();
     let mut builder = ChainBuilder::default();
     builder.add("proxy-cache", 100, AttachmentPoint::Base(BaseScope::Route), instance(&KIND, plugin));
-    let names = RouteNames { namespace: "default".into(), route: route.into(), service: "default.web.80".into() };
+    if let Some(guard) = guard {
+        builder.add("other", 1000, AttachmentPoint::Base(BaseScope::Route), global_instance(Arc::new(guard)));
+    }
     Cache { state: cache.state.clone(), chain: builder.build(Arc::new(names)).unwrap(), ..Cache::new(json!(config)) }
+}
+
+/// Rules are named by their number, and an edit gives the name of a guarded one to another.
+#[tokio::test]
+async fn a_rule_gets_no_response_of_another_one_that_had_its_name() {
+    for mode in [kong(), rfc9111()] {
+        let cache = Cache::new(mode.clone());
+        let of = |content, guard| on_rule(&cache, RouteNames { content, ..RouteNames::clone(&names()) }, &mode, guard);
+        let guarded = of(1, Some(Login));
+        guarded.get("/a", &FRESH, "private").await;
+        assert!(is_hit(&guarded.get("/a", &FRESH, "").await), "{mode}");
+        for (others, what) in [(of(1, None), "without the guard"), (of(2, Some(Login)), "with another backend")] {
+            assert!(!is_hit(&others.get("/a", &FRESH, "public").await), "{mode}: {what}");
+        }
+        assert!(is_hit(&of(1, Some(Login)).get("/a", &FRESH, "").await), "{mode}: the same again");
+    }
 }
 
 // RFC 9111, section 4.4

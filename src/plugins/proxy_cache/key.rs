@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!   first half:  scheme, host, target                 one resource: unsafe methods invalidate it, whatever their route
-//!   second half: the first half, plugin, route, host as sent, method, client, fields, content, version, chosen Service
+//!   second half: the resource, plugin, route and its content, host as sent, method, client, fields, content, version,
+//!                chosen Service
 //! ```
 //!
-//! Each part is written with its length, so that no two requests have the same parts in other places.
+//! Both are digests. Each part is written with its length, so that no two requests have the same parts in other places.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, FORWARDED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::config::CacheSettings;
@@ -17,14 +19,16 @@ use super::store::CacheKey;
 use crate::plugin_api::changed_fields::FieldNames;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::header_spoofing::is_alike;
-use crate::plugin_api::{BackendName, ClientInfo, EndpointToken, Identity, Scheme};
+use crate::plugin_api::{BackendName, ClientInfo, EndpointToken, Identity, RouteNames, Scheme};
 
 /// What the key of a request depends on.
 pub(super) struct KeyParts<'r> {
     pub(super) plugin: &'static str,
-    pub(super) route: &'r str,
+    pub(super) route: &'r RouteNames,
     pub(super) client: &'r ClientInfo<'r>,
     pub(super) method: &'r Method,
+    /// The path and the query as the client has sent them.
+    pub(super) received_target: (&'r str, Option<&'r str>),
     /// The target that is forwarded.
     pub(super) uri: &'r Uri,
     pub(super) headers: &'r HeaderMap,
@@ -37,9 +41,8 @@ pub(super) struct KeyParts<'r> {
     pub(super) allowed_by: &'r [Arc<str>],
     /// Whether responses to requests with different `Authorization` differ.
     pub(super) by_authorization: bool,
-    /// The path and the query of a request whose content the key does not contain, as the client sent them: a plugin
-    /// may have made them content.
-    pub(super) sent_target: Option<(&'r str, Option<&'r str>)>,
+    /// Whether the key has the received target, too: a plugin may have made it content, which the key does not contain.
+    pub(super) is_content_unkeyed: bool,
     /// The version of the API that a plugin has found, such as in a header.
     pub(super) api_version: Option<&'r str>,
     /// The Service that a plugin has chosen for the request.
@@ -53,8 +56,11 @@ impl KeyParts<'_> {
         let resource = TargetLocation { scheme: self.client.scheme, host: self.client.received.host };
         let mut text = resource.text(self.uri, settings);
         let resource = sha256(&text.0);
+        text.0.clear();
+        text.push(&resource);
         text.push(self.plugin.as_bytes());
-        text.push(self.route.as_bytes());
+        text.push(self.route.route.as_bytes());
+        text.push(&self.route.content.to_be_bytes());
         // A backend may write it into its response as the client has spelled it.
         text.push(self.client.received.host.as_bytes());
         self.push_reported_client(&mut text);
@@ -82,7 +88,8 @@ impl KeyParts<'_> {
         if let Some(content) = self.content {
             text.push(content);
         }
-        if let Some((path, query)) = self.sent_target {
+        if self.is_content_unkeyed {
+            let (path, query) = self.received_target;
             text.push(path.as_bytes());
             text.push(query.unwrap_or_default().as_bytes());
         }
@@ -108,11 +115,30 @@ impl KeyParts<'_> {
             text.push(client.host.as_bytes());
             text.push(&client.port.to_be_bytes());
             text.push(&client.separate_port.unwrap_or_default().to_be_bytes());
-            for prefix in self.headers.get_all(&FORWARDED_PREFIX) {
-                text.push(prefix.as_bytes());
+            // As they are: a value that Portico cannot use reaches the backend, too.
+            for name in &REPORTED_FIELDS {
+                for value in self.headers.get_all(name) {
+                    match *name == FORWARDED {
+                        true => push_forwarded(text, value.as_bytes()),
+                        // Portico adds the path of the request itself, which counts in the way that is configured.
+                        false if self.is_own_path(value.as_bytes()) => {}
+                        false => text.push(value.as_bytes()),
+                    }
+                }
+                text.end_list();
             }
         }
         text.end_list();
+    }
+
+    /// Whether this is the path of the request, with or without its query, as the client has sent it.
+    fn is_own_path(&self, value: &[u8]) -> bool {
+        let (path, query) = self.received_target;
+        value.strip_prefix(path.as_bytes()).is_some_and(|rest| match rest.split_first() {
+            None => true,
+            Some((b'?', rest)) => query.is_some_and(|query| query.as_bytes() == rest),
+            Some(_) => false,
+        })
     }
 
     /// The value of a field. A token that a plugin has made counts by what it stands for: its value changes when it
@@ -142,6 +168,8 @@ impl KeyParts<'_> {
     fn push_client(&self, text: &mut Parts) {
         let Identity { consumer, subjects, groups, found_consumer_groups } = self.identity;
         text.push(consumer.as_ref().map_or(&[][..], |consumer| consumer.id.header().as_bytes()));
+        let object = consumer.as_ref().and_then(|consumer| consumer.object());
+        text.push(&object.map_or(0, NonZeroU64::get).to_be_bytes());
         for subject in subjects.iter().flatten() {
             text.push(subject.credential().header().as_bytes());
             text.push(subject.user().unwrap_or_default().as_bytes());
@@ -161,7 +189,23 @@ impl KeyParts<'_> {
     }
 }
 
-const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// The fields in which a trusted peer reports the URL that the client has used.
+static REPORTED_FIELDS: [HeaderName; 6] = [
+    FORWARDED,
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-path"),
+    HeaderName::from_static("x-forwarded-prefix"),
+];
+
+/// The value of `Forwarded` without the addresses of clients, which differ from client to client (RFC 7239, section 4).
+fn push_forwarded(text: &mut Parts, value: &[u8]) {
+    let parameters = value.split(|byte| b",;".contains(byte)).map(<[u8]>::trim_ascii);
+    let is_of_client = |parameter: &[u8]| parameter.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"for="));
+    parameters.filter(|parameter| !is_of_client(parameter)).for_each(|parameter| text.push(parameter));
+    text.end_list();
+}
 
 /// Where the target of a request is.
 pub(super) struct TargetLocation<T> {
@@ -179,8 +223,8 @@ impl<T: AsRef<str>> TargetLocation<T> {
 
     /// Whether an absolute URI is there.
     pub(super) fn contains(&self, scheme: &str, authority: &str) -> bool {
-        scheme == self.scheme.as_str()
-            && normalized_host(self.scheme, authority) == normalized_host(self.scheme, self.host.as_ref())
+        let [theirs, ours] = [authority, self.host.as_ref()].map(|host| without_default_port(self.scheme, host));
+        scheme == self.scheme.as_str() && theirs.eq_ignore_ascii_case(ours)
     }
 
     fn text(&self, uri: &Uri, settings: &CacheSettings) -> Parts {
@@ -188,21 +232,21 @@ impl<T: AsRef<str>> TargetLocation<T> {
         // What is stored for the content of requests is no representation of the target itself.
         text.push(if settings.accepts_body.is_some() { b"content" } else { b"target" });
         text.push(self.scheme.as_str().as_bytes());
-        text.push(normalized_host(self.scheme, self.host.as_ref()).as_bytes());
-        let path_start = text.0.len();
-        text.push(uri.path().as_bytes());
+        text.push_in_lower_case(without_default_port(self.scheme, self.host.as_ref()));
         if settings.ignores_case {
-            text.0[path_start..].make_ascii_lowercase();
+            text.push_in_lower_case(uri.path());
+        } else {
+            text.push(uri.path().as_bytes());
         }
         push_query(&mut text, uri.query().unwrap_or_default(), &settings.parameters);
         text
     }
 }
 
-/// The host in the form that all its spellings share (RFC 9110, section 4.2.3).
-fn normalized_host(scheme: Scheme, host: &str) -> String {
+/// The host in the form that all its spellings share but for their case (RFC 9110, section 4.2.3).
+fn without_default_port(scheme: Scheme, host: &str) -> &str {
     let default_port = if scheme == Scheme::Https { ":443" } else { ":80" };
-    host.strip_suffix(default_port).unwrap_or(host).to_ascii_lowercase()
+    host.strip_suffix(default_port).unwrap_or(host)
 }
 
 /// The query as it is, or the parameters that the backend may read as listed ones. They keep their order, and nothing
@@ -232,14 +276,86 @@ fn may_be_listed(name: &str, parameter: &str, listed: &[String]) -> bool {
 
 struct Parts(Vec<u8>);
 
+/// In place of the length of a long part, which follows in eight bytes. Digests of short texts take less time.
+const LONG: u8 = 0xfe;
+/// In place of the length of a part.
+const END_OF_LIST: u8 = 0xff;
+
 impl Parts {
     fn push(&mut self, part: &[u8]) {
-        self.0.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        match u8::try_from(part.len()) {
+            Ok(length) if length < LONG => self.0.push(length),
+            _ => {
+                self.0.push(LONG);
+                self.0.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            }
+        }
         self.0.extend_from_slice(part);
     }
 
-    /// No part has this length.
+    /// Its length stays as it is.
+    fn push_in_lower_case(&mut self, part: &str) {
+        self.push(part.as_bytes());
+        let start = self.0.len() - part.len();
+        self.0[start..].make_ascii_lowercase();
+    }
+
     fn end_list(&mut self) {
-        self.0.extend_from_slice(&u64::MAX.to_be_bytes());
+        self.0.push(END_OF_LIST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The parts of a text, with `None` for the end of a list.
+    fn read(mut text: &[u8]) -> Vec<Option<Vec<u8>>> {
+        let mut parts = Vec::new();
+        while let Some((&first, rest)) = text.split_first() {
+            text = rest;
+            let length = match first {
+                END_OF_LIST => {
+                    parts.push(None);
+                    continue;
+                }
+                LONG => {
+                    let (length, rest) = text.split_first_chunk().unwrap();
+                    text = rest;
+                    usize::try_from(u64::from_be_bytes(*length)).unwrap()
+                }
+                length => length.into(),
+            };
+            parts.push(Some(text[..length].to_vec()));
+            text = &text[length..];
+        }
+        parts
+    }
+
+    proptest! {
+        /// So no client can write what another one's request has in two parts into one.
+        #[test]
+        fn each_text_has_one_list_of_parts(parts: Vec<Option<Vec<u8>>>, long in 250_usize..260) {
+            let mut parts = parts;
+            parts.push(Some(vec![b'A'; long]));
+            let mut text = Parts(Vec::new());
+            for part in &parts {
+                match part {
+                    Some(part) => text.push(part),
+                    None => text.end_list(),
+                }
+            }
+            prop_assert_eq!(read(&text.0), parts);
+        }
+    }
+
+    /// A host or path of 65 bytes is none of 97 bytes, though `A` is `a` in lower case.
+    #[test]
+    fn lengths_are_not_changed_to_lower_case() {
+        let mut text = Parts(Vec::new());
+        text.push_in_lower_case(&"A".repeat(65));
+        assert_eq!(read(&text.0), [Some(vec![b'a'; 65])]);
     }
 }

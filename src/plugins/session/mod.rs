@@ -25,12 +25,14 @@
 //! With the storage `redis`, it contains an id, and a logout ends the session. While the server is not available,
 //! requests with such a cookie get 503.
 //!
-//! A session does not end when its credential is removed, but when its consumer is. To end all sessions, replace
-//! `secret`; to replace it without ending sessions, move the former one to `former_secret`.
+//! A session does not end when its credential is removed, but when its consumer is. A KongConsumer of the same name
+//! that is created later in a cluster does not get it; objects of files have no UID, so there it does. To end all
+//! sessions, replace `secret`; to replace it without ending sessions, move the former one to `former_secret`.
 
 mod config;
 mod session_headers;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE};
@@ -42,6 +44,7 @@ use self::config::ValidatedConfig;
 use self::session_headers::SessionUser;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, declare_identity};
+use crate::plugin_api::consumers::Consumer;
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
@@ -68,6 +71,9 @@ struct SessionData {
     /// Id of the consumer.
     #[serde(rename = "c", skip_serializing_if = "Option::is_none", default)]
     consumer: Option<Box<str>>,
+    /// What tells its object from a later one of the same name, if the object has a UID.
+    #[serde(rename = "o", skip_serializing_if = "Option::is_none", default)]
+    object: Option<NonZeroU64>,
     /// The subjects that other plugins have verified.
     #[serde(rename = "s")]
     subjects: VerifiedSubjects,
@@ -77,6 +83,13 @@ struct SessionData {
     /// The KongConsumerGroups that were found in addition to those of the consumer.
     #[serde(rename = "f", skip_serializing_if = "Vec::is_empty", default)]
     consumer_groups: Vec<Arc<str>>,
+}
+
+impl SessionData {
+    /// Whether the session is that of an object with the name of this consumer which does not exist any more.
+    fn is_of_another_object(&self, consumer: &Consumer) -> bool {
+        self.object.is_some() && consumer.object().is_some() && self.object != consumer.object()
+    }
 }
 
 impl SessionContents for SessionData {
@@ -277,7 +290,7 @@ impl SessionPlugin {
     fn restore(&self, cx: &mut RequestCx<'_>, data: &SessionData) -> bool {
         let consumers = cx.consumers;
         let consumer = data.consumer.as_deref().map(|id| consumers.consumers.get(id));
-        if consumer == Some(None) {
+        if consumer == Some(None) || consumer.flatten().is_some_and(|consumer| data.is_of_another_object(consumer)) {
             return false;
         }
         let identifier = data.subjects.last().map(|subject| subject.credential().header());
@@ -296,15 +309,16 @@ impl SessionPlugin {
         true
     }
 
-    /// The session of a request that another plugin has authenticated. `restored`: the subjects of the session that it
-    /// replaces.
+    /// The session of a request whose credential another plugin has accepted. `restored`: the subjects of the session
+    /// that it replaces.
     fn data_of(&self, identity: &Identity, restored: &VerifiedSubjects) -> Option<SessionData> {
-        if !identity.is_authenticated() {
+        if !identity.has_accepted_credential() {
             return None;
         }
         Some(SessionData {
             id: random_text(16).into(),
             consumer: identity.consumer.as_ref().map(|consumer| Box::from(&*consumer.id)),
+            object: identity.consumer.as_ref().and_then(|consumer| consumer.object()),
             subjects: identity.subjects.without(restored),
             groups: identity.groups.clone(),
             consumer_groups: found_groups(identity).cloned().collect(),
@@ -346,6 +360,7 @@ fn unavailable() -> Box<Reply> {
 fn is_of(data: &SessionData, identity: &Identity) -> bool {
     identity.subjects.continue_those(&data.subjects)
         && identity.consumer.as_ref().map(|consumer| &*consumer.id) == data.consumer.as_deref()
+        && !identity.consumer.as_ref().is_some_and(|consumer| data.is_of_another_object(consumer))
         && identity.groups == data.groups
         && data.consumer_groups.iter().all(|group| identity.found_consumer_groups.contains(group))
         && found_groups(identity).all(|group| data.consumer_groups.contains(group))

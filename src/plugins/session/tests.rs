@@ -9,12 +9,13 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder};
-use crate::plugin_api::consumers::{ConsumerDirectory, EntityId, KeyCredential};
+use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId, KeyCredential};
 use crate::plugin_api::instance::PluginInstance;
+use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::testing::{
-    TestOutcome, TestRequest, build, chain, consumer, consumer_with_given_id, instance, names, noon, notes,
+    TestOutcome, TestRequest, build, chain, chain_with, consumer, consumer_with_given_id, instance, names, noon, notes,
 };
-use crate::plugin_api::{AnyPluginKind, RegisteredKind, VerifiedSubject};
+use crate::plugin_api::{AnyPluginKind, PluginState, RegisteredKind, VerifiedSubject};
 use crate::plugins::REGISTRY;
 
 const KIND: RegisteredKind<SessionPlugin> = RegisteredKind::NEW;
@@ -104,7 +105,7 @@ impl Plugin for Directory {
             let groups = ["agents", "doubleagents"].map(Arc::from).to_vec();
             *cx.identity = Identity {
                 consumer: None,
-                subjects: vec![Some(VerifiedSubject::of_entry("entry"))].into(),
+                subjects: vec![Some(VerifiedSubject::of_credential(&EntityId::from_text("entry")))].into(),
                 groups,
                 ..Identity::default()
             };
@@ -150,6 +151,26 @@ fn sessions_without_groups_of_consumers_are_read() {
     let data: SessionData =
         serde_json::from_value(json!({"i": "a", "s": [["entry", "only"]], "g": ["agents"]})).unwrap();
     assert!(data.consumer_groups.is_empty(), "{data:?}");
+}
+
+#[tokio::test]
+async fn clients_that_no_plugin_names_get_no_session() {
+    let server = ScriptedServer::new(|_| Ok(response(200, "", "")));
+    let plugins: [(&dyn AnyPluginKind, Value); 3] = [
+        (&KIND, json!({"secret": SECRET})),
+        (REGISTRY.find("key-auth").unwrap(), json!({"anonymous": "guest"})),
+        (REGISTRY.find("forward-auth").unwrap(), json!({"address": "http://auth.example/", "user_header": "x-user"})),
+    ];
+    let chain = chain_with(&plugins, &PluginState::default(), &server.services());
+    let mut browser = Browser::default();
+    for after in 0..2 {
+        let outcome = browser.send(&chain, TestRequest::get("/"), after).await;
+        assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true), "request {after}");
+        assert!(browser.0.is_empty(), "request {after}");
+    }
+    let outcome = browser.send(&chain, TestRequest::get("/").header("apikey", "a key"), 2).await;
+    assert_eq!(outcome.upstream_identity(), (Some("anna"), Some("cred-anna"), false), "its key counts");
+    assert!(!browser.0.is_empty(), "the session of the key");
 }
 
 #[tokio::test]
@@ -294,6 +315,29 @@ async fn sessions_of_removed_consumers_are_not_accepted() {
     let cookie = format!("session={}", browser.0[0].1);
     let outcome = TestRequest::get("/").header("cookie", &cookie).with_consumers(&others).run(&chain).await;
     assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true));
+}
+
+/// The id of a consumer follows from its name.
+#[tokio::test]
+async fn sessions_end_with_the_object_of_their_consumer() {
+    let of_object = |uid: &str| {
+        let mut directory = ConsumerDirectory::default();
+        directory.add(&consumer("guest", &[]));
+        let anna = Arc::new(Consumer::clone(&consumer("anna", &[])).of_object(uid));
+        directory.add(&anna);
+        let id = EntityId::from_text("cred-anna");
+        directory.keys.insert(Arc::new(KeyCredential::new(id, b"a key", None, anna)));
+        directory
+    };
+    let chain = chain_of(json!({}));
+    let login = TestRequest::get("/").header("apikey", "a key").with_consumers(&of_object("first")).run(&chain).await;
+    let cookie = login.response.headers[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let user = async |uid| {
+        let request = TestRequest::get("/").header("cookie", &cookie).with_consumers(&of_object(uid));
+        request.run(&chain).await.upstream_identity().0.map(str::to_owned)
+    };
+    assert_eq!(user("first").await.as_deref(), Some("anna"));
+    assert_eq!(user("second").await.as_deref(), Some("guest"), "it was created again");
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::consumers::{Sha256Digest, sha256};
+use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::header_spoofing::remove_alike;
@@ -51,7 +51,7 @@ use token_source::{IssuedToken, TokenSource};
 pub(crate) struct UpstreamOAuth {
     source: Arc<TokenSource>,
     header: HeaderName,
-    /// All tokens of the object, which are for all of its clients.
+    /// All tokens that the configuration selects, which are for all clients.
     stands_for: Sha256Digest,
     purging: Box<[StatusCode]>,
     error: ErrorResponse,
@@ -120,8 +120,8 @@ impl PluginKind for UpstreamOAuth {
         let (Ok(header), Ok(status), Ok(source), []) = (header, error_status, source, &invalid[..]) else {
             return Err(invalid);
         };
+        let stands_for = config.selection(cx.object);
         let message = config.behavior.idp_error_response_message.into();
-        let stands_for = sha256(cx.object.as_bytes());
         let error = ErrorResponse { status, message, body };
         Ok(UpstreamOAuth { source, header, stands_for, purging: purging.into(), error })
     }

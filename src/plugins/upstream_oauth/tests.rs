@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::testing::{TestRequest, build, chain_with, noon};
-use crate::plugin_api::{Chain, PluginServices, PluginState, RegisteredKind, RemoteResponse};
+use crate::plugin_api::{AnyPluginKind, Chain, PluginServices, PluginState, RegisteredKind, RemoteResponse};
+use crate::plugins::REGISTRY;
 
 const KIND: RegisteredKind<UpstreamOAuth> = RegisteredKind::NEW;
 
@@ -115,6 +116,42 @@ async fn the_token_endpoint_gets_the_configured_grant() {
         assert_eq!(sent.headers["content-type"], "application/x-www-form-urlencoded");
         assert_eq!((sent.method.as_str(), sent.target.as_str()), ("POST", "/token"));
     }
+}
+
+/// The token that the endpoint gets may permit less than the one for which a response was stored.
+#[tokio::test]
+async fn stored_responses_are_for_what_selects_the_token() {
+    let (server, state) = (server(), PluginState::default());
+    let cache = REGISTRY.find("proxy-cache").unwrap();
+    let cache_config = json!({"strategy": "memory", "content_type": ["application/json"]});
+    let chain = |fields: &Value| {
+        let plugins: [(&dyn AnyPluginKind, Value); 2] = [(&KIND, config(fields)), (cache, cache_config.clone())];
+        chain_with(&plugins, &state, &server.services())
+    };
+    let is_stored = async |chain: &Chain| {
+        let mut request = TestRequest::get("/a");
+        request.upstream_response = Response::builder().header("content-type", "application/json").body(()).unwrap();
+        request.upstream_body = "{}".into();
+        request.run(chain).await.reply_status().is_some()
+    };
+    // Keeps what is stored.
+    let mut chains = Vec::new();
+    for oauth in [
+        json!({}),
+        json!({"scopes": ["admin"]}),
+        json!({"audience": ["shop"]}),
+        json!({"client_id": "other"}),
+        json!({"token_endpoint": "https://other.example/token"}),
+        json!({"token_post_args": {"tenant": "blue"}}),
+        json!({"token_headers": {"x-tenant": "blue"}}),
+    ] {
+        let (first, rebuilt) = (chain(&json!({"oauth": oauth})), chain(&json!({"oauth": oauth})));
+        assert!(!is_stored(&first).await, "{oauth}");
+        assert!(is_stored(&rebuilt).await, "{oauth}");
+        chains.push(first);
+    }
+    let replaced_secret = chain(&json!({"oauth": {"client_secret": "new"}}));
+    assert!(is_stored(&replaced_secret).await, "the client is the same");
 }
 
 #[tokio::test]

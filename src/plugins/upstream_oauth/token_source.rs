@@ -89,7 +89,7 @@ impl TokenSource {
             require("oauth.password", &oauth.password, "the grant `password`");
         }
         let headers = config.headers(&mut invalid);
-        let name = format!("{} upstream-oauth {}", cx.object, config.fingerprint());
+        let name = format!("{} upstream-oauth {}", cx.object, config.fingerprint(cx.object));
         let server = RemoteServer::new(server, cx).map_err(|errors| invalid.extend(errors));
         let (Ok(server), []) = (server, &invalid[..]) else { return Err(invalid) };
         Ok(cx.state.get_or_create(&name, || TokenSource {
@@ -168,15 +168,24 @@ impl fmt::Debug for TokenSource {
 }
 
 impl Config {
-    /// A digest of everything that the token and the requests for it depend on.
-    fn fingerprint(&self) -> String {
-        let (oauth, client, cache) = (&self.oauth, &self.client, &self.cache);
+    /// A digest of what selects the token: the client, the token endpoint, and what the token permits. A new secret or
+    /// password of the same client selects the same token.
+    pub(super) fn selection(&self, object: &str) -> Sha256Digest {
+        let oauth = &self.oauth;
         let grant = (&oauth.token_endpoint, oauth.grant_type, &oauth.scopes, &oauth.audience);
-        let credentials = (&oauth.client_id, &oauth.client_secret, &oauth.username, &oauth.password);
+        let client = (&oauth.client_id, &oauth.username);
         let further = (&oauth.token_headers, &oauth.token_post_args);
+        sha256(format!("{object:?} {grant:?} {client:?} {further:?}").as_bytes())
+    }
+
+    /// A digest of everything that the token and the requests for it depend on.
+    fn fingerprint(&self, object: &str) -> String {
+        let (oauth, client, cache) = (&self.oauth, &self.client, &self.cache);
+        let selection = self.selection(object);
+        let secrets = (&oauth.client_secret, &oauth.password);
         let client = (client.auth_method, client.timeout, client.keep_alive, client.ssl_verify);
         let lifetime = (cache.strategy, cache.default_ttl, cache.eagerly_expire);
-        hex(&sha256(format!("{grant:?} {credentials:?} {further:?} {client:?} {lifetime:?}").as_bytes()))
+        hex(&sha256(format!("{selection:?} {secrets:?} {client:?} {lifetime:?}").as_bytes()))
     }
 
     /// The headers of requests to the token endpoint.

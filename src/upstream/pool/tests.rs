@@ -61,3 +61,19 @@ async fn time_for_the_share_of_the_client_counts_for_the_socket_as_well() {
         }
     }
 }
+
+/// Timeouts while the process had no sockets left counted as those of the endpoints.
+#[tokio::test(start_paused = true)]
+async fn requests_behind_one_that_waits_for_a_socket_wait_for_it_as_well() {
+    let pools = pools_without_sockets();
+    let address = SocketAddr::from(([127, 0, 0, 1], 9));
+    let key = UpstreamKey { protocol: UpstreamProtocol::Http2, ..UpstreamKey::default() };
+    let upstream = UpstreamRegistry::default().upstream(&key);
+    let targets = [1, 2].map(|client| UpstreamTarget::new(&upstream, None, ClientSlot::numbered(client)));
+    let time = CONNECT_TIMEOUT / 2;
+    let connect = |target| tokio::time::timeout(time, pools.connect(target, address, IdleReuse::Any, None));
+    let outcomes = futures_util::future::join_all(targets.iter().map(connect)).await;
+    assert!(outcomes.iter().all(Result::is_err), "no socket becomes free");
+    let waited = targets.each_ref().map(|target| target.place_wait.total());
+    assert!(waited.iter().all(|waited| *waited >= time), "{waited:?}");
+}

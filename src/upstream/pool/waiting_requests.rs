@@ -72,6 +72,10 @@ impl<B> WaitingRequests<B> {
         .await
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     fn begin_waiting<'w, P: Fn(SocketAddr, Http1EndpointConnection<B>)>(
         &'w self,
         address: SocketAddr,

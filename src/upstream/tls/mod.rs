@@ -19,6 +19,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use data_encoding::HEXLOWER;
 use http::HeaderValue;
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
@@ -305,9 +306,7 @@ impl fmt::Display for UpstreamTlsSettings {
         if self.has_client_certificate {
             formatter.write_str(" with client certificate")?;
         }
-        formatter.write_str(" (terms ")?;
-        self.digest[..8].iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))?;
-        formatter.write_str(")")
+        write!(formatter, " (terms {})", HEXLOWER.encode_display(&self.digest[..8]))
     }
 }
 

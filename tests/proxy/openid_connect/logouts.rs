@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portico::plugin_api::PluginState;
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -134,5 +135,32 @@ async fn logout_tokens_end_only_sessions_of_their_issuer() {
             }
             next_second().await;
         }
+    }
+}
+
+/// A provider sends logout tokens to one address of a client, whose plugins have their sessions in several places.
+// OpenID Connect Back-Channel Logout 1.0, section 2.7
+#[tokio::test]
+async fn logout_tokens_end_sessions_wherever_plugins_of_the_client_have_them() {
+    let (server, provider) = (RedisProcess::start(&[]).await, Provider::start().await);
+    let receiving = json!({"backchannel_logout_uri_suffix": "/ended"});
+    let event = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+    let form_type = "content-type: application/x-www-form-urlencoded\r\n";
+    for (name, of_receiver, of_other) in [
+        ("received in Redis", stored(&server, &receiving), json!({})),
+        ("received in cookies", receiving.clone(), stored(&server, &json!({}))),
+        ("with another spelling", receiving.clone(), json!({"issuer": format!("{}/", provider.issuer)})),
+    ] {
+        server.redis_cli(&["FLUSHALL"]);
+        let state = PluginState::default();
+        let receiver = Site::with_state(&provider, of_receiver, &[], &state).await;
+        let other = Site::with_state(&provider, of_other, &[], &state).await;
+        let mut browser = other.logged_in(&provider).await;
+        assert_eq!(other.get(&mut browser, "/").await.status, 200, "{name}");
+        let claims = json!({"aud": CLIENT, "events": event, "jti": "1", "sid": "session-of-anna"});
+        let body = format!("logout_token={}", provider.token(&claims));
+        let ended = Browser::default().send(receiver.server.address, "POST /ended HTTP/1.1", form_type, &body).await;
+        assert_eq!(ended.status, 200, "{name}");
+        assert_eq!(other.get(&mut browser, "/").await.status, 302, "{name}");
     }
 }

@@ -86,4 +86,12 @@ async fn credentials_that_one_provider_accepts_are_verified_by_another_one() {
         assert_eq!(others.send(credential).await.status, status, "{name}");
     }
     assert_eq!(others.endpoint.log.requests().len(), 0);
+    // A parameter may select the audience of the token.
+    for resource in ["https://a.example", "https://b.example"] {
+        let parameters = json!({"token_post_args_names": ["resource"], "token_post_args_values": [resource]});
+        let selecting = Site::with_state(&own, parameters, &[], &state).await;
+        let count = decisions();
+        assert_eq!(selecting.send(&password).await.status, 200, "{resource}");
+        assert_eq!(decisions(), count + 1, "{resource}: the token of other parameters is another one");
+    }
 }

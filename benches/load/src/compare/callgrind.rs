@@ -25,8 +25,8 @@ const LIBRARY_PATHS: [&str; 3] = ["/rustc/", "/rust/deps/", "/registry/"];
 /// library.
 const SERIES_LOOKUP: &str = "::view::View::series";
 
-/// The counts of a running process, which begin again. The counts at its end would include what it drops on its way out,
-/// which is millions of instructions for some caches, and depends on which thread comes first.
+/// The counts of a running process, which begin again. Those at its end would include what it drops on its way out:
+/// millions of instructions for some caches, if a certain thread comes first.
 pub(crate) fn dump(process: Process, counts_file: &Path) -> Result<Counts> {
     control(process, "--dump")?;
     read(&take_dump(counts_file)?)

@@ -127,7 +127,7 @@ impl Peer {
     }
 }
 
-/// The command that runs a program under callgrind, which dumps its counts beside `counts_file`.
+/// The command that runs a program under callgrind, whose dumps are `counts_file` with a number.
 fn counted(counts_file: &Path, binary: &Path) -> Command {
     let mut command = Command::new("valgrind");
     command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts_file.display())).arg(binary);

@@ -40,7 +40,7 @@ pub(crate) fn portico(cores: &[usize], setup: &Setup<'_>) -> Result<Server> {
     start_portico(pinned(cores, setup.binary), setup)
 }
 
-/// Portico under valgrind, which dumps its counts beside `counts_file`.
+/// Portico under valgrind, whose dumps are `counts_file` with a number.
 pub(crate) fn counted_portico(counts_file: &Path, setup: &Setup<'_>) -> Result<Server> {
     start_portico(counted(counts_file, setup.binary), setup)
 }

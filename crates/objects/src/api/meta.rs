@@ -72,8 +72,8 @@ pub struct Meta {
     /// A hash of the resource version of a Secret. It identifies a version of the Secret without its data, and is equal
     /// in all processes. 0 for a Secret that does not come from an API server, and in the store for all other kinds.
     pub revision: u64,
-    /// The UID of a Service or XBackend. `None` for one that does not come from an API server, and in the store for all
-    /// other kinds.
+    /// The UID of a Service, XBackend or KongConsumer. `None` for one that does not come from an API server, and in the
+    /// store for all other kinds.
     pub uid: Option<Arc<str>>,
     /// Seconds since 1970. Of conflicting objects, the oldest takes precedence; of equally old ones, the key decides.
     /// An object from a file may have no timestamp; `None` counts as older than every timestamp.

@@ -259,7 +259,7 @@ mod tests {
             (
                 Kind::ConfigMap,
                 json!({"name": "a", "labels": {"x": 1}}),
-                r#"metadata.labels[x]: is the number 1, must be a string; put it in quotes: `"1"`"#.to_owned(),
+                "metadata.labels[x]: is the number 1, must be a string; put what is written there in quotes".to_owned(),
             ),
             (
                 Kind::ConfigMap,

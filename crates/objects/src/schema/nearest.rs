@@ -17,11 +17,12 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     best.map(|(_, candidate)| candidate)
 }
 
-/// Whether `word` is `known` with one or two letters wrong, missing, added or swapped. Unlike [`nearest`], this is
-/// certain enough to refuse what the word may have been meant for.
+/// Whether `word` is `known` in another case, or with one or two letters wrong, missing, added or swapped. Unlike
+/// [`nearest`], this is certain enough to refuse what the word may have been meant for.
 pub fn misspells(word: &str, known: &str) -> bool {
     let letters = WordLetters::new(word).zip(WordLetters::new(known));
-    letters.and_then(|(word, known)| word.small_edit_distance(&known)).is_some_and(|edits| (1..=2).contains(&edits))
+    let edits = letters.and_then(|(word, known)| word.small_edit_distance(&known));
+    word != known && edits.is_some_and(|edits| edits <= 2)
 }
 
 /// The kind of this group that `name` most likely misspells. Containment does not count here: `ServiceAccount` does not
@@ -126,6 +127,8 @@ mod tests {
             ("plugin", true),
             ("lpugins", true),
             ("Plugns", true),
+            ("Plugins", true),
+            ("PLUGINS", true),
             ("plug", false),
             ("plugins", false),
             ("plugins-of-team", false),

@@ -104,10 +104,8 @@ fn type_remedy(value_type: ValueType, value: &Value, path: &ObjectPath<'_>, repo
             Some(text) if report.quotes_values() => format!("write it without quotes: `{name}{text}`"),
             _ => "write it without quotes".to_owned(),
         },
-        (ValueType::String, Value::Number(_) | Value::Bool(_)) if report.quotes_values() => {
-            format!("put it in quotes: `{name}\"{value}\"`")
-        }
-        (ValueType::String, Value::Number(_) | Value::Bool(_)) => "put it in quotes".to_owned(),
+        // Not the value itself: `yes`, `010` and `1_000` have other values as YAML than as texts.
+        (ValueType::String, Value::Number(_) | Value::Bool(_)) => WRITE_QUOTES.to_owned(),
         (ValueType::Array, Value::Object(_)) => "make it a list: put `- ` before its first field".to_owned(),
         (ValueType::Array, _) => format!("make it a list: `{name}[…]`, or one `- ` line per item"),
         (ValueType::Object, Value::Array(_)) => "make it one mapping: remove the `- `".to_owned(),
@@ -115,6 +113,9 @@ fn type_remedy(value_type: ValueType, value: &Value, path: &ObjectPath<'_>, repo
         _ => format!("write {}, for example `{name}{}`", value_type.noun(), value_type.example()),
     }
 }
+
+/// The remedy for a text without quotes, which YAML takes for a number or a boolean.
+const WRITE_QUOTES: &str = "put what is written there in quotes";
 
 impl ValueType {
     fn noun(self) -> &'static str {

@@ -5,11 +5,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use data_encoding::HEXLOWER_PERMISSIVE;
+
 use super::claim_conflicts::ConsumerClaim;
 use super::oauth_client::OAuthClientFields;
 use crate::api::core::Secret;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
@@ -320,24 +322,60 @@ impl<'s> SecretReader<'s, '_> {
 /// How many lines of one file are reported.
 const MAX_LINE_PROBLEMS: usize = 8;
 
+/// Whether a credential that cannot be read may be a group: its Secret exists and is unknown, its label is missing or
+/// not valid, or it is one of a group.
+pub(super) fn may_be_group(store: &Store, key: &ObjectKey) -> bool {
+    let Some(secret) = store.secrets.get(key) else {
+        let id = ObjectId::new(Kind::Secret, key.clone());
+        let is_withheld = [store.unfetched(), store.forbidden()].iter().any(|withheld| withheld.contains(&id));
+        return is_withheld || store.is_rejected(&id) || store.oversized.contains_key(&id);
+    };
+    let others = ["key-auth", "basic-auth", "hmac-auth", "jwt", "mtls-auth", "oauth2", "konnect"];
+    secret.meta.labels.get(CREDENTIAL_LABEL).is_none_or(|label| !others.contains(&&**label))
+}
+
 fn parse_hex(digits: &str) -> Option<Sha256Digest> {
-    let mut digest = Sha256Digest::default();
-    if digits.len() != 2 * digest.len() || !digits.is_ascii() {
-        return None;
-    }
-    for (byte, digits) in digest.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        *byte = digit(digits[0])? << 4 | digit(digits[1])?;
-    }
-    Some(digest)
+    HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()?.try_into().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;
     use crate::store::{AnyObject, Batch};
+
+    #[test]
+    fn credentials_without_a_known_type_may_be_groups() {
+        let secret = |name: &str, label: Option<&str>| {
+            let labels = label.map_or(json!({}), |label| json!({ CREDENTIAL_LABEL: label }));
+            let secret =
+                json!({"metadata": {"namespace": "a", "name": name, "labels": labels}, "stringData": {"a": "b"}});
+            AnyObject::parse(crate::api::Kind::Secret, secret).unwrap()
+        };
+        let upserts = vec![
+            secret("key", Some("key-auth")),
+            secret("group", Some("acl")),
+            secret("misspelled", Some("alc")),
+            secret("without", None),
+        ];
+        let mut store = Store::default();
+        store.apply(Batch { upserts, removes: Vec::new() });
+        store
+            .set_unfetched(BTreeSet::from([ObjectId::new(Kind::Secret, ObjectKey::new("a", "late"))]), BTreeSet::new());
+        for (name, expected) in [
+            ("late", true),
+            ("key", false),
+            ("group", true),
+            ("misspelled", true),
+            ("without", true),
+            ("missing", false),
+        ] {
+            assert_eq!(may_be_group(&store, &ObjectKey::new("a", name)), expected, "{name}");
+        }
+    }
 
     // docs/kong-compatibility.md, 3.7
     // docs/kong-compatibility.md, 7.29

@@ -179,7 +179,8 @@ impl Consumers {
     }
 }
 
-/// Whether a served consumer refers to a Secret that exists and was not fetched yet.
+/// Whether a served consumer refers to a Secret that exists and was not fetched yet. One that may not be fetched does
+/// not count: the consumers of one namespace must not change what the clients of others get for good.
 fn lacks_credentials(cx: CompileContext<'_>) -> bool {
     let index = cx.store.dependency_index();
     let is_consumer = |id: &ObjectId| id.kind == Kind::KongConsumer && is_served(cx, id);
@@ -213,7 +214,7 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
             }
         }
     }
-    let mut acls = Vec::new();
+    let (mut acls, mut has_unknown_acls) = (Vec::new(), false);
     let mut raw_credentials = Vec::new();
     for (index, name) in object.credentials.iter().enumerate() {
         let field = format!("credentials[{index}]");
@@ -231,7 +232,10 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
                 problems.extend(htpasswd.problems);
             }
             Ok(credentials::CredentialSecret::Ignored) => {}
-            Err(problem) => problems.push(problem),
+            Err(problem) => {
+                has_unknown_acls |= credentials::may_be_group(cx.store, &secret);
+                problems.push(problem);
+            }
         }
     }
     problems.extend(referenced_plugins(cx, Kind::KongConsumer, &object.meta).filter_map(Result::err));
@@ -240,6 +244,12 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
     let mut consumer =
         Consumer::new(consumer_id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls)
             .of_namespace(Arc::clone(&key.namespace));
+    if has_unknown_acls {
+        consumer = consumer.with_unknown_acls();
+    }
+    if let Some(uid) = &object.meta.uid {
+        consumer = consumer.of_object(uid);
+    }
     if let Some(id) = given_id(cx, &object.meta) {
         consumer = consumer.with_given_id(id);
     }
@@ -273,7 +283,7 @@ fn given_id(cx: CompileContext<'_>, meta: &Meta) -> Option<EntityId> {
 fn content_hash(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
     let mut hasher = DefaultHasher::new();
     let names = (&**consumer.reported_id(), consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));
-    (names, consumer.groups(), object.meta.created).hash(&mut hasher);
+    (names, consumer.groups(), object.meta.created, consumer.object()).hash(&mut hasher);
     for name in &object.credentials {
         let key = ObjectKey::new(&object.meta.key.namespace, name);
         (name, store.secrets.get(&key).map(|secret| secret.meta.revision)).hash(&mut hasher);

@@ -98,10 +98,7 @@ impl CompiledPlugin {
 
     /// Why the plugin cannot be used: what follows its name in messages, and the remedy.
     pub(super) fn unusable(&self) -> (&'static str, &'static str) {
-        match self.is_rejected {
-            true => ("was rejected", "fix the error reported for it"),
-            false => ("cannot be used", "see its condition Programmed"),
-        }
+        (if self.is_rejected { "was rejected" } else { "cannot be used" }, "fix the error reported for it")
     }
 
     /// Whether it is unknown which plugin this is.

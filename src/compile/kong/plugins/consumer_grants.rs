@@ -3,17 +3,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::api::gateway::ReferenceGrantFrom;
+use crate::api::gateway::{ReferenceGrantFrom, ReferenceGrantTo};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::affected::keys_of_kind;
 use crate::compile::objects::reference_grants::granted_namespaces;
 use crate::plugin_api::chain::ConsumerScope;
 use crate::store::{Changes, Store};
 
-/// Whose consumers may use a route: those of its own namespace, and those that ReferenceGrants permit.
-pub(super) fn scope(store: &Store, kind: Kind, route: &ObjectKey) -> ConsumerScope {
-    let granted: BTreeSet<_> = granted_namespaces(store, Kind::KongConsumer, kind, route).into_iter().collect();
-    ConsumerScope::Namespace(granted.into_iter().map(Arc::from).collect())
+/// Whose consumers may use a rule: those that the namespaces of all these objects admit, of which each admits its own
+/// and those that ReferenceGrants permit. They are the route, and the Services whose plugins decide by consumers: the
+/// owner of a route cannot pass the guard of a Service as a consumer of its own.
+pub(super) fn scope<'o>(store: &Store, objects: impl IntoIterator<Item = (Kind, &'o ObjectKey)>) -> ConsumerScope {
+    let admitted = objects.into_iter().map(|(kind, key)| -> BTreeSet<&str> {
+        let granted = granted_namespaces(store, Kind::KongConsumer, kind, key);
+        granted.chain([&*key.namespace]).collect()
+    });
+    let admitted = admitted.reduce(|some, others| some.intersection(&others).copied().collect());
+    ConsumerScope::Namespaces(admitted.into_iter().flatten().map(Arc::from).collect())
 }
 
 /// Whether a ReferenceGrant in a namespace lets consumers of another one use some of its routes.
@@ -21,7 +27,15 @@ pub(super) fn permits_some(store: &Store, namespace: &Arc<str>, of: &str) -> boo
     let namespace_start = ObjectKey { namespace: Arc::clone(namespace), name: "".into() };
     let grants = store.reference_grants.starting_at(&namespace_start);
     let mut of_namespace = grants.take_while(|grant| grant.meta.key.namespace == *namespace);
-    of_namespace.any(|grant| grant.spec.from.iter().any(|from| is_for_consumers(from) && from.namespace == of))
+    of_namespace.any(|grant| {
+        grant.spec.to.iter().any(is_route)
+            && grant.spec.from.iter().any(|from| is_for_consumers(from) && from.namespace == of)
+    })
+}
+
+fn is_route(to: &ReferenceGrantTo) -> bool {
+    let routes = [Kind::HttpRoute, Kind::GrpcRoute, Kind::Ingress];
+    routes.iter().any(|kind| to.group == kind.group() && to.kind == kind.name())
 }
 
 fn is_for_consumers(from: &ReferenceGrantFrom) -> bool {

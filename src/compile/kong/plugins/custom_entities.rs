@@ -144,7 +144,7 @@ pub(super) fn resolve<'s>(
 pub(super) fn unresolved_of_guard(entity: &ObjectKey) -> Diagnostic {
     let message =
         format!("KongCustomEntity {entity} refers to a value that a vault does not have, and may restrict requests");
-    Diagnostic::of_object(message, "see the condition Programmed of the entity")
+    Diagnostic::of_object(message, "fix the error reported for the entity")
 }
 
 /// Builds a plugin whose entities are elements of its configuration. `origins`: where the configuration has values of
@@ -202,7 +202,7 @@ pub(super) fn build(
         }
     }
     let message = "too many KongCustomEntities of this plugin have errors";
-    let problem = Diagnostic::of_object(message, "correct those whose condition Programmed is false");
+    let problem = Diagnostic::of_object(message, "fix the errors reported for them");
     problems.extend(remaining.iter().map(|entity| (entity.key.clone(), vec![unusable_parent()])));
     BuiltWithEntities { built: Err(vec![problem]), config, problems }
 }
@@ -249,7 +249,7 @@ fn element<'f>(list: &EntityList, field: &'f str) -> Option<(usize, &'f str)> {
 
 fn unusable_parent() -> Diagnostic {
     let message = "the plugin cannot be used, so the entity has no effect";
-    Diagnostic::error("spec.parentRef", message, "see the condition Programmed of the plugin")
+    Diagnostic::error("spec.parentRef", message, "fix the error reported for the plugin")
 }
 
 /// The entities of a plugin that are valid so far: the oldest first, then by name.

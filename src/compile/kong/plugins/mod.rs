@@ -329,11 +329,13 @@ impl Plugins {
         self.with_own_urls.iter()
     }
 
-    /// The plugins whose verdicts depend on which consumers and groups exist. None if neither was touched.
+    /// The plugins whose verdicts depend on which consumers and groups exist, if any was touched, and on which
+    /// consumers of other namespaces the routes of the plugin's namespace admit, if a ReferenceGrant there was.
     pub(in crate::compile) fn naming_touched_consumers(&self, touched: &Changes) -> impl Iterator<Item = &ObjectId> {
         let kinds = [Kind::KongConsumer, Kind::KongConsumerGroup];
         let is_touched = kinds.into_iter().any(|kind| keys_of_kind(touched, kind).next().is_some());
-        self.naming_consumers.iter().filter(move |_| is_touched)
+        let granting: BTreeSet<_> = keys_of_kind(touched, Kind::ReferenceGrant).map(|key| &key.namespace).collect();
+        self.naming_consumers.iter().filter(move |id| is_touched || granting.contains(&id.key.namespace))
     }
 
     /// The verdict on an object that configures a plugin, or is a part of its configuration. `snapshot` has the routes

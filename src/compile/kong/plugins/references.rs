@@ -307,13 +307,13 @@ pub(super) fn plugin_references(
         token: token.to_owned(),
         target: resolve_reference(store, absent, kind, &meta.key, token),
     });
-    named.chain(meta.annotations.keys().filter_map(|key| misspelled_reference(key))).collect()
+    named.chain(meta.annotations.keys().filter_map(|key| misspelled_reference(kind, key))).collect()
 }
 
-/// The reference for an annotation that would restrict requests, and that is misspelled. It leads to no plugin, so the
-/// requests are rejected.
-fn misspelled_reference(key: &str) -> Option<PluginReference> {
-    let guard = misspelled_guard(key)?;
+/// The reference for an annotation that would restrict requests, and that is misspelled. It leads to no plugin:
+/// requests of a route or to a backend are rejected, and for a consumer or a group it is only reported.
+fn misspelled_reference(kind: Kind, key: &str) -> Option<PluginReference> {
+    let guard = misspelled_guard(kind, key)?;
     let problem =
         Diagnostic::error(annotation_field(key), "this annotation is unknown", format!("did you mean {guard}?"));
     Some(PluginReference {
@@ -330,6 +330,10 @@ fn resolve_reference(
     token: &str,
 ) -> Result<ObjectId, UnresolvedPlugin> {
     let field = || annotation_field(PLUGINS);
+    if token.contains(|character: char| character == ';' || character.is_whitespace()) {
+        let message = format!("{token:?} is not the name of a plugin");
+        return Err((Code::RoutePluginNotFound, Diagnostic::error(field(), message, "separate names with commas")));
+    }
     if let Some((namespace, name)) = token.split_once(':') {
         let target = ObjectKey::new(namespace, name);
         let crossing = CrossNamespaceReference {
@@ -361,12 +365,15 @@ fn resolve_reference(
     let message = format!("there is neither a KongPlugin {namespaced} nor a KongClusterPlugin {token}");
     let problem = match not_installed(absent, &[Kind::KongPlugin, Kind::KongClusterPlugin]) {
         Some((reason, remedy)) => Diagnostic::error(field(), format!("{message}: {reason}"), remedy),
-        None => Diagnostic::error(field(), message, "create one of them or correct the name"),
+        None => Diagnostic::error(field(), message, CREATE_EITHER_PLUGIN),
     };
     Err((Code::RoutePluginNotFound, problem))
 }
 
 const CREATE_PLUGIN: &str = "create it or correct the name";
+/// KongPlugins of other namespaces are not looked for: the message would reveal that they exist.
+const CREATE_EITHER_PLUGIN: &str = "create one of them or correct the name; for a KongPlugin of another namespace, \
+                                    write NAMESPACE:NAME and create a ReferenceGrant there";
 
 /// The diagnostic at `field` of a filter that refers to a KongPlugin that does not exist.
 pub(in crate::compile) fn missing_filter_plugin(cx: CompileContext<'_>, field: &str, name: &str) -> Diagnostic {
@@ -503,7 +510,7 @@ mod tests {
         for (absent, unqualified, qualified, in_filter) in [
             (
                 &[][..],
-                format!("{neither}; create one of them or correct the name"),
+                format!("{neither}; {CREATE_EITHER_PLUGIN}"),
                 format!("KongPlugin a/q does not exist; {CREATE_PLUGIN}"),
                 format!("KongPlugin p does not exist in this namespace; {CREATE_PLUGIN}"),
             ),
@@ -546,21 +553,22 @@ mod tests {
     /// Routes with `konghq.com/plugin` were served without the plugin that the annotation names.
     #[test]
     fn misspelled_guards_lead_to_no_plugin() {
-        for (key, guard) in [
-            ("konghq.com/plugin", Some("konghq.com/plugins")),
-            ("konghq.com/plugns", Some("konghq.com/plugins")),
-            ("konghq.com/lpugins", Some("konghq.com/plugins")),
-            ("konghq.com/protocls", Some("konghq.com/protocols")),
-            ("konghq.com/method", Some("konghq.com/methods")),
-            ("konghq.com/tls-verfy", Some("konghq.com/tls-verify")),
+        let kinds = [Kind::HttpRoute, Kind::Ingress, Kind::Service, Kind::TcpRoute];
+        for (key, guard, guarded) in [
+            ("konghq.com/plugin", "konghq.com/plugins", &kinds[..]),
+            ("konghq.com/plugns", "konghq.com/plugins", &kinds),
+            ("konghq.com/lpugins", "konghq.com/plugins", &kinds),
+            ("konghq.com/protocls", "konghq.com/protocols", &[Kind::HttpRoute, Kind::Ingress]),
+            ("konghq.com/method", "konghq.com/methods", &[Kind::Ingress]),
+            ("konghq.com/tls-verfy", "konghq.com/tls-verify", &[Kind::Service]),
             // These have effects of their own, or are no annotations of this prefix.
-            ("konghq.com/protocol", None),
-            ("konghq.com/path", None),
-            ("konghq.com/tags", None),
-            ("konghq.com/headers.plugin", None),
-            ("konghq.com/plugins-of-team", None),
-            ("konghq.com/strip-pth", None),
-            ("example.com/plugin", None),
+            ("konghq.com/protocol", "", &[]),
+            ("konghq.com/path", "", &[]),
+            ("konghq.com/tags", "", &[]),
+            ("konghq.com/headers.plugin", "", &[]),
+            ("konghq.com/plugins-of-team", "", &[]),
+            ("konghq.com/strip-pth", "", &[]),
+            ("example.com/plugin", "", &[]),
         ] {
             let annotations = json!({key: "keys", "konghq.com/strip-path": "true"});
             let meta: Meta =
@@ -568,15 +576,31 @@ mod tests {
             let inputs = TestInputs::new(PluginRegistry(&[]));
             let (inputs, store) = (inputs.as_inputs(), Store::default());
             let cx = CompileContext::new(&store, &inputs);
-            for kind in [Kind::HttpRoute, Kind::Ingress, Kind::Service, Kind::TcpRoute] {
+            for kind in kinds {
                 let references = references_within_budget(cx, kind, &meta).into_iter();
                 let problems: Vec<_> =
                     references.map(|reference| reference.target.unwrap_err().1.to_string()).collect();
-                let expected = guard.map(|guard| {
-                    format!("metadata.annotations[{key}]: this annotation is unknown; did you mean {guard}?")
-                });
+                let expected = guarded
+                    .contains(&kind)
+                    .then(|| format!("metadata.annotations[{key}]: this annotation is unknown; did you mean {guard}?"));
                 assert_eq!(problems, Vec::from_iter(expected), "{key} on {kind}");
             }
+        }
+    }
+
+    #[test]
+    fn names_are_separated_by_commas() {
+        for names in ["a;b", "a b", "other:a; b"] {
+            let annotations = json!({"konghq.com/plugins": names});
+            let meta: Meta =
+                serde_json::from_value(json!({"namespace": "a", "name": "r", "annotations": annotations})).unwrap();
+            let inputs = TestInputs::new(PluginRegistry(&[]));
+            let (inputs, store) = (inputs.as_inputs(), Store::default());
+            let references = references_within_budget(CompileContext::new(&store, &inputs), Kind::Ingress, &meta);
+            let references = references.into_iter();
+            let texts: Vec<_> = references.map(|reference| reference.target.unwrap_err().1.to_string()).collect();
+            let expected = format!("{names:?} is not the name of a plugin; separate names with commas");
+            assert_eq!(texts, [format!("{}: {expected}", annotation_field(PLUGINS))]);
         }
     }
 

@@ -95,11 +95,14 @@ pub(super) fn describe_stream(site: &StreamPluginSite<'_>) -> (RouteNames, Route
             namespace: Arc::clone(&key.namespace),
             route: format!("{}.{}.{rule}", key.namespace, key.name).into(),
             service: format!("{}.{}.{}", upstream.key.namespace, upstream.key.service, upstream.key.port).into(),
+            // Connections and datagrams have no responses that are stored.
+            content: 0,
         },
         _ => RouteNames {
             namespace: Arc::clone(&key.namespace),
             route: format!("{lower_kind}.{}.{}.{rule}.0", key.namespace, key.name).into(),
             service: format!("{lower_kind}.{}.{}.{rule}", key.namespace, key.name).into(),
+            content: 0,
         },
     };
     let protocol = match kind {
@@ -237,8 +240,12 @@ mod tests {
             options: Some(&options),
             action: &Action::Forward(split),
         };
-        let names =
-            RouteNames { namespace: "shop".into(), route: "shop.web.cart..80".into(), service: "shop.cart.80".into() };
+        let names = RouteNames {
+            namespace: "shop".into(),
+            route: "shop.web.cart..80".into(),
+            service: "shop.cart.80".into(),
+            ..RouteNames::default()
+        };
         let (route_meta, mut service_meta) = (meta("web", "blue, green"), meta("cart", ""));
         service_meta.uid = Some("5f1c".into());
         let backends = [(Kind::Service, &service_meta)];

@@ -157,11 +157,16 @@ impl StreamChainAssembler<'_> {
             Ok(id) => id,
             // It may have been a guard.
             Err((_, problem)) => {
-                let message = match &at.attached_by {
-                    Some(object) => format!("annotation {PLUGINS} of {object}: {}", problem.message),
-                    None => problem.message,
+                let (field, message) = match &at.attached_by {
+                    Some(object) => {
+                        // A misspelled annotation has another key.
+                        let key = problem.field.strip_prefix("metadata.annotations[");
+                        let key = key.and_then(|key| key.strip_suffix(']')).unwrap_or(PLUGINS);
+                        (&*at.field, format!("annotation {key} of {object}: {}", problem.message))
+                    }
+                    None => (&*problem.field, problem.message.clone()),
                 };
-                return self.report(at, true, message, &problem.remedy);
+                return self.report(field, true, message, &problem.remedy);
             }
         };
         let Some(compiled) = self.plugins.plugins.get(&id) else { return };
@@ -226,14 +231,14 @@ impl StreamChainAssembler<'_> {
             (None, BaseScope::Global) => format!("{object} is global, but {reason}"),
             (None, BaseScope::Route | BaseScope::Service) => format!("the route has {object}, but {reason}"),
         };
-        self.report(at, compiled.is_guard(), message, remedy);
+        self.report(&at.field, compiled.is_guard(), message, remedy);
     }
 
-    fn report(&mut self, at: &AttachmentSite<'_>, is_guard: bool, mut message: String, remedy: &str) {
+    fn report(&mut self, field: &str, is_guard: bool, mut message: String, remedy: &str) {
         let fails_closed = is_guard && !self.fail_open;
         message.push_str(", so ");
         message.push_str(if fails_closed { "nothing is forwarded" } else { self.what.unprotected });
-        let problem = Diagnostic::error(&*at.field, message, remedy).with_topic(Topic::Plugin);
+        let problem = Diagnostic::error(field, message, remedy).with_topic(Topic::Plugin);
         if fails_closed { &mut self.missing_guards } else { &mut self.diagnostics }.push(problem);
     }
 }

@@ -4,7 +4,7 @@ use super::compiled_plugin::CompiledPlugin;
 use super::hidden_values::hide_value_at_field;
 use super::references::{MisplacedReferences, PluginReferrers};
 use super::{GlobalPlugins, consumer_grants, own_urls};
-use crate::api::kong::annotations::INGRESS_CLASS;
+use crate::api::kong::annotations::{GLOBAL_LABEL, INGRESS_CLASS};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::verdict::{Code, Condition, Verdict};
@@ -29,7 +29,7 @@ pub(super) fn build(
     if global_plugins.ambiguous.contains(id) {
         let message =
             format!("another KongClusterPlugin with this label also configures {}, so neither runs", compiled.name);
-        problems.push(Diagnostic::error("metadata.labels[global]", message, "keep the label on only one of them"));
+        problems.push(Diagnostic::error(LABEL_FIELD, message, "keep the label on only one of them"));
     }
     let misplaced = match referrers.misplaced {
         MisplacedReferences { consumers: true, groups: true } => Some("consumers and groups"),
@@ -47,12 +47,7 @@ pub(super) fn build(
     } else if is_used {
         Condition::without_diagnostics(Code::ObjectProgrammed)
     } else {
-        let remedy = if id.kind == Kind::KongClusterPlugin {
-            "refer to it in an annotation konghq.com/plugins, or set the label global: \"true\" and the class"
-        } else {
-            "refer to it in an annotation konghq.com/plugins, or in an ExtensionRef filter of an HTTPRoute or GRPCRoute"
-        };
-        Condition::new(Code::ObjectPending, vec![Diagnostic::of_object("nothing refers to it", remedy)])
+        Condition::new(Code::ObjectPending, vec![unused(store, id)])
     };
     let generation = store.meta(id).map_or(0, |meta| meta.generation);
     let diagnostics = compiled
@@ -66,6 +61,36 @@ pub(super) fn build(
         .chain(own_url_warnings(cx, compiled, snapshot, is_used))
         .collect();
     Verdict { generation, conditions: vec![condition], diagnostics, ..Verdict::default() }
+}
+
+/// Why an object runs nowhere.
+fn unused(store: &Store, id: &ObjectId) -> Diagnostic {
+    if id.kind != Kind::KongClusterPlugin {
+        let remedy = "refer to it in an annotation konghq.com/plugins, or in an ExtensionRef filter of an HTTPRoute or \
+                      GRPCRoute";
+        return Diagnostic::of_object("nothing refers to it", remedy);
+    }
+    let label = store.meta(id).and_then(|meta| meta.labels.get(GLOBAL_LABEL)).map(|value| &**value);
+    match label {
+        // With the class, it would be global.
+        Some("true") => {
+            let message = "nothing refers to it, and it has the label global, but not the class";
+            let remedy = format!(
+                "set its annotation {INGRESS_CLASS} to the class, or refer to it in an annotation konghq.com/plugins"
+            );
+            Diagnostic::error(LABEL_FIELD, message, remedy)
+        }
+        None | Some("false") => {
+            let remedy =
+                "refer to it in an annotation konghq.com/plugins, or set the label global: \"true\" and the class";
+            Diagnostic::of_object("nothing refers to it", remedy)
+        }
+        Some(other) => {
+            let message = format!("nothing refers to it, and its label global is {other:?}");
+            let remedy = "write \"true\", or refer to it in an annotation konghq.com/plugins";
+            Diagnostic::error(LABEL_FIELD, message, remedy)
+        }
+    }
 }
 
 /// The consumers that the configuration names and that do not exist here.
@@ -156,3 +181,5 @@ fn referrer_warnings(referrers: &PluginReferrers) -> impl Iterator<Item = Diagno
     });
     per_namespace_warning.into_iter().chain(ignored_groups_warning)
 }
+
+const LABEL_FIELD: &str = "metadata.labels[global]";

@@ -36,6 +36,7 @@ async fn tokens_are_valid_for_their_service_and_while_their_client_exists() {
                 namespace: "default".into(),
                 route: "default.test".into(),
                 service: service.into(),
+                ..RouteNames::default()
             }))
             .unwrap()
     };

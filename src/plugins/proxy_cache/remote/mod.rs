@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures_util::future::{join, try_join, try_join3};
 use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -259,8 +260,7 @@ fn variant_key(key: CacheKey, vary: &Vary) -> String {
         context.update(value.unwrap_or_default());
     }
     let digest = context.finish();
-    let hex: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("v:{}:{hex}", key.to_hex())
+    format!("v:{}:{}", key.to_hex(), HEXLOWER.encode(&digest.as_ref()[..16]))
 }
 
 const NAMESPACE: &str = "n";

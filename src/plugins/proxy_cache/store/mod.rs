@@ -22,6 +22,7 @@ mod tests;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use parking_lot::Mutex;
 
 use super::outcome::{CacheOutcome, OutcomeCounters};
@@ -42,7 +43,7 @@ pub(crate) struct CacheKey(pub(super) [u8; 32]);
 impl CacheKey {
     /// As `X-Cache-Key` shows it.
     pub(crate) fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&self.0)
     }
 
     /// The half that identifies the target.
@@ -52,14 +53,7 @@ impl CacheKey {
 
     /// Reads what [`CacheKey::to_hex`] has written.
     pub(crate) fn from_hex(text: &str) -> Option<CacheKey> {
-        let mut key = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        for (index, byte) in key.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
-        }
-        Some(CacheKey(key))
+        HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok().map(CacheKey)
     }
 }
 

@@ -101,7 +101,7 @@ async fn park(
         if registration.take_eviction() {
             return Poll::Ready(ParkingEnd::Close);
         }
-        let expired = poll_timeout(&exchange.activity, &exchange.http, idle_timeout(exchange), timer.as_mut(), cx);
+        let expired = poll_timeout(exchange, idle_timeout(exchange), timer.as_mut(), cx);
         expired.map(|()| ParkingEnd::Resume(BytesMut::new()))
     })
     .await
@@ -273,7 +273,7 @@ where
             ready!(poll_until(park_at, timer.as_mut(), cx));
             return Poll::Ready(ConnectionEnd::Parked);
         }
-        ready!(poll_timeout(activity, &exchange.http, idle_timeout, timer.as_mut(), cx));
+        ready!(poll_timeout(exchange, idle_timeout, timer.as_mut(), cx));
         match activity.phase() {
             // The request handler sees the flag when it is polled, and responds with an error. If it does not respond
             // at once, the next round aborts the connection.

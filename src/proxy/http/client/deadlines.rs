@@ -13,10 +13,10 @@
 //!
 //! `AwaitingResponse` directly follows `Idle` if the head arrived together with the previous request, and on HTTP/2
 //! streams, which begin with a head. An HTTP/2 connection itself stays `Idle`: its streams have the other phases.
-//! Within `SendingResponse`, a client that does not read has less time while connections to endpoints, the bytes that
-//! the process may hold, or those of bodies in memory are scarce, since its response may hold some. Within
-//! `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs to one request is reset by
-//! [`Activity::begin_request`] only.
+//! Within `SendingResponse`, a client that does not read has less time while connections to endpoints are scarce, or
+//! bytes of which its response holds some: those that the process may hold for connections of HTTP/2, or those of
+//! bodies in memory. Within `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs to
+//! one request is reset by [`Activity::begin_request`] only.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -27,7 +27,6 @@ use tokio::time::{Instant, Sleep};
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::http::exchange::activity::{Activity, ActivityPhase, UploadState};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::exchange::http_worker::HttpWorker;
 use crate::proxy::http::exchange::minimum_rate::RateMeter;
 use crate::proxy::limits::ProxyLimits;
 
@@ -88,13 +87,12 @@ pub(in crate::proxy) fn deadline(activity: &Activity, limits: &ProxyLimits, idle
 
 /// Ready when the current phase has timed out.
 pub(in crate::proxy) fn poll_timeout(
-    activity: &Activity,
-    http: &HttpWorker,
+    exchange: &ClientExchange,
     idle_timeout: Duration,
     timer: Pin<&mut Sleep>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    let limits = &http.worker.limits;
+    let (activity, limits) = (&exchange.activity, &exchange.worker().limits);
     let mut timer = timer;
     loop {
         let deadline = deadline(activity, limits, idle_timeout);
@@ -113,11 +111,7 @@ pub(in crate::proxy) fn poll_timeout(
         let stall_check = activity.next_stall_check.get().max(activity.last_progress() + limits.scarce_stall_timeout);
         if activity.phase() == ActivityPhase::SendingResponse && stall_check < check_at {
             ready!(poll_until(stall_check, timer.as_mut(), cx));
-            let is_scarce = || {
-                http.upstream_sockets.is_scarce()
-                    || http.worker.unforwarded.is_scarce()
-                    || http.worker.buffers.is_scarce()
-            };
+            let is_scarce = || exchange.http.upstream_sockets.is_scarce() || holds_scarce_bytes(exchange);
             if !activity.awaits_response_data.get() && is_scarce() {
                 return Poll::Ready(());
             }
@@ -129,6 +123,31 @@ pub(in crate::proxy) fn poll_timeout(
             return Poll::Ready(());
         }
     }
+}
+
+/// Whether the client has not read for too long what is left of a response of which the HTTP/2 library has all data. It
+/// holds no connection to an endpoint any more.
+pub(super) fn is_unread_too_long(exchange: &ClientExchange) -> bool {
+    let (activity, limits) = (&exchange.activity, &exchange.worker().limits);
+    let is_late = || deadline(activity, limits, limits.stall_timeout) <= Instant::now();
+    if is_late() {
+        exclude_pauses(activity, exchange.is_paused(), || exchange.paused());
+    }
+    let has_stalled = || activity.last_progress() + limits.scarce_stall_timeout <= Instant::now();
+    is_late() || has_stalled() && holds_scarce_bytes(exchange)
+}
+
+/// How often the connection checks this.
+pub(super) fn stall_check_interval(limits: &ProxyLimits) -> Duration {
+    STALL_CHECK_INTERVAL.min(limits.scarce_stall_timeout).min(limits.stall_timeout)
+}
+
+/// Whether bytes are scarce of which a response holds some: those that connections of HTTP/2 hold, or those of bodies
+/// in memory.
+fn holds_scarce_bytes(exchange: &ClientExchange) -> bool {
+    let worker = exchange.worker();
+    exchange.unsent().is_some() && worker.unforwarded.is_scarce()
+        || exchange.activity.keeps_body.get() && worker.buffers.is_scarce()
 }
 
 /// If the client has missed a minimum rate, does not count the time in which its connection was not read. If it is

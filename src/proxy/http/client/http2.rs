@@ -3,7 +3,8 @@
 //! ```text
 //!   FrameStream ─ hyper ─┬─ stream: a task with its ClientExchange and timer; request::serve, then the body
 //!        │               └─ stream: …
-//!        └ flood protection        connection: idle timeout without streams, graceful shutdown, abort
+//!        └ flood protection        connection: idle timeout without streams, responses that streams have passed to
+//!                                  hyper, graceful shutdown, abort
 //! ```
 
 use std::convert::Infallible;
@@ -26,7 +27,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::deadlines::{LINGER_BYTES, LINGER_TIMEOUT, SHUTDOWN_TIMEOUT, deadline, exclude_pauses, poll_timeout};
+use super::deadlines::{
+    LINGER_BYTES, LINGER_TIMEOUT, SHUTDOWN_TIMEOUT, deadline, exclude_pauses, poll_timeout, stall_check_interval,
+};
 use super::http2_flood_guard::FrameStream;
 use super::response_body::ResponseBody;
 use super::stream_tracker::StreamTracker;
@@ -75,6 +78,8 @@ where
     activity.enter_phase(ActivityPhase::Idle, Instant::now());
     let mut timer = pin!(sleep_until(deadline(activity, limits, limits.client_idle_timeout)));
     let mut is_shutting_down = false;
+    // The client did not read a response that only the library has, at the last check.
+    let mut stalled_since = None;
     poll_fn(|cx| {
         let _turn = Turn::begin();
         registration.set_waker(cx.waker());
@@ -106,7 +111,9 @@ where
             let idle_deadline = deadline(activity, limits, idle_timeout);
             let header_deadline = streams.header_since.get().map(|since| since + limits.header_timeout);
             let recheck_at = streams.open.unforwarded.recheck_at();
-            let deadline = [header_deadline, recheck_at].into_iter().flatten().fold(idle_deadline, Instant::min);
+            let stall_check = streams.open.unsent().next_check(stall_check_interval(limits));
+            let others = [header_deadline, recheck_at, stall_check];
+            let deadline = others.into_iter().flatten().fold(idle_deadline, Instant::min);
             std::task::ready!(poll_until(deadline, timer.as_mut(), cx));
             if recheck_at == Some(deadline) {
                 streams.open.unforwarded.begin_recheck();
@@ -116,6 +123,24 @@ where
                 // The connection closes, as on HTTP/1: nothing else can be read from it before the header block is
                 // complete.
                 return Poll::Ready(());
+            }
+            if stall_check == Some(deadline) {
+                if !streams.open.unsent().has_stalled(SHUTDOWN_TIMEOUT) {
+                    stalled_since = None;
+                    continue;
+                }
+                // The library can no longer reset the stream. Requests in progress on others have as much time again:
+                // they may be those of other clients of a proxy.
+                let given = if streams.open.in_service() > 0 { limits.stall_timeout } else { SHUTDOWN_TIMEOUT };
+                if deadline >= *stalled_since.get_or_insert(deadline) + given {
+                    return Poll::Ready(());
+                }
+                if !is_shutting_down {
+                    is_shutting_down = true;
+                    activity.record_progress();
+                    http.as_mut().graceful_shutdown();
+                }
+                continue;
             }
             if streams.open.in_service() > 0 {
                 // Each stream has its own timer.
@@ -215,7 +240,7 @@ async fn run_stream(peer: Rc<ClientExchange>, mut stream: Pin<Box<impl Future<Ou
                 stream.unread.wake_when_kept(cx.waker());
             }
             // A response that the service has completed may still wait for the client's flow-control window.
-            std::task::ready!(poll_timeout(activity, &peer.http, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
+            std::task::ready!(poll_timeout(&peer, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
             if exclude_pauses(activity, peer.is_paused(), || peer.paused()) {
                 continue;
             }

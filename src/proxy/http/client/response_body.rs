@@ -1,11 +1,11 @@
 //! Response bodies as they stream through the proxy: counted, with back-pressure to the endpoint, and never passed on
 //! as complete when they are truncated.
 //!
-//! What the response holds in memory is held until the last data is sent or dropped, and so does the record of the
-//! request end then, unless the last data is small:
+//! What the response holds in memory is held until the last data is sent or dropped. The record of the request ends
+//! then, or on HTTP/1 before the last write of a few bytes:
 //!
 //! ```text
-//!   HTTP/1   the message has the body until it is sent                    end_sending
+//!   HTTP/1   the message has the body until it is sent                    begin_last_writes, end_sending
 //!   HTTP/2   the library drops the body when it has taken the last data   SendingResponse, with the unsent data
 //! ```
 
@@ -22,7 +22,8 @@ use super::sending_response::{SendingResponse, UnsentData};
 use super::tunnel::Tunnel;
 use crate::proxy::http::exchange::activity::Activity;
 use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
-use crate::proxy::http::exchange::unsent_responses::RECHECK_INTERVAL;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::unsent_responses::{RECHECK_INTERVAL, UnsentResponses};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::steps::error_response::call_error_trailers;
 use crate::proxy::http::steps::request::ServedRequest;
@@ -30,20 +31,25 @@ use crate::proxy::http::steps::request_record::RequestRecord;
 
 /// The body of a response, with the request record that is finished when the body is sent.
 pub(in crate::proxy) struct ResponseBody {
+    /// None if the record ends with the tunnel instead of this body. First, because it ends before the source does.
+    record: Option<RequestRecord>,
     source: BodySource,
-    /// What remains of data that an HTTP/2 stream sends in several parts.
-    rest: Bytes,
-    /// The length of the last part that was taken.
-    last_part: usize,
     /// The last part has been taken to be sent.
     has_ended: bool,
-    /// None if the record ends with the tunnel instead of this body.
-    record: Option<RequestRecord>,
-    /// The data that the HTTP/2 connection holds of this response, if some of it counts.
-    sending: Option<Rc<SendingResponse>>,
     /// The HTTP version of the request: on HTTP/1.0 the end of the connection is the end of the body.
     version: Version,
-    /// Wakes this body while it waits for room: others may have made room.
+    /// Set only on HTTP/2, and not for most small responses.
+    stream: Option<Box<StreamSending>>,
+}
+
+/// What is sent of the response of an HTTP/2 stream.
+#[derive(Default)]
+struct StreamSending {
+    /// What remains of data that is sent in several parts.
+    rest: Bytes,
+    /// The data that the connection holds, if some of it counts.
+    response: Option<Rc<SendingResponse>>,
+    /// Wakes the body while it waits for room: others may have made room.
     recheck: Option<Pin<Box<Sleep>>>,
 }
 
@@ -69,8 +75,7 @@ impl ResponseBody {
     }
 
     fn new(source: BodySource, record: Option<RequestRecord>, version: Version) -> Self {
-        let (rest, last_part, has_ended, sending) = (Bytes::new(), 0, false, None);
-        ResponseBody { source, rest, last_part, has_ended, record, sending, version, recheck: None }
+        ResponseBody { record, source, has_ended: false, version, stream: None }
     }
 
     /// Ends the part of a response without a body that the endpoint has.
@@ -87,9 +92,20 @@ impl ResponseBody {
         self.has_ended = true;
         if let Some(record) = &mut self.record {
             record.end_source();
-            if self.last_part <= SMALL && record.exchange.unsent().is_none() {
-                record.finish();
-            }
+        }
+    }
+
+    /// Whether the record of the request has ended, or does not end with this body.
+    pub(in crate::proxy) fn is_recorded(&self) -> bool {
+        self.record.as_ref().is_none_or(RequestRecord::is_finished)
+    }
+
+    /// A message of HTTP/1 has taken all of the body, and will write what it has not sent: `unsent` bytes.
+    pub(in crate::proxy) fn begin_last_writes(&mut self, unsent: usize) {
+        if unsent <= SMALL
+            && let Some(record) = &mut self.record
+        {
+            record.finish();
         }
     }
 
@@ -124,53 +140,16 @@ impl ResponseBody {
             return Err(ResponseBodyError::Timeout);
         }
         // Dropping the source cancels the call at the endpoint.
-        (self.source, self.rest) = (BodySource::Local(Bytes::new()), Bytes::new());
+        self.source = BodySource::Local(Bytes::new());
+        if let Some(stream) = &mut self.stream {
+            stream.rest = Bytes::new();
+        }
         Ok(Frame::trailers(call_error_trailers(&details)))
     }
 
-    /// Waits while the connection holds too much that its client has not read. The result is how many bytes may follow
-    /// at once.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        let Some(record) = &self.record else { return Poll::Ready(usize::MAX) };
-        let Some(unsent) = record.exchange.unsent() else { return Poll::Ready(usize::MAX) };
-        loop {
-            if let Some(longest) = unsent.next_part() {
-                self.recheck = None;
-                return Poll::Ready(longest);
-            }
-            unsent.wake_when_sent(cx.waker());
-            let activity = &record.exchange.activity;
-            activity.awaits_response_data.set(false);
-            if let Some(meter) = activity.response_meter() {
-                meter.begin_wait();
-            }
-            let recheck = self.recheck.get_or_insert_with(|| Box::pin(sleep(RECHECK_INTERVAL)));
-            ready!(recheck.as_mut().poll(cx));
-            recheck.as_mut().reset(Instant::now() + RECHECK_INTERVAL);
-        }
-    }
-
-    /// The part of the data that is sent at once. A stream of HTTP/2 asks for room before each, and the rest stays
-    /// here.
-    fn split(&mut self, frame: Frame<Bytes>, longest: usize) -> Frame<Bytes> {
-        frame.map_data(|mut data| {
-            if data.len() > longest {
-                self.rest = data.split_off(longest);
-            }
-            self.last_part = data.len();
-            data
-        })
-    }
-
-    /// Counts the data until it is sent. The last data of a response does not count if it is small.
-    fn count_unsent(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<UnsentData> {
-        let unsent = self.record.as_ref().and_then(|record| record.exchange.unsent());
-        frame.map_data(|data| match unsent {
-            Some(unsent) if !is_last || data.len() > MAX_UNCOUNTED => {
-                self.sending.get_or_insert_with(|| SendingResponse::new(unsent)).count(data)
-            }
-            _ => UnsentData::uncounted(data),
-        })
+    /// How many bytes remain of data that was taken in part.
+    fn rest_length(&self) -> usize {
+        self.stream.as_ref().map_or(0, |stream| stream.rest.len())
     }
 
     /// Records the error and makes sure that the client does not take the partial response for a complete one.
@@ -198,8 +177,47 @@ impl ResponseBody {
     }
 }
 
-/// On HTTP/1, the record of a request ends before the last part is written if that has not more bytes, which the system
-/// takes at once. So it has ended when the client has the response.
+impl StreamSending {
+    /// The rest of data of which a part was sent.
+    fn take_rest(&mut self) -> Option<Bytes> {
+        (!self.rest.is_empty()).then(|| std::mem::take(&mut self.rest))
+    }
+
+    /// Counts the data until it is sent.
+    fn count_data(&mut self, data: Bytes, unsent: &Rc<UnsentResponses>) -> UnsentData {
+        self.response.get_or_insert_with(|| SendingResponse::new(unsent)).count(data)
+    }
+}
+
+/// Waits while the HTTP/2 connection holds too much that its client has not read. The result is how many bytes may
+/// follow at once.
+fn poll_room(
+    stream: &mut Option<Box<StreamSending>>,
+    unsent: &UnsentResponses,
+    activity: &Activity,
+    cx: &mut Context<'_>,
+) -> Poll<usize> {
+    loop {
+        if let Some(longest) = unsent.next_part() {
+            if let Some(stream) = stream {
+                stream.recheck = None;
+            }
+            return Poll::Ready(longest);
+        }
+        unsent.wake_when_sent(cx.waker());
+        activity.awaits_response_data.set(false);
+        if let Some(meter) = activity.response_meter() {
+            meter.begin_wait();
+        }
+        let recheck = &mut stream.get_or_insert_default().recheck;
+        let recheck = recheck.get_or_insert_with(|| Box::pin(sleep(RECHECK_INTERVAL)));
+        ready!(recheck.as_mut().poll(cx));
+        recheck.as_mut().reset(Instant::now() + RECHECK_INTERVAL);
+    }
+}
+
+/// On HTTP/1, the record of a request ends before the write that sends the rest of the message if that has not more
+/// bytes, which the system takes at once. So it has ended when the client has the response.
 const SMALL: usize = 16 * 1024;
 /// Most responses have not more data, and the head of a response may have more, too.
 const MAX_UNCOUNTED: usize = 4096;
@@ -216,16 +234,22 @@ impl Body for ResponseBody {
         if let Some(error) = this.poll_deadline(cx) {
             return Poll::Ready(Some(this.end_at_deadline(error)));
         }
-        let longest = ready!(this.poll_room(cx));
-        let activity = this.record.as_ref().map(|record| &record.exchange.activity);
+        let exchange = this.record.as_ref().map(|record| &*record.exchange);
+        let activity = exchange.map(|exchange| &exchange.activity);
+        let unsent = exchange.and_then(ClientExchange::unsent);
+        // A stream of HTTP/2 asks for room before each part.
+        let longest = match (activity, unsent) {
+            (Some(activity), Some(unsent)) => Some(ready!(poll_room(&mut this.stream, unsent, activity, cx))),
+            _ => None,
+        };
         let meter = activity.and_then(Activity::response_meter);
         if let Some(meter) = meter {
             meter.end_wait();
         }
         // From the connection to the endpoint, unless a plugin or Portico itself has made the response.
-        let polled = match std::mem::take(&mut this.rest) {
-            rest if rest.is_empty() => this.source.poll_next(activity, cx),
-            rest => Poll::Ready(Some(Ok(Frame::data(rest)))),
+        let polled = match this.stream.as_mut().and_then(|stream| stream.take_rest()) {
+            None => this.source.poll_next(activity, cx),
+            Some(rest) => Poll::Ready(Some(Ok(Frame::data(rest)))),
         };
         if let Some(activity) = activity {
             activity.awaits_response_data.set(polled.is_pending());
@@ -237,10 +261,20 @@ impl Body for ResponseBody {
                 {
                     record.clean_trailers(trailers);
                 }
-                let frame = this.split(frame, longest);
-                let ended = this.rest.is_empty() && (frame.is_trailers() || this.source.is_end_stream());
-                this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
-                let frame = this.count_unsent(frame, ended);
+                if let (Some(longest), Some(data)) = (longest, frame.data_mut())
+                    && data.len() > longest
+                {
+                    this.stream.get_or_insert_default().rest = data.split_off(longest);
+                }
+                let ended = this.rest_length() == 0 && (frame.is_trailers() || this.source.is_end_stream());
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                // The last data of a response does not count if it is small.
+                let counted_by = unsent.filter(|_| !ended || length > MAX_UNCOUNTED);
+                let frame = frame.map_data(|data| match counted_by {
+                    Some(unsent) => this.stream.get_or_insert_default().count_data(data, unsent),
+                    None => UnsentData::uncounted(data),
+                });
+                this.record_bytes(length);
                 if ended {
                     this.end_source();
                 }
@@ -260,11 +294,14 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.source.is_end_stream()
+        self.rest_length() == 0 && self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (rest, source) = (self.rest.len() as u64, self.source.size_hint());
+        let (rest, source) = (self.rest_length() as u64, self.source.size_hint());
+        if rest == 0 {
+            return source;
+        }
         let mut hint = SizeHint::new();
         if let Some(upper) = source.upper() {
             hint.set_upper(upper.saturating_add(rest));
@@ -277,15 +314,13 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // An empty body is never polled, and a body of known length not after its last byte.
-        if self.is_end_stream() && !self.has_ended {
+        if !self.has_ended && self.is_end_stream() {
             self.end_source();
         }
-        let Some(mut record) = self.record.take() else { return };
-        if record.exchange.unsent().is_none() {
-            // A message of HTTP/1 that was sent has finished its record.
-            return;
-        }
-        match self.sending.take() {
+        // A message of HTTP/1 that was sent has finished its record.
+        let is_stream = self.record.as_ref().is_some_and(|record| record.exchange.unsent().is_some());
+        let Some(mut record) = self.record.take_if(|_| is_stream) else { return };
+        match self.stream.take().and_then(|stream| stream.response) {
             Some(sending) if self.has_ended => sending.end(record),
             Some(sending) => record.facts.bytes_out = record.facts.bytes_out.saturating_sub(sending.missing() as u64),
             None if self.has_ended => record.finish(),

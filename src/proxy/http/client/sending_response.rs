@@ -1,14 +1,16 @@
 //! A response of an HTTP/2 stream of which the connection holds data, until that is sent.
 //!
 //! The library drops the body of a response when it has taken the last data, which the client may not read for long. So
-//! the record of the request, with all that the response holds in memory, passes to its unsent data.
+//! the record of the request, with all that the response holds in memory, passes to its unsent data. The stream has no
+//! task any more, so the connection checks whether the client reads.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use bytes::{Buf, Bytes};
 
-use crate::proxy::http::exchange::unsent_responses::{CountedBytes, UnsentResponses};
+use super::deadlines::is_unread_too_long;
+use crate::proxy::http::exchange::unsent_responses::{CountedBytes, EndingResponse, UnsentResponses};
 use crate::proxy::http::steps::request_record::RequestRecord;
 
 /// A response with data that counts. Its body and each part of its data have a reference to it.
@@ -47,8 +49,22 @@ impl SendingResponse {
 
     /// The library has all data. Ends the record when all of it is sent or dropped.
     pub(super) fn end(self: Rc<Self>, record: RequestRecord) {
-        self.connection.begin_ending();
         *self.record.borrow_mut() = Some(record);
+        let ending: Weak<Self> = Rc::downgrade(&self);
+        self.connection.begin_ending(ending);
+    }
+
+    /// Bytes were sent. Before the record has passed to this, the stream records its own progress.
+    fn record_sent(&self) {
+        if let Some(record) = &*self.record.borrow() {
+            record.exchange.activity.record_progress();
+        }
+    }
+}
+
+impl EndingResponse for SendingResponse {
+    fn has_stalled(&self) -> bool {
+        self.record.borrow().as_ref().is_some_and(|record| is_unread_too_long(&record.exchange))
     }
 }
 
@@ -93,6 +109,9 @@ impl Buf for UnsentData {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
+        if let Some(counted) = &self.counted {
+            counted.response.record_sent();
+        }
     }
 
     /// Does not copy.

@@ -18,7 +18,8 @@ use crate::upstream::{ClientWait, WaitingFor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ActivityPhase {
-    /// No request is recorded. The last few bytes of its response may still be unsent, and the rest of its body unread.
+    /// No request is recorded. The last bytes of the response may still be unsent, up to 16 KiB on HTTP/1, and the rest
+    /// of the request's body unread.
     Idle,
     /// The first bytes of a request head have arrived.
     ReadingHead,
@@ -69,6 +70,8 @@ pub(in crate::proxy) struct Activity {
     client_awaited_since: Cell<Option<Instant>>,
     /// What counts the request while it waits for its client, if the requests of its Service are limited.
     client_wait: RefCell<Option<ClientWait>>,
+    /// `client_time` or `client_wait` is set.
+    has_waits: Cell<bool>,
     /// When the request body had been read to its end. None without a body.
     pub(in crate::proxy) body_ended_at: Cell<Option<Instant>>,
     /// Why the request body ended early, if it did.
@@ -87,7 +90,9 @@ pub(in crate::proxy) struct Activity {
     pub(in crate::proxy) connecting: Cell<bool>,
     /// The response body waits for the endpoint, and not for the client to read.
     pub(in crate::proxy) awaits_response_data: Cell<bool>,
-    /// When to check next whether a client that does not read may go on holding a connection to an endpoint.
+    /// Bytes of bodies in memory count for the response until it is sent: its body, or what an encoder takes.
+    pub(in crate::proxy) keeps_body: Cell<bool>,
+    /// When to check next whether a client that does not read may go on holding a connection to an endpoint, or bytes.
     pub(in crate::proxy) next_stall_check: Cell<Instant>,
     /// When the response must be complete, if the rule has such a timeout.
     pub(in crate::proxy) response_deadline: Cell<Option<Instant>>,
@@ -122,6 +127,7 @@ impl Activity {
             client_time: Cell::default(),
             client_awaited_since: Cell::default(),
             client_wait: RefCell::default(),
+            has_waits: Cell::new(false),
             body_ended_at: Cell::default(),
             body_failure: Cell::new(None),
             sent_at: Cell::new(None),
@@ -131,6 +137,7 @@ impl Activity {
             read_timeout: RefCell::default(),
             connecting: Cell::new(false),
             awaits_response_data: Cell::new(false),
+            keeps_body: Cell::new(false),
             next_stall_check: Cell::new(now),
             response_deadline: Cell::new(None),
             ambiguity: Cell::new(None),
@@ -241,6 +248,7 @@ impl Activity {
         if (self.upload.replace(state) == UploadState::AwaitingClient) == is_awaited {
             return;
         }
+        self.has_waits.set(true);
         let now = turn_clock::now();
         if let Some(since) = self.client_awaited_since.replace(is_awaited.then_some(now)) {
             self.client_time.set(self.client_time.get() + now.saturating_duration_since(since));
@@ -258,6 +266,7 @@ impl Activity {
     /// From now on, the request counts in a different way while its body is awaited.
     pub(in crate::proxy) fn count_waits(&self, wait: &ClientWait) {
         self.client_wait.replace(Some(wait.clone()));
+        self.has_waits.set(true);
         self.count_wait();
     }
 
@@ -307,8 +316,10 @@ impl Activity {
         self.requests.set(self.requests.get() + 1);
         self.bytes_in.set(0);
         self.set_upload(UploadState::Complete);
-        self.client_time.set(Duration::ZERO);
-        self.client_wait.take();
+        if self.has_waits.take() {
+            self.client_time.set(Duration::ZERO);
+            self.client_wait.take();
+        }
         self.body_ended_at.set(None);
         self.body_failure.set(None);
         self.sent_at.set(None);
@@ -318,6 +329,7 @@ impl Activity {
         self.read_timeout.take();
         self.connecting.set(false);
         self.awaits_response_data.set(false);
+        self.keeps_body.set(false);
         self.response_deadline.set(None);
         if let Some(rates) = &self.rates {
             rates.begin_request();

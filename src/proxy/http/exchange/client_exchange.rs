@@ -37,7 +37,7 @@ pub(in crate::proxy) struct ClientExchange {
     pub(in crate::proxy) address: SocketAddr,
     pub(in crate::proxy) client: Rc<ForwardedClient>,
     /// In which slot everything that the current request holds is counted: that of the peer, or that of the client
-    /// which a trusted peer reports, once the request has a rule.
+    /// which a trusted peer reports.
     pub(in crate::proxy) counted_client: Cell<ClientSlot>,
     /// What was negotiated, if the connection uses TLS.
     pub(in crate::proxy) tls: Option<Rc<TlsSession>>,

@@ -15,9 +15,11 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Waker;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::proxy::unforwarded_budget::WorkerUnforwarded;
 
@@ -28,8 +30,10 @@ pub(in crate::proxy) struct UnsentResponses {
     bytes: Cell<usize>,
     /// Wakes the responses that wait for room.
     waiting: RefCell<Vec<Waker>>,
-    /// The responses of which the library has all data, and has not sent some of it.
-    ending: Cell<usize>,
+    /// The responses of which the library has all data, and has not sent some of it. No stream with a timer sends them.
+    ending: RefCell<Vec<Weak<dyn EndingResponse>>>,
+    /// When to check next whether the client reads these. It may be set while there are none.
+    next_check: Cell<Option<Instant>>,
     /// Responses whose last data was sent or dropped.
     ended: RefCell<Vec<Rc<dyn Any>>>,
     /// The connection has ended, so nothing takes `ended` any more.
@@ -42,7 +46,8 @@ impl UnsentResponses {
             worker: Rc::clone(worker),
             bytes: Cell::new(0),
             waiting: RefCell::default(),
-            ending: Cell::new(0),
+            ending: RefCell::default(),
+            next_check: Cell::new(None),
             ended: RefCell::default(),
             is_closed: Cell::new(false),
         })
@@ -77,17 +82,36 @@ impl UnsentResponses {
 
     /// How many responses have no stream any more that sends them, because the library has all of their data.
     pub(in crate::proxy) fn ending(&self) -> usize {
-        self.ending.get()
+        self.ending.borrow().len()
     }
 
     /// The library has all data of a response.
-    pub(in crate::proxy) fn begin_ending(&self) {
-        self.ending.set(self.ending.get() + 1);
+    pub(in crate::proxy) fn begin_ending(&self, response: Weak<dyn EndingResponse>) {
+        self.ending.borrow_mut().push(response);
     }
 
-    /// A response of [`Self::begin_ending`] has ended.
+    /// A response of [`Self::begin_ending`] has ended: it is being dropped.
     pub(in crate::proxy) fn end_ending(&self) {
-        self.ending.set(self.ending.get() - 1);
+        self.ending.borrow_mut().retain(|response| response.strong_count() > 0);
+    }
+
+    /// When to check next whether the client reads the responses of [`Self::begin_ending`]: `interval` from now, unless
+    /// that is determined already. `None` without such responses.
+    pub(in crate::proxy) fn next_check(&self, interval: Duration) -> Option<Instant> {
+        if self.ending.borrow().is_empty() {
+            self.next_check.set(None);
+        } else if self.next_check.get().is_none() {
+            self.next_check.set(Some(Instant::now() + interval));
+        }
+        self.next_check.get()
+    }
+
+    /// Whether the client has not read one of these responses for too long. If so, the next check is after
+    /// `grace_period`.
+    pub(in crate::proxy) fn has_stalled(&self, grace_period: Duration) -> bool {
+        let has_stalled = self.ending.borrow().iter().filter_map(Weak::upgrade).any(|response| response.has_stalled());
+        self.next_check.set(has_stalled.then(|| Instant::now() + grace_period));
+        has_stalled
     }
 
     /// Drops what is left of a response when the library has returned.
@@ -119,6 +143,12 @@ impl UnsentResponses {
             }
         }
     }
+}
+
+/// A response of which the library has all data.
+pub(in crate::proxy) trait EndingResponse {
+    /// Whether its client has not read it for too long.
+    fn has_stalled(&self) -> bool;
 }
 
 /// Bytes of one part of a response. Dropping it counts them as sent.
@@ -193,6 +223,51 @@ mod tests {
         connection.close();
         connection.drop_later(Rc::clone(&response) as Rc<dyn Any>);
         assert_eq!(Rc::strong_count(&response), 1, "nothing takes it after the end of the connection");
+    }
+
+    struct Ending {
+        connection: Rc<UnsentResponses>,
+        has_stalled: bool,
+    }
+
+    impl EndingResponse for Ending {
+        fn has_stalled(&self) -> bool {
+            self.has_stalled
+        }
+    }
+
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            self.connection.end_ending();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn responses_without_a_stream_are_checked() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let (_worker, [connection]) = connections();
+        let begin = |has_stalled| {
+            let response = Rc::new(Ending { connection: Rc::clone(&connection), has_stalled });
+            let ending: Weak<Ending> = Rc::downgrade(&response);
+            connection.begin_ending(ending);
+            response
+        };
+        let after = |interval| Some(Instant::now() + interval);
+        assert_eq!(connection.next_check(SECOND), None);
+        let read = begin(false);
+        let first_check = after(SECOND);
+        assert_eq!(connection.next_check(SECOND), first_check);
+        tokio::time::advance(SECOND).await;
+        assert_eq!(connection.next_check(SECOND), first_check, "later polls do not delay it");
+        assert!(!connection.has_stalled(2 * SECOND));
+        assert_eq!(connection.next_check(SECOND), after(SECOND));
+        let unread = begin(true);
+        assert!(connection.has_stalled(2 * SECOND));
+        assert_eq!((connection.next_check(SECOND), connection.ending()), (after(2 * SECOND), 2));
+        drop(unread);
+        assert!(!connection.has_stalled(2 * SECOND));
+        drop(read);
+        assert_eq!((connection.next_check(SECOND), connection.ending()), (None, 0));
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
                 None => outgoing.attempt().await,
                 Some(_) => Box::pin(outgoing.attempt_in_time()).await,
             };
-            EndedAttempt { started_at, retries, reason, outcome }
+            EndedAttempt { started_at, retries, reason, outcome, other_settles: false }
         };
         // Not borrowed here, since the future would then keep the outcome while it waits.
         let AnotherAttempt { delay, reason: next_reason, error } =
@@ -140,12 +140,12 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         let mut may_repeat_reset = true;
         loop {
             let began = Instant::now();
-            self.is_connecting = true;
+            self.state.is_connecting = true;
             let connected = self.connect().await;
-            self.is_connecting = false;
+            self.state.is_connecting = false;
             // One that became free meanwhile was not connected for this request, which only waited.
             let is_reused = connected.as_ref().is_ok_and(|connection| connection.is_reused());
-            self.connect_time = (!is_reused).then(|| began.elapsed());
+            self.state.connect_time = (!is_reused).then(|| began.elapsed());
             let connection = connected?;
             let is_http2 = connection.is_http2();
             match self.send(connection).await {
@@ -165,7 +165,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                     self.caller.pools().count_replay();
                 }
                 // Before a response, an endpoint resets connections with requests that it has not read.
-                Err(AttemptError::NoResponse) if may_repeat_reset && self.was_reset && self.may_resend_now() => {
+                Err(AttemptError::NoResponse) if may_repeat_reset && self.state.was_reset && self.may_resend_now() => {
                     may_repeat_reset = false;
                     self.report_reset();
                     self.caller.pools().count_replay();
@@ -220,7 +220,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     /// The endpoint has reset a connection that was opened for the request, which is sent again.
     fn report_reset(&self) {
         if !self.policy.is_mirror {
-            let connect_time = self.connect_time;
+            let connect_time = self.state.connect_time;
             let outcome = Outcome { connect_time, ..Outcome::of(OutcomeClass::NoResponse) };
             self.target.upstream.report(self.endpoint, &outcome);
         }
@@ -255,7 +255,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             })
         };
         let connected = until_timed_out(&*caller, pin!(connect)).await;
-        self.connect_limit = if connected.is_some() { limit.get() } else { Some(began.elapsed()) };
+        self.state.connect_limit = if connected.is_some() { limit.get() } else { Some(began.elapsed()) };
         let Some(connected) = connected else {
             return Err(AttemptError::NotConnected(RequestError::ConnectTimeout));
         };
@@ -288,7 +288,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
 
     // Not an `async fn`, whose future would contain its arguments twice.
     fn send(&mut self, mut connection: EndpointConnection<C>) -> impl Future<Output = AttemptResult<C>> {
-        self.is_repeated_failure = false;
+        self.state.is_repeated_failure = false;
         async move {
             let caller = Rc::clone(&self.caller);
             let outcome = until_timed_out(&*caller, pin!(self.begin_sending(&mut connection, &caller))).await;
@@ -317,7 +317,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         if http2_error(&error).is_some_and(h2::Error::is_go_away) {
             connection.retire();
         }
-        self.was_reset = matches!(error, EndpointError::Reset);
+        self.state.was_reset = matches!(error, EndpointError::Reset);
         let error = match AttemptError::from_endpoint_error(&error) {
             // In TLS 1.3, an endpoint rejects a client certificate only after the handshake.
             AttemptError::NoResponse if connection.was_rejected() => AttemptError::Failed(RequestError::TlsHandshake),
@@ -328,10 +328,11 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             AttemptError::NoResponse if connection.has_complaint() => AttemptError::Complaint,
             error => error,
         };
-        self.is_repeated_failure = error == AttemptError::NoResponse && !connection.claim_failure();
+        self.state.is_repeated_failure = error == AttemptError::NoResponse && !connection.claim_failure();
         // A connection of HTTP/2 ends for all of its clients.
         let is_own = error == AttemptError::StreamReset || error == AttemptError::NoResponse && !connection.is_http2();
-        self.was_awaiting_client = is_own && self.caller.awaits_client() && self.client_time() >= MIN_CLIENT_DELAY;
+        self.state.was_awaiting_client =
+            is_own && self.caller.awaits_client() && self.client_time() >= MIN_CLIENT_DELAY;
         let is_closed = self.keeps_body && error == AttemptError::NoResponse
             || self.replay.idempotent && error == AttemptError::Complaint;
         self.restore_body(is_closed || error == AttemptError::NotProcessed || self.replay.keeps_sent);

@@ -43,6 +43,9 @@ pub(super) struct EndedAttempt<C: Caller> {
     /// Why the attempt was made, if it is a retry.
     pub(super) reason: Option<RetryReason>,
     pub(super) outcome: AttemptResult<C>,
+    /// Whether another attempt that has competed with it has ended with anything but an outage, so that no other
+    /// upstream gets the request.
+    pub(super) other_settles: bool,
 }
 
 /// What an attempt means for its request.
@@ -106,7 +109,7 @@ impl<C: Caller> EndedAttempt<C> {
     ) -> ControlFlow<Forwarded<C>, AnotherAttempt> {
         self.report(outgoing, attempts.as_deref_mut(), AttemptRole::Decisive);
         // A request that was processed once is never new to another upstream.
-        let is_outage = self.outcome.as_ref().is_err_and(AttemptError::is_outage);
+        let is_outage = self.is_outage() && !self.other_settles;
         outgoing.is_settled = !is_outage || outgoing.is_settled && self.retries > 0;
         let next = self.next(outgoing);
         if let Some(reason) = self.reason.filter(|_| outgoing.policy.has_retries()) {
@@ -140,6 +143,11 @@ impl<C: Caller> EndedAttempt<C> {
             Some(error) => Err(error.into()),
             None => self.last_outcome(outgoing),
         })
+    }
+
+    /// Whether the endpoint was out of service, and certainly did not process the request.
+    pub(super) fn is_outage(&self) -> bool {
+        self.outcome.as_ref().is_err_and(AttemptError::is_outage)
     }
 
     /// What follows, as far as the outcome and the request decide it. The endpoint is avoided if it is a retry.
@@ -215,7 +223,9 @@ impl<C: Caller> EndedAttempt<C> {
         match &self.outcome {
             // This process itself would be the endpoint.
             Err(AttemptError::NotConnected(RequestError::LoopDetected)) | Ok(_) => None,
-            Err(AttemptError::NotConnected(_)) if outgoing.connect_limit.is_some() => Some(OutcomeClass::TimedOut),
+            Err(AttemptError::NotConnected(_)) if outgoing.state.connect_limit.is_some() => {
+                Some(OutcomeClass::TimedOut)
+            }
             Err(AttemptError::NotConnected(_)) => Some(OutcomeClass::ConnectFailed),
             Err(error) => error.outcome(),
         }
@@ -229,7 +239,7 @@ impl<C: Caller> EndedAttempt<C> {
         role: AttemptRole,
     ) {
         let total = turn_clock::now() - self.started_at;
-        let connect_time = outgoing.connect_time.take();
+        let connect_time = outgoing.state.connect_time.take();
         let counts_for_service = role == AttemptRole::Decisive && outgoing.admission.is_held();
         let counts_status = outgoing.target.upstream.counts_statuses() || counts_for_service;
         let response = self.outcome.as_ref().ok();
@@ -238,7 +248,7 @@ impl<C: Caller> EndedAttempt<C> {
         let is_ignored = !counts_for_service
             && outgoing.policy.response_times().is_none()
             && outgoing.target.upstream.ignores_responses();
-        outgoing.is_connecting = false;
+        outgoing.state.is_connecting = false;
         let outcome = |class| Outcome {
             status: response.map(Response::status),
             grpc_status,
@@ -272,7 +282,7 @@ impl<C: Caller> EndedAttempt<C> {
     /// What the attempt has shown about its endpoint. `None` for what connecting reports, or another request.
     fn class(&self, outgoing: &OutgoingRequest<'_, C>, grpc_status: GrpcStatus) -> Option<OutcomeClass> {
         match &self.outcome {
-            Err(_) if outgoing.is_connecting || outgoing.is_repeated_failure => None,
+            Err(_) if outgoing.state.is_connecting || outgoing.state.is_repeated_failure => None,
             // What a copy shows does not count. If it was the trial of a half-open endpoint, another one may follow.
             _ if outgoing.policy.is_mirror => Some(OutcomeClass::Inconclusive),
             // The endpoint, or a proxy in front of it, has rejected the request without an attempt.
@@ -282,7 +292,7 @@ impl<C: Caller> EndedAttempt<C> {
             }
             Ok(_) => Some(OutcomeClass::Responded),
             // Servers end requests whose clients do not send them.
-            Err(_) if outgoing.was_awaiting_client => Some(OutcomeClass::Inconclusive),
+            Err(_) if outgoing.state.was_awaiting_client => Some(OutcomeClass::Inconclusive),
             Err(error) => error.outcome(),
         }
     }
@@ -291,7 +301,7 @@ impl<C: Caller> EndedAttempt<C> {
     fn given(&self, outgoing: &OutgoingRequest<'_, C>) -> GivenTime {
         match &self.outcome {
             Err(AttemptError::NotConnected(_)) => {
-                outgoing.connect_limit.map_or_else(GivenTime::default, |limit| outgoing.given(limit))
+                outgoing.state.connect_limit.map_or_else(GivenTime::default, |limit| outgoing.given(limit))
             }
             Err(AttemptError::Failed(RequestError::BackendRequestTimeout)) => {
                 outgoing.given(outgoing.policy.attempt_time().unwrap_or_default())

@@ -80,7 +80,8 @@ async fn forward_or_replace<C: Caller>(
     let next = NextDestination { first: &template, head: &head, limit };
     let (mut outcome, mut first_limit, mut unsent) = forward_until(limit, caller, destination, request, attempts).await;
     let mut tried: SmallVec<[&Arc<Upstream>; 4]> = SmallVec::from_slice(&[primary, first]);
-    while let Some(UnsentRequest { body, upgrade }) = unsent.take() {
+    while let Some(sendable) = unsent.take() {
+        let UnsentRequest { body, upgrade } = *sendable;
         let Some(upstream) = alternatives.after(&tried) else { break };
         tried.push(upstream);
         (outcome, first_limit, unsent) = next.forward(caller, upstream, body, upgrade, attempts).await;
@@ -116,7 +117,7 @@ impl<'d> NextDestination<'d> {
         body: C::Body,
         upgrade: Option<Box<Upgrade>>,
         attempts: &mut Attempts,
-    ) -> (Forwarded<C>, Option<TimeLimit>, Option<UnsentRequest<C::Body>>) {
+    ) -> (Forwarded<C>, Option<TimeLimit>, Option<Box<UnsentRequest<C::Body>>>) {
         let destination = Destination { upgrade, ..self.first.at(upstream) };
         let request = copy_request(self.head, body, caller.header_maps());
         forward_until(self.limit, caller, destination, request, attempts).await

@@ -26,7 +26,8 @@ pub(super) async fn attempt_hedged<C: Caller>(
     delay: Duration,
     mut attempts: Option<&mut Attempts>,
 ) -> EndedAttempt<C> {
-    let ended = |started_at, outcome| EndedAttempt { started_at, retries: 0, reason: None, outcome };
+    let ended =
+        |started_at, outcome| EndedAttempt { started_at, retries: 0, reason: None, outcome, other_settles: false };
     let Some(mut second) = outgoing.duplicate() else {
         return ended(started_at, outgoing.attempt_in_time().await);
     };
@@ -90,13 +91,14 @@ pub(super) async fn attempt_hedged<C: Caller>(
             (first_endpoint, second_started_at)
         }
     };
+    let other_settles = lost.as_ref().is_some_and(|lost| !lost.is_outage());
     if let Some(Ok(response)) = lost.map(|lost| lost.outcome) {
         response.into_body().discard();
     }
     if has_lost {
         outgoing.search.avoid(loser_endpoint);
     }
-    ended(winner_started_at, outcome)
+    EndedAttempt { other_settles, ..ended(winner_started_at, outcome) }
 }
 
 /// The endpoint of the second attempt, if there is another one and the budget of retries has a place. The budget comes

@@ -31,7 +31,7 @@ use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::telemetry::stats::{MirrorCounters, MirrorOutcome};
-use crate::shared_limit::{Held, SharedLimit};
+use crate::shared_limit::{Share, SharedLimit};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::{ClientSlot, ConnectionPools, EndpointSearch, Upstream};
 
@@ -86,11 +86,6 @@ impl BackgroundSender {
         self.pools.shed_idle();
     }
 
-    /// A place for a copy to a mirror.
-    fn place_for(&self, mirror: &Upstream) -> Option<Held> {
-        self.copies.try_take(&self.copies.share(&mirror.key.namespace), 1).ok()
-    }
-
     /// Copies the request for each of the mirrors that the sampling selects; each has the hash of the request for it.
     /// `hops` is that of the request. If `apply_filters` returns false, no copy is sent.
     pub(in crate::proxy) fn mirror_request<'m>(
@@ -106,6 +101,12 @@ impl BackgroundSender {
                 self.counters.add(MirrorOutcome::TooLarge);
                 continue;
             }
+            let share = self.copies.share(&mirror.upstream.key.namespace);
+            // Before the work for the copy, which takes its place only when the body is complete.
+            if !self.copies.has_room(&share) {
+                self.counters.add(MirrorOutcome::TooMany);
+                continue;
+            }
             let mut head = Request::new(());
             *head.method_mut() = request.method().clone();
             *head.uri_mut() = request.uri().clone();
@@ -116,6 +117,7 @@ impl BackgroundSender {
             }
             let copy = MirrorCopy {
                 upstream: Arc::clone(&mirror.upstream),
+                share,
                 client,
                 hash,
                 head: Some(head),
@@ -135,6 +137,8 @@ impl BackgroundSender {
 /// One copy, counted by its outcome when it is dropped.
 pub(in crate::proxy) struct MirrorCopy {
     upstream: Arc<Upstream>,
+    /// What the namespace of the mirror has of the places.
+    share: Arc<Share>,
     /// The client of the request.
     client: ClientSlot,
     /// The hash of the client's request, for load balancing.
@@ -151,7 +155,7 @@ impl MirrorCopy {
     /// Sends the copy in a local task, which ends within the mirror timeout or with its worker. Without a place, it is
     /// not sent.
     fn send(mut self, body: Bytes, kept: Option<Rc<BufferedBytes>>) {
-        let Some(place) = self.sender.place_for(&self.upstream) else {
+        let Ok(place) = self.sender.copies.try_take(&self.share, 1) else {
             self.outcome = MirrorOutcome::TooMany;
             return;
         };

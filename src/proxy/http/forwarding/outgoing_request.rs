@@ -43,28 +43,15 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) informational: InformationalPolicy<'u>,
     /// How many Portico processes have forwarded the request, with this one.
     pub(super) hops: HopCount,
-    /// The duration of connecting for the last attempt, if it has opened a connection.
-    pub(super) connect_time: Option<Duration>,
-    /// The attempt waits for a connection.
-    pub(super) is_connecting: bool,
     /// The client limits the time of its gRPC call. Only known if statuses count.
     pub(super) has_client_deadline: bool,
-    /// Another request has reported the failure of the attempt, which is that of their connection.
-    pub(super) is_repeated_failure: bool,
-    /// The endpoint has reset the connection instead of a response.
-    pub(super) was_reset: bool,
     /// What is sent of the body is kept: an HTTP/1 endpoint may close the connection instead of a response, and the
     /// request may be sent again then.
     pub(super) keeps_body: bool,
-    /// The endpoint has given up the attempt while it waited for the client.
-    pub(super) was_awaiting_client: bool,
-    /// After how long connecting was given up because of a timeout that is not that of connections.
-    pub(super) connect_limit: Option<Duration>,
     /// Whether an endpoint may have processed the request, or it has failed for a reason that is the same at another
     /// upstream.
     pub(super) is_settled: bool,
-    /// How long the client had been awaited when the attempt began.
-    client_time_before: Duration,
+    pub(super) state: AttemptState,
     /// The endpoint of the attempt. Here, and not an argument, which each future would keep.
     pub(super) endpoint: SocketAddr,
     /// When the attempt must be complete, with its response.
@@ -78,6 +65,25 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) number: u32,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
     sendable: Option<Request<C::Body>>,
+}
+
+/// What is known of the last attempt. Each one begins with the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AttemptState {
+    /// The duration of connecting, if the attempt has opened a connection.
+    pub(super) connect_time: Option<Duration>,
+    /// It waits for a connection.
+    pub(super) is_connecting: bool,
+    /// Another request has reported its failure, which is that of their connection.
+    pub(super) is_repeated_failure: bool,
+    /// The endpoint has reset the connection instead of a response.
+    pub(super) was_reset: bool,
+    /// The endpoint has given up the attempt while it waited for the client.
+    pub(super) was_awaiting_client: bool,
+    /// After how long connecting was given up because of a timeout that is not that of connections.
+    pub(super) connect_limit: Option<Duration>,
+    /// How long the client had been awaited when the attempt began.
+    client_time_before: Duration,
 }
 
 /// What is left of a request that no endpoint has got.
@@ -155,16 +161,10 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             replay,
             informational,
             hops,
-            connect_time: None,
-            is_connecting: false,
             has_client_deadline,
-            is_repeated_failure: false,
-            was_reset: false,
             keeps_body,
-            was_awaiting_client: false,
-            connect_limit: None,
             is_settled: true,
-            client_time_before: Duration::ZERO,
+            state: AttemptState::default(),
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             admitted,
@@ -189,16 +189,10 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             replay: self.replay,
             informational: self.informational.clone(),
             hops: self.hops,
-            connect_time: None,
-            is_connecting: false,
             has_client_deadline: self.has_client_deadline,
-            is_repeated_failure: false,
-            was_reset: false,
             keeps_body: false,
-            was_awaiting_client: false,
-            connect_limit: None,
             is_settled: true,
-            client_time_before: Duration::ZERO,
+            state: AttemptState::default(),
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             trace: self.trace,
@@ -242,13 +236,18 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     pub(super) fn begin_attempt(&mut self, endpoint: SocketAddr) {
         self.endpoint = endpoint;
         self.target.place_wait.reset();
-        (self.connect_limit, self.was_awaiting_client) = (None, false);
-        self.client_time_before = self.caller.client_time();
+        self.state = AttemptState::default();
+        if !self.replay.complete {
+            self.state.client_time_before = self.caller.client_time();
+        }
     }
 
-    /// How long the client was awaited since the attempt began.
+    /// How long the client was awaited since the attempt began: never if the whole request is available.
     pub(super) fn client_time(&self) -> Duration {
-        self.caller.client_time().saturating_sub(self.client_time_before)
+        if self.replay.complete {
+            return Duration::ZERO;
+        }
+        self.caller.client_time().saturating_sub(self.state.client_time_before)
     }
 
     /// How long Portico has waited for the endpoint alone, of the attempt that began at this time.

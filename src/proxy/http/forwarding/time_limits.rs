@@ -37,14 +37,14 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
 }
 
 /// Forwards a request that must be complete at `limit`, which may have begun before. Also returns what another upstream
-/// can get if no endpoint of this one could be reached.
+/// can get if no endpoint of this one could be reached: boxed, since few requests need it.
 pub(super) async fn forward_until<C: Caller>(
     limit: Option<TimeLimit>,
     caller: &Rc<C>,
     mut destination: Destination<'_>,
     mut request: Request<C::Body>,
     attempts: &mut Attempts,
-) -> (Forwarded<C>, Option<TimeLimit>, Option<UnsentRequest<C::Body>>) {
+) -> (Forwarded<C>, Option<TimeLimit>, Option<Box<UnsentRequest<C::Body>>>) {
     let (rule, settings) = (destination.policy.rule, destination.settings.take());
     let mut service = settings.as_deref().map(|settings| ServiceAttempts::new(settings, rule, &request));
     if let Some(limit) = limit.filter(|limit| limit.end <= turn_clock::now()) {
@@ -89,7 +89,10 @@ pub(super) async fn forward_until<C: Caller>(
             let of_attempt = attempt_deadline.map(|end| TimeLimit { end, error: RequestError::BackendRequestTimeout });
             (Ok(response), TimeLimit::earlier(of_attempt, limit), None)
         }
-        Err(error) => (Err(error), limit, sent.as_mut().and_then(OutgoingRequest::take_unsent)),
+        Err(error) => {
+            let unsent = sent.as_mut().and_then(OutgoingRequest::take_unsent);
+            (Err(error), limit, unsent.map(Box::new))
+        }
     }
 }
 
@@ -101,7 +104,7 @@ fn report_request_timeout<C: Caller>(outgoing: &mut OutgoingRequest<'_, C>, atte
     }
     let (waited, given) = (outgoing.waited(attempt.started_at), outgoing.given(limit));
     // Connecting reports that it was given up.
-    let endpoint = if outgoing.is_connecting { None } else { Some(outgoing.endpoint) };
+    let endpoint = if outgoing.state.is_connecting { None } else { Some(outgoing.endpoint) };
     outgoing.observers(endpoint).report(&Outcome { waited, given, ..Outcome::of(OutcomeClass::TimedOut) });
 }
 

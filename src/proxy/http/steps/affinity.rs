@@ -34,7 +34,8 @@ impl<'r> BackendAffinity<'r> {
     ) -> Option<Box<Self>> {
         let session = session_with(split, upstream, headers);
         let others = upstream.alternatives().map_or_else(Vec::new, |alternatives| {
-            let session = |other: &Arc<Upstream>| Some((Arc::clone(other), session_with(split, other, headers)?));
+            let session =
+                |other: &Arc<Upstream>| session_with(split, other, headers).map(|session| (Arc::clone(other), session));
             alternatives.all().filter_map(session).collect()
         });
         if session.is_none() && others.is_empty() {

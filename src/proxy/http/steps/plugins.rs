@@ -153,6 +153,7 @@ pub(in crate::proxy) async fn replace_backend(
         kept.push(rest);
         if let Some(run) = &mut cx.record.plugin_run {
             run.kept_body.add_all(kept);
+            cx.record.exchange.activity.keeps_body.set(true);
         }
     }
     Ok(reply)

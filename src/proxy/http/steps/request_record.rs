@@ -55,8 +55,11 @@ impl RequestRecord {
         let request_id =
             existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| exchange.http.request_ids.next());
         let logged = (!worker.log.is_off()).then(|| LoggedRequest::new(request, &worker.log));
+        let client = RequestClient::read(exchange, request.headers());
+        // Requests of a trusted peer on the same connection can be those of several clients.
+        exchange.counted_client.set(client.slot(exchange));
         RequestRecord {
-            client: RequestClient::read(exchange, request.headers()),
+            client,
             exchange: Rc::clone(exchange),
             facts: RequestFacts::new(request_id, observed, logged),
             cors_headers: None,
@@ -98,6 +101,11 @@ impl RequestRecord {
             self.exchange.activity.response_deadline.set(None);
             self.facts.attempts.finish(turn_clock::now());
         }
+    }
+
+    /// Whether the request is recorded.
+    pub(in crate::proxy) fn is_finished(&self) -> bool {
+        self.finished
     }
 
     /// Records the request; only the first call has an effect.

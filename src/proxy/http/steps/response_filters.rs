@@ -118,6 +118,7 @@ fn encode(cx: &mut RequestContext<'_>, plugin: &'static str, coding: BodyCoding,
     };
     if let Some(run) = &mut cx.record.plugin_run {
         run.kept_encoders.push(kept);
+        cx.record.exchange.activity.keeps_body.set(true);
     }
     let body = std::mem::replace(response.body_mut(), BodySource::Local(Bytes::new()));
     *response.body_mut() = FilteredBody::streaming(body, encoder);
@@ -417,6 +418,7 @@ async fn collect(
 fn keep_until_sent(record: &mut RequestRecord, kept: BufferedBytes) {
     if let Some(run) = &mut record.plugin_run {
         run.kept_body.add(kept);
+        record.exchange.activity.keeps_body.set(true);
     }
 }
 

@@ -99,8 +99,6 @@ pub(in crate::proxy) fn select_rule<'r>(
     if request.method() == Method::TRACE && !names_method {
         return Err(RequestError::TraceNotAllowed);
     }
-    let client = cx.record.client.slot(cx.exchange());
-    cx.exchange().counted_client.set(client);
     Ok(RoutedRequest {
         listener,
         rule,
@@ -114,7 +112,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         regex_steps,
         may_have_te: false,
         hops: HopCount::ZERO,
-        client,
+        client: cx.exchange().counted_client.get(),
     })
 }
 

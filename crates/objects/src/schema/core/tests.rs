@@ -250,8 +250,14 @@ fn secrets_and_config_maps_check_keys_and_size() {
                 json!({"data": {"a": "hunter2!"}}),
                 "data[a]: the value is not base64; encode it as base64; a Secret takes plain text under `stringData`",
             ),
-            (json!({"data": {"a": 1234}}), "data[a]: is a number, must be a string; put it in quotes"),
-            (json!({"stringData": {"pin": true}}), "stringData[pin]: is a boolean, must be a string; put it in quotes"),
+            (
+                json!({"data": {"a": 1234}}),
+                "data[a]: is a number, must be a string; put what is written there in quotes",
+            ),
+            (
+                json!({"stringData": {"pin": true}}),
+                "stringData[pin]: is a boolean, must be a string; put what is written there in quotes",
+            ),
             (
                 json!({"type": tls, "data": {"tls.crt": ""}}),
                 "data[tls.key]: is missing; a Secret of type kubernetes.io/tls needs `tls.key` under `data` or \

@@ -20,7 +20,7 @@ use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan;
 use crate::compile::ingress::plan::{IngressPlan, PathPosition};
 use crate::compile::ingress::service_backend;
-use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
+use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend, rule_content};
 use crate::compile::ingress_class;
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::ingress_class::foreign_annotations::{self, TlsUse};
@@ -58,7 +58,7 @@ pub(in crate::compile::ingress) fn plan(
     let class = ingress_class::class_parameters(cx, class);
     let limits = cx.inputs.budgets;
     let regexes = RegexBudget::new(limits, &share);
-    let settings = route_annotations::read(cx.inputs, &regexes, &ingress.meta, "an Ingress");
+    let settings = route_annotations::read(cx.inputs, &regexes, &ingress.meta, Kind::Ingress, "an Ingress");
     let tls = TlsUse {
         serves_plain_text: cx.inputs.ingress.http.is_some() && (settings.protocols.http || settings.protocols.grpc),
         has_certificates: !ingress.spec.tls.is_empty(),
@@ -458,6 +458,7 @@ impl<'a> IngressPlanner<'a> {
                     .and_then(|(_, meta)| own_name(meta))
                     .unwrap_or_else(|| target.service_name(&key.namespace).into()),
             },
+            content: rule_content(self.ingress, target),
         };
         let mut chain = self.plugins.chain(
             self.cx,

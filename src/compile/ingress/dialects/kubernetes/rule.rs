@@ -12,7 +12,7 @@ use crate::api::{Kind, Meta, Object};
 use crate::compile::CompileContext;
 use crate::compile::backend::annotated_tls;
 use crate::compile::ingress::service_backend;
-use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
+use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend, rule_content};
 use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts, RuleChain};
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
@@ -92,6 +92,7 @@ impl<'a> RuleBuilder<'a> {
             namespace: Arc::clone(&key.namespace),
             route: format!("{}.{}.{name}", key.namespace, key.name).into(),
             service: IngressTarget::from_backend(backend).service_name(&key.namespace).into(),
+            content: rule_content(self.ingress, &IngressTarget::from_backend(backend)),
         };
         let is_forwarding = matches!(action, Action::Forward(_));
         let site = PluginSite {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use http::{HeaderValue, Method, Uri};
 
 use super::block_reader::BlockReader;
@@ -142,15 +143,12 @@ fn expected_statuses(texts: &[String], block: &mut BlockReader<'_>) -> StatusRan
 /// Bytes in hexadecimal.
 fn octets(field: &str, text: Option<&str>, block: &mut BlockReader<'_>) -> Option<Box<[u8]>> {
     let text = text.unwrap_or_default();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = text.as_bytes().chunks(2);
-    let octets: Option<Box<[u8]>> = pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect();
-    let octets = octets.filter(|octets| octets.len() <= MAX_OCTETS);
+    let octets = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok().filter(|octets| octets.len() <= MAX_OCTETS);
     if octets.is_none() {
         let message = format!("it is not the hexadecimal form of at most {MAX_OCTETS} bytes");
         block.problem(field, message, "write two digits for each byte, such as 50494e470d0a");
     }
-    octets
+    octets.map(Vec::into_boxed_slice)
 }
 
 const MAX_OCTETS: usize = 1024;

@@ -62,7 +62,7 @@ pub(in crate::proxy) enum Http1End {
 enum ServingState {
     Reading,
     Responding,
-    /// This polls the body, and the record of the request ends when the last part is queued, or sent if it is large.
+    /// This polls the body. The record of the request ends before the last few bytes are written.
     Sending,
     /// The response is sent. An endpoint that has responded early may still read the request.
     Uploading {
@@ -89,8 +89,10 @@ struct SentResponse {
 
 impl Drop for SentResponse {
     fn drop(&mut self) {
-        let (unsent, has_whole_body) = (self.message.unsent(), self.message.has_whole_body());
-        self.message.body_mut().end_sending(unsent, has_whole_body);
+        if !self.message.body_mut().is_recorded() {
+            let (unsent, has_whole_body) = (self.message.unsent(), self.message.has_whole_body());
+            self.message.body_mut().end_sending(unsent, has_whole_body);
+        }
     }
 }
 
@@ -174,7 +176,9 @@ where
                 }
                 ServingState::Sending => {
                     let Some(response) = &mut *self.response else { return Poll::Ready(Http1End::Finished) };
-                    let Poll::Ready(sent) = response.message.poll_send(cx, &mut ClientWriter(&self.io)) else {
+                    let mut writer = ClientWriter(&self.io);
+                    let sent = response.message.poll_send_observed(cx, &mut writer, ResponseBody::begin_last_writes);
+                    let Poll::Ready(sent) = sent else {
                         return self.io.poll_left(cx).map(|ClientLeft| Http1End::Finished);
                     };
                     if sent.is_err() || response.switches_protocols {

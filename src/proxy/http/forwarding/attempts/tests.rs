@@ -26,11 +26,11 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::limits::ProxyLimits;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
-use crate::upstream::settings::{HealthSettings, PassiveChecks, RequestTimeouts};
+use crate::upstream::settings::{HealthSettings, HedgeSettings, PassiveChecks, RequestTimeouts, RetrySettings};
 use crate::upstream::{
     AlternativeBackends, Availability, BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector,
-    Endpoints, IdleLimits, OverBudget, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey, UpstreamRegistry,
-    WorkerSubsetting,
+    Endpoints, IdleLimits, OverBudget, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey, UpstreamProtocol,
+    UpstreamRegistry, WorkerSubsetting,
 };
 
 struct TestCaller {
@@ -366,6 +366,69 @@ async fn alternative_has_the_rest_of_the_time_of_the_service() {
             forward_with_alternatives(&caller(false), destination, request, &mut Attempts::default()).await;
         assert_eq!(outcome.map(|response| response.status().as_u16()).map_err(|error| error.error), Ok(200));
         assert!(limit.unwrap().end < began + minute + delay);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+/// Starts an endpoint that sends these bytes on each connection, and closes it after this time.
+async fn start_closing(first_bytes: &'static [u8], open_for: Duration) -> SocketAddr {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::task::spawn_local(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(first_bytes).await.unwrap();
+            sleep(open_for).await; // The time of the endpoint is what is tested.
+        }
+    });
+    address
+}
+
+/// Of two attempts at the same time, the first may have been processed. The second ends last, without a connection.
+#[tokio::test]
+async fn request_of_which_one_attempt_may_have_been_processed_goes_to_no_alternative() {
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let test = async {
+        let closes = start_closing(SETTINGS, Duration::from_millis(200)).await;
+        let has_no_http2 = start_closing(&[], Duration::from_millis(1000)).await;
+        let (other, _) = start(Endpoint::Responds(200)).await;
+        let registry = UpstreamRegistry::default();
+        let key = |service: &str, protocol| UpstreamKey {
+            service: service.into(),
+            port: 80,
+            protocol,
+            ..UpstreamKey::default()
+        };
+        let web = key("web", UpstreamProtocol::Http2);
+        let fallback = key("other", UpstreamProtocol::Http1);
+        let alternatives = AlternativeBackends {
+            failover: [fallback.clone()].into(),
+            min_available_percent: 1,
+            ..AlternativeBackends::default()
+        };
+        let hedge = Some(HedgeSettings { delay: Some(Duration::from_millis(10)) });
+        let retries = RetrySettings { attempts: 0, hedge, ..RetrySettings::default() };
+        let traffic = BackendTraffic {
+            alternatives: Some(Arc::new(alternatives)),
+            retries: Some(Arc::new(retries)),
+            ..BackendTraffic::default()
+        };
+        let endpoints = |addresses: &[SocketAddr], traffic| {
+            let mut addresses: Vec<_> = addresses.iter().map(|address| EndpointAddress::Ip(*address)).collect();
+            addresses.sort();
+            Endpoints { addresses, traffic, ..Endpoints::default() }
+        };
+        let web = registry.set_endpoints(&web, endpoints(&[closes, has_no_http2], traffic));
+        let _fallback = registry.set_endpoints(&fallback, endpoints(&[other], BackendTraffic::default()));
+        let destination =
+            Destination { pinned: Some(closes), settings: web.attempt_settings(), ..plain_destination(&web) };
+        let request = Request::get("/").header(HOST, "a.example").body(Full::new(Bytes::new())).unwrap();
+        let mut attempts = Attempts::default();
+        let (outcome, _) = forward_with_alternatives(&caller(false), destination, request, &mut attempts).await;
+        let tried: Vec<_> = attempts.as_slice().iter().map(|attempt| attempt.endpoint).collect();
+        assert_eq!(tried, [closes, has_no_http2]);
+        let outcome = outcome.map(|response| response.status().as_u16()).map_err(|error| error.error);
+        assert_eq!(outcome, Err(RequestError::InvalidResponse));
     };
     LocalSet::new().run_until(test).await;
 }

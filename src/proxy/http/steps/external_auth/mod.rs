@@ -120,6 +120,7 @@ async fn decide(
                 return Err(RequestError::InvalidAuthorization.into());
             }
             fit_to_method(&mut response, request.method(), cx.error_format.is_head());
+            cx.record.exchange.activity.keeps_body.set(kept.is_some());
             cx.record.authorization = kept.map(|kept| Box::new(AuthorizationRecord::of_denial(kept)));
             Err(EarlyExit::AuthorizationDenied(response))
         }
