@@ -1,5 +1,7 @@
 //! Secrets that a new process may list and may not fetch, such as the credentials of consumers.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::cluster::{create_objects, https_gateway, site_and_api, start_with_site_addresses};
@@ -25,8 +27,9 @@ async fn new_processes_wait_for_the_permission_to_fetch_secrets() {
     api.fail("secrets/tls", vec![refusal(); 10_000]);
     let ready = || get(&site.address_of("status"), "/readyz");
     {
-        // The timeout ends no wait for a permission.
-        let program = start_with_site_addresses(&site, &["--startup-timeout", "10ms"]);
+        // Long enough for the response 403 on a busy machine: it ends the wait for objects without a response.
+        let timeout = Duration::from_secs(4);
+        let program = start_with_site_addresses(&site, &["--startup-timeout", "4s"]);
         program.wait_stderr(|text| text.contains("Context fake").then_some(()));
         eventually("readiness names the permission", || {
             let expected = "the content of Secret default/tls (which Portico may not read: grant the verb get on \
@@ -34,6 +37,8 @@ async fn new_processes_wait_for_the_permission_to_fetch_secrets() {
             let ready = ready();
             (ready.status == 503 && ready.body.contains(expected)).then_some(())
         });
+        // The timeout begins after the last list, and ends no wait for a permission.
+        tokio::time::sleep(timeout).await; // Until it would have ended the wait.
         let before = api.requests("").len();
         api.wait_for_requests_of("secrets/tls", before, 1).await;
         assert_eq!(ready().status, 503);
