@@ -508,7 +508,9 @@ mod tests {
             (json!({"apiVersion": "v1", "kind": "Objects", "items": [{"kind": "KongPlugin"}]}), unknown),
             (json!({"apiVersion": "v1", "items": [{"kind": "KongPlugin"}]}), unknown),
             (
-                json!({"apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XListenerSet", "metadata": named()}),
+                json!({
+                    "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XListenerSet", "metadata": named(),
+                }),
                 "nothing",
             ),
             // These are no objects, or protect nothing.

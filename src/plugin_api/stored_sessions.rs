@@ -239,16 +239,16 @@ impl Sessions {
     }
 
     /// Ends all sessions with this label that began up to now. `lifetime`: the seconds after which none of them exists.
-    /// False if sessions are not stored.
-    pub async fn revoke(&self, label: &str, now: u64, lifetime: u64) -> Result<bool, RedisStoreError> {
-        let Some(store) = &self.store else { return Ok(false) };
+    /// No effect if sessions are not stored.
+    pub async fn revoke(&self, label: &str, now: u64, lifetime: u64) -> Result<(), RedisStoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
         let lifetime = Duration::from_secs(lifetime.min(MAX_LIFETIME));
         // Under the names of all keys: a session that one of them has sealed is found under the same name, because only
         // sessions that are not revoked are sealed again.
         let keys = self.keys_of([label].into_iter(), "revoked");
         let second = now.to_string();
         try_join_all(keys.iter().map(|key| store.set(key, second.as_bytes(), lifetime))).await?;
-        Ok(true)
+        Ok(())
     }
 
     /// Whether a session that began in this second was revoked by one of its labels.

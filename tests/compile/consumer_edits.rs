@@ -99,8 +99,8 @@ fn directory_tells_whether_credentials_are_missing() {
     let changes = harness.store.set_unfetched(BTreeSet::new(), BTreeSet::from([secret("key-1")]));
     harness.compile(changes);
     assert!(!harness.snapshot.consumers.lacks_credentials);
-    let expected = "Secret default/key-1 exists, but Portico may not read its content; grant the verb get on secrets in \
-                    namespace default to the ServiceAccount of Portico";
+    let expected = "Secret default/key-1 exists, but Portico may not read its content; grant the verb get on secrets \
+                    in namespace default to the ServiceAccount of Portico";
     let state = harness.describe_state();
     assert!(state.contains(expected), "{state}");
 }

@@ -248,7 +248,8 @@ apiVersion: v1
 kind: Secret
 metadata: {name: config}
 stringData:
-  whole: '{\"minute\": 1000, \"policy\": \"redis\", \"redis\": {\"host\": \"127.83.67.29\", \"port\": 1, \"password\": \"zq-config-from-5c1d\"}}'
+  whole: '{\"minute\": 1000, \"policy\": \"redis\",
+    \"redis\": {\"host\": \"127.83.67.29\", \"port\": 1, \"password\": \"zq-config-from-5c1d\"}}'
   broken: '{\"minute\": 5, \"policy\": \"redis\", \"redis\": {\"password\": \"zq-broken-config-from-5c1d\"'
   password: '\"zq-config-patch-5c1d\"'
   session: zq-session-secret-5c1d-that-is-long-enough

@@ -1,13 +1,12 @@
 //! Resolves the backend of an Ingress path, in every dialect: a Service by port number or name, or a facade in front of
 //! one.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use crate::api::core::{Service, ServicePort};
-use crate::api::networking::{Ingress, IngressBackend};
+use crate::api::networking::IngressBackend;
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend;
@@ -17,20 +16,10 @@ use crate::compile::backend::{
 use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::kong::service_annotations::ServiceSettings;
 use crate::compile::kong::{service_annotations, service_facade, upstream_policy};
-use crate::compile::objects::annotation_reader::hash_annotations;
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
-
-/// A hash of what a rule of the Ingress does with requests, apart from its plugins.
-pub(in crate::compile::ingress) fn rule_content(ingress: &Object<Ingress>, target: &IngressTarget) -> u64 {
-    // `DefaultHasher` has no random seed.
-    let mut hasher = DefaultHasher::new();
-    target.hash(&mut hasher);
-    hash_annotations(&ingress.meta, &mut hasher);
-    hasher.finish()
-}
 
 /// The target of an Ingress path. Paths of one host with equal targets form one route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,19 +1,10 @@
 //! Parses annotations. A malformed value is ignored, as in Kong, and reported.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::api::Meta;
 use crate::diagnostic::{Diagnostic, Topic};
-
-/// Hashes the annotations of an object, but for what `kubectl apply` keeps in one of them: it has the whole object.
-pub(in crate::compile) fn hash_annotations(meta: &Meta, hasher: &mut impl Hasher) {
-    let annotations = meta.annotations.iter().filter(|(name, _)| ***name != *LAST_APPLIED);
-    annotations.for_each(|annotation| annotation.hash(hasher));
-}
-
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Parses the annotations of one object.
 #[derive(Debug)]

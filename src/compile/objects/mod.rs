@@ -9,3 +9,4 @@ pub(super) mod missing_object;
 pub(super) mod reference_grants;
 pub(super) mod request_route;
 pub(super) mod route_kind;
+pub(super) mod rule_content;

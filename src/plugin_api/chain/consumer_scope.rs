@@ -1,5 +1,6 @@
 //! Whose consumers may use a rule.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -18,19 +19,48 @@ pub enum ConsumerScope {
 }
 
 impl ConsumerScope {
+    /// The identity without what does not count, see [`ConsumerScope::restrict`].
+    pub(super) fn restricted<'i>(&self, identity: &'i Identity) -> Cow<'i, Identity> {
+        if self.admits_consumer(identity) && identity.found_consumer_groups.iter().all(|group| self.admits_group(group))
+        {
+            return Cow::Borrowed(identity);
+        }
+        let mut identity = identity.clone();
+        self.restrict(&mut identity);
+        Cow::Owned(identity)
+    }
+
     /// Removes from an identity what does not count: groups that a token names, and all of a consumer that may not use
     /// the rule, so that no session begins for it. Returns whether there was one.
     pub(super) fn restrict(&self, identity: &mut Identity) -> bool {
-        let ConsumerScope::Namespaces(admitted) = self else { return false };
-        let has = |namespace: &str| admitted.iter().any(|admitted| **admitted == *namespace);
-        let consumer = identity.consumer.as_ref();
-        if consumer.is_some_and(|consumer| consumer.namespace().is_none_or(|namespace| !has(namespace))) {
+        if !self.admits_consumer(identity) {
             *identity = Identity::default();
             return true;
         }
-        let is_of_scope = |group: &Arc<str>| group.split_once('/').is_some_and(|(namespace, _)| has(namespace));
-        identity.found_consumer_groups.retain(is_of_scope);
+        identity.found_consumer_groups.retain(|group| self.admits_group(group));
         false
+    }
+
+    /// Whether there is no consumer, or one that may use the rule.
+    fn admits_consumer(&self, identity: &Identity) -> bool {
+        identity
+            .consumer
+            .as_ref()
+            .is_none_or(|consumer| self.admits(consumer.namespace().map(|namespace| &**namespace)))
+    }
+
+    /// Whether a group counts that has this name for plugins.
+    fn admits_group(&self, group: &str) -> bool {
+        self.admits(group.split_once('/').map(|(namespace, _)| namespace))
+    }
+
+    fn admits(&self, namespace: Option<&str>) -> bool {
+        match self {
+            ConsumerScope::Cluster => true,
+            ConsumerScope::Namespaces(admitted) => {
+                namespace.is_some_and(|namespace| admitted.iter().any(|admitted| **admitted == *namespace))
+            }
+        }
     }
 }
 
@@ -80,8 +110,11 @@ mod tests {
             (&ConsumerScope::Namespaces(Box::default()), Some("own"), true, &[]),
         ] {
             let mut identity = identity(namespace, &all);
+            let restricted = scope.restricted(&identity).into_owned();
             assert_eq!(scope.restrict(&mut identity), is_refused, "{scope:?} {namespace:?}");
             assert_eq!(identity.consumer.is_none(), is_refused, "{scope:?} {namespace:?}");
+            assert_eq!(restricted.consumer.is_none(), is_refused, "{scope:?} {namespace:?}");
+            assert_eq!(restricted.found_consumer_groups, identity.found_consumer_groups, "{scope:?} {namespace:?}");
             let is_known = identity.has_accepted_credential() || !identity.groups.is_empty();
             assert_eq!(is_known, !is_refused, "a session would begin: {scope:?} {namespace:?}");
             let left: Vec<&str> = identity.found_consumer_groups.iter().map(|group| &**group).collect();

@@ -105,9 +105,8 @@ impl Chain {
         let mut progress = state.progress.clone();
         let mut of_consumer = RequestConsumerPlugins::default();
         // The request may have been aborted while the plugin waited that identified the consumer.
-        let mut identity = state.identity.clone();
-        self.consumer_scope.restrict(&mut identity);
-        let Identity { consumer, found_consumer_groups, .. } = &identity;
+        let identity = self.consumer_scope.restricted(&state.identity);
+        let Identity { consumer, found_consumer_groups, .. } = &*identity;
         of_consumer.look_up(state.consumer_plugins.as_deref(), consumer.as_ref(), found_consumer_groups);
         let next = || self.select_next(&mut progress, &of_consumer, &identity);
         std::iter::from_fn(next).map(SelectedInstance::from).collect()

@@ -1,7 +1,6 @@
 //! Translates all rules of a route, with the plugins and annotations that apply to each.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::replaced_backend;
@@ -19,9 +18,9 @@ use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFa
 use crate::compile::kong::request_route_annotations;
 use crate::compile::kong::request_route_annotations::{RouteAnnotations, RuleAnnotations};
 use crate::compile::kong::{rule_options, service_annotations};
-use crate::compile::objects::annotation_reader::hash_annotations;
 use crate::compile::objects::reference_grants::Referrer;
 use crate::compile::objects::request_route::{RequestRoute, RequestRouteRule, UnparsedMatches};
+use crate::compile::objects::rule_content::rule_content;
 use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::Diagnostic;
@@ -301,7 +300,7 @@ fn plugin_chain(
         // In Kong, the last number is the index of a match. Here all matches of a rule have one name.
         route: format!("{kind}.{namespace}.{name}.{rule_index}.0").into(),
         service: format!("{kind}.{namespace}.{name}.{rule_index}").into(),
-        content: content(route.meta, &route.rules[rule_index]),
+        content: rule_content(route.meta, &described_target(&route.rules[rule_index])),
     };
     let scope = format!("{}/{namespace}/{name}/{rule_index}", route.kind);
     plugins.chain(
@@ -329,15 +328,10 @@ fn plugin_chain(
     )
 }
 
-/// A hash of what the rule does with requests, apart from its plugins. A share of the requests is no part of it: it
-/// changes often while a backend is replaced.
-fn content(meta: &Meta, rule: &RequestRouteRule<'_>) -> u64 {
+/// What the rule does with requests, as far as it is written in the rule, without the shares of the backends.
+fn described_target(rule: &RequestRouteRule<'_>) -> String {
     let backends: Vec<_> = rule.backends.iter().map(|backend| (&backend.target, &backend.filters)).collect();
-    // `DefaultHasher` has no random seed.
-    let mut hasher = DefaultHasher::new();
-    format!("{:?} {backends:?}", rule.filters).hash(&mut hasher);
-    hash_annotations(meta, &mut hasher);
-    hasher.finish()
+    format!("{:?} {backends:?}", rule.filters)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan;
 use crate::compile::ingress::plan::{IngressPlan, PathPosition};
 use crate::compile::ingress::service_backend;
-use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend, rule_content};
+use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
 use crate::compile::ingress_class;
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::ingress_class::foreign_annotations::{self, TlsUse};
@@ -30,6 +30,7 @@ use crate::compile::kong::route_annotations::RouteSettings;
 use crate::compile::kong::rule_options;
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::rule_content::rule_content;
 use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::compile::{Budgets, CompileContext};
 use crate::diagnostic::Diagnostic;
@@ -458,7 +459,7 @@ impl<'a> IngressPlanner<'a> {
                     .and_then(|(_, meta)| own_name(meta))
                     .unwrap_or_else(|| target.service_name(&key.namespace).into()),
             },
-            content: rule_content(self.ingress, target),
+            content: rule_content(&self.ingress.meta, target),
         };
         let mut chain = self.plugins.chain(
             self.cx,

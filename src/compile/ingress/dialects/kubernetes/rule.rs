@@ -12,10 +12,11 @@ use crate::api::{Kind, Meta, Object};
 use crate::compile::CompileContext;
 use crate::compile::backend::annotated_tls;
 use crate::compile::ingress::service_backend;
-use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend, rule_content};
+use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
 use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts, RuleChain};
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::rule_content::rule_content;
 use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
@@ -88,11 +89,12 @@ impl<'a> RuleBuilder<'a> {
     ) -> Arc<RouteRule> {
         let RulePlace { name, host, path } = place;
         let key = &self.ingress.meta.key;
+        let target = IngressTarget::from_backend(backend);
         let names = RouteNames {
             namespace: Arc::clone(&key.namespace),
             route: format!("{}.{}.{name}", key.namespace, key.name).into(),
-            service: IngressTarget::from_backend(backend).service_name(&key.namespace).into(),
-            content: rule_content(self.ingress, &IngressTarget::from_backend(backend)),
+            service: target.service_name(&key.namespace).into(),
+            content: rule_content(&self.ingress.meta, &target),
         };
         let is_forwarding = matches!(action, Action::Forward(_));
         let site = PluginSite {

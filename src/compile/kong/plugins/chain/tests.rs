@@ -16,66 +16,38 @@ use crate::store::{AnyObject, Batch, Store};
 use crate::upstream::tls::TrustAnchors;
 use crate::upstream::{AddressPolicy, AddressSources, TrustModel, UpstreamRegistry};
 
-/// A guard for services, but not for routes.
-struct ServiceGuard;
-
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-impl Plugin for ServiceGuard {}
+/// A plugin that may be a guard, and may be attached to routes.
+struct TestPlugin<const IS_GUARD: bool, const FITS_ROUTES: bool>;
 
-impl plugin_api::PluginKind for ServiceGuard {
-    const NAME: &'static str = "service-guard";
+/// A guard for services, but not for routes.
+type ServiceGuard = TestPlugin<true, false>;
+/// The same, but not a guard.
+type ServiceHelper = TestPlugin<false, false>;
+/// A guard that can be attached everywhere.
+type AnywhereGuard = TestPlugin<true, true>;
+
+impl<const IS_GUARD: bool, const FITS_ROUTES: bool> Plugin for TestPlugin<IS_GUARD, FITS_ROUTES> {}
+
+impl<const IS_GUARD: bool, const FITS_ROUTES: bool> plugin_api::PluginKind for TestPlugin<IS_GUARD, FITS_ROUTES> {
+    const NAME: &'static str = match (IS_GUARD, FITS_ROUTES) {
+        (true, false) => "service-guard",
+        (true, true) => "anywhere-guard",
+        (false, _) => "service-helper",
+    };
     const HAS_CREDENTIALS: bool = false;
     const PRIORITY: i32 = 1;
     const PHASES: Phases = Phases::ACCESS;
-    const FAIL_CLOSED: bool = true;
-    const SCOPES: Scopes = Scopes { route: false, ..Scopes::ALL };
+    const FAIL_CLOSED: bool = IS_GUARD;
+    const SCOPES: Scopes = Scopes { route: FITS_ROUTES, ..Scopes::ALL };
     type Config = Nothing;
     type Plugin = Self;
 
     fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        Ok(ServiceGuard)
-    }
-}
-
-/// Like [`ServiceGuard`], but not a guard.
-struct ServiceHelper;
-
-impl Plugin for ServiceHelper {}
-
-impl plugin_api::PluginKind for ServiceHelper {
-    const NAME: &'static str = "service-helper";
-    const FAIL_CLOSED: bool = false;
-    const HAS_CREDENTIALS: bool = false;
-    const PRIORITY: i32 = ServiceGuard::PRIORITY;
-    const PHASES: Phases = ServiceGuard::PHASES;
-    const SCOPES: Scopes = ServiceGuard::SCOPES;
-    type Config = Nothing;
-    type Plugin = Self;
-
-    fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        Ok(ServiceHelper)
-    }
-}
-
-/// A guard that can be attached everywhere.
-struct AnywhereGuard;
-
-impl Plugin for AnywhereGuard {}
-
-impl plugin_api::PluginKind for AnywhereGuard {
-    const NAME: &'static str = "anywhere-guard";
-    const FAIL_CLOSED: bool = true;
-    const HAS_CREDENTIALS: bool = false;
-    const PRIORITY: i32 = ServiceGuard::PRIORITY;
-    const PHASES: Phases = ServiceGuard::PHASES;
-    type Config = Nothing;
-    type Plugin = Self;
-
-    fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        Ok(AnywhereGuard)
+        Ok(TestPlugin)
     }
 }
 
