@@ -94,7 +94,10 @@ fn usage_errors_name_the_fix_and_exit_with_2() {
         ("run", "no source of objects is given; give --manifests PATH"),
         ("run --manifest x", "a similar argument exists: '--manifests'"),
         ("run --kubernetes", "--kubernetes does not select a cluster outside of a Pod; give --kubeconfig"),
-        ("run --kubeconfig /nowhere/config", "--kubeconfig /nowhere/config: /nowhere/config cannot be read"),
+        (
+            "run --kubeconfig /nowhere/config --status-listen 127.0.0.1:0 --admin-listen off",
+            "--kubeconfig /nowhere/config: /nowhere/config cannot be read",
+        ),
         ("run --manifests x --client-header-bytes 64kb", "'--client-header-bytes <SIZE>': not a size; write bytes or"),
         ("run --manifests x --client-header-timeout 0s", "a timeout must be longer than zero; write for example 10s"),
         ("run --manifests x --admin-listen 8101", "has no address; write 127.0.0.1:8101 for this machine only"),
