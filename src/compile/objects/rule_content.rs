@@ -1,4 +1,5 @@
-//! What tells a rule from one that has had its name: what is stored for one of them must not reach clients of the other.
+//! What tells a rule from one that has had its name: what is stored for one of them must not reach clients of the
+//! other.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
