@@ -1,7 +1,9 @@
 //! Process logs: structured events on stderr, as text or JSON.
 
 mod stderr;
+mod targets;
 
+use std::borrow::Cow;
 use std::fmt::{self, Debug};
 use std::str::FromStr;
 
@@ -18,6 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 pub use stderr::{flush, write_stderr};
+use targets::{VisibleTargets, visible_target};
 
 /// Log settings.
 #[derive(Clone, Debug)]
@@ -48,11 +51,14 @@ where
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(options.color);
     let layer = match options.format {
-        LogFormat::Text => layer.fmt_fields(debug_fn(write_field).delimited(" ")).boxed(),
+        LogFormat::Text => layer
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .map_event_format(|format| VisibleTargets(format.with_ansi(options.color)))
+            .boxed(),
         // Flat, so that each field of an event is a top-level field of the line for every log collector.
-        LogFormat::Json => layer.json().flatten_event(true).with_ansi(false).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_ansi(false).map_event_format(VisibleTargets).boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(options.filter.0.clone()))
+    tracing_subscriber::registry().with(layer.with_filter(VisibleTargets(options.filter.0.clone())))
 }
 
 /// Writes a field as `name=value`, or only its value if it is the message. Control characters are escaped because
@@ -92,6 +98,10 @@ impl FromStr for LogFilter {
                 directive.split_once('=').filter(|(target, _)| is_module(target)).ok_or_else(|| {
                     format!("`{directive}` is not MODULE=LEVEL; write for example info,portico::proxy=debug")
                 })?;
+            // Would match no event, because filters apply to the targets that users see.
+            if let Cow::Owned(visible) = visible_target(target) {
+                return Err(format!("`{directive}` names a crate; write {visible}={level_name}"));
+            }
             targets = targets.with_target(target, level(level_name)?);
         }
         Ok(LogFilter(targets))
@@ -190,14 +200,51 @@ mod tests {
             ("debug,portico::proxy=error", &["store info"]),
             ("error", &[]),
         ] {
-            let log = logged(filter, LogFormat::Json, false, events);
-            let messages: Vec<_> = log
-                .lines()
-                .map(|line| {
-                    serde_json::from_str::<serde_json::Value>(line).unwrap()["message"].as_str().unwrap().to_owned()
-                })
-                .collect();
-            assert_eq!(messages, expected, "{filter}");
+            assert_eq!(messages(filter, events), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn modules_have_own_levels_in_all_crates() {
+        let events = || {
+            debug!(target: "portico_proxy::proxy::http", "http debug");
+            info!(target: "portico_logins::plugins::jwt", "jwt info");
+            debug!(target: "portico_logins::plugins::jwt", "jwt debug");
+            debug!(target: "kube::portico_proxy::proxy", "library debug");
+        };
+        for (filter, expected) in [
+            ("info", &["jwt info"][..]),
+            ("info,portico::proxy=debug", &["http debug", "jwt info"]),
+            ("error,portico::plugins::jwt=debug", &["jwt info", "jwt debug"]),
+            ("debug,portico::plugins=info", &["http debug", "jwt info", "library debug"]),
+            ("error,portico=debug", &["http debug", "jwt info", "jwt debug"]),
+            ("debug,portico=error", &["library debug"]),
+        ] {
+            assert_eq!(messages(filter, events), expected, "{filter}");
+        }
+    }
+
+    /// Returns the messages of the lines of `events`.
+    fn messages(filter: &str, events: impl FnOnce()) -> Vec<String> {
+        let message_of = |line| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            event["message"].as_str().unwrap().to_owned()
+        };
+        logged(filter, LogFormat::Json, false, events).lines().map(message_of).collect()
+    }
+
+    #[test]
+    fn lines_of_all_crates_have_the_targets_that_users_know() {
+        let in_span = |event: fn()| tracing::info_span!("HTTP", url = "/").in_scope(event);
+        for (format, color) in [(LogFormat::Text, false), (LogFormat::Text, true), (LogFormat::Json, false)] {
+            // Without the time.
+            let line =
+                |event: fn()| logged("info", format, color, || in_span(event)).split_once("INFO").unwrap().1.to_owned();
+            let translated = line(|| info!(target: "portico_proxy::proxy::http", routes = 3, "In portico_proxy"));
+            assert_eq!(translated, line(|| info!(target: "portico::proxy::http", routes = 3, "In portico_proxy")));
+            assert!(translated.contains("portico::proxy::http"), "{translated}");
+            let library = line(|| info!(target: "kube::portico_proxy", "Connected"));
+            assert!(library.contains("kube::portico_proxy"), "{library}");
         }
     }
 
@@ -227,6 +274,11 @@ mod tests {
             ("info,a::=debug", "`a::=debug` is not MODULE=LEVEL; write for example info,portico::proxy=debug"),
             ("info,a=loud", "`loud` is not a level; write error, warn, info, debug or trace"),
             ("info,", "`` is not MODULE=LEVEL; write for example info,portico::proxy=debug"),
+            (
+                "info,portico_logins::plugins::jwt=debug",
+                "`portico_logins::plugins::jwt=debug` names a crate; write portico::plugins::jwt=debug",
+            ),
+            ("info,portico_proxy=debug", "`portico_proxy=debug` names a crate; write portico=debug"),
         ];
         for (text, expected) in cases {
             assert_eq!(text.parse::<LogFilter>(), Err(expected.to_owned()), "{text:?}");
