@@ -30,6 +30,14 @@ test: ## Run check and all tests but those of test-full; ends with a table and "
 	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
 	@bash scripts/test.sh all
 
+# BASE=COMMIT compares with another commit than the one at which the branch left origin/main.
+BASE ?=
+
+.PHONY: test-changed
+test-changed: ## Run only the unit tests and suites that the changed files can reach (BASE=COMMIT to compare with)
+	@bash scripts/setup.sh test
+	@bash scripts/test.sh changed $(BASE)
+
 .PHONY: test-full
 test-full: ## Run check and every test, also those that take minutes and rarely find what the others do not
 	@bash scripts/setup.sh $(if $(filter off,$(E2E)),caches,full)

@@ -7,6 +7,7 @@
 #   scripts/test.sh full         static checks and all tests
 #   scripts/test.sh list         the names of all suites
 #   scripts/test.sh run SUITE…   these suites, one after another
+#   scripts/test.sh changed [BASE]   what changed files can reach: see docs/development/tests.md
 #   scripts/test.sh timings      the times of the last run as a table for docs/development/tests.md
 #
 # E2E=off skips tests that need network namespaces, for machines without root and user namespaces, and tests with a
@@ -24,6 +25,8 @@ export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
 source scripts/suites.sh
 # shellcheck source=scripts/suite-report.sh
 source scripts/suite-report.sh
+# shellcheck source=scripts/changed.sh
+source scripts/changed.sh
 # The suites with a control plane that have not begun.
 queue=$logs/cluster-queue
 
@@ -47,6 +50,13 @@ main() {
             start_run
             run_suites build
             if passed build; then run_suites "$@"; fi
+            ;;
+        changed)
+            shift
+            [ $# -le 1 ] || usage
+            plan_changed "$@"
+            start_run
+            run_changed
             ;;
         timings)
             timings

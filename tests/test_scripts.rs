@@ -1,5 +1,8 @@
 //! The scripts that run the tests: what they report of a suite, and the caches of compiled dependencies and programs.
 
+mod build_times;
+mod changed;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -25,6 +28,7 @@ impl Checkout {
             "crates/objects/Cargo.toml",
             "e2e/Cargo.toml",
             "scripts/cache-files.sh",
+            "scripts/changed.sh",
             "scripts/dependency-cache.sh",
             "scripts/image-cache.sh",
             "scripts/image-compiler.sh",
