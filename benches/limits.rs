@@ -17,10 +17,9 @@ use std::time::{Instant, SystemTime};
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request};
 use parking_lot::Mutex;
-use portico::plugin_api::chain::{AccessEnd, ChainRequest, ChainState, RequestBodyState};
-use portico::plugin_api::{
-    ArrivedRequest, Chain, ClientCertificate, ClientInfo, ConsumerDirectory, Framing, Scheme, testing,
-};
+use portico::plugin_api::{ArrivedRequest, ClientCertificate, ClientInfo, ConsumerDirectory, Framing, Scheme};
+use portico::plugin_chain::chain::{AccessEnd, ChainRequest, ChainState, RequestBodyState};
+use portico::plugin_chain::{Chain, testing};
 use portico::plugins::REGISTRY;
 use serde_json::json;
 

@@ -39,7 +39,7 @@ use hyper_util::rt::TokioIo;
 use portico::compile::kong::rule_options;
 use portico::plugin_api::ConsumerDirectory;
 use portico::plugin_api::consumers::{EntityId, KeyCredential};
-use portico::plugin_api::testing::{chain, consumer};
+use portico::plugin_chain::testing::{chain, consumer};
 use portico::plugins::REGISTRY;
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;

@@ -41,7 +41,7 @@ use std::fs;
 
 use case::Case;
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::compile::verdict::Code;
+use portico::verdict::Code;
 use serde_json::{Value, json};
 
 #[test]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use portico::compile::verdict::{Code, ConditionTarget};
 use portico::proxy::ProxyLimits;
+use portico::verdict::{Code, ConditionTarget};
 
 use crate::root;
 

@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portico::api::Kind;
+use portico::bind_address::BindAddress;
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
 use portico::compile::testing::TestInputs;
-use portico::compile::verdict::{Condition, Verdict};
 use portico::compile::{Compiler, IngressListener, IngressSettings, addressable_gateways};
 use portico::manifests::Manifests;
 use portico::schema::Channel;
+use portico::snapshot::Snapshot;
 use portico::snapshot::router::RoutingRequest;
 use portico::snapshot::rule_options::UpstreamHost;
 use portico::snapshot::upstream_path::upstream_path;
-use portico::snapshot::{BindAddress, Snapshot};
 use portico::store::{AnyObject, Batch, Store};
+use portico::verdict::{Condition, Verdict};
 use serde_json::json;
 
 #[test]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with, consumer};
-use portico::plugin_api::{Chain, ConsumerDirectory, PluginServices, PluginState};
+use portico::plugin_api::{ConsumerDirectory, PluginServices, PluginState};
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::testing::{TestOutcome, TestRequest, chain_with, consumer};
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -12,6 +12,8 @@ mod documents;
 mod file_graph;
 #[path = "tidy/imports.rs"]
 mod imports;
+#[path = "tidy/interface_source.rs"]
+mod interface_source;
 #[path = "tidy/language.rs"]
 mod language;
 #[path = "tidy/layered_folders.rs"]
@@ -20,12 +22,16 @@ mod layered_folders;
 mod layers;
 #[path = "tidy/lock.rs"]
 mod lock;
+#[path = "tidy/manifests.rs"]
+mod manifests;
 #[path = "tidy/module_source.rs"]
 mod module_source;
 #[path = "tidy/named_tests.rs"]
 mod named_tests;
 #[path = "tidy/prose.rs"]
 mod prose;
+#[path = "tidy/public_items.rs"]
+mod public_items;
 #[path = "tidy/recipes.rs"]
 mod recipes;
 #[path = "tidy/reply_reasons.rs"]
@@ -38,6 +44,8 @@ mod sources;
 mod test_programs;
 #[path = "tidy/tokens.rs"]
 mod tokens;
+#[path = "tidy/toml_entries.rs"]
+mod toml_entries;
 #[path = "tidy/tree.rs"]
 mod tree;
 #[path = "tidy/type_names.rs"]
@@ -258,7 +266,7 @@ const LAYERS: &[Row] = &[
     (
         "compile",
         &[
-            "addresses affected classes objects paths run verdict",
+            "addresses affected classes objects paths run verdicts",
             "budgets certificates ingress_class testing",
             "context gateways policies",
             "backend parents",
@@ -269,6 +277,7 @@ const LAYERS: &[Row] = &[
             "compiler",
         ],
     ),
+    ("endpoint_tls", &["anchors identity protocol sessions verified_names", "config_cache verifier"]),
     ("fuzzing", &["annotations path_templates quantities transformer_templates"]),
     (
         "http1",
@@ -322,33 +331,34 @@ const LAYERS: &[Row] = &[
     (
         "plugin_api",
         &[
-            "aws_environment cookies dumped_fields field_names header_spoofing remote server_text",
-            "assertions changed_fields",
-            "http_proxy http_version body_budget chosen_backend decimal endpoint_timeouts form_body \
-             kind login media_type message_limits multipart named_backend observed_stream \
-             plugin_regex rejection_log reply request_body_changes route_description scheme shared_keys state template \
-             timing violations weighted_list xml",
-            "hidden_texts masking shared_values unique_json",
-            "batch_queue body_filter content_coding fields idle_connections instance json_fields \
-             json_schema openapi password remote_request repeated_query sealed_cookie token",
-            "completed_request consumers graphql grpc own_url request_json streamed_response vault",
-            "client_info endpoint_token relayed_response remote_client services subjects",
-            "ended_session identity",
-            "trace",
-            "otlp_messages",
-            "aws_signature context credential_values digest_cache scripted_server server_diagnostics shared_fetch",
-            "request_assertions request_variables",
-            "request_edits response_edits",
-            "aws_credentials logged_out_sessions redis remote_server token_binding token_purpose",
-            "session_lock",
-            "background counting introspection stored_sessions",
-            "authentication chain log_delivery log_entry",
-            "sent_headers session_entry",
-            "kafka log_fields otlp_delivery statsd",
-            "lua_functions tracer",
-            "client_certificate",
-            "factory stream_chain",
-            "testing",
+            "aws_environment body_budget changed_fields chosen_backend content_coding cookies decimal \
+             dumped_fields endpoint_timeouts field_names header_spoofing http_version login lua_value masking \
+             media_type message_limits multipart named_backend plugin_regex remote repeated_query reply \
+             request_body_changes route_description scheme server_text shared_keys state stream_cx timing",
+            "assertions body_filter client_info fields hidden_texts http_proxy remote_request shared_values \
+             vault",
+            "completed_request own_url streamed_response",
+            "ended_session services trace",
+            "kind scripted_server",
+            "batch_queue instance password token",
+            "consumers",
+            "endpoint_token otlp_messages subjects",
+            "identity",
+            "context",
+        ],
+    ),
+    ("plugin_chain", &["background chain", "stream_chain", "factory", "testing"]),
+    ("plugin_formats", &["grpc json_schema openapi template unique_json xml", "graphql"]),
+    (
+        "plugin_kit",
+        &[
+            "authentication aws_signature credential_values digest_cache form_body json_fields log_entry \
+             observed_stream rejection_log relayed_response request_assertions request_json request_variables \
+             sealed_cookie server_diagnostics shared_fetch token_binding token_purpose violations weighted_list",
+            "aws_credentials client_certificate idle_connections log_delivery logged_out_sessions redis \
+             remote_server request_edits response_edits sent_headers session_entry statsd",
+            "counting introspection kafka log_fields otlp_delivery remote_client session_lock",
+            "lua_functions stored_sessions tracer",
         ],
     ),
     (
@@ -402,7 +412,7 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "access_logs bind_address cors escape external_auth gateway_traces host own_udp_listeners regex \
+            "access_logs cors escape external_auth gateway_traces host own_udp_listeners regex \
              regex_steps timeouts_and_retries",
             "client_validation path_edit path_reach path_regex path_regexes",
             "certs",
@@ -440,8 +450,8 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "dns endpoint_choice endpoint_error local_shortage outcome own_sockets protocol proxy_protocol \
-             response_streams settings single_writer_counter sliding_count socket_budget ssrf_guard tls",
+            "dns endpoint_choice endpoint_error local_shortage outcome own_sockets proxy_protocol \
+             response_streams settings single_writer_counter sliding_count socket_budget",
             "response_times",
             "attempt_settings check_report endpoint_load health retry_counters",
             "counters endpoint_state",
@@ -458,6 +468,7 @@ const LAYERS: &[Row] = &[
             "health_checks raw_connecting",
         ],
     ),
+    ("verdict", &["unique_diagnostics"]),
     (
         "verify",
         &[
@@ -491,7 +502,7 @@ const CYCLES: &[CycleSize] = &[
 /// The layers of files in folders whose modules are one layer of `LAYERS`. A file imports only files of its own layer
 /// and of layers before it.
 const LAYERED_FOLDERS: &[LayeredFolder] = &[LayeredFolder {
-    path: "src/proxy/http",
+    path: "proxy/http",
     layers: &["fields", "record", "forwarding", "exchange", "steps", "client"],
     upward: 0,
 }];
@@ -568,6 +579,11 @@ fn prose_is_plain_and_cites_what_a_clone_has() {
 }
 
 #[test]
+fn public_items_of_crates_are_named_outside_of_their_crate() {
+    tree::expect_none(public_items::findings(&checkout()));
+}
+
+#[test]
 fn sleeps_in_tests_have_a_reason() {
     tree::expect_none(sleeps::findings(&checkout()));
 }
@@ -585,6 +601,11 @@ fn tests_of_promises_and_reports_exist() {
 #[test]
 fn the_lock_file_has_one_of_each_and_only_releases() {
     tree::expect_none(lock::findings(&checkout()));
+}
+
+#[test]
+fn manifests_leave_versions_and_settings_to_the_workspace() {
+    tree::expect_none(manifests::findings(&checkout()));
 }
 
 #[test]

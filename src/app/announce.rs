@@ -11,13 +11,13 @@ use tracing::{debug, error, info, warn};
 use super::control::{ApplySummary, Control, VerdictChanges};
 use super::problem_counts::ProblemCounts;
 use crate::api::ObjectId;
-use crate::compile::verdict::{Verdict, Verdicts};
 use crate::diagnostic::{Diagnostic, Severity, WAITING};
 use crate::manifests::{ManifestDiagnostic, ManifestUpdate, Manifests};
 use crate::process_log;
 use crate::report::{self, InputCounts, ReportedDiagnostic, RouteRow, escape_controls};
 use crate::snapshot::Snapshot;
 use crate::snapshot::dump::{ActionDump, ListenerDump, MatchDump, RouteTableRow};
+use crate::verdict::{Verdict, Verdicts};
 
 /// Writes to stderr; stdout belongs to the access log.
 #[derive(Debug)]

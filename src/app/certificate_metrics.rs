@@ -79,10 +79,11 @@ mod tests {
     use rustls::sign::CertifiedKey;
 
     use super::*;
+    use crate::bind_address::BindAddress;
+    use crate::snapshot::Bind;
     use crate::snapshot::certs::Certificates;
     use crate::snapshot::host::{HostMap, HostPattern};
     use crate::snapshot::port_tls::PortTls;
-    use crate::snapshot::{Bind, BindAddress};
 
     #[test]
     fn each_secret_is_reported_once() {

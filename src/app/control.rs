@@ -12,18 +12,19 @@ use super::ingress::IngressConfig;
 use super::upstream_views;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
-use crate::compile::verdict::{Verdict, Verdicts};
+use crate::bind_address::BindAddress;
 use crate::compile::{
     self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, PolicySources, ProcessLocation, RouteKind,
 };
 use crate::diagnostic::Diagnostic;
 use crate::k8s::{InstalledApis, ReferenceChanges};
-use crate::plugin_api::PluginFactory;
 use crate::plugin_api::vault::VaultValues;
-use crate::snapshot::{BindAddress, Snapshot};
+use crate::plugin_chain::PluginFactory;
+use crate::snapshot::Snapshot;
 use crate::status::{self, BindOutcome};
 use crate::store::{Batch, Changes, Store};
 use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey, UpstreamRegistry};
+use crate::verdict::{Verdict, Verdicts};
 
 /// Store, compiler and their inputs. Owned by one task; other tasks query that task.
 #[derive(Debug)]

@@ -13,14 +13,15 @@ use super::certificate_metrics::CertificateExpiry;
 use super::file_descriptors::{DescriptorUse, raise_descriptor_limit};
 use crate::args::{self, RunOptions};
 use crate::compile::kong::rule_options::PRODUCT_HEADERS;
+use crate::endpoint_tls::TrustAnchors;
 use crate::http1::NameCase;
 use crate::process_log::LogFormat;
 use crate::proxy::access_log::{self, AccessLogger};
 use crate::proxy::{self, Proxy, ProxyStats};
 use crate::snapshot::Snapshot;
+use crate::ssrf_guard::{AddressPolicy, AddressSources, LoopbackPolicy, TrustModel};
 use crate::upstream::dns::DnsFollower;
-use crate::upstream::tls::TrustAnchors;
-use crate::upstream::{AddressPolicy, AddressSources, HealthChecks, LoopbackPolicy, TrustModel, UpstreamRegistry};
+use crate::upstream::{HealthChecks, UpstreamRegistry};
 
 pub(super) struct DataPlane {
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,

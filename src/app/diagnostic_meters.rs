@@ -11,10 +11,10 @@ use prometheus_client::registry::Registry;
 use super::control::VerdictChanges;
 use crate::api::{Kind, ObjectId};
 use crate::compile::OVER_BUDGET;
-use crate::compile::verdict::Verdict;
 use crate::diagnostic::Severity;
 use crate::manifests::ManifestDiagnostic;
 use crate::report::{self, ReportedDiagnostic};
+use crate::verdict::Verdict;
 
 /// `portico_diagnostics{kind,severity}` and `portico_objects_over_budget{kind}`. Written by the control loop only.
 #[derive(Debug, Default)]

@@ -90,8 +90,9 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::endpoint_tls::UpstreamProtocol;
     use crate::metrics::{Exposition, Metrics};
-    use crate::upstream::{EndpointAddress, Endpoints, Outcome, OutcomeClass, UpstreamKey, UpstreamProtocol};
+    use crate::upstream::{EndpointAddress, Endpoints, Outcome, OutcomeClass, UpstreamKey};
 
     #[tokio::test(start_paused = true)]
     async fn ejections_have_metrics_from_the_first_one_on() {

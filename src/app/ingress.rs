@@ -12,13 +12,13 @@ use crate::args::{
     HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions,
     StreamPortProtocol,
 };
-use crate::compile::verdict::PublishedAddress;
 use crate::compile::{
     Classes, HostOwnership, IngressListener, IngressSettings, PublishSource, StreamListener, StreamProtocol,
 };
 use crate::snapshot::certs::{Certificate, SELF_GENERATED};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::by_conditions::RouterFlavor;
+use crate::verdict::PublishedAddress;
 
 /// The class of the served Ingresses, and the settings that are the same for all of them.
 #[derive(Clone, Debug, Default)]

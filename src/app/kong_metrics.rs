@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::metrics::{Exposition, resident_memory};
 use crate::plugin_api::PluginState;
-use crate::plugin_api::factory::{BuiltinPlugin, PluginFactory};
+use crate::plugin_chain::factory::{BuiltinPlugin, PluginFactory};
 use crate::plugins::prometheus::{
     self, ConnectionCounts, HealthTarget, KongExpositionFormat, ProcessFacts, TargetState,
 };
@@ -146,7 +146,7 @@ mod tests {
         cart.report(ejected, &Outcome::of(OutcomeClass::ConnectFailed));
         // The same Service in another protocol, where the failure has not been noticed yet.
         let cart_http2 =
-            upstreams.upstream(&UpstreamKey { protocol: crate::upstream::UpstreamProtocol::Http2, ..key("cart") });
+            upstreams.upstream(&UpstreamKey { protocol: crate::endpoint_tls::UpstreamProtocol::Http2, ..key("cart") });
         cart_http2.set_endpoints(Endpoints {
             addresses: vec![EndpointAddress::Ip(healthy), EndpointAddress::Ip(ejected)],
             traffic: checked,

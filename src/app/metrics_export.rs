@@ -12,12 +12,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use crate::plugin_api::batch_queue::{BatchQueue, QueueSettings};
-use crate::plugin_api::log_delivery::DEFAULT_LOG_QUEUE;
 use crate::plugin_api::otlp_messages::metrics::metric_data::{Data, Number};
 use crate::plugin_api::otlp_messages::metrics::{
     CUMULATIVE, HistogramPoint, NumberPoint, OtlpGauge, OtlpHistogram, OtlpMetric, OtlpSum, encode_metrics,
 };
 use crate::plugin_api::otlp_messages::spans_and_logs::{OtlpAttribute, OtlpResource};
+use crate::plugin_kit::log_delivery::DEFAULT_LOG_QUEUE;
 
 /// A request has the points of one entry. What an unavailable server has not got is of little use later.
 pub(super) const METRICS_QUEUE: QueueSettings =

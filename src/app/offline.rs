@@ -11,7 +11,7 @@ use super::ingress::IngressConfig;
 use crate::args::{BudgetOptions, GatewayOptions, IngressClassOptions};
 use crate::compile::Budgets;
 use crate::manifests::{ManifestUpdate, Manifests};
-use crate::plugin_api::PluginFactory;
+use crate::plugin_chain::PluginFactory;
 use crate::plugins;
 use crate::report::{self, ReportedDiagnostic};
 use crate::snapshot::Snapshot;

@@ -11,10 +11,10 @@ use anyhow::{Context, anyhow, bail};
 use super::tls_files::{read_authorities, read_client_certificate};
 use crate::args::{OtlpOptions, OtlpProtocolArg};
 use crate::plugin_api::batch_queue::{BatchQueue, QueueSettings};
-use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
 use crate::plugin_api::otlp_messages::spans_and_logs::OtlpResource;
-use crate::plugin_api::tracer::{ExportFormat, ExportServer};
 use crate::plugin_api::{BuildCx, BuildNotes, ClientCertificateFiles, PluginServices, PluginState, TlsFiles};
+use crate::plugin_kit::otlp_delivery::{OtlpProtocol, OtlpSignal};
+use crate::plugin_kit::tracer::{ExportFormat, ExportServer};
 use crate::version::VERSION;
 
 /// What the requests to all servers have in common.

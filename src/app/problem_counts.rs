@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::api::ObjectId;
-use crate::compile::verdict::Verdicts;
 use crate::report;
+use crate::verdict::Verdicts;
 
 /// The number of problems of each object.
 #[derive(Debug, Default)]
@@ -43,8 +43,8 @@ mod tests {
 
     use super::*;
     use crate::api::{Kind, ObjectKey};
-    use crate::compile::verdict::Verdict;
     use crate::diagnostic::Diagnostic;
+    use crate::verdict::Verdict;
 
     #[test]
     fn counts_follow_changed_verdicts() {

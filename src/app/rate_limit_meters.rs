@@ -7,7 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::metrics::{encode_counter, encode_gauge};
-use crate::plugin_api::counting::EntryBudget;
+use crate::plugin_kit::counting::EntryBudget;
 
 /// Reads the numbers at each scrape. It also keeps the budget, with the limit of the flag, until plugins use it.
 #[derive(Debug)]

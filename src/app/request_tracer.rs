@@ -2,9 +2,9 @@
 
 use super::otlp::OtlpServers;
 use crate::args::{TraceFormatArg, TraceOptions};
-use crate::plugin_api::log_delivery::DEFAULT_LOG_QUEUE;
-use crate::plugin_api::otlp_delivery::OtlpSignal;
 use crate::plugin_api::trace::TraceFormat;
+use crate::plugin_kit::log_delivery::DEFAULT_LOG_QUEUE;
+use crate::plugin_kit::otlp_delivery::OtlpSignal;
 use crate::proxy::{HeaderSelection, LateRecording, RequestTracer, TraceSelection};
 
 /// The tracer, whose queue begins at once.

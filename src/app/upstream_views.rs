@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 
 use super::settings_json;
 use crate::compile::PolicySources;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::upstream::settings::OverloadLimit;
 use crate::upstream::{
     Availability, CircuitPhase, CircuitReport, EjectionCause, EndpointCounts, EndpointHealthReport, EndpointReport,
-    HealthTransition, LevelReport, OverloadReport, Upstream, UpstreamKey, UpstreamProtocol, UpstreamRegistry,
+    HealthTransition, LevelReport, OverloadReport, Upstream, UpstreamKey, UpstreamRegistry,
 };
 
 /// The upstreams that `selector` names: a complete name such as `shop/cart:80`, or all ports of a Service such as

@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use crate::plugin_api::counting::UsageReports;
+use crate::plugin_kit::counting::UsageReports;
 
 /// Reads the numbers at each scrape. The series are those of the configured plans and versions.
 pub(super) struct UsageMeters(pub(super) Arc<UsageReports>);

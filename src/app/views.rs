@@ -16,10 +16,9 @@ use super::kong_metrics::KongMetrics;
 use super::upstream_views;
 use crate::admin::{AdminView, RequestObserver, StatusSource, ViewContent, ViewRequest, Views};
 use crate::api::{Meta, ObjectId};
-use crate::compile::verdict::Verdicts;
 use crate::metrics::{Exposition, Metrics};
-use crate::plugin_api::counting::UsageReports;
 use crate::plugin_api::token::published_keys::key_set_of_process;
+use crate::plugin_kit::counting::UsageReports;
 use crate::plugins::prometheus::ConnectionCounts;
 use crate::proxy::ProxyStats;
 use crate::proxy::observations::{ObservationMode, ObservedRequests};
@@ -27,6 +26,7 @@ use crate::ready::Readiness;
 use crate::snapshot::Snapshot;
 use crate::status;
 use crate::upstream::UpstreamRegistry;
+use crate::verdict::Verdicts;
 
 /// A query to the control loop, with the channel for its result.
 pub(super) struct ViewQuery {

@@ -19,9 +19,10 @@ use crate::compile::policies::backend_policy::{
     Block, backend_key, failover_settings, first_with_block, is_enforceable, policies_of_upstream,
 };
 use crate::diagnostic::Diagnostic;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::store::{Changes, Store};
 use crate::transport_protocol::TransportProtocol;
-use crate::upstream::{AlternativeBackends, UpstreamKey, UpstreamProtocol, UpstreamSource};
+use crate::upstream::{AlternativeBackends, UpstreamKey, UpstreamSource};
 
 /// The alternatives of the used upstreams.
 #[derive(Debug, Default)]

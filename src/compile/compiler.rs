@@ -25,20 +25,21 @@ use super::policy_kinds::{self, KindsWithUsers, PolicySources};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
 use super::routes::routers::Routers;
 use super::run::CompileRun;
-use super::verdict::Verdicts;
-use super::verdict::oversized_objects::OversizedVerdicts;
-use super::verdict::rejected_objects::RejectedVerdicts;
-use super::verdict::table::VerdictTable;
 use super::verdict_updates::other_kinds;
 use super::verdict_updates::served::ServedObjects;
 use super::verdict_updates::unserved_objects::ServiceUsers;
+use super::verdicts::oversized_objects::OversizedVerdicts;
+use super::verdicts::rejected_objects::RejectedVerdicts;
+use super::verdicts::table::VerdictTable;
 use super::{CompileContext, parents};
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::bind_address::BindAddress;
 use crate::plugin_api::vault::VaultQuery;
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
-use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
+use crate::snapshot::{Snapshot, TransportProtocol};
 use crate::store::{Changes, Store};
 use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, UpstreamKey};
+use crate::verdict::Verdicts;
 
 /// The result of one compilation.
 #[derive(Debug)]

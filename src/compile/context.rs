@@ -6,7 +6,7 @@ use crate::api::Kind;
 use crate::compile::addresses::GatewayAddresses;
 use crate::compile::certificates::backend_client::BackendClient;
 use crate::compile::{Budgets, Classes, IngressSettings};
-use crate::plugin_api::PluginFactory;
+use crate::plugin_chain::PluginFactory;
 use crate::store::Store;
 use crate::upstream::UpstreamRegistry;
 

@@ -21,7 +21,6 @@
 pub mod addresses;
 pub mod kong;
 pub mod testing;
-pub mod verdict;
 
 mod affected;
 mod alternatives;
@@ -42,6 +41,7 @@ mod policy_kinds;
 mod routes;
 mod run;
 mod verdict_updates;
+mod verdicts;
 
 pub use backend::locality::ProcessLocation;
 pub use backend::upstream_usage::upstream_object;

@@ -6,7 +6,8 @@ use crate::api::Kind;
 use crate::api::names::GATEWAY_CONTROLLER;
 use crate::compile::addresses::GatewayAddresses;
 use crate::compile::{Budgets, Classes, CompileContext, CompileInputs, Compiled, Compiler, IngressSettings};
-use crate::plugin_api::{PluginFactory, PluginRegistry};
+use crate::plugin_api::PluginRegistry;
+use crate::plugin_chain::PluginFactory;
 use crate::store::{Changes, Store};
 use crate::upstream::UpstreamRegistry;
 

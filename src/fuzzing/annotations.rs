@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::testing::TestInputs;
-use crate::compile::verdict::Verdicts;
 use crate::compile::{Classes, Compiler, IngressListener, IngressSettings};
 use crate::plugins::REGISTRY;
 use crate::snapshot::fingerprint::Fingerprint;
 use crate::store::{AnyObject, Batch, Store};
+use crate::verdict::Verdicts;
 
 /// Each line is an annotation, as `key=value`, of an Ingress of each dialect, an HTTPRoute and a Service.
 pub(super) fn check(input: &[u8]) {

@@ -17,7 +17,7 @@ mod transformer_templates;
 
 use crate::http1::fuzzing as http1;
 use crate::proxy::fuzzing as proxy;
-use crate::{manifests, plugin_api, plugins, request_target};
+use crate::{manifests, plugin_kit, plugins, request_target};
 
 /// A fuzz target, which panics if a property does not hold for these bytes.
 pub type FuzzTarget = fn(&[u8]);
@@ -26,7 +26,7 @@ pub type FuzzTarget = fn(&[u8]);
 pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("access_log_lines", proxy::access_log_lines::check),
     ("annotations", annotations::check),
-    ("bodies", plugin_api::request_edits::fuzzing::body),
+    ("bodies", plugin_kit::request_edits::fuzzing::body),
     ("check_responses", proxy::check_responses::check),
     ("client_hello", proxy::client_hello::check),
     ("forwarded_for", proxy::forwarded_for::check),

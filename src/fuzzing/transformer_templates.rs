@@ -3,9 +3,8 @@
 
 use std::borrow::Cow;
 
-use crate::plugin_api::template::{
-    Budget, Expression, LuaValue, MAX_VALUE_BYTES, Template, Variable, VariableKey, Variables,
-};
+use crate::plugin_api::lua_value::{Budget, LuaValue};
+use crate::plugin_formats::template::{Expression, MAX_VALUE_BYTES, Template, Variable, VariableKey, Variables};
 
 /// The first line is a template, and the rest is the value of every variable.
 pub(super) fn check(input: &[u8]) {

@@ -121,7 +121,7 @@ impl Assertions {
     }
 
     /// What both assert and read. One of both if it has all of the other, so that many chains share it.
-    pub(super) fn union(first: &Arc<Assertions>, second: &Arc<Assertions>) -> Arc<Assertions> {
+    pub fn union(first: &Arc<Assertions>, second: &Arc<Assertions>) -> Arc<Assertions> {
         if first.has_all_of(second) {
             return Arc::clone(first);
         }
@@ -138,7 +138,7 @@ impl Assertions {
 
     /// Adds the new names of asserted fields, which plugins rename: they may not come from the client when there is
     /// nothing to rename.
-    pub(super) fn with_new_names(mut self: Arc<Self>, renamed: &[(HeaderName, HeaderName)]) -> Arc<Assertions> {
+    pub fn with_new_names(mut self: Arc<Self>, renamed: &[(HeaderName, HeaderName)]) -> Arc<Assertions> {
         let is_new = |fields: &AssertedFields, (old, new): &(HeaderName, HeaderName)| {
             fields.contains(old) && !fields.contains(new)
         };
@@ -156,12 +156,12 @@ impl Assertions {
     }
 
     /// The fields that are asserted and read. Those with the credentials of the client, until a plugin asserts them.
-    pub(super) fn kept_fields(&self) -> impl Iterator<Item = &HeaderName> {
+    pub fn kept_fields(&self) -> impl Iterator<Item = &HeaderName> {
         self.read.iter().filter(|name| self.fields.contains(name))
     }
 
     /// Removes the cookies that no endpoint gets.
-    pub(super) fn hide_cookies(&self, headers: &mut HeaderMap) {
+    pub fn hide_cookies(&self, headers: &mut HeaderMap) {
         if !self.hidden_cookies.is_empty() {
             remove_cookies(headers, |name| self.hidden_cookies.iter().any(|hidden| hidden.contain(name)));
         }

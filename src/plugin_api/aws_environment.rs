@@ -102,6 +102,11 @@ impl fmt::Debug for EndpointAuthorization {
     }
 }
 
+/// Whether a text can be a region. Names of hosts contain it, so it has no dots.
+pub fn is_region(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +134,10 @@ mod tests {
             ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/t"),
         ]);
         assert_eq!(eks.container.unwrap().authorization, EndpointAuthorization::File("/t".to_owned()));
+    }
+
+    #[test]
+    fn regions_are_parts_of_names() {
+        assert!(is_region("eu-west-1") && !is_region("eu.example/") && !is_region("") && !is_region("a@b"));
     }
 }

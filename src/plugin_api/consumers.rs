@@ -20,7 +20,7 @@ use http::HeaderValue;
 use super::password::PasswordHash;
 use super::token::signature::VerificationKey;
 pub use crate::persistent_map::{MapIndex, PersistentMap};
-pub use digests::{Sha256Digest, hex, sha256};
+pub use digests::{Sha256Digest, chain_digest, hex, sha256};
 use entity_id::header_value;
 pub use entity_id::{EntityId, EntityName};
 pub use hmac::{HmacAlgorithm, SigningSecret};

@@ -510,7 +510,7 @@ impl PluginData {
     }
 
     /// What functions have stored for the plugins of the request, if any has.
-    pub(super) fn shared_values(&self) -> Option<&SharedValues> {
+    pub fn shared_values(&self) -> Option<&SharedValues> {
         self.shared.as_deref()
     }
 

@@ -33,7 +33,7 @@ pub struct EndedSession<'r> {
 
 impl<'r> EndedSession<'r> {
     /// What plugins read of requests, as far as sessions have it.
-    pub(super) fn as_request(&self, id: &'r HeaderValue) -> CompletedRequest<'r> {
+    pub fn as_request(&self, id: &'r HeaderValue) -> CompletedRequest<'r> {
         CompletedRequest {
             id,
             started_at: self.started_at,

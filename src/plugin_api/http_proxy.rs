@@ -6,7 +6,7 @@ use http::HeaderValue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::remote::{Remote, RemoteStream};
-use crate::upstream::tls::UpstreamTlsSettings;
+use crate::endpoint_tls::UpstreamTlsSettings;
 
 /// The proxies to servers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -29,7 +29,7 @@ pub struct PluginInstance {
 
 impl PluginInstance {
     /// Names the fields that the plugin edits or asserts.
-    pub(super) fn declare_fields(&self, fields: &mut ChangedFields) {
+    pub fn declare_fields(&self, fields: &mut ChangedFields) {
         self.plugin.declare_fields(fields);
         if let Some(assertions) = &self.assertions {
             fields.request.add_all(assertions.fields.names());
@@ -42,7 +42,7 @@ impl PluginInstance {
     }
 
     /// How many bytes of the body of this request to buffer before the plugin runs.
-    pub(super) fn body_buffer_limit_for(&self, head: &request::Parts) -> Option<usize> {
+    pub fn body_buffer_limit_for(&self, head: &request::Parts) -> Option<usize> {
         let Phases { access, before_forward, replace_backend, .. } = self.phases;
         let limit = self.plugin.body_buffer_limit().filter(|_| access || before_forward || replace_backend)?;
         self.plugin.buffers_body(head).then_some(limit)

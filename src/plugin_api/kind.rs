@@ -17,7 +17,7 @@ use super::dumped_fields::{self, DumpedFields};
 use super::remote::{is_host, is_short_name};
 use super::{Plugin, PluginServices, PluginState};
 use crate::diagnostic::{Diagnostic, Reason};
-use crate::upstream::BlockedAddress;
+use crate::ssrf_guard::BlockedAddress;
 
 /// The static properties of a plugin, and how it is built. Implemented once by each plugin in `plugins/`.
 pub trait PluginKind: Send + Sync + 'static {

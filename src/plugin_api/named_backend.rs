@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::upstream::tls::UpstreamTlsSettings;
+use crate::endpoint_tls::UpstreamTlsSettings;
 
 /// A backend that may be one server with a name.
 pub trait NamedBackend {

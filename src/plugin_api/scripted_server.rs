@@ -12,32 +12,30 @@ use super::aws_environment::AwsEnvironment;
 use super::remote_request::{ClientRequestFailure, RemoteRequest, RemoteResponse};
 use super::services::PluginServices;
 use crate::diagnostic::Diagnostic;
-use crate::upstream::AddressPolicy;
+use crate::ssrf_guard::AddressPolicy;
 
 /// How often a response suspends before it is there.
 const SUSPENSIONS: usize = 32;
 
 type Script = dyn Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync;
 
-pub(crate) struct ScriptedServer {
+pub struct ScriptedServer {
     script: Box<Script>,
-    pub(crate) requests: Mutex<Vec<RemoteRequest>>,
+    pub requests: Mutex<Vec<RemoteRequest>>,
     /// The paths of those requests that count for a client, with its address.
-    pub(crate) of_clients: Mutex<Vec<(String, IpAddr)>>,
+    pub of_clients: Mutex<Vec<(String, IpAddr)>>,
     /// The last report about each object.
-    pub(crate) reports: Mutex<Vec<Option<Diagnostic>>>,
+    pub reports: Mutex<Vec<Option<Diagnostic>>>,
     aws_environment: Option<Arc<AwsEnvironment>>,
 }
 
 impl ScriptedServer {
-    pub(crate) fn new(
-        script: impl Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync + 'static,
-    ) -> Arc<Self> {
+    pub fn new(script: impl Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync + 'static) -> Arc<Self> {
         ScriptedServer::in_aws(None, script)
     }
 
     /// A server whose plugins may have an identity at AWS.
-    pub(crate) fn in_aws(
+    pub fn in_aws(
         aws_environment: Option<AwsEnvironment>,
         script: impl Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync + 'static,
     ) -> Arc<Self> {
@@ -50,21 +48,21 @@ impl ScriptedServer {
         })
     }
 
-    pub(crate) fn request_count(&self) -> usize {
+    pub fn request_count(&self) -> usize {
         self.requests.lock().len()
     }
 
-    pub(crate) fn last_request(&self) -> RemoteRequest {
+    pub fn last_request(&self) -> RemoteRequest {
         self.requests.lock().last().cloned().expect("the server has got a request")
     }
 
-    pub(crate) fn services(self: &Arc<Self>) -> Arc<dyn PluginServices> {
+    pub fn services(self: &Arc<Self>) -> Arc<dyn PluginServices> {
         Arc::clone(self) as _
     }
 }
 
 /// A response with these headers, one a line.
-pub(crate) fn response(status: u16, headers: &str, body: &str) -> RemoteResponse {
+pub fn response(status: u16, headers: &str, body: &str) -> RemoteResponse {
     let headers = headers.lines().filter_map(|line| line.trim().split_once(": "));
     RemoteResponse {
         status: StatusCode::from_u16(status).unwrap(),

@@ -16,7 +16,7 @@ use super::remote_request::{ClientRequestFailure, RemoteRequest, RemoteResponse,
 use super::shared_keys::SharedKeys;
 use super::streamed_response::{RemoteFailure, StreamedResponse};
 use crate::diagnostic::Diagnostic;
-use crate::upstream::{AddressPolicy, LoopbackPolicy};
+use crate::ssrf_guard::{AddressPolicy, LoopbackPolicy};
 
 /// Services that plugins get when they are built. Requests do not wait for them unless a plugin implements that
 /// explicitly.

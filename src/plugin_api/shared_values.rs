@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::template::LuaValue;
+use super::lua_value::LuaValue;
 
 /// The values of one request. Their number and size are limited.
 #[derive(Debug, Default)]

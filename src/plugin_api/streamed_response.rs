@@ -32,7 +32,7 @@ pub struct RemoteBody {
 
 /// What follows in a body. One that ends without its end is truncated.
 #[derive(Debug)]
-pub(super) enum BodyPart {
+pub enum BodyPart {
     Data(Bytes),
     End,
 }
@@ -60,7 +60,7 @@ impl RemoteFailure {
 
 /// Why a body is not collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotCollected {
+pub enum NotCollected {
     TooLarge,
     /// The server has closed before its end.
     Truncated,
@@ -69,7 +69,7 @@ pub(super) enum NotCollected {
 
 impl RemoteBody {
     /// A body without bytes.
-    pub(super) fn empty() -> Self {
+    pub fn empty() -> Self {
         let (sender, parts) = mpsc::channel(1);
         // The channel has room.
         drop(sender.try_send(BodyPart::End));
@@ -77,13 +77,13 @@ impl RemoteBody {
     }
 
     /// A body that gets its parts from the other side of the channel.
-    pub(super) fn new(length: Option<u64>) -> (mpsc::Sender<BodyPart>, Self) {
+    pub fn new(length: Option<u64>) -> (mpsc::Sender<BodyPart>, Self) {
         let (sender, parts) = mpsc::channel(1);
         (sender, RemoteBody { parts, length })
     }
 
     /// Collects the body. Its bytes are taken from `kept` before they are kept.
-    pub(super) async fn collect(mut self, max_bytes: usize, kept: &mut dyn KeptBytes) -> Result<Bytes, NotCollected> {
+    pub async fn collect(mut self, max_bytes: usize, kept: &mut dyn KeptBytes) -> Result<Bytes, NotCollected> {
         if self.length.is_some_and(|length| length > max_bytes as u64) {
             return Err(NotCollected::TooLarge);
         }

@@ -165,14 +165,14 @@ impl VerifiedSubjects {
     }
 
     /// Adds the subject of a plugin that determines the consumer, as the last one.
-    pub(super) fn accept(&mut self, subject: Option<VerifiedSubject>) {
+    pub fn accept(&mut self, subject: Option<VerifiedSubject>) {
         self.list.retain(|known| *known != subject);
         self.list.push(subject);
         self.has_accepted = true;
     }
 
     /// Adds the subject of a plugin that leaves the consumer as it is. It is the last one only if there is no other.
-    pub(super) fn record(&mut self, subject: Option<VerifiedSubject>) {
+    pub fn record(&mut self, subject: Option<VerifiedSubject>) {
         if !self.list.contains(&subject) {
             self.list.insert(0, subject);
         }

@@ -55,17 +55,17 @@ pub struct PhaseTimings {
 
 impl PhaseTimings {
     /// Called before the first plugin of a phase.
-    pub(super) fn start(&mut self) {
+    pub fn start(&mut self) {
         self.previous_end = Some(turn_clock::refresh());
     }
 
     /// Called before a plugin runs.
-    pub(super) fn begin(&mut self, plugin: &'static str, phase: PluginPhase) {
+    pub fn begin(&mut self, plugin: &'static str, phase: PluginPhase) {
         self.running = self.previous_end.map(|start| (plugin, phase, start));
     }
 
     /// Called after a plugin has run.
-    pub(super) fn end(&mut self) {
+    pub fn end(&mut self) {
         let Some((plugin, phase, start)) = self.running.take() else { return };
         let now = turn_clock::refresh();
         self.completed.push(PhaseTiming { plugin, phase, started_at: start, duration: now - start });

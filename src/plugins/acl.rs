@@ -24,10 +24,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AUTHENTICATED_GROUPS, CONSUMER_GROUPS, declare_identity, missing_credentials};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, Assertions, Identity, Plugin, Reply, RequestCx};
+use crate::plugin_kit::authentication::{AUTHENTICATED_GROUPS, CONSUMER_GROUPS, declare_identity, missing_credentials};
 
 /// Allows only members of some groups, or all consumers except members of some groups.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -36,12 +36,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
-use crate::plugin_api::relayed_response::{relay_stream, remove_fields_of_connection};
 use crate::plugin_api::remote::is_host_name;
-use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{BackendReplacement, Plugin, ReplaceBackendCx, Reply};
+use crate::plugin_kit::form_body::query_value;
+use crate::plugin_kit::relayed_response::{relay_stream, remove_fields_of_connection};
+use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig};
 
 /// Sends requests to a function of Azure and responds with its response.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -221,8 +221,8 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::scripted_server::{ScriptedServer, response};
-    use crate::plugin_api::testing::{TestRequest, build, chain_with, notes};
     use crate::plugin_api::{PluginState, RegisteredKind};
+    use crate::plugin_chain::testing::{TestRequest, build, chain_with, notes};
 
     const KIND: RegisteredKind<AzureFunctions> = RegisteredKind::NEW;
 

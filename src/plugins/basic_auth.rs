@@ -33,9 +33,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{
-    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity, has_several_logins,
-};
 use crate::plugin_api::consumers::{BasicCredential, StoredPassword, sha256};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
@@ -44,6 +41,9 @@ use crate::plugin_api::password::{ChecksBusy, PasswordChecks, PasswordHash};
 use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply,
     RequestCx, VerifiedSubject,
+};
+use crate::plugin_kit::authentication::{
+    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity, has_several_logins,
 };
 
 /// Authenticates consumers by username and password.

@@ -155,8 +155,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugin_api::testing::{TestRequest, build, chain};
     use crate::plugin_api::{RegisteredKind, ReplyBody};
+    use crate::plugin_chain::testing::{TestRequest, build, chain};
 
     const KIND: RegisteredKind<BotDetection> = RegisteredKind::NEW;
     const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";

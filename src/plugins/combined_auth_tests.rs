@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::REGISTRY;
 use crate::plugin_api::consumers::{BasicCredential, EntityId, JwtCredential, KeyCredential};
 use crate::plugin_api::kind::{HTTP_FAMILY, Scopes};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, chain, consumer};
 use crate::plugin_api::token::signature::signing::Signer;
 use crate::plugin_api::token::signature::{Algorithm, HmacSecret, VerificationKey};
 use crate::plugin_api::{AnyPluginKind, Consumer, ConsumerDirectory, ReplyBody};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, chain, consumer};
 
 /// The consumers anna with a key, bob with a password, cleo with a token, guest without a credential, and one with a
 /// key but no username.

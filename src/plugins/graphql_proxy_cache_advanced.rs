@@ -29,15 +29,15 @@ use super::proxy_cache::config::{ContentCacheConfig, Strategy};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::dumped_fields::DumpedFields;
-use crate::plugin_api::graphql::{
-    CheckedDocument, DocumentLimits, GraphqlRequest, OperationKind, has_graphql_type, normalized,
-};
-use crate::plugin_api::redis::RedisConfig;
-use crate::plugin_api::redis::dumped_fields::{NO_CLOUD_LOGIN, UNSET_SERVER};
 use crate::plugin_api::{
     AccessOutcome, AfterForwardCx, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply,
     optional_record, record,
 };
+use crate::plugin_formats::graphql::{
+    CheckedDocument, DocumentLimits, GraphqlRequest, OperationKind, has_graphql_type, normalized,
+};
+use crate::plugin_kit::redis::RedisConfig;
+use crate::plugin_kit::redis::dumped_fields::{NO_CLOUD_LOGIN, UNSET_SERVER};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -215,8 +215,8 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::RegisteredKind;
-    use crate::plugin_api::chain::Chain;
-    use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain};
+    use crate::plugin_chain::chain::Chain;
+    use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain};
 
     const KIND: &RegisteredKind<GraphqlProxyCache> = &RegisteredKind::<GraphqlProxyCache>::NEW;
 

@@ -47,14 +47,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::parse_header_name;
-use crate::plugin_api::client_certificate::{
-    CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource, RevocationMode,
-    chain_digest,
-};
+use crate::plugin_api::consumers::chain_digest;
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{AccessOutcome, Assertions, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
+use crate::plugin_kit::authentication::parse_header_name;
+use crate::plugin_kit::client_certificate::{
+    CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource, RevocationMode,
+};
 
 /// Authenticates clients by certificates in a header.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -287,9 +287,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plugin_api::client_certificate::test_authority::{TestAuthority, at_day};
-    use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer};
     use crate::plugin_api::{ConsumerDirectory, RegisteredKind};
+    use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, consumer};
+    use crate::plugin_kit::client_certificate::test_authority::{TestAuthority, at_day};
 
     const KIND: RegisteredKind<HeaderCertAuth> = RegisteredKind::NEW;
 

@@ -91,11 +91,11 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::services::OfflineServices;
-    use crate::plugin_api::testing::{TestRequest, build, chain_with};
     use crate::plugin_api::token::signature::Algorithm;
     use crate::plugin_api::token::signature::signing::Signer;
     use crate::plugin_api::token::signing_key::SigningKey;
     use crate::plugin_api::{PluginServices, PluginState, RegisteredKind};
+    use crate::plugin_chain::testing::{TestRequest, build, chain_with};
 
     const KIND: RegisteredKind<IdentityKeys> = RegisteredKind::NEW;
 

@@ -185,8 +185,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugin_api::testing::{TestRequest, build, chain};
     use crate::plugin_api::{RegisteredKind, ReplyBody};
+    use crate::plugin_chain::testing::{TestRequest, build, chain};
 
     const KIND: RegisteredKind<IpRestriction> = RegisteredKind::NEW;
 

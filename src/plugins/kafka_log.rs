@@ -43,13 +43,13 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueSettings};
 use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::fields::UrlEncodedForm;
-use crate::plugin_api::kafka::NO_SCHEMA_REGISTRY;
-use crate::plugin_api::kafka::{
+use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, record};
+use crate::plugin_kit::kafka::NO_SCHEMA_REGISTRY;
+use crate::plugin_kit::kafka::{
     BatchedMessages, ConfiguredProducer, KafkaAuthentication, KafkaMessage, KafkaSecurity, KafkaServer, ProducerConfig,
 };
-use crate::plugin_api::log_delivery::DeliveryReports;
-use crate::plugin_api::log_fields::CustomFields;
-use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, record};
+use crate::plugin_kit::log_delivery::DeliveryReports;
+use crate::plugin_kit::log_fields::CustomFields;
 
 /// Sends logs of requests to a topic of Kafka.
 #[derive(Deserialize, JsonSchema)]

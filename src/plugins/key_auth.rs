@@ -21,9 +21,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{
-    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity, parse_header_name,
-};
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
@@ -31,6 +28,9 @@ use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
     VerifiedSubject,
+};
+use crate::plugin_kit::authentication::{
+    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity, parse_header_name,
 };
 
 /// Authenticates consumers by keys.

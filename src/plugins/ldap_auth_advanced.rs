@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::RegisteredKind;
-    use crate::plugin_api::testing::{build, notes};
+    use crate::plugin_chain::testing::{build, notes};
 
     const KIND: RegisteredKind<LdapAuthAdvanced> = RegisteredKind::NEW;
 

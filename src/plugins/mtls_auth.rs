@@ -46,15 +46,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::client_certificate::{
-    CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource, RevocationMode,
-};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::token_binding::another_connection;
 use crate::plugin_api::{
     AccessOutcome, Assertions, ClientCertificate, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
 };
+use crate::plugin_kit::client_certificate::{
+    CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource, RevocationMode,
+};
+use crate::plugin_kit::token_binding::another_connection;
 
 /// Authenticates clients by certificates.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -214,10 +214,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plugin_api::client_certificate::test_authority::{TestAuthority, at_day};
     use crate::plugin_api::consumers::{CertificateCredential, EntityId};
-    use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer};
     use crate::plugin_api::{ConsumerDirectory, RegisteredKind, Scheme};
+    use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, consumer};
+    use crate::plugin_kit::client_certificate::test_authority::{TestAuthority, at_day};
 
     const KIND: RegisteredKind<MtlsAuth> = RegisteredKind::NEW;
 

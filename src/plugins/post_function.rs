@@ -14,8 +14,8 @@
 //! do not run in `access` if another plugin has responded.
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::lua_functions::{FunctionConfig, LuaFunctions};
 use crate::plugin_api::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_kit::lua_functions::{FunctionConfig, LuaFunctions};
 
 pub(crate) struct PostFunction;
 

@@ -48,8 +48,8 @@
 //! adds nothing more.
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::lua_functions::{FunctionConfig, LuaFunctions};
 use crate::plugin_api::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_kit::lua_functions::{FunctionConfig, LuaFunctions};
 
 pub(crate) struct PreFunction;
 

@@ -13,10 +13,10 @@ use super::proxy_cache::config::Config;
 use super::proxy_cache::{ProxyCache, build};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::dumped_fields::DumpedFields;
-use crate::plugin_api::redis::dumped_fields::{NO_CLOUD_LOGIN, UNSET_SERVER};
 use crate::plugin_api::{
     AccessOutcome, AfterForwardCx, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply,
 };
+use crate::plugin_kit::redis::dumped_fields::{NO_CLOUD_LOGIN, UNSET_SERVER};
 
 pub(crate) struct ProxyCacheAdvanced(SharedCache);
 
@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::RegisteredKind;
-    use crate::plugin_api::testing::{TestRequest, chain};
+    use crate::plugin_chain::testing::{TestRequest, chain};
 
     #[tokio::test]
     async fn responses_are_stored_as_by_proxy_cache() {

@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::RegisteredKind;
-    use crate::plugin_api::testing::{TestRequest, build, chain};
+    use crate::plugin_chain::testing::{TestRequest, build, chain};
 
     const KIND: RegisteredKind<RedirectPlugin> = RegisteredKind::NEW;
 

@@ -16,9 +16,8 @@ use serde_json::{Map, Value, json};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::fields::UrlEncodedForm;
-use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx, request_json,
-};
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx};
+use crate::plugin_kit::request_json;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -279,7 +278,7 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::RegisteredKind;
-    use crate::plugin_api::testing::{TestRequest, build, chain};
+    use crate::plugin_chain::testing::{TestRequest, build, chain};
 
     const KIND: RegisteredKind<RequestTermination> = RegisteredKind::NEW;
 

@@ -34,9 +34,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::json_fields::JsonType;
-use crate::plugin_api::request_edits::{EntryLists, RequestEditConfig, RequestEdits};
 use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
+use crate::plugin_kit::json_fields::JsonType;
+use crate::plugin_kit::request_edits::{EntryLists, RequestEditConfig, RequestEdits};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::RegisteredKind;
-    use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, notes};
+    use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, notes};
 
     const KIND: RegisteredKind<RequestTransformerAdvanced> = RegisteredKind::NEW;
     const JSON: &str = "application/json";

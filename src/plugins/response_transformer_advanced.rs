@@ -30,9 +30,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::json_fields::JsonType;
-use crate::plugin_api::response_edits::{Operation, ResponseEditConfig, ResponseEdits};
 use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
+use crate::plugin_kit::json_fields::JsonType;
+use crate::plugin_kit::response_edits::{Operation, ResponseEditConfig, ResponseEdits};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::RegisteredKind;
-    use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain};
+    use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain};
 
     const KIND: RegisteredKind<ResponseTransformerAdvanced> = RegisteredKind::NEW;
 

@@ -45,10 +45,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::declare_identity;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::BASE64;
 use crate::plugin_api::{AccessOutcome, Assertions, CredentialLocations, Plugin, Reply, RequestCx};
+use crate::plugin_kit::authentication::declare_identity;
 
 /// Accepts only webhooks that their sender has signed.
 #[derive(Deserialize, JsonSchema)]
@@ -207,10 +207,10 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::RegisteredKind;
-    use crate::plugin_api::testing::{TestRequest, build, chain};
+    use crate::plugin_chain::testing::{TestRequest, build, chain};
 
     const KIND: RegisteredKind<StandardWebhooks> = RegisteredKind::NEW;
-    /// [`testing::noon`](crate::plugin_api::testing::noon).
+    /// [`testing::noon`](crate::plugin_chain::testing::noon).
     const NOON: u64 = 1_767_355_200;
 
     fn sign(secret: &[u8], text: &str) -> String {

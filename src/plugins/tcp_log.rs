@@ -25,10 +25,10 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
-use crate::plugin_api::log_delivery::{DEFAULT_LOG_QUEUE, DeliveryReports, Framing, StreamSender, parse_server};
-use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, RemoteTls};
+use crate::plugin_kit::log_delivery::{DEFAULT_LOG_QUEUE, DeliveryReports, Framing, StreamSender, parse_server};
+use crate::plugin_kit::log_fields::CustomFields;
 
 /// Writes logs of requests to a TCP server.
 #[derive(Debug, Deserialize, JsonSchema)]

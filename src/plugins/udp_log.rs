@@ -24,10 +24,10 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
-use crate::plugin_api::log_delivery::{DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Packing, parse_server};
-use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind};
+use crate::plugin_kit::log_delivery::{DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Packing, parse_server};
+use crate::plugin_kit::log_fields::CustomFields;
 
 /// Sends logs of requests to a UDP server.
 #[derive(Debug, Deserialize, JsonSchema)]

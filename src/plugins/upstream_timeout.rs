@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::RegisteredKind;
-    use crate::plugin_api::testing::{TestRequest, build, chain, notes};
+    use crate::plugin_chain::testing::{TestRequest, build, chain, notes};
 
     const KIND: RegisteredKind<UpstreamTimeout> = RegisteredKind::NEW;
 

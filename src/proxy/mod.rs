@@ -36,7 +36,7 @@ pub use telemetry::observations;
 pub use telemetry::request_tracer::{HeaderSelection, LateRecording, RequestTracer, TraceSelection};
 pub use telemetry::stats::{DURATION_BOUNDS, ProxyStats};
 
-use crate::snapshot::BindAddress;
+use crate::bind_address::BindAddress;
 
 /// The result of binding each address of the snapshot.
 pub type BindStates = BTreeMap<BindAddress, BindState>;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::plain::escape_controls;
 use super::table::VerdictWord;
-use crate::compile::verdict::{Code, Condition, Verdict, Verdicts};
+use crate::verdict::{Code, Condition, Verdict, Verdicts};
 
 /// One line per object: `+` for added, `-` for removed, and `~` for changed, with the changed conditions. Empty if
 /// nothing changed.
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
     use crate::api::{Kind, ObjectId, ObjectKey};
-    use crate::compile::verdict::ListenerVerdict;
+    use crate::verdict::ListenerVerdict;
 
     fn verdicts(objects: &[(&str, i64, Code)]) -> Verdicts {
         let objects = objects.iter().map(|(name, generation, code)| {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::api::ObjectId;
-use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::{Diagnostic, NO_ENDPOINT, REJECTED, Reason, Topic};
 use crate::manifests::{FilePosition, LEFT_OUT, ManifestDiagnostic};
+use crate::verdict::{Code, Condition, Verdict};
 
 /// A diagnostic with where it belongs: the position in a file, the object, and the condition.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -53,9 +53,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::compile::verdict::Code;
     use crate::diagnostic::Diagnostic;
     use crate::manifests::FilePosition;
+    use crate::verdict::Code;
 
     #[test]
     fn json_has_every_field() {

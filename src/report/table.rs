@@ -6,8 +6,8 @@ use comfy_table::{ContentArrangement, Table};
 use super::diagnostic::{ReportedDiagnostic, from_verdict};
 use super::plain::escape_controls;
 use super::summary::count;
-use crate::compile::verdict::{Code, Condition, PARAMETERS_VALID, PublishedAddress, Verdict, Verdicts};
 use crate::diagnostic::{Diagnostic, Topic};
+use crate::verdict::{Code, Condition, PARAMETERS_VALID, PublishedAddress, Verdict, Verdicts};
 
 /// The table of all objects with their verdicts.
 pub fn verdicts(verdicts: &Verdicts) -> String {
@@ -201,9 +201,9 @@ mod tests {
     use super::*;
     use crate::api::gateway::ParentReference;
     use crate::api::{Kind, ObjectId, ObjectKey};
-    use crate::compile::verdict::{AncestorReference, AncestorVerdict, ListenerVerdict, ParentVerdict};
     use crate::diagnostic::Reason;
     use crate::manifests::LEFT_OUT;
+    use crate::verdict::{AncestorReference, AncestorVerdict, ListenerVerdict, ParentVerdict};
 
     fn condition(code: Code, problems: &[&str]) -> Condition {
         let problems = problems.iter().map(|message| Diagnostic::error("spec.x", *message, "correct it")).collect();

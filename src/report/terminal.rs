@@ -111,8 +111,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::compile::verdict::Code;
     use crate::diagnostic::{Diagnostic, Reason};
+    use crate::verdict::Code;
 
     fn diagnostic(line: &str, column: u32, width: u32) -> ReportedDiagnostic {
         let excerpt = Excerpt { text: line.to_owned(), skipped: 0, width };

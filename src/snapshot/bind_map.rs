@@ -6,7 +6,8 @@ use std::fmt;
 use std::ops::Index;
 use std::sync::Arc;
 
-use super::{Bind, BindAddress};
+use super::Bind;
+use crate::bind_address::BindAddress;
 use crate::persistent_map::{MapIndex, PersistentMap};
 
 /// The binds, in the order of their addresses.

@@ -19,7 +19,8 @@ use super::router::{HostRouter, MatchedPath, QueryMatch, RouteMatch, ValueMatch}
 use super::rule::{Action, Backend, BackendTarget, Filters, RedirectAction, Rewrite, RouteRule};
 use super::stream::{StreamAction, StreamRule};
 use super::timeouts_and_retries::TimeoutsAndRetries;
-use super::{Bind, BindAddress, HttpBind, HttpListener, Routes, Served, Snapshot};
+use super::{Bind, HttpBind, HttpListener, Routes, Served, Snapshot};
+use crate::bind_address::BindAddress;
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
 use lines::{
     certificate_line, external_auth_lines, header_edit_lines, header_line, header_text, mirror_line, path_edit_text,

@@ -19,7 +19,7 @@ use super::Snapshot;
 use super::certs::Certificate;
 use super::dump::SnapshotDump;
 use super::port_tls::PortTls;
-use crate::plugin_api::Chain;
+use crate::plugin_chain::Chain;
 
 /// Half of a SHA-256 digest, which suffices for comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

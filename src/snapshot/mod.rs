@@ -18,7 +18,6 @@
 //! Snapshots share parts: an unchanged part is the same `Arc` in the next snapshot.
 
 pub mod access_logs;
-mod bind_address;
 mod bind_map;
 pub mod certs;
 pub mod client_validation;
@@ -50,10 +49,10 @@ pub mod uri_template;
 
 use std::sync::Arc;
 
-use crate::plugin_api::{Chain, ConsumerDirectory};
+use crate::plugin_api::ConsumerDirectory;
+use crate::plugin_chain::Chain;
 pub use crate::transport_protocol::TransportProtocol;
 use access_logs::GatewayAccessLogs;
-pub use bind_address::BindAddress;
 pub use bind_map::BindMap;
 use certs::Certificates;
 use gateway_traces::GatewayTraces;

@@ -11,7 +11,8 @@ pub use super::path_edit::PathEdit;
 pub use super::redirect::{RedirectAction, Scheme};
 use super::rule_options::RuleOptions;
 use super::timeouts_and_retries::TimeoutsAndRetries;
-use crate::plugin_api::{AssertedFields, Chain, ChosenBackend};
+use crate::plugin_api::{AssertedFields, ChosenBackend};
+use crate::plugin_chain::Chain;
 use crate::upstream::{AffinitySettings, Upstream};
 
 /// One rule of one route, fully parsed.

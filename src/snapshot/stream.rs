@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::rule::{RouteFailure, RuleId, WeightedBackends};
-use crate::plugin_api::StreamChain;
+use crate::plugin_chain::StreamChain;
 
 /// How connections, or the datagrams of UDP sessions, are forwarded.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! Adds the installed release of the Gateway API, its features and the kinds that cannot be read to a GatewayClass's
 //! verdict.
 
-use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::k8s::InstalledApis;
+use crate::verdict::{Code, Condition, Verdict};
 
 use super::features;
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::api::kind::GATEWAY_GROUP;
 use crate::api::names::GATEWAY_CONTROLLER;
 use crate::api::{Kind, ObjectKey};
-use crate::compile::verdict::{
+use crate::verdict::{
     AncestorReference, AncestorVerdict, Condition, ListenerVerdict, ParentVerdict, PublishedAddress, Verdict,
 };
 
@@ -161,7 +161,7 @@ fn truncate_message(mut message: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::verdict::Code;
+    use crate::verdict::Code;
 
     #[test]
     fn accepted_gateways_name_their_controller_and_class_in_a_cluster() {

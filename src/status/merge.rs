@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::api::Kind;
 use crate::api::kind::{GATEWAY_GROUP, StatusLayout};
 use crate::api::names::GATEWAY_CONTROLLER;
-use crate::compile::verdict::{Code, ConditionTarget};
+use crate::verdict::{Code, ConditionTarget};
 
 /// The result of a merge.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -31,8 +31,9 @@ pub use queue::StatusQueue;
 pub use stable_cause::with_stable_cause;
 pub use status_writer::{StatusWriteMetrics, StatusWriter};
 
-use crate::compile::verdict::{BindAddress, Code, Condition, ListenerVerdict, Verdict};
+use crate::bind_address::BindAddress;
 use crate::diagnostic::{Diagnostic, Reason, Topic};
+use crate::verdict::{Code, Condition, ListenerVerdict, Verdict};
 
 /// The result of binding an address for a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]

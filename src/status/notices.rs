@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::api::Kind;
 use crate::api::kind::StatusLayout;
-use crate::compile::verdict::{ConditionTarget, PLUGINS_RESOLVED, Verdict};
 use crate::diagnostic::{Diagnostic, KIND_NOT_SERVED, Reason, Topic};
 use crate::k8s::RejectedObject;
+use crate::verdict::{ConditionTarget, PLUGINS_RESOLVED, Verdict};
 
 /// One event, without the object that it is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,7 +150,7 @@ fn with_path(path: &str, sentence: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::verdict::{Code, Condition, ListenerVerdict, ParentVerdict};
+    use crate::verdict::{Code, Condition, ListenerVerdict, ParentVerdict};
 
     fn listener(conditions: Vec<Condition>) -> ListenerVerdict {
         ListenerVerdict {

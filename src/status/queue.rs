@@ -28,9 +28,9 @@ use super::notices::{self, Notice};
 use super::occurrences::{Occurrence, OccurrenceQueue};
 use crate::api::kind::StatusUse;
 use crate::api::{Kind, ObjectId};
-use crate::compile::verdict::Verdict;
 use crate::diagnostic::Topic;
 use crate::k8s::{InstalledApis, Observed, RejectedObject};
+use crate::verdict::Verdict;
 
 use back_off::WriteBackoff;
 pub(super) use entry::PartiallyStored;

@@ -247,8 +247,8 @@ mod tests {
 
     use super::*;
     use crate::api::ObjectKey;
-    use crate::compile::verdict::Verdict;
     use crate::k8s::Observed;
+    use crate::verdict::Verdict;
 
     /// A new leader compares tens of thousands of objects, on one of two threads.
     #[tokio::test]

@@ -17,8 +17,8 @@ use super::local_shortage::LocalShortage;
 use super::settings::OverloadLimit;
 use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit, SocketPermit};
-use super::tls::{SessionUse, UpstreamHandshakeError, UpstreamServerName, UpstreamTlsClient};
 use super::{Outcome, OutcomeClass, OwnSocket, OwnSockets, Upstream, UpstreamCounters, UpstreamTarget};
+use crate::endpoint_tls::{SessionUse, UpstreamHandshakeError, UpstreamServerName, UpstreamTlsClient};
 use crate::http1::NameCase;
 
 /// How connections to endpoints are opened.

@@ -20,8 +20,8 @@ use tokio::time::{Instant, timeout};
 use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::response_streams::{Http2End, ResponseStream};
 use super::socket_budget::{SocketBudget, SocketPermit, UpstreamSockets};
-use super::tls::UpstreamHandshakeError;
 use super::{ConnectError, EndpointConnector, PlaceWait, UpstreamCounters, UpstreamTarget};
+use crate::endpoint_tls::UpstreamHandshakeError;
 use crate::turn_clock;
 
 /// The HTTP/2 connections to one endpoint, under one server name.

@@ -10,7 +10,6 @@
 
 pub mod dns;
 pub mod settings;
-pub mod tls;
 
 mod admission;
 mod affinity;
@@ -44,7 +43,6 @@ mod outcome_observers;
 mod outlier_detection;
 mod own_sockets;
 mod pool;
-mod protocol;
 mod proxy_protocol;
 mod raw_connecting;
 mod raw_connection;
@@ -57,7 +55,6 @@ mod single_writer_counter;
 mod sliding_count;
 mod socket;
 mod socket_budget;
-mod ssrf_guard;
 mod target;
 mod upgraded;
 #[expect(clippy::module_inception, reason = "an upstream has the same name as the module of all of them")]
@@ -92,7 +89,6 @@ pub use outcome_observers::{OutcomeObserver, OutcomeObservers};
 pub use outlier_detection::{EndpointCounters, EndpointHealthReport, HealthState, HealthTransition};
 pub use own_sockets::{OwnSocket, OwnSockets};
 pub use pool::{ConnectionPools, IdleLimits, IdleReuse, UpstreamConnection};
-pub use protocol::UpstreamProtocol;
 pub use proxy_protocol::{ConnectionEnds, ProxyProtocol};
 pub use raw_connecting::{RawConnectError, RawDestination};
 pub use raw_connection::RawConnection;
@@ -103,9 +99,6 @@ pub use retry_counters::{HedgeCounters, HedgeOutcome, RetryCounters, RetryMetric
 pub use single_writer_counter::SingleWriterCounter;
 pub use socket_budget::client_slots::ClientSlot;
 pub use socket_budget::{SocketBudget, SocketLimit};
-pub use ssrf_guard::{
-    AddressPolicy, AddressSources, BlockedAddress, LoopbackPolicy, TrustModel, is_cluster_internal_name,
-};
 pub use target::{PlaceWait, UpstreamTarget};
 pub use upgraded::UpgradedConnection;
 pub use upstream::{Alternatives, EndpointCounts, EndpointReport, Upstream};

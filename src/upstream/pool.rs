@@ -26,12 +26,13 @@ use super::limits::EndpointConnectionLimits;
 use super::outlier_detection::OutlierDetection;
 use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, ClientSlots};
 use super::socket_budget::{SocketBudget, UpstreamSockets};
-use super::tls::UpstreamServerName;
 use super::worker_endpoints::WorkerEndpoints;
 use super::{
     ConnectError, EndpointChoice, EndpointConnector, HedgeCounters, NoEndpoint, Outcome, OutcomeClass, Picked,
-    RawConnection, RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
+    RawConnection, RetryCounters, Upstream, UpstreamCounters, UpstreamTarget, WorkerSubsetting,
 };
+use crate::endpoint_tls::UpstreamProtocol;
+use crate::endpoint_tls::UpstreamServerName;
 use crate::turn_clock;
 use connection::RequestSender;
 pub use connection::UpstreamConnection;

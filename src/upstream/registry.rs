@@ -8,8 +8,10 @@ use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
 use super::check_queue::CheckQueue;
-use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use super::{Alternatives, Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
+use super::{Alternatives, Endpoints, Upstream, UpstreamKey, UpstreamSource};
+use crate::endpoint_tls::UpstreamProtocol;
+use crate::endpoint_tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
+use crate::ssrf_guard::TrustModel;
 use crate::transport_protocol::TransportProtocol;
 
 /// All upstreams by key.

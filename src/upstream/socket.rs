@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::socket_budget::SocketPermit;
-use super::tls::{UpstreamServerName, is_alert};
+use crate::endpoint_tls::{UpstreamServerName, is_alert};
 
 /// A socket with its permit, which is released when the socket is closed: a tunnel holds it as long as it lasts.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Upstream;
 use super::socket_budget::client_slots::ClientSlot;
-use super::tls::{UpstreamServerName, UpstreamTlsSettings};
+use crate::endpoint_tls::{UpstreamServerName, UpstreamTlsSettings};
 
 /// The upstream of a request with the TLS server name to use.
 #[derive(Clone, Debug)]

@@ -41,10 +41,10 @@ use super::retry_counters::RetryCounters;
 use super::settings::{CircuitBreakerSettings, RequestHash};
 use super::socket_budget::UpstreamSockets;
 use super::socket_budget::client_slots::ClientSlot;
-use super::ssrf_guard::AddressPolicy;
-use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 use super::upstream_availability::CurrentAvailability;
 use super::upstream_key::UpstreamKey;
+use crate::endpoint_tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
+use crate::ssrf_guard::AddressPolicy;
 pub use alternatives::Alternatives;
 pub(super) use probes::ProbeOrder;
 

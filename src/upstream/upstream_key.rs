@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::UpstreamProtocol;
 use super::proxy_protocol::ProxyProtocol;
-use super::tls::UpstreamTlsSettings;
+use crate::endpoint_tls::UpstreamProtocol;
+use crate::endpoint_tls::UpstreamTlsSettings;
 use crate::transport_protocol::{TransportPort, TransportProtocol};
 
 /// The kind of object that an upstream is a port of.

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::upstream::tls::AcceptAnyCertificate;
+use crate::endpoint_tls::AcceptAnyCertificate;
 
 /// A request with the connection that it is sent on.
 #[derive(Clone, Debug)]

@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
-use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, OverlayScope};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
 use portico::plugin_api::instance::{ExecutionPlace, PluginInstance};
-use portico::plugin_api::testing::{TestOutcome, TestRequest, build, build_with, chain_with, instance, names};
 use portico::plugin_api::{
-    AnyPluginKind, Assertions, Chain, ChangedFields, ConsumerDirectory, HiddenCookies, PluginServices, PluginState,
+    AnyPluginKind, Assertions, ChangedFields, ConsumerDirectory, HiddenCookies, PluginServices, PluginState,
 };
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder, OverlayScope};
+use portico::plugin_chain::testing::{TestOutcome, TestRequest, build, build_with, chain_with, instance, names};
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 

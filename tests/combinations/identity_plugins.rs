@@ -11,9 +11,9 @@ use base64::prelude::BASE64_STANDARD;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use portico::plugin_api::consumers::{BasicCredential, EntityId, KeyCredential};
-use portico::plugin_api::testing::{consumer, noon};
 use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginServices, RemoteRequest, RemoteResponse};
-use portico::upstream::AddressPolicy;
+use portico::plugin_chain::testing::{consumer, noon};
+use portico::ssrf_guard::AddressPolicy;
 use serde_json::{Value, json};
 
 use crate::plugins::contract::minimal_config;

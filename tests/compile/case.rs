@@ -10,30 +10,30 @@ use std::sync::Arc;
 
 use portico::api::core::ServiceType;
 use portico::api::{Kind, ObjectId, ObjectKey};
+use portico::bind_address::BindAddress;
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool, GatewayService};
 use portico::compile::testing::TestInputs;
-use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{
     self, Budgets, Classes, Compiler, HostOwnership, IngressListener, IngressSettings, PublishSource, StreamListener,
     StreamProtocol, addressable_gateways,
 };
 use portico::diagnostic::{Diagnostic, Severity, Topic};
+use portico::endpoint_tls::TrustAnchors;
 use portico::k8s::InstalledApis;
 use portico::schema::{self, Channel};
+use portico::snapshot::Snapshot;
 use portico::snapshot::fingerprint::Fingerprint;
 use portico::snapshot::router::RoutingRequest;
 use portico::snapshot::router::by_conditions::RouterFlavor;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, Scheme};
 use portico::snapshot::upstream_path::{UpstreamPath, upstream_path};
-use portico::snapshot::{BindAddress, Snapshot};
+use portico::ssrf_guard::{AddressPolicy, AddressSources, LoopbackPolicy, TrustModel};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::transport_protocol::TransportPort;
 use portico::upstream::settings::{Balancing, BalancingAlgorithm, OverloadSettings};
-use portico::upstream::tls::TrustAnchors;
-use portico::upstream::{
-    AddressPolicy, AddressSources, BackendTraffic, Endpoints, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry,
-};
+use portico::upstream::{BackendTraffic, Endpoints, UpstreamKey, UpstreamRegistry};
+use portico::verdict::{Code, Condition, Verdict, Verdicts};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -3,9 +3,9 @@
 
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
-use portico::compile::verdict::Verdict;
 use portico::diagnostic::Topic;
 use portico::store::{AnyObject, Batch};
+use portico::verdict::Verdict;
 use serde_json::{Value, json};
 
 use super::case::{CompilerHarness, with_certificates};

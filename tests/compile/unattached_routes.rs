@@ -2,8 +2,8 @@
 
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
-use portico::compile::verdict::Verdict;
 use portico::store::{AnyObject, Batch};
+use portico::verdict::Verdict;
 use serde_json::{Value, json};
 
 use super::case::CompilerHarness;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
-use portico::plugin_api::testing::TestRequest;
+use portico::plugin_chain::testing::TestRequest;
 use portico::snapshot::router::RoutingRequest;
 use portico::snapshot::rule::{Action, BackendTarget, RouteFailure, RouteRule};
 use portico::store::{AnyObject, Batch};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use portico::api::Kind;
-use portico::compile::verdict::Verdict;
+use portico::verdict::Verdict;
 
 use super::case::Case;
 

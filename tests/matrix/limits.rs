@@ -361,7 +361,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "identifiers, such as client",
         Shared {
             namespaces: Tested(
-                "src/plugin_api/counting/entry_budget.rs::tables_of_a_namespace_have_one_share_however_many_they_are",
+                "src/plugin_kit/counting/entry_budget.rs::tables_of_a_namespace_have_one_share_however_many_they_are",
             ),
             clients: Undivided("without room, identifiers share counters, which no client can exceed"),
         },
@@ -370,7 +370,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "Plugins",
         "plans of usage-plan, and",
         Shared {
-            namespaces: Tested("src/plugin_api/counting/kept_tables.rs::namespaces_have_a_share"),
+            namespaces: Tested("src/plugin_kit/counting/kept_tables.rs::namespaces_have_a_share"),
             clients: Undivided("no client causes plans"),
         },
     ),

@@ -1,8 +1,8 @@
 //! Contract tests that every plugin in the registry must pass.
 
 use http::{HeaderMap, HeaderValue};
-use portico::plugin_api::testing::{TestRequest, build, chain, consumer};
 use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, Phases, Scopes};
+use portico::plugin_chain::testing::{TestRequest, build, chain, consumer};
 use portico::plugins::REGISTRY;
 use serde_json::{Map, Value, json};
 

@@ -1,6 +1,6 @@
 //! Fields of plugins that name header fields: what a plugin writes must not change the meaning of a message.
 
-use portico::plugin_api::testing::{build, notes};
+use portico::plugin_chain::testing::{build, notes};
 use portico::plugins::REGISTRY;
 use serde_json::json;
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use portico::plugin_api::batch_queue::{QueuedBytes, queue_counts};
-use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
-use portico::plugin_api::testing::{TestRequest, build_with, instance};
-use portico::plugin_api::{AnyPluginKind, Chain, Plugin, PluginServices, PluginState, RouteNames};
+use portico::plugin_api::{AnyPluginKind, Plugin, PluginServices, PluginState, RouteNames};
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use portico::plugin_chain::testing::{TestRequest, build_with, instance};
 use portico::plugins::REGISTRY;
-use portico::upstream::AddressPolicy;
+use portico::ssrf_guard::AddressPolicy;
 use serde_json::{Value, json};
 
 use crate::plugins::contract::minimal_config;

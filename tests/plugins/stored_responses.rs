@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::Response;
-use portico::plugin_api::chain::{AccessOrdering, AttachmentPoint, BaseScope, ChainBuilder, OverlayScope};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
 use portico::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use portico::plugin_api::services::OfflineServices;
-use portico::plugin_api::testing::{TestOutcome, TestRequest, build_with, consumer, global_instance, instance, names};
 use portico::plugin_api::{
     AccessOutcome, AnyPluginKind, ConsumerDirectory, Plugin, PluginServices, PluginState, ReplyBody, RequestCx, Scopes,
+};
+use portico::plugin_chain::chain::{AccessOrdering, AttachmentPoint, BaseScope, ChainBuilder, OverlayScope};
+use portico::plugin_chain::testing::{
+    TestOutcome, TestRequest, build_with, consumer, global_instance, instance, names,
 };
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};

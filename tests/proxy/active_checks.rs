@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
+use portico::endpoint_tls::UpstreamProtocol;
+use portico::endpoint_tls::UpstreamTlsSettings;
 use portico::upstream::settings::{ActiveCheck, CheckKind, HealthSettings, InitialHealth, StatusRanges};
-use portico::upstream::tls::UpstreamTlsSettings;
 use portico::upstream::{
     Availability, BackendTraffic, CheckOutcome, CheckReport, EndpointAddress, Endpoints, HealthChecks, OwnSockets,
-    ProxyProtocol, Upstream, UpstreamKey, UpstreamProtocol, UpstreamRegistry,
+    ProxyProtocol, Upstream, UpstreamKey, UpstreamRegistry,
 };
 use tokio::net::TcpListener;
 

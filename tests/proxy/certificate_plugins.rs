@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use portico::plugin_api::testing::{chain, consumer};
-use portico::plugin_api::{Chain, ConsumerDirectory};
+use portico::plugin_api::ConsumerDirectory;
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::testing::{chain, consumer};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use rcgen::{CertificateParams, DnType};

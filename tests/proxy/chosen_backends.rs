@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use portico::plugin_api::services::OfflineServices;
-use portico::plugin_api::testing::{chain, chain_with};
 use portico::plugin_api::{PluginServices, PluginState};
+use portico::plugin_chain::testing::{chain, chain_with};
 use portico::plugins::REGISTRY;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, Rewrite, RouteFailure};
 use serde_json::{Value, json};

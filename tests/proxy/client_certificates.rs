@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use portico::bind_address::BindAddress;
 use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::certs::Certificates;
 use portico::snapshot::client_validation::{ClientValidation, ClientValidationMode};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::port_tls::PortTls;
-use portico::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
+use portico::snapshot::{Bind, HttpListener, Snapshot};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };

@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use portico::plugin_api::AnyPluginKind;
-use portico::plugin_api::testing::chain;
+use portico::plugin_chain::testing::chain;
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

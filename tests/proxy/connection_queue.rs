@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use portico::endpoint_tls::UpstreamProtocol;
 use portico::proxy::ProxyLimits;
 use portico::upstream::settings::RequestLimits;
-use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, Upstream, UpstreamProtocol};
+use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, Upstream};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;

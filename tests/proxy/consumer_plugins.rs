@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
 use portico::plugin_api::instance::{ExecutionPlace, PluginInstance};
-use portico::plugin_api::testing::{build, consumer, global_instance, names};
 use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Phases, Plugin, RequestCx, ResponseCx, ResponseOutcome};
+use portico::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use portico::plugin_chain::testing::{build, consumer, global_instance, names};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use serde_json::{Value, json};

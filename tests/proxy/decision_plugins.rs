@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use portico::plugin_api::testing::{chain_with, consumer};
 use portico::plugin_api::token::published_keys::key_set_of_process;
 use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState};
+use portico::plugin_chain::testing::{chain_with, consumer};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use serde_json::{Value, json};

@@ -252,10 +252,9 @@ async fn hostname_endpoint_serves_once_it_is_resolved() {
 
 #[tokio::test]
 async fn ssrf_guard_blocks_resolved_addresses() {
-    use portico::upstream::{
-        AddressPolicy, AddressSources, EndpointAddress, Endpoints, LoopbackPolicy, TrustModel, UpstreamRegistry,
-        tls::TrustAnchors,
-    };
+    use portico::endpoint_tls::TrustAnchors;
+    use portico::ssrf_guard::{AddressPolicy, AddressSources, LoopbackPolicy, TrustModel};
+    use portico::upstream::{EndpointAddress, Endpoints, UpstreamRegistry};
 
     let denied = || std::sync::Arc::from(["127.0.0.0/8".parse().unwrap()]);
     for (loopback, denied, expected) in [

@@ -1,7 +1,7 @@
 //! The plugin `error-pages` on the wire: errors of backends, of plugins and of the proxy, with and without a route.
 
 use portico::plugin_api::AnyPluginKind;
-use portico::plugin_api::testing::chain;
+use portico::plugin_chain::testing::chain;
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use serde_json::{Value, json};

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
+use portico::bind_address::BindAddress;
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::redirect::RedirectAction;
 use portico::snapshot::rule::{Action, Filters, HeaderEdits};
-use portico::snapshot::{Bind, BindAddress, Snapshot};
+use portico::snapshot::{Bind, Snapshot};
 
 use crate::harness::{
     Endpoint, Options, Route, TestServer, forward, listener, reserve_address, route, routes_to, upstream,

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portico::endpoint_tls::UpstreamProtocol;
 use portico::proxy::ProxyLimits;
-use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol};
+use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
 use tokio::sync::watch;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use h2::server;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use portico::plugin_api::{AnyPluginKind, testing};
+use portico::plugin_api::AnyPluginKind;
+use portico::plugin_chain::testing;
 use portico::plugins::REGISTRY;
 use portico::proxy::ProductHeaderMode;
 use portico::proxy::access_log::AccessLogDestination;
@@ -69,7 +70,7 @@ fn set_backend_filters(route: &mut Route, filters: Filters) {
     route.action = Action::Forward(WeightedBackends::new(vec![backend]).unwrap());
 }
 
-fn plugins(plugins: &[(&str, Value)]) -> Option<Arc<portico::plugin_api::Chain>> {
+fn plugins(plugins: &[(&str, Value)]) -> Option<Arc<portico::plugin_chain::Chain>> {
     let plugins: Vec<(&dyn AnyPluginKind, Value)> =
         plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
     Some(testing::chain(&plugins))

@@ -1,6 +1,6 @@
 //! The plugins for GraphQL on the wire.
 
-use portico::plugin_api::testing::chain;
+use portico::plugin_chain::testing::chain;
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 

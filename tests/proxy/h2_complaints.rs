@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use h2::server;
 use http::Response;
+use portico::endpoint_tls::UpstreamProtocol;
 use portico::upstream::settings::{CircuitBreakerSettings, HealthSettings, PassiveChecks};
-use portico::upstream::{BackendTraffic, CircuitPhase, EndpointAddress, Endpoints, UpstreamProtocol};
+use portico::upstream::{BackendTraffic, CircuitPhase, EndpointAddress, Endpoints};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portico::access_log_syntax::LineRules;
+use portico::bind_address::BindAddress;
+use portico::endpoint_tls::UpstreamProtocol;
 use portico::http1::NameCase;
-use portico::plugin_api::Chain;
+use portico::plugin_chain::Chain;
 use portico::proxy::access_log::{
     AccessLogConfig, AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogLines, AccessLogger, Privacy,
 };
@@ -24,8 +26,8 @@ use portico::snapshot::router::{HostRouter, PathMatch, PathPattern, RouteMatch, 
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, WeightedBackends};
 use portico::snapshot::rule_options::{RuleOptions, UnmatchedStyle};
 use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
-use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
-use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol};
+use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
+use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

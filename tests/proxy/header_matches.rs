@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use portico::bind_address::BindAddress;
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::regex::RegexLimit;
 use portico::snapshot::router::by_conditions::{
@@ -13,7 +14,7 @@ use portico::snapshot::router::{HeaderMatch, HostRouter, PathMatch, RouteMatch, 
 use portico::snapshot::rule::{Action, Filters, HeaderEdits, RouteRule, RuleId};
 use portico::snapshot::rule_options::{ForwardingHeaderStyle, RuleOptions, UnmatchedStyle};
 use portico::snapshot::upstream_path::UpstreamPath;
-use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
+use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
 
 use crate::h2::{Http2Client, get_request};
 use crate::harness::{Endpoint, Options, TestServer, forward, reserve_address, upstream};

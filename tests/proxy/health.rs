@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Response};
+use portico::endpoint_tls::UpstreamProtocol;
 use portico::upstream::settings::{HealthSettings, PassiveChecks};
 use portico::upstream::{
     Availability, BackendTraffic, EjectionCause, EndpointAddress, Endpoints, HealthChecks, Outcome, OutcomeClass,
-    OwnSockets, Upstream, UpstreamKey, UpstreamProtocol, UpstreamRegistry,
+    OwnSockets, Upstream, UpstreamKey, UpstreamRegistry,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;

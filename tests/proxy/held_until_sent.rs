@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use portico::plugin_api::instance::PluginInstance;
-use portico::plugin_api::testing::{global_instance, names};
 use portico::plugin_api::{
-    BackendReplacement, BeyondLimit, BodyFilter, BufferedFilter, Chain, Phases, Plugin, ReplaceBackendCx, Reply,
-    ReplyBody,
+    BackendReplacement, BeyondLimit, BodyFilter, BufferedFilter, Phases, Plugin, ReplaceBackendCx, Reply, ReplyBody,
 };
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use portico::plugin_chain::testing::{global_instance, names};
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::Snapshot;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use portico::plugin_api::{AccessOutcome, Chain, testing};
+use portico::bind_address::BindAddress;
+use portico::plugin_api::AccessOutcome;
+use portico::plugin_chain::{Chain, testing};
 use portico::plugins::REGISTRY;
 use portico::proxy::{BindState, ProxyLimits};
-use portico::snapshot::BindAddress;
 use portico::snapshot::rule::{Filters, HeaderEdits};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -13,16 +13,17 @@ use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
 use portico::plugin_api::consumers::{EntityId, KeyCredential};
 use portico::plugin_api::http_proxy::ProxyRoute;
 use portico::plugin_api::instance::ExecutionPlace;
-use portico::plugin_api::remote_client::{RemoteClient, RemoteConnector};
-use portico::plugin_api::testing::{build_with, chain_with, consumer, instance, names};
 use portico::plugin_api::{
-    Chain, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteDatagrams, RemoteFailure, RemoteRequest,
+    ConsumerDirectory, PluginServices, PluginState, Remote, RemoteDatagrams, RemoteFailure, RemoteRequest,
     RemoteResponse, RemoteStream, StreamedResponse,
 };
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::testing::{build_with, chain_with, consumer, instance, names};
+use portico::plugin_kit::remote_client::{RemoteClient, RemoteConnector};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use portico::snapshot::rule::Action;
-use portico::upstream::AddressPolicy;
+use portico::ssrf_guard::AddressPolicy;
 use serde_json::{Value, json};
 use tokio::net::{TcpStream, UdpSocket};
 

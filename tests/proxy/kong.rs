@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, StatusCode};
+use portico::bind_address::BindAddress;
 use portico::compile::kong::rule_options::{self, PRODUCT_HEADERS, UNMATCHED};
+use portico::endpoint_tls::UpstreamProtocol;
 use portico::plugin_api::AccessOutcome;
 use portico::proxy::{ProductHeaderMode, ProductToken};
 use portico::snapshot::host::{HostMap, HostPattern};
@@ -19,8 +21,7 @@ use portico::snapshot::rule_options::{HttpsRedirect, Protocols, RuleOptions, Ups
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::snapshot::upstream_path::UpstreamPath;
 use portico::snapshot::uri_template::UriTemplate;
-use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
-use portico::upstream::UpstreamProtocol;
+use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
 
 use crate::accounting::scrape;
 use crate::h2;

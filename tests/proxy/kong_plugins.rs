@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use portico::compile::kong::rule_options;
-use portico::plugin_api::testing::{chain, consumer};
 use portico::plugin_api::{AnyPluginKind, ConsumerDirectory};
+use portico::plugin_chain::testing::{chain, consumer};
 use portico::plugins::REGISTRY;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::Snapshot;

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portico::bind_address::BindAddress;
 use portico::proxy::{BindState, ProxyLimits};
-use portico::snapshot::{BindAddress, Snapshot};
+use portico::snapshot::Snapshot;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portico::plugin_api::PluginState;
-use portico::plugin_api::testing::chain_with;
+use portico::plugin_chain::testing::chain_with;
 use portico::plugins::REGISTRY;
 use portico::plugins::file_log::LogFolder;
 use serde_json::{Value, json};

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
+use portico::endpoint_tls::UpstreamProtocol;
+use portico::endpoint_tls::UpstreamTlsSettings;
 use portico::upstream::settings::{ActiveCheck, CheckKind, HealthSettings, InitialHealth, StatusRanges};
-use portico::upstream::tls::UpstreamTlsSettings;
 use portico::upstream::{
-    BackendTraffic, EndpointAddress, Endpoints, HealthChecks, OwnSockets, Upstream, UpstreamKey, UpstreamProtocol,
-    UpstreamRegistry,
+    BackendTraffic, EndpointAddress, Endpoints, HealthChecks, OwnSockets, Upstream, UpstreamKey, UpstreamRegistry,
 };
 use tokio::net::TcpListener;
 

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use portico::plugin_api::testing::chain;
+use portico::plugin_chain::testing::chain;
 use portico::plugins::REGISTRY;
 use portico::proxy::access_log::AccessLogDestination;
 use serde_json::{Value, json};

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use portico::bind_address::BindAddress;
 use portico::snapshot::certs::Certificate;
-use portico::snapshot::{Bind, BindAddress, Snapshot};
+use portico::snapshot::{Bind, Snapshot};
 
 use crate::harness::{Client, Endpoint, Options, Route, listener, routes_to};
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, replace_listeners, start_tls_server};

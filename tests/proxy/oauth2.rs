@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use portico::plugin_api::ConsumerDirectory;
 use portico::plugin_api::consumers::{EntityId, OAuthClient, StoredPassword, sha256};
-use portico::plugin_api::testing::{chain, consumer};
-use portico::plugin_api::{Chain, ConsumerDirectory};
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::testing::{chain, consumer};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use serde_json::{Value, json};

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use portico::plugin_api::instance::PluginInstance;
-use portico::plugin_api::testing::names;
 use portico::plugin_api::{
-    AccessOutcome, BeforeForwardCx, Chain, LogCx, Phases, Plugin, Reply, ReplyBody, RequestCx, RequestSummary,
-    ResponseCx, ResponseOutcome, ResponseSource,
+    AccessOutcome, BeforeForwardCx, LogCx, Phases, Plugin, Reply, ReplyBody, RequestCx, RequestSummary, ResponseCx,
+    ResponseOutcome, ResponseSource,
 };
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use portico::plugin_chain::testing::names;
 use portico::snapshot::rule::{Action, RouteFailure};
 
 use crate::harness::{

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
-use portico::plugin_api::testing::chain;
+use portico::bind_address::BindAddress;
+use portico::plugin_chain::testing::chain;
 use portico::plugins::REGISTRY;
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::regex::RegexLimit;
@@ -14,7 +15,7 @@ use portico::snapshot::router::{
 };
 use portico::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
 use portico::snapshot::rule_options::UnmatchedStyle;
-use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
+use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
 use serde_json::json;
 
 use crate::accounting::scrape;

@@ -3,8 +3,8 @@
 
 use http::StatusCode;
 use portico::compile::kong::rule_options;
-use portico::plugin_api::testing::chain_with;
 use portico::plugin_api::{AnyPluginKind, PluginState};
+use portico::plugin_chain::testing::chain_with;
 use portico::plugins::REGISTRY;
 use portico::snapshot::redirect::RedirectAction;
 use portico::snapshot::rule::Action;

@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::Request;
 use portico::compile::kong::rule_options;
-use portico::plugin_api::testing::chain;
+use portico::plugin_chain::testing::chain;
 use portico::plugins::REGISTRY;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::router::by_conditions::PathCondition;
@@ -30,7 +30,7 @@ fn forward_to(endpoint: &Endpoint) -> Action {
     forward(vec![(1, upstream("web", &[endpoint.address]))])
 }
 
-fn transformer(config: Value) -> Arc<portico::plugin_api::Chain> {
+fn transformer(config: Value) -> Arc<portico::plugin_chain::Chain> {
     chain(&[(REGISTRY.find("request-transformer").unwrap(), config)])
 }
 

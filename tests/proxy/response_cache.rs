@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use portico::plugin_api::testing::{chain_with, consumer};
 use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState};
+use portico::plugin_chain::testing::{chain_with, consumer};
 use portico::plugins::REGISTRY;
 use portico::plugins::proxy_cache::store::{CacheStore, Purge};
 use portico::snapshot::Snapshot;

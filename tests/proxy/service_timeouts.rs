@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::plugin_api::testing::chain;
+use portico::plugin_chain::testing::chain;
 use portico::plugins::REGISTRY;
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::BackendTraffic;

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use portico::bind_address::BindAddress;
 use portico::proxy::{BindState, ProxyLimits};
-use portico::snapshot::BindAddress;
 use portico::snapshot::client_validation::ClientValidationMode;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConnection, SupportedProtocolVersion};

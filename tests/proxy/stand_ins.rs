@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
-use portico::plugin_api::testing::chain_with;
 use portico::plugin_api::{AnyPluginKind, PluginState};
+use portico::plugin_chain::testing::chain_with;
 use portico::plugins::REGISTRY;
 use portico::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter, HttpAuthorization};
 use portico::snapshot::path_edit::PathEdit;

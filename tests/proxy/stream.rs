@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portico::bind_address::BindAddress;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
 use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
-use portico::snapshot::{Bind, BindAddress, Snapshot};
+use portico::snapshot::{Bind, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, Upstream};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -5,15 +5,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portico::plugin_api::chain::BaseScope;
-use portico::plugin_api::log_fields::CustomFields;
+use portico::bind_address::BindAddress;
 use portico::plugin_api::route_description::RouteDescription;
-use portico::plugin_api::stream_chain::StreamChainBuilder;
-use portico::plugin_api::testing::{global_instance, names};
-use portico::plugin_api::{LogCx, Plugin, StreamChain};
+use portico::plugin_api::{LogCx, Plugin};
+use portico::plugin_chain::StreamChain;
+use portico::plugin_chain::chain::BaseScope;
+use portico::plugin_chain::stream_chain::StreamChainBuilder;
+use portico::plugin_chain::testing::{global_instance, names};
+use portico::plugin_kit::log_fields::CustomFields;
 use portico::snapshot::rule::RuleId;
 use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
-use portico::snapshot::{Bind, BindAddress, Snapshot};
+use portico::snapshot::{Bind, Snapshot};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 

@@ -4,8 +4,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portico::plugin_api::StreamChain;
-use portico::plugin_api::testing::stream_chain;
+use portico::bind_address::BindAddress;
+use portico::plugin_chain::StreamChain;
+use portico::plugin_chain::testing::stream_chain;
 use portico::plugins::REGISTRY;
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
@@ -13,7 +14,7 @@ use portico::snapshot::host::HostPattern;
 use portico::snapshot::port_tls::{StreamHosts, TlsListener};
 use portico::snapshot::rule::RuleId;
 use portico::snapshot::stream::{StreamRoute, StreamRule};
-use portico::snapshot::{Bind, BindAddress, Snapshot};
+use portico::snapshot::{Bind, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, ProxyProtocol, Upstream, UpstreamKey};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use portico::endpoint_tls::UpstreamProtocol;
 use portico::proxy::ProxyLimits;
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
-use portico::upstream::UpstreamProtocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::accounting::scrape;

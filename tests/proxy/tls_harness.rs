@@ -4,11 +4,12 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use portico::bind_address::BindAddress;
 use portico::proxy::BindState;
 use portico::snapshot::certs::{Certificate, Certificates};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::port_tls::PortTls;
-use portico::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
+use portico::snapshot::{Bind, HttpListener, Snapshot};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};

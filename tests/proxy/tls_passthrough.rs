@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portico::bind_address::BindAddress;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::certs::Certificates;
@@ -12,7 +13,7 @@ use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
 use portico::snapshot::rule::{RouteFailure, RuleId};
 use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
-use portico::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
+use portico::snapshot::{Bind, HttpListener, Snapshot};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

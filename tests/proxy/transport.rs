@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
+use portico::bind_address::BindAddress;
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::{Bind, BindAddress, Snapshot};
+use portico::snapshot::{Bind, Snapshot};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::h2;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use portico::bind_address::BindAddress;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::own_udp_listeners::OwnUdpListeners;
 use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
 use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
-use portico::snapshot::{Bind, BindAddress, Snapshot};
+use portico::snapshot::{Bind, Snapshot};
 use portico::transport_protocol::TransportProtocol;
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey};
 use tokio::net::UdpSocket;

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::plugin_api::testing::stream_chain;
+use portico::bind_address::BindAddress;
+use portico::plugin_chain::testing::stream_chain;
 use portico::plugins::REGISTRY;
 use portico::proxy::ProxyLimits;
 use portico::snapshot::rule::RuleId;
 use portico::snapshot::stream::{StreamRoute, StreamRule};
-use portico::snapshot::{Bind, BindAddress, Snapshot};
+use portico::snapshot::{Bind, Snapshot};
 use portico::upstream::settings::{CircuitBreakerSettings, OverloadLimit, RequestLimits};
 use portico::upstream::{
     AlternativeBackends, BackendTraffic, CircuitPhase, EndpointAddress, Endpoints, Upstream, UpstreamRegistry,

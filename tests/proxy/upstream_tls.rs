@@ -16,13 +16,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use portico::endpoint_tls::UpstreamProtocol;
+use portico::endpoint_tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors, UpstreamTlsSettings};
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::rule::{Filters, Mirror};
-use portico::upstream::tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors, UpstreamTlsSettings};
 use portico::upstream::{
-    Availability, EndpointAddress, Endpoints, Outcome, OutcomeClass, Upstream, UpstreamKey, UpstreamProtocol,
-    UpstreamRegistry,
+    Availability, EndpointAddress, Endpoints, Outcome, OutcomeClass, Upstream, UpstreamKey, UpstreamRegistry,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;

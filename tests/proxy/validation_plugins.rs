@@ -1,7 +1,7 @@
 //! Plugins that validate requests and responses, or respond in place of endpoints, on the wire.
 
 use portico::plugin_api::AnyPluginKind;
-use portico::plugin_api::testing::chain;
+use portico::plugin_chain::testing::chain;
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{Method, Request};
-use portico::plugin_api::testing::chain;
+use portico::plugin_chain::testing::chain;
 use portico::plugins::REGISTRY;
 use serde_json::json;
 use tokio::io::AsyncReadExt;

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Response;
-use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with};
-use portico::plugin_api::{Chain, PluginServices, PluginState, ReplyBody};
+use portico::plugin_api::{PluginServices, PluginState, ReplyBody};
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::testing::{TestOutcome, TestRequest, chain_with};
 use portico::plugins::REGISTRY;
 use portico::plugins::proxy_cache::store::{CacheStore, Purge};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::plugin_api::redis::RedisStore;
+use portico::plugin_kit::redis::RedisStore;
 use serde_json::{Value, json};
 
 use super::server::{ClusterServers, RedisProcess};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
 
-use portico::plugin_api::Chain;
-use portico::plugin_api::testing::TestRequest;
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::testing::TestRequest;
 use serde_json::{Value, json};
 
 use super::cluster;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::Response;
-use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with};
-use portico::plugin_api::{Chain, PluginServices, PluginState};
+use portico::plugin_api::{PluginServices, PluginState};
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::testing::{TestOutcome, TestRequest, chain_with};
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 

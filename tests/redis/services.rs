@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use portico::diagnostic::Diagnostic;
 use portico::plugin_api::{PluginServices, Remote, RemoteResponse, RemoteStream, RemoteTls};
-use portico::upstream::AddressPolicy;
+use portico::ssrf_guard::AddressPolicy;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};

@@ -9,17 +9,18 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Request};
 use portico::diagnostic::Diagnostic;
 use portico::plugin_api::consumers::{EntityId, KeyCredential};
-use portico::plugin_api::redis::RedisConfig;
-use portico::plugin_api::sealed_cookie::{
+use portico::plugin_api::{
+    BuildCx, BuildNotes, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteStream, SharedKey, SharedKeySet,
+    SharedKeys,
+};
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::testing::{TestOutcome, TestRequest, chain_with, consumer};
+use portico::plugin_kit::redis::RedisConfig;
+use portico::plugin_kit::sealed_cookie::{
     CookieAttributes, CookieSameSite, CookieSettings, OpenedSession, SealedCookie, SealingKeys, SessionAge,
     SessionCookies, SessionPlace, SessionTimeouts, Stored,
 };
-use portico::plugin_api::stored_sessions::Sessions;
-use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with, consumer};
-use portico::plugin_api::{
-    BuildCx, BuildNotes, Chain, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteStream, SharedKey,
-    SharedKeySet, SharedKeys,
-};
+use portico::plugin_kit::stored_sessions::Sessions;
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::plugin_api::redis::{RedisConfig, RedisStore, RedisStoreError, ReplacedValue};
 use portico::plugin_api::{BuildCx, BuildNotes, PluginServices, PluginState};
+use portico::plugin_kit::redis::{RedisConfig, RedisStore, RedisStoreError, ReplacedValue};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use http::Request;
 use portico::plugin_api::consumers::{EntityId, OAuthClient, StoredPassword, sha256};
-use portico::plugin_api::testing::{TestRequest, chain_with, consumer};
-use portico::plugin_api::{Chain, ConsumerDirectory, PluginServices, PluginState, ReplyBody, Scheme};
+use portico::plugin_api::{ConsumerDirectory, PluginServices, PluginState, ReplyBody, Scheme};
+use portico::plugin_chain::Chain;
+use portico::plugin_chain::testing::{TestRequest, chain_with, consumer};
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 

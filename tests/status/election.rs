@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portico::compile::verdict::Code;
+use portico::verdict::Code;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use portico::api::gateway::ParentReference;
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::compile::verdict::{Code, Condition, ListenerVerdict, ParentVerdict, Verdict};
 use portico::k8s::{LeaderCandidate, LeaderWriteGuard, StatusClient, run_leader_election};
 use portico::status::{StatusQueue, StatusWriteMetrics, StatusWriter};
+use portico::verdict::{Code, Condition, ListenerVerdict, ParentVerdict, Verdict};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};

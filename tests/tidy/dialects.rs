@@ -9,22 +9,24 @@ use crate::tree::{File, Finding};
 /// The name of the dialect, as it occurs in identifiers in any case. It is also the name of its modules.
 const DIALECT: &str = "kong";
 
+// The paths below are those in the source of whichever crate has them.
+
 /// The table of kinds, which declares the names of the dialect's kinds.
-const KINDS: &str = "crates/objects/src/api/kind.rs";
+const KINDS: &str = "api/kind.rs";
 
 /// The dialect's own code, and the edges of the process that configure it: flags, wiring and endpoints for its clients.
 const OF_THE_DIALECT: &[&str] = &[
-    "src/admin/",
-    "crates/objects/src/api/kong/",
-    "src/app/",
-    "src/args/",
-    "src/compile/ingress/dialects/mod.rs",
-    "src/compile/ingress/dialects/kong/",
-    "src/compile/ingress_class/dialect.rs",
-    "src/compile/kong/",
-    "src/kong_config/",
-    "src/lib.rs",
-    "src/plugins/",
+    "admin/",
+    "api/kong/",
+    "app/",
+    "args/",
+    "compile/ingress/dialects/mod.rs",
+    "compile/ingress/dialects/kong/",
+    "compile/ingress_class/dialect.rs",
+    "compile/kong/",
+    "kong_config/",
+    "lib.rs",
+    "plugins/",
 ];
 
 /// Modules that handle objects of every kind, so that they may use the names that the table of kinds declares.
@@ -32,16 +34,16 @@ const OF_EVERY_KIND: &[&str] = &["api", "k8s", "manifests", "report", "schema", 
 
 /// Where neutral code and the dialect are joined: these files and folders call the dialect by the name of its module.
 const CALLERS: &[&str] = &[
-    "src/compile/alternatives.rs",
-    "src/compile/compiler.rs",
-    "src/compile/ingress/",
-    "src/compile/mod.rs",
-    "src/compile/policy_kinds.rs",
-    "src/compile/routes/filters.rs",
-    "src/compile/routes/planner.rs",
-    "src/compile/routes/request/",
-    "src/compile/routes/stream.rs",
-    "src/compile/verdict_updates/",
+    "compile/alternatives.rs",
+    "compile/compiler.rs",
+    "compile/ingress/",
+    "compile/mod.rs",
+    "compile/policy_kinds.rs",
+    "compile/routes/filters.rs",
+    "compile/routes/planner.rs",
+    "compile/routes/request/",
+    "compile/routes/stream.rs",
+    "compile/verdict_updates/",
 ];
 
 /// Modules that read objects of neutral kinds, on which the dialect has annotations: they may use the names that
@@ -55,18 +57,16 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     let declared = declared_names(files);
     let mut findings = Vec::new();
     let mut unused: BTreeSet<&str> = OF_THE_DIALECT.iter().chain(CALLERS).copied().collect();
-    for file in files.iter().filter(|file| path_in_source(&file.path).is_some() && file.has_extension("rs")) {
-        if file.path == KINDS {
-            continue;
-        }
-        let own = OF_THE_DIALECT.iter().find(|folder| file.path.starts_with(**folder));
-        let caller = CALLERS.iter().find(|folder| file.path.starts_with(**folder));
+    for file in files.iter().filter(|file| file.has_extension("rs")) {
+        let Some(path) = path_in_source(&file.path).filter(|path| *path != KINDS) else { continue };
+        let own = OF_THE_DIALECT.iter().find(|folder| path.starts_with(**folder));
+        let caller = CALLERS.iter().find(|folder| path.starts_with(**folder));
         for Named { token, is_of_api, is_test } in named(&tokens(&file.text), file.path.contains("/tests")) {
             if let Some(folder) = own {
                 unused.remove(folder);
             } else if let Some(folder) = caller.filter(|_| token.text == DIALECT && !is_of_api) {
                 unused.remove(folder);
-            } else if !is_allowed(module_of(&file.path), &token.text, is_of_api, is_test, &declared) {
+            } else if !is_allowed(module_of(path), &token.text, is_of_api, is_test, &declared) {
                 let message = format!(
                     "`{}` names a dialect in neutral code; express what differs as an option, or move the code to one \
                      of {}",
@@ -94,7 +94,7 @@ fn is_allowed(module: &str, name: &str, is_of_api: bool, is_test: bool, declared
 
 /// The identifiers of the table of kinds that name the dialect.
 fn declared_names(files: &[File]) -> BTreeSet<String> {
-    let table = files.iter().filter(|file| file.path == KINDS);
+    let table = files.iter().filter(|file| path_in_source(&file.path) == Some(KINDS));
     table.flat_map(|file| tokens(&file.text)).map(|token| token.text).filter(|name| names_dialect(name)).collect()
 }
 
@@ -125,9 +125,8 @@ fn names_dialect(name: &str) -> bool {
     name.to_ascii_lowercase().contains(DIALECT)
 }
 
-/// The top-level module that a file of the source belongs to.
+/// The top-level module of a path in the source.
 fn module_of(path: &str) -> &str {
-    let path = path_in_source(path).unwrap_or(path);
     path.split(['/', '.']).next().unwrap_or(path)
 }
 
@@ -138,9 +137,10 @@ mod tests {
 
     /// A table of kinds, one identifier in each folder of the dialect, and a call from each caller.
     fn with_dialect(path: &str, text: &str) -> Vec<File> {
-        let mut files = vec![File::new(path, text), File::new(KINDS, "enum Kind { KongPlugin }\nin kong_plugins")];
-        files.extend(OF_THE_DIALECT.iter().map(|folder| File::new(&format!("{folder}mod.rs"), "struct KongX;")));
-        files.extend(CALLERS.iter().map(|folder| File::new(&format!("{folder}mod.rs"), "use super::kong::f;")));
+        let kinds = "enum Kind { KongPlugin }\nin kong_plugins";
+        let mut files = vec![File::new(path, text), File::new(&format!("crates/objects/src/{KINDS}"), kinds)];
+        files.extend(OF_THE_DIALECT.iter().map(|folder| File::new(&format!("src/{folder}mod.rs"), "struct KongX;")));
+        files.extend(CALLERS.iter().map(|folder| File::new(&format!("src/{folder}mod.rs"), "use super::kong::f;")));
         files
     }
 
@@ -153,6 +153,11 @@ mod tests {
             ("constant", "src/upstream/a.rs", "const A_KONG: u8 = 1;", &[("src/upstream/a.rs:1", "`A_KONG`")]),
             ("string and comment", "src/proxy/a.rs", "// kong\nlet x = \"x-kong-id\";", &[]),
             ("module of the dialect", "src/compile/kong/a.rs", "struct KongRule;", &[]),
+            ("module of the dialect in a crate", "crates/x/src/compile/kong/a.rs", "struct KongRule;", &[]),
+            ("plugin of a crate", "crates/x/src/plugins/jwt/a.rs", "struct KongRule;", &[]),
+            ("neutral crate", "crates/x/src/proxy/a.rs", "struct KongRule;", &[("crates/x/src/proxy/a.rs:1", "Kong")]),
+            ("outside of the source", "tests/a.rs", "struct KongRule;", &[]),
+            ("call from a caller in a crate", "crates/x/src/compile/routes/stream.rs", "use super::kong::f;", &[]),
             ("call from a caller", "src/compile/routes/stream.rs", "use super::kong::plugins;", &[]),
             (
                 "call from backend",
@@ -179,8 +184,7 @@ mod tests {
     fn folders_without_the_dialect_are_found() {
         let mut files = with_dialect("src/proxy/a.rs", "");
         files.retain(|file| !["src/args/", "src/compile/compiler.rs"].iter().any(|path| file.path.starts_with(path)));
-        let stale =
-            [("tests/tidy/dialects.rs:1", "src/args/"), ("tests/tidy/dialects.rs:1", "src/compile/compiler.rs")];
+        let stale = [("tests/tidy/dialects.rs:1", " args/"), ("tests/tidy/dialects.rs:1", " compile/compiler.rs")];
         expect("stale folder and caller", findings(&files), &stale);
     }
 }

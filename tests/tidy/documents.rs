@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use crate::tree::{File, Finding};
 
-/// Sections of ARCHITECTURE.md that list files to read, in order.
+/// The page with the lists of files to read.
+const READING_LISTS_PAGE: &str = "docs/development/reading-lists.md";
+/// Its sections, each of which lists files in the order in which they are read.
 const READING_LISTS: &[&str] = &[
     "Follow a connection",
     "Follow a request",
     "Follow a response and its record",
     "Follow the choice of an endpoint",
     "Follow a plugin",
+    "Follow a log entry",
     "Follow a change",
     "Follow a verdict",
     "Follow an object of a cluster",
@@ -164,9 +167,8 @@ pub(crate) fn targets(makefile: &File) -> Vec<&str> {
 
 /// Numbered lists under the headings of [`READING_LISTS`]: each line links one file.
 fn reading_lists(files: &[File]) -> Vec<Finding> {
-    const DOCUMENT: &str = "ARCHITECTURE.md";
-    let Some(document) = files.iter().find(|file| file.path == DOCUMENT) else {
-        return vec![Finding::new(DOCUMENT, 1, "is missing; it says how the parts fit together")];
+    let Some(document) = files.iter().find(|file| file.path == READING_LISTS_PAGE) else {
+        return vec![Finding::new(READING_LISTS_PAGE, 1, "is missing; it says which files to read about a subject")];
     };
     let mut findings = Vec::new();
     for title in READING_LISTS {
@@ -174,7 +176,8 @@ fn reading_lists(files: &[File]) -> Vec<Finding> {
         let section: Vec<_> =
             section.enumerate().take_while(|(at, (_, line))| *at == 0 || !line.starts_with('#')).collect();
         let Some((_, (start, _))) = section.first() else {
-            findings.push(Finding::new(DOCUMENT, 1, format!("has no section \"{title}\"; list the files to read")));
+            let message = format!("has no section \"{title}\"; list the files to read");
+            findings.push(Finding::new(&document.path, 1, message));
             continue;
         };
         let items: Vec<_> = section
@@ -184,13 +187,13 @@ fn reading_lists(files: &[File]) -> Vec<Finding> {
             .collect();
         if items.is_empty() || items.len() > MOST_FILES {
             let message = format!("\"{title}\" lists {} files; make it 1 to {MOST_FILES}", items.len());
-            findings.push(Finding::new(DOCUMENT, *start, message));
+            findings.push(Finding::new(&document.path, *start, message));
         }
         for (line, text) in items {
-            let link = links(text).next();
-            if !link.is_some_and(|link| link.ends_with(".rs") && exists(link, files)) {
+            let target = links(text).next().and_then(|link| join(&document.path, link));
+            if !target.is_some_and(|target| target.ends_with(".rs") && exists(&target, files)) {
                 let message = format!("this step of \"{title}\" has to link a source file that exists");
-                findings.push(Finding::new(DOCUMENT, line, message));
+                findings.push(Finding::new(&document.path, line, message));
             }
         }
     }
@@ -204,11 +207,10 @@ mod tests {
 
     const MAKEFILE: &str =
         "VAR := x\nSHELL ?= y\n.PHONY: run\nrun: setup ## Run\n\t@cargo build\ntest-all: ## Test\ne2e-up: ## Start\n";
-    /// A document whose first list is this one.
+    const STEP: &str = "1. [a](../../src/a.rs)";
+    /// The page of reading lists, of which the first is this one.
     fn lists(first: &str) -> String {
-        let list = |(index, title): (usize, &&str)| {
-            format!("## {title}\n{}\n", if index == 0 { first } else { "1. [a](src/a.rs)" })
-        };
+        let list = |(index, title): (usize, &&str)| format!("## {title}\n{}\n", if index == 0 { first } else { STEP });
         READING_LISTS.iter().enumerate().map(list).collect()
     }
 
@@ -216,13 +218,13 @@ mod tests {
         let mut files = vec![
             File::new("Makefile", MAKEFILE),
             File::new("docs/README.md", "# Guide\n"),
-            File::new("docs/SUMMARY.md", "[a](a.md) [guide](README.md)\n"),
+            File::new("docs/SUMMARY.md", "[a](a.md) [guide](README.md) [lists](development/reading-lists.md)\n"),
             File::new("docs/a.md", "# One `two`, 3!\n"),
             File::new("src/a.rs", "//! A."),
         ];
         files.push(File::new(path, text));
-        if path != "ARCHITECTURE.md" {
-            files.push(File::new("ARCHITECTURE.md", &lists("1. [a](src/a.rs)")));
+        if path != READING_LISTS_PAGE {
+            files.push(File::new(READING_LISTS_PAGE, &lists(STEP)));
         }
         files
     }
@@ -273,20 +275,18 @@ mod tests {
 
     #[test]
     fn reading_lists_are_short_and_lead_to_files() {
+        const FIRST: &str = "docs/development/reading-lists.md:1";
+        const SECOND: &str = "docs/development/reading-lists.md:2";
         let cases: &[(&str, String, Places<'_>)] = &[
-            ("good", lists("Some words.\n\n1. [a](src/a.rs): first\n2. [a](src/a.rs)"), &[]),
-            ("none", lists(""), &[("ARCHITECTURE.md:1", "lists 0 files")]),
-            ("too many", lists(&"1. [a](src/a.rs)\n".repeat(8)), &[("ARCHITECTURE.md:1", "lists 8 files")]),
-            ("no link", lists("1. src/a.rs"), &[("ARCHITECTURE.md:2", "link a source file")]),
-            ("a folder", lists("1. [a](src)"), &[("ARCHITECTURE.md:2", "link a source file")]),
-            (
-                "no section",
-                lists("1. [a](src/a.rs)").replace("Follow a change", "Changes"),
-                &[("ARCHITECTURE.md:1", "Follow a change")],
-            ),
+            ("good", lists("Some words.\n\n1. [a](../../src/a.rs): first\n2. [a](../../src/a.rs)"), &[]),
+            ("none", lists(""), &[(FIRST, "lists 0 files")]),
+            ("too many", lists(&format!("{STEP}\n").repeat(8)), &[(FIRST, "lists 8 files")]),
+            ("no link", lists("1. src/a.rs"), &[(SECOND, "link a source file")]),
+            ("a folder", lists("1. [a](../../src)"), &[(SECOND, "link a source file")]),
+            ("no section", lists(STEP).replace("Follow a change", "Changes"), &[(FIRST, "Follow a change")]),
         ];
         for (name, text, expected) in cases {
-            expect(name, findings(&with("ARCHITECTURE.md", text)), expected);
+            expect(name, findings(&with(READING_LISTS_PAGE, text)), expected);
         }
     }
 

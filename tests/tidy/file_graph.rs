@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice::from_ref;
 
-use crate::imports::module_of;
+use crate::imports::{crate_of, module_of};
 use crate::module_source::{self, ModuleSource};
 use crate::tree::File;
 
@@ -12,11 +12,11 @@ use crate::tree::File;
 pub(crate) type Graph = BTreeMap<String, BTreeMap<String, usize>>;
 
 pub(crate) fn graph(files: &[File]) -> Graph {
-    let crate_modules = CrateModules::read(files);
+    let workspace = Workspace::read(files);
     let mut graph = Graph::new();
-    for (path, module) in &crate_modules.modules {
+    for (path, module) in &workspace.modules {
         let edges = graph.entry(module.file.clone()).or_default();
-        for (line, target) in crate_modules.imports(path, module) {
+        for (line, target) in workspace.imports(path, module) {
             if target != module.file {
                 let first = edges.entry(target).or_insert(line);
                 *first = line.min(*first);
@@ -26,8 +26,14 @@ pub(crate) fn graph(files: &[File]) -> Graph {
     graph
 }
 
-/// All modules of production code, by their paths from the root of the crate.
-struct CrateModules {
+/// The files that are compiled without tests and fuzzing.
+pub(crate) fn production_files(files: &[File]) -> BTreeSet<String> {
+    Workspace::read(files).modules.into_values().map(|module| module.file).collect()
+}
+
+/// All modules of production code in the main crate and in `crates`, by their paths, which begin with the library of
+/// the crate: `portico::app::run`, `portico_objects::api::kind`.
+struct Workspace {
     modules: BTreeMap<Vec<String>, Module>,
 }
 
@@ -42,22 +48,17 @@ enum Target {
     Module(Vec<String>),
     /// An item, by the file that defines it.
     Item(String),
+    /// A crate outside of the workspace.
     OtherCrate,
 }
 
-impl CrateModules {
+impl Workspace {
     /// Modules that only tests or fuzzing declare are left out.
-    fn read(files: &[File]) -> CrateModules {
-        let (roots, files): (Vec<&File>, Vec<&File>) = files.iter().partition(|file| is_root_in_crates(&file.path));
+    fn read(files: &[File]) -> Workspace {
         let by_module: BTreeMap<Vec<String>, &File> =
-            files.into_iter().filter_map(|file| Some((module_of(&file.path)?, file))).collect();
+            files.iter().filter_map(|file| Some((path_of(&file.path)?, file))).collect();
         let mut modules = BTreeMap::new();
-        let mut pending = vec![Vec::new()];
-        // The main crate re-exports the modules of the crates in `crates`.
-        for root in roots {
-            let declared = module_source::modules(&root.text).into_iter().flat_map(|source| source.children);
-            pending.extend(declared.map(|child| vec![child]));
-        }
+        let mut pending: Vec<Vec<String>> = by_module.keys().filter(|path| path.len() == 1).cloned().collect();
         while let Some(path) = pending.pop() {
             let Some(file) = by_module.get(&path) else { continue };
             for source in module_source::modules(&file.text) {
@@ -66,15 +67,16 @@ impl CrateModules {
                 modules.insert(path, Module { file: file.path.clone(), source });
             }
         }
-        CrateModules { modules }
+        Workspace { modules }
     }
 
     /// The files of the items that a module imports or names, with lines.
     fn imports(&self, path: &[String], module: &Module) -> Vec<(usize, String)> {
         let source = &module.source;
         let reexports: BTreeSet<&str> =
-            source.uses.iter().filter(|one| one.is_reexport).map(|one| one.name.as_str()).collect();
-        let used = source.uses.iter().filter(|one| !one.is_reexport).map(|one| (one.line, &one.path, one.name == "*"));
+            source.uses.iter().filter(|one| one.is_reexport()).map(|one| one.name.as_str()).collect();
+        let used = source.uses.iter().filter(|one| !one.is_reexport());
+        let used = used.map(|one| (one.line, &one.path, one.name == "*"));
         // The import of a single name is an edge already, unless the import is a re-export.
         let named = source.paths.iter().filter(|named| named.path.len() > 1 || reexports.contains(&*named.path[0]));
         let named = named.map(|named| (named.line, &named.path, false));
@@ -82,7 +84,7 @@ impl CrateModules {
             match self.resolve(path, names, is_glob, &mut BTreeSet::new()) {
                 Target::Item(file) => Some((line, file)),
                 // The items of a module are used by paths that begin with its name, except after `*`.
-                Target::Module(target) if is_glob => Some((line, self.modules[&target].file.clone())),
+                Target::Module(target) if is_glob => Some((line, self.modules.get(&target)?.file.clone())),
                 Target::Module(_) | Target::OtherCrate => None,
             }
         });
@@ -92,12 +94,21 @@ impl CrateModules {
     /// `leads_on` says that the path is that of a module in another path: a function can have the name of a module.
     /// `visited` has the names that are being looked up, so that imports of each other end.
     fn resolve(&self, from: &[String], names: &[String], leads_on: bool, visited: &mut Visited) -> Target {
+        // A path that begins with `::` is one of another crate.
+        let (is_absolute, names) = match names {
+            [first, rest @ ..] if first.is_empty() => (true, rest),
+            _ => (false, names),
+        };
         let Some((first, rest)) = names.split_first() else { return Target::OtherCrate };
         let mut target = match first.as_str() {
-            "crate" => Target::Module(Vec::new()),
+            "crate" => Target::Module(from[..1].to_vec()),
             "self" => Target::Module(from.to_vec()),
             "super" => Target::Module(parent(from)),
-            name => self.look_up(from, name, leads_on || !rest.is_empty(), visited).unwrap_or(Target::OtherCrate),
+            name if is_absolute => self.library(name),
+            name => {
+                let declared = self.look_up(from, name, leads_on || !rest.is_empty(), visited);
+                declared.unwrap_or_else(|| self.library(name))
+            }
         };
         for (index, name) in rest.iter().enumerate() {
             let Target::Module(path) = &target else { break };
@@ -111,6 +122,11 @@ impl CrateModules {
             };
         }
         target
+    }
+
+    fn library(&self, name: &str) -> Target {
+        let root = vec![name.to_owned()];
+        if self.modules.contains_key(&root) { Target::Module(root) } else { Target::OtherCrate }
     }
 
     fn look_up(&self, path: &[String], name: &str, leads_on: bool, visited: &mut Visited) -> Option<Target> {
@@ -147,8 +163,12 @@ impl Module {
     }
 }
 
-fn is_root_in_crates(path: &str) -> bool {
-    path.starts_with("crates/") && path.ends_with("/src/lib.rs")
+fn path_of(file: &str) -> Option<Vec<String>> {
+    let library = match crate_of(file)? {
+        "" => "portico".to_owned(),
+        folder => format!("portico_{folder}"),
+    };
+    Some([vec![library], module_of(file)?].concat())
 }
 
 fn parent(path: &[String]) -> Vec<String> {
@@ -162,10 +182,11 @@ mod tests {
     /// Files and their text.
     type Sources = &'static [(&'static str, &'static str)];
 
-    /// Edges as `from:line to`, of a crate with the modules `a`, `b` and `c`, of which `b` has the child `d`.
+    /// Edges as `from:line to`, of a main crate with the modules `a`, `b` and `c`, of which `b` has the child `d`.
     fn edges(sources: Sources) -> Vec<String> {
-        let mut files = vec![File::new("src/lib.rs", "mod a; mod b; mod c;")];
+        let mut files = Vec::new();
         for (path, fixed) in [
+            ("src/lib.rs", "mod a; mod b; mod c;"),
             ("src/a.rs", ""),
             ("src/b/mod.rs", "mod d;"),
             ("src/b/d.rs", "pub struct D;"),
@@ -210,13 +231,54 @@ mod tests {
             ("associated item", &[("src/a.rs", "fn f() { crate::b::d::D::new() }")], &["a:1 b/d"]),
             ("declarations", &[("src/b/mod.rs", "pub use d::D; pub use crate::c::c;")], &[]),
             (
-                "crate of its own",
+                "module of another crate",
                 &[
                     ("crates/parts/src/lib.rs", "pub mod e;"),
                     ("crates/parts/src/e.rs", "pub struct E;"),
+                    ("src/lib.rs", "pub use portico_parts::e;"),
                     ("src/a.rs", "use crate::e::E;"),
                 ],
                 &["a:1 crates/parts/src/e"],
+            ),
+            (
+                "crate by its name",
+                &[
+                    ("crates/parts/src/lib.rs", "pub mod e;"),
+                    ("crates/parts/src/e.rs", "pub struct E;"),
+                    ("src/a.rs", "use portico_parts::e::E;"),
+                    ("src/b/d.rs", "use ::portico_parts::e::E;"),
+                    ("src/c.rs", "fn f() {\nportico_parts::e::f() }"),
+                ],
+                &["a:1 crates/parts/src/e", "b/d:1 crates/parts/src/e", "c:2 crates/parts/src/e"],
+            ),
+            (
+                "from crate to crate",
+                &[
+                    ("crates/parts/src/lib.rs", "pub mod e;"),
+                    ("crates/parts/src/e.rs", "mod f; pub use f::F;"),
+                    ("crates/parts/src/e/f.rs", "pub struct F;"),
+                    ("crates/upper/src/lib.rs", "pub mod g; use portico_parts::e;"),
+                    ("crates/upper/src/g.rs", "\nuse crate::e::F;"),
+                ],
+                &["crates/upper/src/g:2 crates/parts/src/e/f"],
+            ),
+            (
+                "module in two crates",
+                &[
+                    ("crates/x/src/lib.rs", "pub mod p;"),
+                    ("crates/x/src/p/mod.rs", "mod q; mod r;"),
+                    ("crates/x/src/p/q.rs", "use crate::p::r::R; use crate::p::t::T;"),
+                    ("crates/x/src/p/r.rs", "pub struct R;"),
+                    ("crates/y/src/lib.rs", "pub mod p;"),
+                    ("crates/y/src/p/mod.rs", "mod r; mod t;"),
+                    ("crates/y/src/p/r.rs", "use super::t::T;"),
+                    ("crates/y/src/p/t.rs", "pub struct T;"),
+                ],
+                &[
+                    "crates/x/src/p/q:1 crates/x/src/p/mod",
+                    "crates/x/src/p/q:1 crates/x/src/p/r",
+                    "crates/y/src/p/r:1 crates/y/src/p/t",
+                ],
             ),
             ("another crate", &[("src/a.rs", "use d::D; use ::c::c; fn f() { ::c::c() }")], &[]),
             (
@@ -256,5 +318,19 @@ mod tests {
         for (name, sources, expected) in cases {
             assert_eq!(edges(sources), *expected, "{name}");
         }
+    }
+    #[test]
+    fn production_files_are_those_that_a_root_leads_to() {
+        let files = [
+            File::new("src/lib.rs", "mod a;"),
+            File::new("src/a.rs", "#[cfg(test)]\nmod tests;"),
+            File::new("src/a/tests.rs", ""),
+            File::new("crates/x/src/lib.rs", "pub mod b; #[cfg(any(test, fuzzing))] mod fuzzing;"),
+            File::new("crates/x/src/b/mod.rs", ""),
+            File::new("crates/x/src/fuzzing.rs", ""),
+            File::new("tests/a.rs", ""),
+        ];
+        let production = Vec::from_iter(production_files(&files));
+        assert_eq!(production, ["crates/x/src/b/mod.rs", "crates/x/src/lib.rs", "src/a.rs", "src/lib.rs"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::module_source;
 use crate::tokens::{Token, tokens};
 use crate::tree::{File, Finding};
 
@@ -16,7 +17,10 @@ pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     for file in files {
         let Some(module) = module_of(&file.path) else { continue };
-        let Some(module_name) = module.first() else { continue };
+        let Some(module_name) = module.first() else {
+            findings.extend(renamed_modules(file));
+            continue;
+        };
         let row = table.iter().find(|(name, _)| name == module_name);
         if seen.insert(module_name.clone()) && row.is_none() {
             let message = format!("`{module_name}` has no row in the table of imports; add one to tests/tidy.rs");
@@ -44,14 +48,24 @@ pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
     findings
 }
 
-/// The path of a file below `src`, or below the `src` of a crate in `crates`. The main crate re-exports the modules of
-/// these crates, so one table has all of them.
+/// The path of a file below `src`, or below the `src` of a crate in `crates`. The root of a crate imports modules of
+/// other crates under their own names, so one table has the modules of all crates. Modules with parts in several
+/// crates, such as `plugins`, have one row.
 pub(crate) fn path_in_source(path: &str) -> Option<&str> {
-    let path = match path.strip_prefix("crates/") {
-        Some(path) => path.split_once('/')?.1,
-        None => path,
+    Some(crate_and_path(path)?.1)
+}
+
+/// The folder in `crates` of the crate that a file of the source belongs to, empty for the main crate.
+pub(crate) fn crate_of(path: &str) -> Option<&str> {
+    Some(crate_and_path(path)?.0)
+}
+
+fn crate_and_path(path: &str) -> Option<(&str, &str)> {
+    let (folder, path) = match path.strip_prefix("crates/") {
+        Some(path) => path.split_once('/')?,
+        None => ("", path),
     };
-    path.strip_prefix("src/")
+    Some((folder, path.strip_prefix("src/")?))
 }
 
 /// The path of the module in a file of the source, empty for a root: `src/proxy/request.rs` is `proxy::request`, and
@@ -63,6 +77,31 @@ pub(crate) fn module_of(path: &str) -> Option<Vec<String>> {
         module.pop();
     }
     Some(module)
+}
+
+/// Paths are read by the names of modules, so `crate::proxy` must be the module `proxy` in every crate.
+fn renamed_modules(root: &File) -> Vec<Finding> {
+    let uses = module_source::modules(&root.text).into_iter().flat_map(|module| module.uses);
+    let renamed = uses.filter_map(|one| {
+        let path: Vec<&str> = one.path.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+        let keeps_names = match path[..] {
+            [library, ..] if !is_library(library) => true,
+            [_, module] => module == one.name,
+            _ => one.name == "*",
+        };
+        let message = format!(
+            "`{}` is `crate::{}` in this crate; import the modules of other crates, each under its own name",
+            path.join("::"),
+            one.name
+        );
+        (!keeps_names).then(|| Finding::new(&root.path, one.line, message))
+    });
+    renamed.collect()
+}
+
+/// Whether a path that begins with this name is one of another crate in `crates`.
+fn is_library(name: &str) -> bool {
+    name.starts_with("portico_")
 }
 
 fn allows(allowed: &[&str], path: &[String]) -> bool {
@@ -91,9 +130,9 @@ pub(crate) fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String
                 depth -= 1;
                 inline.pop_if(|(_, opened)| *opened == depth);
             }
-            root if (["crate", "super"].contains(&root) || root.starts_with("portico_"))
+            root if (["crate", "super"].contains(&root) || is_library(root))
                 && text(at + 1) == "::"
-                && (at == 0 || text(at - 1) != "::") =>
+                && !continues_path(&tokens, at) =>
             {
                 let mut base = Vec::new();
                 if text(at) == "super" {
@@ -109,6 +148,13 @@ pub(crate) fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String
         at += 1;
     }
     found
+}
+
+/// Whether the path has a name before this one. A path that only begins with `::` has none.
+fn continues_path(tokens: &[Token], at: usize) -> bool {
+    let before = |count: usize| at.checked_sub(count).map_or("", |at| tokens[at].text.as_str());
+    let is_keyword = ["as", "dyn", "else", "for", "impl", "in", "mut", "return", "use"].contains(&before(2));
+    before(1) == "::" && !is_keyword && before(2).starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
 /// Reads the rest of a path after `::`, which may be a group of paths in braces. Returns the position after it.
@@ -242,8 +288,40 @@ mod tests {
                 "use portico_parts::api::Kind;",
                 &[("src/proxy/mod.rs:1", "crate::api::Kind")],
             ),
+            (
+                "crate by its name after ::",
+                "src/proxy/mod.rs",
+                "use ::portico_parts::api::A;\nfn f() { ::portico_parts::api::g() }",
+                &[("src/proxy/mod.rs:1", "crate::api::A"), ("src/proxy/mod.rs:2", "crate::api::g")],
+            ),
+            ("name like that of a crate", "src/proxy/mod.rs", "use super::proxy::portico_reader::A;", &[]),
+            (
+                "module of another crate",
+                "crates/forwarding/src/proxy/mod.rs",
+                "use crate::snapshot::Rule;\nuse portico_parts::snapshot::Router;\nuse crate::status::A;",
+                &[("crates/forwarding/src/proxy/mod.rs:3", "crate::status::A")],
+            ),
+            (
+                "part of a module",
+                "crates/parts/src/snapshot/rule.rs",
+                "use crate::snapshot::router::R;\nuse crate::proxy::P;",
+                &[("crates/parts/src/snapshot/rule.rs:2", "crate::proxy::P")],
+            ),
             ("new module in a crate", "crates/parts/src/cache.rs", "", &[("crates/parts/src/cache.rs:1", "no row")]),
             ("root of a crate", "crates/parts/src/lib.rs", "pub mod api;", &[]),
+            (
+                "modules of other crates in a root",
+                "crates/parts/src/lib.rs",
+                "use portico_a::{api, proxy};\npub use portico_b::*;\nuse http::Method as M;",
+                &[],
+            ),
+            (
+                "renamed in a root",
+                "crates/parts/src/lib.rs",
+                "use portico_a::proxy as api;\nuse portico_a::proxy::Binds;",
+                &[("crates/parts/src/lib.rs:1", "`crate::api`"), ("crates/parts/src/lib.rs:2", "`crate::Binds`")],
+            ),
+            ("crate under another name", "src/lib.rs", "use portico_a as a;", &[("src/lib.rs:1", "`crate::a`")]),
             ("new module", "src/cache/mod.rs", "", &[("src/cache/mod.rs:1", "no row")]),
             ("root", "src/lib.rs", "pub mod api;\npub use crate::proxy::x;", &[]),
         ];

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::cycles::cycles;
 use crate::file_graph::Graph;
+use crate::imports::path_in_source;
 use crate::tree::Finding;
 
 /// A folder with layers.
 pub(crate) struct LayeredFolder {
+    /// The path in the source of whichever crate has the folder.
     pub(crate) path: &'static str,
     /// The folders or files in it of each layer, separated by spaces; the lowest layer first. The rule applies as soon
     /// as one of them exists. Files of no layer may import every layer.
@@ -103,7 +105,7 @@ impl LayeredFolder {
 
     /// The first part of the path inside the folder.
     fn name_of<'a>(&self, file: &'a str) -> Option<&'a str> {
-        let path = file.strip_prefix(self.path)?.strip_prefix('/')?;
+        let path = path_in_source(file)?.strip_prefix(self.path)?.strip_prefix('/')?;
         path.split('/').next().map(|name| name.trim_end_matches(".rs"))
     }
 }
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
     use crate::tree::{Places, expect};
 
-    const FOLDER: LayeredFolder = LayeredFolder { path: "src/p/h", layers: &["low", "mid fields", "top"], upward: 0 };
+    const FOLDER: LayeredFolder = LayeredFolder { path: "p/h", layers: &["low", "mid fields", "top"], upward: 0 };
     const ALL: &[&str] = &["low/x", "mid/x", "fields", "top/x", "other", "mod"];
 
     /// Pairs of files: the first imports the second.
@@ -149,6 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn folders_of_every_crate_are_found() {
+        let path = |name: &str| format!("crates/x/src/p/h/{name}.rs");
+        let mut graph: Graph = ALL.iter().map(|name| (path(name), Default::default())).collect();
+        graph.entry(path("low/x")).or_default().insert(path("top/x"), 3);
+        expect(
+            "up",
+            FOLDER.findings(&graph),
+            &[("crates/x/src/p/h/low/x.rs:3", "must not import crates/x/src/p/h/top")],
+        );
+    }
+
+    #[test]
     fn missing_layers_are_found_once_one_exists() {
         expect("before the layers", FOLDER.findings(&graph(&["other", "mod"], &[])), &[]);
         let partly = graph(&["low/x", "mid", "fields"], &[]);
@@ -162,7 +176,7 @@ mod tests {
             (
                 1,
                 &[
-                    ("tests/tidy.rs:1", "2 imports in src/p/h"),
+                    ("tests/tidy.rs:1", "2 imports in p/h"),
                     ("src/p/h/low/x.rs:3", "must not import"),
                     ("src/p/h/mid/x.rs:3", "must not import"),
                 ],

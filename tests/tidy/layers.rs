@@ -78,6 +78,14 @@ mod tests {
             ("tests", "src/a/b.rs", "#[cfg(test)]\nmod tests {\nuse super::super::d::X;\n}", &[]),
             ("test file", "src/a/b/tests.rs", "use crate::a::d::X;", &[]),
             ("other top-level module", "src/x/b.rs", "use crate::a::d::X;", &[]),
+            ("crate by its name", "src/a/b.rs", "use portico_parts::a::d::X;", &[("src/a/b.rs:1", "`a::d`")]),
+            ("earlier in another crate", "crates/parts/src/a/d.rs", "use crate::a::b::X;", &[]),
+            (
+                "later in another crate",
+                "crates/parts/src/a/b.rs",
+                "use crate::a::d::X;",
+                &[("crates/parts/src/a/b.rs:1", "`a::d`")],
+            ),
             ("no layer", "src/a/e.rs", "", &[("src/a/e.rs:1", "has no layer")]),
         ];
         for (name, path, source, places) in cases {
@@ -86,6 +94,13 @@ mod tests {
             files.extend(others.map(|other| File::new(other, "")));
             expect(name, findings(&files, layers), places);
         }
+    }
+
+    #[test]
+    fn the_parts_of_a_module_in_several_crates_have_one_row() {
+        let files = [File::new("crates/x/src/a/b.rs", ""), File::new("crates/y/src/a/c.rs", "use super::d::X;")];
+        expect("no layer", findings(&files, &[("a", &["b"])]), &[("crates/y/src/a/c.rs:1", "`a::c` has no layer")]);
+        expect("all", findings(&files, &[("a", &["b", "c"])]), &[]);
     }
 
     #[test]

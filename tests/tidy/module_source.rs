@@ -22,7 +22,21 @@ pub(crate) struct Use {
     pub(crate) path: Vec<String>,
     /// What it is called here; `*` for everything in the path.
     pub(crate) name: String,
-    pub(crate) is_reexport: bool,
+    pub(crate) visibility: Visibility,
+}
+
+impl Use {
+    pub(crate) fn is_reexport(&self) -> bool {
+        self.visibility != Visibility::Private
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visibility {
+    Private,
+    /// In a part of the crate, such as `pub(crate)`.
+    Restricted,
+    Public,
 }
 
 /// A path in code, or a single name that may be that of an import.
@@ -34,14 +48,18 @@ pub(crate) struct CodePath {
 
 /// The modules of a file: first its own, then its inline modules.
 pub(crate) fn modules(source: &str) -> Vec<ModuleSource> {
-    let tokens = production_tokens(tokens(source));
-    let mut reader = Reader { tokens: &tokens, at: 0, modules: vec![ModuleSource::default()] };
+    modules_in(&production_tokens(source))
+}
+
+pub(crate) fn modules_in(production_tokens: &[Token]) -> Vec<ModuleSource> {
+    let mut reader = Reader { tokens: production_tokens, at: 0, modules: vec![ModuleSource::default()] };
     reader.read_module(0);
     reader.modules
 }
 
 /// Leaves out items, statements and fields that only tests or fuzzing compile.
-fn production_tokens(all: Vec<Token>) -> Vec<Token> {
+pub(crate) fn production_tokens(source: &str) -> Vec<Token> {
+    let all = tokens(source);
     let text = |at: usize| all.get(at).map_or("", |token| token.text.as_str());
     let mut kept = Vec::new();
     let mut at = 0;
@@ -91,7 +109,7 @@ fn item_end(tokens: &[Token], mut at: usize) -> usize {
 }
 
 /// The position of the bracket that closes the one at `open`.
-fn closing(tokens: &[Token], open: usize) -> usize {
+pub(crate) fn closing(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(open) {
         match token.text.as_str() {
@@ -106,7 +124,7 @@ fn closing(tokens: &[Token], open: usize) -> usize {
     tokens.len()
 }
 
-fn is_item_keyword(word: &str) -> bool {
+pub(crate) fn is_item_keyword(word: &str) -> bool {
     ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "mod"].contains(&word)
 }
 
@@ -115,7 +133,7 @@ fn begins_item(word: &str) -> bool {
     is_item_keyword(word) || ["use", "let", "impl"].contains(&word)
 }
 
-fn is_name(word: &str) -> bool {
+pub(crate) fn is_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
@@ -157,10 +175,13 @@ impl<'a> Reader<'a> {
                     self.at += 1;
                 }
                 "use" if is_name(next) || ["{", "::"].contains(&next) => {
-                    let before = self.before(self.at);
-                    let is_reexport = before == "pub" || before == ")";
+                    let visibility = match self.before(self.at) {
+                        "pub" => Visibility::Public,
+                        ")" => Visibility::Restricted,
+                        _ => Visibility::Private,
+                    };
                     self.at += 1;
-                    self.read_use(module, Vec::new(), is_reexport);
+                    self.read_use(module, Vec::new(), visibility);
                     continue;
                 }
                 "macro_rules" if next == "!" => {
@@ -198,7 +219,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads one tree of a `use` declaration, whose path begins with `path`.
-    fn read_use(&mut self, module: usize, mut path: Vec<String>, is_reexport: bool) {
+    fn read_use(&mut self, module: usize, mut path: Vec<String>, visibility: Visibility) {
         let line = self.tokens.get(self.at).map_or(0, |token| token.line);
         let mut name = None;
         loop {
@@ -207,7 +228,7 @@ impl<'a> Reader<'a> {
                 "{" => {
                     self.at += 1;
                     while !["}", ""].contains(&self.text(self.at)) {
-                        self.read_use(module, path.clone(), is_reexport);
+                        self.read_use(module, path.clone(), visibility);
                         self.at += usize::from(self.text(self.at) == ",");
                     }
                     self.at += 1;
@@ -229,7 +250,7 @@ impl<'a> Reader<'a> {
             self.at += 1;
         }
         let name = name.or_else(|| path.last().cloned()).unwrap_or_default();
-        self.modules[module].uses.push(Use { line, path, name, is_reexport });
+        self.modules[module].uses.push(Use { line, path, name, visibility });
         // Whatever cannot be part of a tree is skipped, so that reading goes on.
         if ![",", "}", ";"].contains(&self.text(self.at)) {
             self.at += 1;
@@ -239,15 +260,16 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::Visibility::{Private, Public, Restricted};
     use super::*;
 
-    /// The path, the name, and whether it is a re-export.
-    type FoundUse<'a> = (&'a str, &'a str, bool);
+    /// The path, the name, and where it can be used.
+    type FoundUse<'a> = (&'a str, &'a str, Visibility);
     type Uses<'a> = &'a [FoundUse<'a>];
 
-    fn uses(source: &str) -> Vec<(String, String, bool)> {
+    fn uses(source: &str) -> Vec<(String, String, Visibility)> {
         let module = modules(source).swap_remove(0);
-        module.uses.into_iter().map(|one| (one.path.join("::"), one.name, one.is_reexport)).collect()
+        module.uses.into_iter().map(|one| (one.path.join("::"), one.name, one.visibility)).collect()
     }
 
     fn paths(source: &str) -> Vec<(usize, String)> {
@@ -258,23 +280,23 @@ mod tests {
     #[test]
     fn imports_are_found_with_the_names_they_bind() {
         let cases: &[(&str, Uses<'_>)] = &[
-            ("use a::B;", &[("a::B", "B", false)]),
-            ("pub use a::B;", &[("a::B", "B", true)]),
-            ("pub(in crate::x) use a::B as C;", &[("a::B", "C", true)]),
+            ("use a::B;", &[("a::B", "B", Private)]),
+            ("pub use a::B;", &[("a::B", "B", Public)]),
+            ("pub(in crate::x) use a::B as C;", &[("a::B", "C", Restricted)]),
             (
                 "use a::{self, b::{C, D as E}, f};",
-                &[("a", "a", false), ("a::b::C", "C", false), ("a::b::D", "E", false), ("a::f", "f", false)],
+                &[("a", "a", Private), ("a::b::C", "C", Private), ("a::b::D", "E", Private), ("a::f", "f", Private)],
             ),
-            ("use super::super::A;", &[("super::super::A", "A", false)]),
-            ("use self::a::*;", &[("self::a", "*", false)]),
-            ("use ::http::A;", &[("::http::A", "A", false)]),
-            ("#[cfg(test)]\nuse a::{B, C};\nuse d::E;", &[("d::E", "E", false)]),
-            ("fn f() { use a::B; }", &[("a::B", "B", false)]),
+            ("use super::super::A;", &[("super::super::A", "A", Private)]),
+            ("use self::a::*;", &[("self::a", "*", Private)]),
+            ("use ::http::A;", &[("::http::A", "A", Private)]),
+            ("#[cfg(test)]\nuse a::{B, C};\nuse d::E;", &[("d::E", "E", Private)]),
+            ("fn f() { use a::B; }", &[("a::B", "B", Private)]),
         ];
         for (source, expected) in cases {
             let found = uses(source);
             let found: Vec<FoundUse<'_>> =
-                found.iter().map(|(path, name, reexport)| (path.as_str(), name.as_str(), *reexport)).collect();
+                found.iter().map(|(path, name, visibility)| (path.as_str(), name.as_str(), *visibility)).collect();
             assert_eq!(found, *expected, "{source}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::imports::path_in_source;
 use crate::sources;
 use crate::tree::{File, Finding};
 
@@ -9,8 +10,8 @@ const PAGE: &str = "docs/request-errors.md";
 const SECTION: &str = "## Replies of plugins";
 /// The functions that build a reply. Their last argument is the reason.
 const CONSTRUCTORS: [&str; 3] = ["Reply::negotiated(", "Reply::plain(", "Reply::new("];
-/// Contains these functions.
-const DEFINITION: &str = "src/plugin_api/reply.rs";
+/// Contains these functions; the path is that in the source of its crate.
+const DEFINITION: &str = "plugin_api/reply.rs";
 
 pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     let Some(page) = files.iter().find(|file| file.path == PAGE) else { return Vec::new() };
@@ -63,15 +64,14 @@ fn documented(page: &File) -> Vec<Row> {
     rows.collect()
 }
 
+/// Whether the file belongs to a plugin, or to a module that plugins share, such as `plugin_api`.
 fn has_replies(path: &str) -> bool {
-    ["src/plugins/", "src/plugin_api/"].iter().any(|folder| path.starts_with(folder))
-        && path.ends_with(".rs")
-        && path != DEFINITION
+    path_in_source(path).is_some_and(|path| path.starts_with("plugin") && path.ends_with(".rs") && path != DEFINITION)
 }
 
-/// The name of the plugin that a file of `src/plugins` belongs to.
+/// The name of the plugin that a file of `plugins` belongs to.
 fn plugin(path: &str) -> Option<String> {
-    let name = path.strip_prefix("src/plugins/")?.split(['/', '.']).next()?;
+    let name = path_in_source(path)?.strip_prefix("plugins/")?.split(['/', '.']).next()?;
     Some(name.replace('_', "-"))
 }
 
@@ -118,6 +118,14 @@ mod tests {
         let cases: &[(&str, &str, &str, Places<'_>)] = &[
             ("documented", "src/plugins/a_b.rs", "Reply::plain(status(\"a, b)\"), \"x\", \"no_key\")", &[]),
             ("on several lines", "src/plugins/a_b/mod.rs", "Reply::new(\n  STATUS,\n  body,\n  \"no_key\",\n)", &[]),
+            ("of a crate", "crates/logins/src/plugins/a_b.rs", "Reply::plain(STATUS, \"x\", \"no_key\")", &[]),
+            ("shared by a crate", "crates/kit/src/plugin_kit/a.rs", "Reply::plain(STATUS, \"x\", \"no_key\")", &[]),
+            (
+                "another plugin of a crate",
+                "crates/logins/src/plugins/c.rs",
+                "Reply::plain(STATUS, \"x\", \"no_key\")",
+                &[("crates/logins/src/plugins/c.rs:1", "no row for `no_key`")],
+            ),
             ("shared", "src/plugin_api/auth.rs", "Reply::negotiated(STATUS, message, \"no_key\")", &[]),
             (
                 "another plugin",

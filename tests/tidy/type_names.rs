@@ -1,4 +1,4 @@
-//! Checks that no two top-level modules of `src` declare types with the same name, so that a search finds one type.
+//! Checks that no two top-level modules declare types with the same name, so that a search finds one type.
 
 use std::collections::BTreeMap;
 
@@ -56,8 +56,23 @@ mod tests {
             ("same module", &[("src/a/b.rs", "struct A;"), ("src/a/c.rs", "struct A;")], &[]),
             ("folder and file", &[("src/a.rs", "struct A;"), ("src/a/b.rs", "enum A {}")], &[]),
             ("two", &[("src/a.rs", "struct A;"), ("src/b/c.rs", "\ntrait A {}")], &[("src/b/c.rs:2", "src/a.rs")]),
+            (
+                "two of crates",
+                &[("crates/x/src/a.rs", "struct A;"), ("crates/y/src/b.rs", "struct A;")],
+                &[("crates/y/src/b.rs:1", "crates/x/src/a.rs")],
+            ),
+            (
+                "module in two crates",
+                &[("crates/x/src/p/b.rs", "struct A;"), ("crates/y/src/p/c.rs", "struct A;")],
+                &[],
+            ),
             ("outside of src", &[("src/a.rs", "struct A;"), ("e2e/src/b.rs", "struct A;")], &[]),
             ("plugin", &[("src/a.rs", "struct Config;"), ("src/plugins/b.rs", "struct Config;")], &[]),
+            (
+                "plugin of a crate",
+                &[("crates/x/src/plugins/b.rs", "struct Config;"), ("src/a.rs", "struct Config;")],
+                &[],
+            ),
         ];
         for (name, sources, expected) in cases {
             let files: Vec<File> = sources.iter().map(|(path, text)| File::new(path, text)).collect();

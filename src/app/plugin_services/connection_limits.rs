@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client_shares::{ClientShares, RequestOfClient};
 use crate::plugin_api::ClientRequestFailure;
-use crate::plugin_api::idle_connections::IdleConnections;
+use crate::plugin_kit::idle_connections::IdleConnections;
 use crate::shared_limit::{Held, LimitReached, Share, SharedLimit};
 
 /// The limits of the process.

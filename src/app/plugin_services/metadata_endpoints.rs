@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::plugin_api::remote_client::RemoteConnector;
 use crate::plugin_api::{Remote, RemoteFailure, RemoteStream};
+use crate::plugin_kit::remote_client::RemoteConnector;
 
 pub(super) struct MetadataEndpoints;
 

@@ -36,18 +36,19 @@ pub(super) use name_resolver::ServiceLookup;
 use tls::{Alpn, TlsConnectors};
 
 use crate::diagnostic::Diagnostic;
+use crate::endpoint_tls::UpstreamTlsSettings;
 use crate::plugin_api::aws_environment::AwsEnvironment;
 use crate::plugin_api::http_proxy::ProxyRoute;
-use crate::plugin_api::idle_connections::IdleConnections;
-use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::{
     ClientRequestFailure, PluginServices, Remote, RemoteDatagrams, RemoteFailure, RemoteRequest, RemoteResponse,
     RemoteStream, SharedKeys, StreamedResponse,
 };
+use crate::plugin_kit::idle_connections::IdleConnections;
+use crate::plugin_kit::remote_client::{RemoteClient, RemoteConnector};
 use crate::shared_limit::Held;
-use crate::upstream::tls::UpstreamTlsSettings;
-use crate::upstream::{AddressPolicy, OwnSockets, TrustModel};
+use crate::ssrf_guard::{AddressPolicy, TrustModel};
+use crate::upstream::OwnSockets;
 
 /// What plugins can use: tasks, connections to servers, and error reports.
 pub(super) struct OnlineServices {

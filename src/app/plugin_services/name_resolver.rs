@@ -19,8 +19,9 @@ use crate::api::ObjectKey;
 use crate::app::control::Control;
 use crate::plugin_api::Remote;
 use crate::plugin_api::remote::is_short_name;
+use crate::ssrf_guard::{AddressPolicy, BlockedAddress, TrustModel};
+use crate::upstream::EndpointAddress;
 use crate::upstream::dns::DnsResolver;
-use crate::upstream::{AddressPolicy, BlockedAddress, EndpointAddress, TrustModel};
 
 /// A query for the endpoints of a Service; the result is `None` if the Service does not exist.
 pub(in crate::app) struct ServiceLookup {
@@ -154,7 +155,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::upstream::AddressSources;
+    use crate::ssrf_guard::AddressSources;
 
     #[test]
     fn service_names_are_recognized() {

@@ -13,10 +13,12 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
 use super::*;
+use crate::plugin_api::ResponseBodyUse;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
-use crate::plugin_api::{PluginFactory, ResponseBodyUse};
+use crate::plugin_chain::PluginFactory;
 use crate::plugins::REGISTRY;
-use crate::upstream::{AddressSources, EndpointAddress, LoopbackPolicy};
+use crate::ssrf_guard::{AddressSources, LoopbackPolicy};
+use crate::upstream::EndpointAddress;
 
 /// Starts a server that responds to any input with these bytes, and returns its address.
 async fn fixed_server(response: &'static [u8]) -> SocketAddr {

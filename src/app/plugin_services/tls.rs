@@ -16,8 +16,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::app::tls_files::{read_authorities, read_client_certificate};
+use crate::endpoint_tls::AcceptAnyCertificate;
 use crate::plugin_api::{RemoteTls, TlsFiles};
-use crate::upstream::tls::AcceptAnyCertificate;
 
 /// Connectors with and without certificate verification, for each value of [`Alpn`].
 #[derive(Clone)]

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::secret_reading::{ReadError, keys_of_text};
 use crate::plugin_api::PluginServices;
-use crate::plugin_api::aws_credentials::{AwsCredentials, MetadataVersion, StsEndpoint, amazon_host};
-use crate::plugin_api::aws_signature::{SigningScope, sign};
 use crate::plugin_api::remote_request::{RemoteRequest, RemoteUrl, ResponseBodyUse};
 use crate::plugin_api::vault::{AwsSecretsManager, VaultQuery};
+use crate::plugin_kit::aws_credentials::{AwsCredentials, MetadataVersion, StsEndpoint, amazon_host};
+use crate::plugin_kit::aws_signature::{SigningScope, sign};
 
 /// Reads secrets. It keeps the credentials of each server until they expire.
 pub(super) struct AwsClient {

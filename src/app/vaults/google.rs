@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use super::logins::{LoginToken, Logins, pause_after_failure};
 use super::secret_reading::{ReadError, keys_of_text};
 use crate::plugin_api::PluginServices;
-use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body};
 use crate::plugin_api::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signing_key::SigningKey;
 use crate::plugin_api::vault::{GoogleAccount, GoogleSecretManager, VaultQuery};
+use crate::plugin_kit::form_body::{FORM_MEDIA_TYPE, form_body};
 
 /// Reads secrets. It keeps the access tokens until they expire.
 pub(super) struct GoogleClient {

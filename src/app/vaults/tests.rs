@@ -23,7 +23,7 @@ use crate::plugin_api::vault::{
     AppRoleSecret, AwsSecretsManager, GoogleAccount, GoogleSecretManager, HashicorpVault, KvVersion, VaultApi,
     VaultLogin, VaultServer, VaultToken,
 };
-use crate::upstream::AddressPolicy;
+use crate::ssrf_guard::AddressPolicy;
 
 fn server(kv: KvVersion, login: VaultLogin) -> VaultServer {
     let api = VaultApi::Hashicorp(HashicorpVault {

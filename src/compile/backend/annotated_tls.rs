@@ -16,9 +16,9 @@ use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::missing_object::missing_object;
 use crate::compile::{CompileContext, certificates};
 use crate::diagnostic::{Diagnostic, Topic};
+use crate::endpoint_tls::UpstreamProtocol;
+use crate::endpoint_tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
 use crate::store::Store;
-use crate::upstream::UpstreamProtocol;
-use crate::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
 
 /// Settings for TLS connections.
 #[derive(Clone, Debug, Default)]

@@ -15,9 +15,9 @@ use crate::compile::certificates::backend_client::BackendClient;
 use crate::compile::certificates::endpoint_trust::ReadValidation;
 use crate::compile::policies::precedence::policy_in_effect;
 use crate::compile::policies::target::Target;
+use crate::endpoint_tls::UpstreamProtocol;
+use crate::endpoint_tls::{TlsTrust, UpstreamTlsSettings};
 use crate::store::Store;
-use crate::upstream::UpstreamProtocol;
-use crate::upstream::tls::{TlsTrust, UpstreamTlsSettings};
 
 /// The trust that a policy requires for connections to a port of a Service.
 pub(super) struct RequiredTrust<'a> {
@@ -144,9 +144,9 @@ mod tests {
     use super::*;
     use crate::compile::Compiler;
     use crate::compile::testing::TestInputs;
-    use crate::compile::verdict::{Code, Verdict};
     use crate::plugin_api::PluginRegistry;
     use crate::store::{AnyObject, Batch, UnparseableObject, VISITED_DEPENDENTS};
+    use crate::verdict::{Code, Verdict};
 
     fn object(kind: Kind, name: &str, spec: &Value) -> AnyObject {
         AnyObject::parse(kind, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()

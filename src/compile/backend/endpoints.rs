@@ -15,12 +15,11 @@ use crate::api::gateway::XBackend;
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, ENTITY_NAME_ANNOTATION, x_backend_service_name};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, NO_ENDPOINT, Reason};
+use crate::ssrf_guard::AddressSources;
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::settings::{Balancing, BalancingAlgorithm};
-use crate::upstream::{
-    AddressSources, BackendTraffic, EndpointAddress, EndpointIdentities, Endpoints, UpstreamKey, UpstreamSource,
-};
+use crate::upstream::{BackendTraffic, EndpointAddress, EndpointIdentities, Endpoints, UpstreamKey, UpstreamSource};
 
 /// The current endpoints of an upstream. Empty for a Service or port that does not exist.
 pub(in crate::compile) fn build(

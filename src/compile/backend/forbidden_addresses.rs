@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::bind_address::BindAddress;
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::BindAddress;
-use crate::upstream::{AddressPolicy, AddressSources, BlockedAddress, EndpointAddress, TrustModel};
+use crate::ssrf_guard::{AddressPolicy, AddressSources, BlockedAddress, TrustModel};
+use crate::upstream::EndpointAddress;
 
 /// The set of forbidden addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -175,7 +176,7 @@ fn host(address: &EndpointAddress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::LoopbackPolicy;
+    use crate::ssrf_guard::LoopbackPolicy;
 
     /// The first compilation must not keep the trust model of an empty set.
     #[test]

@@ -36,9 +36,10 @@ use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
-use crate::upstream::{UpstreamKey, UpstreamProtocol, UpstreamSource};
+use crate::upstream::{UpstreamKey, UpstreamSource};
 use annotated_proxy_protocol::annotated_proxy_protocol;
 use annotated_tls::BackendTlsSettings;
 

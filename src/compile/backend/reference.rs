@@ -15,12 +15,12 @@ use crate::compile::CompileContext;
 use crate::compile::backend;
 use crate::compile::objects::missing_object::missing_object;
 use crate::compile::objects::reference_grants::{CrossNamespaceReference, Referrer};
-use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::rule::{BackendTarget, RouteFailure};
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
+use crate::verdict::Code;
 
 /// The object and the upstream that a backend reference of a route leads to.
 #[derive(Debug)]

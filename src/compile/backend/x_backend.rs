@@ -14,14 +14,14 @@ use crate::compile::certificates::endpoint_trust::ReadValidation;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::reference_grants::Referrer;
 use crate::compile::policies::session_persistence;
-use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
+use crate::endpoint_tls::TlsTrust;
+use crate::endpoint_tls::UpstreamProtocol;
+use crate::ssrf_guard::{BlockedAddress, is_cluster_internal_name};
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
-use crate::upstream::tls::TlsTrust;
-use crate::upstream::{
-    AffinitySettings, BlockedAddress, UpstreamKey, UpstreamProtocol, UpstreamSource, is_cluster_internal_name,
-};
+use crate::upstream::{AffinitySettings, UpstreamKey, UpstreamSource};
+use crate::verdict::Code;
 
 /// An XBackend, and diagnostics about its fields.
 #[derive(Default)]

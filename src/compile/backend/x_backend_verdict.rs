@@ -12,10 +12,10 @@ use crate::compile::affected::keys_of_kind;
 use crate::compile::policies::backend_policy;
 use crate::compile::policies::target::TargetKind;
 use crate::compile::policies::users::{Findings, WithUsers};
-use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::store::{Changes, ObjectTable, Store};
 use crate::upstream::{UpstreamKey, UpstreamSource};
+use crate::verdict::{Code, Condition};
 
 impl WithUsers for XBackend {
     /// UDPRoutes and Ingresses cannot use XBackends.

@@ -18,7 +18,7 @@ mod shared_budgets;
 use crate::api::kong::annotations::{HEADERS_PREFIX, HOST_ALIASES, METHODS, PLUGINS, SNIS, list};
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::compile::verdict::rejected_objects::rejected;
+use crate::compile::verdicts::rejected_objects::rejected;
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::regex::{RegexError, RegexLimit};
 use crate::store::{MAX_LEVELS, MAX_OBJECT_SIZE, NESTED_TOO_DEEPLY, Store, max_object_size};

@@ -6,9 +6,9 @@ use super::SecretCache;
 use crate::api::gateway::Gateway;
 use crate::api::{Kind, Object, ObjectId};
 use crate::compile::certificates;
-use crate::compile::verdict::{Code, Condition};
 use crate::snapshot::certs::Certificate;
 use crate::store::Store;
+use crate::verdict::{Code, Condition};
 
 /// How connections through a Gateway authenticate themselves to backends whose BackendTLSPolicy requires TLS.
 #[derive(Clone, Debug, Default)]

@@ -9,8 +9,8 @@ use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
+use crate::endpoint_tls::TrustAnchors;
 use crate::store::Store;
-use crate::upstream::tls::TrustAnchors;
 
 /// Why a bundle cannot be used.
 pub(in crate::compile) struct CaBundleProblem {

@@ -12,7 +12,7 @@ use crate::api::Object;
 use crate::api::gateway::{BackendTlsPolicy, BackendTlsValidation, LocalObjectReference, SubjectAltName};
 use crate::compile::CompileContext;
 use crate::diagnostic::Diagnostic;
-use crate::upstream::tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors};
+use crate::endpoint_tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors};
 
 /// What a validation requires, and diagnostics about its fields.
 #[derive(Default)]

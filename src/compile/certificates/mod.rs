@@ -21,12 +21,12 @@ use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::certified_key::{KeyProblem, SUPPORTED_KEYS, certified_key};
 use crate::compile::objects::missing_object::missing_object;
 use crate::compile::objects::reference_grants::{CrossNamespaceReference, Referrer};
-use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
+use crate::verdict::Code;
 
 /// The entries of a Secret of type `kubernetes.io/tls`.
 const CERTIFICATE_ENTRY: &str = "tls.crt";

@@ -10,9 +10,9 @@ use crate::compile::certificates::SecretCache;
 use crate::compile::certificates::ca_bundle;
 use crate::compile::certificates::ca_bundle::AuthorityProblem;
 use crate::compile::objects::reference_grants::{CrossNamespaceReference, Referrer};
-use crate::compile::verdict::Code;
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
+use crate::verdict::Code;
 
 /// The validation that applies to a port, and what is wrong with it.
 pub(in crate::compile) struct PortValidation {

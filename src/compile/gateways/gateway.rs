@@ -12,15 +12,15 @@ use super::port_owners::{FamilyPort, PortOwners};
 use super::{allowed_listeners, frontend_validation, gateway_parameters, listener_conflicts, observability};
 use crate::api::gateway::{ALL_DEFAULT_GATEWAYS, Gateway, GatewayClass, ParentReference};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::bind_address::BindAddress;
 use crate::compile::CompileContext;
 use crate::compile::addresses::{AssignedAddresses, ClientPath};
 use crate::compile::certificates::SecretCache;
 use crate::compile::certificates::backend_client::BackendClient;
-use crate::compile::verdict::{Code, Condition, ListenerVerdict, Verdict};
 use crate::diagnostic::{Diagnostic, Reason, Topic};
-use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
 use crate::store::{Store, acceptance};
+use crate::verdict::{Code, Condition, ListenerVerdict, Verdict};
 
 /// The routes that may have to be planned again because the plan of their Gateway or ListenerSet changed.
 #[derive(Debug, PartialEq)]

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use super::listener::ListenerPlan;
 use super::port_owners::PortOwners;
 use crate::api::ObjectKey;
+use crate::bind_address::BindAddress;
 use crate::compile::IngressSettings;
 use crate::compile::addresses::AssignedAddresses;
-use crate::compile::verdict::Code;
 use crate::diagnostic::{Diagnostic, Reason};
-use crate::snapshot::{BindAddress, TransportProtocol};
+use crate::snapshot::TransportProtocol;
 use crate::transport_protocol::TransportPort;
+use crate::verdict::Code;
 
 /// The addresses of a Gateway, and which ports other Gateways own there.
 #[derive(Clone, Copy)]

@@ -14,13 +14,13 @@ use crate::compile::CompileContext;
 use crate::compile::certificates;
 use crate::compile::certificates::SecretCache;
 use crate::compile::objects::label_selector;
-use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::TransportProtocol;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 use crate::transport_protocol::TransportPort;
+use crate::verdict::{Code, Condition};
 
 /// Identifies a listener: its name is unique within the object that declares it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

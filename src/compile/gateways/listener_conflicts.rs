@@ -7,10 +7,10 @@ use smallvec::SmallVec;
 use super::listener_protocol::{ListenerProtocol, PortGroup, port};
 use crate::api::gateway::{Listener, ListenerSet};
 use crate::api::{Kind, Object, ObjectKey};
-use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::transport_protocol::TransportPort;
+use crate::verdict::Code;
 
 /// Why a listener is refused because of other listeners.
 #[derive(Clone, Debug, PartialEq)]

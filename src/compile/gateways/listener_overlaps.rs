@@ -9,10 +9,10 @@ use super::listener::ListenerPlan;
 use super::listener_protocol::ListenerProtocol;
 use crate::api::Kind;
 use crate::compile::objects::hostname::intersects;
-use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificates, certificate_name_covers};
 use crate::snapshot::host::HostPattern;
+use crate::verdict::{Code, Condition};
 
 /// The condition of every listener of a Gateway and its ListenerSets that overlaps with another one, by its position.
 pub(in crate::compile) fn find<'a>(

@@ -12,10 +12,10 @@ use crate::api::gateway::{Gateway, ListenerSet};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::certificates::SecretCache;
-use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::{Diagnostic, Reason, Topic};
 use crate::snapshot::certs::Certificates;
 use crate::store::Store;
+use crate::verdict::{Code, Condition, Verdict};
 
 /// The compiled state of a ListenerSet of a served Gateway, except for the routes that attach to it.
 #[derive(Debug, PartialEq)]

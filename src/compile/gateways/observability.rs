@@ -11,12 +11,12 @@ use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::portico::{GatewayAccessLogSettings, GatewayParameters, GatewayTracingSettings};
 use crate::api::{Kind, Object};
 use crate::compile::gateways::gateway_parameters;
-use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::trace::{Propagation, TraceFormat};
 use crate::snapshot::access_logs::{GatewayAccessLog, GatewayAccessLogs};
 use crate::snapshot::gateway_traces::{GatewayTraces, GatewayTracing};
 use crate::store::Store;
+use crate::verdict::{Code, Condition};
 
 /// What the Gateways set about their access log.
 pub(in crate::compile) fn access_logs(store: &Store) -> GatewayAccessLogs {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::api::ObjectKey;
-use crate::snapshot::{BindAddress, TransportProtocol};
+use crate::bind_address::BindAddress;
+use crate::snapshot::TransportProtocol;
 
 /// The owner of each port: of several Gateways with the same address the oldest wins, then the first by name.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Finds the addresses for the status of Ingresses (docs/kong-compatibility.md, 3.13).
 
 use crate::api::ObjectKey;
-use crate::compile::verdict::PublishedAddress;
 use crate::store::Store;
+use crate::verdict::PublishedAddress;
 
 /// Where the addresses in the status of Ingresses come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use crate::api::networking::{Ingress, IngressClass, IngressClassParametersRefere
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::schema::nearest;
+use crate::verdict::Verdict;
 
 /// The parameters of a class, or defaults if the class or its parameters do not exist.
 pub(super) fn class_parameters(

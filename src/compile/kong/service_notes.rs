@@ -21,9 +21,9 @@ use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::policies::backend_policy::{self, Block, overriding_policy};
 use crate::compile::policies::target::TargetKind;
-use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
+use crate::verdict::Verdict;
 
 /// `is_used`: whether routes of this controller use the Service with its own settings.
 pub(in crate::compile) fn service_verdict(

@@ -3,7 +3,7 @@
 
 use crate::api::ObjectId;
 use crate::compile::CompileContext;
-use crate::compile::verdict::{Code, Condition, Verdict};
+use crate::verdict::{Code, Condition, Verdict};
 
 /// `None` if the object does not exist.
 pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {

@@ -21,12 +21,12 @@ use serde_json::Value;
 use crate::api::kong::{ControlPlaneRef, KongVault};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::vault::{
     DEFAULT_ENVIRONMENT_PREFIX, VaultQuery, VaultReference, VaultResponse, VaultServer, VaultValues,
 };
 use crate::store::Store;
+use crate::verdict::{Code, Condition, Verdict};
 
 /// Where the values of a vault are.
 #[derive(Clone, Debug)]

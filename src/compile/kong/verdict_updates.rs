@@ -6,9 +6,9 @@ use super::policy_conflicts::PolicyConflicts;
 use super::{service_notes, unserved_kinds, upstream_policy, vaults};
 use crate::api::{Kind, Meta, ObjectId};
 use crate::compile::CompileContext;
-use crate::compile::verdict::Verdict;
-use crate::compile::verdict::table::VerdictTable;
+use crate::compile::verdicts::table::VerdictTable;
 use crate::store::{Changes, Store};
+use crate::verdict::Verdict;
 
 /// How the verdict on an object is found.
 #[expect(clippy::large_enum_variant, reason = "a value is matched as soon as it is returned, and never stored")]

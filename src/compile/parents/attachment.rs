@@ -12,10 +12,10 @@ use crate::api::{Kind, ObjectKey};
 use crate::compile::gateways::listener::{ListenerId, ListenerPlan, Namespaces};
 use crate::compile::objects::hostname::intersects;
 use crate::compile::objects::label_selector;
-use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
+use crate::verdict::{Code, Condition};
 
 /// The properties of a route that determine where it may attach.
 #[derive(Clone, Copy, Debug)]

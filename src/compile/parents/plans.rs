@@ -10,8 +10,8 @@ use crate::compile::gateways::gateway::GatewayPlan;
 use crate::compile::gateways::listener::{ListenerId, ListenerPlan};
 use crate::compile::gateways::listener_overlaps;
 use crate::compile::gateways::listener_set::ListenerSetPlan;
-use crate::compile::verdict::Condition;
 use crate::snapshot::certs::Certificates;
+use crate::verdict::Condition;
 
 pub(in crate::compile) type PlanMap<T> = BTreeMap<ObjectKey, Arc<T>>;
 

@@ -9,8 +9,8 @@ use crate::api::gateway::ParentReference;
 use crate::compile::CompileContext;
 use crate::compile::certificates::backend_client::BackendClient;
 use crate::compile::gateways::listener::ListenerPlan;
-use crate::compile::verdict::{Code, Condition, ParentVerdict, Verdict, parent_field};
 use crate::diagnostic::Diagnostic;
+use crate::verdict::{Code, Condition, ParentVerdict, Verdict, parent_field};
 
 /// The results for the rules of a route that its conditions report. They are the same for every parent.
 pub(in crate::compile) struct RuleResults<'a> {

@@ -6,7 +6,7 @@ use crate::compile::CompileContext;
 use crate::compile::gateways::gateway::{self, ListenerState};
 use crate::compile::gateways::listener::ListenerId;
 use crate::compile::gateways::listener_set;
-use crate::compile::verdict::{Condition, Verdict};
+use crate::verdict::{Condition, Verdict};
 
 /// `None` if the object does not exist. `attached_routes`: how many routes are attached to each listener.
 pub(in crate::compile) fn verdict(

@@ -4,9 +4,9 @@ use super::precedence::first_policy;
 use super::target::TargetedPolicy;
 use crate::api::Object;
 use crate::api::kind::CORE_GROUP;
-use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
+use crate::verdict::{Code, Condition};
 
 /// The condition Accepted. `invalid`: why the policy is not used, with the code of the first of these diagnostics.
 pub(super) fn accepted<P: TargetedPolicy>(

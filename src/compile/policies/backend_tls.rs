@@ -9,9 +9,9 @@ use crate::compile::CompileContext;
 use crate::compile::affected::BackendChange;
 use crate::compile::certificates::ca_bundle::AuthorityProblem;
 use crate::compile::certificates::endpoint_trust::ReadValidation;
-use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::store::{ObjectTable, Store};
+use crate::verdict::{Code, Condition, Verdict};
 
 impl TargetedPolicy for BackendTlsPolicy {
     const TARGETS: &'static [TargetKind] = &[TargetKind::Service];

@@ -17,10 +17,10 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::affected::BackendChange;
 use crate::compile::objects::duration::parse_duration;
-use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::store::{ObjectTable, Store};
 use crate::upstream::{BackendTraffic, OverBudget, RetryLimits};
+use crate::verdict::Code;
 
 impl TargetedPolicy for XBackendTrafficPolicy {
     const TARGETS: &'static [TargetKind] = &[TargetKind::Service];

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::upstream::settings::{SameSite, SetCookie, has_prefix};
+use crate::cookie_prefix::has_prefix;
+use crate::upstream::settings::{SameSite, SetCookie};
 
 /// A cookie as an object describes it.
 #[derive(Clone, Copy, Debug)]

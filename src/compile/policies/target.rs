@@ -2,8 +2,8 @@
 
 use crate::api::{Kind, ObjectId, ObjectKey, Resource};
 use crate::compile::affected::BackendChange;
-use crate::compile::verdict::Code;
 use crate::store::{ObjectTable, Store};
+use crate::verdict::Code;
 
 /// A kind of policies.
 pub(in crate::compile) trait TargetedPolicy: Resource {

@@ -9,11 +9,11 @@ use super::precedence::policies_for;
 use super::target::TargetedPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey, Resource};
 use crate::compile::affected::{BackendChange, keys_of_kind};
-use crate::compile::verdict::table::VerdictTable;
-use crate::compile::verdict::{AncestorReference, AncestorVerdict, Code, Condition, Verdict};
+use crate::compile::verdicts::table::VerdictTable;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::rule::{RuleId, WeightedBackends};
 use crate::store::{Changes, ObjectTable, Store};
+use crate::verdict::{AncestorReference, AncestorVerdict, Code, Condition, Verdict};
 
 /// A kind of objects that have an effect where routes or Ingresses refer to certain objects.
 pub(in crate::compile) trait WithUsers: Resource {

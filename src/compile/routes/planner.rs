@@ -17,9 +17,9 @@ use crate::compile::objects::request_route::RequestRoute;
 use crate::compile::objects::route_kind::RouteKind;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::run::CompileRun;
-use crate::compile::verdict::Verdict;
-use crate::compile::verdict::table::VerdictTable;
+use crate::compile::verdicts::table::VerdictTable;
 use crate::store::Changes;
+use crate::verdict::Verdict;
 
 /// Plans routes of all kinds.
 #[derive(Debug, Default)]

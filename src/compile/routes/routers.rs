@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::plan::{PlannedRules, RoutePlan, RoutePlans};
 use super::shadowed_routes::{self, ShadowedMatch, ShadowedMatches};
 use crate::api::{ObjectId, ObjectKey};
+use crate::bind_address::BindAddress;
 use crate::compile::gateways::gateway::GatewayPlan;
 use crate::compile::gateways::listener::{ListenerId, ListenerPlan};
 use crate::compile::gateways::listener_protocol::ListenerProtocol;
@@ -17,7 +18,8 @@ use crate::compile::objects::hostname::intersects;
 use crate::compile::parents::planner::ChangedListeners;
 use crate::compile::parents::plans::ParentPlans;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{Chain, ConsumerDirectory};
+use crate::plugin_api::ConsumerDirectory;
+use crate::plugin_chain::Chain;
 use crate::snapshot::access_logs::GatewayAccessLogs;
 use crate::snapshot::gateway_traces::GatewayTraces;
 use crate::snapshot::host::{HostMap, HostPattern};
@@ -26,7 +28,7 @@ use crate::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
 use crate::snapshot::router::{HostRouter, RouteMatches};
 use crate::snapshot::rule_options::UnmatchedStyle;
 use crate::snapshot::stream::{StreamRoute, StreamRule};
-use crate::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot, TransportProtocol};
+use crate::snapshot::{Bind, HttpListener, Routes, Snapshot, TransportProtocol};
 
 /// All listeners with their attached routes, and the snapshot built from them.
 #[derive(Debug, Default)]

@@ -21,13 +21,13 @@ use crate::compile::parents::attachment::RouteOrigin;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::parents::references;
 use crate::compile::parents::served_parents::{BackendClients, RuleResults, resolve_parents};
-use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBackends};
 use crate::snapshot::stream::{StreamAction, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
+use crate::verdict::{Code, Condition, Verdict};
 
 /// A route for connections or datagrams, whatever its kind.
 pub(in crate::compile) struct StreamRouteSource<'a> {

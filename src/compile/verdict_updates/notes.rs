@@ -6,9 +6,9 @@ use crate::compile::CompileContext;
 use crate::compile::backend::forbidden_addresses::ForbiddenAddresses;
 use crate::compile::kong::policy_conflicts::PolicyConflicts;
 use crate::compile::kong::service_notes;
-use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
+use crate::verdict::Verdict;
 
 /// The verdict on an object, or `None` if the object does not exist. For a Service or facade, `is_used` says whether
 /// routes use it.

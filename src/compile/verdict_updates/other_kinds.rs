@@ -6,7 +6,7 @@ use crate::api::Kind;
 use crate::compile::gateways::gateway;
 use crate::compile::kong::verdict_updates::VerdictSource;
 use crate::compile::objects::route_kind::RouteKind;
-use crate::compile::verdict::table::VerdictTable;
+use crate::compile::verdicts::table::VerdictTable;
 use crate::compile::{CompileContext, ingress_class, kong};
 use crate::store::Changes;
 

@@ -8,10 +8,10 @@ use super::served::ServedObjects;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::affected::keys_of_kind;
-use crate::compile::verdict::Verdict;
-use crate::compile::verdict::table::VerdictTable;
+use crate::compile::verdicts::table::VerdictTable;
 use crate::diagnostic::{Diagnostic, KIND_NOT_SERVED, Reason, Topic};
 use crate::store::{Changes, Store, UnservedObject};
+use crate::verdict::Verdict;
 
 /// Which route makes a Service one that Portico sends requests to, for the Services that these objects name.
 #[derive(Debug, Default)]

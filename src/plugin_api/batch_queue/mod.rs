@@ -36,7 +36,7 @@ pub use meters::{QueueCounters, QueueCounts, flush_queues, queue_counts};
 pub use queued_bytes::QueuedBytes;
 
 use self::meters::QueueRegistry;
-pub(in crate::plugin_api) use self::queued_bytes::HeldBytes;
+pub use self::queued_bytes::HeldBytes;
 use super::PluginServices;
 use super::kind::BuildCx;
 

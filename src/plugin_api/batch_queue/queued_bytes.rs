@@ -17,7 +17,7 @@ pub struct QueuedBytes {
 
 /// Bytes of a queue or a batch. They are released when this is dropped.
 #[derive(Debug)]
-pub(in crate::plugin_api) struct HeldBytes {
+pub struct HeldBytes {
     all: Arc<QueuedBytes>,
     share: Arc<Share>,
     held: HeldShare,
@@ -45,7 +45,7 @@ impl QueuedBytes {
     }
 
     /// Holds no bytes yet, and counts with all others of the namespace.
-    pub(in crate::plugin_api) fn hold(self: &Arc<Self>, namespace: &str) -> HeldBytes {
+    pub fn hold(self: &Arc<Self>, namespace: &str) -> HeldBytes {
         HeldBytes::empty(Arc::clone(self), self.shares.of(namespace))
     }
 }
@@ -57,7 +57,7 @@ impl HeldBytes {
     }
 
     /// Takes more bytes, if there is room for the namespace.
-    pub(in crate::plugin_api) fn try_add(&mut self, bytes: usize) -> bool {
+    pub fn try_add(&mut self, bytes: usize) -> bool {
         let free = self.all.limit.saturating_sub(self.all.used());
         if !self.held.try_grow(bytes, free) {
             return false;

@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::instance::PluginInstance;
-use crate::plugin_api::testing::{TestRequest, build, consumer, instance, names};
-use crate::plugin_api::{AnyPluginKind, Chain, Consumer, RegisteredKind, VerifiedSubject};
+use crate::plugin_api::{AnyPluginKind, Consumer, RegisteredKind, VerifiedSubject};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_chain::testing::{TestRequest, build, consumer, instance, names};
 
 const KIND: RegisteredKind<Acl> = RegisteredKind::NEW;
 

@@ -12,12 +12,13 @@ use super::CallFailure;
 use super::config::{CallConfig, CallMethod, FailurePolicy, MAX_RESPONSE};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
-use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::BuildCx;
-use crate::plugin_api::relayed_response::is_of_connection;
-use crate::plugin_api::remote_server::{NotAnswered, RemoteServer, RemoteServerConfig};
-use crate::plugin_api::template::{Budget, Template, Variables};
+use crate::plugin_api::lua_value::Budget;
 use crate::plugin_api::{KeptBytes, ReplaceBackendCx};
+use crate::plugin_formats::template::{Template, Variables};
+use crate::plugin_kit::form_body::query_value;
+use crate::plugin_kit::relayed_response::is_of_connection;
+use crate::plugin_kit::remote_server::{NotAnswered, RemoteServer, RemoteServerConfig};
 
 pub(super) struct AggregateCall {
     pub(super) name: Box<str>,

@@ -57,10 +57,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
-use crate::plugin_api::relayed_response::collected_reply;
-use crate::plugin_api::request_variables::RequestVariables;
-use crate::plugin_api::template::Budget;
+use crate::plugin_api::lua_value::Budget;
 use crate::plugin_api::{BackendReplacement, BodyBudget, KeptBytes, Plugin, ReplaceBackendCx, Reply};
+use crate::plugin_kit::relayed_response::collected_reply;
+use crate::plugin_kit::request_variables::RequestVariables;
 use call::{AggregateCall, PreparedCall};
 use config::{Config, FailurePolicy};
 use output::Output;

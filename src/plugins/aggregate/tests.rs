@@ -12,10 +12,10 @@ use super::*;
 use crate::plugin_api::body_budget::FixedBudget;
 use crate::plugin_api::http_proxy::ProxyRoute;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with};
 use crate::plugin_api::{
     PluginServices, PluginState, RegisteredKind, RemoteFailure, RemoteRequest, RemoteResponse, StreamedResponse,
 };
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain_with};
 
 const KIND: RegisteredKind<Aggregate> = RegisteredKind::NEW;
 

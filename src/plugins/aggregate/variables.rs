@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use crate::plugin_api::request_variables::RequestVariables;
-use crate::plugin_api::template::{LuaValue, Variable, VariableKey, Variables};
+use crate::plugin_api::lua_value::LuaValue;
+use crate::plugin_formats::template::{Variable, VariableKey, Variables};
+use crate::plugin_kit::request_variables::RequestVariables;
 
 /// The variables of a request, with the text of its captures. Captures of a path are as the client has written them,
 /// and would be percent-encoded a second time in a URL.

@@ -36,11 +36,11 @@ use serde::Deserialize;
 use self::source::{Named, Sources};
 use self::version::{DEPRECATION, SUNSET, Version, VersionConfig};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::VersionUse;
 use crate::plugin_api::field_names::WrittenValue;
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, ResponseCx, ResponseOutcome,
 };
+use crate::plugin_kit::counting::VersionUse;
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

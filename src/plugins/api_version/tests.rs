@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin_api::counting::UsageReports;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, chain_with};
 use crate::plugin_api::{PluginServices, PluginState, RegisteredKind};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, chain_with};
+use crate::plugin_kit::counting::UsageReports;
 
 const KIND: RegisteredKind<ApiVersion> = RegisteredKind::NEW;
 

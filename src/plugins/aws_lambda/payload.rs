@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::plugin_api::ReplaceBackendCx;
 use crate::plugin_api::http_version::decimal_protocol_name;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::request_json::{body_fields, headers, query};
+use crate::plugin_kit::request_json::{body_fields, headers, query};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PayloadFormat {

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use super::config::{EmptyArraysMode, LogType};
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::relayed_response::{collected_reply, is_of_connection, relay};
 use crate::plugin_api::{RemoteResponse, Reply};
+use crate::plugin_kit::relayed_response::{collected_reply, is_of_connection, relay};
 
 /// How results become responses.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::aws_environment::AwsEnvironment;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, build_with, chain_with};
 use crate::plugin_api::{PluginState, RegisteredKind, RemoteRequest, RemoteResponse};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, build_with, chain_with};
 
 const KIND: RegisteredKind<AwsLambda> = RegisteredKind::NEW;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::RegisteredKind;
 use crate::plugin_api::consumers::EntityId;
-use crate::plugin_api::testing::{TestRequest, build, chain, consumer};
+use crate::plugin_chain::testing::{TestRequest, build, chain, consumer};
 
 const KIND: RegisteredKind<BasicAuth> = RegisteredKind::NEW;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin_api::testing::{TestRequest, build, chain, consumer, noon, notes};
 use crate::plugin_api::{ChosenBackend, Identity, RegisteredKind};
+use crate::plugin_chain::testing::{TestRequest, build, chain, consumer, noon, notes};
 
 const KIND: RegisteredKind<Canary> = RegisteredKind::NEW;
 
@@ -36,8 +36,8 @@ async fn is_selected(fields: &Value, request: TestRequest) -> bool {
 
 async fn is_identity_selected(fields: &Value, identity: Identity) -> bool {
     use crate::plugin_api::AnyPluginKind;
-    use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
-    use crate::plugin_api::testing::{global_instance, instance, names};
+    use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+    use crate::plugin_chain::testing::{global_instance, instance, names};
     let mut builder = ChainBuilder::default();
     let plugin = build(&KIND, &config(fields.clone())).unwrap();
     builder.add("canary", KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance(&KIND, plugin));

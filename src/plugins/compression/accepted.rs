@@ -5,7 +5,7 @@ use http::header::ACCEPT_ENCODING;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plugin_api::weighted_list::weighted_members;
+use crate::plugin_kit::weighted_list::weighted_members;
 
 /// A content coding that the plugin produces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{self, TestRequest, build, chain};
+use crate::plugin_chain::testing;
+use crate::plugin_chain::testing::{TestRequest, build, chain};
 
 const KIND: RegisteredKind<CorsPlugin> = RegisteredKind::NEW;
 

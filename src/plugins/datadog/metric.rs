@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::statsd::{ConsumerIdentifier, Measurement, StatKind, StatType};
+use crate::plugin_kit::statsd::{ConsumerIdentifier, Measurement, StatKind, StatType};
 
 /// A metric of requests.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

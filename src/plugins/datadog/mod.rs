@@ -30,9 +30,9 @@ use self::metric::{Metric, MetricConfig, default_metrics};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, DeprecatedQueueFields, QueueConfig};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
-use crate::plugin_api::log_delivery::{DatagramSender, DeliveryReports, Packing, parse_server};
-use crate::plugin_api::statsd::{ConsumerIdentifier, StatLines, TagStyle};
 use crate::plugin_api::{BuildCx, Identity, LogCx, Phases, Plugin, PluginKind, record};
+use crate::plugin_kit::log_delivery::{DatagramSender, DeliveryReports, Packing, parse_server};
+use crate::plugin_kit::statsd::{ConsumerIdentifier, StatLines, TagStyle};
 
 /// Sends metrics of requests to a Datadog agent.
 #[derive(Debug, Deserialize, JsonSchema)]

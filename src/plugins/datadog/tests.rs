@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Datadog;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::build;
+use crate::plugin_chain::testing::build;
 
 const KIND: RegisteredKind<Datadog> = RegisteredKind::NEW;
 

@@ -33,12 +33,12 @@ use serde_json::Value;
 use self::routes::{RouteTable, parse_uri};
 use self::variables::RouteVariable;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::graphql::{CheckedDocument, DocumentLimits, upgrade_rejection};
 use crate::plugin_api::kind::EntityList;
 use crate::plugin_api::{
     AccessOutcome, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, Scopes,
-    request_json,
 };
+use crate::plugin_formats::graphql::{CheckedDocument, DocumentLimits, upgrade_rejection};
+use crate::plugin_kit::request_json;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use http::Method;
 
-use crate::plugin_api::graphql::is_name;
+use crate::plugin_formats::graphql::is_name;
 
 /// A path such as `/users/:id`.
 #[derive(Debug, PartialEq, Eq)]

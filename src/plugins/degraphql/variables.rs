@@ -5,9 +5,9 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Number, Value};
 
 use super::routes::RoutePattern;
-use crate::plugin_api::graphql::{TypeReference, VariableDefinition};
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::request_json;
+use crate::plugin_formats::graphql::{TypeReference, VariableDefinition};
+use crate::plugin_kit::request_json;
 
 /// A variable of the operation.
 #[derive(Debug)]

@@ -47,10 +47,10 @@ use self::page_template::PageValues;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::content_coding::DIGESTS;
 use crate::plugin_api::media_type::is_grpc;
-use crate::plugin_api::weighted_list::weighted_members;
 use crate::plugin_api::{
     BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, ReplyBody, ResponseCx, ResponseOutcome, Scopes,
 };
+use crate::plugin_kit::weighted_list::weighted_members;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

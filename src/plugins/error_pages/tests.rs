@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain};
 
 const KIND: RegisteredKind<ErrorPages> = RegisteredKind::NEW;
 

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::{STDERR, STDOUT};
 use crate::plugin_api::batch_queue::BatchSender;
-use crate::plugin_api::log_delivery::{DeliveryReports, join_lines};
+use crate::plugin_kit::log_delivery::{DeliveryReports, join_lines};
 
 pub(super) struct LineFile {
     path: PathBuf,

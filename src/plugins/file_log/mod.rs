@@ -34,9 +34,9 @@ use serde::Deserialize;
 use self::line_file::LineFile;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
-use crate::plugin_api::log_delivery::{DEFAULT_LOG_QUEUE, DeliveryReports};
-use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, PluginState};
+use crate::plugin_kit::log_delivery::{DEFAULT_LOG_QUEUE, DeliveryReports};
+use crate::plugin_kit::log_fields::CustomFields;
 
 /// Appends logs of requests to a file.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

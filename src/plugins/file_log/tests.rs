@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::{FileLog, LogFolder};
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{build_with, notes};
 use crate::plugin_api::{PluginServices, PluginState, RegisteredKind};
+use crate::plugin_chain::testing::{build_with, notes};
 
 const KIND: RegisteredKind<FileLog> = RegisteredKind::NEW;
 

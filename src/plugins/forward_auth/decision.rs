@@ -8,10 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::check_request::target;
 use super::{ForwardAuth, IdentityHeaders};
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, record_subject};
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
-use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::{RemoteResponse, Reply, ReplyBody, RequestCx, VerifiedSubject};
+use crate::plugin_kit::authentication::{AuthPolicy, VerifiedCredential, record_subject};
+use crate::plugin_kit::form_body::query_value;
 
 /// What the client gets with the response of the endpoint, after the server has allowed the request.
 #[derive(Debug, Default)]

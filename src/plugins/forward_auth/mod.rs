@@ -40,13 +40,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{declare_identity, parse_header_name};
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, Plugin, RemoteUrl, Reply, RequestCx, ResponseCx, ResponseOutcome,
 };
+use crate::plugin_kit::authentication::{declare_identity, parse_header_name};
+use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig};
 use decision::AllowedResponse;
 
 /// Lets another server allow or deny each request.

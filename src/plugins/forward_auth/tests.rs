@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::consumers::{EntityId, HmacCredential};
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer, noon};
 use crate::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState, RegisteredKind, RemoteRequest, RemoteResponse};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain_with, consumer, noon};
 use crate::plugins::REGISTRY;
 
 const KIND: RegisteredKind<ForwardAuth> = RegisteredKind::NEW;

@@ -61,13 +61,13 @@ use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::http_proxy::{HttpProxy, ProxyRoute};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::named_backend::NamedServer;
-use crate::plugin_api::relayed_response::{relay_stream, remove_fields_of_connection};
 use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls, is_host};
 use crate::plugin_api::remote_request::{RemoteRequest, basic_credentials};
-use crate::plugin_api::remote_server::{REPORT_HOLD, ServerReports};
 use crate::plugin_api::{
     BackendReplacement, Plugin, PluginServices, RemoteFailure, ReplaceBackendCx, Reply, ResponseBodyUse, Scopes,
 };
+use crate::plugin_kit::relayed_response::{relay_stream, remove_fields_of_connection};
+use crate::plugin_kit::remote_server::{REPORT_HOLD, ServerReports};
 
 /// Sends requests to a server outside of the cluster through an HTTP proxy.
 #[derive(Debug, Deserialize, JsonSchema)]

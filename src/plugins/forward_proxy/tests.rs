@@ -9,16 +9,16 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::named_backend::NamedServerTls;
-use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
-use crate::plugin_api::testing::{
-    TestOutcome, TestRequest, build, build_with, chain_with, global_instance, instance, names,
-};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, PluginState, RegisteredKind, RemoteStream, RequestCx, StreamedResponse,
 };
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_chain::testing::{
+    TestOutcome, TestRequest, build, build_with, chain_with, global_instance, instance, names,
+};
+use crate::plugin_kit::remote_client::{RemoteClient, RemoteConnector};
 
 const KIND: RegisteredKind<ForwardProxy> = RegisteredKind::NEW;
 

@@ -10,13 +10,13 @@ use super::cost::CostStrategy;
 use super::schema::FieldCost;
 use super::schema_source::{SchemaServer, SchemaSource};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{
+use crate::plugin_api::{BuildCx, record};
+use crate::plugin_formats::graphql::is_name;
+use crate::plugin_kit::counting::{
     CountStrategy, CountStrategyName, LimitBy, LimitRule, NEVER_SYNCED, WindowType, check_counter_namespace,
     read_windows,
 };
-use crate::plugin_api::graphql::is_name;
-use crate::plugin_api::redis::RedisConfig;
-use crate::plugin_api::{BuildCx, record};
+use crate::plugin_kit::redis::RedisConfig;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

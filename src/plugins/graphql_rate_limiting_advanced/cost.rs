@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::config::MAX_COST;
 use super::schema::{PricedArgument, PricedSchema, TypeIndex};
-use crate::plugin_api::graphql::{CheckedDocument, GraphqlField, GraphqlValue, Operation, Selection};
+use crate::plugin_formats::graphql::{CheckedDocument, GraphqlField, GraphqlValue, Operation, Selection};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

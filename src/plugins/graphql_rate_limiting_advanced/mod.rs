@@ -52,18 +52,18 @@ use self::cost::{CostStrategy, cost_of};
 use self::schema::PricedSchema;
 use self::schema_source::SchemaSource;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{
-    ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, LimitRule, RateHeaders, RateStore, retry_seconds,
-};
 use crate::plugin_api::dumped_fields::DumpedFields;
-use crate::plugin_api::graphql::{
-    CheckedDocument, DocumentLimits, GraphqlRequest, has_graphql_type, upgrade_rejection,
-};
 use crate::plugin_api::kind::EntityList;
-use crate::plugin_api::redis::dumped_fields::NO_CLOUD_LOGIN;
 use crate::plugin_api::{
     AccessOutcome, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal,
 };
+use crate::plugin_formats::graphql::{
+    CheckedDocument, DocumentLimits, GraphqlRequest, has_graphql_type, upgrade_rejection,
+};
+use crate::plugin_kit::counting::{
+    ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, LimitRule, RateHeaders, RateStore, retry_seconds,
+};
+use crate::plugin_kit::redis::dumped_fields::NO_CLOUD_LOGIN;
 
 pub(crate) use config::Config;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Deserialize;
 
-use crate::plugin_api::graphql::OperationKind;
+use crate::plugin_formats::graphql::OperationKind;
 
 /// What a field of a type costs, as the configuration says.
 #[derive(Clone, Debug, PartialEq)]

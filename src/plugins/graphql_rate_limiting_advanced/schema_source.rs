@@ -20,11 +20,11 @@ use tracing::warn;
 use super::schema::{FieldCost, PricedSchema, QUERY};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Sha256Digest, hex, sha256};
-use crate::plugin_api::counting::unix_second;
-use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig, RemoteServerFailed};
-use crate::plugin_api::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
-use crate::plugin_api::shared_fetch::SharedFetches;
 use crate::plugin_api::{BuildCx, PluginServices};
+use crate::plugin_kit::counting::unix_second;
+use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig, RemoteServerFailed};
+use crate::plugin_kit::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
+use crate::plugin_kit::shared_fetch::SharedFetches;
 
 /// The server, as the configuration describes it.
 pub(super) struct SchemaServer<'c> {

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::schema::FieldCost;
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::chain::Chain;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::state::PluginState;
-use crate::plugin_api::testing::{TestRequest, build, chain, chain_with, noon, notes};
+use crate::plugin_chain::chain::Chain;
+use crate::plugin_chain::testing::{TestRequest, build, chain, chain_with, noon, notes};
 
 const KIND: &RegisteredKind<GraphqlRateLimiting> = &RegisteredKind::<GraphqlRateLimiting>::NEW;
 

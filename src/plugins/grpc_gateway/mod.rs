@@ -70,12 +70,12 @@ use serde::Deserialize;
 use self::rule::{Mapping, Rule, Rules};
 use self::stream::JsonStream;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::grpc::{CallStatus, Definitions, convert_unary, is_call_response};
 use crate::plugin_api::media_type::accepted_ranges;
 use crate::plugin_api::{
     AccessOutcome, BodyConversion, BodyFilter, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, ReplyBody,
     RequestCx, ResponseCx, ResponseOutcome, ResponseSource,
 };
+use crate::plugin_formats::grpc::{CallStatus, Definitions, convert_unary, is_call_response};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

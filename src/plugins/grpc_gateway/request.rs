@@ -7,9 +7,9 @@ use serde_json::Value as Json;
 
 use super::routes::Segments;
 use super::rule::{BodyField, PathField, Rule, field_path};
-use crate::plugin_api::grpc::reflect::prost::Message;
-use crate::plugin_api::grpc::reflect::{DynamicMessage, FieldDescriptor, Kind, Value};
-use crate::plugin_api::grpc::{MessageReader, frame};
+use crate::plugin_formats::grpc::reflect::prost::Message;
+use crate::plugin_formats::grpc::reflect::{DynamicMessage, FieldDescriptor, Kind, Value};
+use crate::plugin_formats::grpc::{MessageReader, frame};
 
 impl Rule {
     /// The body of the call, at most `max_bytes` long. Fails with the message for the client.

@@ -7,10 +7,10 @@ use http::uri::PathAndQuery;
 
 use super::routes::TemplateRoutes;
 use super::template::PathTemplate;
-use crate::plugin_api::grpc::reflect::{
+use crate::plugin_formats::grpc::reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
 };
-use crate::plugin_api::grpc::{MessageReader, MessageWriter, http_rule, json_limit};
+use crate::plugin_formats::grpc::{MessageReader, MessageWriter, http_rule, json_limit};
 
 /// The rules of all methods.
 #[derive(Debug, Default)]

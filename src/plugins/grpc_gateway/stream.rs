@@ -5,7 +5,7 @@ use http::HeaderMap;
 use serde_json::json;
 
 use crate::plugin_api::StreamingFilter;
-use crate::plugin_api::grpc::{CallStatus, MessageFrames, MessageWriter};
+use crate::plugin_formats::grpc::{CallStatus, MessageFrames, MessageWriter};
 
 pub(super) struct JsonStream {
     writer: MessageWriter,

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::grpc::frame;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, notes};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, notes};
+use crate::plugin_formats::grpc::frame;
 
 const KIND: RegisteredKind<GrpcGateway> = RegisteredKind::NEW;
 
@@ -73,7 +73,7 @@ fn message(outcome: &TestOutcome, name: &str) -> Value {
     let pool = Definitions { proto: Some(PROTO), imports: &none, descriptor_set: None }.load().unwrap().unwrap();
     let message = pool.get_message_by_name(name).unwrap();
     let body = outcome.state.body_changes.replacement.as_ref().unwrap();
-    let writer = crate::plugin_api::grpc::MessageWriter::new(message, false, 10_000);
+    let writer = crate::plugin_formats::grpc::MessageWriter::new(message, false, 10_000);
     serde_json::from_slice(&writer.write(&body[5..]).unwrap()).unwrap()
 }
 

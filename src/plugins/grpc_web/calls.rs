@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::plugin_api::grpc::reflect::DescriptorPool;
-use crate::plugin_api::grpc::reflect::prost::Message;
-use crate::plugin_api::grpc::{MessageFrames, MessageReader, MessageWriter, frame, json_limit};
+use crate::plugin_formats::grpc::reflect::DescriptorPool;
+use crate::plugin_formats::grpc::reflect::prost::Message;
+use crate::plugin_formats::grpc::{MessageFrames, MessageReader, MessageWriter, frame, json_limit};
 
 /// The methods of all services.
 pub(super) struct Calls(HashMap<String, CallCodec>);

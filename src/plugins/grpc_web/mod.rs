@@ -45,11 +45,11 @@ use self::calls::{CallCodec, Calls};
 use self::format::{Codec, WebFormat};
 use self::response::{WebBody, WebMessages};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::grpc::{CallStatus, Definitions, convert_unary, is_call_response};
 use crate::plugin_api::{
     AccessOutcome, BodyConversion, BodyFilter, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, ReplyBody,
     RequestCx, ResponseCx, ResponseOutcome, ResponseSource,
 };
+use crate::plugin_formats::grpc::{CallStatus, Definitions, convert_unary, is_call_response};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

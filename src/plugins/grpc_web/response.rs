@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::base64_body::Encoder;
 use crate::plugin_api::StreamingFilter;
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
-use crate::plugin_api::grpc::{CallStatus, FrameError, MessageFrames, MessageWriter, TRAILERS, frame};
+use crate::plugin_formats::grpc::{CallStatus, FrameError, MessageFrames, MessageWriter, TRAILERS, frame};
 
 /// A body of gRPC-Web while it is sent.
 pub(super) struct WebBody {

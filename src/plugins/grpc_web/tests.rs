@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::grpc::frame;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, chain};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, chain};
+use crate::plugin_formats::grpc::frame;
 
 const PROTO: &str = r#"
     syntax = "proto3"; package shop;

@@ -53,14 +53,14 @@ use self::body_digest::BodyDigest;
 use self::parameters::{SignatureParameters, strip_hmac_scheme};
 use self::signed_text::{SignedText, is_pseudo_header};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{
-    AuthPolicy, VerifiedCredential, challenge, declare_identity, has_several_logins, parse_header_name,
-};
 use crate::plugin_api::consumers::{HmacAlgorithm, HmacCredential};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
     VerifiedSubject,
+};
+use crate::plugin_kit::authentication::{
+    AuthPolicy, VerifiedCredential, challenge, declare_identity, has_several_logins, parse_header_name,
 };
 
 /// Authenticates consumers by signatures of their requests.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::consumers::{EntityId, HmacCredential};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer, noon, notes};
 use crate::plugin_api::{ConsumerDirectory, RegisteredKind};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, consumer, noon, notes};
 
 const KIND: RegisteredKind<HmacAuth> = RegisteredKind::NEW;
 const NOON: &str = "Fri, 02 Jan 2026 12:00:00 GMT";

@@ -36,13 +36,13 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, DeprecatedQueueFields, QueueConfig, QueueSettings};
 use crate::plugin_api::consumers::{hex, sha256};
-use crate::plugin_api::log_delivery::{DeliveryReports, HttpBody, HttpSender};
-use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
-use crate::plugin_api::sent_headers::parse_sent_headers;
 use crate::plugin_api::{
     BuildCx, LogCx, Phases, Plugin, PluginKind, RemoteRequest, RemoteUrl, ResponseBodyUse, record,
 };
+use crate::plugin_kit::log_delivery::{DeliveryReports, HttpBody, HttpSender};
+use crate::plugin_kit::log_fields::CustomFields;
+use crate::plugin_kit::sent_headers::parse_sent_headers;
 
 /// Sends logs of requests to an HTTP server.
 #[derive(Deserialize, JsonSchema)]

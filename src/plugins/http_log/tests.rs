@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::HttpLog;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{build, notes};
+use crate::plugin_chain::testing::{build, notes};
 
 const KIND: RegisteredKind<HttpLog> = RegisteredKind::NEW;
 

@@ -32,8 +32,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::media_type::{MediaType, is_grpc};
-use crate::plugin_api::violations::{EnforcementMode, ViolationLog};
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
+use crate::plugin_kit::violations::{EnforcementMode, ViolationLog};
 use decoded::{any_form, without_json_escapes};
 use patterns::{InjectionType, Matcher};
 

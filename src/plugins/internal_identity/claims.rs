@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Config, SubjectSource};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::CREDENTIAL_IDENTIFIER;
 use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
 use crate::plugin_api::{Consumer, RequestCx};
+use crate::plugin_kit::authentication::CREDENTIAL_IDENTIFIER;
 
 /// Claims that `claims` of a configuration cannot set.
 const OWN_CLAIMS: [&str; 9] = ["aud", "consumer", "exp", "groups", "iat", "iss", "jti", "nbf", "sub"];

@@ -52,10 +52,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{declare_identity, parse_header_name};
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::cookies::remove_cookies;
-use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
 use crate::plugin_api::fields::remove_from_query;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
@@ -63,6 +61,8 @@ use crate::plugin_api::token::AsymmetricAlgorithm;
 use crate::plugin_api::token::published_keys::{PublishedSigningKey, SigningKeys};
 use crate::plugin_api::token::signing_key::SigningKey;
 use crate::plugin_api::{AccessOutcome, Assertions, ChangedFields, Plugin, Reply, RequestCx};
+use crate::plugin_kit::authentication::{declare_identity, parse_header_name};
+use crate::plugin_kit::digest_cache::{DigestCache, Expiring};
 use claims::{ClientClaims, TokenClaims};
 
 /// Replaces the credentials of clients by tokens for backends.

@@ -8,15 +8,17 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer, consumer_with_given_id, noon};
 use crate::plugin_api::token::UnverifiedToken;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::key_set_of_process;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signature::signing::Signer;
 use crate::plugin_api::{
-    AnyPluginKind, Chain, Identity, Phases as AccessPhases, PluginServices, PluginState, RegisteredKind,
-    VerifiedSubject,
+    AnyPluginKind, Identity, Phases as AccessPhases, PluginServices, PluginState, RegisteredKind, VerifiedSubject,
+};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::testing::{
+    TestOutcome, TestRequest, build, chain_with, consumer, consumer_with_given_id, noon,
 };
 use crate::plugins::REGISTRY;
 

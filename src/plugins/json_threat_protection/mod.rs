@@ -27,8 +27,8 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::violations::{EnforcementMode, ViolationLog};
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
+use crate::plugin_kit::violations::{EnforcementMode, ViolationLog};
 use scanner::{JsonLimits, scan};
 
 #[derive(Debug, Deserialize, JsonSchema)]

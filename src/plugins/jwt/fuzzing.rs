@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue};
 
 use super::token_location::cookies;
 use crate::plugin_api::CredentialLocations;
-use crate::plugin_api::testing::noon;
 use crate::plugin_api::token::fuzzing;
+use crate::plugin_chain::testing::noon;
 
 /// If the input has no line feed, it is a token. Otherwise, the first line is the header of a token before its
 /// encoding, the second one its claims, and the others are Cookie fields.

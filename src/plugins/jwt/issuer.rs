@@ -12,8 +12,8 @@ use crate::plugin_api::consumers::{Consumer, ConsumerDirectory};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::{AsymmetricAlgorithm, KeySet, KeySetSubscription, UnverifiedToken};
-use crate::plugin_api::token_binding::TokenBinding;
 use crate::plugin_api::{NamedConsumer, VerifiedSubject};
+use crate::plugin_kit::token_binding::TokenBinding;
 
 /// An issuer whose keys are fetched. Its tokens must not have expired, even if `claims_to_verify` does not list `exp`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -51,19 +51,19 @@ use self::rejection::{Challenges, JwtRejection};
 use self::token_location::TokenLocations;
 use self::verified_token::{Proof, VerifiedToken};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity};
 use crate::plugin_api::consumers::{JwtCredential, Sha256Digest, sha256};
-use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::token::signature::{VerificationKey, hmac_verifies};
 use crate::plugin_api::token::{
     KeyCheck, TimeClaimName, TimeClaimRules, TimeClaims, TokenOrigin, UnverifiedToken, decode_secret,
 };
-use crate::plugin_api::token_binding::BindingViolation;
 use crate::plugin_api::{
     AccessOutcome, Assertions, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx, VerifiedSubject,
 };
+use crate::plugin_kit::authentication::{AuthPolicy, VerifiedCredential, declare_identity};
+use crate::plugin_kit::digest_cache::DigestCache;
+use crate::plugin_kit::token_binding::BindingViolation;
 
 /// Authenticates consumers by JSON Web Tokens.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -6,10 +6,10 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::challenge;
 use crate::plugin_api::token::ClaimViolations;
-use crate::plugin_api::token_binding::another_connection;
 use crate::plugin_api::{Reply, ReplyBody};
+use crate::plugin_kit::authentication::challenge;
+use crate::plugin_kit::token_binding::another_connection;
 
 /// Why a request is rejected.
 #[derive(Debug)]

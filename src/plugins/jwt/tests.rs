@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::consumers::EntityId;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer, noon};
 use crate::plugin_api::token::signature::signing::Signer;
 use crate::plugin_api::token::signature::{Algorithm, HmacSecret, PublicKey};
 use crate::plugin_api::{BuildNotes, ConsumerDirectory, PluginState, RegisteredKind};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, consumer, noon};
 
 mod issuers;
 mod published;
@@ -332,7 +332,7 @@ async fn verified_tokens_are_cached_until_the_credential_changes() {
 // docs/kong-compatibility.md, 7.17
 #[test]
 fn accepting_expired_tokens_gets_a_note() {
-    let plugin_factory = crate::plugin_api::factory::PluginFactory::offline(crate::plugins::REGISTRY);
+    let plugin_factory = crate::plugin_chain::factory::PluginFactory::offline(crate::plugins::REGISTRY);
     let jwks = json!([{"issuer": "i", "uri": "https://i.example/keys"}]);
     for (config, expected) in [
         (json!({}), &["config.claims_to_verify"][..]),
@@ -415,7 +415,7 @@ proptest::proptest! {
         let mut request = TestRequest::get("/?jwt=%ff%00").header("cookie", &text);
         let value = [b"Bearer ", text.as_bytes(), &bytes].concat();
         request.request.headers_mut().insert("authorization", http::HeaderValue::from_bytes(&value).unwrap());
-        static CHAIN: std::sync::OnceLock<Arc<crate::plugin_api::Chain>> = std::sync::OnceLock::new();
+        static CHAIN: std::sync::OnceLock<Arc<crate::plugin_chain::Chain>> = std::sync::OnceLock::new();
         let config = json!({"cookie_names": ["a"], "uri_param_names": []});
         let chain = CHAIN.get_or_init(|| chain(&[(&KIND, config)]));
         let outcome = runtime.block_on(request.with_consumers(&consumers()).run(chain));

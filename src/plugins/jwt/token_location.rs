@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, header};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::token::strip_bearer_scheme;
 use crate::plugin_api::{CredentialLocations, RequestCx};
+use crate::plugin_kit::authentication::parse_header_name;
 
 /// The configured query parameters, cookies and headers.
 #[derive(Debug)]

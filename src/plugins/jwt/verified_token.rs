@@ -7,10 +7,10 @@ use http::HeaderValue;
 
 use crate::plugin_api::VerifiedSubject;
 use crate::plugin_api::consumers::{JwtCredential, Sha256Digest};
-use crate::plugin_api::digest_cache::DigestEntry;
 use crate::plugin_api::token::TimeClaims;
 use crate::plugin_api::token::jwk::PublishedKey;
-use crate::plugin_api::token_binding::TokenBinding;
+use crate::plugin_kit::digest_cache::DigestEntry;
+use crate::plugin_kit::token_binding::TokenBinding;
 
 /// A verified token. It is valid as long as the key that it was verified with is in use.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugin_api::client_certificate::ConsumerField;
 use crate::plugin_api::token::AsymmetricAlgorithm;
+use crate::plugin_kit::client_certificate::ConsumerField;
 
 /// Verifies tokens and signs them again.
 #[derive(Deserialize, JsonSchema)]

@@ -45,12 +45,12 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity, record_subject};
 use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::rejection_log::RejectionLog;
-use crate::plugin_api::token_binding::another_connection;
 use crate::plugin_api::{AccessOutcome, Assertions, ChangedFields, CredentialLocations, Plugin, Reply, RequestCx};
+use crate::plugin_kit::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity, record_subject};
+use crate::plugin_kit::rejection_log::RejectionLog;
+use crate::plugin_kit::token_binding::another_connection;
 use config::Config;
 use token_flow::{FlowOutcome, TokenFlow};
 

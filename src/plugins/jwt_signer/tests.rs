@@ -10,14 +10,15 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer, noon};
 use crate::plugin_api::token::UnverifiedToken;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::key_set_of_process;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signature::signing::Signer;
-use crate::plugin_api::token_binding::bound_to;
-use crate::plugin_api::{Chain, ConsumerDirectory, PluginState, RegisteredKind};
+use crate::plugin_api::{ConsumerDirectory, PluginState, RegisteredKind};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain_with, consumer, noon};
+use crate::plugin_kit::token_binding::bound_to;
 
 const KIND: RegisteredKind<JwtSigner> = RegisteredKind::NEW;
 /// The time of the requests, in seconds since 1970.

@@ -11,26 +11,26 @@ use super::SignerRejection;
 use super::claims::{ClaimRules, TokenClaimChanges, boxed, find};
 use super::config::TokenConfig;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::parse_header_name;
-use crate::plugin_api::client_certificate::ConsumerField;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
-use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::field_names::{WrittenValue, parse_written_name};
-use crate::plugin_api::introspection::{
-    Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity, introspected_binding,
-};
 use crate::plugin_api::kind::BuildCx;
-use crate::plugin_api::rejection_log::RejectionLog;
-use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::{PublishedSigningKey, SigningKeys};
 use crate::plugin_api::token::signing_key::SigningKey;
 use crate::plugin_api::token::{
     KeyCheck, KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken, lasting_claims, strip_bearer_scheme,
 };
-use crate::plugin_api::token_binding::{BindingViolation, TokenBinding};
-use crate::plugin_api::token_purpose::TokenPurpose;
 use crate::plugin_api::{Consumer, ConsumerDirectory, RequestCx, VerifiedSubject};
+use crate::plugin_kit::authentication::parse_header_name;
+use crate::plugin_kit::client_certificate::ConsumerField;
+use crate::plugin_kit::digest_cache::{DigestCache, Expiring};
+use crate::plugin_kit::introspection::{
+    Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity, introspected_binding,
+};
+use crate::plugin_kit::rejection_log::RejectionLog;
+use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig};
+use crate::plugin_kit::token_binding::{BindingViolation, TokenBinding};
+use crate::plugin_kit::token_purpose::TokenPurpose;
 
 #[derive(Debug)]
 pub(super) struct TokenFlow {

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::plugin_api::kafka::{KafkaAuthentication, KafkaSecurity, KafkaServer, ProducerConfig};
 use crate::plugin_api::record;
+use crate::plugin_kit::kafka::{KafkaAuthentication, KafkaSecurity, KafkaServer, ProducerConfig};
 
 /// Sends requests to a topic of Kafka, in place of a backend.
 #[derive(Deserialize, JsonSchema)]

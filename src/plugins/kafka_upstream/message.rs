@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::plugin_api::ReplaceBackendCx;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::request_json::{body_fields, headers, query};
+use crate::plugin_kit::request_json::{body_fields, headers, query};
 
 /// The parts of the request in its message.
 #[expect(clippy::struct_excessive_bools, reason = "each is a field of the configuration")]

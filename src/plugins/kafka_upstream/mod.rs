@@ -40,14 +40,14 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
 use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::fields::UrlEncodedForm;
-use crate::plugin_api::kafka::NO_SCHEMA_REGISTRY;
-use crate::plugin_api::kafka::{
-    AwaitedMessages, BatchedMessages, ConfiguredProducer, KafkaMessage, NotProduced, check_topic,
-};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
-use crate::plugin_api::log_delivery::DeliveryReports;
 use crate::plugin_api::reply::ReplyBody;
 use crate::plugin_api::{BackendReplacement, Plugin, ReplaceBackendCx, Reply};
+use crate::plugin_kit::kafka::NO_SCHEMA_REGISTRY;
+use crate::plugin_kit::kafka::{
+    AwaitedMessages, BatchedMessages, ConfiguredProducer, KafkaMessage, NotProduced, check_topic,
+};
+use crate::plugin_kit::log_delivery::DeliveryReports;
 use config::Config;
 use message::MessageParts;
 

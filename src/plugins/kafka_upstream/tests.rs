@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::KafkaUpstream;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, notes};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, notes};
 
 const KIND: RegisteredKind<KafkaUpstream> = RegisteredKind::NEW;
 

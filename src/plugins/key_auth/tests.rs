@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::consumers::{EntityId, KeyCredential};
-use crate::plugin_api::testing::{TestRequest, build, chain, consumer, noon, notes};
 use crate::plugin_api::{ConsumerDirectory, RegisteredKind};
+use crate::plugin_chain::testing::{TestRequest, build, chain, consumer, noon, notes};
 
 const KIND: RegisteredKind<KeyAuth> = RegisteredKind::NEW;
 

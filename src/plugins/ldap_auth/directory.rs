@@ -20,7 +20,7 @@ use super::message::SearchFor;
 use super::names::{GroupNames, comparable_name, comparable_text, entry_name};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::PluginServices;
-use crate::plugin_api::server_diagnostics::ServerDiagnostic;
+use crate::plugin_kit::server_diagnostics::ServerDiagnostic;
 
 /// How entries are found, and what is read of them.
 #[derive(Debug)]

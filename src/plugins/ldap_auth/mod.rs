@@ -54,18 +54,18 @@ pub(crate) use self::config::Config;
 use self::config::ConsumerLookup;
 use self::directory::{Directory, DirectoryLogin, DirectoryUnavailable};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{
-    AuthPolicy, VerifiedCredential, challenge, declare_identity, has_several_logins,
-};
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
-use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
-use crate::plugin_api::server_diagnostics::ServerDiagnostic;
 use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, Consumer, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin,
     Reply, RequestCx, VerifiedSubject,
 };
+use crate::plugin_kit::authentication::{
+    AuthPolicy, VerifiedCredential, challenge, declare_identity, has_several_logins,
+};
+use crate::plugin_kit::digest_cache::{DigestCache, Expiring};
+use crate::plugin_kit::server_diagnostics::ServerDiagnostic;
 
 pub(crate) struct LdapAuth {
     policy: AuthPolicy,

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use self::scripted::{DirectoryMessage, ScriptedDirectory, entry, result, user};
 use super::*;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer, noon, notes};
-use crate::plugin_api::{Chain, ConsumerDirectory, PluginServices, PluginState, RegisteredKind};
+use crate::plugin_api::{ConsumerDirectory, PluginServices, PluginState, RegisteredKind};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain_with, consumer, noon, notes};
 
 const KIND: RegisteredKind<LdapAuth> = RegisteredKind::NEW;
 const WRONG: Option<u16> = Some(401);

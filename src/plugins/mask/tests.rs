@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{TestRequest, build, chain};
+use crate::plugin_chain::testing::{TestRequest, build, chain};
 
 const KIND: RegisteredKind<Mask> = RegisteredKind::NEW;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::plugin_api::openapi::ApiDocument;
+use crate::plugin_formats::openapi::ApiDocument;
 
 /// How deep schemas are followed. A schema that refers to itself ends there.
 const MAX_DEPTH: usize = 8;

@@ -36,10 +36,10 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::media_type::accepted_ranges;
-use crate::plugin_api::openapi::{ApiDocument, base_paths};
 use crate::plugin_api::{
     BackendReplacement, BuildCx, ChangedFields, Phases, Plugin, PluginKind, ReplaceBackendCx, Reply, ReplyBody,
 };
+use crate::plugin_formats::openapi::{ApiDocument, base_paths};
 use responses::{MockApi, MockResponse};
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::example::value_for;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::openapi::{
+use crate::plugin_formats::openapi::{
     ApiDocument, ApiPathIndex, OpenApiVersion, Operation, media_type_content, operations,
 };
 

@@ -5,11 +5,13 @@ use serde_json::Value;
 
 use super::Config;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::json_schema::{Direction, JsonSchemaCompiler, SchemaDialect, SchemaError, SchemaId, SchemaSet};
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::openapi::parameter::{ParameterForm, Style};
-use crate::plugin_api::openapi::shape::{MemberShapes, Shape};
-use crate::plugin_api::openapi::{
+use crate::plugin_formats::json_schema::{
+    Direction, JsonSchemaCompiler, SchemaDialect, SchemaError, SchemaId, SchemaSet,
+};
+use crate::plugin_formats::openapi::parameter::{ParameterForm, Style};
+use crate::plugin_formats::openapi::shape::{MemberShapes, Shape};
+use crate::plugin_formats::openapi::{
     ApiDocument, ApiPathIndex, OpenApiVersion, Operation, base_paths, media_type_content, operations, pointer_token,
 };
 

@@ -38,14 +38,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::json_schema::{SchemaId, ValidationBudget, Violation};
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::openapi::ApiPathMatch;
-use crate::plugin_api::violations::ViolationLog;
 use crate::plugin_api::{
     AccessOutcome, BeyondLimit, BodyCheck, BodyFilter, BuildCx, Phases, Plugin, PluginKind, RemainingRegexSteps, Reply,
     RequestCx, ResponseCx, ResponseOutcome, ResponseSource,
 };
+use crate::plugin_formats::json_schema::{SchemaId, ValidationBudget, Violation};
+use crate::plugin_formats::openapi::ApiPathMatch;
+use crate::plugin_kit::violations::ViolationLog;
 use api::{Api, rule_for};
 use request::{NonconformingRequest, RequestCheck, is_read};
 

@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::api::{Api, ApiBody, ApiOperation, ApiParameter, Location, rule_for};
 use super::{Checks, MAX_BODY};
 use crate::plugin_api::RequestCx;
-use crate::plugin_api::json_schema::{SchemaId, ValidationBudget, Violation};
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::openapi::parameter::{ParameterFields, Style, cookie_fields, decode, object, query_fields};
-use crate::plugin_api::unique_json;
+use crate::plugin_formats::json_schema::{SchemaId, ValidationBudget, Violation};
+use crate::plugin_formats::openapi::parameter::{ParameterFields, Style, cookie_fields, decode, object, query_fields};
+use crate::plugin_formats::unique_json;
 
 /// What is wrong with a request: a sentence without its end.
 pub(super) struct NonconformingRequest {

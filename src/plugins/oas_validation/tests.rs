@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, notes};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, notes};
 
 const KIND: RegisteredKind<OasValidation> = RegisteredKind::NEW;
 

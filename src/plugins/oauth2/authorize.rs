@@ -18,8 +18,8 @@ use super::parameters::Parameters;
 use super::refusal::{IssueError, Refusal, error_reply, json_body, with_json_headers};
 use super::token_endpoint::CODE_LIFETIME;
 use crate::plugin_api::consumers::{OAuthClient, Sha256Digest, sha256};
-use crate::plugin_api::form_body::form_body;
 use crate::plugin_api::{Reply, RequestCx};
+use crate::plugin_kit::form_body::form_body;
 
 #[derive(Serialize)]
 struct RedirectBody<'b> {

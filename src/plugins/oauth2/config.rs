@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::token_store::TokenStore;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, challenge, parse_header_name};
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::optional_record;
-use crate::plugin_api::redis::RedisConfig;
+use crate::plugin_kit::authentication::{AuthPolicy, challenge, parse_header_name};
+use crate::plugin_kit::redis::RedisConfig;
 
 /// Issues OAuth 2.0 tokens to the clients of consumers, and authenticates requests by these tokens.
 #[derive(Deserialize, JsonSchema)]

@@ -15,7 +15,7 @@ use http::HeaderValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::plugin_api::consumers::{OAuthClient, Sha256Digest, sha256};
-use crate::plugin_api::sealed_cookie::random_text;
+use crate::plugin_kit::sealed_cookie::random_text;
 
 /// What a token names its grant by, in the store.
 pub(super) type GrantKey = Sha256Digest;

@@ -56,7 +56,6 @@ use self::grant::{Grant, SentToken, Stage, TokenKind};
 use self::parameters::{Parameters, SECRETS};
 use self::refusal::{Refusal, method_reply, store_unavailable, unauthenticated_reply};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{VerifiedCredential, declare_identity};
 use crate::plugin_api::consumers::OAuthClient;
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
@@ -67,6 +66,7 @@ use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply,
     RequestCx, VerifiedSubject,
 };
+use crate::plugin_kit::authentication::{VerifiedCredential, declare_identity};
 
 pub(crate) struct OAuth2 {
     settings: OAuthSettings,

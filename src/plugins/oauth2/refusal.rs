@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::parameters::InvalidParameters;
 use super::token_store::StoreError;
-use crate::plugin_api::authentication::challenge;
 use crate::plugin_api::{Reply, ReplyBody};
+use crate::plugin_kit::authentication::challenge;
 
 /// Why a request for a code or a token is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]

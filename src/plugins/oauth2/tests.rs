@@ -8,12 +8,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin_api::chain::Chain;
 use crate::plugin_api::consumers::{EntityId, StoredPassword, sha256};
-use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body};
 use crate::plugin_api::password::PasswordHash;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, chain, consumer, noon, notes};
 use crate::plugin_api::{RegisteredKind, ReplyBody, Scheme};
+use crate::plugin_chain::chain::Chain;
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, chain, consumer, noon, notes};
+use crate::plugin_kit::form_body::{FORM_MEDIA_TYPE, form_body};
 
 mod places;
 

@@ -7,7 +7,7 @@ use super::grant::{Grant, GrantKey};
 use super::memory_grants::MemoryGrants;
 use crate::plugin_api::consumers::{Sha256Digest, hex};
 use crate::plugin_api::kind::BuildCx;
-use crate::plugin_api::redis::{RedisServer, RedisStore, RedisStoreError};
+use crate::plugin_kit::redis::{RedisServer, RedisStore, RedisStoreError};
 
 #[derive(Debug)]
 pub(super) enum TokenStore {

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use super::ConsumerBy;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::VerifiedSubject;
-use crate::plugin_api::introspection::introspected_binding;
-use crate::plugin_api::token_binding::TokenBinding;
+use crate::plugin_kit::introspection::introspected_binding;
+use crate::plugin_kit::token_binding::TokenBinding;
 
 /// The members of a response with the names of their headers.
 const MEMBERS: [(&str, HeaderName); 10] = [

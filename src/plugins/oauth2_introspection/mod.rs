@@ -45,19 +45,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm, remove_from_query};
-use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::rejection_log::RejectionLog;
-use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
-use crate::plugin_api::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
 use crate::plugin_api::token::strip_bearer_scheme;
-use crate::plugin_api::token_binding::{BindingViolation, another_connection};
 use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, ReplyBody, RequestCx,
 };
+use crate::plugin_kit::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity};
+use crate::plugin_kit::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
+use crate::plugin_kit::rejection_log::RejectionLog;
+use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig};
+use crate::plugin_kit::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
+use crate::plugin_kit::token_binding::{BindingViolation, another_connection};
 use credential_headers::{CredentialHeaders, TokenCredential};
 
 /// Authenticates clients by tokens that a server introspects.

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestRequest, build, chain_with, consumer, noon};
-use crate::plugin_api::token_binding::bound_to;
 use crate::plugin_api::{ConsumerDirectory, PluginState, RegisteredKind};
+use crate::plugin_chain::testing::{TestRequest, build, chain_with, consumer, noon};
+use crate::plugin_kit::token_binding::bound_to;
 
 const KIND: RegisteredKind<OAuth2Introspection> = RegisteredKind::NEW;
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::InputParts;
 use crate::plugin_api::RequestCx;
-use crate::plugin_api::request_json::{headers, query};
+use crate::plugin_kit::request_json::{headers, query};
 
 /// The most groups of a regular expression in the input.
 const MAX_CAPTURES: usize = 64;

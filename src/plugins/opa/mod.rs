@@ -60,11 +60,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::declare_identity;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::remote::is_host;
-use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{AccessOutcome, Assertions, Plugin, Reply, RequestCx};
+use crate::plugin_kit::authentication::declare_identity;
+use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig};
 use policy_decision::PolicyDecision;
 
 /// Lets policies allow or deny each request.

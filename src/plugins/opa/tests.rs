@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::consumers::{EntityId, KeyCredential};
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with, consumer};
 use crate::plugin_api::{
     AnyPluginKind, Consumer, ConsumerDirectory, PluginState, RegisteredKind, RemoteRequest, RemoteResponse,
 };
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain_with, consumer};
 
 const KIND: RegisteredKind<Opa> = RegisteredKind::NEW;
 

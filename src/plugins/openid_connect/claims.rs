@@ -214,7 +214,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugin_api::testing::consumer;
+    use crate::plugin_chain::testing::consumer;
 
     fn sources(values: &[Value]) -> ClaimSources {
         ClaimSources(values.iter().map(|value| value.as_object().unwrap().clone()).collect())

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plugin_api::optional_record;
-use crate::plugin_api::redis::RedisConfig;
-use crate::plugin_api::sealed_cookie::CookieSameSite;
+use crate::plugin_kit::redis::RedisConfig;
+use crate::plugin_kit::sealed_cookie::CookieSameSite;
 
 /// Authenticates users and clients at an OpenID provider.
 #[derive(Clone, Deserialize, JsonSchema)]

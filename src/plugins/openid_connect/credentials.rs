@@ -10,7 +10,7 @@ use http::{HeaderMap, request};
 
 use super::config::TokenLocation;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm, remove_from_query};
-use crate::plugin_api::sealed_cookie::{cookies, remove_cookies};
+use crate::plugin_kit::sealed_cookie::{cookies, remove_cookies};
 
 /// The credential of a request.
 #[derive(Debug, PartialEq, Eq)]

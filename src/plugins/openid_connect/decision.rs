@@ -9,12 +9,12 @@ use super::replies::OpenIdRejection;
 use super::session_tokens::SessionTokens;
 use super::signed_token::TokenClaims;
 use super::token_identity::TokenIdentity;
-use crate::plugin_api::logged_out_sessions::{SessionDigest, session_digest};
-use crate::plugin_api::redis::RedisStoreError;
-use crate::plugin_api::rejection_log::RejectionLog;
-use crate::plugin_api::sealed_cookie::OpenedSession;
-use crate::plugin_api::token_binding::{BindingViolation, another_connection};
 use crate::plugin_api::{Reply, RequestCx, Scheme};
+use crate::plugin_kit::logged_out_sessions::{SessionDigest, session_digest};
+use crate::plugin_kit::redis::RedisStoreError;
+use crate::plugin_kit::rejection_log::RejectionLog;
+use crate::plugin_kit::sealed_cookie::OpenedSession;
+use crate::plugin_kit::token_binding::{BindingViolation, another_connection};
 
 /// What to do with a request.
 pub(super) enum OpenIdDecision {
@@ -113,11 +113,11 @@ mod tests {
 
     use super::super::OpenIdConnect;
     use crate::plugin_api::scripted_server::{ScriptedServer, response};
-    use crate::plugin_api::testing::{TestRequest, chain_with, consumer};
     use crate::plugin_api::token::signature::Algorithm;
     use crate::plugin_api::token::signature::signing::Signer;
-    use crate::plugin_api::token_binding::bound_to;
     use crate::plugin_api::{ConsumerDirectory, PluginState, RegisteredKind};
+    use crate::plugin_chain::testing::{TestRequest, chain_with, consumer};
+    use crate::plugin_kit::token_binding::bound_to;
 
     const KIND: RegisteredKind<OpenIdConnect> = RegisteredKind::NEW;
     const ISSUER: &str = "https://login.example";

@@ -2,7 +2,7 @@
 
 pub(super) use crate::plugin_api::dumped_fields::DumpedFields;
 use crate::plugin_api::dumped_fields::DumpedValue::{Anything, Flag, Nothing, Number, Text, Texts};
-use crate::plugin_api::redis::dumped_fields::{NO_CLOUD_LOGIN, UNSET_SERVER};
+use crate::plugin_kit::redis::dumped_fields::{NO_CLOUD_LOGIN, UNSET_SERVER};
 
 pub(super) const DUMPED_FIELDS: &[DumpedFields] = &[
     DumpedFields::new(

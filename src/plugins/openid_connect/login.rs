@@ -19,10 +19,10 @@ use super::replies::{self, OpenIdRejection};
 use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
-use crate::plugin_api::redis::RedisStoreError;
-use crate::plugin_api::rejection_log::RejectionLog;
-use crate::plugin_api::sealed_cookie::OpenedSession;
-use crate::plugin_api::stored_sessions::SessionError;
+use crate::plugin_kit::redis::RedisStoreError;
+use crate::plugin_kit::rejection_log::RejectionLog;
+use crate::plugin_kit::sealed_cookie::OpenedSession;
+use crate::plugin_kit::stored_sessions::SessionError;
 
 /// The logins of one plugin.
 #[derive(Clone, Copy)]

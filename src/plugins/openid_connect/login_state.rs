@@ -9,7 +9,7 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use super::authentication_level::AuthenticationLevel;
-use crate::plugin_api::sealed_cookie::{
+use crate::plugin_kit::sealed_cookie::{
     CookieAttributes, CookieParts, SealedCookie, SealingKeys, cookies, random_text, remove_cookies,
 };
 
@@ -202,7 +202,7 @@ mod tests {
     use http::header::{COOKIE, SET_COOKIE};
 
     use super::*;
-    use crate::plugin_api::sealed_cookie::{CookieSameSite, CookieSettings};
+    use crate::plugin_kit::sealed_cookie::{CookieSameSite, CookieSettings};
 
     fn login_cookies(context: &str) -> LoginCookies {
         let settings = CookieSettings {

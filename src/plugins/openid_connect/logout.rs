@@ -9,9 +9,9 @@ use super::revoked_sessions::{NamedSessions, RevokedName, RevokedSessions, name_
 use super::session_tokens::SessionTokens;
 use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
-use crate::plugin_api::redis::RedisStoreError;
-use crate::plugin_api::rejection_log::RejectionLog;
 use crate::plugin_api::token::TokenOrigin;
+use crate::plugin_kit::redis::RedisStoreError;
+use crate::plugin_kit::rejection_log::RejectionLog;
 
 /// The logouts of one plugin.
 #[derive(Clone, Copy)]

@@ -94,19 +94,19 @@ use self::settings::OpenIdSettings;
 use self::token_identity::TokenIdentity;
 use self::token_refresh::TokenRefreshes;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential};
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
-use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::logged_out_sessions::session_digest;
-use crate::plugin_api::redis::RedisStoreError;
-use crate::plugin_api::rejection_log::RejectionLog;
-use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, StoredPlace, unix_second};
-use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, CredentialLocations, NamedConsumer, OwnUrl, Plugin, PluginServices,
     Reply, RequestCx, ResponseCx, ResponseOutcome,
 };
+use crate::plugin_kit::authentication::{AuthPolicy, VerifiedCredential};
+use crate::plugin_kit::digest_cache::DigestCache;
+use crate::plugin_kit::logged_out_sessions::session_digest;
+use crate::plugin_kit::redis::RedisStoreError;
+use crate::plugin_kit::rejection_log::RejectionLog;
+use crate::plugin_kit::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, StoredPlace, unix_second};
+use crate::plugin_kit::stored_sessions::{FoundSession, SessionError};
 
 /// Authenticates users and clients at an OpenID provider.
 pub(crate) struct OpenIdConnect {

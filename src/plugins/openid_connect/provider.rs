@@ -19,9 +19,9 @@ use tokio::time::{sleep, timeout};
 use super::config::Config;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
-use crate::plugin_api::server_diagnostics::ServerDiagnostic;
 use crate::plugin_api::token::{KeySet, KeySetSubscription};
 use crate::plugin_api::{PluginServices, PluginState, RemoteUrl};
+use crate::plugin_kit::server_diagnostics::ServerDiagnostic;
 
 /// The provider of one object. Dropping the last reference ends the fetches.
 pub(super) struct Provider {

@@ -17,12 +17,12 @@ use super::signed_token::{
 };
 use super::token_identity::TokenIdentity;
 use crate::plugin_api::consumers::Sha256Digest;
-use crate::plugin_api::introspection::introspected_binding;
-use crate::plugin_api::sealed_cookie::random_text;
 use crate::plugin_api::token::TokenOrigin;
 use crate::plugin_api::token::jwk::PublishedKey;
-use crate::plugin_api::token_binding::TokenBinding;
-use crate::plugin_api::token_purpose::TokenPurpose;
+use crate::plugin_kit::introspection::introspected_binding;
+use crate::plugin_kit::sealed_cookie::random_text;
+use crate::plugin_kit::token_binding::TokenBinding;
+use crate::plugin_kit::token_purpose::TokenPurpose;
 
 /// The client with its provider.
 pub(super) struct RelyingParty {

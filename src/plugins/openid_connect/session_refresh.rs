@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use super::relying_party::{AuthenticationError, RelyingParty};
 use super::session_tokens::SessionTokens;
-use crate::plugin_api::logged_out_sessions::SessionDigest;
-use crate::plugin_api::redis::RedisStoreError;
-use crate::plugin_api::sealed_cookie::Stored;
-use crate::plugin_api::stored_sessions::Sessions;
+use crate::plugin_kit::logged_out_sessions::SessionDigest;
+use crate::plugin_kit::redis::RedisStoreError;
+use crate::plugin_kit::sealed_cookie::Stored;
+use crate::plugin_kit::stored_sessions::Sessions;
 
 /// A session whose access token has expired.
 pub(super) struct SessionRefresh {

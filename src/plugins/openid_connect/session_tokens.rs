@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::claims::ClaimSources;
 use super::signed_token::{TokenClaims, claims_of_verified};
-use crate::plugin_api::logged_out_sessions::SessionContents;
+use crate::plugin_kit::logged_out_sessions::SessionContents;
 
 /// The tokens of a user who has logged in. The names are short, because a cookie contains them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

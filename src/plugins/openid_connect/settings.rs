@@ -16,15 +16,15 @@ use super::provider_client::ProviderClient;
 use super::relying_party::RelyingParty;
 use super::signed_token::TokenRules;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::declare_identity;
 use crate::plugin_api::kind::BuildCx;
-use crate::plugin_api::redis::{RedisConfig, RedisServer};
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
-use crate::plugin_api::sealed_cookie::{
+use crate::plugin_api::{Assertions, HiddenCookies, OwnUrl, RemoteUrl};
+use crate::plugin_kit::authentication::declare_identity;
+use crate::plugin_kit::redis::{RedisConfig, RedisServer};
+use crate::plugin_kit::sealed_cookie::{
     CookieAttributes, CookieSameSite, CookieSettings, SealedCookie, SealingKeys, SessionCookies, SessionTimeouts,
 };
-use crate::plugin_api::stored_sessions::Sessions;
-use crate::plugin_api::{Assertions, HiddenCookies, OwnUrl, RemoteUrl};
+use crate::plugin_kit::stored_sessions::Sessions;
 
 /// A validated configuration.
 pub(super) struct OpenIdSettings {

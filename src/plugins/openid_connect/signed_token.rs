@@ -13,7 +13,7 @@ use super::provider::ProviderMetadata;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::{KeyCheck, KeySet, TokenOrigin, UnverifiedToken};
-use crate::plugin_api::token_purpose::TokenPurpose;
+use crate::plugin_kit::token_purpose::TokenPurpose;
 
 /// What tokens must contain.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::claims::ClaimSources;
 use super::signed_token::TokenClaims;
 use crate::plugin_api::consumers::Sha256Digest;
-use crate::plugin_api::digest_cache::DigestEntry;
 use crate::plugin_api::token::jwk::PublishedKey;
-use crate::plugin_api::token_binding::TokenBinding;
+use crate::plugin_kit::digest_cache::DigestEntry;
+use crate::plugin_kit::token_binding::TokenBinding;
 
 /// The claims of a client whose credential was verified.
 #[derive(Debug)]

@@ -39,16 +39,16 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
-use crate::plugin_api::log_entry::LogEntry;
-use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
 use crate::plugin_api::otlp_messages::spans_and_logs::{OtlpResource, encode_log, encode_spans};
 use crate::plugin_api::trace::{HeaderType, PropagationConfig, Sampling, SamplingStrategy, TraceFormat};
-use crate::plugin_api::tracer::{
-    ExportFormat, ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts,
-};
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, LogCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
     record,
+};
+use crate::plugin_kit::log_entry::LogEntry;
+use crate::plugin_kit::otlp_delivery::{OtlpProtocol, OtlpSignal};
+use crate::plugin_kit::tracer::{
+    ExportFormat, ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts,
 };
 
 /// Sends traces and logs of requests by OTLP.

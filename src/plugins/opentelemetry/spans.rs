@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use crate::plugin_api::LogCx;
 use crate::plugin_api::http_version::decimal_version;
-use crate::plugin_api::log_entry::logged_url;
 use crate::plugin_api::timing::PluginPhase;
 use crate::plugin_api::trace::attempts::{RequestClock, attempt_spans, attempt_status, authorization_span};
 use crate::plugin_api::trace::{RequestTrace, Span, SpanId, SpanKind};
+use crate::plugin_kit::log_entry::logged_url;
 
 /// All spans of a request, that of the request first.
 pub(super) fn request_spans(cx: &LogCx<'_>, context: &RequestTrace) -> Vec<Span> {

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::OpenTelemetry;
-use crate::plugin_api::testing::{TestRequest, build, chain, notes};
 use crate::plugin_api::{BuildCx, BuildNotes, PluginKind, PluginServices, PluginState, RegisteredKind};
+use crate::plugin_chain::testing::{TestRequest, build, chain, notes};
 
 const KIND: RegisteredKind<OpenTelemetry> = RegisteredKind::NEW;
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -4,8 +4,8 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::PreFunction;
-use crate::plugin_api::testing::{TestRequest, build, chain, notes};
 use crate::plugin_api::{RegisteredKind, ReplyBody};
+use crate::plugin_chain::testing::{TestRequest, build, chain, notes};
 
 const KIND: &RegisteredKind<PreFunction> = &RegisteredKind::<PreFunction>::NEW;
 

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{self, TestRequest, chain_with};
-use crate::plugin_api::{
-    AccessOutcome, AnyPluginKind, Chain, PluginKind, PluginServices, RegisteredKind, Reply, RequestCx,
-};
+use crate::plugin_api::{AccessOutcome, AnyPluginKind, PluginKind, PluginServices, RegisteredKind, Reply, RequestCx};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::testing;
+use crate::plugin_chain::testing::{TestRequest, chain_with};
 
 const KIND: RegisteredKind<Prometheus> = RegisteredKind::NEW;
 

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::ProxyCache;
 use super::tests::{Cache, Login, behind, cached, kong, rfc9111};
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build_with, global_instance, instance, names};
 use crate::plugin_api::{PluginServices, RegisteredKind, RouteNames};
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build_with, global_instance, instance, names};
 
 const FRESH: [(&str, &str); 1] = [("cache-control", "max-age=60")];
 const PUBLIC: [(&str, &str); 1] = [("cache-control", "public, max-age=60")];

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::media_types::MediaTypes;
 use super::remote::MAX_REMOTE_BODY;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::redis::{RedisConfig, RedisServer};
 use crate::plugin_api::{BuildCx, optional_record, record};
+use crate::plugin_kit::redis::{RedisConfig, RedisServer};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 
 use super::ProxyCache;
 use super::store::{CacheStore, Purge};
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::consumers::{Consumer, EntityId, sha256};
 use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{
-    TestOutcome, TestRequest, build, build_with, chain_with, consumer, global_instance, instance, names, notes,
-};
 use crate::plugin_api::{
-    AccessOutcome, AnyPluginKind, BackendReplacement, Chain, ChangedFields, Phases, Plugin, PluginServices,
-    PluginState, RegisteredKind, ReplaceBackendCx, Reply, ReplyBody, RequestCx, RouteNames, VerifiedSubject,
+    AccessOutcome, AnyPluginKind, BackendReplacement, ChangedFields, Phases, Plugin, PluginServices, PluginState,
+    RegisteredKind, ReplaceBackendCx, Reply, ReplyBody, RequestCx, RouteNames, VerifiedSubject,
+};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_chain::testing::{
+    TestOutcome, TestRequest, build, build_with, chain_with, consumer, global_instance, instance, names, notes,
 };
 
 const KIND: RegisteredKind<ProxyCache> = RegisteredKind::NEW;

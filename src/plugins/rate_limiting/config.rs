@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::counters::LIMIT_BOUND;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{LimitBy, Period};
 use crate::plugin_api::path_encoding::path_in_requests;
-use crate::plugin_api::redis::{RedisAliases, RedisConfig, RedisServer};
 use crate::plugin_api::{BuildCx, record};
+use crate::plugin_kit::counting::{LimitBy, Period};
+use crate::plugin_kit::redis::{RedisAliases, RedisConfig, RedisServer};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

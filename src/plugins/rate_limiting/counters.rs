@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::redis_counters::counter_increment;
-use crate::plugin_api::counting::{Period, SyncedCounters, TableCounters, Window, unix_second};
-use crate::plugin_api::redis::CounterIncrement;
+use crate::plugin_kit::counting::{Period, SyncedCounters, TableCounters, Window, unix_second};
+use crate::plugin_kit::redis::CounterIncrement;
 
 /// The requests of one identifier in each period.
 #[derive(Debug, Default)]

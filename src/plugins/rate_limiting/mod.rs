@@ -18,14 +18,14 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{
+use crate::plugin_api::dumped_fields::DumpedFields;
+use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal};
+use crate::plugin_kit::counting::{
     CounterOwner, CounterSync, CounterTable, DEFAULT_ENTRIES, EntryBudget, LimitBy, LimitIdentifier, Period,
     unix_second,
 };
-use crate::plugin_api::dumped_fields::DumpedFields;
-use crate::plugin_api::redis::dumped_fields::NO_CLOUD_LOGIN;
-use crate::plugin_api::redis::{Redis, RedisServer};
-use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal};
+use crate::plugin_kit::redis::dumped_fields::NO_CLOUD_LOGIN;
+use crate::plugin_kit::redis::{Redis, RedisServer};
 
 pub(crate) use config::Config;
 use config::{Policy, ValidatedConfig};

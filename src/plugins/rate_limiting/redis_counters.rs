@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::counters::WindowLimit;
-use crate::plugin_api::redis::{CounterIncrement, CounterTotals, Redis, RedisUnavailable};
+use crate::plugin_kit::redis::{CounterIncrement, CounterTotals, Redis, RedisUnavailable};
 
 /// Counts a request in every period, or in none if one of the limits is reached. Returns the previous counts.
 pub(super) async fn count_at_server(

@@ -6,13 +6,15 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{self, TestRequest, build, chain};
 use crate::plugin_api::{
-    AnyPluginKind, Chain, Consumer, PluginServices, PluginState, RegisteredKind, ReplyBody, VerifiedSubject,
+    AnyPluginKind, Consumer, PluginServices, PluginState, RegisteredKind, ReplyBody, VerifiedSubject,
 };
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_chain::testing;
+use crate::plugin_chain::testing::{TestRequest, build, chain};
 
 const KIND: RegisteredKind<RateLimiting> = RegisteredKind::NEW;
 
@@ -356,7 +358,7 @@ fn long_timeouts_of_the_server_are_shortened_with_a_note() {
     for (timeout, is_shortened) in [(1, false), (60_000, false), (60_001, true), (u32::MAX, true)] {
         let redis = json!({"host": "redis.shop", "timeout": timeout});
         let config = json!({"hour": 1, "policy": "redis", "redis": redis});
-        let notes = crate::plugin_api::testing::notes(&KIND, &config);
+        let notes = crate::plugin_chain::testing::notes(&KIND, &config);
         let messages: Vec<_> = notes.iter().map(|note| (note.field.as_str(), note.message.as_str())).collect();
         let expected = format!("{timeout} ms has the effect of 60000 ms, the longest time");
         assert_eq!(messages, if is_shortened { vec![("config.redis.timeout", &*expected)] } else { vec![] });

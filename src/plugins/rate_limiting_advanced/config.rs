@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::throttle::ThrottleSettings;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{
+use crate::plugin_api::path_encoding::path_in_requests;
+use crate::plugin_api::{BuildCx, record};
+use crate::plugin_kit::counting::{
     CountStrategy, CountStrategyName, LimitBy, LimitRule, MAX_WINDOW_SECONDS, NEVER_SYNCED, WindowType,
     check_counter_namespace, read_windows,
 };
-use crate::plugin_api::path_encoding::path_in_requests;
-use crate::plugin_api::redis::RedisConfig;
-use crate::plugin_api::{BuildCx, record};
+use crate::plugin_kit::redis::RedisConfig;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

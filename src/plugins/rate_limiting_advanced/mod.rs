@@ -21,12 +21,12 @@ use tokio::time::Instant;
 use self::config::{Identifier, ValidatedConfig};
 use self::throttle::Throttle;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{
+use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
+use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal};
+use crate::plugin_kit::counting::{
     ActiveLimit, LimitDecision, LimitIdentifier, LimitRule, RateHeaders, RateStore, retry_seconds,
 };
-use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
-use crate::plugin_api::redis::dumped_fields::NO_CLOUD_LOGIN;
-use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal};
+use crate::plugin_kit::redis::dumped_fields::NO_CLOUD_LOGIN;
 
 pub(crate) use config::Config;
 

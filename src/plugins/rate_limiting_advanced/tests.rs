@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, chain_with, notes};
-use crate::plugin_api::{Chain, PluginServices, PluginState, RegisteredKind};
+use crate::plugin_api::{PluginServices, PluginState, RegisteredKind};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, chain_with, notes};
 
 const KIND: RegisteredKind<RateLimitingAdvanced> = RegisteredKind::NEW;
 
@@ -92,7 +93,7 @@ async fn responses_have_the_headers_of_all_windows() {
     let rejected = send(&chain, 20).await;
     assert_eq!(rejected.response_header("retry-after"), Some("40"));
     assert_eq!(rejected.response_header("ratelimit-remaining"), Some("0"));
-    let chain = crate::plugin_api::testing::chain(&[(&KIND, config(json!({"hide_client_headers": true})))]);
+    let chain = crate::plugin_chain::testing::chain(&[(&KIND, config(json!({"hide_client_headers": true})))]);
     for _ in 0..3 {
         assert_eq!(headers(&send(&chain, 0).await), [""; 0]);
     }
@@ -150,7 +151,7 @@ async fn throttled_requests_are_held_and_admitted_later() {
     assert_eq!((held, beyond_queue), (vec![200], vec![429]), "the queue has one place");
     assert_eq!(start.elapsed().as_secs(), 30, "the window begins again at 60");
     let throttling = json!({"enabled": true, "interval": 2, "retry_times": 3});
-    let chain = crate::plugin_api::testing::chain(&[(
+    let chain = crate::plugin_chain::testing::chain(&[(
         &KIND,
         config(json!({"limit": [1], "window_type": "fixed", "throttling": throttling})),
     )]);

@@ -78,8 +78,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::request_edits::{EntryLists, RequestEditConfig, RequestEdits};
 use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
+use crate::plugin_kit::request_edits::{EntryLists, RequestEditConfig, RequestEdits};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

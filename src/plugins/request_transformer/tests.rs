@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::request_edits::MAX_BODY_BYTES;
-use crate::plugin_api::testing::{TestCaptures, TestOutcome, TestRequest, build, chain, notes};
+use crate::plugin_chain::testing::{TestCaptures, TestOutcome, TestRequest, build, chain, notes};
+use crate::plugin_kit::request_edits::MAX_BODY_BYTES;
 
 const KIND: RegisteredKind<RequestTransformer> = RegisteredKind::NEW;
 const FORM: &str = "application/x-www-form-urlencoded";

@@ -28,12 +28,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::json_schema::{SchemaDialect, SchemaId, SchemaSet, ValidationBudget, Violation};
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::openapi::parameter::query_fields;
-use crate::plugin_api::unique_json;
-use crate::plugin_api::violations::{EnforcementMode, ViolationLog};
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
+use crate::plugin_formats::json_schema::{SchemaDialect, SchemaId, SchemaSet, ValidationBudget, Violation};
+use crate::plugin_formats::openapi::parameter::query_fields;
+use crate::plugin_formats::unique_json;
+use crate::plugin_kit::violations::{EnforcementMode, ViolationLog};
 use parameters::{Parameter, ParameterConfig, compile, parse_schema};
 
 #[derive(Debug, Deserialize, JsonSchema)]

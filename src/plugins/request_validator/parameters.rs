@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RequestCx;
-use crate::plugin_api::json_schema::{
+use crate::plugin_formats::json_schema::{
     Direction, JsonSchemaCompiler, SchemaDialect, SchemaError, SchemaId, SchemaSet, ValidationBudget, Violation,
 };
-use crate::plugin_api::openapi::parameter::{ParameterFields, ParameterForm, Style};
-use crate::plugin_api::openapi::shape::Shape;
-use crate::plugin_api::openapi::{ApiDocument, OpenApiVersion};
+use crate::plugin_formats::openapi::parameter::{ParameterFields, ParameterForm, Style};
+use crate::plugin_formats::openapi::shape::Shape;
+use crate::plugin_formats::openapi::{ApiDocument, OpenApiVersion};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

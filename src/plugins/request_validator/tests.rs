@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{TestCaptures, TestRequest, build, chain, notes};
+use crate::plugin_chain::testing::{TestCaptures, TestRequest, build, chain, notes};
 
 const KIND: RegisteredKind<RequestValidator> = RegisteredKind::NEW;
 

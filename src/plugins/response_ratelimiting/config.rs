@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::reported_use::MAX_AMOUNT;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{LimitBy, LimitKind, LimitRule, Period, WindowLength};
-use crate::plugin_api::redis::{RedisAliases, RedisConfig, RedisServer};
 use crate::plugin_api::{BuildCx, record};
+use crate::plugin_kit::counting::{LimitBy, LimitKind, LimitRule, Period, WindowLength};
+use crate::plugin_kit::redis::{RedisAliases, RedisConfig, RedisServer};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -22,14 +22,14 @@ use tokio::time::Instant;
 use self::config::ValidatedConfig;
 use self::reported_use::read_amounts;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, LimitRule, LimitStore};
 use crate::plugin_api::dumped_fields::DumpedFields;
-use crate::plugin_api::redis::RedisUnavailable;
-use crate::plugin_api::redis::dumped_fields::NO_CLOUD_LOGIN;
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx, ResponseCx,
     ResponseOutcome, ResponseSource, decimal,
 };
+use crate::plugin_kit::counting::{ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, LimitRule, LimitStore};
+use crate::plugin_kit::redis::RedisUnavailable;
+use crate::plugin_kit::redis::dumped_fields::NO_CLOUD_LOGIN;
 
 pub(crate) use config::Config;
 

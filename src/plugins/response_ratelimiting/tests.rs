@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::RegisteredKind;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, chain_with};
-use crate::plugin_api::{Chain, FieldNames, PluginServices, PluginState};
+use crate::plugin_api::{FieldNames, PluginServices, PluginState};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, chain_with};
 
 const KIND: RegisteredKind<ResponseRatelimiting> = RegisteredKind::NEW;
 

@@ -33,9 +33,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::json_fields::JsonType;
-use crate::plugin_api::response_edits::{Operation, ResponseEditConfig, ResponseEdits};
 use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
+use crate::plugin_kit::json_fields::JsonType;
+use crate::plugin_kit::response_edits::{Operation, ResponseEditConfig, ResponseEdits};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

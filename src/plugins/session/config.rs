@@ -8,11 +8,11 @@ use super::session_headers::SessionProperty;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::optional_record;
-use crate::plugin_api::redis::RedisConfig;
-use crate::plugin_api::sealed_cookie::{
+use crate::plugin_kit::redis::RedisConfig;
+use crate::plugin_kit::sealed_cookie::{
     CookieAttributes, CookieSameSite, CookieSettings, SealedCookie, SealingKeys, SessionCookies, SessionTimeouts,
 };
-use crate::plugin_api::stored_sessions::Sessions;
+use crate::plugin_kit::stored_sessions::Sessions;
 
 /// Keeps clients authenticated by a cookie.
 #[derive(Deserialize, JsonSchema)]

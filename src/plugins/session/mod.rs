@@ -43,18 +43,18 @@ pub(crate) use self::config::Config;
 use self::config::ValidatedConfig;
 use self::session_headers::SessionUser;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, declare_identity};
 use crate::plugin_api::consumers::Consumer;
 use crate::plugin_api::dumped_fields::{DumpedFields, DumpedValue};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::logged_out_sessions::SessionContents;
-use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, random_text, unix_second};
-use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, CredentialLocations, HiddenCookies, Identity, Plugin, Reply, ReplyBody,
     RequestCx, ResponseCx, ResponseOutcome, Scheme, VerifiedSubjects,
 };
+use crate::plugin_kit::authentication::{AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, declare_identity};
+use crate::plugin_kit::logged_out_sessions::SessionContents;
+use crate::plugin_kit::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, random_text, unix_second};
+use crate::plugin_kit::stored_sessions::{FoundSession, SessionError};
 
 /// Keeps clients authenticated by a cookie.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::SessionData;
 use super::config::ValidatedConfig;
 use crate::plugin_api::Identity;
 use crate::plugin_api::consumers::{hex, sha256};
-use crate::plugin_api::sealed_cookie::OpenedSession;
+use crate::plugin_kit::sealed_cookie::OpenedSession;
 
 /// A property of a session that a header contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder};
 use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId, KeyCredential};
 use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{
+use crate::plugin_api::{AnyPluginKind, PluginState, RegisteredKind, VerifiedSubject};
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder};
+use crate::plugin_chain::testing::{
     TestOutcome, TestRequest, build, chain, chain_with, consumer, consumer_with_given_id, instance, names, noon, notes,
 };
-use crate::plugin_api::{AnyPluginKind, PluginState, RegisteredKind, VerifiedSubject};
 use crate::plugins::REGISTRY;
 
 const KIND: RegisteredKind<SessionPlugin> = RegisteredKind::NEW;

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::template::{Budget, Template, Variables};
-use crate::plugin_api::xml::scanner::{XmlLimits, scan};
-use crate::plugin_api::xml::write::{escape, write_content};
+use crate::plugin_api::lua_value::Budget;
+use crate::plugin_formats::template::{Template, Variables};
+use crate::plugin_formats::xml::scanner::{XmlLimits, scan};
+use crate::plugin_formats::xml::write::{escape, write_content};
 
 pub(super) struct MessageTemplate(Vec<MessagePart>);
 

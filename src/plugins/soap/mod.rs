@@ -45,18 +45,18 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::lua_value::Budget;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::request_variables::RequestVariables;
-use crate::plugin_api::template::Budget;
-use crate::plugin_api::xml::scanner::XmlLimits;
-use crate::plugin_api::xml::text::is_name;
-use crate::plugin_api::xml::to_json::JsonRules;
-use crate::plugin_api::xml::tree::XmlElement;
-use crate::plugin_api::xml::write::{escape, write_element};
 use crate::plugin_api::{
     AccessOutcome, BeyondLimit, BodyCheck, BodyFilter, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply,
     RequestCx, ResponseCx, ResponseOutcome, ResponseSource,
 };
+use crate::plugin_formats::xml::scanner::XmlLimits;
+use crate::plugin_formats::xml::text::is_name;
+use crate::plugin_formats::xml::to_json::JsonRules;
+use crate::plugin_formats::xml::tree::XmlElement;
+use crate::plugin_formats::xml::write::{escape, write_element};
+use crate::plugin_kit::request_variables::RequestVariables;
 use config::{Config, SoapMode, SoapVersion};
 use message_template::MessageTemplate;
 use response::{ResponseConversion, unreadable};

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::Soap;
 use super::config::SoapMode;
-use crate::plugin_api::relayed_response::{remove_fields_of_connection, reply_of_backend};
-use crate::plugin_api::xml::to_json::JsonRules;
-use crate::plugin_api::xml::tree::{XmlElement, local_name};
-use crate::plugin_api::xml::write::write_element;
 use crate::plugin_api::{Reply, ReplyBody};
+use crate::plugin_formats::xml::to_json::JsonRules;
+use crate::plugin_formats::xml::tree::{XmlElement, local_name};
+use crate::plugin_formats::xml::write::write_element;
+use crate::plugin_kit::relayed_response::{remove_fields_of_connection, reply_of_backend};
 
 /// What a response needs to be converted.
 pub(super) struct ResponseConversion {

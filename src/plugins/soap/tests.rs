@@ -4,8 +4,8 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain};
 use crate::plugin_api::{RegisteredKind, ReplyBody};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain};
 
 const KIND: RegisteredKind<Soap> = RegisteredKind::NEW;
 

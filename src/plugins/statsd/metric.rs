@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::log_entry::WORKSPACE_ID;
-use crate::plugin_api::statsd::{ConsumerIdentifier, Measurement, StatKind, StatLines, StatType, TagStyle};
 use crate::plugin_api::{BuildCx, LogCx};
+use crate::plugin_kit::log_entry::WORKSPACE_ID;
+use crate::plugin_kit::statsd::{ConsumerIdentifier, Measurement, StatKind, StatLines, StatType, TagStyle};
 
 /// A metric of requests.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -32,9 +32,9 @@ use serde::Deserialize;
 use self::metric::{LineCx, Metric, MetricConfig, ServiceIdentifier, WorkspaceIdentifier, default_metrics};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, BatchSender, DeprecatedQueueFields, QueueConfig};
-use crate::plugin_api::log_delivery::{DatagramSender, DeliveryReports, Framing, Packing, StreamSender, parse_server};
-use crate::plugin_api::statsd::{ConsumerIdentifier, StatLines, TagStyle};
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, Remote, record};
+use crate::plugin_kit::log_delivery::{DatagramSender, DeliveryReports, Framing, Packing, StreamSender, parse_server};
+use crate::plugin_kit::statsd::{ConsumerIdentifier, StatLines, TagStyle};
 
 /// Sends metrics of requests to a StatsD server.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -10,19 +10,19 @@ use serde_json::{Value, json};
 
 use super::super::REGISTRY;
 use super::super::ldap_auth::tests::scripted::{ScriptedDirectory, result, user};
-use crate::plugin_api::chain::Chain;
-use crate::plugin_api::client_certificate::test_authority::{TestAuthority, at_day};
 use crate::plugin_api::consumers::{
     BasicCredential, EntityId, HmacCredential, JwtCredential, KeyCredential, OAuthClient, StoredPassword, sha256,
 };
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
-use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body};
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestRequest, chain_with, consumer, noon};
 use crate::plugin_api::token::signature::signing::Signer;
 use crate::plugin_api::token::signature::{Algorithm, HmacSecret, VerificationKey};
 use crate::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginServices, PluginState, ReplyBody, Scheme};
+use crate::plugin_chain::chain::Chain;
+use crate::plugin_chain::testing::{TestRequest, chain_with, consumer, noon};
+use crate::plugin_kit::client_certificate::test_authority::{TestAuthority, at_day};
+use crate::plugin_kit::form_body::{FORM_MEDIA_TYPE, form_body};
 
 /// Adds to a request what a client authenticates with.
 pub(super) type ClientLogin = Box<dyn Fn(TestRequest) -> TestRequest>;

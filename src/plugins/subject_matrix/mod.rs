@@ -10,10 +10,10 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::REGISTRY;
-use crate::plugin_api::chain::Chain;
-use crate::plugin_api::testing::{TestOutcome, TestRequest};
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signature::signing::Signer;
+use crate::plugin_chain::chain::Chain;
+use crate::plugin_chain::testing::{TestOutcome, TestRequest};
 use authenticators::{Authenticator, ClientLogin, consumers};
 
 /// The plugins that accept no credentials, and may authorize, limit or change what others have accepted.

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::UnixDatagram;
 
 use crate::plugin_api::batch_queue::BatchSender;
-use crate::plugin_api::log_delivery::DeliveryReports;
+use crate::plugin_kit::log_delivery::DeliveryReports;
 
 pub(super) struct LocalSocket {
     path: PathBuf,

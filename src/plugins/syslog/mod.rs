@@ -36,12 +36,12 @@ use self::facility::Facility;
 use self::local_socket::LocalSocket;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, BatchSender};
-use crate::plugin_api::log_delivery::{
+use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, Remote, RemoteTls};
+use crate::plugin_kit::log_delivery::{
     DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Framing, Packing, Severities, StreamSender, SyslogMessage,
     SyslogSeverity, parse_server,
 };
-use crate::plugin_api::log_fields::CustomFields;
-use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, Remote, RemoteTls};
+use crate::plugin_kit::log_fields::CustomFields;
 
 /// Sends logs of requests to a syslog server.
 #[derive(Debug, Deserialize, JsonSchema)]

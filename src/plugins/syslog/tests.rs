@@ -10,10 +10,10 @@ use super::Syslog;
 use super::local_socket::LocalSocket;
 use crate::plugin_api::batch_queue::BatchSender;
 use crate::plugin_api::kind::BuildNotes;
-use crate::plugin_api::log_delivery::DeliveryReports;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::build;
 use crate::plugin_api::{BuildCx, PluginServices, PluginState, RegisteredKind};
+use crate::plugin_chain::testing::build;
+use crate::plugin_kit::log_delivery::DeliveryReports;
 
 const KIND: RegisteredKind<Syslog> = RegisteredKind::NEW;
 

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestRequest, build, chain_with, noon};
-use crate::plugin_api::{AnyPluginKind, Chain, PluginServices, PluginState, RegisteredKind, RemoteResponse};
+use crate::plugin_api::{AnyPluginKind, PluginServices, PluginState, RegisteredKind, RemoteResponse};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::testing::{TestRequest, build, chain_with, noon};
 use crate::plugins::REGISTRY;
 
 const KIND: RegisteredKind<UpstreamOAuth> = RegisteredKind::NEW;

@@ -18,10 +18,10 @@ use super::config::{AuthMethod, Config, GrantType};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::BuildCx;
 use crate::plugin_api::consumers::{Sha256Digest, hex, sha256};
-use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body, query_value};
-use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig, RemoteServerFailed};
-use crate::plugin_api::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
-use crate::plugin_api::shared_fetch::SharedFetches;
+use crate::plugin_kit::form_body::{FORM_MEDIA_TYPE, form_body, query_value};
+use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig, RemoteServerFailed};
+use crate::plugin_kit::sent_headers::{SET_BY_PLUGIN, parse_sent_headers};
+use crate::plugin_kit::shared_fetch::SharedFetches;
 
 /// Where the plugins with one configuration get their tokens.
 pub(super) struct TokenSource {

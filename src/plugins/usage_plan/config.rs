@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::PlanSettings;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{LimitBy, LimitKind, LimitRule, Period, WindowLength};
 use crate::plugin_api::optional_record;
-use crate::plugin_api::redis::{RedisConfig, RedisServer};
 use crate::plugin_api::{BuildCx, record};
+use crate::plugin_kit::counting::{LimitBy, LimitKind, LimitRule, Period, WindowLength};
+use crate::plugin_kit::redis::{RedisConfig, RedisServer};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -24,11 +24,11 @@ use smallvec::SmallVec;
 use self::config::ValidatedConfig;
 use self::plan::BuiltPlan;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{
-    ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, PlanOutcome, PlanUse, RequestUse, counted_value, unix_second,
-};
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, NamedGroup, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal,
+};
+use crate::plugin_kit::counting::{
+    ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, PlanOutcome, PlanUse, RequestUse, counted_value, unix_second,
 };
 
 pub(crate) use config::Config;

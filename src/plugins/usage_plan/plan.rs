@@ -10,10 +10,10 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::plugin_api::BuildCx;
-use crate::plugin_api::counting::{
+use crate::plugin_kit::counting::{
     ActiveLimit, LimitBy, LimitDecision, LimitKind, LimitRule, LimitStore, Period, WindowLength,
 };
-use crate::plugin_api::redis::RedisServer;
+use crate::plugin_kit::redis::RedisServer;
 
 pub(super) struct BuiltPlan {
     pub(super) name: Box<str>,

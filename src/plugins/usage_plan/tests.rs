@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin_api::counting::UsageReports;
 use crate::plugin_api::scripted_server::ScriptedServer;
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, chain_with, notes};
-use crate::plugin_api::{Chain, PluginServices, PluginState, RegisteredKind};
+use crate::plugin_api::{PluginServices, PluginState, RegisteredKind};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, build, chain, chain_with, notes};
+use crate::plugin_kit::counting::UsageReports;
 
 const KIND: RegisteredKind<UsagePlan> = RegisteredKind::NEW;
 
@@ -136,7 +137,7 @@ async fn header_fields_report_what_remains_and_warn() {
     assert_eq!(warnings[3], ("\"day\";r=1;t=60, \"month\";r=6;t=60".to_owned(), Some("\"day\";used=80".to_owned())));
     assert_eq!(warnings[5], ("\"day\";r=0;t=60, \"month\";r=5;t=60".to_owned(), Some("\"day\";used=100".to_owned())));
     let hidden = config(json!({"hide_client_headers": true, "warn_at": 1}));
-    let chain = crate::plugin_api::testing::chain(&[(&KIND, hidden)]);
+    let chain = crate::plugin_chain::testing::chain(&[(&KIND, hidden)]);
     let outcome = send_at(&chain, END_OF_JANUARY).await;
     assert!(
         ["ratelimit", "ratelimit-policy", "x-usage-warning"].iter().all(|name| outcome.response_header(name).is_none())

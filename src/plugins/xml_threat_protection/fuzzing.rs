@@ -1,7 +1,7 @@
 //! Fuzzing of the XML scanner: an accepted document declares and expands nothing, has one root, and stays accepted
 //! inside another element.
 
-use crate::plugin_api::xml::scanner::{XmlLimits, scan};
+use crate::plugin_formats::xml::scanner::{XmlLimits, scan};
 
 /// Limits that small inputs do not exceed.
 pub(super) const WIDE: XmlLimits = XmlLimits {

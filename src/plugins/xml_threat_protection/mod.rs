@@ -23,9 +23,9 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::violations::ViolationLog;
-use crate::plugin_api::xml::scanner::{XmlLimits, scan};
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
+use crate::plugin_formats::xml::scanner::{XmlLimits, scan};
+use crate::plugin_kit::violations::ViolationLog;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

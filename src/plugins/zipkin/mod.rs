@@ -36,12 +36,12 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig};
 use crate::plugin_api::trace::{HeaderType, PropagationConfig, Sampling, SamplingStrategy, TraceFormat};
-use crate::plugin_api::tracer::{
-    ExportFormat, ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts,
-};
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, LogCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
     record,
+};
+use crate::plugin_kit::tracer::{
+    ExportFormat, ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts,
 };
 
 /// Sends traces of requests to Zipkin.

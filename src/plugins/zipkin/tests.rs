@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::Zipkin;
 use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{TestRequest, build, chain};
+use crate::plugin_chain::testing::{TestRequest, build, chain};
 
 const KIND: RegisteredKind<Zipkin> = RegisteredKind::NEW;
 

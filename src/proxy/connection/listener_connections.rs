@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::snapshot::BindAddress;
+use crate::bind_address::BindAddress;
 use crate::upstream::Upstream;
 
 #[derive(Debug)]

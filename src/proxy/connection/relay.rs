@@ -230,7 +230,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::snapshot::BindAddress;
+    use crate::bind_address::BindAddress;
 
     /// A side that takes no bytes. It has sent some before it closed, of which the system notifies after the first
     /// read.

@@ -16,6 +16,7 @@ use super::bind;
 use super::client_budget::ClientBudget;
 use super::connection_spread::{ConnectionSpread, WorkerLoads};
 use super::worker_thread::{self, ProcessShared, TcpWorkerSocket, WorkerCommand, WorkerSocket};
+use crate::bind_address::BindAddress;
 use crate::http1::NameCase;
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::client_counts::ClientCounts;
@@ -31,7 +32,7 @@ use crate::proxy::telemetry::stats::ProxyStats;
 use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::proxy::worker::WorkerShared;
 use crate::proxy::{BindState, BindStates, RejectedPaths};
-use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
+use crate::snapshot::{Snapshot, TransportProtocol};
 use crate::upstream::{OwnSockets, SocketBudget, WorkerSubsetting};
 
 /// Settings of the data plane. Listeners and routes come from the snapshot.

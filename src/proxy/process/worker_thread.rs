@@ -19,11 +19,11 @@ use super::accept::Acceptor;
 use super::accept_queue::AcceptQueue;
 use super::client_budget::ClientBudget;
 use super::connection_spread::{ConnectionSpread, HandedConnection};
+use crate::bind_address::BindAddress;
 use crate::proxy::connection::listener_connections::ListenerConnections;
 use crate::proxy::http::exchange::http_worker::{HttpWorker, HttpWorkerShared};
 use crate::proxy::udp::UdpListeners;
 use crate::proxy::worker::{Worker, WorkerShared};
-use crate::snapshot::BindAddress;
 
 /// What all workers of the process share.
 #[derive(Clone)]

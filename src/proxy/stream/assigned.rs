@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::plugin_api::StreamDecision;
 use crate::plugin_api::completed_request::LoggedTls;
-use crate::plugin_api::{StreamChain, StreamDecision};
+use crate::plugin_chain::StreamChain;
 use crate::proxy::telemetry::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::snapshot_view::SnapshotView;

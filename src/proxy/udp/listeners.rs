@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 
 use super::sessions::UdpSessions;
 use super::socket::UdpListener;
+use crate::bind_address::BindAddress;
 use crate::proxy::http::exchange::http_worker::HttpWorker;
-use crate::snapshot::BindAddress;
 
 pub(in crate::proxy) struct UdpListeners {
     sessions: Rc<UdpSessions>,

@@ -17,13 +17,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::sessions::{Routing, UdpSessions};
 use super::socket::UdpListener;
+use crate::bind_address::BindAddress;
 use crate::plugin_api::StreamDecision;
 use crate::proxy::client_counts::ClientPermit;
 use crate::proxy::stream::{ConnectionRecord, StreamLog, outcome_of};
 use crate::proxy::telemetry::stats::{DatagramDrop, OpenGuard, RequestSeries, StreamOutcome};
+use crate::snapshot::BindMap;
 use crate::snapshot::rule::BackendTarget;
 use crate::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
-use crate::snapshot::{BindAddress, BindMap};
 use crate::upstream::{ActiveRequest, Admission, LocalShortage, Outcome, OutcomeClass, OutcomeObservers, Upstream};
 
 /// What distinguishes the sessions of a worker.

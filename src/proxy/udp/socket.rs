@@ -10,8 +10,8 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::receive_buffers::{Datagram, ReceiveBuffers};
+use crate::bind_address::BindAddress;
 use crate::proxy::telemetry::stats::DatagramDrop;
-use crate::snapshot::BindAddress;
 
 /// The socket of one worker at one address.
 pub(super) struct UdpListener {

@@ -27,8 +27,9 @@ use super::telemetry::observations::ObservedRequests;
 use super::telemetry::request_tracer::RequestTracer;
 use super::telemetry::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::unforwarded_budget::{UnforwardedBudget, WorkerUnforwarded};
+use crate::bind_address::BindAddress;
 use crate::plugin_api::completed_request::Attempt;
-use crate::snapshot::{BindAddress, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// What all workers share, whatever the protocol.
 #[derive(Clone)]

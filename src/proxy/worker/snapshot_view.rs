@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Worker;
+use crate::bind_address::BindAddress;
 use crate::proxy::telemetry::stats::{RequestLabels, RequestSeries};
 use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, WeightedBackends};
 use crate::snapshot::stream::StreamRule;
-use crate::snapshot::{Bind, BindAddress, HttpBind, HttpListener, Snapshot};
+use crate::snapshot::{Bind, HttpBind, HttpListener, Snapshot};
 
 /// A snapshot with one worker's state for it. The keys of `series` and `cursors` are memory addresses of the snapshot's
 /// listeners, rules, splits and backends. They stay unique while the view keeps the snapshot alive.

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::external_auth::ExternalAuthFilter;
 use crate::snapshot::rule::{HeaderEdits, Mirror, PathEdit};
-use crate::upstream::{UpstreamKey, UpstreamProtocol};
+use crate::upstream::UpstreamKey;
 
 pub(super) fn certificate_line(certificate: &Certificate) -> String {
     let names: Vec<_> = certificate.names.iter().map(ToString::to_string).collect();

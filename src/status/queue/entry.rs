@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::back_off::WriteBackoff;
 use super::write_conflict::WriteConflict;
 use super::{WriteJob, WriteOutcome};
-use crate::compile::verdict::{Code, ListenerVerdict, Verdict};
 use crate::k8s::Observed;
+use crate::verdict::{Code, ListenerVerdict, Verdict};
 
 #[derive(Debug, Default)]
 pub(super) struct QueueEntry {

@@ -10,8 +10,8 @@ use tokio::time::advance;
 use super::entry::{FETCH_AFTER, MAX_RETRY_DELAY, retry_delay};
 use super::*;
 use crate::api::ObjectKey;
-use crate::compile::verdict::{Code, Condition, ListenerVerdict};
 use crate::diagnostic::{Diagnostic, Topic};
+use crate::verdict::{Code, Condition, ListenerVerdict};
 
 fn gateway() -> ObjectId {
     ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"))

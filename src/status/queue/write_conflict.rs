@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::compile::verdict::Verdict;
+use crate::verdict::Verdict;
 
 #[derive(Debug, Default)]
 pub(super) struct WriteConflict {

@@ -35,7 +35,7 @@ use permits::{LookupPermit, LookupPermits};
 use source::{ResolveError, ResolveName, ResolvedName};
 use system_resolver::SystemResolver;
 
-use super::TrustModel;
+use crate::ssrf_guard::TrustModel;
 
 /// Resolves names once. [`DnsFollower`] follows names over time.
 pub struct DnsResolver(Box<dyn ResolveName>);

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use crate::endpoint_tls::UpstreamProtocol;
+use crate::endpoint_tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings};
 use crate::transport_protocol::TransportProtocol;
+use crate::upstream::UpstreamKey;
 use crate::upstream::settings::{ActiveCheck, CheckKind};
 use crate::upstream::socket_budget::UpstreamSockets;
-use crate::upstream::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings};
-use crate::upstream::{UpstreamKey, UpstreamProtocol};
 
 /// What all checks of an upstream have in common.
 pub(super) struct CheckTarget {
@@ -99,8 +100,8 @@ fn tls(key: &UpstreamKey, check: &ActiveCheck, protocol: UpstreamProtocol) -> Op
 mod tests {
     use super::super::testing::{http_check, tcp_check};
     use super::*;
+    use crate::endpoint_tls::TlsTrust;
     use crate::upstream::ProxyProtocol;
-    use crate::upstream::tls::TlsTrust;
 
     fn target(key: &UpstreamKey, check: ActiveCheck) -> CheckTarget {
         CheckTarget::new(key, Arc::new(check)).unwrap()

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::error;
 
+use crate::endpoint_tls::UpstreamServerName;
 use crate::upstream::connect::{ConnectionTls, StreamOpener};
-use crate::upstream::tls::UpstreamServerName;
 use crate::upstream::upstream::ProbeOrder;
 use crate::upstream::{ConnectError, OwnSockets, Upstream, UpstreamKey, UpstreamRegistry};
 

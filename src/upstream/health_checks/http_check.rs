@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::checker::{CheckFailure, CheckPass};
 use super::http_connection::HttpConnection;
-use crate::upstream::UpstreamProtocol;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::upstream::settings::StatusRanges;
 
 /// The request of a check.

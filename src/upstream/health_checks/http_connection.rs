@@ -12,7 +12,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
-use crate::upstream::UpstreamProtocol;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::upstream::socket::UpstreamSocket;
 
 /// A connection to an endpoint. Dropping it closes the socket, whatever the endpoint does.

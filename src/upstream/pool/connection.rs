@@ -13,6 +13,7 @@ use http::{Request, Response, request};
 use http_body::{Body, Frame, SizeHint};
 
 use super::UpstreamPool;
+use crate::endpoint_tls::UpstreamHandshakeError;
 use crate::http1::AddedFields;
 use crate::upstream::connect_attempt::warn_handshake;
 use crate::upstream::endpoint_body::{IncomingBody, received};
@@ -20,7 +21,6 @@ use crate::upstream::endpoint_error::{EndpointError, RequestFailure};
 use crate::upstream::http1::Http1EndpointConnection;
 use crate::upstream::http2::StreamPermit;
 use crate::upstream::socket_budget::client_slots::ClientRequest;
-use crate::upstream::tls::UpstreamHandshakeError;
 use crate::upstream::upgraded::UpgradedConnection;
 use crate::upstream::{ActiveRequest, ConnectError, Outcome, OutcomeClass, Upstream};
 

@@ -9,10 +9,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use crate::endpoint_tls::UpstreamServerName;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::http1::Http1EndpointConnection;
 use crate::upstream::socket_budget::SocketPermit;
-use crate::upstream::tls::UpstreamServerName;
 
 /// The requests that wait, in the order of arrival.
 pub(super) struct WaitingRequests<B>(RefCell<Vec<Rc<WaitingRequest<B>>>>);

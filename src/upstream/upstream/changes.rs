@@ -9,11 +9,11 @@ use tracing::warn;
 
 use super::Upstream;
 use super::checks::check_of;
+use crate::ssrf_guard::BlockedAddress;
 use crate::upstream::affinity::AffinityEndpoints;
 use crate::upstream::configured_endpoints::{EndpointAddress, Endpoints};
 use crate::upstream::load_balancing::{EndpointSet, ResolvedEndpoint, SetSettings};
 use crate::upstream::locality::PriorityLevels;
-use crate::upstream::ssrf_guard::BlockedAddress;
 
 impl Upstream {
     /// The hosts to resolve by DNS.

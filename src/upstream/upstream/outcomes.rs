@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Upstream;
+use crate::endpoint_tls::UpstreamServerName;
 use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
 use crate::upstream::outlier_detection::{FollowUp, ObservedEndpoint};
-use crate::upstream::tls::UpstreamServerName;
 
 impl Upstream {
     /// Records what an attempt has shown about the health of an endpoint.

@@ -55,7 +55,7 @@ fn reachable(upstream: &Upstream) -> Vec<String> {
 
 #[test]
 fn blocked_addresses_get_no_requests() {
-    use crate::upstream::LoopbackPolicy::{Allowed, Blocked};
+    use crate::ssrf_guard::LoopbackPolicy::{Allowed, Blocked};
     let mut upstream = upstream();
     for (loopback, denied, expected) in [
         (Allowed, Arc::default(), &["127.0.0.1:80", "127.0.0.1:81", "192.0.2.1:80", "192.0.2.7:81"][..]),

@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use portico::plugin_api::testing::{chain_with, consumer};
 use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState};
+use portico::plugin_chain::testing::{chain_with, consumer};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Logins behind a proxy that reports the scheme and the host that the browser has used.
 
-use portico::plugin_api::testing::chain_with;
 use portico::plugin_api::{AnyPluginKind, PluginState};
+use portico::plugin_chain::testing::chain_with;
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 

@@ -90,7 +90,7 @@ pub const MANAGED_BY: &str = "portico";
 
 /// Prefixes of the annotations that Portico reads. All others are dropped, except those of other controllers about
 /// which Portico warns: see [`super::foreign_annotations`].
-pub const ANNOTATION_PREFIXES: &[&str] = &[
+pub(crate) const ANNOTATION_PREFIXES: &[&str] = &[
     PORTICO_PREFIX,
     ANNOTATION_PREFIX,
     INGRESS_PREFIX,

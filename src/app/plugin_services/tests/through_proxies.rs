@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 
 use super::*;
+use crate::endpoint_tls::UpstreamProtocol;
+use crate::endpoint_tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors};
 use crate::plugin_api::RemoteTls;
 use crate::plugin_api::http_proxy::HttpProxy;
-use crate::upstream::UpstreamProtocol;
-use crate::upstream::tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors};
 
 /// A proxy that opens a tunnel to itself, in which it serves TLS with a certificate of `authority` for `name`.
 async fn tunneling_proxy(authority: &rcgen::CertifiedIssuer<'static, rcgen::KeyPair>, name: &str) -> SocketAddr {

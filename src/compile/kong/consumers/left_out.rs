@@ -5,8 +5,8 @@ use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
+use crate::verdict::Verdict;
 
 /// `None` if the object does not exist, has a served class, or belongs to another control plane.
 pub(super) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {

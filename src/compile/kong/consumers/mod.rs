@@ -23,13 +23,13 @@ use crate::api::kong::KongConsumer;
 use crate::api::names::ENTITY_ID_ANNOTATION;
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::verdict::rejected_objects::rejected;
-use crate::compile::verdict::{Code, Condition, Verdict};
+use crate::compile::verdicts::rejected_objects::rejected;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
 use crate::plugin_api::consumers::plugins::{OrderedPlugins, PluginSubject};
 use crate::plugin_api::consumers::{ConsumerDirectory, EntityId, StoredPassword};
 use crate::store::{Changes, Store};
+use crate::verdict::{Code, Condition, Verdict};
 use claim_conflicts::{ClaimConflicts, Claimant, ConsumerClaim};
 use credentials::{Credential, RawCredential};
 use identity::{consumer_id, derive_uuid, group_name, line_id};
@@ -377,10 +377,11 @@ mod tests {
 
     use super::*;
     use crate::compile::testing::TestInputs;
+    use crate::endpoint_tls::TrustAnchors;
     use crate::plugin_api::PluginRegistry;
+    use crate::ssrf_guard::{AddressPolicy, AddressSources, TrustModel};
     use crate::store::{AnyObject, Batch};
-    use crate::upstream::tls::TrustAnchors;
-    use crate::upstream::{AddressPolicy, AddressSources, TrustModel, UpstreamRegistry};
+    use crate::upstream::UpstreamRegistry;
 
     /// Endpoints may decide by the id, so users of a cluster must not choose it, whatever else they may choose.
     #[test]

@@ -16,12 +16,13 @@ use crate::compile::CompileContext;
 use crate::compile::backend::endpoints::may_be_a_name;
 use crate::compile::kong::consumers::identity;
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::compile::verdict::Code;
-use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::{Diagnostic, Topic};
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope};
 use crate::plugin_api::instance::PluginInstance;
-use crate::plugin_api::{AnyPluginKind, Chain, Phases, Plugin, RouteNames, Scopes};
+use crate::plugin_api::{AnyPluginKind, Phases, Plugin, RouteNames, Scopes};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope};
+use crate::verdict::Code;
+use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// A rule to which plugins may be attached.
 pub(in crate::compile) struct PluginSite<'a> {

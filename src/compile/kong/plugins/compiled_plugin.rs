@@ -14,13 +14,13 @@ use super::vault_values::VaultResolver;
 use crate::api::kong::PluginSettings;
 use crate::api::{Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::verdict::rejected_objects::rejected;
+use crate::compile::verdicts::rejected_objects::rejected;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::assertions::Assertions;
-use crate::plugin_api::chain::{AccessOrdering, BrokenPlugin};
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
 use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
+use crate::plugin_chain::chain::{AccessOrdering, BrokenPlugin};
 
 /// The plugin built from an object.
 pub(super) struct CompiledPlugin {

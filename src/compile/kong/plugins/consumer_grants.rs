@@ -7,7 +7,7 @@ use crate::api::gateway::{ReferenceGrantFrom, ReferenceGrantTo};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::affected::keys_of_kind;
 use crate::compile::objects::reference_grants::granted_namespaces;
-use crate::plugin_api::chain::ConsumerScope;
+use crate::plugin_chain::chain::ConsumerScope;
 use crate::store::{Changes, Store};
 
 /// Whose consumers may use a rule: those that the namespaces of all these objects admit, of which each admits its own

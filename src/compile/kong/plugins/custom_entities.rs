@@ -19,13 +19,13 @@ use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::missing_object::missing_object;
 use crate::compile::objects::reference_grants::{CrossNamespaceReference, Referrer};
-use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::factory::BuiltPlugin;
 use crate::plugin_api::kind::EntityList;
 use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, PluginRegistry};
+use crate::plugin_chain::factory::BuiltPlugin;
 use crate::store::{Changes, Store};
+use crate::verdict::{Code, Condition, Verdict};
 
 /// The plugins that entities name.
 #[derive(Debug, Default)]

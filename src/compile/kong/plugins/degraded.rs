@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use super::references;
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, ObjectId};
-use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
+use crate::verdict::{Code, Condition, Verdict};
 
 /// Adds the diagnostics of degraded plugins to a verdict: a condition on the plugin itself, and a diagnostic on objects
 /// that refer to it. `degradation` returns why a plugin is degraded, if it is. Returns `None` if the verdict

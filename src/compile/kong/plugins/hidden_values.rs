@@ -18,9 +18,9 @@ use serde_json::{Map, Value};
 use crate::api::kong::SecretKeyRef;
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::plugin_api::AnyPluginKind;
-use crate::plugin_api::factory::{BuiltPlugin, PluginFactory};
 use crate::plugin_api::hidden_texts::HiddenTexts;
 use crate::plugin_api::vault::VaultReference;
+use crate::plugin_chain::factory::{BuiltPlugin, PluginFactory};
 
 /// A value that is not in the object itself.
 #[derive(Clone)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::api::kong::PluginSettings;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::chain::AccessOrdering;
 use crate::plugin_api::{AnyPluginKind, PluginRegistry};
+use crate::plugin_chain::chain::AccessOrdering;
 
 /// The only phase whose order can change, as in Kong.
 const ACCESS: &str = "access";

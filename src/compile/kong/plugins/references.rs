@@ -24,10 +24,10 @@ use crate::compile::objects::reference_grants::{CrossNamespaceReference, Referre
 use crate::compile::objects::request_route::RequestRoute;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::parents::references::is_served_route;
-use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Scopes;
 use crate::store::Store;
+use crate::verdict::Code;
 
 /// All objects that refer to one plugin.
 #[derive(Debug, Default, PartialEq, Eq)]

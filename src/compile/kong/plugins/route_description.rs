@@ -8,11 +8,12 @@ use super::stream_chain::StreamPluginSite;
 use crate::api::kong::annotations::{TAGS, list};
 use crate::api::{Kind, Meta};
 use crate::compile::kong::consumers::identity::uuid_from_text;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::plugin_api::RouteNames;
 use crate::plugin_api::route_description::RouteDescription;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, WeightedBackends};
 use crate::snapshot::rule_options::{RuleOptions, UpstreamHost};
-use crate::upstream::{Upstream, UpstreamProtocol, UpstreamSource};
+use crate::upstream::{Upstream, UpstreamSource};
 
 /// What is known about a rule. Collected only if a log plugin may need it.
 pub(in crate::compile) struct RouteFacts<'a> {

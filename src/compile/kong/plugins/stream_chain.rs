@@ -15,12 +15,12 @@ use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId};
 use crate::compile::CompileContext;
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::{Diagnostic, Topic};
-use crate::plugin_api::StreamChain;
-use crate::plugin_api::chain::BaseScope;
-use crate::plugin_api::stream_chain::StreamChainBuilder;
+use crate::plugin_chain::StreamChain;
+use crate::plugin_chain::chain::BaseScope;
+use crate::plugin_chain::stream_chain::StreamChainBuilder;
 use crate::snapshot::rule::Backend;
+use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// A route of connections or sessions to which plugins may be attached.
 pub(in crate::compile) struct StreamPluginSite<'a> {

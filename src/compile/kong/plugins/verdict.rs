@@ -7,12 +7,12 @@ use super::{GlobalPlugins, consumer_grants, own_urls};
 use crate::api::kong::annotations::{GLOBAL_LABEL, INGRESS_CLASS};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::ConsumerDirectory;
 use crate::plugin_api::{NamedConsumer, NamedGroup};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::verdict::{Code, Condition, Verdict};
 
 /// `global_plugins`: the plugins that run without a reference.
 pub(super) fn build(

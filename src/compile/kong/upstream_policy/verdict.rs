@@ -9,9 +9,9 @@ use super::{build, service_annotations};
 use crate::api::kong::annotations::{OVERRIDE, UPSTREAM_POLICY};
 use crate::api::{Kind, ObjectId};
 use crate::compile::kong::policy_conflicts::PolicyConflicts;
-use crate::compile::verdict::{AncestorReference, AncestorVerdict, Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
+use crate::verdict::{AncestorReference, AncestorVerdict, Code, Condition, Verdict};
 
 /// The verdict on a KongUpstreamPolicy or KongIngress.
 pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, conflicts: &PolicyConflicts) -> Option<Verdict> {

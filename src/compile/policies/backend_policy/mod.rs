@@ -37,8 +37,8 @@ use super::target::{TargetKind, TargetReference, TargetedPolicy};
 use crate::api::Kind;
 use crate::api::portico::BackendPolicy;
 use crate::compile::affected::BackendChange;
-use crate::compile::verdict::Code;
 use crate::store::{ObjectTable, Store};
+use crate::verdict::Code;
 
 impl TargetedPolicy for BackendPolicy {
     const TARGETS: &'static [TargetKind] = &[TargetKind::Service, TargetKind::XBackend, TargetKind::Facade];

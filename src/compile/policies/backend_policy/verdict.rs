@@ -14,11 +14,11 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::precedence::policies_with_target;
 use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
 use crate::compile::policies::users::{Findings, ServedUsers};
-use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
+use crate::verdict::{Code, Condition};
 
 /// What the verdict on a policy says; `None` if the policy does not exist.
 /// `reference_problems` returns the problems with the references to other backends that apply to an upstream, each with

@@ -28,9 +28,9 @@ use crate::compile::parents::attachment::RouteOrigin;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::parents::references;
 use crate::compile::parents::served_parents::{BackendClients, RuleResults, resolve_parents};
-use crate::compile::verdict::Verdict;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::RouteMatches;
+use crate::verdict::Verdict;
 use rules::TranslatedRules;
 
 /// Plans a route, and decides its verdict. An error if it expands to more than its share of its namespace's

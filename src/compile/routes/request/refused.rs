@@ -10,11 +10,11 @@ use crate::compile::objects::request_route::{RequestRoute, UnparsedMatches};
 use crate::compile::routes::grpc_matches;
 use crate::compile::routes::matches;
 use crate::compile::routes::matches::ParsedMatch;
-use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
-use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::{RouteMatch, TieBreaker};
 use crate::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
+use crate::verdict::unique_diagnostics::UniqueDiagnostics;
+use crate::verdict::{Code, Condition};
 
 /// `host_count`: the number of hosts of the route; `problems`: why it is refused.
 pub(super) fn translate(route: &RequestRoute<'_>, host_count: usize, problems: Vec<Diagnostic>) -> TranslatedRules {

@@ -3,7 +3,7 @@
 use crate::api::gateway::Filter;
 use crate::compile::objects::request_route::RequestRouteRule;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::Chain;
+use crate::plugin_chain::Chain;
 
 /// Diagnostics of a rule.
 #[derive(Debug, Default)]
@@ -60,10 +60,10 @@ mod tests {
     use super::*;
     use crate::api::gateway::{HttpRouteRule, SessionPersistence};
     use crate::compile::objects::request_route::UnparsedMatches;
-    use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
     use crate::plugin_api::instance::PluginInstance;
-    use crate::plugin_api::testing::{global_instance, names};
     use crate::plugin_api::{Phases, Plugin};
+    use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+    use crate::plugin_chain::testing::{global_instance, names};
 
     struct Function;
 

@@ -20,11 +20,11 @@ use crate::compile::routes::grpc_matches;
 use crate::compile::routes::matches;
 use crate::compile::routes::matches::ParsedMatch;
 use crate::compile::routes::retry;
-use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::PathMatch;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, RouteRule, RuleId, WeightedBackends};
 use crate::upstream::{Upstream, UpstreamKey};
+use crate::verdict::Code;
 
 /// A rule for the proxy, with what it refers to and what is wrong with it.
 pub(super) struct TranslatedRule {

@@ -21,8 +21,6 @@ use crate::compile::kong::{rule_options, service_annotations};
 use crate::compile::objects::reference_grants::Referrer;
 use crate::compile::objects::request_route::{RequestRoute, RequestRouteRule, UnparsedMatches};
 use crate::compile::objects::rule_content::rule_content;
-use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
-use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::router::{RouteMatch, TieBreaker};
@@ -31,6 +29,8 @@ use crate::snapshot::rule_options::UpstreamHost;
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
+use crate::verdict::unique_diagnostics::UniqueDiagnostics;
+use crate::verdict::{Code, Condition};
 
 /// The translated rules of a route, the same for every parent.
 pub(super) struct TranslatedRules {

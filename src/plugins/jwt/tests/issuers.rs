@@ -5,9 +5,9 @@ use rustls::pki_types::CertificateDer;
 
 use super::published::chain_of;
 use super::*;
-use crate::plugin_api::Chain;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::token_binding::bound_to;
+use crate::plugin_chain::Chain;
+use crate::plugin_kit::token_binding::bound_to;
 
 const A: &str = "https://a.example";
 const B: &str = "https://b.example";

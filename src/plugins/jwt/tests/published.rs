@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
-use crate::plugin_api::testing::{instance, names};
-use crate::plugin_api::{AnyPluginKind, Chain, PluginServices, RemoteResponse};
+use crate::plugin_api::{AnyPluginKind, PluginServices, RemoteResponse};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_chain::testing::{instance, names};
 
 const ISSUER: &str = "https://issuer.example";
 

@@ -4,13 +4,13 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use super::super::MtlsAuth;
-use crate::plugin_api::client_certificate::test_authority::TestAuthority;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::testing::{TestRequest, chain_with, consumer};
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signature::signing::Signer;
-use crate::plugin_api::token_binding::bound_to;
 use crate::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState, RegisteredKind, Scheme};
+use crate::plugin_chain::testing::{TestRequest, chain_with, consumer};
+use crate::plugin_kit::client_certificate::test_authority::TestAuthority;
+use crate::plugin_kit::token_binding::bound_to;
 use crate::plugins::jwt::Jwt;
 use crate::plugins::jwt_signer::JwtSigner;
 use crate::plugins::oauth2_introspection::OAuth2Introspection;

@@ -1,10 +1,10 @@
 //! Tests of where tokens are valid: at their plugin, for their service, and while their client exists.
 
 use super::*;
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::services::OfflineServices;
-use crate::plugin_api::testing::{build_with, chain_with, instance};
 use crate::plugin_api::{AnyPluginKind, PluginServices, PluginState, RouteNames};
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_chain::testing::{build_with, chain_with, instance};
 
 #[tokio::test]
 async fn tokens_are_valid_for_their_plugin_unless_global() {

@@ -28,8 +28,8 @@ use tracing::{debug, warn};
 
 use super::semantics::vary::Vary;
 use super::store::{CacheKey, FlightGuard, Reservation, StoredFields, StoredResponse, head_bytes};
-use crate::plugin_api::redis::{RedisServer, RedisStore, RedisStoreError};
 use crate::plugin_api::{BuildCx, PluginServices, Reply};
+use crate::plugin_kit::redis::{RedisServer, RedisStore, RedisStoreError};
 use crate::shared_limit::{Share, SharedLimit};
 pub(crate) use entry::Epoch;
 use entry::{EntryResponse, RemoteEntry};

@@ -2,8 +2,8 @@
 
 use h2::Reason;
 
+use crate::endpoint_tls::UpstreamHandshakeError;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::upstream::tls::UpstreamHandshakeError;
 use crate::upstream::{ConnectError, EndpointError, OutcomeClass, RetryReason};
 
 /// Why an attempt yielded no response.

@@ -20,13 +20,14 @@ use tokio::time::Instant;
 use super::attempt_error::AttemptError;
 use super::attempt_timeouts::AttemptTimeouts;
 use super::service_attempts::{RequestRetries, ServiceAttempts, is_overloaded};
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::{MAX_ENDPOINTS, ProxyLimits};
 use crate::snapshot::rule::RuleId;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use crate::upstream::settings::RequestTimeouts;
-use crate::upstream::{GivenTime, ResponseTimes, RetryReason, RetryStop, UpstreamProtocol};
+use crate::upstream::{GivenTime, ResponseTimes, RetryReason, RetryStop};
 
 /// What limits the attempts of a request. The default value is that of requests without timeouts and retries, which are
 /// sent to another endpoint only if the first did not process them.

@@ -16,6 +16,7 @@ use super::call_deadline;
 use super::caller::{Caller, RepeatableBody};
 use super::destination::Destination;
 use super::upgrade::Upgrade;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::hop_count::HopCount;
 use crate::http1::{AddedFields, recycle_map};
 use crate::plugin_api::trace::EndpointTrace;
@@ -26,7 +27,7 @@ use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
 use crate::upstream::{
     Admission, EndpointSearch, EndpointTime, GivenTime, OutcomeObservers, RequestArrival, RetryCounters, UpstreamKey,
-    UpstreamProtocol, UpstreamTarget,
+    UpstreamTarget,
 };
 
 pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {

@@ -1,9 +1,10 @@
 //! The server that the backend of a request names, which plugins may ask for.
 
 use super::backend::SelectedAction;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::plugin_api::named_backend::{NamedBackend, NamedServer, NamedServerTls};
 use crate::snapshot::rule::BackendTarget;
-use crate::upstream::{EndpointAddress, UpstreamProtocol};
+use crate::upstream::EndpointAddress;
 
 impl NamedBackend for SelectedAction<'_> {
     fn server(&self) -> Option<NamedServer> {

@@ -7,11 +7,10 @@ use http::header::VARY;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use crate::plugin_api::chain::ChainState;
 use crate::plugin_api::completed_request::LoggedTls;
-use crate::plugin_api::{
-    Chain, ChangedFields, CompletedRequest, KeptBytes, RequestLine, RequestSummary, ResponseSource,
-};
+use crate::plugin_api::{ChangedFields, CompletedRequest, KeptBytes, RequestLine, RequestSummary, ResponseSource};
+use crate::plugin_chain::Chain;
+use crate::plugin_chain::chain::ChainState;
 use crate::proxy::buffer_budget::BufferedBytes;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;

@@ -24,11 +24,11 @@ use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
-use crate::plugin_api::chain::{
-    AllowedRequest, ChainResponse, ChainState, ForwardingOutcome, ReplacedRequest, SelectedReplacement,
-};
 use crate::plugin_api::context::{ArrivedRequest, BackgroundPlaces, BackgroundSlot};
 use crate::plugin_api::{BodyBudget, ClientInfo, Reply, ReplyBody, RespondedRequest, ResponseSource, ShownTarget};
+use crate::plugin_chain::chain::{
+    AllowedRequest, ChainResponse, ChainState, ForwardingOutcome, ReplacedRequest, SelectedReplacement,
+};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;

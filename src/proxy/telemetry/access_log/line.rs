@@ -286,7 +286,7 @@ pub(super) mod testing {
 
     static NOTHING_CHOSEN: Privacy = Privacy { shown_parameters: Vec::new(), masks_clients: false };
 
-    pub(in super::super) fn record(target: &'static str) -> AccessLogRecord<'static> {
+    pub(in crate::proxy::telemetry::access_log) fn record(target: &'static str) -> AccessLogRecord<'static> {
         AccessLogRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             client: "10.0.0.1:5".parse().expect("a constant address"),

@@ -431,7 +431,7 @@ pub(super) mod testing {
 
     use super::*;
 
-    pub(in super::super) fn scrape(stats: Arc<ProxyStats>) -> String {
+    pub(in crate::proxy::telemetry::stats) fn scrape(stats: Arc<ProxyStats>) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(stats));
         let mut text = String::new();
@@ -439,7 +439,7 @@ pub(super) mod testing {
         text
     }
 
-    pub(in super::super) fn assert_line(text: &str, line: &str) {
+    pub(in crate::proxy::telemetry::stats) fn assert_line(text: &str, line: &str) {
         assert!(text.lines().any(|candidate| candidate == line), "no line {line} in\n{text}");
     }
 }

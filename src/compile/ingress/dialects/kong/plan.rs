@@ -31,7 +31,6 @@ use crate::compile::kong::rule_options;
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::rule_content::rule_content;
-use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::compile::{Budgets, CompileContext};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
@@ -44,6 +43,7 @@ use crate::snapshot::rule_options::{HttpsRedirect, RuleOptions, UpstreamHost};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::snapshot::upstream_path::UpstreamPath;
 use crate::upstream::UpstreamKey;
+use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// Plans a served Ingress of this class, which may be missing, and returns what the Ingress expands to. An error if
 /// that exceeds its share of its namespace's budget.

@@ -17,13 +17,13 @@ use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFa
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::rule_content::rule_content;
-use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::rule::{
     Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, WeightedBackends,
 };
 use crate::upstream::UpstreamKey;
+use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// The place of a rule in its Ingress.
 #[derive(Clone, Copy)]

@@ -11,10 +11,12 @@ use crate::compile::kong::service_annotations;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::testing::TestInputs;
 use crate::diagnostic::Diagnostic;
+use crate::endpoint_tls::TrustAnchors;
 use crate::plugin_api::{self, BuildCx, Plugin, PluginRegistry, RegisteredKind};
+use crate::plugin_chain::testing;
+use crate::ssrf_guard::{AddressPolicy, AddressSources, TrustModel};
 use crate::store::{AnyObject, Batch, Store};
-use crate::upstream::tls::TrustAnchors;
-use crate::upstream::{AddressPolicy, AddressSources, TrustModel, UpstreamRegistry};
+use crate::upstream::UpstreamRegistry;
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -125,7 +127,7 @@ fn chain_with_trust(
         extensions: &[],
         backends: &backends,
         mirrors: &mirrors,
-        names: plugin_api::testing::names(),
+        names: testing::names(),
         facts: &|| panic!("no plugin of these tests reads heads"),
         counter_scope: "HTTPRoute/a/r/0".into(),
         choice: ChoiceSettings { settings: service_annotations::for_gateway_api, replaces_host: false },
@@ -197,7 +199,7 @@ async fn misplaced_guard_rejects_all_requests() {
     let plugin =
         |name: &str| vec![(Kind::KongPlugin, json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": name}))];
     let (chain, diagnostics) = chain_and_diagnostics(plugin("service-guard"), !FAIL_OPEN);
-    let outcome = plugin_api::testing::TestRequest::get("/").run(&chain.unwrap()).await;
+    let outcome = testing::TestRequest::get("/").run(&chain.unwrap()).await;
     assert_eq!(outcome.reply_status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
     assert_eq!(outcome.message(), Some("KongPlugin/a/p cannot guard this route"));
     assert!(
@@ -241,7 +243,7 @@ async fn no_copies_go_to_a_service_whose_guard_does_not_run() {
             copies(of_service),
         ];
         let (chain, diagnostics) = chain_of_route(of_route, objects, fail_open);
-        let outcome = plugin_api::testing::TestRequest::get("/").run(&chain.unwrap()).await;
+        let outcome = testing::TestRequest::get("/").run(&chain.unwrap()).await;
         let expected = is_rejected.then_some(http::StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(outcome.reply_status(), expected, "{of_route}, {of_service}: {diagnostics}");
         let message = "guards Service a/copies, and does not run for copies of requests, so requests get status 503";

@@ -9,7 +9,7 @@ use crate::api::kong::KongVault;
 use crate::compile::CompileContext;
 use crate::compile::kong::vaults::VaultBackend;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::aws_credentials::is_region;
+use crate::plugin_api::aws_environment::is_region;
 use crate::plugin_api::remote_request::RemoteUrl;
 use crate::plugin_api::vault::{
     AwsSecretsManager, GoogleAccount, GoogleSecretManager, VaultApi, VaultToken, VaultValues,

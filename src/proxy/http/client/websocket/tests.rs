@@ -6,9 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
 
 use super::*;
+use crate::bind_address::BindAddress;
 use crate::proxy::connection::listener_connections::ListenerConnections;
 use crate::proxy::connection::relay::{RelayEnd, RelayLimits, relay};
-use crate::snapshot::BindAddress;
 
 const LIMIT: u32 = 100;
 const CLOSE_TOO_BIG: &[u8] = b"\x88\x13\x03\xf1Payload Too Large";

@@ -19,6 +19,7 @@ use super::super::destination::Destination;
 use super::super::failover::forward_with_alternatives;
 use super::super::time_limits::forward_in_time;
 use super::*;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::hop_count::HopCount;
 use crate::http1::NameCase;
 use crate::plugin_api::trace::EndpointTrace;
@@ -29,8 +30,8 @@ use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, Timeout
 use crate::upstream::settings::{HealthSettings, HedgeSettings, PassiveChecks, RequestTimeouts, RetrySettings};
 use crate::upstream::{
     AlternativeBackends, Availability, BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector,
-    Endpoints, IdleLimits, OverBudget, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey, UpstreamProtocol,
-    UpstreamRegistry, WorkerSubsetting,
+    Endpoints, IdleLimits, OverBudget, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey, UpstreamRegistry,
+    WorkerSubsetting,
 };
 
 struct TestCaller {

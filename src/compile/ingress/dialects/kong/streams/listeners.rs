@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::plan::{PlannedRule, StreamIngressPlan};
 use crate::api::ObjectId;
+use crate::bind_address::BindAddress;
 use crate::compile::ingress::settings::{StreamListener, StreamProtocol};
 use crate::diagnostic::Diagnostic;
+use crate::snapshot::Bind;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
 use crate::snapshot::stream::StreamRule;
-use crate::snapshot::{Bind, BindAddress};
 
 /// The binds of all ports that rules use, and the rules without effect.
 #[derive(Debug, Default)]

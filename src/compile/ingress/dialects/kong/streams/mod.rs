@@ -14,15 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::api::{Kind, ObjectId};
+use crate::bind_address::BindAddress;
 use crate::compile::CompileContext;
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan::default_certificates;
 use crate::compile::kong::plugins::Plugins;
-use crate::compile::verdict::{Code, Condition, PublishedAddress, Verdict};
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::{Bind, BindAddress};
+use crate::snapshot::Bind;
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
+use crate::verdict::{Code, Condition, PublishedAddress, Verdict};
 use listeners::StreamBinds;
 use plan::{StreamIngressPlan, StreamIngressSource};
 

@@ -16,7 +16,6 @@ use crate::compile::kong::plugins::{Plugins, StreamPluginSite, StreamPlugins};
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::reference_grants::Referrer;
-use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::{HostMap, HostPattern};
@@ -24,6 +23,7 @@ use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBack
 use crate::snapshot::stream::{StreamAction, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
+use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// The compiled state of a served TCPIngress or UDPIngress.
 #[derive(Debug)]
