@@ -64,159 +64,67 @@ use imports::{EVERYTHING, Row};
 use layered_folders::LayeredFolder;
 use tree::File;
 
-/// The architecture: the modules, or items of modules, that each module may import. A new import between modules needs
-/// a change of this table, with reasons like any change of the design.
+/// The architecture inside the crates with several modules: the modules of the same crate, or items of them, that each
+/// module may import. A new import between modules needs a change of this table, with reasons like any change of the
+/// design.
 const IMPORTS: &[Row] = &[
-    // Control side: from objects to a snapshot and verdicts.
-    ("api", &[]),
-    ("schema", &["api", "diagnostic"]),
-    ("store", &["api"]),
-    ("k8s", &["api", "diagnostic", "store", "transport_protocol"]),
-    ("manifests", &["api", "diagnostic", "schema", "store"]),
-    // Another format of objects, which it gives to `manifests` as a translator.
-    ("kong_config", &["api", "diagnostic", "manifests", "plugin_api::vault", "schema::nearest"]),
-    // Annotations are not in a schema, so the compiler finds the nearest known one itself.
-    (
-        "compile",
-        &[
-            "access_log_syntax",
-            "api",
-            // Of a Secret, as of the files of a client.
-            "certified_key",
-            "diagnostic",
-            "plugin_api",
-            "request_target",
-            "schema::misspells",
-            "schema::nearest",
-            "snapshot",
-            "store",
-            "transport_protocol",
-            "upstream",
-        ],
-    ),
-    // The state of the running proxy is passed to these modules as plain values, so that they need not import the
-    // request side.
-    ("status", &["api", "compile::verdict", "diagnostic", "k8s"]),
-    ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
-    // Request side: it never sees an object.
-    ("upstream", &["http1", "http2_frames", "rewound", "shared_limit", "transport_protocol", "turn_clock"]),
-    (
-        "snapshot",
-        &["access_log_syntax", "persistent_map", "plugin_api", "request_target", "transport_protocol", "upstream"],
-    ),
-    (
-        "proxy",
-        &[
-            "access_log_syntax",
-            "begun_trace",
-            "hex_digits",
-            "hop_count",
-            "http1",
-            "http2_frames",
-            "plugin_api",
-            "request_target",
-            "rewound",
-            "shared_limit",
-            "snapshot",
-            "turn_clock",
-            "upstream",
-        ],
-    ),
-    // Plugins import neither each other nor the proxy. The policy for addresses also applies to servers that plugins
-    // connect to.
-    (
-        "plugin_api",
-        &[
-            "diagnostic",
-            "begun_trace",
-            // Of the identifiers of traces.
-            "hex_digits",
-            // Requests in place of backends say how often they were forwarded.
-            "hop_count",
-            "persistent_map",
-            // Plugins write configured paths as requests have them.
-            "request_target::path_encoding",
-            "shared_limit",
-            "turn_clock",
-            "upstream::AddressPolicy",
-            "upstream::BlockedAddress",
-            "upstream::LoopbackPolicy",
-            // Which cookies clients keep: one rule for those of sessions of both modules.
-            "upstream::settings::has_prefix",
-            "upstream::settings::requires_secure",
-            // Of a backend to which a plugin sends requests itself.
-            "upstream::tls::UpstreamTlsSettings",
-        ],
-    ),
-    // Stored responses share a limit by namespaces.
-    ("plugins", &["diagnostic", "plugin_api", "shared_limit"]),
-    // What users write about lines of the access log; with the nearest known variable in errors.
-    ("access_log_syntax", &["quantity", "schema::nearest"]),
-    // Edges of the process.
-    // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of plugins.
-    // `--limits-warn-only` decides what the store keeps of large objects.
-    (
-        "args",
-        &[
-            "access_log_syntax",
-            // Kinds that need not be readable.
-            "api::Kind",
-            "api::core::ServiceType",
-            "api::names",
-            "plugin_api::batch_queue::DEFAULT_QUEUED_BYTES",
-            "plugin_api::counting::DEFAULT_ENTRIES",
-            "plugin_api::remote::DEFAULT_MAX_CONNECTIONS",
-            "plugins::proxy_cache::DEFAULT_CACHE_BYTES",
-            "proxy::ProxyLimits",
-            "proxy::access_log::AccessLogField",
-            "quantity",
-            "schema",
-            "slo",
-            "store::LargeObjects",
-            "upstream::HealthChecks",
-            "process_log",
-            "version",
-        ],
-    ),
-    ("admin", &["http_server", "metrics::Exposition"]),
-    ("certified_key", &[]),
-    ("echo", &["http_server", "quantity"]),
+    // The dependencies between crates are in their manifests, so modules that are alone in their crate have no row.
+    // base
     // Of the identifiers of traces.
     ("begun_trace", &["hex_digits"]),
+    ("bind_address", &["transport_protocol"]),
+    ("certified_key", &[]),
+    ("cookie_prefix", &[]),
     ("hex_digits", &[]),
     ("hop_count", &[]),
-    ("http1", &["begun_trace", "hop_count"]),
-    ("http2_frames", &[]),
-    ("http_server", &[]),
-    ("diagnostic", &[]),
-    ("quantity", &[]),
-    ("metrics", &["version"]),
     ("persistent_map", &[]),
-    ("process_log", &[]),
-    ("ready", &[]),
+    ("quantity", &[]),
     // Also for what explains routing without a proxy.
     ("request_target", &[]),
     ("rewound", &[]),
     ("shared_limit", &[]),
     ("transport_protocol", &[]),
     ("turn_clock", &[]),
-    ("drain", &[]),
-    ("version", &[]),
+    // wire
+    ("endpoint_tls", &[]),
+    ("http1", &[]),
+    ("http2_frames", &[]),
+    ("ssrf_guard", &[]),
+    // objects
+    ("api", &[]),
+    ("diagnostic", &[]),
+    ("schema", &["api", "diagnostic"]),
+    // store
+    ("store", &[]),
+    ("verdict", &[]),
+    // snapshot
+    // What users write about lines of the access log.
+    ("access_log_syntax", &[]),
+    ("snapshot", &["access_log_syntax"]),
+    // sources
+    ("k8s", &[]),
+    // Another format of objects, which it gives to `manifests` as a translator.
+    ("kong_config", &["manifests"]),
+    ("manifests", &[]),
+    // reports
+    // The state of the running proxy is passed to these modules as plain values, so that they need not import the
+    // request side.
+    ("report", &[]),
+    ("status", &[]),
     // A client of the admin listener, which reads the objects of manifests.
-    (
-        "verify",
-        &[
-            "api",
-            "report::count",
-            "report::escape_controls",
-            "report::table",
-            "request_target",
-            "upstream::tls::AcceptAnyCertificate",
-        ],
-    ),
-    // Objectives are bounds of the histogram of durations.
-    ("slo", &["proxy::DURATION_BOUNDS", "quantity"]),
-    // Only in tests and fuzzing.
+    ("verify", &["report::count", "report::escape_controls", "report::table"]),
+    // The program: edges of the process.
+    ("admin", &["http_server", "metrics::Exposition"]),
+    ("args", &["process_log", "slo", "version"]),
+    ("drain", &[]),
+    ("echo", &["http_server"]),
+    ("http_server", &[]),
+    ("metrics", &["version"]),
+    ("process_log", &[]),
+    ("ready", &[]),
+    ("slo", &[]),
+    ("version", &[]),
+    // Only in tests and fuzzing; in several crates.
     ("fuzzing", EVERYTHING),
     // Wiring: imports every module, and no module imports it.
     ("app", EVERYTHING),
@@ -278,7 +186,6 @@ const LAYERS: &[Row] = &[
         ],
     ),
     ("endpoint_tls", &["anchors identity protocol sessions verified_names", "config_cache verifier"]),
-    ("fuzzing", &["annotations path_templates quantities transformer_templates"]),
     (
         "http1",
         &[
@@ -345,6 +252,7 @@ const LAYERS: &[Row] = &[
             "endpoint_token otlp_messages subjects",
             "identity",
             "context",
+            "request_assertions",
         ],
     ),
     ("plugin_chain", &["background chain", "stream_chain", "factory", "testing"]),
@@ -353,8 +261,8 @@ const LAYERS: &[Row] = &[
         "plugin_kit",
         &[
             "authentication aws_signature credential_values digest_cache form_body json_fields log_entry \
-             observed_stream rejection_log relayed_response request_assertions request_json request_variables \
-             sealed_cookie server_diagnostics shared_fetch token_binding token_purpose violations weighted_list",
+             observed_stream rejection_log relayed_response request_json request_variables sealed_cookie \
+             server_diagnostics shared_fetch token_binding token_purpose violations weighted_list",
             "aws_credentials client_certificate idle_connections log_delivery logged_out_sessions redis \
              remote_server request_edits response_edits sent_headers session_entry statsd",
             "counting introspection kafka log_fields otlp_delivery remote_client session_lock",
@@ -381,6 +289,7 @@ const LAYERS: &[Row] = &[
             "subject_matrix",
         ],
     ),
+    ("process_log", &["stderr targets"]),
     (
         "proxy",
         &[
@@ -417,7 +326,7 @@ const LAYERS: &[Row] = &[
             "client_validation path_edit path_reach path_regex path_regexes",
             "certs",
             "redirect uri_template",
-            "upstream_path",
+            "fuzzing upstream_path",
             "rule_options",
             "rule",
             "router stream",
@@ -468,7 +377,6 @@ const LAYERS: &[Row] = &[
             "health_checks raw_connecting",
         ],
     ),
-    ("verdict", &["unique_diagnostics"]),
     (
         "verify",
         &[
@@ -488,14 +396,18 @@ const CYCLES: &[CycleSize] = &[
     ("api", 7),
     ("args", 8),
     ("compile", 3),
+    ("endpoint_tls", 6),
     ("http_server", 2),
     ("k8s", 6),
-    ("plugin_api", 8),
+    ("plugin_api", 7),
+    ("plugin_chain", 3),
+    ("plugin_formats", 5),
+    ("plugin_kit", 6),
     ("plugins", 7),
     ("proxy", 5),
     ("snapshot", 4),
     ("status", 2),
-    ("upstream", 6),
+    ("upstream", 4),
     ("verify", 2),
 ];
 

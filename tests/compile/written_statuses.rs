@@ -22,8 +22,8 @@ fn kinds_with_a_status_get_one_in_some_case() {
     assert!(
         missing.is_empty(),
         "no case in tests/compile has a condition for an object of {missing:?}; add one, and if its golden has no \
-         condition, add the kind to `update` in src/compile/verdict_updates/other_kinds.rs, or to `verdict` in \
-         src/compile/kong/verdict_updates.rs"
+         condition, add the kind to `update` in crates/compile/src/compile/verdict_updates/other_kinds.rs, or to `verdict` in \
+         crates/compile/src/compile/kong/verdict_updates.rs"
     );
 }
 

@@ -104,7 +104,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         Shared {
             namespaces: Undivided("a handshake precedes the requests"),
             clients: Tested(
-                "src/proxy/connection/handshake_permits.rs::handshakes_of_the_busiest_client_are_given_up_first",
+                "crates/proxy/src/proxy/connection/handshake_permits.rs::handshakes_of_the_busiest_client_are_given_up_first",
             ),
         },
     ),
@@ -238,7 +238,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "DNS names of backends",
         Shared {
             namespaces: Tested(
-                "src/upstream/dns/tests.rs::names_that_are_never_resolved_do_not_delay_those_of_other_namespaces",
+                "crates/upstream/src/upstream/dns/tests.rs::names_that_are_never_resolved_do_not_delay_those_of_other_namespaces",
             ),
             clients: Undivided("no client causes lookups"),
         },
@@ -248,7 +248,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "the same for names",
         Shared {
             namespaces: Tested(
-                "src/upstream/dns/tests.rs::names_that_are_never_resolved_do_not_delay_those_of_other_namespaces",
+                "crates/upstream/src/upstream/dns/tests.rs::names_that_are_never_resolved_do_not_delay_those_of_other_namespaces",
             ),
             clients: Undivided("no client causes lookups"),
         },
@@ -282,7 +282,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "[active health checks](tasks/active-health-checks.md) that",
         Shared {
             namespaces: Tested(
-                "src/upstream/health_checks/schedule.rs::many_checks_of_one_namespace_do_not_delay_those_of_others",
+                "crates/upstream/src/upstream/health_checks/schedule.rs::many_checks_of_one_namespace_do_not_delay_those_of_others",
             ),
             clients: Undivided("no client causes checks"),
         },
@@ -291,7 +291,9 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "Backends",
         "connections of active health",
         Shared {
-            namespaces: Tested("src/upstream/socket_budget/tests.rs::one_namespace_cannot_take_all_sockets"),
+            namespaces: Tested(
+                "crates/upstream/src/upstream/socket_budget/tests.rs::one_namespace_cannot_take_all_sockets",
+            ),
             clients: Undivided("no client causes checks"),
         },
     ),
@@ -318,9 +320,9 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "Backends",
         "memory of the encoder",
         Shared {
-            namespaces: Tested("src/proxy/buffer_budget/mod.rs::one_namespace_leaves_room_for_others"),
+            namespaces: Tested("crates/proxy/src/proxy/buffer_budget/mod.rs::one_namespace_leaves_room_for_others"),
             clients: Tested(
-                "src/proxy/buffer_budget/mod.rs::bodies_of_one_client_leave_room_for_those_of_others_in_its_namespace",
+                "crates/proxy/src/proxy/buffer_budget/mod.rs::bodies_of_one_client_leave_room_for_those_of_others_in_its_namespace",
             ),
         },
     ),
@@ -342,9 +344,9 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "Bodies in memory",
         "bytes of bodies in",
         Shared {
-            namespaces: Tested("src/proxy/buffer_budget/mod.rs::one_namespace_leaves_room_for_others"),
+            namespaces: Tested("crates/proxy/src/proxy/buffer_budget/mod.rs::one_namespace_leaves_room_for_others"),
             clients: Tested(
-                "src/proxy/buffer_budget/mod.rs::bodies_of_one_client_leave_room_for_those_of_others_in_its_namespace",
+                "crates/proxy/src/proxy/buffer_budget/mod.rs::bodies_of_one_client_leave_room_for_those_of_others_in_its_namespace",
             ),
         },
     ),
@@ -361,7 +363,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "identifiers, such as client",
         Shared {
             namespaces: Tested(
-                "src/plugin_kit/counting/entry_budget.rs::tables_of_a_namespace_have_one_share_however_many_they_are",
+                "crates/plugin_kit/src/plugin_kit/counting/entry_budget.rs::tables_of_a_namespace_have_one_share_however_many_they_are",
             ),
             clients: Undivided("without room, identifiers share counters, which no client can exceed"),
         },
@@ -370,7 +372,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "Plugins",
         "plans of usage-plan, and",
         Shared {
-            namespaces: Tested("src/plugin_kit/counting/kept_tables.rs::namespaces_have_a_share"),
+            namespaces: Tested("crates/plugin_kit/src/plugin_kit/counting/kept_tables.rs::namespaces_have_a_share"),
             clients: Undivided("no client causes plans"),
         },
     ),
@@ -389,7 +391,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "Stored responses",
         "validations in the background,",
         Shared {
-            namespaces: Tested("src/shared_limit.rs::one_owner_leaves_room_for_others"),
+            namespaces: Tested("crates/base/src/shared_limit.rs::one_owner_leaves_room_for_others"),
             clients: Undivided("the client waits for the validation"),
         },
     ),
@@ -436,7 +438,9 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "Connections and queues of plugins",
         "grants of [oauth2](plugins/oauth2.md) in",
         Shared {
-            namespaces: Tested("src/plugins/oauth2/memory_grants.rs::the_oldest_grant_of_the_same_plugin_makes_room"),
+            namespaces: Tested(
+                "crates/plugins/src/plugins/oauth2/memory_grants.rs::the_oldest_grant_of_the_same_plugin_makes_room",
+            ),
             clients: Undivided("the oldest grant gives way"),
         },
     ),
@@ -458,7 +462,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "passwords that are compared",
         Shared {
             namespaces: Tested(
-                "src/plugin_api/password/checks.rs::passwords_are_checked_at_the_same_time_within_the_limit",
+                "crates/plugin_api/src/plugin_api/password/checks.rs::passwords_are_checked_at_the_same_time_within_the_limit",
             ),
             clients: Undivided("a check ends by itself"),
         },
@@ -535,9 +539,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
     ("What objects may expand to", "any other, such as", One),
 ];
 
-const HOSTILE_TARGETS: &str =
-    "src/plugins/proxy_cache/store/tests.rs::hostile_targets_do_not_exceed_the_limit_or_remove_what_is_used";
+const HOSTILE_TARGETS: &str = "crates/plugins/src/plugins/proxy_cache/store/tests.rs::hostile_targets_do_not_exceed_the_limit_or_remove_what_is_used";
 const PLUGINS_THAT_DECIDE: &str =
     "src/app/plugin_services/tests/through_proxies.rs::requests_of_clients_leave_connections_to_plugins_that_decide";
-const QUEUES_OF_CLUSTER_PLUGINS: &str =
-    "src/plugin_api/batch_queue/tests.rs::entries_of_a_cluster_plugin_count_for_the_namespaces_of_the_routes";
+const QUEUES_OF_CLUSTER_PLUGINS: &str = "crates/plugin_api/src/plugin_api/batch_queue/tests.rs::entries_of_a_cluster_plugin_count_for_the_namespaces_of_the_routes";

@@ -26,18 +26,19 @@ pub(crate) fn implements(name: &str, phase: &str) -> bool {
     })
 }
 
-/// The text of the module of `plugin_api` that implements the plugin, if it is one that several kinds share.
+/// The text of the module of `plugin_kit` that implements the plugin, if it is one that several kinds share.
 fn shared_implementation(main_file: &str) -> Option<String> {
     let plugin = main_file.lines().find_map(|line| line.trim().strip_prefix("type Plugin = "))?.trim_end_matches(';');
     let implementation = format!("impl Plugin for {plugin} {{");
-    let folders = fs::read_dir(root().join("src/plugin_api")).unwrap().map(|entry| entry.unwrap().path());
+    let folders =
+        fs::read_dir(root().join("crates/plugin_kit/src/plugin_kit")).unwrap().map(|entry| entry.unwrap().path());
     let mut texts = folders.filter_map(|folder| fs::read_to_string(folder.join("mod.rs")).ok());
     texts.find(|text| text.contains(&implementation))
 }
 
 /// The texts of the main file of the plugin and of the other files in its directory, without `tests.rs`.
 fn texts(name: &str) -> Vec<String> {
-    let stem = root().join("src/plugins").join(name.replace('-', "_"));
+    let stem = root().join("crates/plugins/src/plugins").join(name.replace('-', "_"));
     let mut paths = vec![stem.with_extension("rs"), stem.join("mod.rs")];
     paths.retain(|path| path.exists());
     assert_eq!(paths.len(), 1, "{name} must be either {0}.rs or {0}/mod.rs", stem.display());

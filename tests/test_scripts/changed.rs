@@ -104,10 +104,10 @@ fn change_reaches_the_unit_tests_of_all_crates_that_depend_on_it() {
 fn change_reaches_the_suites_of_its_rows_and_its_own_suite() {
     let checkout = workspace();
     for (files, expected) in [
-        ("src/proxy/http/mod.rs", "baseline|F\nproxy|F\nserving|F\n"),
+        ("crates/proxy/src/proxy/http/mod.rs", "baseline|F\nproxy|F\nserving|F\n"),
         ("crates/any/src/proxy.rs", "baseline|F\nproxy|F\n"),
         ("crates/any/src/upstream/tls/mod.rs", "baseline|F\nproxy|F\n"),
-        ("src/upstream/mod.rs", "|F\n"),
+        ("crates/upstream/src/upstream/mod.rs", "|F\n"),
         ("src/proxy_protocol.rs", "|F\n"),
         ("charts/portico/values.yaml", "compile|F\ne2e-helm|F\n"),
         ("crates/any/Cargo.toml", "compile|F\ne2e-helm|F\n"),
@@ -163,7 +163,7 @@ fn only_reached_tests_run_and_the_others_are_named() {
 
     // What is committed on the branch, what is not, and a file that is new.
     let changes = format!(
-        "git update-ref refs/remotes/origin/main HEAD\nmkdir -p src/proxy\necho '//' >src/proxy/a.rs\n{commit}\n\
+        "git update-ref refs/remotes/origin/main HEAD\nmkdir -p crates/proxy/src/proxy\necho '//' >crates/proxy/src/proxy/a.rs\n{commit}\n\
          echo >>LICENSE\nmkdir -p new\necho >new/a"
     );
     let (code, printed, started) = run(&checkout, &changes, "");
@@ -171,9 +171,9 @@ fn only_reached_tests_run_and_the_others_are_named() {
     for line in [
         "Files that have changed since ",
         ": 3\n",
-        &format!("  {:36} src/proxy/a.rs\n", "unit tests of portico"),
+        &format!("  {:36} crates/proxy/src/proxy/a.rs\n", "unit tests of portico"),
         &format!("  {:36} depends on portico\n", "unit tests of portico-e2e"),
-        &format!("  {:36} src/proxy/a.rs\n", "proxy"),
+        &format!("  {:36} crates/proxy/src/proxy/a.rs\n", "proxy"),
         "  suites that need the image or a control plane: scripts/test.sh run image-root baseline\n",
         "  suites for new/a, for which the table has no row\n",
         "tests.md: check-examples compile dependencies doctests e2e-helm e2e-node serving\n",
@@ -212,7 +212,7 @@ fn table_has_a_row_for_every_file_and_only_names_suites() {
     }
     files.retain(|file| !["crates/any", "src/any", "tests/any", "e2e/any", "e2e/tests/any"].contains(&&**file));
     assert!(files.iter().any(|file| file == "docs/any"));
-    assert!(files.iter().any(|file| file.ends_with("src/proxy/any")));
+    assert!(files.iter().any(|file| file.ends_with("crates/proxy/src/proxy/any")));
     let reached = call(root(), "reached_suites", &files.join("\n"));
     let unknown: Vec<&str> = reached.lines().filter_map(|line| line.strip_prefix('|')).collect();
     assert!(unknown.is_empty(), "docs/development/tests.md has no row for {unknown:?} in the table of suites");

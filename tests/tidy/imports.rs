@@ -1,19 +1,22 @@
-//! Checks which module imports which: every path of the crate in the source must be allowed by a table.
+//! Checks which modules of a crate import each other: every such path in the source must be allowed by a table. Imports
+//! from other crates are not in it, because the manifest of a crate decides them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::module_source;
 use crate::tokens::{Token, tokens};
 use crate::tree::{File, Finding};
 
-/// A module, and what it may import: modules, or items of modules.
+/// A module, and what it may import: modules of its crate, or items of them.
 pub(crate) type Row = (&'static str, &'static [&'static str]);
 
 /// In place of a list: all modules.
 pub(crate) const EVERYTHING: &[&str] = &["*"];
 
+/// `table` has a row for each module that shares its crate with others.
 pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let crates = modules_of_crates(files);
     let mut seen = BTreeSet::new();
     for file in files {
         let Some(module) = module_of(&file.path) else { continue };
@@ -21,6 +24,10 @@ pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
             findings.extend(renamed_modules(file));
             continue;
         };
+        let Some(own_crate) = crate_of(&file.path).and_then(|folder| crates.get(folder)) else { continue };
+        if !needs_rows(own_crate) {
+            continue;
+        }
         let row = table.iter().find(|(name, _)| name == module_name);
         if seen.insert(module_name.clone()) && row.is_none() {
             let message = format!("`{module_name}` has no row in the table of imports; add one to tests/tidy.rs");
@@ -28,9 +35,11 @@ pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
         }
         let Some((_, allowed)) = row else { continue };
         for (line, path) in imports(&file.text, &module) {
-            if path.first() != Some(module_name) && !allows(allowed, &path) {
+            let is_of_crate = path.first().is_some_and(|first| first != module_name && own_crate.contains(first));
+            if is_of_crate && !allows(allowed, &path) {
                 let path = path.join("::");
-                let allowed = if allowed.is_empty() { "no other module".to_owned() } else { allowed.join(", ") };
+                let allowed =
+                    if allowed.is_empty() { "no other module of its crate".to_owned() } else { allowed.join(", ") };
                 let message = format!(
                     "`{module_name}` imports crate::{path}, but may import {allowed}; take what is needed as an \
                      argument or a trait, move the code, or change the table in tests/tidy.rs and say why"
@@ -39,18 +48,58 @@ pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
             }
         }
     }
-    for (name, _) in table {
-        if !seen.contains(*name) {
-            let message = format!("the table of imports has a row for `{name}`, which does not exist; remove it");
-            findings.push(Finding::new("tests/tidy.rs", 1, message));
-        }
-    }
+    let superfluous = table.iter().flat_map(|row| superfluous(row, &crates));
+    findings.extend(superfluous.map(|message| Finding::new("tests/tidy.rs", 1, message)));
     findings
 }
 
+/// The top-level modules of each crate, by the folder of the crate.
+type Crates<'a> = BTreeMap<&'a str, BTreeSet<String>>;
+
+fn modules_of_crates(files: &[File]) -> Crates<'_> {
+    let mut crates = Crates::new();
+    for file in files {
+        if let (Some(folder), Some([name, ..])) = (crate_of(&file.path), module_of(&file.path).as_deref()) {
+            crates.entry(folder).or_default().insert(name.clone());
+        }
+    }
+    crates
+}
+
+/// Whether the modules of a crate could import each other. Fuzz targets may import everything, and nothing imports them.
+fn needs_rows(modules: &BTreeSet<String>) -> bool {
+    modules.iter().filter(|name| *name != "fuzzing").count() > 1
+}
+
+/// What the table says for no reason in this row.
+fn superfluous((name, allowed): &Row, crates: &Crates<'_>) -> Vec<String> {
+    let homes: Vec<_> = crates.values().filter(|modules| modules.contains(*name)).collect();
+    if homes.is_empty() {
+        return vec![format!("the table of imports has a row for `{name}`, which does not exist; remove it")];
+    }
+    if !homes.iter().any(|modules| needs_rows(modules)) {
+        return vec![format!(
+            "the table of imports has a row for `{name}`, whose crate has no other module; remove it, because the \
+             manifest of the crate decides what it imports"
+        )];
+    }
+    let entries = allowed.iter().filter(|_| *allowed != EVERYTHING);
+    let foreign = entries.filter(|entry| {
+        let module = entry.split("::").next().unwrap_or(entry);
+        !homes.iter().any(|modules| modules.contains(module))
+    });
+    let messages = foreign.map(|entry| {
+        format!(
+            "the row for `{name}` in the table of imports has `{entry}`, which is not in the same crate; remove it, \
+             because the manifest of the crate decides that"
+        )
+    });
+    messages.collect()
+}
+
 /// The path of a file below `src`, or below the `src` of a crate in `crates`. The root of a crate imports modules of
-/// other crates under their own names, so one table has the modules of all crates. Modules with parts in several
-/// crates, such as `plugins`, have one row.
+/// other crates under their own names, so one table can have modules of all crates. Modules with parts in several
+/// crates, such as `fuzzing`, have one row.
 pub(crate) fn path_in_source(path: &str) -> Option<&str> {
     Some(crate_and_path(path)?.1)
 }
@@ -277,37 +326,12 @@ mod tests {
                 &[("src/api/mod.rs:1", "proxy::x")],
             ),
             (
-                "crate of its own",
-                "crates/parts/src/api/kind.rs",
-                "use crate::proxy::X;",
-                &[("crates/parts/src/api/kind.rs:1", "crate::proxy::X")],
-            ),
-            (
-                "crate by its name",
-                "src/proxy/mod.rs",
-                "use portico_parts::api::Kind;",
-                &[("src/proxy/mod.rs:1", "crate::api::Kind")],
-            ),
-            (
-                "crate by its name after ::",
+                "part in another crate, by the name of the crate",
                 "src/proxy/mod.rs",
                 "use ::portico_parts::api::A;\nfn f() { ::portico_parts::api::g() }",
                 &[("src/proxy/mod.rs:1", "crate::api::A"), ("src/proxy/mod.rs:2", "crate::api::g")],
             ),
             ("name like that of a crate", "src/proxy/mod.rs", "use super::proxy::portico_reader::A;", &[]),
-            (
-                "module of another crate",
-                "crates/forwarding/src/proxy/mod.rs",
-                "use crate::snapshot::Rule;\nuse portico_parts::snapshot::Router;\nuse crate::status::A;",
-                &[("crates/forwarding/src/proxy/mod.rs:3", "crate::status::A")],
-            ),
-            (
-                "part of a module",
-                "crates/parts/src/snapshot/rule.rs",
-                "use crate::snapshot::router::R;\nuse crate::proxy::P;",
-                &[("crates/parts/src/snapshot/rule.rs:2", "crate::proxy::P")],
-            ),
-            ("new module in a crate", "crates/parts/src/cache.rs", "", &[("crates/parts/src/cache.rs:1", "no row")]),
             ("root of a crate", "crates/parts/src/lib.rs", "pub mod api;", &[]),
             (
                 "modules of other crates in a root",
@@ -331,8 +355,59 @@ mod tests {
     }
 
     #[test]
-    fn a_row_without_its_module_is_found() {
-        let files = [File::new("src/api/mod.rs", "")];
-        expect("stale row", findings(&files, &[("api", &[]), ("gone", &[])]), &[("tests/tidy.rs:1", "`gone`")]);
+    fn only_modules_of_the_same_crate_are_in_the_table() {
+        let table: &[Row] = &[("http", &["text"]), ("text", &[]), ("fuzzing", EVERYTHING)];
+        let file = "crates/wire/src/text/mod.rs";
+        let cases: &[(&str, &str, &str, Places<'_>)] = &[
+            ("allowed", "crates/wire/src/http/head.rs", "use crate::text::A;", &[]),
+            ("not allowed", file, "\nuse crate::http::A;", &[("crates/wire/src/text/mod.rs:2", "crate::http::A")]),
+            ("other crate", file, "use crate::proxy::A; use crate::main;", &[]),
+            ("other crate by its name", file, "use portico_forwarding::proxy::A;\nuse ::portico_api::api;", &[]),
+            ("fuzz target", "crates/wire/src/fuzzing.rs", "use crate::{http, proxy, text};", &[]),
+            ("of a fuzz target", file, "use crate::fuzzing::A;", &[("crates/wire/src/text/mod.rs:1", "fuzzing::A")]),
+            ("only module", "crates/forwarding/src/proxy/udp.rs", "use crate::{http, text}; use super::A;", &[]),
+            ("only module beside fuzz targets", "crates/forwarding/src/fuzzing.rs", "use crate::proxy::A;", &[]),
+            ("new module", "crates/wire/src/cache.rs", "", &[("crates/wire/src/cache.rs:1", "`cache` has no row")]),
+            (
+                "second module",
+                "crates/forwarding/src/udp.rs",
+                "use crate::proxy::A;",
+                &[("crates/forwarding/src/udp.rs:1", "`udp`"), ("crates/forwarding/src/proxy/mod.rs:1", "`proxy`")],
+            ),
+            (
+                "part of a module",
+                "crates/forwarding/src/text/rule.rs",
+                "use crate::http::A;",
+                &[("crates/forwarding/src/proxy/mod.rs:1", "`proxy` has no row")],
+            ),
+        ];
+        for (name, path, text, expected) in cases {
+            let mut files = vec![File::new(path, text)];
+            let others = ["forwarding/src/proxy/mod.rs", "wire/src/http/mod.rs", "wire/src/text/mod.rs"];
+            files.extend(others.map(|other| File::new(&format!("crates/{other}"), "")));
+            files.push(File::new("crates/wire/src/fuzzing.rs", ""));
+            files.dedup_by(|other, first| other.path == first.path);
+            expect(name, findings(&files, table), expected);
+        }
+    }
+
+    #[test]
+    fn superfluous_rows_are_found() {
+        let files = ["src/api.rs", "src/app.rs", "crates/x/src/proxy/mod.rs", "crates/x/src/fuzzing.rs"];
+        let files = files.map(|path| File::new(path, ""));
+        let cases: &[(&str, &[Row], Places<'_>)] = &[
+            ("none", &[], &[]),
+            ("removed", &[("gone", &[])], &[("tests/tidy.rs:1", "`gone`, which does not exist")]),
+            ("only module", &[("proxy", &[])], &[("tests/tidy.rs:1", "`proxy`, whose crate has no other")]),
+            ("of fuzz targets", &[("fuzzing", EVERYTHING)], &[("tests/tidy.rs:1", "`fuzzing`, whose crate")]),
+        ];
+        for (name, rows, expected) in cases {
+            let table = [&[("api", &["app"][..]), ("app", EVERYTHING)], *rows].concat();
+            expect(name, findings(&files, &table), expected);
+        }
+        let table: &[Row] = &[("api", &["app::A", "proxy::B"]), ("app", &["gone"])];
+        let places =
+            [("tests/tidy.rs:1", "`api` in the table of imports has `proxy::B`"), ("tests/tidy.rs:1", "`gone`")];
+        expect("entries", findings(&files, table), &places);
     }
 }

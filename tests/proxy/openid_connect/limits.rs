@@ -120,7 +120,7 @@ async fn key_sets_have_a_limited_depth_and_length() {
 /// An issuer that publishes many keys with the same id, or without one, must not multiply the cost of each token.
 #[tokio::test]
 async fn tokens_are_verified_with_a_few_keys_only() {
-    /// As in src/plugin_api/token/key_check.rs.
+    /// As in crates/plugin_api/src/plugin_api/token/key_check.rs.
     const MAX_KEYS_TRIED: usize = 8;
     let provider = Provider::start().await;
     let claims = with(base_claims(&provider.issuer), &json!({"sub": "anna"})).to_string();

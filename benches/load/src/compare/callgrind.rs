@@ -18,7 +18,7 @@ pub(crate) struct Counts {
 }
 
 /// Source files of the code for request metrics. Callgrind attributes inlined lines to their source file, too.
-const METRICS_FILES: [&str; 2] = ["src/proxy/telemetry/stats/", "src/upstream/traffic.rs"];
+const METRICS_FILES: [&str; 2] = ["crates/proxy/src/proxy/telemetry/stats/", "crates/upstream/src/upstream/traffic.rs"];
 /// Paths of libraries. Their inlined code, such as an atomic addition, counts as part of the code that uses it.
 const LIBRARY_PATHS: [&str; 3] = ["/rustc/", "/rust/deps/", "/registry/"];
 /// The function that looks up the counters of a request. Most of its instructions are inlined code of the standard
@@ -116,17 +116,17 @@ events: Ir
 positions: line
 
 ob=(1) /bin/portico
-fl=(1) src/proxy/http/steps/request.rs
+fl=(1) crates/proxy/src/proxy/http/steps/request.rs
 fn=(1) portico::proxy::http::request::answer
 10 100
-fi=(2) src/proxy/telemetry/stats/mod.rs
+fi=(2) crates/proxy/src/proxy/telemetry/stats/mod.rs
 20 5
 +3 2
 fi=(6) /rustc/library/core/src/sync/atomic.rs
 500 3
 fe=(1)
 11 50
-cfi=(3) src/upstream/traffic.rs
+cfi=(3) crates/upstream/src/upstream/traffic.rs
 cfn=(2) portico::upstream::traffic::Count::add
 calls=1 30
 12 7
@@ -136,7 +136,7 @@ fl=(3)
 fn=(2)
 30 7
 
-fl=(4) src/proxy/worker/view.rs
+fl=(4) crates/proxy/src/proxy/worker/view.rs
 fn=(3) portico::proxy::worker::view::View::series
 40 11
 fi=(5) /rustc/library/std/src/collections/hash/map.rs

@@ -1,0 +1,20 @@
+//! The fuzz targets of this crate: a function for each parser of untrusted bytes, which panics if a property of the
+//! parser does not hold. Compiled only for tests and by cargo-fuzz.
+
+/// The fuzz targets by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in `fuzz/corpus`.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[("transformer_templates", crate::plugin_formats::template::fuzzing::check)];
+
+#[cfg(test)]
+mod tests {
+    use super::TARGETS;
+
+    #[test]
+    fn targets_hold_for_the_corpus() {
+        portico_corpus::check_inputs(TARGETS);
+    }
+
+    #[test]
+    fn targets_hold_for_mutated_inputs() {
+        portico_corpus::check_mutated_inputs(TARGETS);
+    }
+}

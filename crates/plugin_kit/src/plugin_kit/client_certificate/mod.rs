@@ -1,0 +1,19 @@
+//! Certificates of clients: which authorities and revocation lists decide whether one is trusted, what it says about
+//! its owner, and the consumer that it identifies.
+//!
+//! ```text
+//!   chain ─▶ verified lately? ── no ─▶ CertificateTrust: authorities, validity, revocation ─▶ CertificateNames
+//!                 │ yes                                                                            │
+//!                 └──────────────────────▶ CertificatePolicy: credential, or name of a consumer ◀──┘
+//! ```
+
+mod distinguished_name;
+mod names;
+mod policy;
+/// For tests.
+pub mod test_authority;
+mod trust;
+
+pub use names::CertificateNames;
+pub use policy::{CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource};
+pub use trust::{CertificateTrust, RevocationMode};

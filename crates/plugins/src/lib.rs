@@ -1,0 +1,14 @@
+//! The plugins, each of which is a module of its own.
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+pub mod plugins;
+
+use portico_base::shared_limit;
+use portico_objects::diagnostic;
+use portico_plugin_api::plugin_api;
+use portico_plugin_chain::plugin_chain;
+use portico_plugin_formats::plugin_formats;
+use portico_plugin_kit::plugin_kit;
+#[cfg(test)]
+use portico_wire::endpoint_tls;

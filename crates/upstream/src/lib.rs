@@ -1,0 +1,6 @@
+//! The endpoints of Services: connections, health, load balancing and limits.
+
+pub mod upstream;
+
+use portico_base::{cookie_prefix, rewound, shared_limit, transport_protocol, turn_clock};
+use portico_wire::{endpoint_tls, http1, http2_frames, ssrf_guard};

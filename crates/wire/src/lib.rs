@@ -1,0 +1,11 @@
+//! Bytes between clients, Portico and endpoints: heads and bodies of HTTP/1, frames of HTTP/2, TLS to endpoints, and the
+//! addresses that connections may have.
+
+pub mod endpoint_tls;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+pub mod http1;
+pub mod http2_frames;
+pub mod ssrf_guard;
+
+use portico_base::{begun_trace, hop_count};
