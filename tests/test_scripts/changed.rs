@@ -171,7 +171,8 @@ fn only_reached_tests_run_and_the_others_are_named() {
     for line in [
         "Files that have changed since ",
         ": 3\n",
-        &format!("  {:36} crates/proxy/src/proxy/a.rs\n", "unit tests of portico"),
+        &format!("  {:36} depends on portico-proxy\n", "unit tests of portico"),
+        &format!("  {:36} crates/proxy/src/proxy/a.rs\n", "unit tests of portico-proxy"),
         &format!("  {:36} depends on portico\n", "unit tests of portico-e2e"),
         &format!("  {:36} crates/proxy/src/proxy/a.rs\n", "proxy"),
         "  suites that need the image or a control plane: scripts/test.sh run image-root baseline\n",

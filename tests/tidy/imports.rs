@@ -48,8 +48,8 @@ pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
             }
         }
     }
-    let superfluous = table.iter().flat_map(|row| superfluous(row, &crates));
-    findings.extend(superfluous.map(|message| Finding::new("tests/tidy.rs", 1, message)));
+    let messages = table.iter().flat_map(|row| superfluous(row, &crates));
+    findings.extend(messages.map(|message| Finding::new("tests/tidy.rs", 1, message)));
     findings
 }
 
@@ -66,7 +66,7 @@ fn modules_of_crates(files: &[File]) -> Crates<'_> {
     crates
 }
 
-/// Whether the modules of a crate could import each other. Fuzz targets may import everything, and nothing imports them.
+/// Whether the modules of a crate could import each other. Fuzz targets import everything, and nothing imports them.
 fn needs_rows(modules: &BTreeSet<String>) -> bool {
     modules.iter().filter(|name| *name != "fuzzing").count() > 1
 }
