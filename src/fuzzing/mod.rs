@@ -12,9 +12,12 @@ mod annotations;
 #[cfg(test)]
 mod tests;
 
+/// A fuzz target, which panics if a property does not hold for these bytes.
+pub type FuzzTarget = fn(&[u8]);
+
 /// The fuzz targets of this crate by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in
 /// `fuzz/corpus`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("annotations", annotations::check)];
+pub const TARGETS: &[(&str, FuzzTarget)] = &[("annotations", annotations::check)];
 
 /// Runs a target of any crate.
 ///

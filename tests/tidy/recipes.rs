@@ -7,7 +7,7 @@ const DOCUMENT: &str = "docs/development/recipes.md";
 /// The plugin of the first recipe, which the checkout does not have.
 const EXAMPLE: &str = "teapot";
 /// Where plugins import from.
-const PLUGIN_API: &str = "src/plugin_api/mod.rs";
+const PLUGIN_API: &str = "crates/plugin_api/src/plugin_api/mod.rs";
 
 pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     let Some(document) = files.iter().find(|file| file.path == DOCUMENT) else { return Vec::new() };

@@ -14,7 +14,7 @@ pub struct BindAddress {
     pub transport: TransportProtocol,
 }
 
-/// For lookups in a [`BindMap`](crate::snapshot::BindMap).
+/// For lookups in a `BindMap`.
 impl AsRef<BindAddress> for BindAddress {
     fn as_ref(&self) -> &BindAddress {
         self

@@ -1,5 +1,5 @@
-//! Small values, counters and limits that several crates share, each of which is a module of its own without knowledge of
-//! the others.
+//! Small values, counters and limits that several crates share. No module here knows another one, unless the table of
+//! imports in `tests/tidy.rs` says so.
 
 pub mod begun_trace;
 pub mod bind_address;

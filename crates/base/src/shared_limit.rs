@@ -1,6 +1,6 @@
 //! A limit that several owners share, such as the namespaces whose objects cause what is limited.
 //!
-//! An owner may hold [`TIMES_FREE`] times as much as is free: one alone seven eighths of the limit, two seven
+//! An owner may hold `TIMES_FREE` times as much as is free: one alone seven eighths of the limit, two seven
 //! fifteenths each, and so on. So the owner that holds most waits first, and there is room for others, or there is as
 //! soon as something is released. In the same way, a client of an owner may hold as many times as much as the owner can
 //! still get, so that the clients of one namespace leave room for each other.
@@ -210,7 +210,7 @@ impl Share {
         free.saturating_mul(TIMES_FREE).saturating_sub(held).div_ceil(TIMES_FREE + 1).min(free)
     }
 
-    /// Nothing yet, for a client of the owner. `client`: the number of its group, below [`CLIENT_GROUPS`].
+    /// Nothing yet, for a client of the owner. `client`: the number of its group, below `CLIENT_GROUPS`.
     pub fn hold_nothing_for(self: &Arc<Self>, client: usize) -> HeldByClient {
         HeldByClient { share: Arc::clone(self), client: client % CLIENT_GROUPS, units: 0 }
     }

@@ -1,8 +1,12 @@
 //! The fuzz targets of this crate: a function for each parser of untrusted bytes, which panics if a property of the
 //! parser does not hold. Compiled only for tests and by cargo-fuzz.
 
+/// A fuzz target, which panics if a property does not hold for these bytes.
+pub type FuzzTarget = fn(&[u8]);
+
 /// The fuzz targets by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in `fuzz/corpus`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("transformer_templates", crate::plugin_formats::template::fuzzing::check)];
+pub const TARGETS: &[(&str, FuzzTarget)] =
+    &[("transformer_templates", crate::plugin_formats::template::fuzzing::check)];
 
 #[cfg(test)]
 mod tests {

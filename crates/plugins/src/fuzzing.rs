@@ -3,8 +3,11 @@
 
 use crate::plugins;
 
+/// A fuzz target, which panics if a property does not hold for these bytes.
+pub type FuzzTarget = fn(&[u8]);
+
 /// The fuzz targets by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in `fuzz/corpus`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("json_threats", plugins::json_threats),
     ("jwt", plugins::token),
     ("oauth2_requests", plugins::token_request),

@@ -7,6 +7,7 @@ pub mod plugins;
 use portico_base::shared_limit;
 use portico_objects::diagnostic;
 use portico_plugin_api::plugin_api;
+#[cfg(test)]
 use portico_plugin_chain::plugin_chain;
 use portico_plugin_formats::plugin_formats;
 use portico_plugin_kit::plugin_kit;

@@ -3,8 +3,11 @@
 
 use crate::proxy::fuzzing as proxy;
 
+/// A fuzz target, which panics if a property does not hold for these bytes.
+pub type FuzzTarget = fn(&[u8]);
+
 /// The fuzz targets by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in `fuzz/corpus`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("access_log_lines", proxy::access_log_lines::check),
     ("check_responses", proxy::check_responses::check),
     ("client_hello", proxy::client_hello::check),

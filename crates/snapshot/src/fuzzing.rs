@@ -1,8 +1,11 @@
 //! The fuzz targets of this crate: a function for each parser of untrusted bytes, which panics if a property of the
 //! parser does not hold. Compiled only for tests and by cargo-fuzz.
 
+/// A fuzz target, which panics if a property does not hold for these bytes.
+pub type FuzzTarget = fn(&[u8]);
+
 /// The fuzz targets by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in `fuzz/corpus`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("path_templates", crate::snapshot::fuzzing::check)];
+pub const TARGETS: &[(&str, FuzzTarget)] = &[("path_templates", crate::snapshot::fuzzing::check)];
 
 #[cfg(test)]
 mod tests {

@@ -8,5 +8,4 @@ pub mod manifests;
 
 use portico_base::transport_protocol;
 use portico_objects::{api, diagnostic, schema};
-use portico_plugin_api::plugin_api;
 use portico_store::store;

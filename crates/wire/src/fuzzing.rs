@@ -3,8 +3,11 @@
 
 use crate::http1::fuzzing::{messages, requests, responses};
 
+/// A fuzz target, which panics if a property does not hold for these bytes.
+pub type FuzzTarget = fn(&[u8]);
+
 /// The fuzz targets by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in `fuzz/corpus`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("http1_chunked_bodies", requests::chunked_body),
     ("http1_messages", messages::messages),
     ("http1_requests", requests::requests),

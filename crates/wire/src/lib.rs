@@ -1,5 +1,5 @@
-//! Bytes between clients, Portico and endpoints: heads and bodies of HTTP/1, frames of HTTP/2, TLS to endpoints, and the
-//! addresses that connections may have.
+//! Bytes between clients, Portico and endpoints: heads and bodies of HTTP/1, frames of HTTP/2, TLS to endpoints, and
+//! the addresses that connections may have.
 
 pub mod endpoint_tls;
 #[cfg(any(test, fuzzing))]

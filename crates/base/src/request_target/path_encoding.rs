@@ -94,7 +94,7 @@ fn map_escapes(path: &str, is_to_change: fn(&u8) -> bool, change: fn(&mut str)) 
 }
 
 /// Removes dot segments (RFC 3986, section 5.2.4) from a path that starts with a slash. `None` if it has none.
-pub fn resolve_dots(path: &str) -> Option<String> {
+pub(crate) fn resolve_dots(path: &str) -> Option<String> {
     let is_dots = |segment: &str| segment == "." || segment == "..";
     if !path.split('/').any(is_dots) {
         return None;
@@ -116,7 +116,7 @@ pub fn resolve_dots(path: &str) -> Option<String> {
 }
 
 /// Encodes the bytes that are not ASCII. Clients encode them, but the proxy also accepts them unencoded.
-pub fn encode_non_ascii(path: &str) -> Cow<'_, str> {
+pub(crate) fn encode_non_ascii(path: &str) -> Cow<'_, str> {
     percent_encode(path.as_bytes(), NOTHING).into()
 }
 

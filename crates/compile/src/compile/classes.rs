@@ -49,7 +49,7 @@ impl Classes {
 
     /// Whether this process serves an object. `spec_class` is the class in its spec, if its kind has such a field; the
     /// annotation overrides it.
-    pub fn serves_object(&self, store: &Store, meta: &Meta, spec_class: Option<&str>) -> bool {
+    pub(crate) fn serves_object(&self, store: &Store, meta: &Meta, spec_class: Option<&str>) -> bool {
         match meta.annotations.get(INGRESS_CLASS).map(|class| &**class).or(spec_class) {
             Some(name) => {
                 let class = store.ingress_classes.get(&ObjectKey::cluster(name));

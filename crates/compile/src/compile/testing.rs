@@ -41,7 +41,7 @@ impl TestInputs {
         }
     }
 
-    pub fn as_inputs(&self) -> CompileInputs<'_> {
+    pub(crate) fn as_inputs(&self) -> CompileInputs<'_> {
         CompileInputs {
             controllers: &self.controllers,
             addresses: &self.addresses,

@@ -14,7 +14,7 @@ use crate::diagnostic::Diagnostic;
 
 /// What a field is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldMeaning {
+pub(crate) enum FieldMeaning {
     /// The length of the body and the connection, which Portico writes for each message.
     Framing,
     /// The connection to the next peer, such as `Expect`. Such fields are not forwarded.
@@ -49,7 +49,7 @@ pub enum WrittenValue {
 
 impl FieldMeaning {
     /// The meaning of a field; `None` if it has none. `_` stands for `-`, as many backends read it.
-    pub fn of(name: &HeaderName) -> Option<Self> {
+    pub(crate) fn of(name: &HeaderName) -> Option<Self> {
         let with_dashes;
         let mut name = name.as_str();
         if name.contains('_') {

@@ -25,7 +25,7 @@ pub struct RemoteRequest {
     /// How long the connection may stay idle afterwards. `None` closes it.
     pub keep_alive: Option<Duration>,
     /// Whether the server may get the request twice although its method is not idempotent: if it only asks something.
-    /// See [`RemoteClient`](crate::plugin_kit::remote_client::RemoteClient).
+    /// See `RemoteClient`.
     pub is_repeatable: bool,
     pub response_body: ResponseBodyUse,
 }

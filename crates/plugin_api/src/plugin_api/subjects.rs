@@ -131,7 +131,7 @@ impl VerifiedSubjects {
     }
 
     /// Whether a plugin has accepted a credential. Those that leave the consumer as it is do not count.
-    pub fn has_accepted(&self) -> bool {
+    pub(crate) fn has_accepted(&self) -> bool {
         self.has_accepted
     }
 

@@ -57,7 +57,7 @@ pub use builder::ChainBuilder;
 pub use consumer_scope::ConsumerScope;
 pub use ordering::AccessOrdering;
 pub use replace_backend::{ReplacedRequest, SelectedReplacement};
-use selected::{Selection, slot_number};
+use selected::{SelectedPlugin, slot_number};
 use slot::ChainSlot;
 pub use state::ChainState;
 
@@ -296,7 +296,7 @@ impl Chain {
                 state.assertion_stage = AssertionStage::Settled;
                 return AccessEnd::Complete;
             };
-            if let (Selection::OfConsumer(plugin), Some(before)) = (selected, before)
+            if let (SelectedPlugin::OfConsumer(plugin), Some(before)) = (selected, before)
                 && let Some(max_bytes) = plugin.instance.body_buffer_limit_for(cx.head)
             {
                 state.progress = before;
@@ -310,7 +310,7 @@ impl Chain {
                 asserted.settle(&mut cx.head.headers, cx.fields_of_client);
                 stage = AssertionStage::Settled;
             }
-            if let Selection::OfConsumer(plugin) = selected {
+            if let SelectedPlugin::OfConsumer(plugin) = selected {
                 let headers = &mut cx.head.headers;
                 self.begin_of_consumer(&plugin.instance, &state.selected, stage, headers, cx.fields_of_client);
             }

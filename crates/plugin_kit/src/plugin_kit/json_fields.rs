@@ -50,7 +50,7 @@ fn number(text: &str) -> Option<Box<RawValue>> {
 
 /// Where a field is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JsonPath(Box<[JsonStep]>);
+pub(crate) struct JsonPath(Box<[JsonStep]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum JsonStep {
@@ -62,13 +62,13 @@ enum JsonStep {
 
 impl JsonPath {
     /// A member of the outermost object, whatever characters its name has.
-    pub fn member(name: &str) -> Self {
+    pub(crate) fn member(name: &str) -> Self {
         JsonPath([JsonStep::Member(name.into())].into())
     }
 
     /// Parses a path such as `customers[*].info.phone` or `lines[1].price`. The first element of a list is 1. The error
     /// says what is wrong.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let mut steps = Vec::new();
         let mut rest = text;
         loop {
@@ -100,7 +100,7 @@ impl JsonPath {
     }
 
     /// Whether the path leads to the member of an object, so that it can have another name.
-    pub fn ends_with_member(&self) -> bool {
+    pub(crate) fn ends_with_member(&self) -> bool {
         matches!(self.0.last(), Some(JsonStep::Member(_)))
     }
 }
@@ -108,7 +108,7 @@ impl JsonPath {
 const MAX_STEPS: usize = 32;
 
 /// A document whose fields are edited.
-pub struct JsonFields<'r> {
+pub(crate) struct JsonFields<'r> {
     root: JsonNode<'r>,
     /// How many more fields may be parsed.
     remaining: usize,
@@ -123,19 +123,19 @@ enum JsonNode<'r> {
 
 impl<'r> JsonFields<'r> {
     /// An object without members.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         JsonFields { root: JsonNode::Object(IndexMap::new()), remaining: MAX_FIELDS, is_exhausted: false }
     }
 
     /// The members of the object. `None` if the body is not an object.
-    pub fn parse_object(body: &'r [u8]) -> Option<Self> {
+    pub(crate) fn parse_object(body: &'r [u8]) -> Option<Self> {
         let members: IndexMap<Cow<'r, str>, &'r RawValue> = serde_json::from_slice(body).ok()?;
         let members = members.into_iter().map(|(name, value)| (name, JsonNode::Text(Cow::Borrowed(value))));
         Some(JsonFields { root: JsonNode::Object(members.collect()), ..JsonFields::empty() })
     }
 
     /// The fields of an object or a list. `None` if the body is neither.
-    pub fn parse(body: &'r [u8]) -> Option<Self> {
+    pub(crate) fn parse(body: &'r [u8]) -> Option<Self> {
         if body.trim_ascii_start().first() != Some(&b'[') {
             return JsonFields::parse_object(body);
         }
@@ -145,7 +145,7 @@ impl<'r> JsonFields<'r> {
     }
 
     /// The number of members or elements of the outermost value.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         match &self.root {
             JsonNode::Object(members) => members.len(),
             JsonNode::List(elements) => elements.len(),
@@ -154,21 +154,16 @@ impl<'r> JsonFields<'r> {
     }
 
     /// Whether paths have led into values with too many fields. Edits of these had no effect.
-    pub fn is_exhausted(&self) -> bool {
+    pub(crate) fn is_exhausted(&self) -> bool {
         self.is_exhausted
     }
 
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(&self.root).expect("names are strings, and values are JSON")
     }
 
-    /// Whether there is a field with this path.
-    pub fn contains(&mut self, path: &JsonPath) -> bool {
-        self.edit(path, |parent, step| parent.child(step).is_some())
-    }
-
     /// Removes the fields. Returns whether there were any.
-    pub fn remove(&mut self, path: &JsonPath) -> bool {
+    pub(crate) fn remove(&mut self, path: &JsonPath) -> bool {
         self.edit(path, |parent, step| match (parent, step) {
             (JsonNode::Object(members), JsonStep::Member(name)) => members.shift_remove(&**name).is_some(),
             (JsonNode::List(elements), JsonStep::Element(index)) if *index < elements.len() => {
@@ -186,7 +181,7 @@ impl<'r> JsonFields<'r> {
 
     /// Gives a member another name within its object, at the same position. A member of the new name is removed.
     /// Returns whether there was one of the old name.
-    pub fn rename(&mut self, path: &JsonPath, new_name: &str) -> bool {
+    pub(crate) fn rename(&mut self, path: &JsonPath, new_name: &str) -> bool {
         self.edit(path, |parent, step| {
             let (JsonNode::Object(members), JsonStep::Member(name)) = (parent, step) else { return false };
             if **name == *new_name || !members.contains_key(&**name) {
@@ -201,7 +196,7 @@ impl<'r> JsonFields<'r> {
 
     /// Sets the values of fields that exist. Returns whether there were any.
     #[expect(clippy::ptr_arg, reason = "what is borrowed from the configuration is stored without a copy")]
-    pub fn replace(&mut self, path: &JsonPath, value: &Cow<'r, RawValue>) -> bool {
+    pub(crate) fn replace(&mut self, path: &JsonPath, value: &Cow<'r, RawValue>) -> bool {
         self.edit(path, |parent, step| match (parent, step) {
             (JsonNode::List(elements), JsonStep::EachElement) => {
                 elements.iter_mut().for_each(|element| *element = JsonNode::Text(value.clone()));
@@ -220,7 +215,7 @@ impl<'r> JsonFields<'r> {
     /// Adds a member to each object without it, and an element to each list that ends before it. Returns whether there
     /// were any.
     #[expect(clippy::ptr_arg, reason = "what is borrowed from the configuration is stored without a copy")]
-    pub fn add(&mut self, path: &JsonPath, value: &Cow<'r, RawValue>) -> bool {
+    pub(crate) fn add(&mut self, path: &JsonPath, value: &Cow<'r, RawValue>) -> bool {
         self.edit(path, |parent, step| match (parent, step) {
             (JsonNode::Object(members), JsonStep::Member(name)) if !members.contains_key(&**name) => {
                 members.insert(Cow::Owned(name.to_string()), JsonNode::Text(value.clone()));
@@ -237,7 +232,7 @@ impl<'r> JsonFields<'r> {
     /// Adds a value to each field, which becomes a list or a longer list. A missing member becomes a list of this
     /// value. Returns whether there was an effect.
     #[expect(clippy::ptr_arg, reason = "what is borrowed from the configuration is stored without a copy")]
-    pub fn append(&mut self, path: &JsonPath, value: &Cow<'r, RawValue>, null_is_missing: bool) -> bool {
+    pub(crate) fn append(&mut self, path: &JsonPath, value: &Cow<'r, RawValue>, null_is_missing: bool) -> bool {
         let append_to = |node: &mut JsonNode<'r>, elements: Option<Vec<JsonNode<'r>>>| {
             let mut elements = match elements {
                 Some(elements) => elements,
@@ -279,7 +274,7 @@ impl<'r> JsonFields<'r> {
     }
 
     /// Removes all members and elements to which no path leads. Returns whether there were any.
-    pub fn retain(&mut self, paths: &[&JsonPath]) -> bool {
+    pub(crate) fn retain(&mut self, paths: &[&JsonPath]) -> bool {
         let paths: Vec<&[JsonStep]> = paths.iter().map(|path| &*path.0).collect();
         let mut fields = RemainingFields { remaining: &mut self.remaining, is_exhausted: &mut self.is_exhausted };
         retain(&mut self.root, &paths, &mut fields)

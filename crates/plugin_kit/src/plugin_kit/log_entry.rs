@@ -94,7 +94,7 @@ struct ResponseJson<'a> {
 
 /// Durations in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Latencies {
+pub(crate) struct Latencies {
     pub request: u64,
     /// The time before the request was forwarded, or all of it without an endpoint.
     #[serde(rename = "kong")]
@@ -236,7 +236,7 @@ impl<'a> From<LoggedTls<'a>> for TlsJson<'a> {
 }
 
 impl Latencies {
-    pub fn new(cx: &LogCx<'_>) -> Self {
+    pub(crate) fn new(cx: &LogCx<'_>) -> Self {
         let (request, summary) = (cx.request, cx.summary);
         let total = summary.total;
         let (before_response, receive) = match (summary.upstream, request.until_response) {
@@ -308,7 +308,7 @@ fn redacted_target<'a>(target: &'a Uri, credentials: &CredentialLocations) -> Co
 
 /// The value, without what is beyond the limit of a value in a log object. To be called after credentials were
 /// replaced: the rest of a credential that is cut would not be recognized.
-pub fn shorten_value(value: Cow<'_, str>) -> Cow<'_, str> {
+pub(crate) fn shorten_value(value: Cow<'_, str>) -> Cow<'_, str> {
     match value {
         Cow::Borrowed(value) => shorten_to(value, MAX_VALUE_BYTES),
         Cow::Owned(value) if value.len() <= MAX_VALUE_BYTES => Cow::Owned(value),
@@ -383,7 +383,7 @@ impl Serialize for QueryJson<'_> {
 }
 
 /// The size of the request in bytes; without that of its head if no plugin of the chain reads heads.
-pub fn request_size(cx: &LogCx<'_>) -> u64 {
+pub(crate) fn request_size(cx: &LogCx<'_>) -> u64 {
     cx.request.heads.map_or(0, request_head_size) + cx.summary.bytes_in
 }
 

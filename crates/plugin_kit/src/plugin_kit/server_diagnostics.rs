@@ -54,7 +54,7 @@ impl ServerDiagnostic {
     }
 
     /// For another server that the same plugin uses, such as a node of a cluster.
-    pub fn of_same_object(&self) -> Self {
+    pub(crate) fn of_same_object(&self) -> Self {
         let id = self.of_object.lock().next_id();
         let (services, of_object) = (Arc::clone(&self.services), Arc::clone(&self.of_object));
         let (object, hidden) = (self.object.clone(), Arc::clone(&self.hidden));
@@ -62,7 +62,7 @@ impl ServerDiagnostic {
     }
 
     /// Records whether the server fails now. Returns whether that is a change, which is to be reported.
-    pub fn note_failing(&self, is_failing: bool) -> bool {
+    pub(crate) fn note_failing(&self, is_failing: bool) -> bool {
         // Nearly all calls change nothing, and reading alone does not move the value between processors.
         self.is_failing.load(Relaxed) != is_failing && self.is_failing.swap(is_failing, Relaxed) != is_failing
     }

@@ -14,7 +14,7 @@ use crate::plugin_api::ended_session::EndedSession;
 
 /// The log object of a session.
 #[derive(Serialize)]
-pub struct SessionEntry<'a> {
+pub(crate) struct SessionEntry<'a> {
     session: SessionJson<'a>,
     upstream: UpstreamJson,
     latencies: SessionLatencies,
@@ -55,7 +55,7 @@ struct SessionLatencies {
 }
 
 impl<'a> SessionEntry<'a> {
-    pub fn new(session: &EndedSession<'a>, cx: &LogCx<'a>) -> Self {
+    pub(crate) fn new(session: &EndedSession<'a>, cx: &LogCx<'a>) -> Self {
         // An endpoint gets what the client has sent, and the client what the endpoint has sent.
         let (received, sent) = if session.connect.is_some() { (session.sent, session.received) } else { (0, 0) };
         SessionEntry {
@@ -82,12 +82,12 @@ impl<'a> SessionEntry<'a> {
         }
     }
 
-    pub fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("text and numbers always serialize")
     }
 
     /// The object as a value, to add fields to it.
-    pub fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("text and numbers always serialize")
     }
 }

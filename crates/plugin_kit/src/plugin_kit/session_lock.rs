@@ -12,7 +12,7 @@ use crate::plugin_api::services::PluginServices;
 
 /// The locks of the sessions of one plugin that may have been set, and are removed in the background.
 #[derive(Clone, Debug)]
-pub struct LockRemovals(Arc<Semaphore>);
+pub(crate) struct LockRemovals(Arc<Semaphore>);
 
 impl Default for LockRemovals {
     fn default() -> Self {

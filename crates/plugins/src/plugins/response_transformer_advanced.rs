@@ -32,7 +32,7 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
 use crate::plugin_kit::json_fields::JsonType;
-use crate::plugin_kit::response_edits::{Operation, ResponseEditConfig, ResponseEdits};
+use crate::plugin_kit::response_edits::{EditOperation, ResponseEditConfig, ResponseEdits};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -143,10 +143,10 @@ struct TransformConfig {
     if_status: Vec<String>,
 }
 
-impl From<ValuesConfig> for Operation {
+impl From<ValuesConfig> for EditOperation {
     fn from(values: ValuesConfig) -> Self {
         let ValuesConfig { json, json_types, headers, if_status } = values;
-        Operation { headers, json, json_types, if_status }
+        EditOperation { headers, json, json_types, if_status }
     }
 }
 
@@ -165,14 +165,14 @@ impl PluginKind for ResponseTransformerAdvanced {
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<ResponseEdits, Vec<Diagnostic>> {
         let mut problems: Vec<Diagnostic> = config.transform.functions.iter().enumerate().map(lua_function).collect();
         let RemoveConfig { json, headers, if_status } = config.remove;
-        let remove = Operation { headers, json, if_status, ..Operation::default() };
+        let remove = EditOperation { headers, json, if_status, ..EditOperation::default() };
         let RenameConfig { headers, if_status } = config.rename;
-        let rename = Operation { headers, if_status, ..Operation::default() };
+        let rename = EditOperation { headers, if_status, ..EditOperation::default() };
         let ReplaceConfig { body, json, json_types, headers, if_status } = config.replace;
         let edits = ResponseEditConfig {
             remove,
             rename,
-            replace: Operation { headers, json, json_types, if_status },
+            replace: EditOperation { headers, json, json_types, if_status },
             add: config.add.into(),
             append: config.append.into(),
             new_body: body,

@@ -27,7 +27,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, RemoteTls};
-use crate::plugin_kit::log_delivery::{DEFAULT_LOG_QUEUE, DeliveryReports, Framing, StreamSender, parse_server};
+use crate::plugin_kit::log_delivery::{DEFAULT_LOG_QUEUE, DeliveryReports, EntryFraming, StreamSender, parse_server};
 use crate::plugin_kit::log_fields::CustomFields;
 
 /// Writes logs of requests to a TCP server.
@@ -109,7 +109,7 @@ impl PluginKind for TcpLog {
         let name = format!("{} {remote:?} {idle_limit:?}", cx.object);
         let queue = cx.state.get_or_create(&name, || {
             let reports = DeliveryReports::new("host", cx);
-            let sender = StreamSender::new(remote.clone(), Framing::Lines, idle_limit, reports, cx);
+            let sender = StreamSender::new(remote.clone(), EntryFraming::Lines, idle_limit, reports, cx);
             BatchQueue::start(DEFAULT_LOG_QUEUE, Arc::new(sender), cx)
         });
         Ok(TcpLog { queue, custom_fields })

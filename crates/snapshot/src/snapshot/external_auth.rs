@@ -48,7 +48,7 @@ pub struct GrpcAuthorization {
 
 impl ExternalAuthFilter {
     /// The headers about which the server decides for each request. `None` if only its responses name them.
-    pub fn asserted_fields(&self) -> Option<&AssertedFields> {
+    pub(crate) fn asserted_fields(&self) -> Option<&AssertedFields> {
         match &self.protocol {
             AuthorizationProtocol::Http(settings) => settings.response_headers.as_ref(),
             AuthorizationProtocol::Grpc(_) => None,

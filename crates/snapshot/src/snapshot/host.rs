@@ -140,7 +140,7 @@ impl<T: Clone> HostMap<T> {
 
     /// The values of all matching patterns, the most specific first, if a wildcard matches exactly one label, as in an
     /// Ingress of Kubernetes. The host is in lower case and has no port.
-    pub fn single_label_candidates<'m>(&'m self, host: &str) -> impl Iterator<Item = &'m T> {
+    pub(crate) fn single_label_candidates<'m>(&'m self, host: &str) -> impl Iterator<Item = &'m T> {
         let host = Some(host).filter(|host| host.len() <= MAX_DNS_NAME_LENGTH);
         let exact = host.and_then(|host| self.lookup_exact(host));
         let wildcard = host.and_then(|host| host.split_once('.')).filter(|(label, _)| !label.is_empty());

@@ -100,7 +100,7 @@ impl IngressRoutes {
     }
 
     /// The order with the most specific host that matches; `None` if no rule has such a host.
-    pub fn first_order(&self, host: &str, request: &RoutingRequest<'_>) -> Option<RouteOrder> {
+    pub(crate) fn first_order(&self, host: &str, request: &RoutingRequest<'_>) -> Option<RouteOrder> {
         self.orders.first(host, || request.port())
     }
 

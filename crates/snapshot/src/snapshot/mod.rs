@@ -149,7 +149,7 @@ pub struct HttpBind {
 
 impl HttpBind {
     /// Whether connections for this host are forwarded, so that a request for it belongs on no connection of the port.
-    pub fn is_for_streams(&self, host: &str) -> bool {
+    pub(crate) fn is_for_streams(&self, host: &str) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_for_streams(host))
     }
 

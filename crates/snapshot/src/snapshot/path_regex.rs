@@ -24,7 +24,7 @@ impl PathRegex {
         PathRegex::compile_within(pattern, RegexLimit::MEMORY_ONLY)
     }
 
-    pub fn compile_within(pattern: &str, limit: RegexLimit) -> Result<Self, RegexError> {
+    pub(crate) fn compile_within(pattern: &str, limit: RegexLimit) -> Result<Self, RegexError> {
         let (compiled, size) = build_regex(pattern, RegexAnchor::Start, MatchKind::LeftmostFirst, limit)?;
         Ok(PathRegex { pattern: pattern.into(), compiled, states: size.states })
     }
@@ -56,7 +56,7 @@ impl PathRegex {
     }
 
     /// How many bytes of the path the expression matches. `None` if it does not match.
-    pub fn matched_length(&self, path: &str) -> Option<usize> {
+    pub(crate) fn matched_length(&self, path: &str) -> Option<usize> {
         self.compiled.find(Input::new(path).anchored(Anchored::Yes)).map(|found| found.end())
     }
 

@@ -70,7 +70,7 @@ impl TlsListener {
     }
 
     /// The rules for its connections; `None` if it serves requests.
-    pub fn stream_hosts(&self) -> Option<&StreamHosts> {
+    pub(crate) fn stream_hosts(&self) -> Option<&StreamHosts> {
         match self {
             TlsListener::Terminate(_) => None,
             TlsListener::TerminateStream(_, hosts) | TlsListener::Passthrough(hosts) => Some(hosts),
@@ -121,7 +121,7 @@ impl PortTls {
 
     /// Whether the listener for this server name accepts a client that an earlier version of the listener verified in
     /// this way. A client that was not verified as the listener requires now needs a new connection.
-    pub fn accepts_client(&self, name: Option<&str>, verified_by: Option<&Arc<ClientValidation>>) -> bool {
+    pub(crate) fn accepts_client(&self, name: Option<&str>, verified_by: Option<&Arc<ClientValidation>>) -> bool {
         if !self.verifies_clients {
             return true;
         }

@@ -48,7 +48,7 @@ impl RegexSteps {
     }
 
     /// The input with which the limit was exceeded. Then the result of the search must not be used.
-    pub fn exceeded(&self) -> Option<RegexInput> {
+    pub(crate) fn exceeded(&self) -> Option<RegexInput> {
         self.exceeded.get()
     }
 }

@@ -9,7 +9,7 @@ use super::model::Entity;
 use super::names::Names;
 use super::objects::Draft;
 use super::settings::TranslationSettings;
-use crate::plugin_api::vault::{DEFAULT_ENVIRONMENT_PREFIX, VaultReference};
+use crate::api::kong::{DEFAULT_ENVIRONMENT_PREFIX, VaultReference};
 
 /// The KongVaults.
 pub(super) fn plan(vaults: Vec<Entity<'_>>, settings: &TranslationSettings, names: &mut Names) -> Vec<Draft> {

@@ -109,7 +109,7 @@ impl ConnectError {
     }
 
     /// Whether this process, and not the endpoint, lacks something for a connection.
-    pub fn is_shortage(&self) -> bool {
+    pub(crate) fn is_shortage(&self) -> bool {
         matches!(self, ConnectError::LimitReached(..) | ConnectError::LocalShortage(..))
     }
 

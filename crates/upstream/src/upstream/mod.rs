@@ -81,7 +81,7 @@ pub use endpoint_state::ActiveRequest;
 pub use endpoint_trial::EndpointTrial;
 pub use health::{Availability, EjectionCause};
 pub use health_checks::HealthChecks;
-pub use load_balancing::{EndpointSet, NoEndpoint, Picked, PickedBecause, ResolvedEndpoint, hash_address, hash64};
+pub use load_balancing::{EndpointSet, NoEndpoint, Picked, PickedBecause, ResolvedEndpoint, hash64};
 pub use local_shortage::LocalShortage;
 pub use locality::{LevelReport, MAX_LEVELS};
 pub use outcome::{EndpointTime, GRPC_STATUS, GivenTime, GrpcStatus, MIN_CLIENT_DELAY, Outcome, OutcomeClass};

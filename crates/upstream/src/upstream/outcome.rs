@@ -37,14 +37,14 @@ pub enum EndpointTime {
 impl EndpointTime {
     pub const UNKNOWN: EndpointTime = EndpointTime::AtLeast(Duration::ZERO);
 
-    pub fn at_least(self) -> Duration {
+    pub(crate) fn at_least(self) -> Duration {
         match self {
             EndpointTime::Exactly(time) | EndpointTime::AtLeast(time) => time,
         }
     }
 
     /// A sample of how fast the endpoint is.
-    pub fn exactly(self) -> Option<Duration> {
+    pub(crate) fn exactly(self) -> Option<Duration> {
         match self {
             EndpointTime::Exactly(time) => Some(time),
             EndpointTime::AtLeast(_) => None,
@@ -102,7 +102,7 @@ pub enum GrpcStatus {
 
 impl GrpcStatus {
     /// That of a call whose response ends without one, which its client takes for this one.
-    pub const MISSING: GrpcStatus = GrpcStatus::Received(UNKNOWN);
+    pub(crate) const MISSING: GrpcStatus = GrpcStatus::Received(UNKNOWN);
 
     /// The status in a field `grpc-status`. One that is not a number is unknown.
     pub fn read(value: &HeaderValue) -> Self {

@@ -566,8 +566,7 @@ impl<B> UpstreamPool<B> {
                 named.remove(longest_idle);
             }
         }
-        let connections = Http2Connections::new(Arc::clone(&self.budget), Arc::clone(&self.sockets));
-        let connections = Rc::new(connections);
+        let connections = Rc::new(Http2Connections::new(Arc::clone(&self.budget), Arc::clone(&self.sockets)));
         named.push((name.cloned(), Rc::clone(&connections)));
         connections
     }

@@ -311,7 +311,7 @@ impl Upstream {
     }
 
     /// Admits a connection of this client whose bytes are forwarded unparsed.
-    pub fn admit_connection(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
+    pub(crate) fn admit_connection(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
         self.overload.admit_unparsed(Some(client))
     }
 

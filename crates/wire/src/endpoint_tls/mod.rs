@@ -71,7 +71,7 @@ pub struct TlsTrust {
 impl UpstreamTlsSettings {
     /// `protocol` is the only one that handshakes offer (ALPN); `None` to offer none. Without `trust` any certificate
     /// is accepted. `client` is the client certificate. Equal settings do not share the result; those of
-    /// [`UpstreamRegistry::tls_settings`](crate::upstream::UpstreamRegistry::tls_settings) do.
+    /// `UpstreamRegistry::tls_settings` do.
     pub fn new(
         protocol: impl Into<Option<UpstreamProtocol>>,
         trust: Option<TlsTrust>,
@@ -303,7 +303,7 @@ pub struct UpstreamServerName(HeaderValue);
 
 impl UpstreamServerName {
     /// The server name from a Host header; its port is ignored.
-    pub fn from_host(host: &HeaderValue) -> Rc<Self> {
+    pub(crate) fn from_host(host: &HeaderValue) -> Rc<Self> {
         Rc::new(UpstreamServerName(host.clone()))
     }
 

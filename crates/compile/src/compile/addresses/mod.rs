@@ -152,7 +152,7 @@ impl GatewayAddresses {
 
 impl PortMapping {
     /// The port that this process binds for a listener port; `None` if it is not open yet.
-    pub fn bound_port(&self, listener_port: TransportPort) -> Option<u16> {
+    pub(crate) fn bound_port(&self, listener_port: TransportPort) -> Option<u16> {
         match self {
             PortMapping::Same => Some(listener_port.number),
             PortMapping::Mapped(ports) => ports.get(&listener_port).copied(),

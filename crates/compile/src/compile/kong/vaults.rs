@@ -19,12 +19,11 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use crate::api::kong::{ControlPlaneRef, KongVault};
+use crate::api::kong::{DEFAULT_ENVIRONMENT_PREFIX, VaultReference};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::vault::{
-    DEFAULT_ENVIRONMENT_PREFIX, VaultQuery, VaultReference, VaultResponse, VaultServer, VaultValues,
-};
+use crate::plugin_api::vault::{VaultQuery, VaultResponse, VaultServer, VaultValues};
 use crate::store::Store;
 use crate::verdict::{Code, Condition, Verdict};
 

@@ -37,6 +37,7 @@ mod status;
 mod tcp_ingress;
 mod udp_ingress;
 mod value_reference;
+mod vault_reference;
 
 pub use control_plane::{ControlPlaneRef, KonnectNamespacedRef};
 pub use health_checks::{ActiveHealthcheck, Healthy, PassiveHealthcheck, Unhealthy};
@@ -59,6 +60,7 @@ pub use secret_ref::{ConfigPatch, ConfigSource, PatchSource, SecretKeyRef};
 pub use tcp_ingress::{StreamIngressBackend, TcpIngress, TcpIngressRule, TcpIngressSpec, TcpIngressTls};
 pub use udp_ingress::{UdpIngress, UdpIngressRule, UdpIngressSpec};
 pub use value_reference::ValueReference;
+pub use vault_reference::{DEFAULT_ENVIRONMENT_PREFIX, VaultReference};
 
 /// `spec.controller` of Kong's IngressClasses. Of these classes, Portico serves only the one with the configured class
 /// name, and only if that name is not that of Portico's own class.

@@ -23,7 +23,7 @@ pub(super) struct QueueRegistry {
 
 /// Counters of the queues of one object, by the number of entries.
 #[derive(Debug, Default)]
-pub struct QueueCounters {
+pub(crate) struct QueueCounters {
     pub sent: AtomicU64,
     /// Batches that were sent again.
     pub retries: AtomicU64,
@@ -39,7 +39,7 @@ pub struct QueueCounters {
     pub pending: AtomicU64,
 }
 
-/// The values of [`QueueCounters`] at one moment.
+/// The values of `QueueCounters` at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
     pub sent: u64,
@@ -52,7 +52,7 @@ pub struct QueueCounts {
 }
 
 impl QueueCounters {
-    pub fn counts(&self) -> QueueCounts {
+    pub(crate) fn counts(&self) -> QueueCounts {
         QueueCounts {
             sent: self.sent.load(Relaxed),
             retries: self.retries.load(Relaxed),

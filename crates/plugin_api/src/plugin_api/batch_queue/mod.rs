@@ -10,7 +10,7 @@
 //! is about, also in the queue of a KongClusterPlugin.
 //!
 //! The queue ends with its plugin: dropping the [`BatchQueue`] closes it, and what is left is sent within
-//! [`CLOSE_LIMIT`].
+//! `CLOSE_LIMIT`.
 
 mod config;
 mod meters;
@@ -32,7 +32,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use config::{DeprecatedQueueFields, QueueConfig, QueueSettings};
-pub use meters::{QueueCounters, QueueCounts, flush_queues, queue_counts};
+pub(crate) use meters::QueueCounters;
+pub use meters::{QueueCounts, flush_queues, queue_counts};
 pub use queued_bytes::QueuedBytes;
 
 use self::meters::QueueRegistry;
@@ -453,7 +454,7 @@ impl QueueCore {
 }
 
 /// How long a queue without a plugin may take to send its remaining entries.
-pub const CLOSE_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 /// The default limit of the bytes in all queues. There is room for a full queue with default settings.
 pub const DEFAULT_QUEUED_BYTES: usize = 128 * 1024 * 1024;
 /// The size of entries from which a batch is sent without further ones.

@@ -330,6 +330,7 @@ fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
 }
 
 /// For tests.
+#[expect(clippy::unwrap_used, reason = "only tests run it")]
 pub mod signing;
 #[cfg(test)]
 mod tests;

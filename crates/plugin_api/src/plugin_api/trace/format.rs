@@ -42,7 +42,7 @@ pub enum InjectedFormat {
 
 impl TraceFormat {
     /// The order in which formats are read by default.
-    pub const ALL_READ: [TraceFormat; 8] = [
+    pub(crate) const ALL_READ: [TraceFormat; 8] = [
         TraceFormat::W3c,
         TraceFormat::B3,
         TraceFormat::Jaeger,

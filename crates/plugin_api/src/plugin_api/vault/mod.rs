@@ -1,11 +1,10 @@
 //! Values of vaults, which replace references such as `{vault://PREFIX/PATH/KEY}` in configurations.
 //!
 //! ```text
-//!   configuration ─ reference.rs ─▶ VaultQuery ─▶ wanted ─▶ task that reads from the servers
+//!   configuration ─ VaultReference ─▶ VaultQuery ─▶ wanted ─▶ task that reads from the servers
 //!                       value ◀─ VaultValues ◀─ responses ◀────┘
 //! ```
 
-mod reference;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,16 +14,12 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-pub use reference::VaultReference;
 pub use server::{
     AppRoleSecret, AwsSecretsManager, GoogleAccount, GoogleSecretManager, HashicorpVault, KvVersion, VaultApi,
     VaultLogin, VaultServer, VaultToken, WHOLE_SECRET,
 };
 
 use super::state::PluginState;
-
-/// The prefix of the variables of the vault `env` that exists without a KongVault.
-pub const DEFAULT_ENVIRONMENT_PREFIX: &str = "PORTICO_VAULT_";
 
 /// A secret of a server, which has one or more keys.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

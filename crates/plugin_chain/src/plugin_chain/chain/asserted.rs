@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 
 use super::Chain;
-use super::selected::{SelectedInstance, Selection};
+use super::selected::{SelectedInstance, SelectedPlugin};
 use super::slot::ChainSlot;
 use crate::plugin_api::assertions::{AssertedFields, Assertions, FieldsOfClient};
 use crate::plugin_api::instance::PluginInstance;
@@ -81,7 +81,7 @@ impl Chain {
     }
 
     /// Whether no plugin reads credentials any more, from this one on. `slots`: how many had their turn, with its own.
-    pub(super) fn is_past_credentials(&self, slots: usize, selected: Selection<'_>) -> bool {
+    pub(super) fn is_past_credentials(&self, slots: usize, selected: SelectedPlugin<'_>) -> bool {
         let last_slot = self.asserted.as_ref().map_or(0, |asserted| asserted.last_slot);
         slots > last_slot && self.place(selected) != self.slots[last_slot].place
     }

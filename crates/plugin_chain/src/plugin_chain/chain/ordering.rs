@@ -52,8 +52,12 @@ impl Orderings {
     ///
     /// As in Kong, the plugins take their turns by priority, and what must run before one is placed directly before it.
     pub(super) fn access_order(&self, places: &[ExecutionPlace]) -> Result<Vec<(usize, usize)>, OrderingCycle> {
-        let mut walk =
-            Walk { places, earlier: vec![BTreeSet::new(); places.len()], path: Vec::new(), order: Vec::new() };
+        let mut walk = DepthFirstWalk {
+            places,
+            earlier: vec![BTreeSet::new(); places.len()],
+            path: Vec::new(),
+            order: Vec::new(),
+        };
         let position = |name: &str| places.iter().position(|place| place.kind == name);
         for (kind, (_, ordering)) in &self.0 {
             let Some((ordering, own)) = ordering.as_ref().zip(position(kind)) else { continue };
@@ -70,7 +74,7 @@ impl Orderings {
 }
 
 /// The walk through the plugins of a chain.
-struct Walk<'a> {
+struct DepthFirstWalk<'a> {
     places: &'a [ExecutionPlace],
     /// By position, what must run earlier.
     earlier: Vec<BTreeSet<usize>>,
@@ -79,7 +83,7 @@ struct Walk<'a> {
     order: Vec<(usize, usize)>,
 }
 
-impl Walk<'_> {
+impl DepthFirstWalk<'_> {
     /// Each plugin is placed once, so the depth is at most the number of kinds.
     fn place(&mut self, position: usize, turn: usize) -> Result<(), OrderingCycle> {
         if self.order.iter().any(|(placed, _)| *placed == position) {

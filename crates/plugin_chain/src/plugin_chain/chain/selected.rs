@@ -18,32 +18,32 @@ pub(super) struct SelectionProgress {
 
 /// An instance that runs for a request.
 #[derive(Clone, Copy)]
-pub(super) enum Selection<'p> {
+pub(super) enum SelectedPlugin<'p> {
     /// Of the rule: indexes of its slot and in its slot.
     OfRule(u16, InstanceIndex),
     OfConsumer(&'p Arc<ConsumerPlugin>),
 }
 
-/// A [`Selection`] that is kept until the last phase of the request.
+/// A [`SelectedPlugin`] that is kept until the last phase of the request.
 pub(super) enum SelectedInstance {
     OfRule(u16, InstanceIndex),
     OfConsumer(Arc<ConsumerPlugin>),
 }
 
 impl SelectedInstance {
-    pub(super) fn as_selection(&self) -> Selection<'_> {
+    pub(super) fn as_selection(&self) -> SelectedPlugin<'_> {
         match self {
-            SelectedInstance::OfRule(slot, index) => Selection::OfRule(*slot, *index),
-            SelectedInstance::OfConsumer(plugin) => Selection::OfConsumer(plugin),
+            SelectedInstance::OfRule(slot, index) => SelectedPlugin::OfRule(*slot, *index),
+            SelectedInstance::OfConsumer(plugin) => SelectedPlugin::OfConsumer(plugin),
         }
     }
 }
 
-impl From<Selection<'_>> for SelectedInstance {
-    fn from(selection: Selection<'_>) -> Self {
+impl From<SelectedPlugin<'_>> for SelectedInstance {
+    fn from(selection: SelectedPlugin<'_>) -> Self {
         match selection {
-            Selection::OfRule(slot, index) => SelectedInstance::OfRule(slot, index),
-            Selection::OfConsumer(plugin) => SelectedInstance::OfConsumer(Arc::clone(plugin)),
+            SelectedPlugin::OfRule(slot, index) => SelectedInstance::OfRule(slot, index),
+            SelectedPlugin::OfConsumer(plugin) => SelectedInstance::OfConsumer(Arc::clone(plugin)),
         }
     }
 }

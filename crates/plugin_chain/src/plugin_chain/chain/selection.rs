@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Chain;
-use super::selected::{SelectedInstance, Selection, SelectionProgress, slot_number};
+use super::selected::{SelectedInstance, SelectedPlugin, SelectionProgress, slot_number};
 use super::slot::ChainSlot;
 use super::state::ChainState;
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, RequestConsumerPlugins};
@@ -24,7 +24,7 @@ impl Chain {
         progress: &mut SelectionProgress,
         of_consumer: &RequestConsumerPlugins<'p>,
         identity: &Identity,
-    ) -> Option<Selection<'p>> {
+    ) -> Option<SelectedPlugin<'p>> {
         while !progress.is_complete {
             let slot = self.slots.get(progress.slots);
             // Most requests are not of a consumer with plugins of its own.
@@ -50,11 +50,11 @@ impl Chain {
             progress.slots += usize::from(slot.is_some());
             let overlay = slot.filter(|_| identity.may_have_plugins()).and_then(|slot| slot.overlay(identity));
             let selected = match (overlay, plugin) {
-                (Some(overlay), _) => Some(Selection::OfRule(index, overlay)),
-                (None, Some(plugin)) => Some(Selection::OfConsumer(plugin)),
+                (Some(overlay), _) => Some(SelectedPlugin::OfRule(index, overlay)),
+                (None, Some(plugin)) => Some(SelectedPlugin::OfConsumer(plugin)),
                 (None, None) => {
                     let base = slot.and_then(|slot| slot.base);
-                    base.map(|(_, base)| Selection::OfRule(index, base))
+                    base.map(|(_, base)| SelectedPlugin::OfRule(index, base))
                 }
             };
             if selected.is_some() {
@@ -92,10 +92,10 @@ impl Chain {
     }
 
     /// The place of a selected instance by its priority.
-    pub(super) fn place(&self, selected: Selection<'_>) -> ExecutionPlace {
+    pub(super) fn place(&self, selected: SelectedPlugin<'_>) -> ExecutionPlace {
         match selected {
-            Selection::OfRule(slot, _) => self.slots[usize::from(slot)].place,
-            Selection::OfConsumer(plugin) => plugin.place,
+            SelectedPlugin::OfRule(slot, _) => self.slots[usize::from(slot)].place,
+            SelectedPlugin::OfConsumer(plugin) => plugin.place,
         }
     }
 
@@ -113,13 +113,13 @@ impl Chain {
     }
 
     /// A selected instance with its kind.
-    pub(super) fn instance<'p>(&'p self, selected: Selection<'p>) -> (&'static str, &'p PluginInstance) {
+    pub(super) fn instance<'p>(&'p self, selected: SelectedPlugin<'p>) -> (&'static str, &'p PluginInstance) {
         match selected {
-            Selection::OfRule(slot, index) => {
+            SelectedPlugin::OfRule(slot, index) => {
                 let slot = &self.slots[usize::from(slot)];
                 (slot.place.kind, slot.instance_at(index))
             }
-            Selection::OfConsumer(plugin) => (plugin.place.kind, &plugin.instance),
+            SelectedPlugin::OfConsumer(plugin) => (plugin.place.kind, &plugin.instance),
         }
     }
 }

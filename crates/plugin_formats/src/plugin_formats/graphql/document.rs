@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// A document with operations and fragments. [`super::CheckedDocument`] has one whose fragments can be followed.
 #[derive(Debug, Default, PartialEq)]
-pub struct GraphqlDocument<'t> {
+pub(crate) struct GraphqlDocument<'t> {
     pub operations: Vec<Operation<'t>>,
     pub fragments: Vec<Fragment<'t>>,
 }

@@ -20,8 +20,8 @@ mod request;
 mod tests;
 
 pub use document::{
-    Argument, Fragment, GraphqlDocument, GraphqlField, GraphqlValue, InlineFragment, Operation, OperationKind,
-    Selection, TypeReference, VariableDefinition,
+    Argument, Fragment, GraphqlField, GraphqlValue, InlineFragment, Operation, OperationKind, Selection, TypeReference,
+    VariableDefinition,
 };
 pub use lexer::is_name;
 pub use normalized::normalized;

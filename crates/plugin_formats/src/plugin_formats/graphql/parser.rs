@@ -9,7 +9,7 @@ use super::{DocumentError, DocumentLimits};
 
 impl<'t> GraphqlDocument<'t> {
     /// Parses a document. Whether its fragments exist and end is checked by [`super::CheckedDocument`].
-    pub fn parse(text: &'t str, limits: &DocumentLimits) -> Result<GraphqlDocument<'t>, DocumentError> {
+    pub(super) fn parse(text: &'t str, limits: &DocumentLimits) -> Result<GraphqlDocument<'t>, DocumentError> {
         if text.len() > limits.bytes {
             return Err(DocumentError::new(format!("the document is longer than {} bytes", limits.bytes)));
         }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::document::GraphqlDocument;
 use super::*;
 
 fn parse(text: &str) -> Result<GraphqlDocument<'_>, DocumentError> {

@@ -14,7 +14,6 @@ use super::{Direction, SchemaDialect, SchemaError, SchemaId, SchemaSet};
 pub struct JsonSchemaCompiler<'d> {
     dialect: SchemaDialect,
     direction: Direction,
-    asserts_formats: bool,
     resources: Resources<'d>,
     nodes: Vec<Option<CompiledNode>>,
     ids: HashMap<usize, usize>,
@@ -40,7 +39,6 @@ impl<'d> JsonSchemaCompiler<'d> {
         JsonSchemaCompiler {
             dialect,
             direction,
-            asserts_formats: true,
             resources: Resources::new(document, dialect),
             nodes: Vec::new(),
             ids: HashMap::new(),
@@ -48,13 +46,6 @@ impl<'d> JsonSchemaCompiler<'d> {
             pattern_states: 0,
             pointers: Vec::new(),
         }
-    }
-
-    /// Lets `format` describe values without restricting them.
-    #[must_use]
-    pub fn without_formats(mut self) -> Self {
-        self.asserts_formats = false;
-        self
     }
 
     /// Finds `$id` and anchors in a schema before others refer to them.
@@ -205,7 +196,7 @@ impl<'d> JsonSchemaCompiler<'d> {
         }
         if let Some(format) = at.members.get("format") {
             let format = format.as_str().ok_or_else(|| at.wrong("format", "the name of a format"))?;
-            keywords.extend(Format::find(format).filter(|_| self.asserts_formats).map(Keyword::Format));
+            keywords.extend(Format::find(format).map(Keyword::Format));
         }
         Ok(())
     }

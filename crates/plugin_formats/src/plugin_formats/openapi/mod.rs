@@ -17,5 +17,5 @@ mod tests;
 
 pub use base_path::{BasePaths, base_paths};
 pub use document::{ApiDocument, OpenApiVersion};
-pub use operation::{MAX_OPERATIONS, Operation, media_type_content, operations, pointer_token};
+pub use operation::{Operation, media_type_content, operations, pointer_token};
 pub use path_index::{ApiPathIndex, ApiPathMatch, MAX_CANDIDATES};

@@ -20,7 +20,7 @@ pub struct Operation<'d> {
 }
 
 /// The most operations of a document.
-pub const MAX_OPERATIONS: usize = 5000;
+pub(crate) const MAX_OPERATIONS: usize = 5000;
 
 /// The operations of a document, in its order. Diagnostics name the field that has the document.
 pub fn operations<'d>(field: &str, document: &'d ApiDocument) -> Result<Vec<Operation<'d>>, Vec<Diagnostic>> {

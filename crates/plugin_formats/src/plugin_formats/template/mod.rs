@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Everything is parsed when the configuration changes. Evaluation calls no code except the functions in
-//! `functions.rs`, has no loops, and is limited by a [`Budget`](crate::plugin_api::lua_value::Budget).
+//! `functions.rs`, has no loops, and is limited by a [`Budget`].
 
 mod expression;
 mod format;

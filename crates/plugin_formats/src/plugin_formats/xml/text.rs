@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// How bytes above 127 are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XmlEncoding {
+pub(crate) enum XmlEncoding {
     Utf8,
     /// An encoding in which every byte is a character, and those below 128 are ASCII.
     SingleByte,
@@ -13,7 +13,7 @@ pub enum XmlEncoding {
 impl XmlEncoding {
     /// The encoding of a declaration without `<?xml` and `?>`. `None` if the declaration is invalid, or if the document
     /// may have other characters than the scanner sees.
-    pub fn declared(declaration: &[u8]) -> Option<XmlEncoding> {
+    pub(crate) fn declared(declaration: &[u8]) -> Option<XmlEncoding> {
         let text = std::str::from_utf8(declaration).ok()?;
         let mut rest = text;
         let mut encoding = XmlEncoding::Utf8;
@@ -83,7 +83,7 @@ pub fn check_references(text: &[u8]) -> Result<(), usize> {
 }
 
 /// The text with the characters that its references stand for. References that `check_references` refuses stay.
-pub fn resolve_references(text: &str) -> Cow<'_, str> {
+pub(crate) fn resolve_references(text: &str) -> Cow<'_, str> {
     if memchr::memchr(b'&', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }

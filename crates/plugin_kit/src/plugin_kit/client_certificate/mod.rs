@@ -11,9 +11,9 @@ mod distinguished_name;
 mod names;
 mod policy;
 /// For tests.
+#[expect(clippy::unwrap_used, reason = "only tests run it")]
 pub mod test_authority;
 mod trust;
 
-pub use names::CertificateNames;
 pub use policy::{CertificatePolicy, CertificateRejection, CertificateSettings, ConsumerField, GroupSource};
-pub use trust::{CertificateTrust, RevocationMode};
+pub use trust::RevocationMode;

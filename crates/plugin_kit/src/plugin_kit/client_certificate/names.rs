@@ -11,7 +11,7 @@ use crate::plugin_api::subjects::VerifiedSubject;
 
 /// What a certificate says about its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateNames {
+pub(crate) struct CertificateNames {
     /// The subject alternative names that are text: DNS names, email addresses, URIs and IP addresses, in order.
     pub alternative: Vec<String>,
     /// The common name of the subject.
@@ -26,7 +26,7 @@ pub struct CertificateNames {
 
 impl CertificateNames {
     /// `None` if the certificate cannot be parsed.
-    pub fn parse(certificate: &CertificateDer<'_>) -> Option<Self> {
+    pub(crate) fn parse(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
         let extension = parsed.subject_alternative_name().ok().flatten();
         let names = extension.iter().flat_map(|extension| &extension.value.general_names);
@@ -41,7 +41,7 @@ impl CertificateNames {
     }
 
     /// The alternative names as a list for a header. A comma that is part of a name has a backslash in front of it.
-    pub fn alternative_list(&self) -> String {
+    pub(crate) fn alternative_list(&self) -> String {
         let mut list = String::new();
         for (index, name) in self.alternative.iter().enumerate() {
             list.push_str(if index == 0 { "" } else { ", " });
@@ -51,7 +51,7 @@ impl CertificateNames {
     }
 
     /// The names by which a consumer may be found: the alternative ones, and then the common name.
-    pub fn all(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
         self.alternative.iter().chain(&self.common).map(String::as_str)
     }
 }

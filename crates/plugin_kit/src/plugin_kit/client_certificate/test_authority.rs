@@ -1,6 +1,5 @@
 //! An authority for certificates of clients in tests.
 
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
@@ -29,6 +28,7 @@ fn parameters(name: &str) -> CertificateParams {
 
 impl TestAuthority {
     /// 2026-01-31
+    #[cfg(test)]
     pub(crate) const NOT_AFTER: i64 = 1_769_817_600;
 
     pub fn new(name: &str) -> Self {
@@ -61,7 +61,7 @@ impl TestAuthority {
     }
 
     /// A certificate for a client, and what signs others with its key although it is no authority.
-    pub(crate) fn client(&self, name: &str) -> (CertificateDer<'static>, TestAuthority) {
+    pub fn client(&self, name: &str) -> (CertificateDer<'static>, TestAuthority) {
         let mut params = parameters(name);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -98,8 +98,9 @@ impl TestAuthority {
     }
 
     /// A certificate that is the same for all cases of a test.
+    #[cfg(test)]
     pub(crate) fn shared_certificate() -> &'static CertificateDer<'static> {
-        static CERTIFICATE: OnceLock<CertificateDer<'static>> = OnceLock::new();
+        static CERTIFICATE: std::sync::OnceLock<CertificateDer<'static>> = std::sync::OnceLock::new();
         CERTIFICATE.get_or_init(|| TestAuthority::new("ca").issue_for("anna"))
     }
 }

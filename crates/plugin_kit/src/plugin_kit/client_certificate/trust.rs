@@ -31,7 +31,7 @@ pub enum RevocationMode {
 }
 
 /// The authorities and revocation lists of a configuration.
-pub struct CertificateTrust {
+pub(crate) struct CertificateTrust {
     anchors: Vec<TrustAnchor<'static>>,
     /// When the certificates of the authorities are valid, in seconds since 1970, in the order of `anchors`.
     periods: Vec<(i64, i64)>,
@@ -41,11 +41,15 @@ pub struct CertificateTrust {
 
 /// Why a certificate is not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UntrustedCertificate;
+pub(crate) struct UntrustedCertificate;
 
 impl CertificateTrust {
     /// `authorities` and `lists` are PEM texts, each with one block or more.
-    pub fn parse(authorities: &[String], lists: &[String], mode: RevocationMode) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn parse(
+        authorities: &[String],
+        lists: &[String],
+        mode: RevocationMode,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let (mut anchors, mut periods) = (Vec::new(), Vec::new());
         for (index, pem) in authorities.iter().enumerate() {
@@ -108,7 +112,7 @@ impl CertificateTrust {
     }
 
     /// Whether the first certificate is one for clients that leads to an authority, and is valid and not revoked now.
-    pub fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), UntrustedCertificate> {
+    pub(crate) fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), UntrustedCertificate> {
         let [certificate, intermediates @ ..] = chain else { return Err(UntrustedCertificate) };
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let parsed = EndEntityCert::try_from(certificate).map_err(|_| UntrustedCertificate)?;

@@ -203,7 +203,7 @@ impl ActiveLimit {
 
     /// Until a request that takes this amount is admitted. An amount above the limit is never admitted: then this is
     /// the time until nothing is counted.
-    pub fn wait_ms_for(&self, counts: LimitUse, amount: u64) -> u64 {
+    pub(crate) fn wait_ms_for(&self, counts: LimitUse, amount: u64) -> u64 {
         let missing = amount.saturating_sub(1).min(self.max.saturating_sub(1));
         ActiveLimit { max: self.max - missing, ..*self }.wait_ms(counts)
     }

@@ -39,7 +39,7 @@ impl LimitStore {
         matches!(self.place, CountPlace::Server { .. })
     }
 
-    /// As [`WindowCounters::count_in_slots`], in memory. Admits nothing if the counters are at a server.
+    /// As `WindowCounters::count_in_slots`, in memory. Admits nothing if the counters are at a server.
     pub fn count_in_memory(
         &self,
         identifier: &LimitIdentifier,
@@ -50,7 +50,7 @@ impl LimitStore {
         self.in_memory(identifier, scope, limits, |counters, slots| counters.count_in_slots(limits, slots, amount))
     }
 
-    /// As [`WindowCounters::add_in_slots`], in memory.
+    /// As `WindowCounters::add_in_slots`, in memory.
     pub fn add_in_memory(
         &self,
         identifier: &LimitIdentifier,

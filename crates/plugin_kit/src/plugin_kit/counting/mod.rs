@@ -39,4 +39,3 @@ pub use sync::{CounterSync, SyncedCounters};
 pub use table::{CounterKey, CounterOwner, CounterTable, TableCounters};
 pub use usage_report::{PlanOutcome, PlanUse, RequestUse, UsageReports};
 pub use version_use::{VersionTotal, VersionUse};
-pub use window_counters::{CountSlots, WindowCounters, WindowSync};

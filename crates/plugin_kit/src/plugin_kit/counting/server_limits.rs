@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::limit_rule::{ActiveLimit, CLOCK_DIFFERENCE_US, LimitDecision, LimitKind, LimitRule, LimitUse};
 use crate::plugin_kit::redis::{CounterIncrement, Redis, RedisScript, RedisUnavailable};
 
-/// Counts an amount as [`super::WindowCounters::count`] does. `group` is the common prefix of the keys, and `limits`
+/// Counts an amount as `WindowCounters::count` does. `group` is the common prefix of the keys, and `limits`
 /// are the rules at the time of the request.
 pub async fn count_at_server(
     redis: &Redis,
@@ -38,7 +38,7 @@ pub async fn count_at_server(
     Ok(LimitDecision { is_admitted: *is_admitted == 1, uses })
 }
 
-/// Adds amounts as [`super::WindowCounters::add_in_slots`] does. Returns whether they were added.
+/// Adds amounts as `WindowCounters::add_in_slots` does. Returns whether they were added.
 pub(super) async fn add_at_server(
     redis: &Redis,
     group: &str,

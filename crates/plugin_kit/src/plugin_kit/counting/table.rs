@@ -134,7 +134,7 @@ impl<C: TableCounters> CounterTable<C> {
 
     /// Says whether all entries may be removed if there is no room for those of other tables: if nothing uses this one,
     /// and it is only kept in case that something uses it again.
-    pub fn set_discardable(&self, is_discardable: bool) {
+    pub(crate) fn set_discardable(&self, is_discardable: bool) {
         self.shards.is_discardable.store(is_discardable, Relaxed);
     }
 

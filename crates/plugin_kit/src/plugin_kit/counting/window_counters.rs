@@ -15,14 +15,14 @@ use crate::plugin_kit::redis::CounterIncrement;
 
 /// The counters.
 #[derive(Debug, Default)]
-pub struct WindowCounters {
+pub(crate) struct WindowCounters {
     state: Mutex<WindowState>,
     sync: Option<Box<WindowSync>>,
 }
 
 /// How counters are synchronized with a server.
 #[derive(Debug)]
-pub struct WindowSync {
+pub(crate) struct WindowSync {
     /// The common prefix of the keys at the server.
     pub group: String,
     /// The limits, in the order of the counters. None is a bucket.
@@ -52,7 +52,7 @@ struct CountedWindow {
 /// Where the counts of limits are among those of an identifier. Limits that are configured later have other places, so
 /// those that stay keep their counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CountSlots {
+pub(crate) struct CountSlots {
     /// In the order of the limits.
     slots: Box<[usize]>,
     /// The slots that counters need to have.
@@ -60,7 +60,7 @@ pub struct CountSlots {
 }
 
 impl CountSlots {
-    pub fn new(slots: Box<[usize]>) -> Self {
+    pub(crate) fn new(slots: Box<[usize]>) -> Self {
         let needed = slots.iter().max().map_or(0, |last| last + 1);
         CountSlots { slots, needed }
     }
@@ -68,7 +68,7 @@ impl CountSlots {
 
 impl WindowCounters {
     /// Counters that are synchronized with a server.
-    pub fn synced(sync: WindowSync) -> Self {
+    pub(crate) fn synced(sync: WindowSync) -> Self {
         let is_bucket = |rule: &LimitRule| matches!(rule.kind, LimitKind::Bucket { .. });
         debug_assert!(!sync.rules.iter().any(is_bucket), "buckets have no window that several replicas can add to");
         WindowCounters { state: Mutex::default(), sync: Some(Box::new(sync)) }
@@ -76,12 +76,17 @@ impl WindowCounters {
 
     /// Counts this amount if all limits admit it, or also if one does not and `counts_rejected` is true. The amount 0
     /// only reads the counts. `None` if the counters are retired.
-    pub fn count(&self, limits: &[ActiveLimit], amount: u64, counts_rejected: bool) -> Option<LimitDecision> {
+    pub(crate) fn count(&self, limits: &[ActiveLimit], amount: u64, counts_rejected: bool) -> Option<LimitDecision> {
         self.count_in(limits, (0..limits.len(), limits.len()), amount, counts_rejected)
     }
 
     /// The same without counting rejected requests, for limits that have these slots.
-    pub fn count_in_slots(&self, limits: &[ActiveLimit], slots: &CountSlots, amount: u64) -> Option<LimitDecision> {
+    pub(crate) fn count_in_slots(
+        &self,
+        limits: &[ActiveLimit],
+        slots: &CountSlots,
+        amount: u64,
+    ) -> Option<LimitDecision> {
         self.count_in(limits, (slots.slots.iter().copied(), slots.needed), amount, false)
     }
 
@@ -122,7 +127,7 @@ impl WindowCounters {
 
     /// Adds an amount to each limit, if every limit whose amount is not 0 has something left. Amounts may exceed what
     /// is left, as for an endpoint that has already done the work. `None` if the counters are retired.
-    pub fn add_in_slots(
+    pub(crate) fn add_in_slots(
         &self,
         limits: &[ActiveLimit],
         CountSlots { slots, needed }: &CountSlots,

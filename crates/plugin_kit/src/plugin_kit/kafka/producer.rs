@@ -99,7 +99,7 @@ impl KafkaProducer {
     }
 
     /// Sends messages. The result has the reason for each of them that was not confirmed.
-    pub async fn produce(&self, messages: &[KafkaMessage]) -> Vec<Option<String>> {
+    pub(crate) async fn produce(&self, messages: &[KafkaMessage]) -> Vec<Option<String>> {
         self.produce_each(messages, &mut |_, _| ()).await
     }
 

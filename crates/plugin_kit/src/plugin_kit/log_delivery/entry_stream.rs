@@ -19,12 +19,12 @@ use crate::plugin_api::services::PluginServices;
 /// Sends entries on a connection. The server confirms nothing, so an entry that was written counts as accepted.
 pub struct StreamSender {
     server: Arc<StreamServer>,
-    framing: Framing,
+    framing: EntryFraming,
 }
 
 /// How the server recognizes the end of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub enum EntryFraming {
     /// Each entry is a line.
     Lines,
     /// The length of each entry precedes it: RFC 6587, section 3.4.1.
@@ -50,7 +50,7 @@ impl StreamSender {
     /// `remote.timeout` is that of connecting, and of writing a batch.
     pub fn new(
         remote: Remote,
-        framing: Framing,
+        framing: EntryFraming,
         idle_limit: Duration,
         reports: Arc<DeliveryReports>,
         cx: &BuildCx<'_>,
@@ -63,7 +63,7 @@ impl StreamSender {
 
 impl BatchSender for StreamSender {
     fn encode(&self, entries: &[Bytes]) -> Bytes {
-        if self.framing == Framing::Lines {
+        if self.framing == EntryFraming::Lines {
             return join_lines(entries);
         }
         let mut body = Vec::new();

@@ -19,7 +19,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 pub use datagrams::{DatagramSender, Packing};
-pub use entry_stream::{Framing, StreamSender};
+pub use entry_stream::{EntryFraming, StreamSender};
 pub use http_requests::{HttpBody, HttpSender, retry_after};
 pub use reports::DeliveryReports;
 pub use server::parse_server;

@@ -55,7 +55,7 @@ pub enum OtlpSignal {
 }
 
 /// Sends batches whose entries are fields of the message of their signal.
-pub struct OtlpSender {
+pub(crate) struct OtlpSender {
     signal: OtlpSignal,
     transport: OtlpTransport,
     /// Host and port, for messages.
@@ -110,7 +110,7 @@ impl OtlpSignal {
 
 impl OtlpSender {
     /// `request`: the request for each batch, without its body.
-    pub fn new(
+    pub(crate) fn new(
         protocol: OtlpProtocol,
         signal: OtlpSignal,
         mut request: RemoteRequest,

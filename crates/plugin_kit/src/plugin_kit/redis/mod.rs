@@ -59,14 +59,14 @@ pub struct RedisUnavailable;
 
 /// A script, which a server keeps after its first use. It changes only its keys.
 #[derive(Debug)]
-pub struct RedisScript {
+pub(crate) struct RedisScript {
     source: &'static str,
     /// The digest of the source, by which servers find the script.
     digest: OnceLock<String>,
 }
 
 impl RedisScript {
-    pub const fn new(source: &'static str) -> Self {
+    pub(crate) const fn new(source: &'static str) -> Self {
         RedisScript { source, digest: OnceLock::new() }
     }
 
@@ -130,7 +130,7 @@ impl Redis {
 
     /// Runs a script whose arguments and results are integers, in one atomic step. In a cluster, the keys must have the
     /// same hash tag, see [`RedisServer::key_group`].
-    pub async fn run_integers(
+    pub(crate) async fn run_integers(
         &self,
         script: &RedisScript,
         keys: &[String],

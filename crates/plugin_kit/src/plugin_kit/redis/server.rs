@@ -56,7 +56,7 @@ impl RedisServer {
     }
 
     /// Whether the server is a cluster.
-    pub fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         matches!(self.topology, Topology::Cluster { .. })
     }
 }

@@ -274,7 +274,7 @@ fn field_error(field: &str, message: &str) -> RequestEditError {
 }
 
 /// The path as it is sent.
-pub fn checked_path(path: &[u8]) -> Result<String, &'static str> {
+pub(crate) fn checked_path(path: &[u8]) -> Result<String, &'static str> {
     if path.first() != Some(&b'/') {
         return Err("the path does not start with a slash");
     }

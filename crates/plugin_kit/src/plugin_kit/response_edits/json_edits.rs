@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::entry::ConfigReader;
-use super::operations::{ActiveOperations, Operation, ResponseEditConfig};
+use super::operations::{ActiveOperations, EditOperation, ResponseEditConfig};
 use crate::plugin_kit::json_fields::{JsonFields, JsonPath, JsonType};
 
 /// The operations, with values as JSON.
@@ -113,7 +113,7 @@ impl JsonEdits {
 fn read_values(
     reader: &mut ConfigReader<'_>,
     operation: &str,
-    config: &Operation,
+    config: &EditOperation,
     has_paths: bool,
 ) -> Vec<(JsonPath, Box<RawValue>)> {
     let mut values = Vec::new();

@@ -23,7 +23,7 @@ use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::reply::{Reply, ReplyBody};
 use crate::plugin_api::{Plugin, ResponseOutcome};
 
-pub use operations::{Operation, ResponseEditConfig};
+pub use operations::{EditOperation, ResponseEditConfig};
 
 /// The edits of a configuration.
 pub struct ResponseEdits {

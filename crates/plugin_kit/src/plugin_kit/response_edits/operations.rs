@@ -10,11 +10,11 @@ use crate::plugin_kit::json_fields::JsonType;
 /// Lists of entries, of which those that the plugins do not have are empty.
 #[derive(Debug, Default)]
 pub struct ResponseEditConfig {
-    pub remove: Operation,
-    pub rename: Operation,
-    pub replace: Operation,
-    pub add: Operation,
-    pub append: Operation,
+    pub remove: EditOperation,
+    pub rename: EditOperation,
+    pub replace: EditOperation,
+    pub add: EditOperation,
+    pub append: EditOperation,
     /// What replaces the whole body, under the conditions of `replace`.
     pub new_body: Option<String>,
     /// The only fields of JSON bodies that the client gets.
@@ -25,7 +25,7 @@ pub struct ResponseEditConfig {
 
 /// The entries of one operation.
 #[derive(Debug, Default)]
-pub struct Operation {
+pub struct EditOperation {
     pub headers: Vec<String>,
     pub json: Vec<String>,
     /// The types of the values in `json`, by position.
@@ -79,7 +79,7 @@ impl OperationStatuses {
 }
 
 impl StatusList {
-    fn build(operation: &Operation, name: &str, reader: &mut ConfigReader<'_>) -> Self {
+    fn build(operation: &EditOperation, name: &str, reader: &mut ConfigReader<'_>) -> Self {
         let mut ranges = Vec::new();
         for (index, text) in operation.if_status.iter().enumerate() {
             match range(text) {

@@ -106,7 +106,7 @@ impl SealingKeys {
     }
 
     /// Encrypts and authenticates a text, together with the context, which [`SealingKeys::open`] must get again.
-    pub fn seal(&self, context: &[u8], text: &[u8]) -> String {
+    pub(crate) fn seal(&self, context: &[u8], text: &[u8]) -> String {
         URL_SAFE_NO_PAD.encode(self.with(|keys| keys.seal(context, text)))
     }
 

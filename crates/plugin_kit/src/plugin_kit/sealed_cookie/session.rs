@@ -116,7 +116,7 @@ impl SessionCookies {
     }
 
     /// Sets the cookies of a stored session to its id, with the same effect as [`SessionCookies::write`].
-    pub fn write_id(
+    pub(crate) fn write_id(
         &self,
         response: &mut HeaderMap,
         id: &str,

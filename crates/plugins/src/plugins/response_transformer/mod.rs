@@ -35,7 +35,7 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{BuildCx, Phases, PluginKind, record};
 use crate::plugin_kit::json_fields::JsonType;
-use crate::plugin_kit::response_edits::{Operation, ResponseEditConfig, ResponseEdits};
+use crate::plugin_kit::response_edits::{EditOperation, ResponseEditConfig, ResponseEdits};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -86,10 +86,10 @@ struct ValuesConfig {
     headers: Vec<String>,
 }
 
-impl From<ValuesConfig> for Operation {
+impl From<ValuesConfig> for EditOperation {
     fn from(values: ValuesConfig) -> Self {
         let ValuesConfig { json, json_types, headers } = values;
-        Operation { headers, json, json_types, if_status: Vec::new() }
+        EditOperation { headers, json, json_types, if_status: Vec::new() }
     }
 }
 
@@ -109,8 +109,8 @@ impl PluginKind for ResponseTransformer {
         let RemoveConfig { json, headers } = config.remove;
         let RenameConfig { json: renamed, headers: renamed_headers } = config.rename;
         let edits = ResponseEditConfig {
-            remove: Operation { headers, json, ..Operation::default() },
-            rename: Operation { headers: renamed_headers, json: renamed, ..Operation::default() },
+            remove: EditOperation { headers, json, ..EditOperation::default() },
+            rename: EditOperation { headers: renamed_headers, json: renamed, ..EditOperation::default() },
             replace: config.replace.into(),
             add: config.add.into(),
             append: config.append.into(),

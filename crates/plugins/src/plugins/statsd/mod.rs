@@ -33,7 +33,9 @@ use self::metric::{LineCx, Metric, MetricConfig, ServiceIdentifier, WorkspaceIde
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, BatchSender, DeprecatedQueueFields, QueueConfig};
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, Remote, record};
-use crate::plugin_kit::log_delivery::{DatagramSender, DeliveryReports, Framing, Packing, StreamSender, parse_server};
+use crate::plugin_kit::log_delivery::{
+    DatagramSender, DeliveryReports, EntryFraming, Packing, StreamSender, parse_server,
+};
 use crate::plugin_kit::statsd::{ConsumerIdentifier, StatLines, TagStyle};
 
 /// Sends metrics of requests to a StatsD server.
@@ -209,7 +211,7 @@ impl Config {
     fn sender(&self, server: Remote, cx: &BuildCx<'_>) -> Arc<dyn BatchSender> {
         let reports = DeliveryReports::new("host", cx);
         if self.use_tcp {
-            Arc::new(StreamSender::new(server, Framing::Lines, MAX_IDLE, reports, cx))
+            Arc::new(StreamSender::new(server, EntryFraming::Lines, MAX_IDLE, reports, cx))
         } else {
             Arc::new(DatagramSender::new(server, Packing::Lines(self.udp_packet_size), reports, cx))
         }

@@ -38,7 +38,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, BatchSender};
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, Remote, RemoteTls};
 use crate::plugin_kit::log_delivery::{
-    DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Framing, Packing, Severities, StreamSender, SyslogMessage,
+    DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, EntryFraming, Packing, Severities, StreamSender, SyslogMessage,
     SyslogSeverity, parse_server,
 };
 use crate::plugin_kit::log_fields::CustomFields;
@@ -184,7 +184,7 @@ impl Config {
             (None, _) => Arc::new(LocalSocket::new("/dev/log", reports)),
             (Some(server), Protocol::Udp) => Arc::new(DatagramSender::new(server, Packing::Whole, reports, cx)),
             (Some(server), Protocol::Tcp | Protocol::Tls) => {
-                Arc::new(StreamSender::new(server, Framing::OctetCounting, MAX_IDLE, reports, cx))
+                Arc::new(StreamSender::new(server, EntryFraming::OctetCounting, MAX_IDLE, reports, cx))
             }
         }
     }

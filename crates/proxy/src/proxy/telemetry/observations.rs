@@ -21,7 +21,7 @@ use crate::snapshot::router::MatchedPath;
 use crate::snapshot::rule::{Backend, BackendTarget, RouteRule};
 
 /// The header field that contains the token.
-pub const OBSERVE_FIELD: HeaderName = HeaderName::from_static("portico-observe");
+pub(crate) const OBSERVE_FIELD: HeaderName = HeaderName::from_static("portico-observe");
 
 /// What the proxy does with an observed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ pub fn hash64(bytes: &[u8]) -> u64 {
 
 /// The hash of the address of a client. Of an IPv6 address, only the prefix of this length counts, since one client may
 /// have all addresses of a network.
-pub fn hash_address(address: IpAddr, ipv6_prefix: u8) -> u64 {
+pub(crate) fn hash_address(address: IpAddr, ipv6_prefix: u8) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => hash64(&address.octets()),
         IpAddr::V6(address) => {

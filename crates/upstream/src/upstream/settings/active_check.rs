@@ -29,13 +29,13 @@ pub struct ActiveCheck {
 
 impl ActiveCheck {
     /// The time between two checks of an endpoint. `None` if it is not checked in this state.
-    pub fn interval_of(&self, is_healthy: bool) -> Option<Duration> {
+    pub(crate) fn interval_of(&self, is_healthy: bool) -> Option<Duration> {
         let interval = if is_healthy { self.interval } else { self.unhealthy_interval };
         Some(interval).filter(|interval| !interval.is_zero())
     }
 
     /// The shorter one of the intervals that are not zero; an hour if both are.
-    pub fn shortest_interval(&self) -> Duration {
+    pub(crate) fn shortest_interval(&self) -> Duration {
         let intervals = [true, false].into_iter().filter_map(|is_healthy| self.interval_of(is_healthy));
         intervals.min().unwrap_or(Duration::from_secs(3600))
     }
@@ -43,14 +43,14 @@ impl ActiveCheck {
 
 /// What a check has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckResult {
+pub(crate) enum CheckResult {
     Passed,
     Failed(CheckFailureKind),
 }
 
 /// How a check has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckFailureKind {
+pub(crate) enum CheckFailureKind {
     Response,
     Connection,
     Timeout,
@@ -91,7 +91,7 @@ pub enum CheckKind {
 }
 
 impl CheckKind {
-    pub fn needs_http2(&self) -> bool {
+    pub(crate) fn needs_http2(&self) -> bool {
         match self {
             CheckKind::Grpc { .. } => true,
             CheckKind::Http { .. } | CheckKind::Tcp { .. } => false,
@@ -108,7 +108,7 @@ impl CheckKind {
     }
 
     /// Whether a check only finds out whether the endpoint accepts connections.
-    pub fn only_connects(&self) -> bool {
+    pub(crate) fn only_connects(&self) -> bool {
         match self {
             CheckKind::Tcp { send, expect } => send.is_empty() && expect.is_empty(),
             CheckKind::Http { .. } | CheckKind::Grpc { .. } => false,

@@ -76,7 +76,7 @@ impl BalancingAlgorithm {
     }
 
     /// Whether the endpoint depends on the requests that each of them has in progress.
-    pub fn compares_requests(self) -> bool {
+    pub(crate) fn compares_requests(self) -> bool {
         matches!(self, BalancingAlgorithm::LeastRequests | BalancingAlgorithm::PeakEwma(_))
     }
 }

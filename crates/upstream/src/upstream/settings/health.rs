@@ -26,7 +26,7 @@ pub struct PassiveChecks {
     pub local_origin_failures: u32,
     /// What [`is_gateway_error`](super::is_gateway_error) counts.
     pub gateway_errors: u32,
-    /// Server errors, or else `statuses`: [`is_listed_or_server_error`](super::is_listed_or_server_error).
+    /// Server errors, or else `statuses`: `is_listed_or_server_error`.
     pub server_errors: u32,
     /// What counts for `server_errors`, sorted. Empty for the default.
     pub statuses: Box<[u16]>,

@@ -11,7 +11,7 @@ pub fn is_server_error(status: u16) -> bool {
 }
 
 /// Whether the status is listed; server errors are, if the list is empty. `listed` is sorted.
-pub fn is_listed_or_server_error(listed: &[u16], status: u16) -> bool {
+pub(crate) fn is_listed_or_server_error(listed: &[u16], status: u16) -> bool {
     match listed {
         [] => is_server_error(status),
         listed => listed.binary_search(&status).is_ok(),

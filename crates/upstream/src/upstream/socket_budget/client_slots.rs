@@ -32,12 +32,12 @@ impl ClientSlot {
         ClientSlot((HASHER.hash_one(client) % SLOTS as u64) as u8)
     }
 
-    /// The number of the slot, below [`SLOTS`].
+    /// The number of the slot, below `SLOTS`.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 
-    /// `number`: below [`SLOTS`].
+    /// `number`: below `SLOTS`.
     pub fn numbered(number: u8) -> Self {
         ClientSlot(number)
     }

@@ -30,7 +30,7 @@ impl Alternatives {
 
     /// Admits a request or connection to the upstream with these alternatives, or to what takes its place: an
     /// alternative, or the fallback if the circuit is open, also if it opens while the request waits. Returns where it
-    /// goes. `admit`: [`Upstream::admit`] or [`Upstream::admit_connection`].
+    /// goes. `admit`: [`Upstream::admit`] or `Upstream::admit_connection`.
     pub async fn admit<'a>(
         &'a self,
         upstream: &'a Arc<Upstream>,

@@ -16,10 +16,10 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use crate::api::kong::SecretKeyRef;
+use crate::api::kong::VaultReference;
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::plugin_api::AnyPluginKind;
 use crate::plugin_api::hidden_texts::HiddenTexts;
-use crate::plugin_api::vault::VaultReference;
 use crate::plugin_chain::factory::{BuiltPlugin, PluginFactory};
 
 /// A value that is not in the object itself.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::hidden_values::Origin;
+use crate::api::kong::VaultReference;
 use crate::compile::CompileContext;
 use crate::compile::kong::vaults::{self, ResolvedValue};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::vault::{VaultQuery, VaultReference};
+use crate::plugin_api::vault::VaultQuery;
 
 /// What the references in a configuration, or in the fields of an entity, have led to.
 #[derive(Debug, Default)]

@@ -11,13 +11,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::VaultBackend;
+use crate::api::kong::{DEFAULT_ENVIRONMENT_PREFIX, VaultReference};
 use crate::api::kong::{KongVault, ValueReference};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::vault::{
-    AppRoleSecret, DEFAULT_ENVIRONMENT_PREFIX, HashicorpVault, KvVersion, VaultApi, VaultLogin, VaultReference,
-    VaultServer, VaultToken, VaultValues,
+    AppRoleSecret, HashicorpVault, KvVersion, VaultApi, VaultLogin, VaultServer, VaultToken, VaultValues,
 };
 
 /// Settings of the backend `env`.

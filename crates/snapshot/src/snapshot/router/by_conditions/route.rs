@@ -227,7 +227,7 @@ impl PathCondition {
     }
 
     /// How many bytes of `path` the condition matches. `None` if it does not match.
-    pub fn matched_length(&self, path: &str) -> Option<usize> {
+    pub(crate) fn matched_length(&self, path: &str) -> Option<usize> {
         match self {
             PathCondition::Exact(text) => (**text == *path).then_some(path.len()),
             PathCondition::Prefix(text) | PathCondition::Refused { prefix: text, .. } => {

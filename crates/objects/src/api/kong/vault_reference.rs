@@ -14,6 +14,9 @@ pub struct VaultReference {
     pub version: Option<u32>,
 }
 
+/// The prefix of the variables of the vault `env` that exists without a KongVault.
+pub const DEFAULT_ENVIRONMENT_PREFIX: &str = "PORTICO_VAULT_";
+
 const START: &str = "{vault://";
 
 impl VaultReference {
