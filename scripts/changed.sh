@@ -76,7 +76,7 @@ reached_crates() {
         {
             path = substr($0, 6)
             # Unit tests run the fuzz targets on the corpus.
-            if (path ~ /^(Cargo\.toml|Cargo\.lock|rust-toolchain\.toml|\.cargo\/.*|fuzz\/corpus\/.*)$/)
+            if (path ~ /^(Cargo\.toml|Cargo\.lock|rust-toolchain\.toml|\.cargo\/.*|fuzz\/.*)$/)
                 for (folder in package) reach(folder, path)
             reach(owner(path), path)
             count = split(readers[path], words, " ")

@@ -1,11 +1,11 @@
-//! Generates the client of each service in this folder into `src`.
+//! Generates the client of each service in this folder into the crate that calls it.
 
 use std::error::Error;
 use std::fs;
 use std::path::Path;
 
 /// The file of a service, and the file that is generated.
-const GENERATED: &[(&str, &str)] = &[("ext_authz.proto", "src/proxy/http/steps/external_auth/ext_authz.rs")];
+const GENERATED: &[(&str, &str)] = &[("ext_authz.proto", "crates/proxy/src/proxy/http/steps/external_auth/ext_authz.rs")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 pub use acceptance::{acceptance, accepting_controller};
 pub use bounded_value::BoundedValue;
+#[cfg(debug_assertions)]
 pub use dependency_index::VISITED as VISITED_DEPENDENTS;
 pub use dependency_index::{Dependency, DependencyIndex};
 pub use object::{AnyObject, MalformedObject, OversizedObject, UnparseableObject};

@@ -1,7 +1,7 @@
 //! Fuzzing of tokens and of the cookies that contain them: what is accepted has the parts that another library reads,
 //! and cookies are found however the client distributes them over fields, and are redacted in logs.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,16 +11,15 @@ use http::{HeaderMap, HeaderValue};
 use super::token_location::cookies;
 use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::token::{TimeClaimName, TimeClaimRules, TimeClaims, UnverifiedToken};
-use crate::plugin_chain::testing::noon;
 
 /// If the input has no line feed, it is a token. Otherwise, the first line is the header of a token before its
 /// encoding, the second one its claims, and the others are Cookie fields.
 pub(crate) fn token(input: &[u8]) {
-    let Some(end) = memchr::memchr(b'\n', input) else { return check_token(input, noon()) };
+    let Some(end) = memchr::memchr(b'\n', input) else { return check_token(input, now()) };
     let mut lines = input[end + 1..].split(|byte| *byte == b'\n');
     let claims = lines.next().unwrap_or_default();
     let encode = |text: &[u8]| URL_SAFE_NO_PAD.encode(text);
-    check_token(format!("{}.{}.{}", encode(&input[..end]), encode(claims), encode(b"signature")).as_bytes(), noon());
+    check_token(format!("{}.{}.{}", encode(&input[..end]), encode(claims), encode(b"signature")).as_bytes(), now());
     let fields: Option<Vec<_>> = lines.take(20).map(|line| HeaderValue::from_bytes(line).ok()).collect();
     check_cookies(&fields.unwrap_or_default());
 }
@@ -66,4 +65,9 @@ fn check_cookies(fields: &[HeaderValue]) {
     let redacted = redacted.unwrap_or_else(|| text.to_owned());
     let in_log = find(&[HeaderValue::from_str(&redacted).expect("a redacted field is a field")]);
     assert!(in_log.iter().all(|value| value == b"REDACTED"), "the log has no token: {redacted}");
+}
+
+/// The same time in every run: 2026-01-02, noon.
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_355_200)
 }
