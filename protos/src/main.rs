@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 /// The file of a service, and the file that is generated.
-const GENERATED: &[(&str, &str)] = &[("ext_authz.proto", "crates/proxy/src/proxy/http/steps/external_auth/ext_authz.rs")];
+const GENERATED: &[(&str, &str)] =
+    &[("ext_authz.proto", "crates/proxy/src/proxy/http/steps/external_auth/ext_authz.rs")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -36,7 +36,7 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
             });
             findings.extend(needless.map(|item| {
                 let message = format!(
-                    "`pub` for nobody: nothing outside of crates/{folder} names `{}`; make it pub(crate)",
+                    "`{}` is `pub`, but no code outside of crates/{folder} names it; make it `pub(crate)`",
                     item.name
                 );
                 Finding::new(&file.path, item.line, message)
@@ -71,7 +71,7 @@ mod tests {
     use crate::tree::{Places, expect};
 
     const HIDDEN: &str = "pub fn hidden() {}";
-    const PLACE: Places<'_> = &[("crates/a/src/b.rs:1", "nothing outside of crates/a names `hidden`")];
+    const PLACE: Places<'_> = &[("crates/a/src/b.rs:1", "`hidden` is `pub`, but no code outside of crates/a names it")];
 
     /// The findings in the module `b` of crate `a`, next to another file.
     fn check(name: &str, source: &str, path: &str, text: &str, expected: Places<'_>) {

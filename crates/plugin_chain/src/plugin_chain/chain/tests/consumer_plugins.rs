@@ -105,8 +105,8 @@ async fn plugins_of_the_consumer_run_in_order_among_those_of_the_rule() {
         (
             "anna",
             "access first, access middle, access late, access last, \
-             response first: first, response middle: middle, response late: late, response last: last, log first in global, log middle in global, \
-             log late in global, log last in global",
+             response first: first, response middle: middle, response late: late, response last: last, \
+             log first in global, log middle in global, log late in global, log last in global",
         ),
         (
             "bert",
