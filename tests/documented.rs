@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::verdict::{Code, ConditionTarget};
 
 use crate::root;

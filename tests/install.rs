@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use portico::api::names::{GATEWAY_CONTROLLER, INGRESS_CONTROLLER};
 use portico::k8s::permissions::{self, Permission};
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use serde_json::{Value, json};
 
 #[test]

@@ -75,6 +75,8 @@ const IMPORTS: &[Row] = &[
     ("bind_address", &["transport_protocol"]),
     ("certified_key", &[]),
     ("cookie_prefix", &[]),
+    ("counted_address", &[]),
+    ("duration_bounds", &[]),
     ("hex_digits", &[]),
     ("hop_count", &[]),
     ("persistent_map", &[]),
@@ -100,12 +102,36 @@ const IMPORTS: &[Row] = &[
     // snapshot
     // What users write about lines of the access log.
     ("access_log_syntax", &[]),
+    ("limits", &["snapshot::regex_steps::MAX_REGEX_STEPS"]),
     ("snapshot", &["access_log_syntax"]),
     // sources
     ("k8s", &[]),
     // Another format of objects, which it gives to `manifests` as a translator.
     ("kong_config", &["manifests"]),
     ("manifests", &[]),
+    // logins, guards, traffic, bodies and logs
+    // Clients of what the plugins of their crate share.
+    ("plugins", EVERYTHING),
+    ("client_certificate", &[]),
+    ("introspection", &["token_binding", "token_purpose"]),
+    ("json_fields", &[]),
+    ("kafka", &["log_delivery"]),
+    ("log_delivery", &[]),
+    ("logged_out_sessions", &["sealed_cookie"]),
+    ("lua_functions", &["request_edits"]),
+    ("otlp_delivery", &["log_delivery"]),
+    ("rejection_log", &[]),
+    ("request_edits", &["json_fields", "request_variables"]),
+    ("request_variables", &[]),
+    ("response_edits", &["json_fields"]),
+    ("sealed_cookie", &[]),
+    ("session_lock", &["sealed_cookie"]),
+    ("statsd", &[]),
+    ("stored_sessions", &["logged_out_sessions", "sealed_cookie", "session_lock"]),
+    ("token_binding", &[]),
+    ("token_purpose", &[]),
+    ("tracer", &["log_delivery", "otlp_delivery"]),
+    ("violations", &[]),
     // reports
     // The state of the running proxy is passed to these modules as plain values, so that they need not import the
     // request side.
@@ -113,9 +139,8 @@ const IMPORTS: &[Row] = &[
     ("status", &[]),
     // A client of the admin listener, which reads the objects of manifests.
     ("verify", &["report::count", "report::escape_controls", "report::table"]),
-    // The program: edges of the process.
+    // ops: edges of the process.
     ("admin", &["http_server", "metrics::Exposition"]),
-    ("args", &["process_log", "slo", "version"]),
     ("drain", &[]),
     ("echo", &["http_server"]),
     ("http_server", &[]),
@@ -124,6 +149,13 @@ const IMPORTS: &[Row] = &[
     ("ready", &[]),
     ("slo", &[]),
     ("version", &[]),
+    // services
+    ("cluster_keys", &[]),
+    ("metrics_export", &[]),
+    ("otlp_servers", &["tls_files"]),
+    ("plugin_services", &["tls_files"]),
+    ("tls_files", &[]),
+    ("vaults", &[]),
     // Only in tests and fuzzing; in several crates.
     ("fuzzing", EVERYTHING),
     // Wiring: imports every module, and no module imports it.
@@ -133,7 +165,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("access_log_syntax", &["variable", "parts", "builder", "apache envoy nginx", "rules template", "sampling"]),
+    ("access_log_syntax", &["fields variable", "parts", "builder", "apache envoy nginx", "rules template", "sampling"]),
     ("admin", &["response self_connection", "cache_purges observations renderings", "views", "debug status"]),
     (
         "api",
@@ -142,20 +174,15 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "tls_files",
-            "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
-             fingerprint_cache \
-             health_meters host_addresses ingress kong_metrics metrics_export otlp overload_meters problem_counts \
-             queue_meters \
-             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters vaults \
-             watch_meters kong_config",
-            "addressing data_plane request_tracer state_meters upstream_views",
+            "cache_meters certificate_metrics change_meters crds endpoint_names file_descriptors \
+             fingerprint_cache health_meters host_addresses ingress kong_config kong_metrics overload_meters \
+             problem_counts queue_meters rate_limit_meters request_tracer settings_json source_overlap stdout \
+             upstream_events usage_meters watch_meters",
+            "addressing data_plane state_meters upstream_views verify",
             "control",
-            "foreign_policies",
-            "offline",
-            "announce check cluster convert diagnostic_meters plugin_services verify views",
-            "gateway_services status_publisher",
-            "control_loop",
+            "announce cluster diagnostic_meters foreign_policies views",
+            "gateway_services offline status_publisher",
+            "check control_loop convert",
             "run",
         ],
     ),
@@ -260,13 +287,10 @@ const LAYERS: &[Row] = &[
     (
         "plugin_kit",
         &[
-            "authentication aws_signature credential_values digest_cache form_body json_fields log_entry \
-             observed_stream rejection_log relayed_response request_json request_variables sealed_cookie \
-             server_diagnostics shared_fetch token_binding token_purpose violations weighted_list",
-            "aws_credentials client_certificate idle_connections log_delivery logged_out_sessions redis \
-             remote_server request_edits response_edits sent_headers session_entry statsd",
-            "counting introspection kafka log_fields otlp_delivery remote_client session_lock",
-            "lua_functions stored_sessions tracer",
+            "authentication aws_signature credential_values default_limits digest_cache form_body log_entry \
+             observed_stream relayed_response request_json server_diagnostics shared_fetch weighted_list",
+            "aws_credentials idle_connections redis remote_server sent_headers session_entry",
+            "counting log_fields remote_client",
         ],
     ),
     (
@@ -289,12 +313,31 @@ const LAYERS: &[Row] = &[
             "subject_matrix",
         ],
     ),
+    ("client_certificate", &["test_authority", "distinguished_name trust", "names", "policy"]),
+    (
+        "kafka",
+        &[
+            "checksum scram wire",
+            "message protocol",
+            "connection record_batch",
+            "cluster",
+            "producer",
+            "config delivery",
+        ],
+    ),
+    ("log_delivery", &["reports server severity", "datagrams entry_stream http_requests"]),
+    ("lua_functions", &["arguments", "access header_filter log"]),
+    ("otlp_delivery", &["grpc_client", "response"]),
+    ("request_edits", &["edits", "body_fields fields multipart_fields", "body config fuzzing"]),
+    ("response_edits", &["entry", "operations", "header_edits json_edits"]),
+    ("sealed_cookie", &["attributes sealing_keys timeouts", "cookies", "session"]),
+    ("plugin_services", &["client_shares datagrams metadata_endpoints name_resolver tls", "connection_limits"]),
     ("process_log", &["stderr targets"]),
     (
         "proxy",
         &[
             "client_counts",
-            "buffer_budget connection ipv4_text limits rejected_paths unforwarded_budget",
+            "buffer_budget connection ipv4_text rejected_paths unforwarded_budget",
             "telemetry",
             "worker",
             "http stream",
@@ -377,6 +420,7 @@ const LAYERS: &[Row] = &[
             "health_checks raw_connecting",
         ],
     ),
+    ("vaults", &["secret_reading", "aws logins", "google hashicorp", "client"]),
     (
         "verify",
         &[
@@ -402,9 +446,10 @@ const CYCLES: &[CycleSize] = &[
     ("plugin_api", 7),
     ("plugin_chain", 3),
     ("plugin_formats", 5),
-    ("plugin_kit", 6),
+    ("plugin_kit", 2),
     ("plugins", 7),
     ("proxy", 5),
+    ("request_edits", 6),
     ("snapshot", 4),
     ("status", 2),
     ("upstream", 4),

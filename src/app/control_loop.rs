@@ -17,7 +17,6 @@ use super::control::{ApplySummary, Control, VerdictChanges};
 use super::diagnostic_meters::DiagnosticMeters;
 use super::endpoint_names::EndpointNameChanges;
 use super::gateway_services::GatewayServicesHandle;
-use super::plugin_services::{PluginDiagnostics, ServiceLookup};
 use super::source_overlap::SourceOverlap;
 use super::status_publisher;
 use super::views::ViewQuery;
@@ -25,6 +24,7 @@ use crate::api::ObjectId;
 use crate::k8s::Delivery;
 use crate::manifests::{ChangedPaths, ManifestDiagnostic, ManifestUpdate, ManifestWatcher, Manifests};
 use crate::plugin_api::vault::VaultValues;
+use crate::plugin_services::{PluginDiagnostics, ServiceLookup};
 use crate::proxy::{BindState, BindStates, Proxy};
 use crate::ready::ReadyGuard;
 use crate::snapshot::Snapshot;
@@ -130,7 +130,7 @@ impl ControlLoop {
                     self.control.set_plugin_diagnostics(self.plugin_diagnostics.snapshot());
                     self.publish_verdict_changes();
                 }
-                Some(lookup) = lookups.recv() => lookup.run(&self.control),
+                Some(lookup) = lookups.recv() => lookup.run(|service, port| self.control.addresses(service, port)),
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::args::{self, RunOptions};
 use crate::compile::kong::rule_options::PRODUCT_HEADERS;
 use crate::endpoint_tls::TrustAnchors;
 use crate::http1::NameCase;
+use crate::limits::ProxyLimits;
 use crate::process_log::LogFormat;
 use crate::proxy::access_log::{self, AccessLogger};
 use crate::proxy::{self, Proxy, ProxyStats};
@@ -98,7 +99,7 @@ impl DataPlane {
 }
 
 fn proxy_config(options: &RunOptions, descriptors: DescriptorUse, access_log: Arc<AccessLogger>) -> proxy::ProxyConfig {
-    let limits = proxy::ProxyLimits {
+    let limits = ProxyLimits {
         max_connections: descriptors.connections,
         max_upstream_connections: descriptors.connections,
         max_udp_sessions: descriptors.udp_sessions,

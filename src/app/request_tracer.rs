@@ -1,10 +1,10 @@
 //! Traces of all requests, as the flags `--trace-…` configure them.
 
-use super::otlp::OtlpServers;
 use crate::args::{TraceFormatArg, TraceOptions};
+use crate::log_delivery::DEFAULT_LOG_QUEUE;
+use crate::otlp_delivery::OtlpSignal;
+use crate::otlp_servers::OtlpServers;
 use crate::plugin_api::trace::TraceFormat;
-use crate::plugin_kit::log_delivery::DEFAULT_LOG_QUEUE;
-use crate::plugin_kit::otlp_delivery::OtlpSignal;
 use crate::proxy::{HeaderSelection, LateRecording, RequestTracer, TraceSelection};
 
 /// The tracer, whose queue begins at once.

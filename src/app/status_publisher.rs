@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use super::cluster::ClusterSource;
-use super::cluster_keys::KeySecretParts;
 use super::control::VerdictChanges;
 use crate::api::ObjectId;
 use crate::api::names::GATEWAY_CONTROLLER;
 use crate::args::{ClusterOptions, GatewayOptions};
+use crate::cluster_keys::KeySecretParts;
 use crate::drain::Drain;
 use crate::k8s::{EventRecorder, LeaderCandidate, LeaderWriteGuard, StatusClient, run_leader_election};
 use crate::status::{EventWriter, StatusQueue, StatusWriteMetrics, StatusWriter};

@@ -29,9 +29,10 @@ pub fn run(target: &str, input: &[u8]) {
     let lists = [
         TARGETS,
         portico_base::fuzzing::TARGETS,
+        portico_bodies::fuzzing::TARGETS,
+        portico_guards::fuzzing::TARGETS,
+        portico_logins::fuzzing::TARGETS,
         portico_plugin_formats::fuzzing::TARGETS,
-        portico_plugin_kit::fuzzing::TARGETS,
-        portico_plugins::fuzzing::TARGETS,
         portico_proxy::fuzzing::TARGETS,
         portico_snapshot::fuzzing::TARGETS,
         portico_sources::fuzzing::TARGETS,

@@ -401,7 +401,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "connections of all plugins",
         Shared {
             namespaces: Tested(
-                "src/app/plugin_services/tests.rs::plugins_of_one_namespace_leave_requests_and_connections_to_others",
+                "crates/services/src/plugin_services/tests.rs::plugins_of_one_namespace_leave_requests_and_connections_to_others",
             ),
             clients: Tested(PLUGINS_THAT_DECIDE),
         },
@@ -411,10 +411,10 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "requests at the same",
         Shared {
             namespaces: Tested(
-                "src/app/plugin_services/connection_limits.rs::many_clients_fill_the_share_of_their_namespace",
+                "crates/services/src/plugin_services/connection_limits.rs::many_clients_fill_the_share_of_their_namespace",
             ),
             clients: Tested(
-                "src/app/plugin_services/connection_limits.rs::slow_client_leaves_requests_of_its_namespace_to_others",
+                "crates/services/src/plugin_services/connection_limits.rs::slow_client_leaves_requests_of_its_namespace_to_others",
             ),
         },
     ),
@@ -423,9 +423,11 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "requests of plugins that a client",
         Shared {
             namespaces: Tested(
-                "src/app/plugin_services/tests.rs::plugins_of_one_namespace_leave_requests_and_connections_to_others",
+                "crates/services/src/plugin_services/tests.rs::plugins_of_one_namespace_leave_requests_and_connections_to_others",
             ),
-            clients: Tested("src/app/plugin_services/tests/clients.rs::one_client_leaves_requests_to_others"),
+            clients: Tested(
+                "crates/services/src/plugin_services/tests/clients.rs::one_client_leaves_requests_to_others",
+            ),
         },
     ),
     (
@@ -439,7 +441,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "grants of [oauth2](plugins/oauth2.md) in",
         Shared {
             namespaces: Tested(
-                "crates/plugins/src/plugins/oauth2/memory_grants.rs::the_oldest_grant_of_the_same_plugin_makes_room",
+                "crates/logins/src/plugins/oauth2/memory_grants.rs::the_oldest_grant_of_the_same_plugin_makes_room",
             ),
             clients: Undivided("the oldest grant gives way"),
         },
@@ -539,7 +541,6 @@ const LIMITS: &[(&str, &str, Division)] = &[
     ("What objects may expand to", "any other, such as", One),
 ];
 
-const HOSTILE_TARGETS: &str = "crates/plugins/src/plugins/proxy_cache/store/tests.rs::hostile_targets_do_not_exceed_the_limit_or_remove_what_is_used";
-const PLUGINS_THAT_DECIDE: &str =
-    "src/app/plugin_services/tests/through_proxies.rs::requests_of_clients_leave_connections_to_plugins_that_decide";
+const HOSTILE_TARGETS: &str = "crates/traffic/src/plugins/proxy_cache/store/tests.rs::hostile_targets_do_not_exceed_the_limit_or_remove_what_is_used";
+const PLUGINS_THAT_DECIDE: &str = "crates/services/src/plugin_services/tests/through_proxies.rs::requests_of_clients_leave_connections_to_plugins_that_decide";
 const QUEUES_OF_CLUSTER_PLUGINS: &str = "crates/plugin_api/src/plugin_api/batch_queue/tests.rs::entries_of_a_cluster_plugin_count_for_the_namespaces_of_the_routes";

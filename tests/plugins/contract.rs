@@ -268,7 +268,7 @@ fn priorities_phases_scopes_and_protocols_match_kong() {
 #[test]
 fn plugin_names_are_unique_and_sorted() {
     let names: Vec<&str> = REGISTRY.iter().map(AnyPluginKind::name).collect();
-    assert!(names.is_sorted_by(|a, b| a < b), "crates/plugins/src/plugins/mod.rs lists {names:?}");
+    assert!(names.is_sorted_by(|a, b| a < b), "the registry lists {names:?}");
     for kind in REGISTRY.iter() {
         let found = REGISTRY.find(kind.name()).map(AnyPluginKind::priority);
         assert_eq!(found, Some(kind.priority()), "{}", kind.name());

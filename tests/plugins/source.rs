@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use crate::root;
 
+/// The crates of plugins.
+const CRATES: &[&str] = &["bodies", "guards", "logins", "logs", "traffic"];
+
 /// The module documentation of a plugin, which is the beginning of its page.
 pub(crate) fn module_docs(name: &str) -> String {
     let main_file = texts(name).into_iter().next().expect("a plugin has a file");
@@ -26,22 +29,25 @@ pub(crate) fn implements(name: &str, phase: &str) -> bool {
     })
 }
 
-/// The text of the module of `plugin_kit` that implements the plugin, if it is one that several kinds share.
+/// The text of the module of a crate of plugins that implements the plugin, if several kinds share it.
 fn shared_implementation(main_file: &str) -> Option<String> {
     let plugin = main_file.lines().find_map(|line| line.trim().strip_prefix("type Plugin = "))?.trim_end_matches(';');
     let implementation = format!("impl Plugin for {plugin} {{");
-    let folders =
-        fs::read_dir(root().join("crates/plugin_kit/src/plugin_kit")).unwrap().map(|entry| entry.unwrap().path());
+    let crates = CRATES.iter().map(|name| root().join("crates").join(name).join("src"));
+    let folders = crates.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
     let mut texts = folders.filter_map(|folder| fs::read_to_string(folder.join("mod.rs")).ok());
     texts.find(|text| text.contains(&implementation))
 }
 
 /// The texts of the main file of the plugin and of the other files in its directory, without `tests.rs`.
 fn texts(name: &str) -> Vec<String> {
-    let stem = root().join("crates/plugins/src/plugins").join(name.replace('-', "_"));
-    let mut paths = vec![stem.with_extension("rs"), stem.join("mod.rs")];
-    paths.retain(|path| path.exists());
-    assert_eq!(paths.len(), 1, "{name} must be either {0}.rs or {0}/mod.rs", stem.display());
+    let stems = CRATES
+        .iter()
+        .map(|crate_name| root().join("crates").join(crate_name).join("src/plugins").join(name.replace('-', "_")));
+    let files = stems.flat_map(|stem| [stem.with_extension("rs"), stem.join("mod.rs")]);
+    let mut paths: Vec<PathBuf> = files.filter(|path| path.exists()).collect();
+    assert_eq!(paths.len(), 1, "{name} must be one file or folder of the crates {CRATES:?}: {paths:?}");
+    let stem = if paths[0].ends_with("mod.rs") { paths[0].with_file_name("") } else { paths[0].with_extension("") };
     if stem.is_dir() {
         let files = fs::read_dir(&stem).unwrap().map(|entry| entry.unwrap().path());
         let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");

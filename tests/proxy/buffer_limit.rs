@@ -1,6 +1,6 @@
 //! The limit of the bytes of bodies that the process keeps in memory.
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::snapshot::rule::Action;
 use tokio::net::TcpSocket;
 

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use portico::bind_address::BindAddress;
-use portico::proxy::{BindState, ProxyLimits};
+use portico::limits::ProxyLimits;
+use portico::proxy::BindState;
 use portico::snapshot::rule::{Action, RouteFailure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

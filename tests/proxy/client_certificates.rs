@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portico::bind_address::BindAddress;
-use portico::proxy::{BindState, ProxyLimits};
+use portico::limits::ProxyLimits;
+use portico::proxy::BindState;
 use portico::snapshot::certs::Certificates;
 use portico::snapshot::client_validation::{ClientValidation, ClientValidationMode};
 use portico::snapshot::host::{HostMap, HostPattern};

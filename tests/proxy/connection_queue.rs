@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portico::endpoint_tls::UpstreamProtocol;
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::upstream::settings::RequestLimits;
 use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, Upstream};
 use tokio::net::TcpListener;

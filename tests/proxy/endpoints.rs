@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, WeightedBackends};
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::{Outcome, OutcomeClass};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::endpoint_tls::UpstreamProtocol;
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;

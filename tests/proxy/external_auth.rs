@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use portico::limits::ProxyLimits;
 use portico::plugin_api::{AccessOutcome, Reply};
-use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList};
 use portico::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter, HttpAuthorization};

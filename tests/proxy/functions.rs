@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+use portico::limits::ProxyLimits;
 use portico::plugin_api::{AnyPluginKind, PluginState};
 use portico::plugin_chain::testing::chain_with;
 use portico::plugins::REGISTRY;
-use portico::proxy::ProxyLimits;
 use portico::snapshot::Snapshot;
 use portico::snapshot::rule::{Action, RouteFailure};
 use portico::upstream::{EndpointAddress, Endpoints};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request};
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use h2::Reason;
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::snapshot::rule::{Action, RouteFailure};
 
 use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, RawConnection, frame, header_block};

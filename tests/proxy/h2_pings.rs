@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;

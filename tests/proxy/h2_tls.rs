@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use h2::client;
 use http::Request;
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 
 use crate::h2::read_response;
 use crate::harness::{Endpoint, Options, TestServer, routes_to, with_timeout};

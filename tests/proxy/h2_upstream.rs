@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

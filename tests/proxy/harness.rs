@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use portico::access_log_syntax::AccessLogField;
 use portico::access_log_syntax::LineRules;
 use portico::bind_address::BindAddress;
 use portico::endpoint_tls::UpstreamProtocol;
 use portico::http1::NameCase;
+use portico::limits::ProxyLimits;
 use portico::plugin_chain::Chain;
 use portico::proxy::access_log::{
-    AccessLogConfig, AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogLines, AccessLogger, Privacy,
+    AccessLogConfig, AccessLogDestination, AccessLogFormat, AccessLogLines, AccessLogger, Privacy,
 };
-use portico::proxy::{
-    BindState, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, RejectedPaths, TlsPolicy,
-};
+use portico::proxy::{BindState, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, RejectedPaths, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::regex::RegexLimit;
 use portico::snapshot::router::{HostRouter, PathMatch, PathPattern, RouteMatch, TieBreaker};

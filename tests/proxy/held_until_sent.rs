@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use portico::limits::ProxyLimits;
 use portico::plugin_api::instance::PluginInstance;
 use portico::plugin_api::{
     BackendReplacement, BeyondLimit, BodyFilter, BufferedFilter, Phases, Plugin, ReplaceBackendCx, Reply, ReplyBody,
@@ -13,7 +14,6 @@ use portico::plugin_api::{
 use portico::plugin_chain::Chain;
 use portico::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use portico::plugin_chain::testing::{global_instance, names};
-use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::Snapshot;
 use tokio::io::AsyncReadExt;

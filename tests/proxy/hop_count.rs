@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use portico::bind_address::BindAddress;
+use portico::limits::ProxyLimits;
 use portico::plugin_api::AccessOutcome;
 use portico::plugin_chain::{Chain, testing};
 use portico::plugins::REGISTRY;
-use portico::proxy::{BindState, ProxyLimits};
+use portico::proxy::BindState;
 use portico::snapshot::rule::{Filters, HeaderEdits};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

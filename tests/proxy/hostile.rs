@@ -1,6 +1,6 @@
 //! Hostile and malformed HTTP/1.1 messages from clients and endpoints.
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 
 use crate::harness::{Endpoint, Options, TestServer, routes_to};
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::bind_address::BindAddress;
-use portico::proxy::{BindState, ProxyLimits};
+use portico::limits::ProxyLimits;
+use portico::proxy::BindState;
 use portico::snapshot::Snapshot;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

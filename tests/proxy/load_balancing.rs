@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::upstream::settings::{Balancing, BalancingAlgorithm};
 use portico::upstream::{EndpointAddress, Endpoints};
 use tokio::net::TcpListener;

@@ -1,6 +1,6 @@
 //! Malformed HTTP/1.1 requests: the proxy responds with an error in the usual format, and logs and counts them.
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpSocket;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;

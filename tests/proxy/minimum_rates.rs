@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 

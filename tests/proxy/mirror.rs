@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{
     Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, Rewrite, WeightedBackends,

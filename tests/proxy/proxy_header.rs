@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 

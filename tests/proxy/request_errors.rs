@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use portico::compile::kong::rule_options;
+use portico::limits::ProxyLimits;
 use portico::plugin_api::AccessOutcome;
-use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
 
 use crate::accounting::scrape;

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use portico::bind_address::BindAddress;
-use portico::proxy::{BindState, ProxyLimits};
+use portico::limits::ProxyLimits;
+use portico::proxy::BindState;
 use portico::snapshot::client_validation::ClientValidationMode;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConnection, SupportedProtocolVersion};

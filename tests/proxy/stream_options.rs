@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portico::bind_address::BindAddress;
+use portico::limits::ProxyLimits;
 use portico::plugin_chain::StreamChain;
 use portico::plugin_chain::testing::stream_chain;
 use portico::plugins::REGISTRY;
-use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::host::HostPattern;
 use portico::snapshot::port_tls::{StreamHosts, TlsListener};

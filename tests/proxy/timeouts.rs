@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use portico::endpoint_tls::UpstreamProtocol;
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use portico::limits::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
-use portico::proxy::{MinTlsVersion, ProxyLimits, TlsPolicy};
+use portico::proxy::{MinTlsVersion, TlsPolicy};
 use portico::snapshot::certs::Certificate;
 use portico::snapshot::rule::{Action, RedirectAction};
 use rustls::version::{TLS12, TLS13};

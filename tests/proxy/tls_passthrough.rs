@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::bind_address::BindAddress;
+use portico::limits::ProxyLimits;
+use portico::proxy::BindState;
 use portico::proxy::access_log::AccessLogDestination;
-use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::certs::Certificates;
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use portico::access_log_syntax::SamplingRules;
+use portico::otlp_delivery::OtlpSignal;
 use portico::plugin_api::otlp_messages::spans_and_logs::OtlpResource;
 use portico::plugin_api::trace::{Propagation, TraceFormat};
-use portico::plugin_kit::otlp_delivery::OtlpSignal;
 use portico::proxy::access_log::{AccessLogDestination, LineExport};
 use portico::proxy::{HeaderSelection, LateRecording, TraceSelection};
 use portico::snapshot::Snapshot;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use portico::log_delivery::DEFAULT_LOG_QUEUE;
+use portico::otlp_delivery::{OtlpProtocol, OtlpSignal};
 use portico::plugin_api::batch_queue::BatchQueue;
 use portico::plugin_api::otlp_messages::spans_and_logs::{
     AnyValue, ExportLogs, ExportTraces, OtlpResource, OtlpSpan, any_value,
@@ -13,12 +15,10 @@ use portico::plugin_api::otlp_messages::spans_and_logs::{
 use portico::plugin_api::trace::TraceFormat;
 use portico::plugin_api::{BuildCx, BuildNotes, PluginState};
 use portico::plugin_chain::testing::chain_with;
-use portico::plugin_kit::log_delivery::DEFAULT_LOG_QUEUE;
-use portico::plugin_kit::otlp_delivery::{OtlpProtocol, OtlpSignal};
-use portico::plugin_kit::tracer::{ExportFormat, ExportServer};
 use portico::plugins::REGISTRY;
 use portico::proxy::{LateRecording, RequestTracer, TraceSelection};
 use portico::snapshot::rule::Action;
+use portico::tracer::{ExportFormat, ExportServer};
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portico::bind_address::BindAddress;
+use portico::limits::ProxyLimits;
+use portico::proxy::BindState;
 use portico::proxy::access_log::AccessLogDestination;
-use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::own_udp_listeners::OwnUdpListeners;
 use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
 use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};

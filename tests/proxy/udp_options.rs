@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::bind_address::BindAddress;
+use portico::limits::ProxyLimits;
 use portico::plugin_chain::testing::stream_chain;
 use portico::plugins::REGISTRY;
-use portico::proxy::ProxyLimits;
 use portico::snapshot::rule::RuleId;
 use portico::snapshot::stream::{StreamRoute, StreamRule};
 use portico::snapshot::{Bind, Snapshot};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use tokio::sync::watch;
 
 use crate::accounting::{scrape, wait_for_metrics};

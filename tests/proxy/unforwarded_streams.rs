@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use bytes::Bytes;
 use http::Response;
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 
 use crate::accounting::scrape;
 use crate::frames::{ACK, DATA, END_HEADERS, HEADERS, PADDED, PING, PREFACE, SETTINGS, WINDOW_UPDATE};

@@ -4,9 +4,9 @@
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use portico::otlp_delivery::OtlpSignal;
 use portico::plugin_api::AccessOutcome;
 use portico::plugin_api::otlp_messages::spans_and_logs::OtlpResource;
-use portico::plugin_kit::otlp_delivery::OtlpSignal;
 use portico::proxy::access_log::{AccessLogDestination, LineExport};
 use portico::proxy::{LateRecording, TraceSelection};
 use portico::snapshot::rule::{Filters, HeaderEdits};

@@ -1,6 +1,6 @@
 //! The limit of the bytes of responses that clients of HTTP/2 do not read.
 
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 
 use crate::accounting::scrape;
 use crate::frames::{DATA, RawConnection, get_request};

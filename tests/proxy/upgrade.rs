@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{Method, Request};
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::snapshot::external_auth::ExternalAuthFilter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

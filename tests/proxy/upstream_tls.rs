@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portico::endpoint_tls::UpstreamProtocol;
 use portico::endpoint_tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use portico::proxy::ProxyLimits;
+use portico::limits::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::rule::{Filters, Mirror};
 use portico::upstream::{

@@ -16,12 +16,12 @@ use portico::plugin_api::{
 use portico::plugin_chain::Chain;
 use portico::plugin_chain::testing::{TestOutcome, TestRequest, chain_with, consumer};
 use portico::plugin_kit::redis::RedisConfig;
-use portico::plugin_kit::sealed_cookie::{
+use portico::plugins::REGISTRY;
+use portico::sealed_cookie::{
     CookieAttributes, CookieSameSite, CookieSettings, OpenedSession, SealedCookie, SealingKeys, SessionAge,
     SessionCookies, SessionPlace, SessionTimeouts, Stored,
 };
-use portico::plugin_kit::stored_sessions::Sessions;
-use portico::plugins::REGISTRY;
+use portico::stored_sessions::Sessions;
 use serde_json::{Value, json};
 
 use super::server::RedisProcess;

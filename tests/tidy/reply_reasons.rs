@@ -64,9 +64,16 @@ fn documented(page: &File) -> Vec<Row> {
     rows.collect()
 }
 
+/// The crates of plugins, whose other modules are what plugins share.
+const PLUGIN_CRATES: &[&str] =
+    &["crates/bodies/", "crates/guards/", "crates/logins/", "crates/logs/", "crates/traffic/"];
+
 /// Whether the file belongs to a plugin, or to a module that plugins share, such as `plugin_api`.
 fn has_replies(path: &str) -> bool {
-    path_in_source(path).is_some_and(|path| path.starts_with("plugin") && path.ends_with(".rs") && path != DEFINITION)
+    path_in_source(path).is_some_and(|in_source| {
+        let of_plugins = in_source.starts_with("plugin") || PLUGIN_CRATES.iter().any(|folder| path.starts_with(folder));
+        of_plugins && in_source.ends_with(".rs") && in_source != DEFINITION
+    })
 }
 
 /// The name of the plugin that a file of `plugins` belongs to.

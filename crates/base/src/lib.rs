@@ -5,6 +5,8 @@ pub mod begun_trace;
 pub mod bind_address;
 pub mod certified_key;
 pub mod cookie_prefix;
+pub mod counted_address;
+pub mod duration_bounds;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod hex_digits;

@@ -1,10 +1,8 @@
 //! What several plugins share. No request without such a plugin runs it.
 
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 pub mod plugin_kit;
 
-use portico_base::{cookie_prefix, shared_limit};
+use portico_base::shared_limit;
 use portico_objects::diagnostic;
 use portico_plugin_api::plugin_api;
 #[cfg(test)]

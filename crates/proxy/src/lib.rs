@@ -5,10 +5,11 @@ pub mod fuzzing;
 pub mod proxy;
 
 use portico_base::{
-    begun_trace, bind_address, hex_digits, hop_count, request_target, rewound, shared_limit, turn_clock,
+    begun_trace, bind_address, counted_address, duration_bounds, hex_digits, hop_count, request_target, rewound,
+    shared_limit, turn_clock,
 };
 use portico_plugin_api::plugin_api;
 use portico_plugin_chain::plugin_chain;
-use portico_snapshot::{access_log_syntax, snapshot};
+use portico_snapshot::{access_log_syntax, limits, snapshot};
 use portico_upstream::upstream;
 use portico_wire::{endpoint_tls, http1, http2_frames};

@@ -3,6 +3,7 @@
 pub mod access_log_syntax;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod limits;
 pub mod snapshot;
 
 use portico_base::{bind_address, persistent_map, quantity, request_target, transport_protocol};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::plugin_api::PluginState;
-use portico::plugin_kit::sealed_cookie::random_text;
+use portico::sealed_cookie::random_text;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;

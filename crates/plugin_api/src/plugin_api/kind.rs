@@ -332,17 +332,20 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
     }
 }
 
-/// All registered plugin kinds.
+/// All registered plugin kinds: a list for each crate of plugins.
 #[derive(Clone, Copy)]
-pub struct PluginRegistry(pub &'static [&'static dyn AnyPluginKind]);
+pub struct PluginRegistry(pub &'static [&'static [&'static dyn AnyPluginKind]]);
 
 impl PluginRegistry {
     pub fn find(&self, name: &str) -> Option<&'static dyn AnyPluginKind> {
-        self.0.iter().copied().find(|kind| kind.name() == name)
+        self.0.iter().copied().flatten().copied().find(|kind| kind.name() == name)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &'static dyn AnyPluginKind> {
-        self.0.iter().copied()
+    /// All kinds, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = &'static dyn AnyPluginKind> + use<> {
+        let mut kinds: Vec<_> = self.0.iter().copied().flatten().copied().collect();
+        kinds.sort_by_key(|kind| kind.name());
+        kinds.into_iter()
     }
 }
 

@@ -94,7 +94,7 @@ struct ResponseJson<'a> {
 
 /// Durations in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Latencies {
+pub struct Latencies {
     pub request: u64,
     /// The time before the request was forwarded, or all of it without an endpoint.
     #[serde(rename = "kong")]
@@ -236,7 +236,7 @@ impl<'a> From<LoggedTls<'a>> for TlsJson<'a> {
 }
 
 impl Latencies {
-    pub(crate) fn new(cx: &LogCx<'_>) -> Self {
+    pub fn new(cx: &LogCx<'_>) -> Self {
         let (request, summary) = (cx.request, cx.summary);
         let total = summary.total;
         let (before_response, receive) = match (summary.upstream, request.until_response) {
@@ -383,7 +383,7 @@ impl Serialize for QueryJson<'_> {
 }
 
 /// The size of the request in bytes; without that of its head if no plugin of the chain reads heads.
-pub(crate) fn request_size(cx: &LogCx<'_>) -> u64 {
+pub fn request_size(cx: &LogCx<'_>) -> u64 {
     cx.request.heads.map_or(0, request_head_size) + cx.summary.bytes_in
 }
 

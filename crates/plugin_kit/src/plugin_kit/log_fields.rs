@@ -135,8 +135,8 @@ fn set(object: &mut Value, path: &[String], value: Option<Value>) {
 }
 
 /// The values of expressions. Credentials read as [`REDACTED`].
-pub(super) struct LogVariables<'c> {
-    pub(super) cx: &'c LogCx<'c>,
+pub struct LogVariables<'c> {
+    pub cx: &'c LogCx<'c>,
 }
 
 impl Variables for LogVariables<'_> {

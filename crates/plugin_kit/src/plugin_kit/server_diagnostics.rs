@@ -62,7 +62,7 @@ impl ServerDiagnostic {
     }
 
     /// Records whether the server fails now. Returns whether that is a change, which is to be reported.
-    pub(crate) fn note_failing(&self, is_failing: bool) -> bool {
+    pub fn note_failing(&self, is_failing: bool) -> bool {
         // Nearly all calls change nothing, and reading alone does not move the value between processors.
         self.is_failing.load(Relaxed) != is_failing && self.is_failing.swap(is_failing, Relaxed) != is_failing
     }

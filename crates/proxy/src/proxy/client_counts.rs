@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
+use crate::counted_address::counted_address;
 
 /// The open connections, or UDP sessions, of all clients.
 pub(in crate::proxy) struct ClientCounts {
@@ -62,15 +64,6 @@ impl Drop for ClientPermit {
                 clients.remove(&client);
             }
         }
-    }
-}
-
-/// The address under which a client is counted. A network of IPv6 with 64 bits is usually one client, which may use any
-/// of its addresses.
-pub fn counted_address(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        address @ IpAddr::V4(_) => address,
     }
 }
 

@@ -13,7 +13,6 @@ mod connection;
 pub(crate) mod fuzzing;
 mod http;
 mod ipv4_text;
-mod limits;
 mod process;
 mod rejected_paths;
 mod stream;
@@ -24,17 +23,15 @@ mod worker;
 
 use std::collections::BTreeMap;
 
-pub use client_counts::counted_address;
 pub use connection::splice::PIPE_DESCRIPTORS_OF_WORKER;
 pub use connection::tls::{MinTlsVersion, TlsPolicy};
 pub use http::fields::product_names::{ProductHeaderMode, ProductToken};
-pub use limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
 pub use rejected_paths::RejectedPaths;
 pub use telemetry::access_log;
 pub use telemetry::observations;
 pub use telemetry::request_tracer::{HeaderSelection, LateRecording, RequestTracer, TraceSelection};
-pub use telemetry::stats::{DURATION_BOUNDS, ProxyStats};
+pub use telemetry::stats::ProxyStats;
 
 use crate::bind_address::BindAddress;
 

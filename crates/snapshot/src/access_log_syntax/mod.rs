@@ -10,6 +10,7 @@
 mod apache;
 mod builder;
 mod envoy;
+mod fields;
 mod nginx;
 mod parts;
 mod rules;
@@ -17,6 +18,7 @@ mod sampling;
 mod template;
 mod variable;
 
+pub use fields::AccessLogField;
 pub use parts::{LinePart, LineTemplate, LineTemplateError, ValueForm};
 pub use rules::{LineFacts, LineRule, LineRules};
 pub use sampling::{SamplingRate, SamplingRule, SamplingRules};

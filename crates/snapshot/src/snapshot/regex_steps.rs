@@ -61,7 +61,7 @@ impl Default for RegexSteps {
 
 /// The maximum number of steps for a request: about 10 ms of a worker if every one of them is taken. A pattern of usual
 /// size, with 50 states, can be matched with 40,000 bytes.
-pub const MAX_REGEX_STEPS: u64 = 2_000_000;
+pub(crate) const MAX_REGEX_STEPS: u64 = 2_000_000;
 
 #[cfg(test)]
 mod tests {

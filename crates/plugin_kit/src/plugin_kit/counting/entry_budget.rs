@@ -215,8 +215,6 @@ impl Drop for HeldEntries {
     }
 }
 
-/// The default limit of entries. An entry takes about 250 bytes.
-pub const DEFAULT_ENTRIES: usize = 1 << 19;
 /// With 3, one table can have two thirds of all entries.
 const SHARE_OF_ROOM: usize = 3;
 /// How many shards a request without room searches for expired entries. Searching one takes up to about a millisecond.

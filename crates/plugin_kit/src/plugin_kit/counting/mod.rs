@@ -24,7 +24,7 @@ mod usage_report;
 mod version_use;
 mod window_counters;
 
-pub use entry_budget::{DEFAULT_ENTRIES, EntryBudget};
+pub use entry_budget::EntryBudget;
 pub use identifier::{LimitBy, LimitIdentifier, counted_value};
 pub use limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse, WindowLength};
 pub use limit_store::LimitStore;

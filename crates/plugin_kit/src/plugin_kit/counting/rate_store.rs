@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::entry_budget::{DEFAULT_ENTRIES, EntryBudget};
+use super::entry_budget::EntryBudget;
 use super::identifier::LimitIdentifier;
 use super::limit_rule::{ActiveLimit, LimitDecision, LimitRule};
 use super::server_limits::count_at_server;
@@ -13,6 +13,7 @@ use super::sync::CounterSync;
 use super::table::{CounterKey, CounterOwner, CounterTable};
 use super::window_counters::{WindowCounters, WindowSync};
 use crate::plugin_api::kind::BuildCx;
+use crate::plugin_kit::default_limits::DEFAULT_ENTRIES;
 use crate::plugin_kit::redis::{Redis, RedisServer};
 
 /// Where the counts are.

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::entry_budget::{DEFAULT_ENTRIES, EntryBudget};
+use super::entry_budget::EntryBudget;
 use super::kept_tables::KeptTables;
 use super::limit_rule::LimitRule;
 use super::table::CounterTable;
 use super::window_counters::{CountSlots, WindowCounters};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::services::PluginServices;
+use crate::plugin_kit::default_limits::DEFAULT_ENTRIES;
 
 /// The counters, as long as this is kept.
 pub(super) struct RuleCounters {

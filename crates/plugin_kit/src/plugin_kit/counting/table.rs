@@ -319,8 +319,8 @@ const MIN_LOCKS_BEFORE_MERGE: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry_budget::DEFAULT_ENTRIES;
     use super::*;
+    use crate::plugin_kit::default_limits::DEFAULT_ENTRIES;
 
     /// The requests of one window.
     #[derive(Debug, Default)]

@@ -9,12 +9,13 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::entry_budget::{DEFAULT_ENTRIES, EntryBudget};
+use super::entry_budget::EntryBudget;
 use super::identifier::LimitIdentifier;
 use super::table::{CounterTable, TableCounters};
 use super::version_use::{VersionTotal, VersionTotals, VersionUse};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::state::PluginState;
+use crate::plugin_kit::default_limits::DEFAULT_ENTRIES;
 
 /// The use of all plugin objects.
 #[derive(Default)]

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::proxy::client_counts::counted_address;
+use crate::counted_address::counted_address;
 
 /// The permits of the process.
 #[derive(Debug)]

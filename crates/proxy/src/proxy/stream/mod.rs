@@ -21,13 +21,14 @@ pub(in crate::proxy) use assigned::{AssignedStream, StreamLog, outcome_of};
 pub(in crate::proxy) use client::{ClientAddress, StreamClient};
 pub(in crate::proxy) use connection_record::ConnectionRecord;
 
-use super::client_counts::{ClientLimitReached, counted_address};
+use super::client_counts::ClientLimitReached;
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use super::connection::transport::Transport;
-use super::limits::MAX_ENDPOINTS;
 use super::telemetry::stats::{OpenGuard, StreamOutcome};
 use super::worker::Worker;
+use crate::counted_address::counted_address;
+use crate::limits::MAX_ENDPOINTS;
 use crate::rewound::Rewound;
 use crate::upstream::{ClientSlot, ConnectionPools, RawConnection, RawDestination};
 

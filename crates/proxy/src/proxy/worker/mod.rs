@@ -21,13 +21,13 @@ use super::buffer_budget::{BufferBudget, WorkerBuffers};
 use super::client_counts::ClientCounts;
 use super::connection::handshake_permits::HandshakePermits;
 use super::connection::tls::TlsTerminator;
-use super::limits::ProxyLimits;
 use super::telemetry::access_log::{AccessLogger, WorkerAccessLog};
 use super::telemetry::observations::ObservedRequests;
 use super::telemetry::request_tracer::RequestTracer;
 use super::telemetry::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::unforwarded_budget::{UnforwardedBudget, WorkerUnforwarded};
 use crate::bind_address::BindAddress;
+use crate::limits::ProxyLimits;
 use crate::plugin_api::completed_request::Attempt;
 use crate::snapshot::Snapshot;
 

@@ -9,7 +9,7 @@
 //! when it is idle for [`ProxyLimits::park_after`]: only its `ClientStream` exists until the next bytes arrive. A new
 //! connection is parked until its first bytes arrive, so a client that sends nothing gets no buffers.
 //!
-//! [`ProxyLimits::park_after`]: crate::proxy::limits::ProxyLimits::park_after
+//! [`ProxyLimits::park_after`]: crate::limits::ProxyLimits::park_after
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

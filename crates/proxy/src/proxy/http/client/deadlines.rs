@@ -24,11 +24,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use crate::limits::ProxyLimits;
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::http::exchange::activity::{Activity, ActivityPhase, UploadState};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::minimum_rate::RateMeter;
-use crate::proxy::limits::ProxyLimits;
 
 /// When the timer of a new connection fires. Not later than the first request needs it, so that it is not reset for
 /// that. Without a request until then, it is reset once.

@@ -33,6 +33,7 @@ use super::deadlines::{
 use super::http2_flood_guard::FrameStream;
 use super::response_body::ResponseBody;
 use super::stream_tracker::StreamTracker;
+use crate::limits::ProxyLimits;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::http::exchange::activity::{ActivityPhase, UploadState};
@@ -42,7 +43,6 @@ use crate::proxy::http::exchange::client_protocol::ClientProtocol;
 use crate::proxy::http::exchange::unforwarded_bodies::MIN_FRAME;
 use crate::proxy::http::record::request_error::REFUSED_STREAM;
 use crate::proxy::http::steps::request::{self, ServedRequest};
-use crate::proxy::limits::ProxyLimits;
 use crate::proxy::telemetry::stats::OpenGuard;
 use crate::turn_clock::Turn;
 

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
+use crate::limits::ProxyLimits;
 use crate::plugin_api::http_version::protocol_name;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::limits::ProxyLimits;
 use crate::proxy::telemetry::access_log::AccessLogRecord;
 
 /// Input that could not be parsed as a request.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::minimum_rate::{MinimumRates, RateMeter};
 use super::read_timeout::{ReadTimeout, RuleTimeouts};
+use crate::limits::ProxyLimits;
 use crate::proxy::http::record::request_error::{RequestError, SLOW_CLIENT};
-use crate::proxy::limits::ProxyLimits;
 use crate::turn_clock;
 use crate::upstream::{ClientWait, WaitingFor};
 

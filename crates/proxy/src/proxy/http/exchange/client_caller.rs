@@ -10,13 +10,13 @@ use super::activity::{BodyFailure, UploadState};
 use super::client_exchange::ClientExchange;
 use super::read_timeout::RuleTimeouts;
 use super::request_body::RequestBody;
+use crate::limits::ProxyLimits;
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::forwarding::attempt_timeouts::AttemptTimeouts;
 use crate::proxy::http::forwarding::caller::{Caller, RepeatableBody};
 use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::limits::ProxyLimits;
 use crate::upstream::{ClientWait, ConnectionPools};
 
 impl Caller for ClientExchange {

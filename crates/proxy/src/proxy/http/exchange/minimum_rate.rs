@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::proxy::limits::ProxyLimits;
+use crate::limits::ProxyLimits;
 
 /// The rates of one HTTP/1 connection or HTTP/2 stream, in its current request.
 #[derive(Debug)]

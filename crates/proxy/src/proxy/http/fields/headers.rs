@@ -7,9 +7,9 @@ use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::via::extended_list;
+use crate::counted_address::counted_address;
 use crate::hop_count::HopCount;
 use crate::plugin_api::{Scheme, header_spoofing};
-use crate::proxy::client_counts::counted_address;
 use crate::proxy::ipv4_text::Ipv4Text;
 use crate::upstream::ClientSlot;
 

@@ -13,10 +13,10 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::attempt_timeouts::AttemptTimeouts;
+use crate::limits::ProxyLimits;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::limits::ProxyLimits;
 use crate::upstream::{ClientWait, ConnectionPools};
 
 /// The sender of a request. By default, it waits until it is dropped, and has no timeouts of its own.

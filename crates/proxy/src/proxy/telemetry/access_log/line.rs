@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, Method, Uri};
 
 use super::query::redact_values;
-use super::{AccessLogField, AccessLogFormat, AccessLogRecord, attempt_list, encode};
+use super::{AccessLogFormat, AccessLogRecord, attempt_list, encode};
+use crate::access_log_syntax::AccessLogField;
 use crate::plugin_api::completed_request::Attempt;
 use crate::plugin_api::masking::MaskedAccessField;
 use crate::proxy::telemetry::stats::RequestLabels;

@@ -5,7 +5,6 @@ mod attempt_list;
 mod captured;
 mod encode;
 mod export;
-mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod line;
@@ -31,7 +30,6 @@ use parking_lot::Mutex;
 
 pub(in crate::proxy) use self::captured::CapturedHeads;
 pub use self::export::LineExport;
-pub use self::fields::AccessLogField;
 pub(in crate::proxy) use self::queue::LostLines;
 pub(in crate::proxy) use self::template_line::host_name;
 
@@ -41,7 +39,7 @@ use self::line::LineLayout;
 use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
 use super::stats::RequestSeries;
-use crate::access_log_syntax::{LineFacts, LineRules, LineTemplate};
+use crate::access_log_syntax::{AccessLogField, LineFacts, LineRules, LineTemplate};
 use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::completed_request::Attempt;
 use crate::plugin_api::masking::{LogMask, MaskedAccessField};

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::{DURATION_BOUNDS, ProxyStats, RequestLabels, RequestSeries};
+use super::{ProxyStats, RequestLabels, RequestSeries};
+use crate::duration_bounds::DURATION_BOUNDS;
 use crate::plugin_api::trace::TraceId;
 
 /// The last traced request of each bucket, in one worker.

@@ -13,9 +13,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::streams::{MergedStreams, StreamOutcome};
 use super::{
-    CLASSES, DURATION_BOUNDS, MIRROR_OUTCOMES, ProxyHeaderOutcome, ProxyStats, RequestLabels, RequestSeries,
-    WorkerStats, endpoints,
+    CLASSES, MIRROR_OUTCOMES, ProxyHeaderOutcome, ProxyStats, RequestLabels, RequestSeries, WorkerStats, endpoints,
 };
+use crate::duration_bounds::DURATION_BOUNDS;
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::upstream::{HedgeOutcome, RetryReason, RetryStop, SingleWriterCounter, UpstreamCounters};

@@ -27,6 +27,7 @@ pub(in crate::proxy) use datagrams::{DatagramDrop, DroppedDatagrams};
 pub(in crate::proxy) use streams::StreamOutcome;
 
 use super::access_log::LostLines;
+use crate::duration_bounds::DURATION_BOUNDS;
 use crate::plugin_api::completed_request::Attempt;
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::ClientHandshakeError;
@@ -71,12 +72,6 @@ pub(in crate::proxy) struct RequestSeries {
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// Histogram buckets in microseconds, from cached responses to the point where users give up.
-pub const DURATION_BOUNDS: [u64; 14] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000,
-];
 
 impl RequestSeries {
     pub(super) fn new(labels: Arc<RequestLabels>) -> Self {

@@ -102,12 +102,12 @@ fn chain_with_trust(
     let upserts = objects.map(|(kind, object)| AnyObject::parse(kind, object).unwrap()).collect();
     let mut store = Store::default();
     store.apply(Batch { upserts, removes: vec![] });
-    let registry = PluginRegistry(&[
+    let registry = PluginRegistry(&[&[
         &RegisteredKind::<ServiceHelper>::NEW,
         &RegisteredKind::<ServiceGuard>::NEW,
         &RegisteredKind::<AnywhereGuard>::NEW,
         &RegisteredKind::<NamedBackendGuard>::NEW,
-    ]);
+    ]]);
     let mut inputs = TestInputs::new(registry);
     inputs.plugin_factory.fail_open = fail_open;
     inputs.upstreams = UpstreamRegistry::new(TrustAnchors::new([]), trust);

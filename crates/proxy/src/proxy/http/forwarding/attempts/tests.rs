@@ -22,10 +22,10 @@ use super::*;
 use crate::endpoint_tls::UpstreamProtocol;
 use crate::hop_count::HopCount;
 use crate::http1::NameCase;
+use crate::limits::ProxyLimits;
 use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
-use crate::proxy::limits::ProxyLimits;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
 use crate::upstream::settings::{HealthSettings, HedgeSettings, PassiveChecks, RequestTimeouts, RetrySettings};
 use crate::upstream::{

@@ -8,7 +8,7 @@ use prost::Message;
 use super::check_response::decide;
 use super::decision::Decision;
 use super::ext_authz::CheckResponse;
-use crate::proxy::limits::ProxyLimits;
+use crate::limits::ProxyLimits;
 
 /// The input is a message without its frame.
 pub(crate) fn check(input: &[u8]) {
