@@ -88,6 +88,8 @@ build() {
     RUSTFLAGS="-C target-feature=+crt-static ${maps[*]/#/--remap-path-prefix=}"
     export RUSTFLAGS
     export "CFLAGS_${target//-/_}=${maps[*]/#/-ffile-prefix-map=}"
+    # The image has no line numbers.
+    export CARGO_PROFILE_RELEASE_DEBUG=0
     # C code that contains its build time contains 1970-01-01 instead.
     export SOURCE_DATE_EPOCH=0
     # Kernels for arm64 have pages of 4, 16 or 64 KiB; jemalloc supports pages up to the size that it is built for.
@@ -125,7 +127,8 @@ fill() {
     install -d -m 0755 "$root" "$root/etc" "$root/etc/ssl" "$root/etc/ssl/certs" "$root/usr" "$root/usr/bin"
     install -d -m 1777 "$root/tmp"
     install -m 0755 "$binary" "$root/usr/bin/portico"
-    # Removes line numbers, which are three quarters of the binary, but keeps function names for backtraces.
+    # Removes the line numbers of the standard library, of C code and of builds for tests, but keeps the names of
+    # functions for backtraces.
     "$strip" --strip-debug "$root/usr/bin/portico"
     install -m 0644 "$roots" "$root/etc/ssl/certs/ca-certificates.crt"
     install -m 0644 LICENSE "$root/LICENSE"

@@ -176,12 +176,12 @@ const LAYERS: &[Row] = &[
         &[
             "cache_meters certificate_metrics change_meters crds endpoint_names file_descriptors \
              fingerprint_cache health_meters host_addresses ingress kong_config kong_metrics overload_meters \
-             problem_counts queue_meters rate_limit_meters request_tracer settings_json source_overlap stdout \
-             upstream_events usage_meters watch_meters",
+             problem_counts queue_meters rate_limit_meters request_tracer settings_json shutdown source_overlap \
+             stdout upstream_events usage_meters watch_meters",
             "addressing data_plane state_meters upstream_views verify",
-            "control",
+            "control plugin_runtime",
             "announce cluster diagnostic_meters foreign_policies views",
-            "gateway_services offline status_publisher",
+            "exports gateway_services offline own_listeners status_publisher",
             "check control_loop convert",
             "run",
         ],
