@@ -48,7 +48,7 @@ pub(super) fn tree(kind: Kind, channel: Channel, version: &str) -> Option<&'stat
 }
 
 /// The schema as in the CustomResourceDefinition or the published API, where the fields of `metadata` are missing.
-fn schema(kind: Kind, channel: Channel, version: &str) -> Option<Value> {
+pub(super) fn schema(kind: Kind, channel: Channel, version: &str) -> Option<Value> {
     match kind.family() {
         KindFamily::GatewayApi => structural_of_version(kind, version, channel),
         KindFamily::Kubernetes => core::schema(kind),

@@ -65,5 +65,11 @@ pub fn check(kind: Kind, object: &mut Value, channel: Channel) -> Vec<Diagnostic
     report.finish()
 }
 
+/// The structural schema of a kind in its preferred version, as JSON without the fields of `metadata`. `None` if the
+/// channel lacks the kind.
+pub fn structural(kind: Kind, channel: Channel) -> Option<Value> {
+    kinds::schema(kind, channel, kinds::versions(kind, channel).first()?)
+}
+
 #[cfg(test)]
 mod tests;

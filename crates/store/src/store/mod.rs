@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   manifests, API server ──Batch──▶ Store ──Changes──▶ compile
-//!                                      └ dependencies.rs: references of an object
+//!                                      └ dependencies/: references of an object
 //!                                              └▶ dependency_index.rs: referrers of an object
 //! ```
 
