@@ -254,9 +254,10 @@ const LAYERS: &[Row] = &[
         "kong_config",
         &[
             "entity_types fields host_header names paths route_hosts settings",
-            "environment model objects",
-            "certificates consumers custom_entities upstreams vaults",
-            "services",
+            "environment model service_location",
+            "objects",
+            "certificates credentials custom_entities upstreams vaults",
+            "consumers services",
             "routes",
             "plugins",
             "admin_calls",

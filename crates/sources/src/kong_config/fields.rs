@@ -164,6 +164,13 @@ impl<'f> EntityFields<'f> {
         self.mistyped.contains(name)
     }
 
+    /// Rejects a field without a value. One of a wrong type is not missing.
+    pub(super) fn reject_missing(&self, name: &str, message: &str, remedy: &str) {
+        if !self.is_mistyped(name) {
+            self.findings.reject(self.field(name), message, remedy);
+        }
+    }
+
     pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
         match self.value(name)? {
             Value::String(text) => Some(text),
@@ -211,6 +218,11 @@ impl<'f> EntityFields<'f> {
             Value::Array(items) => Ok(items),
             other => Err(other),
         })
+    }
+
+    /// Whether a list has entries. It counts as read.
+    pub(super) fn has_entries(&mut self, name: &'static str) -> bool {
+        self.list(name).is_some_and(|list| !list.is_empty())
     }
 
     pub(super) fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {

@@ -13,6 +13,7 @@
 mod admin_calls;
 mod certificates;
 mod consumers;
+mod credentials;
 mod custom_entities;
 mod entity_types;
 mod environment;
@@ -25,6 +26,7 @@ mod paths;
 mod plugins;
 mod route_hosts;
 mod routes;
+mod service_location;
 mod services;
 mod settings;
 #[cfg(test)]
@@ -39,12 +41,14 @@ use serde_json::{Value, json};
 use crate::api::names::ENTITY_NAME_ANNOTATION;
 use crate::diagnostic::Diagnostic;
 use crate::manifests::{TranslatedFormat, TranslatedObject, Translation};
-use consumers::{ConsumerPlans, CredentialContext};
+use consumers::ConsumerPlans;
+use credentials::CredentialContext;
 use fields::FileFindings;
 use names::Names;
 use objects::Draft;
 use plugins::PluginScopes;
 use routes::{ConvertedRoute, NO_SERVICE, RouteContext};
+use services::ServiceContext;
 
 pub use admin_calls::{ScriptContext, translate_admin_calls};
 pub use settings::TranslationSettings;
@@ -152,8 +156,9 @@ fn translate_entities(
     let (upstreams, targets) = (std::mem::take(&mut model.upstreams), std::mem::take(&mut model.targets));
     let upstreams = upstreams::plan(upstreams, targets, &index, &mut names);
     let mut services = Vec::new();
+    let context = ServiceContext { index: &index, upstreams: &upstreams, certificates: &certificates };
     for (position, service) in std::mem::take(&mut model.services).into_iter().enumerate() {
-        services.push(services::plan(service, position, &index, &upstreams, &certificates, &mut names));
+        services.push(services::plan(service, position, &context, &mut names));
     }
     let context = RouteContext { settings, version: model.version, index: &index, services: &services };
     let mut routes: Vec<ConvertedRoute> = Vec::new();

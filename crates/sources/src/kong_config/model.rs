@@ -140,6 +140,13 @@ impl<'f> Entity<'f> {
         self.parent(kind, index)
     }
 
+    /// Rejects an entity without a name. One of a wrong type is not missing.
+    pub(super) fn reject_unnamed(&self, message: &str, remedy: &str) {
+        if !self.fields.is_mistyped("name") {
+            self.fields.findings.reject(self.path(), message, remedy);
+        }
+    }
+
     pub(super) fn path(&self) -> &str {
         &self.fields.path
     }

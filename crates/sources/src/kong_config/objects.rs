@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::fields::EntityFields;
+use super::model::Entity;
 use super::settings::TranslationSettings;
 use crate::api::kong::annotations::{INGRESS_CLASS, PLUGINS, TAGS};
+use crate::api::names::ENTITY_NAME_ANNOTATION;
 use crate::manifests::{ObjectSource, TranslatedObject};
 
 /// An object before it is complete: other entities may still add annotations.
@@ -60,9 +61,13 @@ impl Draft {
         self.annotations.insert(key.to_owned(), value.into());
     }
 
-    /// Writes the tags of an entity, which log plugins write.
-    pub(super) fn tag(&mut self, fields: &mut EntityFields<'_>) {
-        let tags = fields.tags();
+    /// Writes the name of an entity, and its tags, which log plugins write.
+    pub(super) fn identify(&mut self, entity: &mut Entity<'_>) {
+        if let Some(name) = &entity.name {
+            entity.fields.check_name("name", name);
+            self.annotate(ENTITY_NAME_ANNOTATION, name.as_str());
+        }
+        let tags = entity.fields.tags();
         if !tags.is_empty() {
             self.annotate(TAGS, tags.join(","));
         }

@@ -81,11 +81,9 @@ pub(super) fn plan(
             fields.findings.leave_out(fields.field("failover"), message, remedy);
         }
         let text = fields.text("target");
-        let field = fields.field("target");
         let address = text.as_deref().and_then(parse_target);
-        if address.is_none() && !fields.is_mistyped("target") {
-            let (message, remedy) = ("this is not the address of a target", "write host:port");
-            fields.findings.reject(field, message, remedy);
+        if address.is_none() {
+            fields.reject_missing("target", "this is not the address of a target", "write host:port");
         }
         if parent.is_none() {
             fields.findings.reject(&fields.path, "this target has no upstream", "nest it in an upstream");
@@ -129,9 +127,7 @@ fn plan_upstream(upstream: &mut Entity<'_>, index: &EntityIndex, names: &mut Nam
         findings.reject(upstream.fields.field("name"), message, "write a DNS name without a port");
     }
     let Some(label) = upstream.name.clone() else {
-        if !upstream.fields.is_mistyped("name") {
-            findings.reject(&path, "the upstream has no name", "write the name that services have as their host");
-        }
+        upstream.reject_unnamed("the upstream has no name", "write the name that services have as their host");
         return UpstreamPlan::default();
     };
     let fields = &mut upstream.fields;

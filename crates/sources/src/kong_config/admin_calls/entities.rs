@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::curl::{AdminBody, AdminCall, AdminMethod};
 use super::field_types;
 use super::form::NotUnderstood;
-use crate::kong_config::services::split_url;
+use crate::kong_config::service_location::split_url;
 
 /// All entities that the calls so far have left.
 #[derive(Default)]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::consumers::CredentialContext;
+use super::credentials::CredentialContext;
 use super::fields::FileFindings;
 use super::settings::TranslationSettings;
 use super::vaults;
