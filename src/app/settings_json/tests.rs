@@ -14,9 +14,9 @@ use crate::schema;
 use crate::upstream::settings::{
     ActiveCheck, AdaptiveLimit, AdmissionControl, Balancing, BalancingAlgorithm, CheckKind, CircuitBreakerSettings,
     CombineKeys, FailoverLevel, FailurePercentage, FailureThresholds, FallbackResponse, HashKey, HashSource, HashTable,
-    HealthSettings, HedgeSettings, InitialHealth, Locality, LocalityMode, OverloadSettings, PassiveChecks, RequestHash,
-    RequestLimits, RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SetCookie, SlowRequests,
-    SlowStart, StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
+    HealthSettings, HedgeSettings, InitialHealth, LatencyAverage, Locality, LocalityMode, OverloadSettings,
+    PassiveChecks, RequestHash, RequestLimits, RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite,
+    SetCookie, SlowRequests, SlowStart, StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
 };
 use crate::upstream::{AffinityCarrier, AffinitySettings, OverBudget, RetryLimits, UpstreamKey, UpstreamSource};
 
@@ -222,7 +222,6 @@ fn settings_have_the_form_of_a_policy() {
     let spec = spec(&blocks(&endpoints()));
     let expected = json!({
         "targetRefs": [{"group": "", "kind": "Service", "name": "cart"}],
-        "mode": "DryRun",
         "loadBalancing": {
             "algorithm": "Maglev",
             "hash": {
@@ -244,14 +243,6 @@ fn settings_have_the_form_of_a_policy() {
                 "boundedLoadPercent": 125,
                 "maglevSize": 5003,
             },
-            "sessionPersistence": {
-                "type": "Cookie",
-                "name": "session",
-                "absoluteTimeout": "1h",
-                "idleTimeout": "10m",
-                "cookie": {"lifetimeType": "Permanent", "path": "/shop", "sameSite": "Lax"},
-                "strip": true,
-            },
             "slowStart": {"window": "30s", "minWeightPercent": 20, "aggression": "1.5"},
             "locality": {
                 "mode": "PreferSameZone",
@@ -260,9 +251,16 @@ fn settings_have_the_form_of_a_policy() {
             },
             "panicThresholdPercent": 30,
             "whenUnhealthy": "Fail",
+            "sessionPersistence": {
+                "type": "Cookie",
+                "name": "session",
+                "absoluteTimeout": "1h",
+                "idleTimeout": "10m",
+                "cookie": {"lifetimeType": "Permanent", "path": "/shop", "sameSite": "Lax"},
+                "strip": true,
+            },
         },
         "health": {
-            "maxEjectionPercent": 40,
             "passive": {
                 "connectFailures": 2,
                 "localOriginFailures": 3,
@@ -277,13 +275,8 @@ fn settings_have_the_form_of_a_policy() {
                 "successRate": {"minEndpoints": 6, "minRequests": 10, "stdevFactor": "1.9"},
                 "failurePercentage": {"threshold": 80, "minEndpoints": 7, "minRequests": 11},
             },
+            "maxEjectionPercent": 40,
             "active": {
-                "type": "HTTPS",
-                "method": "HEAD",
-                "path": "/healthz?deep=1",
-                "host": "shop.example",
-                "headers": [{"name": "authorization", "value": "<hidden>"}],
-                "expectedStatuses": ["200-204", "301"],
                 "interval": "5s",
                 "unhealthyInterval": "1s",
                 "timeout": "1s500ms",
@@ -292,6 +285,12 @@ fn settings_have_the_form_of_a_policy() {
                 "initial": "Unhealthy",
                 "port": 9000,
                 "reuseConnection": false,
+                "type": "HTTPS",
+                "method": "HEAD",
+                "path": "/healthz?deep=1",
+                "host": "shop.example",
+                "headers": [{"name": "authorization", "value": "<hidden>"}],
+                "expectedStatuses": ["200-204", "301"],
             },
         },
         "limits": {
@@ -364,8 +363,9 @@ fn settings_have_the_form_of_a_policy() {
             "minAvailablePercent": 20,
             "onStatuses": [503],
         },
+        "mode": "DryRun",
     });
-    assert_eq!(spec, expected, "{spec:#}");
+    assert_eq!(spec.to_string(), expected.to_string(), "{spec:#}");
     expect_valid(spec);
 }
 
@@ -395,6 +395,89 @@ fn defaults_have_the_form_of_a_policy() {
     let expected = ["loadBalancing", "health.passive", "health.maxEjectionPercent", "limits", "retry", "retryBudget"];
     assert_eq!(paths, expected);
     expect_valid(spec(&blocks));
+}
+
+/// The view is read by people and compared by scripts, so the order of its fields does not change either.
+#[test]
+fn fields_have_one_order() {
+    let cookie = SetCookie::new("user", "/", None, SameSite::Strict);
+    let sources = [HashSource::Cookie(cookie), HashSource::ClientIp { ipv6_prefix: 64 }];
+    let keys = sources.map(|source| HashKey { source, regex: Some(Regex::new("a+").unwrap()) });
+    let hash = RequestHash { keys: keys.into(), combine: CombineKeys::First, bounded_load_percent: None };
+    let failover = [FailoverLevel::Nothing, FailoverLevel::Zone("a".into())].into();
+    let ring = Balancing {
+        algorithm: BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points: Some(1024) }),
+        hash: Some(Arc::new(hash)),
+        locality: Locality { mode: LocalityMode::Off, failover, overprovisioning_percent: 140 },
+        must_exceed_threshold: true,
+        ..Balancing::default()
+    };
+    let expected = json!({
+        "algorithm": "RingHash",
+        "hash": {
+            "combine": "First",
+            "keys": [
+                {
+                    "source": "Cookie",
+                    "name": "user",
+                    "regex": "a+",
+                    "cookie": {"ttl": "0s", "path": "/", "sameSite": "Strict"},
+                },
+                {"source": "ClientIP", "regex": "a+", "ipv6Prefix": 64},
+            ],
+            "ringSize": 1024,
+        },
+        "locality": {"mode": "Off", "failover": [{}, {"zone": "a"}], "overprovisioningPercent": 140},
+        "panicThresholdPercent": 0,
+        "mustExceedThreshold": true,
+        "whenUnhealthy": "UseAll",
+    });
+    assert_eq!(load_balancing(&ring).to_string(), expected.to_string());
+    let algorithm = BalancingAlgorithm::PeakEwma(LatencyAverage::DEFAULT);
+    let expected = json!({
+        "algorithm": "PeakEwma",
+        "peakEwma": {"decay": "10s", "failurePenalty": "1s"},
+        "locality": {"mode": "Auto", "overprovisioningPercent": 140},
+        "panicThresholdPercent": 0,
+        "whenUnhealthy": "UseAll",
+    });
+    assert_eq!(load_balancing(&Balancing { algorithm, ..Balancing::default() }).to_string(), expected.to_string());
+    let traffic = BackendTraffic {
+        affinity: Some(Arc::new(AffinitySettings {
+            scope: 1,
+            carrier: AffinityCarrier::Header(name("x-session")),
+            absolute_timeout: None,
+            idle_timeout: Some(SECOND),
+            strip: false,
+        })),
+        retries: Some(Arc::new(RetrySettings {
+            hedge: Some(HedgeSettings { delay: None }),
+            ..RetrySettings::default()
+        })),
+        overload: RequestLimits::default().into(),
+        timeouts: Some(Arc::default()),
+        ..BackendTraffic::default()
+    };
+    let blocks = blocks(&Endpoints { traffic, ..Endpoints::default() });
+    let expected = json!([
+        ["loadBalancing.sessionPersistence", {
+            "type": "Header", "name": "x-session", "idleTimeout": "1s", "strip": false,
+        }],
+        ["limits", {}],
+        ["retry", {
+            "attempts": 1,
+            "retryOn": ["ConnectFailure", "RefusedStream"],
+            "backoff": {"base": "25ms", "max": "250ms"},
+            "maxRetryAfter": "0s",
+            "nonIdempotent": false,
+            "trustIdempotencyKey": false,
+            "maxBody": "64Ki",
+            "hedge": {},
+            "respectAttempt": false,
+        }],
+        ["timeouts", {}],
+    ]);
+    assert_eq!(json!(blocks[1..]).to_string(), expected.to_string());
 }
 
 #[test]
