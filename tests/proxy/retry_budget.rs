@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, OverBudget, RetryLimits, Upstream};
+use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, MinRetryRate, OverBudget, RetryLimits, Upstream};
 
 use crate::accounting::scrape;
 use crate::harness::{
@@ -13,9 +13,10 @@ use crate::harness::{
 use crate::retry::sum;
 
 /// The intervals are long, so that a test ends within them.
-fn limits(percent: u32, min_count: u32) -> RetryLimits {
-    let [interval, min_interval] = [Duration::from_secs(3600); 2];
-    RetryLimits { percent, interval, min_count, min_interval, over_budget: OverBudget::Reject }
+fn limits(percent: u32, count: u32) -> RetryLimits {
+    let interval = Duration::from_secs(3600);
+    let min_retry_rate = MinRetryRate { count, interval };
+    RetryLimits { percent, interval, min_retry_rate, over_budget: OverBudget::Reject }
 }
 
 fn set_limits(upstream: &Upstream, addresses: &[SocketAddr], retry_limits: Option<RetryLimits>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::upstream::settings::{HedgeSettings, RetrySettings};
-use portico::upstream::{BackendTraffic, OverBudget, RetryLimits};
+use portico::upstream::{BackendTraffic, MinRetryRate, OverBudget, RetryLimits};
 use tokio::sync::Semaphore;
 
 use crate::harness::{Endpoint, TestServer, forward, route, upstream};
@@ -83,7 +83,8 @@ async fn first_good_response_counts() {
 async fn second_attempt_needs_the_budget_another_endpoint_and_an_idempotent_request() {
     let hour = Duration::from_secs(3600);
     let over_budget = OverBudget::LastOutcome;
-    let none = RetryLimits { percent: 0, interval: hour, min_count: 0, min_interval: hour, over_budget };
+    let min_retry_rate = MinRetryRate { count: 0, interval: hour };
+    let none = RetryLimits { percent: 0, interval: hour, min_retry_rate, over_budget };
     for (case, endpoints, limits, request, not_sent) in
         [("budget", 2, Some(none), GET, 1.0), ("alone", 1, None, GET, 1.0), ("not idempotent", 2, None, POST, 0.0)]
     {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use h2::server;
 use http::{HeaderName, Response};
 use portico::snapshot::timeouts_and_retries::TimeoutsAndRetries;
-use portico::upstream::settings::{RequestTimeouts, RetryConditions, RetrySettings};
-use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, OverBudget, RetryLimits, Upstream};
+use portico::upstream::settings::{RequestTimeouts, RetryBackoff, RetryConditions, RetrySettings};
+use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, MinRetryRate, OverBudget, RetryLimits, Upstream};
 
 use crate::h2::{Http2Client, post_request};
 use crate::h2_upstream::http2_endpoint;
@@ -38,8 +38,7 @@ pub(crate) fn settings(attempts: u32, change: impl FnOnce(&mut RetryConditions))
     let mut settings = RetrySettings {
         attempts,
         on: RetryConditions::default(),
-        base: millisecond,
-        max: millisecond,
+        backoff: RetryBackoff { base: millisecond, max: millisecond },
         ..RetrySettings::default()
     };
     change(&mut settings.on);
@@ -206,10 +205,11 @@ async fn endpoint_sees_the_number_of_the_attempt() {
 }
 
 /// Long intervals, so that the figure does not depend on the time that the test takes.
-fn limits(percent: u32, min_count: u32) -> Option<RetryLimits> {
-    let [interval, min_interval] = [Duration::from_secs(3600); 2];
+fn limits(percent: u32, count: u32) -> Option<RetryLimits> {
+    let interval = Duration::from_secs(3600);
+    let min_retry_rate = MinRetryRate { count, interval };
     let over_budget = OverBudget::LastOutcome;
-    Some(RetryLimits { percent, interval, min_count, min_interval, over_budget })
+    Some(RetryLimits { percent, interval, min_retry_rate, over_budget })
 }
 
 #[tokio::test]
@@ -300,7 +300,8 @@ async fn without_attempts_no_request_is_sent_again() {
 async fn retries_that_wait_use_the_budget() {
     let endpoint = Endpoint::responding_with("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n").await;
     let hour = Duration::from_secs(3600);
-    let retries = RetrySettings { base: hour, max: hour, ..settings(3, |on| on.server_error = true) };
+    let backoff = RetryBackoff { base: hour, max: hour };
+    let retries = RetrySettings { backoff, ..settings(3, |on| on.server_error = true) };
     let traffic = BackendTraffic { retry_limits: limits(0, 1), ..traffic(retries) };
     let server = server(&[endpoint.address], traffic).await;
     let mut waiting = server.connect().await;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use regex::bytes::Regex;
 
-use super::form::{HIDDEN, duration, thousandths};
 use super::*;
 use crate::api::Kind;
 use crate::api::gateway::Channel;
@@ -15,10 +14,12 @@ use crate::upstream::settings::{
     ActiveCheck, AdaptiveLimit, AdmissionControl, Balancing, BalancingAlgorithm, CheckKind, CircuitBreakerSettings,
     CombineKeys, FailoverLevel, FailurePercentage, FailureThresholds, FallbackResponse, HashKey, HashSource, HashTable,
     HealthSettings, HedgeSettings, InitialHealth, LatencyAverage, Locality, LocalityMode, OverloadSettings,
-    PassiveChecks, RequestHash, RequestLimits, RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite,
-    SetCookie, SlowRequests, SlowStart, StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
+    PassiveChecks, RequestHash, RequestLimits, RequestTimeouts, ResetHeader, RetryBackoff, RetryConditions,
+    RetrySettings, SameSite, SetCookie, SlowRequests, SlowStart, StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
 };
-use crate::upstream::{AffinityCarrier, AffinitySettings, OverBudget, RetryLimits, UpstreamKey, UpstreamSource};
+use crate::upstream::{
+    AffinityCarrier, AffinitySettings, MinRetryRate, OverBudget, RetryLimits, UpstreamKey, UpstreamSource,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -142,8 +143,7 @@ fn endpoints() -> Endpoints {
             grpc_codes: [8].into(),
             headers: [name("x-retry")].into(),
         },
-        base: Duration::from_millis(10),
-        max: SECOND,
+        backoff: RetryBackoff { base: Duration::from_millis(10), max: SECOND },
         max_retry_after: SECOND * 5,
         reset_header: Some(ResetHeader { name: name("x-reset"), format: TimeFormat::UnixTimestamp }),
         non_idempotent: true,
@@ -175,8 +175,7 @@ fn endpoints() -> Endpoints {
         retry_limits: Some(RetryLimits {
             percent: 30,
             interval: SECOND * 20,
-            min_count: 5,
-            min_interval: SECOND * 2,
+            min_retry_rate: MinRetryRate { count: 5, interval: SECOND * 2 },
             over_budget: OverBudget::LastOutcome,
         }),
         affinity: Some(Arc::new(affinity)),
@@ -397,7 +396,7 @@ fn defaults_have_the_form_of_a_policy() {
     expect_valid(spec(&blocks));
 }
 
-/// The view is read by people and compared by scripts, so the order of its fields does not change either.
+/// Operators compare views as text, so the order of its fields does not change either.
 #[test]
 fn fields_have_one_order() {
     let cookie = SetCookie::new("user", "/", None, SameSite::Strict);
@@ -494,13 +493,38 @@ fn checks_show_no_credentials() {
         port: None,
         reuses_connection: true,
     };
-    let tcp = health::active(&check(CheckKind::Tcp { send: (*b"AUTH secret\r\n").into(), expect: (*b"+OK").into() }));
-    assert_eq!((&tcp["type"], &tcp["send"], &tcp["expect"]), (&json!("TCP"), &json!(HIDDEN), &json!("2b4f4b")));
+    let tcp = block(&check(CheckKind::Tcp { send: (*b"AUTH secret\r\n").into(), expect: (*b"+OK").into() }));
+    assert_eq!((&tcp["type"], &tcp["send"], &tcp["expect"]), (&json!("TCP"), &json!("<hidden>"), &json!("2b4f4b")));
     assert_eq!(tcp["failureThresholds"], json!({"responses": 1, "connections": 2, "timeouts": 3}));
     let authority = HeaderValue::from_static("cart.shop.svc");
-    let grpc = health::active(&check(CheckKind::Grpc { service: "cart".into(), authority }));
+    let grpc = block(&check(CheckKind::Grpc { service: "cart".into(), authority }));
     assert_eq!((&grpc["type"], &grpc["service"]), (&json!("GRPC"), &json!("cart")));
     assert_eq!(grpc["host"], "cart.shop.svc");
+}
+
+/// Whatever a check sends as a credential, its view is the same.
+#[test]
+fn views_do_not_depend_on_credentials() {
+    let views = ["secret", "another"].map(|secret| {
+        let mut endpoints = endpoints();
+        let health = endpoints.traffic.health.take().unwrap();
+        let active = health.active.clone().unwrap();
+        let CheckKind::Http { tls, method, path, host, expected, failing, .. } = active.kind.clone() else {
+            panic!("a check of another type");
+        };
+        let header = |name| (name, HeaderValue::from_static(secret));
+        let headers = HeaderMap::from_iter([header(name("authorization")), header(name("x-api-key"))]);
+        let http = CheckKind::Http { tls, method, path, host, headers, expected, failing };
+        let tcp = CheckKind::Tcp { send: secret.as_bytes().into(), expect: Box::default() };
+        [http, tcp].map(|kind| {
+            let active = Some(Arc::new(ActiveCheck { kind, ..ActiveCheck::clone(&active) }));
+            let health = Some(Arc::new(HealthSettings { active, ..HealthSettings::clone(&health) }));
+            let traffic = BackendTraffic { health, ..endpoints.traffic.clone() };
+            json!(blocks(&Endpoints { traffic, ..endpoints.clone() })).to_string()
+        })
+    });
+    assert_eq!(views[0], views[1]);
+    assert!(views[0].iter().all(|view| view.contains("<hidden>")));
 }
 
 #[test]
@@ -508,7 +532,7 @@ fn fields_of_other_kinds_are_shown_if_they_are_set() {
     let balancing = Balancing { must_exceed_threshold: true, ..Balancing::default() };
     assert_eq!(load_balancing(&balancing)["mustExceedThreshold"], true);
     let limits = RetryLimits { over_budget: OverBudget::Reject, ..RetryLimits::default() };
-    assert_eq!(attempts::retry_budget(&limits)["overBudget"], "Reject");
+    assert_eq!(block(&limits)["overBudget"], "Reject");
     let response = FallbackResponse {
         status: StatusCode::OK,
         headers: HeaderMap::from_iter([(name("x-closed"), HeaderValue::from_static("1"))]),
@@ -519,17 +543,5 @@ fn fields_of_other_kinds_are_shown_if_they_are_set() {
     let expected = json!({"response": {
         "status": 200, "headers": [{"name": "x-closed", "value": "1"}], "body": "closed",
     }});
-    assert_eq!(overload::circuit_breaker(&settings, None)["fallback"], expected);
-}
-
-#[test]
-fn durations_are_those_of_the_gateway_api() {
-    for (milliseconds, expected) in
-        [(0, "0s"), (1, "1ms"), (1_500, "1s500ms"), (60_000, "1m"), (5_400_000, "1h30m"), (359_996_400_000, "99999h")]
-    {
-        assert_eq!(duration(Duration::from_millis(milliseconds)), expected);
-    }
-    for (number, expected) in [(1, "0.001"), (1000, "1.0"), (1900, "1.9"), (10_250, "10.25")] {
-        assert_eq!(thousandths(number), expected);
-    }
+    assert_eq!(circuit_breaker(&settings, None)["fallback"], expected);
 }

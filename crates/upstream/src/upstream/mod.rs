@@ -94,7 +94,7 @@ pub use raw_connecting::{RawConnectError, RawDestination};
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
 pub use response_times::ResponseTimes;
-pub use retry_budget::{OverBudget, RetryLimits};
+pub use retry_budget::{MinRetryRate, OverBudget, RetryLimits};
 pub use retry_counters::{HedgeCounters, HedgeOutcome, RetryCounters, RetryMetrics, RetryReason, RetryStop};
 pub use single_writer_counter::SingleWriterCounter;
 pub use socket_budget::client_slots::ClientSlot;

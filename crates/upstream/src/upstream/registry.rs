@@ -187,7 +187,7 @@ fn first_of_service(key: &UpstreamKey) -> UpstreamKey {
 mod tests {
     use std::net::SocketAddr;
 
-    use super::super::{BackendTraffic, EndpointAddress, Outcome, OutcomeClass, OverBudget, RetryLimits};
+    use super::super::{BackendTraffic, EndpointAddress, MinRetryRate, Outcome, OutcomeClass, OverBudget, RetryLimits};
     use super::*;
 
     #[test]
@@ -246,8 +246,7 @@ mod tests {
         let limits = RetryLimits {
             percent: 0,
             interval: hour,
-            min_count: 1,
-            min_interval: hour,
+            min_retry_rate: MinRetryRate { count: 1, interval: hour },
             over_budget: OverBudget::Reject,
         };
         let traffic = BackendTraffic { retry_limits: Some(limits), ..BackendTraffic::default() };

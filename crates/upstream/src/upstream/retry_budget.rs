@@ -12,25 +12,36 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::time::Instant;
 
+use super::settings::json_form;
 use super::sliding_count::{SlidingCount, millis};
 use crate::turn_clock;
 
 /// The limits of retries to a Service. A retry is sent while its Service has fewer than one of them allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RetryLimits {
     /// Retries as a percentage of the requests in `interval`.
     pub percent: u32,
+    #[serde(serialize_with = "json_form::duration")]
     pub interval: Duration,
-    /// Retries in `min_interval` that are allowed in any case.
-    pub min_count: u32,
-    pub min_interval: Duration,
+    pub min_retry_rate: MinRetryRate,
+    #[serde(skip_serializing_if = "OverBudget::is_last_outcome")]
     pub over_budget: OverBudget,
 }
 
+/// The retries that are allowed in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MinRetryRate {
+    pub count: u32,
+    #[serde(serialize_with = "json_form::duration")]
+    pub interval: Duration,
+}
+
 /// What the client gets if the limits do not allow the retry of its request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum OverBudget {
     /// The response or the error that would have been retried.
     #[default]
@@ -39,14 +50,20 @@ pub enum OverBudget {
     Reject,
 }
 
+impl OverBudget {
+    /// As in policies that have no such field.
+    fn is_last_outcome(&self) -> bool {
+        *self == OverBudget::LastOutcome
+    }
+}
+
 /// The limits of Services without a policy.
 impl Default for RetryLimits {
     fn default() -> Self {
         RetryLimits {
             percent: 20,
             interval: Duration::from_secs(10),
-            min_count: 10,
-            min_interval: Duration::from_secs(1),
+            min_retry_rate: MinRetryRate { count: 10, interval: Duration::from_secs(1) },
             over_budget: OverBudget::default(),
         }
     }
@@ -55,8 +72,9 @@ impl Default for RetryLimits {
 /// Text for dumps: `retries 20% of requests in 10s, or 10 in 1s`.
 impl fmt::Display for RetryLimits {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RetryLimits { percent, interval, min_count, min_interval, over_budget: _ } = self;
-        write!(formatter, "retries {percent}% of requests in {interval:?}, or {min_count} in {min_interval:?}")
+        let RetryLimits { percent, interval, min_retry_rate, over_budget: _ } = self;
+        let MinRetryRate { count, interval: min_interval } = min_retry_rate;
+        write!(formatter, "retries {percent}% of requests in {interval:?}, or {count} in {min_interval:?}")
     }
 }
 
@@ -69,7 +87,7 @@ pub(super) struct ServiceRetries {
     requests: WorkerCounts,
     /// Retries that were decided, also those that wait for their delay, in `interval`.
     retries: SlidingCount,
-    /// In `min_interval`.
+    /// In the interval of `min_retry_rate`.
     recent_retries: SlidingCount,
     /// Serializes changes of the limits; requests never take it.
     setting: Mutex<()>,
@@ -82,7 +100,7 @@ impl Default for ServiceRetries {
             began: Instant::now(),
             requests: WorkerCounts::new(limits.interval),
             retries: SlidingCount::new(limits.interval),
-            recent_retries: SlidingCount::new(limits.min_interval),
+            recent_retries: SlidingCount::new(limits.min_retry_rate.interval),
             limits: ArcSwap::from_pointee(limits),
             setting: Mutex::default(),
         }
@@ -102,8 +120,8 @@ impl ServiceRetries {
             self.requests.restart(limits.interval);
             self.retries.restart(limits.interval);
         }
-        if former.min_interval != limits.min_interval {
-            self.recent_retries.restart(limits.min_interval);
+        if former.min_retry_rate.interval != limits.min_retry_rate.interval {
+            self.recent_retries.restart(limits.min_retry_rate.interval);
         }
         self.limits.store(Arc::new(limits));
     }
@@ -123,7 +141,7 @@ impl ServiceRetries {
         let (requests, retries) = (self.requests.sum(now), self.retries.sum(now));
         // Both sides in hundredths, so that no fraction of a retry is lost before it is compared.
         if retries * 100 <= requests * u64::from(limits.percent)
-            || self.recent_retries.sum(now) <= u64::from(limits.min_count)
+            || self.recent_retries.sum(now) <= u64::from(limits.min_retry_rate.count)
         {
             return Ok(());
         }
@@ -194,9 +212,10 @@ mod tests {
 
     use super::*;
 
-    fn limits(percent: u32, interval: u64, min_count: u32, min_interval: u64) -> RetryLimits {
+    fn limits(percent: u32, interval: u64, count: u32, min_interval: u64) -> RetryLimits {
         let [interval, min_interval] = [interval, min_interval].map(Duration::from_millis);
-        RetryLimits { percent, interval, min_count, min_interval, over_budget: OverBudget::Reject }
+        let min_retry_rate = MinRetryRate { count, interval: min_interval };
+        RetryLimits { percent, interval, min_retry_rate, over_budget: OverBudget::Reject }
     }
 
     fn service(limits: RetryLimits) -> ServiceRetries {

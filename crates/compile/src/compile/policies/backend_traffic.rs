@@ -19,7 +19,7 @@ use crate::compile::affected::BackendChange;
 use crate::compile::objects::duration::parse_duration;
 use crate::diagnostic::Diagnostic;
 use crate::store::{ObjectTable, Store};
-use crate::upstream::{BackendTraffic, OverBudget, RetryLimits};
+use crate::upstream::{BackendTraffic, MinRetryRate, OverBudget, RetryLimits};
 use crate::verdict::Code;
 
 impl TargetedPolicy for XBackendTrafficPolicy {
@@ -152,9 +152,11 @@ fn retry_limits(constraint: &RetryConstraint, problems: &mut Vec<Diagnostic>) ->
     let rate_interval = min_retry_rate.as_ref().and_then(|rate| rate.interval.as_ref());
     RetryLimits {
         interval: interval("budget.interval", budget_interval, DEFAULT_INTERVAL, Duration::from_secs(1)),
-        min_interval: interval("minRetryRate.interval", rate_interval, DEFAULT_RATE_INTERVAL, Duration::from_millis(1)),
+        min_retry_rate: MinRetryRate {
+            count: u32::try_from(count).unwrap_or(0),
+            interval: interval("minRetryRate.interval", rate_interval, DEFAULT_RATE_INTERVAL, Duration::from_millis(1)),
+        },
         percent: u32::try_from(percent).unwrap_or(0),
-        min_count: u32::try_from(count).unwrap_or(0),
         over_budget: OverBudget::Reject,
     }
 }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use http::HeaderName;
+use serde::{Serialize, Serializer};
 
-use crate::upstream::settings::SetCookie;
+use crate::upstream::settings::{SetCookie, json_form};
 
 /// How a rule or the policy of a Service keeps sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,42 @@ pub enum AffinityCarrier {
         is_permanent: bool,
     },
     Header(HeaderName),
+}
+
+/// A session as a policy describes it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SessionFields<'a> {
+    r#type: &'static str,
+    name: &'a str,
+    #[serde(serialize_with = "json_form::duration")]
+    absolute_timeout: Option<Duration>,
+    #[serde(serialize_with = "json_form::duration")]
+    idle_timeout: Option<Duration>,
+    cookie: Option<SessionCookieFields<'a>>,
+    strip: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SessionCookieFields<'a> {
+    lifetime_type: &'static str,
+    #[serde(flatten)]
+    cookie: &'a SetCookie,
+}
+
+impl Serialize for AffinitySettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let AffinitySettings { scope: _, ref carrier, absolute_timeout, idle_timeout, strip } = *self;
+        let (r#type, name, cookie) = match carrier {
+            AffinityCarrier::Cookie { cookie, is_permanent } => {
+                let lifetime_type = if *is_permanent { "Permanent" } else { "Session" };
+                ("Cookie", &*cookie.name, Some(SessionCookieFields { lifetime_type, cookie }))
+            }
+            AffinityCarrier::Header(name) => ("Header", name.as_str(), None),
+        };
+        SessionFields { r#type, name, absolute_timeout, idle_timeout, cookie, strip }.serialize(serializer)
+    }
 }
 
 /// Text for dumps: `cookie name; Path=/; HttpOnly; SameSite=Strict, permanent, for 1h, idle for 10m, stripped`, or

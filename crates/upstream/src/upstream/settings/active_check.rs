@@ -4,15 +4,21 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
+use serde::{Serialize, Serializer};
+
+use super::json_form;
 
 /// The active check of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ActiveCheck {
-    pub kind: CheckKind,
     /// The interval of an endpoint that is healthy. Zero: it is not checked.
+    #[serde(serialize_with = "json_form::duration")]
     pub interval: Duration,
     /// The interval of an endpoint that is not healthy. Zero: it is not checked.
+    #[serde(serialize_with = "json_form::duration")]
     pub unhealthy_interval: Duration,
+    #[serde(serialize_with = "json_form::duration")]
     pub timeout: Duration,
     /// Consecutive failures after which an endpoint is ejected.
     pub unhealthy_threshold: u32,
@@ -24,7 +30,10 @@ pub struct ActiveCheck {
     /// The port to check, instead of that of the endpoint.
     pub port: Option<u16>,
     /// Whether checks of an endpoint share a connection.
+    #[serde(rename = "reuseConnection")]
     pub reuses_connection: bool,
+    #[serde(flatten, serialize_with = "with_type")]
+    pub kind: CheckKind,
 }
 
 impl ActiveCheck {
@@ -58,7 +67,7 @@ pub(crate) enum CheckFailureKind {
 
 /// After how many consecutive failures of one kind an endpoint is ejected. 0: they do not count. Each kind has a count
 /// of its own, and a pass resets all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FailureThresholds {
     /// Responses that do not pass, and invalid ones.
     pub responses: u32,
@@ -68,26 +77,55 @@ pub struct FailureThresholds {
 }
 
 /// What a check sends, and what it expects.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 #[expect(clippy::large_enum_variant, reason = "there is one for each upstream with checks")]
 pub enum CheckKind {
     Http {
         /// Whether the check uses TLS where requests do not.
+        #[serde(skip)]
         tls: bool,
+        #[serde(serialize_with = "json_form::text")]
         method: Method,
         /// The path with its query.
+        #[serde(serialize_with = "json_form::text")]
         path: Uri,
+        #[serde(serialize_with = "json_form::text_of_bytes")]
         host: HeaderValue,
+        #[serde(serialize_with = "json_form::hidden_values", skip_serializing_if = "HeaderMap::is_empty")]
         headers: HeaderMap,
         /// The statuses that pass.
+        #[serde(rename = "expectedStatuses")]
         expected: StatusRanges,
         /// The statuses that fail; those in neither list change nothing. `None`: all that do not pass.
+        #[serde(rename = "failingStatuses")]
         failing: Option<StatusRanges>,
     },
     /// Opens a connection, sends `send`, and reads until `expect` was received.
-    Tcp { send: Box<[u8]>, expect: Box<[u8]> },
+    Tcp {
+        #[serde(serialize_with = "json_form::hidden", skip_serializing_if = "<[_]>::is_empty")]
+        send: Box<[u8]>,
+        #[serde(serialize_with = "json_form::hexadecimal", skip_serializing_if = "<[_]>::is_empty")]
+        expect: Box<[u8]>,
+    },
     /// Calls `grpc.health.v1.Health/Check` for a service; the empty name is the whole server.
-    Grpc { service: Box<str>, authority: HeaderValue },
+    Grpc {
+        service: Box<str>,
+        #[serde(rename = "host", serialize_with = "json_form::text_of_bytes")]
+        authority: HeaderValue,
+    },
+}
+
+/// Adds the type of a check to what it sends and expects.
+fn with_type<S: Serializer>(kind: &CheckKind, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct TypedCheck<'a> {
+        r#type: CheckType,
+        #[serde(flatten)]
+        kind: &'a CheckKind,
+    }
+
+    TypedCheck { r#type: CheckType::of(kind), kind }.serialize(serializer)
 }
 
 impl CheckKind {
@@ -117,7 +155,8 @@ impl CheckKind {
 }
 
 /// The type of a check, as metrics name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum CheckType {
     Http,
     Https,
@@ -159,8 +198,18 @@ impl StatusRanges {
     }
 }
 
+/// Like `200` or `200-299`.
+impl Serialize for StatusRanges {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|range| match (range.start(), range.end()) {
+            (start, end) if start == end => start.to_string(),
+            (start, end) => format!("{start}-{end}"),
+        }))
+    }
+}
+
 /// The health of an endpoint before its first check has ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum InitialHealth {
     #[default]
     Healthy,

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BalancingAlgorithm, RequestHash};
+use serde::Serialize;
+
+use super::{BalancingAlgorithm, RequestHash, json_form};
 
 /// The load balancing of an upstream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Balancing {
+    #[serde(flatten)]
     pub algorithm: BalancingAlgorithm,
     /// What [`BalancingAlgorithm::ConsistentHash`] hashes of a request. `None`: it is not used.
     pub hash: Option<Arc<RequestHash>>,
@@ -17,25 +21,31 @@ pub struct Balancing {
     /// `when_unhealthy` says. 0: only if none is available.
     pub panic_threshold_percent: u8,
     /// Whether exactly the threshold is too few as well.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub must_exceed_threshold: bool,
     pub when_unhealthy: WhenUnhealthy,
 }
 
 /// How the share of an endpoint grows after it has become available: its weight is multiplied by
 /// `max(min_weight_percent / 100, (time / window) ^ (1 / aggression))`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SlowStart {
+    #[serde(serialize_with = "json_form::duration")]
     pub window: Duration,
     pub min_weight_percent: u8,
     /// In thousandths; 1000 for linear growth.
+    #[serde(serialize_with = "json_form::thousandths")]
     pub aggression: u32,
 }
 
 /// Which endpoints are preferred because of where they are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Locality {
     pub mode: LocalityMode,
     /// Where requests go next, in this order: before all other endpoints, and after those that `mode` prefers.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub failover: Arc<[FailoverLevel]>,
     /// By how much the available endpoints of a level exceed what it needs: with 140, a level gets all requests until
     /// less than 1/1.4 of its endpoints is available.
@@ -43,16 +53,18 @@ pub struct Locality {
 }
 
 /// Endpoints of one zone or region.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum FailoverLevel {
     Zone(Box<str>),
     Region(Box<str>),
     /// No endpoint, for a level that is not served, so that the others keep their places.
+    #[serde(untagged, serialize_with = "json_form::empty_object")]
     Nothing,
 }
 
 /// What decides the preference.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum LocalityMode {
     /// `spec.trafficDistribution` of the Service and the hints of its EndpointSlices.
     #[default]
@@ -63,7 +75,7 @@ pub enum LocalityMode {
 }
 
 /// What happens to requests if no endpoint is available, or fewer than the panic threshold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum WhenUnhealthy {
     /// They are sent to all endpoints, as if none were ejected.
     #[default]

@@ -3,6 +3,11 @@
 
 use std::time::Duration;
 
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+use super::json_form;
+
 /// The load-balancing algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BalancingAlgorithm {
@@ -20,21 +25,31 @@ pub enum BalancingAlgorithm {
 }
 
 /// How latencies become an average.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LatencyAverage {
     /// The time in which the influence of an old sample falls to 1/e.
+    #[serde(serialize_with = "json_form::duration")]
     pub decay: Duration,
     /// A failure counts as a response after this time, so that an endpoint that fails fast does not attract requests.
+    #[serde(serialize_with = "json_form::duration")]
     pub failure_penalty: Duration,
 }
 
 /// How a table assigns hashes to endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum HashTable {
     /// `table_size` slots, a prime number.
-    Maglev { table_size: u32 },
+    Maglev {
+        #[serde(rename = "maglevSize")]
+        table_size: u32,
+    },
     /// Points on a ring: `points` for the whole ring, or 160 for each endpoint.
-    RingHash { points: Option<u32> },
+    RingHash {
+        #[serde(rename = "ringSize")]
+        points: Option<u32>,
+    },
 }
 
 impl BalancingAlgorithm {
@@ -78,6 +93,16 @@ impl BalancingAlgorithm {
     /// Whether the endpoint depends on the requests that each of them has in progress.
     pub(crate) fn compares_requests(self) -> bool {
         matches!(self, BalancingAlgorithm::LeastRequests | BalancingAlgorithm::PeakEwma(_))
+    }
+}
+
+/// The name and, if it has any, the settings. The size of a table is a field of the hash in a BackendPolicy.
+impl Serialize for BalancingAlgorithm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("BalancingAlgorithm", 2)?;
+        fields.serialize_field("algorithm", self.name())?;
+        fields.serialize_field("peakEwma", &self.latency())?;
+        fields.end()
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ActiveCheck;
+use serde::Serialize;
+
+use super::{ActiveCheck, json_form};
 
 /// The health checks of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +21,8 @@ pub struct HealthSettings {
 }
 
 /// What requests show. Counts are consecutive; 0 switches a check off.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PassiveChecks {
     pub connect_failures: u32,
     /// Connections that closed without a response, invalid responses, timeouts.
@@ -29,12 +32,17 @@ pub struct PassiveChecks {
     /// Server errors, or else `statuses`: `is_listed_or_server_error`.
     pub server_errors: u32,
     /// What counts for `server_errors`, sorted. Empty for the default.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub statuses: Box<[u16]>,
     /// A timeout counts only if the endpoint had at least this time.
+    #[serde(serialize_with = "json_form::duration")]
     pub timeout_after: Duration,
     /// How often rates are compared, and ejection times fall.
+    #[serde(serialize_with = "json_form::duration")]
     pub interval: Duration,
+    #[serde(serialize_with = "json_form::duration")]
     pub base_ejection: Duration,
+    #[serde(serialize_with = "json_form::duration")]
     pub max_ejection: Duration,
     /// Successful requests after which an endpoint that was ejected is healthy.
     pub half_open_successes: u32,
@@ -55,17 +63,20 @@ impl PassiveChecks {
 }
 
 /// Ejects endpoints whose success rate is lower than that of the others: below `mean - factor * standard deviation`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SuccessRate {
     /// The check is off if fewer endpoints have `min_requests` in an interval.
     pub min_endpoints: u32,
     pub min_requests: u32,
     /// In thousandths.
+    #[serde(serialize_with = "json_form::thousandths")]
     pub stdev_factor: u32,
 }
 
 /// Ejects endpoints of whose requests at least this percentage fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FailurePercentage {
     pub threshold: u8,
     pub min_endpoints: u32,

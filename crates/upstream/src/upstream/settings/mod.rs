@@ -3,12 +3,18 @@
 //!
 //! ```text
 //!   BackendPolicy, XBackendTrafficPolicy, KongUpstreamPolicy, annotations ─▶ compile ─▶ settings ─▶ upstream
+//!                                                                                        └─▶ JSON for operators
 //! ```
+//!
+//! As JSON, settings have the form of the blocks of a BackendPolicy, whatever object has set them, with the fields in
+//! the order of the types. Fields that are not set are null. Fields that BackendPolicies do not have are those of other
+//! kinds. `json_form.rs` has the forms of values: a field that may have a credential takes one that hides it.
 
 mod active_check;
 mod balancing;
 mod balancing_algorithm;
 mod health;
+pub(in crate::upstream) mod json_form;
 mod overload;
 mod request_hash;
 mod retries;

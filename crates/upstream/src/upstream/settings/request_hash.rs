@@ -1,22 +1,28 @@
 //! What consistent hashing hashes of a request.
 
+use std::time::Duration;
+
 use http::HeaderName;
 use regex::bytes::Regex;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
+use super::json_form;
 use super::set_cookie::SetCookie;
 
 /// The parts of a request whose hash chooses its endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RequestHash {
+    pub combine: CombineKeys,
     /// Not empty.
     pub keys: Box<[HashKey]>,
-    pub combine: CombineKeys,
     /// How many requests in progress an endpoint may have, as a percentage of its share; 100 or more. `None`: no limit.
     pub bounded_load_percent: Option<u32>,
 }
 
 /// How several keys are used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum CombineKeys {
     /// The first key that the request has.
     #[default]
@@ -42,6 +48,43 @@ impl PartialEq for HashKey {
 }
 
 impl Eq for HashKey {}
+
+impl Serialize for HashKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (source, name) = match &self.source {
+            HashSource::Header(name) => ("Header", Some(name.as_str())),
+            HashSource::Cookie(cookie) => ("Cookie", Some(&*cookie.name)),
+            HashSource::ClientIp { .. } => ("ClientIP", None),
+            HashSource::Query(name) | HashSource::QueryValues(name) => ("Query", Some(&**name)),
+            HashSource::Path => ("Path", None),
+            HashSource::UriCapture(name) => ("UriCapture", Some(&**name)),
+            HashSource::Consumer => ("Consumer", None),
+            HashSource::Host => ("Host", None),
+        };
+        let mut key = serializer.serialize_struct("HashKey", 4)?;
+        key.serialize_field("source", source)?;
+        key.serialize_field("name", &name)?;
+        key.serialize_field("regex", &self.regex.as_ref().map(Regex::as_str))?;
+        match &self.source {
+            HashSource::Cookie(cookie) => {
+                let ttl = cookie.max_age.unwrap_or_default();
+                key.serialize_field("cookie", &HashCookieFields { ttl, cookie })?;
+            }
+            HashSource::ClientIp { ipv6_prefix } => key.serialize_field("ipv6Prefix", ipv6_prefix)?,
+            _ => {}
+        }
+        key.end()
+    }
+}
+
+/// A cookie as a policy describes it.
+#[derive(Serialize)]
+struct HashCookieFields<'a> {
+    #[serde(serialize_with = "json_form::duration")]
+    ttl: Duration,
+    #[serde(flatten)]
+    cookie: &'a SetCookie,
+}
 
 /// Where a key is found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,23 +3,30 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::cookie_prefix::requires_secure;
 
-/// A cookie that responses set: all of it but its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A cookie that responses set: all of it but its value. As JSON, what hashes and sessions say of it alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SetCookie {
+    #[serde(skip)]
     pub name: Box<str>,
     pub path: Box<str>,
+    #[serde(skip)]
     pub max_age: Option<Duration>,
     pub same_site: SameSite,
     /// What follows all values in `Set-Cookie`, except `Secure`: `; Path=/; HttpOnly; SameSite=Strict`.
+    #[serde(skip)]
     pub attributes: Box<str>,
     /// Whether clients keep the cookie only with `Secure`.
+    #[serde(skip)]
     requires_secure: bool,
 }
 
 /// The attribute `SameSite` of a cookie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum SameSite {
     Strict,
     #[default]

@@ -11,7 +11,9 @@ use super::retry_after::requested_wait;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::router::is_call;
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
-use crate::upstream::settings::{RequestTimeouts, RetryConditions, RetrySettings, is_gateway_error, is_server_error};
+use crate::upstream::settings::{
+    RequestTimeouts, RetryBackoff, RetryConditions, RetrySettings, is_gateway_error, is_server_error,
+};
 use crate::upstream::{AttemptSettings, GRPC_STATUS, ResponseTimes, RetryReason, RetryStop};
 
 /// What the Service of a request configures for its attempts.
@@ -172,7 +174,7 @@ impl<'s> RequestRetries<'s> {
 
     /// The delay before the retry that follows so many retries. `random` is in 0..=1.
     pub(super) fn delay(&self, delay: RetryDelay, retries: usize, random: f64) -> Duration {
-        let RetrySettings { base, max, .. } = *self.settings;
+        let RetryBackoff { base, max } = self.settings.backoff;
         let doublings = u32::try_from(retries).unwrap_or(u32::MAX);
         let backoff = base.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(max).mul_f64(random);
         match delay {

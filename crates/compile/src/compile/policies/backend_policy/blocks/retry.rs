@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::block_reader::BlockReader;
 use crate::api::portico::{RetryBudgetSpec, RetrySpec};
-use crate::upstream::settings::{HedgeSettings, ResetHeader, RetryConditions, RetrySettings, TimeFormat};
-use crate::upstream::{OverBudget, RetryLimits};
+use crate::upstream::settings::{HedgeSettings, ResetHeader, RetryBackoff, RetryConditions, RetrySettings, TimeFormat};
+use crate::upstream::{MinRetryRate, OverBudget, RetryLimits};
 
 pub(super) fn translate(spec: &RetrySpec, block: &mut BlockReader<'_>) -> RetrySettings {
     let attempts = block.number("attempts", spec.attempts, 0..=10).unwrap_or(1);
@@ -38,8 +38,7 @@ pub(super) fn translate(spec: &RetrySpec, block: &mut BlockReader<'_>) -> RetryS
     RetrySettings {
         attempts,
         on: conditions(spec, block),
-        base,
-        max,
+        backoff: RetryBackoff { base, max },
         max_retry_after: block
             .duration("maxRetryAfter", spec.max_retry_after.as_ref(), ["0s", "1h"])
             .unwrap_or_default(),
@@ -131,8 +130,7 @@ pub(super) fn retry_limits(spec: &RetryBudgetSpec, block: &mut BlockReader<'_>) 
         over_budget: OverBudget::LastOutcome,
         percent,
         interval: interval.unwrap_or(Duration::from_secs(10)),
-        min_count: count,
-        min_interval: min_interval.unwrap_or(Duration::from_secs(1)),
+        min_retry_rate: MinRetryRate { count, interval: min_interval.unwrap_or(Duration::from_secs(1)) },
     }
 }
 

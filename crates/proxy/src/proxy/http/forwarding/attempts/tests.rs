@@ -30,8 +30,8 @@ use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, Timeout
 use crate::upstream::settings::{HealthSettings, HedgeSettings, PassiveChecks, RequestTimeouts, RetrySettings};
 use crate::upstream::{
     AlternativeBackends, Availability, BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector,
-    Endpoints, IdleLimits, OverBudget, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey, UpstreamRegistry,
-    WorkerSubsetting,
+    Endpoints, IdleLimits, MinRetryRate, OverBudget, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey,
+    UpstreamRegistry, WorkerSubsetting,
 };
 
 struct TestCaller {
@@ -217,8 +217,7 @@ async fn endpoints_are_tried_as_the_policy_allows() {
     let none = Some(RetryLimits {
         percent: 0,
         interval: hour,
-        min_count: 0,
-        min_interval: hour,
+        min_retry_rate: MinRetryRate { count: 0, interval: hour },
         over_budget: OverBudget::Reject,
     });
     let refused = Err(RequestError::ConnectionRefused);

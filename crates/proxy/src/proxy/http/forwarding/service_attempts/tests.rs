@@ -155,12 +155,13 @@ fn same_endpoint_gets_the_request_after_the_base_delay() {
     let alone = retries.next::<()>(0, WHOLE, Err(&refused), || false);
     let expected = Retry { reason: RetryReason::ConnectFailure, delay: RetryDelay::SameEndpoint };
     assert_eq!(alone, NextAttempt::Retry(expected));
-    assert_eq!(retries.delay(RetryDelay::SameEndpoint, 0, 0.0), settings.base);
+    assert_eq!(retries.delay(RetryDelay::SameEndpoint, 0, 0.0), settings.backoff.base);
 }
 
 #[test]
 fn delays_grow_up_to_the_maximum() {
-    let settings = RetrySettings { base: 10 * MILLISECOND, max: 50 * MILLISECOND, ..RetrySettings::default() };
+    let backoff = RetryBackoff { base: 10 * MILLISECOND, max: 50 * MILLISECOND };
+    let settings = RetrySettings { backoff, ..RetrySettings::default() };
     let retries = RequestRetries::new(&settings, &HeaderMap::new());
     for (delay, count, random, expected) in [
         (RetryDelay::None, 3, 1.0, 0),
