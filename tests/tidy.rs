@@ -88,10 +88,11 @@ const IMPORTS: &[Row] = &[
     ("transport_protocol", &[]),
     ("turn_clock", &[]),
     // wire
-    ("endpoint_tls", &[]),
+    ("endpoint_tls", &["unverified_certificates"]),
     ("http1", &[]),
     ("http2_frames", &[]),
     ("ssrf_guard", &[]),
+    ("unverified_certificates", &[]),
     // objects
     ("api", &[]),
     ("diagnostic", &[]),

@@ -8,4 +8,4 @@ use portico_base::{bind_address, request_target};
 use portico_objects::{api, diagnostic};
 use portico_sources::{k8s, manifests};
 use portico_store::verdict;
-use portico_wire::endpoint_tls;
+use portico_wire::unverified_certificates;

@@ -7,5 +7,6 @@ pub mod fuzzing;
 pub mod http1;
 pub mod http2_frames;
 pub mod ssrf_guard;
+pub mod unverified_certificates;
 
 use portico_base::{begun_trace, hop_count};

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::endpoint_tls::AcceptAnyCertificate;
+use crate::unverified_certificates::AcceptServerWithoutProof;
 
 /// A request with the connection that it is sent on.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ impl RouteRequest {
     /// Any certificate is accepted: the request contains no secret, and what is verified is the route.
     fn tls_config(&self) -> ClientConfig {
         let provider = Arc::new(default_provider());
-        let verifier = Arc::new(AcceptAnyCertificate(Arc::clone(&provider)));
+        let verifier = Arc::new(AcceptServerWithoutProof(Arc::clone(&provider)));
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.expect("the provider supports the default versions");
         let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+
+use crate::unverified_certificates::AcceptClientWithoutProof;
 
 /// The verification of client certificates, with the TLS state that only its listeners share.
 pub struct ClientValidation {
@@ -41,7 +42,7 @@ impl ClientValidation {
         let strict = strict.map_err(|error| error.to_string())?;
         let verifier: Arc<dyn ClientCertVerifier> = match mode {
             ClientValidationMode::Required => strict,
-            ClientValidationMode::InsecureFallback => Arc::new(AcceptAnyClient { strict }),
+            ClientValidationMode::InsecureFallback => Arc::new(AcceptClientWithoutProof { strict }),
         };
         Ok(ClientValidation { mode, authorities, verifier, server_config: OnceLock::new() })
     }
@@ -75,54 +76,5 @@ impl fmt::Debug for ClientValidation {
 impl PartialEq for ClientValidation {
     fn eq(&self, other: &Self) -> bool {
         self.has_settings(other.mode, &other.authorities)
-    }
-}
-
-/// Asks for a certificate as a strict verifier does, and accepts every client, whatever it sends. Nothing depends on
-/// the certificate, so its signature does not matter either.
-#[derive(Debug)]
-struct AcceptAnyClient {
-    strict: Arc<dyn ClientCertVerifier>,
-}
-
-impl ClientCertVerifier for AcceptAnyClient {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // Clients choose a certificate by the hints, and send none if none matches.
-        self.strict.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.strict.supported_verify_schemes()
     }
 }

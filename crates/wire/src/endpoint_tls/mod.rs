@@ -39,8 +39,10 @@ pub use identity::{EndpointIdentity, IdentityName};
 pub use protocol::UpstreamProtocol;
 use sessions::EndpointSessions;
 pub use verified_names::VerifiedNames;
-pub use verifier::AcceptAnyCertificate;
 use verifier::EndpointVerifier;
+
+pub use crate::unverified_certificates::AcceptServerWithoutProof as AcceptAnyCertificate;
+use crate::unverified_certificates::AcceptServerWithoutProof;
 
 /// TLS settings of an upstream. Settings with the same content are equal. They are part of an upstream's identity, so a
 /// connection is never reused under different settings.
@@ -171,7 +173,7 @@ fn build_config(
     let required_name = if has_identity { RequiredName::Configured } else { RequiredName::Host };
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Some(trust) => Arc::new(EndpointVerifier { trust, provider: Arc::clone(&provider) }),
-        None => Arc::new(AcceptAnyCertificate(Arc::clone(&provider))),
+        None => Arc::new(AcceptServerWithoutProof(Arc::clone(&provider))),
     };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

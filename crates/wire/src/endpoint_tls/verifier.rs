@@ -1,4 +1,4 @@
-//! Verifiers of endpoint certificates: by name and a chain or a configured certificate, or not at all.
+//! The verifier of endpoint certificates, by name and a chain or a configured certificate.
 
 use std::cell::Cell;
 use std::fmt;
@@ -106,47 +106,6 @@ impl EndpointVerifier {
 impl fmt::Debug for EndpointVerifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("EndpointVerifier").finish_non_exhaustive()
-    }
-}
-
-/// Accepts any certificate, as configured. TLS then protects against eavesdropping, not against a man in the middle.
-/// Signatures are not verified either, since the key is unauthenticated, so unusual certificates work as in other
-/// proxies.
-#[derive(Debug)]
-pub struct AcceptAnyCertificate(pub Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

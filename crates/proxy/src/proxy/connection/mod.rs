@@ -1,7 +1,6 @@
 //! What client connections of all protocols have in common: the steps before a protocol is known, the transport, the
 //! relay of bytes, and the registry by listener.
 
-mod any_client_with_key;
 pub(in crate::proxy) mod client_hello;
 pub(in crate::proxy) mod handshake_permits;
 pub(in crate::proxy) mod listener_connections;

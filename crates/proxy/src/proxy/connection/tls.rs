@@ -24,7 +24,6 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use super::any_client_with_key::AnyClientWithKey;
 use super::client_hello::{ReceivedHello, normalize_name};
 use crate::plugin_api::ClientCertificate;
 use crate::plugin_api::consumers::Sha256Digest;
@@ -32,6 +31,7 @@ use crate::plugin_api::consumers::chain_digest;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
 use crate::snapshot::routing::ClientTls;
+use crate::unverified_certificates::AcceptClientWithKey;
 
 /// The operator's settings for TLS with clients.
 #[derive(Clone, Debug, Default)]
@@ -133,7 +133,7 @@ impl TlsTerminator {
         config.alpn_protocols = ALPN_PROTOCOLS.iter().map(|name| name.to_vec()).collect();
         let mut asking_config = ServerConfig::builder_with_provider(Arc::clone(config.crypto_provider()))
             .with_protocol_versions(&versions)?
-            .with_client_cert_verifier(Arc::new(AnyClientWithKey::new(Arc::clone(config.crypto_provider()))))
+            .with_client_cert_verifier(Arc::new(AcceptClientWithKey(Arc::clone(config.crypto_provider()))))
             .with_cert_resolver(Arc::new(ListenerCertResolver::default()));
         asking_config.ignore_client_order = config.ignore_client_order;
         asking_config.alpn_protocols.clone_from(&config.alpn_protocols);
