@@ -100,6 +100,9 @@ fn plain_request_allocates_no_more_than_hyper() {
         portico.0,
         bare.0
     );
+    // Its name is not one that the `http` crate defines.
+    let with_key = per_request(server.address, REQUEST_WITH_KEY);
+    println!("allocations per request with a field `apikey`: {with_key:?}");
 
     // The access log is on by default.
     let folder = tempfile::tempdir().unwrap();
@@ -120,6 +123,7 @@ fn plain_request_allocates_no_more_than_hyper() {
         &[
             ("hyper alone", bare.0),
             ("HTTP/1.1", portico.0),
+            ("HTTP/1.1 with a field `apikey`", with_key.0),
             ("HTTP/1.1 with the access log", logged.0),
             ("HTTP/2 to HTTP/1.1 with the access log", http2.0),
         ],

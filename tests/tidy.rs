@@ -217,8 +217,8 @@ const LAYERS: &[Row] = &[
     (
         "http1",
         &[
-            "head_end invalid_message joined_data name_case receive recycled request_version trailer_names",
-            "fields",
+            "head_end invalid_message joined_data known_names receive recycled request_version trailer_names",
+            "fields name_case",
             "chunk_decoder message_head",
             "body_decoder outgoing_message",
             "request_reader response_reader",

@@ -8,6 +8,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::InvalidMessage;
+use super::known_names::with_known_names;
 use super::recycled::take_map;
 
 /// What the fields of a head say about the body and the connection.
@@ -83,14 +84,18 @@ pub(super) fn collect_fields(
     let mut map = take_map();
     let mut framing = FramingFields::default();
     map.try_reserve(parsed.len()).map_err(|_| InvalidMessage::TooLarge)?;
-    for field in parsed {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| InvalidMessage::Field)?;
-        framing.may_have_trace |= matches!(field.name.as_bytes(), [b't' | b'T', b'r' | b'R', ..]);
-        if framing.read(&name, field.value) {
-            let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
-            map.try_append(name, value.map_err(|_| InvalidMessage::Field)?).map_err(|_| InvalidMessage::TooLarge)?;
+    with_known_names(|known| {
+        for field in parsed {
+            let name = known.get(field.name.as_bytes()).map_err(|_| InvalidMessage::Field)?;
+            framing.may_have_trace |= matches!(field.name.as_bytes(), [b't' | b'T', b'r' | b'R', ..]);
+            if framing.read(&name, field.value) {
+                let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
+                let value = value.map_err(|_| InvalidMessage::Field)?;
+                map.try_append(name, value).map_err(|_| InvalidMessage::TooLarge)?;
+            }
         }
-    }
+        Ok(())
+    })?;
     Ok((map, framing))
 }
 
@@ -159,6 +164,25 @@ const USUAL_FIELDS: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn heads_share_the_names_that_come_again() {
+        let head = Bytes::from_static(b"X-Number: 1\r\nx-rule: 2\r\nHost: a\r\n\r\n");
+        let [first, second] = [(); 2].map(|()| {
+            let mut memory = [httparse::EMPTY_HEADER; 3];
+            let Ok(httparse::Status::Complete((_, parsed))) = httparse::parse_headers(&head, &mut memory) else {
+                panic!("the head is complete");
+            };
+            collect_fields(&head, parsed).unwrap().0
+        });
+        assert_eq!(first, second);
+        for (name, expected) in first.keys().zip(["x-number", "x-rule", "host"]) {
+            assert_eq!(name, expected);
+        }
+        for (name, again) in first.keys().zip(second.keys()) {
+            assert_eq!(name.as_str().as_ptr(), again.as_str().as_ptr(), "{name}");
+        }
+    }
 
     #[test]
     fn keep_alive_names_a_time_in_seconds() {

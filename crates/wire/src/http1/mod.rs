@@ -19,6 +19,7 @@ mod fields;
 mod head_end;
 mod invalid_message;
 mod joined_data;
+mod known_names;
 mod message_head;
 mod name_case;
 mod outgoing_message;

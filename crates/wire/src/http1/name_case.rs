@@ -4,6 +4,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName};
 
+use super::known_names::with_known_names;
+
 /// In which case the names of fields are forwarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NameCase {
@@ -22,12 +24,14 @@ impl ReceivedNames {
     /// The names of the fields in `head`, which have been collected in a map before.
     pub(super) fn collect(head: &Bytes, parsed: &[httparse::Header<'_>]) -> Self {
         let mut names = HeaderMap::default();
-        for field in parsed {
-            // Of several fields with the same name, the first one decides.
-            if let Ok(name) = HeaderName::from_bytes(field.name.as_bytes()) {
-                names.entry(name).or_insert_with(|| head.slice_ref(field.name.as_bytes()));
+        with_known_names(|known| {
+            for field in parsed {
+                // Of several fields with the same name, the first one decides.
+                if let Ok(name) = known.get(field.name.as_bytes()) {
+                    names.entry(name).or_insert_with(|| head.slice_ref(field.name.as_bytes()));
+                }
             }
-        }
+        });
         ReceivedNames(names)
     }
 }
