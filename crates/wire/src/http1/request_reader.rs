@@ -10,7 +10,7 @@ use memchr::memchr;
 use super::fields::{
     FramingFields, LengthField, TransferCodingField, collect_fields, list_items, parse_error, with_field_memory,
 };
-use super::head_end::HeadEnd;
+use super::head_end::{HeadEnd, LineEnds, put_back};
 use super::name_case::ReceivedNames;
 use super::request_version::{OtherVersion, other_version};
 use super::{BodyDecoder, HeadLimits, InvalidMessage, NameCase};
@@ -103,11 +103,21 @@ impl RequestReader {
 
     fn read_known_version(&mut self, input: &mut BytesMut) -> Result<Option<ReceivedRequest>, InvalidMessage> {
         let limits = self.limits;
+        // A head that is not as expected is examined below. Unless another minor version is the reason, the connection
+        // ends after it, so this costs little.
+        if let Some(length) = self.end.find_at_once(input, limits.bytes)
+            && let Ok(mut request) = self.parse(input, length, LineEnds::Usual)
+        {
+            if std::mem::take(&mut self.begins_with_line_feed) {
+                request.reject(Ambiguity::BareLineFeed);
+            }
+            return Ok(Some(request));
+        }
         let check = || with_parsed(input, limits, |_, _| Ok(()));
         let Some(length) = self.end.find_checked(input, limits.bytes, check)? else { return Ok(None) };
         let has_bare_line_feed = self.begins_with_line_feed || self.end.has_bare_line_feed;
         *self = RequestReader::new(self.limits).with_name_case(self.name_case);
-        let mut request = self.parse(input, length)?;
+        let mut request = self.parse(input, length, LineEnds::Any)?;
         if has_bare_line_feed {
             request.reject(Ambiguity::BareLineFeed);
         }
@@ -129,17 +139,21 @@ impl RequestReader {
     }
 
     /// Parses the head in the first `length` bytes, and removes it from `input` unless it is invalid.
-    fn parse(&self, input: &mut BytesMut, length: usize) -> Result<ReceivedRequest, InvalidMessage> {
+    fn parse(
+        &self,
+        input: &mut BytesMut,
+        length: usize,
+        line_ends: LineEnds,
+    ) -> Result<ReceivedRequest, InvalidMessage> {
         // The values of the fields refer to the head.
         let head = input.split_to(length).freeze();
         let parsed = with_parsed(&head, self.limits, |request, parsed| {
-            if parsed == Some(length) { self.build(&head, request) } else { Err(InvalidMessage::FirstLine) }
+            let is_whole = parsed == Some(length) && line_ends.are_in(&head, request.headers);
+            if is_whole { self.build(&head, request) } else { Err(InvalidMessage::FirstLine) }
         });
         if parsed.is_err() {
-            // Only for the access log; such a connection ends.
-            let rest = std::mem::take(input);
-            input.extend_from_slice(&head);
-            input.extend_from_slice(&rest);
+            // For the access log, or to be examined again.
+            put_back(&head, input);
         }
         parsed
     }

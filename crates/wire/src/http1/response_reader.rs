@@ -10,7 +10,7 @@ use hyper::ext::ReasonPhrase;
 use super::fields::{
     FramingFields, LengthField, TransferCodingField, collect_fields, keep_alive_timeout, parse_error, with_field_memory,
 };
-use super::head_end::HeadEnd;
+use super::head_end::{HeadEnd, LineEnds, put_back};
 use super::name_case::ReceivedNames;
 use super::{BodyDecoder, HeadLimits, InvalidMessage, NameCase};
 
@@ -20,6 +20,9 @@ pub struct ResponseReader {
     limits: HeadLimits,
     name_case: NameCase,
     end: HeadEnd,
+    /// A head was not as expected. Then others are not parsed before all their lines were examined, or many that arrive
+    /// together would be put back as often.
+    has_unusual_heads: bool,
     /// The request was HEAD, so its response has no body.
     is_head: bool,
     informational: Vec<Response<()>>,
@@ -47,6 +50,7 @@ impl ResponseReader {
             limits,
             name_case: NameCase::Lower,
             end: HeadEnd::default(),
+            has_unusual_heads: false,
             is_head,
             informational: Vec::new(),
         }
@@ -67,11 +71,16 @@ impl ResponseReader {
             if input.is_empty() {
                 return Ok(None);
             }
-            let check = || with_parsed(input, self.limits, |_, _| Ok(()));
-            let Some(length) = self.end.find_checked(input, self.limits.bytes, check)? else { return Ok(None) };
-            self.end = HeadEnd::default();
-            let head = input.split_to(length).freeze();
-            let response = self.parse(&head)?;
+            let response = match self.read_at_once(input) {
+                Some(response) => response,
+                None => {
+                    let check = || with_parsed(input, self.limits, |_, _| Ok(()));
+                    let Some(length) = self.end.find_checked(input, self.limits.bytes, check)? else { return Ok(None) };
+                    self.end = HeadEnd::default();
+                    let head = input.split_to(length).freeze();
+                    self.parse(&head, LineEnds::Any)?
+                }
+            };
             let status = response.head.status();
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(Some(response));
@@ -83,15 +92,31 @@ impl ResponseReader {
         }
     }
 
+    /// Reads a head that has arrived at once and has usual line ends.
+    fn read_at_once(&mut self, input: &mut BytesMut) -> Option<ReceivedResponse> {
+        if self.has_unusual_heads {
+            return None;
+        }
+        let length = self.end.find_at_once(input, self.limits.bytes)?;
+        let head = input.split_to(length).freeze();
+        let parsed = self.parse(&head, LineEnds::Usual);
+        if parsed.is_err() {
+            put_back(&head, input);
+            self.has_unusual_heads = true;
+        }
+        parsed.ok()
+    }
+
     /// Takes the informational responses that were read, except `100 Continue`. Of many that arrive together, only the
     /// first ones are kept.
     pub fn take_informational(&mut self) -> Vec<Response<()>> {
         std::mem::take(&mut self.informational)
     }
 
-    fn parse(&self, head: &Bytes) -> Result<ReceivedResponse, InvalidMessage> {
+    fn parse(&self, head: &Bytes, line_ends: LineEnds) -> Result<ReceivedResponse, InvalidMessage> {
         with_parsed(head, self.limits, |response, parsed| {
-            if parsed == Some(head.len()) { self.build(head, response) } else { Err(InvalidMessage::FirstLine) }
+            let is_whole = parsed == Some(head.len()) && line_ends.are_in(head, response.headers);
+            if is_whole { self.build(head, response) } else { Err(InvalidMessage::FirstLine) }
         })
     }
 

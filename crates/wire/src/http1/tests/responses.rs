@@ -157,6 +157,21 @@ fn many_informational_responses_are_skipped() {
     }
 }
 
+/// The body and the heads have two line ends in succession where a line feed alone has ended a head before.
+#[test]
+fn heads_with_unusual_line_ends_are_as_long_as_their_lines() {
+    let early = ["HTTP/1.1 103 \nA: b\n\n", "HTTP/1.1 102 \r\nA: b\n\r\n", "HTTP/1.1 102 \r\n\r\n"].concat();
+    for early in ["", &early, &early.repeat(20)] {
+        let bytes = format!("{early}HTTP/1.1 200 OK\nA: b\r\nContent-Length: 6\n\n\r\n\r\nxyHTTP/1.1 204 \r\n\r\n");
+        let methods = [Method::GET, Method::GET];
+        let read = read_all_ways(bytes.as_bytes(), |parts| read_responses(&methods, parts, LIMITS));
+        assert_eq!((read.complete.len(), read.rejection), (2, None));
+        assert_eq!(read.complete[0].body, b"\r\n\r\nxy");
+        let fields = [("a", "b"), ("content-length", "6")].map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(fields_of(&read.complete[0].fields), fields);
+    }
+}
+
 #[test]
 fn invalid_heads_are_rejected() {
     let cases = [
