@@ -291,15 +291,18 @@ impl<B> EndpointExchange<B> {
     ) -> Poll<Result<Response<()>, EndpointError>> {
         let Some(reader) = &mut self.reader else { return Poll::Ready(Err(EndpointError::Closed)) };
         for _ in 0..MAX_READS {
-            let read = reader.read(&mut self.buffer).map_err(EndpointError::Invalid)?;
-            reader.take_informational().into_iter().for_each(&mut *on_informational);
-            if let Some(response) = read {
-                self.reader = None;
-                self.body = response.body;
-                self.is_persistent &= response.is_persistent;
-                self.keep_alive = response.keep_alive;
-                self.may_be_followed_by_body = response.may_be_followed_by_body;
-                return Poll::Ready(Ok(response.head));
+            // Nothing of the response has arrived when its request has just been sent.
+            if !self.buffer.is_empty() {
+                let read = reader.read(&mut self.buffer).map_err(EndpointError::Invalid)?;
+                reader.take_informational().into_iter().for_each(&mut *on_informational);
+                if let Some(response) = read {
+                    self.reader = None;
+                    self.body = response.body;
+                    self.is_persistent &= response.is_persistent;
+                    self.keep_alive = response.keep_alive;
+                    self.may_be_followed_by_body = response.may_be_followed_by_body;
+                    return Poll::Ready(Ok(response.head));
+                }
             }
             match poll_receive(&mut self.socket, cx, &mut self.buffer, NextInput::Unknown) {
                 Poll::Pending => {
