@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::{spawn_local, unconstrained};
@@ -36,7 +36,7 @@ use super::upgraded::UpgradedConnection;
 use super::{UpstreamCounters, UpstreamTarget};
 use crate::http1::{
     AddedFields, BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NameCase, NextInput, OutgoingMessage,
-    ResponseReader, SendFailure, poll_receive, take_buffer, write_request_head,
+    ResponseReader, SendFailure, poll_receive, recycle_map, take_buffer, write_request_head,
 };
 use crate::rewound::Rewound;
 
@@ -207,19 +207,26 @@ where
     B: Body + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Begins a request, which is sent while its response is awaited. Returns its head, which is written already.
-    pub(super) fn begin(&self, request: Request<B>, added: AddedFields) -> request::Parts {
+    /// Begins a request, which is sent while its response is awaited. Its head is written where it is. What is left there
+    /// is the same request with `kept_body`, if there is one, and nothing otherwise.
+    pub(super) fn begin(&self, request: &mut Option<Request<B>>, kept_body: Option<B>, added: AddedFields) {
+        let sent = request.as_mut().expect("there is a request to send");
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();
         exchange.age.count_request();
-        let reader = ResponseReader::new(exchange.limits, request.method()).with_name_case(exchange.name_case);
+        let reader = ResponseReader::new(exchange.limits, sent.method()).with_name_case(exchange.name_case);
         exchange.reader = Some(reader);
         let mut head = take_buffer();
-        let (framing, is_persistent) = write_request_head(&request, BodyLength::of(request.body()), added, &mut head);
+        let (framing, is_persistent) = write_request_head(sent, BodyLength::of(sent.body()), added, &mut head);
         exchange.is_persistent &= is_persistent;
-        let (parts, body) = request.into_parts();
-        exchange.outgoing = Some(OutgoingMessage::new(head, framing, body));
-        parts
+        let body = match kept_body {
+            Some(kept) => Some(std::mem::replace(sent.body_mut(), kept)),
+            None => {
+                recycle_map(std::mem::take(sent.headers_mut()));
+                request.take().map(Request::into_body)
+            }
+        };
+        exchange.outgoing = body.map(|body| OutgoingMessage::new(head, framing, body));
     }
 
     /// Sends the request, and receives the head of its response. Calls `on_informational` with informational responses.
@@ -421,7 +428,7 @@ mod tests {
         let connection = connecting.unwrap();
         let mut endpoint = listener.accept().unwrap().0;
         let request = Request::builder().method(method).uri("/").header("host", "a").body(Empty::new()).unwrap();
-        connection.begin(request, AddedFields::default());
+        connection.begin(&mut Some(request), None, AddedFields::default());
         endpoint.write_all(head.as_bytes()).unwrap();
         let response = poll_fn(|cx| connection.poll_response(cx, &mut |_| {})).await.unwrap();
         assert!(head.contains(response.status().as_str()));

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::future::{Either, FutureExt};
-use http::{Request, Response, request};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 
 use super::UpstreamPool;
@@ -50,25 +50,34 @@ where
     /// Sends the request and awaits the head of its response. `added` is written with the header, except on HTTP/2,
     /// where the header has these fields already.
     ///
-    /// Calls `on_informational` with informational responses before it, except on HTTP/2, whose library does not report
-    /// them. Returns the head of the request, except on HTTP/2, whose library keeps it.
-    pub fn send(
-        &mut self,
-        request: Request<B>,
+    /// In place of the request, leaves the same one with `kept_body`, if there is one, and None otherwise. On HTTP/2 it
+    /// is always None, because the library keeps the head.
+    ///
+    /// Calls `on_informational` with informational responses before the final one, except on HTTP/2, whose library does
+    /// not report them.
+    ///
+    /// # Panics
+    ///
+    /// If there is no request.
+    pub fn send<'c, F: FnMut(Response<()>)>(
+        &'c mut self,
+        request: &mut Option<Request<B>>,
+        kept_body: Option<B>,
         added: AddedFields,
-        mut on_informational: impl FnMut(Response<()>),
-    ) -> (Option<request::Parts>, impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>>) {
+        mut on_informational: F,
+    ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>> + use<'c, B, F> {
         match &mut self.sender {
             RequestSender::Http1(connection) => {
-                let head = connection.begin(request, added);
+                connection.begin(request, kept_body, added);
                 let response = poll_fn(move |cx| {
                     let response = connection.poll_response(cx, &mut on_informational).map_err(RequestFailure::Failed);
                     response.map_ok(|response| response.map(|()| IncomingBody::Connection))
                 });
-                (Some(head), Either::Left(response))
+                Either::Left(response)
             }
             RequestSender::Http2(permit) => {
-                (None, Either::Right(permit.sender().try_send_request(request).map(received)))
+                let request = request.take().expect("there is a request to send");
+                Either::Right(permit.sender().try_send_request(request).map(received))
             }
         }
     }

@@ -266,22 +266,20 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         })
     }
 
-    /// Begins to send the request, and keeps what a second attempt needs. Not a part of [`Self::send`], whose future
-    /// would contain the head.
+    /// Begins to send the request, and keeps what a second attempt needs: its head stays where it is, except on HTTP/2,
+    /// whose library takes it. Not a part of [`Self::send`], whose future would contain the copy for HTTP/2.
     fn begin_sending<'c>(
         &mut self,
         connection: &'c mut EndpointConnection<C>,
         caller: &'c C,
     ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<C::Body>>> + use<'c, 'u, C> {
-        let (request, mut kept_body) = self.take();
-        if connection.is_http2() {
-            self.keep_copy(&request, kept_body.take());
-        }
-        let informational = self.informational.clone();
-        let (head, sending) =
-            connection.send(request, self.added_fields(), move |head| caller.take_informational(head, &informational));
-        if let Some(head) = head {
-            self.keep_head(head, kept_body);
+        let mut kept_body = self.prepare();
+        let copy = if connection.is_http2() { self.copy_with(kept_body.take()) } else { None };
+        let (added, informational) = (self.added_fields(), self.informational.clone());
+        let on_informational = move |head| caller.take_informational(head, &informational);
+        let sending = connection.send(&mut self.sendable, kept_body, added, on_informational);
+        if copy.is_some() {
+            self.sendable = copy;
         }
         sending
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, TE};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -65,7 +65,7 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     /// The number of the attempt, from 1.
     pub(super) number: u32,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
-    sendable: Option<Request<C::Body>>,
+    pub(super) sendable: Option<Request<C::Body>>,
 }
 
 /// What is known of the last attempt. Each one begins with the default.
@@ -282,42 +282,33 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         AddedFields { hops: self.hops, trace: self.trace.unwritten() }
     }
 
-    /// The request to send now, and the body for sending it a second time, if that is allowed. Its head is to be kept
-    /// with [`Self::keep_copy`] or [`Self::keep_head`].
-    pub(super) fn take(&mut self) -> (Request<C::Body>, Option<C::Body>) {
-        let mut original =
-            self.sendable.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
+    /// Completes the head for this attempt. Returns the body for sending the request a second time, if that is allowed.
+    pub(super) fn prepare(&mut self) -> Option<C::Body> {
+        let mode = self.copy_mode();
+        let request =
+            self.sendable.as_mut().expect("an unsent request is put back, and a sent one is repeated only with a copy");
         // Each attempt passes on what is left.
         if let Some(deadline) = self.policy.call_deadline {
-            call_deadline::set_remaining(original.headers_mut(), deadline);
+            call_deadline::set_remaining(request.headers_mut(), deadline);
         }
         if let Some((name, number)) = self.policy.attempt_header(self.number) {
-            original.headers_mut().insert(name.clone(), number.into());
+            request.headers_mut().insert(name.clone(), number.into());
         }
-        self.trace.write_attempt(original.headers_mut());
-        let body = match self.copy_mode() {
+        self.trace.write_attempt(request.headers_mut());
+        match mode {
             CopyMode::Never => None,
-            CopyMode::Full => Some(original.body().duplicate()),
+            CopyMode::Full => Some(request.body().duplicate()),
             CopyMode::Buffered => {
                 let max_bytes = self.policy.max_kept_body(self.caller.limits());
                 let key = &self.target.upstream.key;
-                Some(original.body_mut().share_for_replay(max_bytes, &key.namespace))
+                Some(request.body_mut().share_for_replay(max_bytes, &key.namespace))
             }
-        };
-        (original, body)
-    }
-
-    /// Keeps a copy of a request that is about to be sent, if there is a body for sending it again.
-    pub(super) fn keep_copy(&mut self, request: &Request<C::Body>, body: Option<C::Body>) {
-        self.sendable = body.map(|body| copy_request(request, body, self.caller.header_maps()));
-    }
-
-    /// Keeps the head of a request that is being sent, if there is a body for sending it again.
-    pub(super) fn keep_head(&mut self, head: request::Parts, body: Option<C::Body>) {
-        match body {
-            Some(body) => self.sendable = Some(Request::from_parts(head, body)),
-            None => recycle_map(head.headers),
         }
+    }
+
+    /// A copy of the request with this body, if there is one.
+    pub(super) fn copy_with(&self, body: Option<C::Body>) -> Option<Request<C::Body>> {
+        Some(copy_request(self.sendable.as_ref()?, body?, self.caller.header_maps()))
     }
 
     /// Takes back a request of which nothing was sent.
