@@ -77,6 +77,7 @@ const IMPORTS: &[Row] = &[
     ("cookie_prefix", &[]),
     ("counted_address", &[]),
     ("duration_bounds", &[]),
+    ("forwarding_fields", &[]),
     ("hex_digits", &[]),
     ("hop_count", &[]),
     ("persistent_map", &[]),

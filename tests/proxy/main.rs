@@ -31,6 +31,7 @@ mod failover;
 mod failover_run;
 mod field_policy;
 mod filters;
+mod forwarding_fields;
 mod frames;
 mod functions;
 mod graphql;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::external_auth::{authorization_server, guarded_routes, http_filter};
+use crate::forwarding_fields::{NAMES, count};
 use crate::h2_upstream::http2_endpoint;
 use crate::harness::{
     Client, Endpoint, Options, Route, TestServer, forward, h2c_upstream, header, retries, route, routes_to, upstream,
@@ -72,7 +73,9 @@ async fn endpoints_get_one_context() {
     for (fields, is_continued) in cases {
         client.send(&format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n")).await;
         assert_eq!(client.response().await.status, 200, "{fields}");
-        let received = trace_fields(&endpoint.log.requests().pop().unwrap());
+        let request = endpoint.log.requests().pop().unwrap();
+        assert_eq!(NAMES.map(|name| count(&request, name)), [1; 6], "{fields}: {request}");
+        let received = trace_fields(&request);
         let contexts: Vec<&str> = received.iter().filter_map(|line| line.strip_prefix("traceparent: ")).collect();
         let [context] = contexts[..] else { panic!("{fields}: {received:?}") };
         let (trace, span) = identifiers(context);

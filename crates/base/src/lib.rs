@@ -7,6 +7,7 @@ pub mod certified_key;
 pub mod cookie_prefix;
 pub mod counted_address;
 pub mod duration_bounds;
+pub mod forwarding_fields;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod hex_digits;

@@ -5,8 +5,8 @@ pub mod fuzzing;
 pub mod proxy;
 
 use portico_base::{
-    begun_trace, bind_address, counted_address, duration_bounds, hex_digits, hop_count, request_target, rewound,
-    shared_limit, turn_clock,
+    begun_trace, bind_address, counted_address, duration_bounds, forwarding_fields, hex_digits, hop_count,
+    request_target, rewound, shared_limit, turn_clock,
 };
 use portico_plugin_api::plugin_api;
 use portico_plugin_chain::plugin_chain;

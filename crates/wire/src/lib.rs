@@ -9,4 +9,4 @@ pub mod http2_frames;
 pub mod ssrf_guard;
 pub mod unverified_certificates;
 
-use portico_base::{begun_trace, hop_count};
+use portico_base::{begun_trace, forwarding_fields, hop_count};

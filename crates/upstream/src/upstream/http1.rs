@@ -209,7 +209,7 @@ where
 {
     /// Begins a request, which is sent while its response is awaited. Its head is written where it is. What is left there
     /// is the same request with `kept_body`, if there is one, and nothing otherwise.
-    pub(super) fn begin(&self, request: &mut Option<Request<B>>, kept_body: Option<B>, added: AddedFields) {
+    pub(super) fn begin(&self, request: &mut Option<Request<B>>, kept_body: Option<B>, added: AddedFields<'_>) {
         let sent = request.as_mut().expect("there is a request to send");
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();

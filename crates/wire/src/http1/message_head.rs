@@ -2,7 +2,7 @@
 //! message that was received.
 
 use bytes::{BufMut, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::ext::ReasonPhrase;
@@ -10,6 +10,7 @@ use hyper::ext::ReasonPhrase;
 use super::fields::{list_items, parse_length};
 use super::name_case::{ReceivedNames, write_name};
 use crate::begun_trace::BegunTrace;
+use crate::forwarding_fields::ForwardingFields;
 use crate::hop_count::HopCount;
 
 /// What is known about the length of a body before it is sent.
@@ -60,11 +61,13 @@ pub struct ResponseContext<'c> {
 
 /// The fields of a request that are not in its header map.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct AddedFields {
+pub struct AddedFields<'f> {
     /// Replaces what filters and plugins have set instead; 0 is not written.
     pub hops: HopCount,
     /// Only if the header map has no fields of a trace.
     pub trace: Option<BegunTrace>,
+    /// Only if the header map has none of them. Their host is the Host that it has.
+    pub forwarding: Option<ForwardingFields<'f>>,
 }
 
 /// Writes the head of a request, as HTTP/1.1. Returns the framing of its body, and whether another request may follow
@@ -72,13 +75,16 @@ pub struct AddedFields {
 pub fn write_request_head<B>(
     request: &Request<B>,
     length: BodyLength,
-    AddedFields { hops, trace }: AddedFields,
+    AddedFields { hops, trace, forwarding }: AddedFields<'_>,
     out: &mut BytesMut,
 ) -> (BodyFraming, bool) {
     let (fields, received) = (request.headers(), request.extensions().get());
-    let (mut is_persistent, mut declares_length) = (true, false);
+    let (mut is_persistent, mut declares_length, mut host) = (true, false, &[][..]);
     debug_assert!(trace.is_none() || !fields.contains_key(BegunTrace::FIELD));
-    out.reserve(HEAD_RESERVE + trace.map_or(0, |_| BegunTrace::LINE_LENGTH) + fields.len() * AVERAGE_FIELD);
+    debug_assert!(forwarding.is_none() || !fields.keys().any(ForwardingFields::is_field));
+    let added_length =
+        trace.map_or(0, |_| BegunTrace::LINE_LENGTH) + forwarding.map_or(0, ForwardingFields::max_length);
+    out.reserve(HEAD_RESERVE + added_length + fields.len() * AVERAGE_FIELD);
     out.put_slice(request.method().as_str().as_bytes());
     out.put_u8(b' ');
     write_target(request.uri(), out);
@@ -90,6 +96,7 @@ pub fn write_request_head<B>(
                 continue;
             }
             TRANSFER_ENCODING => continue,
+            HOST => host = value.as_bytes(),
             CONNECTION => {
                 is_persistent &= !list_items(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"close"));
             }
@@ -97,6 +104,11 @@ pub fn write_request_head<B>(
             _ => {}
         }
         write_field(name, received, value.as_bytes(), out);
+    }
+    match (forwarding, received) {
+        (None, _) => {}
+        (Some(forwarding), None) => forwarding.write(host, out),
+        (Some(forwarding), Some(_)) => forwarding.each(host, |name, value| write_field(name, received, value, out)),
     }
     let framing = match length {
         BodyLength::None => {

@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+use crate::forwarding_fields::X_FORWARDED_FOR;
 use crate::plugin_api::Scheme;
-use crate::proxy::http::fields::headers::{X_FORWARDED_FOR, X_REAL_IP};
+use crate::proxy::http::fields::headers::X_REAL_IP;
 use crate::proxy::http::steps::request_client::RequestClient;
 
 /// Each line is a field `X-Forwarded-For`; a line that begins with `=` is `X-Real-IP`.

@@ -63,7 +63,7 @@ where
         &'c mut self,
         request: &mut Option<Request<B>>,
         kept_body: Option<B>,
-        added: AddedFields,
+        added: AddedFields<'_>,
         mut on_informational: F,
     ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>> + use<'c, B, F> {
         match &mut self.sender {

@@ -181,12 +181,8 @@ fn hops_replace_what_the_header_has() {
         let mut request = { reader }.read(&mut "GET / HTTP/1.1\r\n\r\n".into()).unwrap().unwrap().head;
         *request.headers_mut() = map(&fields);
         let mut head = BytesMut::new();
-        write_request_head(
-            &request,
-            BodyLength::None,
-            AddedFields { hops: HopCount::new(hops), trace: None },
-            &mut head,
-        );
+        let added = AddedFields { hops: HopCount::new(hops), ..AddedFields::default() };
+        write_request_head(&request, BodyLength::None, added, &mut head);
         let names =
             if name_case == NameCase::Lower { ["accept", "portico-hops-too"] } else { ["Accept", "Portico-Hops-Too"] };
         let expected = format!("GET / HTTP/1.1\r\n{}: */*\r\n{}: 0\r\n{expected}\r\n", names[0], names[1]);

@@ -1,6 +1,7 @@
 //! Tests of the codec. This file has what they share: it reads all messages of a connection from bytes that arrive in
 //! parts.
 
+mod added_fields;
 mod chunks;
 mod message_heads;
 mod name_case;

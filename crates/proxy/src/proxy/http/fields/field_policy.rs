@@ -16,8 +16,9 @@ use std::sync::Arc;
 use http::header::{CONNECTION, VIA};
 use http::{HeaderMap, HeaderName, Response};
 
-use super::headers::{CLIENT_REPORTS, MANAGED_HEADERS, X_REQUEST_ID, connection_options, strip_hop_by_hop};
+use super::headers::{CLIENT_REPORTS, MANAGED_HEADERS, connection_options, strip_hop_by_hop};
 use super::product_names::ProductHeaders;
+use crate::forwarding_fields::X_REQUEST_ID;
 use crate::http1::is_permitted_trailer;
 use crate::plugin_api::{AssertedFields, ChangedFields, FieldNames, header_spoofing};
 use crate::snapshot::external_auth::AuthorizationProtocol;

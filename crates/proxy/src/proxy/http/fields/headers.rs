@@ -8,6 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::via::extended_list;
 use crate::counted_address::counted_address;
+use crate::forwarding_fields::{
+    ForwardingFields, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID,
+};
 use crate::hop_count::HopCount;
 use crate::plugin_api::{Scheme, header_spoofing};
 use crate::proxy::ipv4_text::Ipv4Text;
@@ -26,12 +29,18 @@ pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Vec<HeaderN
 /// clients, which would choose what endpoints learn of them.
 pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool) -> StrippedRequest {
     let (mut is_spoofed, mut has_expectation, mut has_client_report, mut has_hops) = (false, false, false, false);
+    let mut has_forwarding_field = false;
     let visit = |name: &HeaderName| {
         is_spoofed |= header_spoofing::is_spoofed(name, &MANAGED_HEADERS);
         has_expectation |= name == EXPECT;
         // For speed: most names begin with another letter.
         match name.as_str().as_bytes() {
-            [b'f' | b'x', ..] => has_client_report |= CLIENT_REPORTS.contains(name),
+            [b'f', ..] => has_client_report |= CLIENT_REPORTS.contains(name),
+            [b'x', ..] => {
+                has_client_report |= CLIENT_REPORTS.contains(name);
+                has_forwarding_field |= ForwardingFields::is_field(name);
+            }
+            [b'v', ..] => has_forwarding_field |= ForwardingFields::is_field(name),
             [b'p', ..] => {
                 has_client_report |= CLIENT_REPORTS.contains(name);
                 has_hops |= HopCount::is_field(name);
@@ -53,7 +62,7 @@ pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool)
     if is_spoofed {
         header_spoofing::remove_spoofed(headers, &MANAGED_HEADERS);
     }
-    StrippedRequest { has_client_report: has_client_report && is_trusted, accepts_trailers, hops }
+    StrippedRequest { has_client_report: has_client_report && is_trusted, has_forwarding_field, accepts_trailers, hops }
 }
 
 /// What [`strip_request`] has found in a request.
@@ -61,6 +70,8 @@ pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool)
 pub(in crate::proxy) struct StrippedRequest {
     /// Whether a trusted peer reports the client in other fields than those that Portico always sets.
     pub(in crate::proxy) has_client_report: bool,
+    /// Whether it has [`ForwardingFields`], or had them before `Connection` removed them.
+    pub(in crate::proxy) has_forwarding_field: bool,
     /// Whether `TE: trailers` is left.
     pub(in crate::proxy) accepts_trailers: bool,
     /// How many Portico processes have forwarded the request.
@@ -188,6 +199,13 @@ impl ForwardedClient {
         self.port.borrow().as_ref().map(|(port, _)| *port)
     }
 
+    /// A request uses a listener with this public port.
+    pub(in crate::proxy) fn use_port(&self, port: u16) {
+        if self.last_port() != Some(port) {
+            self.port_value(port);
+        }
+    }
+
     pub(in crate::proxy) fn port_value(&self, port: u16) -> HeaderValue {
         let mut cached = self.port.borrow_mut();
         match &*cached {
@@ -270,11 +288,6 @@ pub(in crate::proxy) static MANAGED_HEADERS: [HeaderName; 8] = [
 pub(in crate::proxy) static CLIENT_REPORTS: [HeaderName; 5] =
     [X_REAL_IP, X_FORWARDED_PATH, X_FORWARDED_PREFIX, FORWARDED, HTTPOXY_HEADER];
 
-pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub(in crate::proxy) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub(in crate::proxy) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-pub(in crate::proxy) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-pub(in crate::proxy) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(in crate::proxy) const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
 pub(in crate::proxy) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 pub(in crate::proxy) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -282,6 +295,8 @@ pub(in crate::proxy) const HTTPOXY_HEADER: HeaderName = HeaderName::from_static(
 
 #[cfg(test)]
 mod tests {
+    use http::header::VIA;
+
     use super::*;
 
     fn headers(text: &str) -> HeaderMap {
@@ -338,8 +353,22 @@ mod tests {
             for is_trusted in [false, true] {
                 let mut headers = headers(before);
                 let stripped = strip_request(&mut headers, is_trusted);
-                assert_eq!(stripped, StrippedRequest::default(), "{before}");
+                let has_forwarding_field = before.contains("x-request-id");
+                let expected = StrippedRequest { has_forwarding_field, ..StrippedRequest::default() };
+                assert_eq!(stripped, expected, "{before}");
                 assert_eq!(text(&headers), after, "{before}, trusted: {is_trusted}");
+            }
+        }
+    }
+
+    #[test]
+    fn forwarding_fields_are_noticed() {
+        let has_any = |fields: &str, is_trusted| strip_request(&mut headers(fields), is_trusted).has_forwarding_field;
+        for name in [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &X_FORWARDED_PORT, &X_REQUEST_ID, &VIA] {
+            for is_trusted in [false, true] {
+                assert!(has_any(&format!("a: b\n{name}: 1"), is_trusted), "{name}");
+                assert!(has_any(&format!("connection: {name}\n{name}: 1"), is_trusted), "{name}");
+                assert!(!has_any(&format!("connection: {name}\na: b\nx-forwarded-path: /"), is_trusted), "{name}");
             }
         }
     }

@@ -75,6 +75,12 @@ impl ProductHeaders {
         }
     }
 
+    /// The value of `Via` for a request received in this version. It has the product token if the other product headers
+    /// are written.
+    pub(in crate::proxy) fn via_of_request(&self, has_product_headers: bool, version: Version) -> &HeaderValue {
+        if has_product_headers { self.via(version) } else { plain_via(version) }
+    }
+
     /// The value of `Via` for a message received in this version.
     pub(in crate::proxy) fn via(&self, version: Version) -> &HeaderValue {
         match HttpVersion::from(version) {
@@ -87,7 +93,7 @@ impl ProductHeaders {
 }
 
 /// `Via` without the product token, for a message received in this version.
-pub(in crate::proxy) fn plain_via(version: Version) -> &'static HeaderValue {
+fn plain_via(version: Version) -> &'static HeaderValue {
     static HTTP11: HeaderValue = HeaderValue::from_static("1.1 portico");
     static HTTP10: HeaderValue = HeaderValue::from_static("1.0 portico");
     static HTTP2: HeaderValue = HeaderValue::from_static("2.0 portico");

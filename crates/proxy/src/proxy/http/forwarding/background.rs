@@ -75,6 +75,7 @@ impl BackgroundSending {
             may_have_te: true,
             informational: InformationalPolicy::default(),
             trace: EndpointTrace::Unchanged,
+            forwarding: None,
             hops,
             client,
         };

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::attempt_policy::AttemptPolicy;
 use super::attempt_timeouts::{AttemptTimeouts, TimeLimit};
 use super::upgrade::Upgrade;
+use crate::forwarding_fields::ForwardingFields;
 use crate::hop_count::HopCount;
 use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
@@ -34,6 +35,8 @@ pub(in crate::proxy) struct Destination<'r> {
     /// How many Portico processes have forwarded the request, with this one.
     pub(in crate::proxy) hops: HopCount,
     pub(in crate::proxy) trace: EndpointTrace,
+    /// The forwarding fields, unless the header has them already.
+    pub(in crate::proxy) forwarding: Option<ForwardingFields<'r>>,
     /// In which slot the request is counted.
     pub(in crate::proxy) client: ClientSlot,
 }
@@ -57,6 +60,7 @@ impl<'r> Destination<'r> {
             informational: self.informational.clone(),
             hops: self.hops,
             trace: self.trace,
+            forwarding: self.forwarding,
             client: self.client,
         }
     }

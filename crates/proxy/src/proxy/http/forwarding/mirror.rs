@@ -185,6 +185,7 @@ impl MirrorCopy {
             may_have_te: true,
             informational: InformationalPolicy::default(),
             trace: EndpointTrace::Unchanged,
+            forwarding: None,
             hops: self.hops,
             client: self.client,
         };

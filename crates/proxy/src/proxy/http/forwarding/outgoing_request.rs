@@ -17,6 +17,7 @@ use super::caller::{Caller, RepeatableBody};
 use super::destination::Destination;
 use super::upgrade::Upgrade;
 use crate::endpoint_tls::UpstreamProtocol;
+use crate::forwarding_fields::ForwardingFields;
 use crate::hop_count::HopCount;
 use crate::http1::{AddedFields, recycle_map};
 use crate::plugin_api::trace::EndpointTrace;
@@ -62,6 +63,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     /// What the upstream has admitted.
     pub(super) admission: Admission,
     pub(super) trace: EndpointTrace,
+    /// The forwarding fields, unless the header has them.
+    forwarding: Option<ForwardingFields<'u>>,
     /// The number of the attempt, from 1.
     pub(super) number: u32,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
@@ -121,6 +124,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             may_have_te,
             hops,
             trace,
+            forwarding,
             client,
             policy,
             informational,
@@ -150,7 +154,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                     return Err(RequestError::UpgradeNotSupported);
                 }
                 has_client_deadline = upstream.observes_statuses() && call_deadline::is_set(request.headers());
-                convert_to_http2(&mut request, scheme(&upstream.key), AddedFields { hops, trace: trace.unwritten() })?;
+                let added = AddedFields { hops, trace: trace.unwritten(), forwarding };
+                convert_to_http2(&mut request, scheme(&upstream.key), added)?;
             }
         }
         Ok(OutgoingRequest {
@@ -171,6 +176,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             admitted,
             admission: Admission::default(),
             trace,
+            // The library writes the header of HTTP/2, which has the fields now.
+            forwarding: forwarding.filter(|_| upstream.key.protocol == UpstreamProtocol::Http1),
             number: 1,
             sendable: Some(request),
         })
@@ -197,6 +204,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             trace: self.trace,
+            forwarding: self.forwarding,
             number: self.number + 1,
             admitted: None,
             // The first one holds the admission of both.
@@ -278,8 +286,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     }
 
     /// What an endpoint with HTTP/1 gets in addition to the header.
-    pub(super) fn added_fields(&self) -> AddedFields {
-        AddedFields { hops: self.hops, trace: self.trace.unwritten() }
+    pub(super) fn added_fields(&self) -> AddedFields<'u> {
+        AddedFields { hops: self.hops, trace: self.trace.unwritten(), forwarding: self.forwarding }
     }
 
     /// Completes the head for this attempt. Returns the body for sending the request a second time, if that is allowed.
@@ -372,7 +380,7 @@ fn name_te_in_connection(headers: &mut HeaderMap) {
 
 /// Converts a request to HTTP/2, which carries the host and the scheme as part of the target. The library writes the
 /// header, so it gets the fields that are added here.
-fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme, added: AddedFields) -> Result<(), RequestError> {
+fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme, added: AddedFields<'_>) -> Result<(), RequestError> {
     let host = request.headers_mut().remove(HOST).ok_or(RequestError::InvalidRewrite)?;
     let mut target = std::mem::take(request.uri_mut()).into_parts();
     target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| RequestError::InvalidRewrite)?);
@@ -382,6 +390,9 @@ fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme, added: AddedFie
     added.hops.set(request.headers_mut());
     if let Some(trace) = added.trace {
         trace.set(request.headers_mut());
+    }
+    if let Some(forwarding) = added.forwarding {
+        forwarding.set(HeaderValue::from(forwarding.port), request.headers_mut());
     }
     hpack::mark_changing_values(request.headers_mut());
     Ok(())

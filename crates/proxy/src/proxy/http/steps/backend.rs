@@ -14,6 +14,7 @@ use super::early_exit::EarlyExit;
 use super::plugins::may_stand_in_for_backend;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
@@ -117,9 +118,17 @@ pub(in crate::proxy) fn rewrite_request<'r>(
         BackendTarget::Upstream(upstream) => upstream,
         BackendTarget::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
     };
-    let changes_header = |filters: &Filters| filters.request_headers.is_some() || !filters.mirrors.is_empty();
-    if changes_header(&rule.filters) || changes_header(&backend.filters) || upstream.hashing() {
-        cx.write_pending_trace(request.headers_mut());
+    let settings = upstream.attempt_settings();
+    let replaces_host = |filters: &Filters| filters.rewrite.as_ref().is_some_and(|rewrite| rewrite.host.is_some());
+    let changes_header =
+        |filters: &Filters| filters.request_headers.is_some() || !filters.mirrors.is_empty() || replaces_host(filters);
+    // The session, a part of the hash and the number of the attempt may be in a field of any name.
+    let has_sessions = backends.affinity().is_some() || upstream.affinity_settings().is_some();
+    let reads_header = has_sessions || upstream.hashing() || upstream.has_alternatives() || settings.is_some();
+    // The library writes the header.
+    let is_http2 = upstream.key.protocol == UpstreamProtocol::Http2;
+    if is_http2 || reads_header || changes_header(&rule.filters) || changes_header(&backend.filters) {
+        cx.write_pending(request.headers_mut());
     }
     // Before the filters, which may remove the cookie.
     cx.affinity = BackendAffinity::read(backends, upstream, request.headers(), cx.record.client.scheme);
@@ -147,12 +156,14 @@ pub(in crate::proxy) fn rewrite_request<'r>(
             call_deadline,
             ..AttemptPolicy::default()
         },
-        settings: upstream.attempt_settings(),
+        settings,
         upgrade: routed.upgrade,
         may_have_te,
         informational: InformationalPolicy::new(rule, cx.record.changed_response_fields()),
         hops: routed.hops,
         trace: cx.endpoint_trace(),
+        // Of the record, which the destination does not borrow yet.
+        forwarding: None,
         client: routed.client,
     })
 }

@@ -12,9 +12,9 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::request_headers::{ForwardedRequest, path_value, set_headers};
+use crate::forwarding_fields::X_REQUEST_ID;
 use crate::plugin_api::header_spoofing;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::fields::headers::{CLIENT_REPORTS, HTTPOXY_HEADER, MANAGED_HEADERS, strip_request};
 use crate::snapshot::router::ForwardedFields;
 use crate::snapshot::rule_options::ForwardingHeaderStyle;

@@ -31,3 +31,4 @@ pub(in crate::proxy) mod route_captures;
 pub(in crate::proxy) mod routing;
 mod server_assertions;
 pub(in crate::proxy) mod trailer_header;
+pub(in crate::proxy) mod unwritten_forwarding;

@@ -7,13 +7,13 @@ use http::header::VARY;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
+use crate::forwarding_fields::X_REQUEST_ID;
 use crate::plugin_api::completed_request::LoggedTls;
 use crate::plugin_api::{ChangedFields, CompletedRequest, KeptBytes, RequestLine, RequestSummary, ResponseSource};
 use crate::plugin_chain::Chain;
 use crate::plugin_chain::chain::ChainState;
 use crate::proxy::buffer_budget::BufferedBytes;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::record::request_facts::RequestFacts;
 use crate::turn_clock;
 

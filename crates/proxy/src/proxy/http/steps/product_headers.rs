@@ -8,17 +8,13 @@ use super::request_context::RequestContext;
 use crate::plugin_api::{ResponseSource, decimal};
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::fields::product_names::plain_via;
 use crate::proxy::http::fields::via::append_via;
 
 /// Adds `Via` to a request, which RFC 9110, section 7.6.3 requires of all proxies. If the product headers are written,
 /// it has the product token.
 pub(in crate::proxy) fn set_via<B>(cx: &RequestContext<'_>, request: &mut Request<B>) {
-    let version = request.version();
-    let via = match cx.product_header_names() {
-        Some(_) => cx.exchange().http.product_headers.via(version),
-        None => plain_via(version),
-    };
+    let product_headers = &cx.exchange().http.product_headers;
+    let via = product_headers.via_of_request(cx.product_header_names().is_some(), request.version());
     append_via(request.headers_mut(), via);
 }
 

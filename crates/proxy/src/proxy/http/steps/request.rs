@@ -102,9 +102,9 @@ fn respond(
 ) -> impl Future<Output = Result<Response<BodySource>, EarlyExit>> {
     async move {
         let client_sent_head = request.method() == Method::HEAD;
-        let destination = run_steps_before_forwarding(cx, &mut request).await?;
+        let mut destination = run_steps_before_forwarding(cx, &mut request).await?;
         cx.enter(RequestStep::Forwarding);
-        let reports_latencies = cx.product_header_names().is_some();
+        let has_product_headers = cx.product_header_names().is_some();
         // A plugin may have changed the method. The response then announces a body that does not follow.
         let lacks_body = request.method() == Method::HEAD && !client_sent_head;
         let record = &mut *cx.record;
@@ -114,12 +114,21 @@ fn respond(
         if record.plugin_run.is_some() {
             // Plugins, and whatever waited after them, have read the clock in this turn.
             record.exchange.activity.sent_at.set(Some(turn_clock::now()));
-        } else if reports_latencies {
+        } else if has_product_headers {
             record.exchange.activity.sent_at.set(Some(turn_clock::refresh()));
         }
         let RequestRecord { exchange, facts, .. } = record;
-        // Read before, since the future would otherwise keep the destination.
-        let is_plain = destination.policy.is_plain() && destination.settings.is_none();
+        if let Some(unwritten) = cx.unwritten_forwarding {
+            let via = exchange.http.product_headers.via_of_request(has_product_headers, cx.version);
+            destination.forwarding = Some(unwritten.fields(&exchange.client, &facts.request_id, via));
+        }
+        // The destination is not borrowed, because the future would then keep it.
+        let is_plain = {
+            let policy = destination.policy;
+            #[expect(clippy::redundant_pattern_matching, reason = "`is_none` would borrow the destination")]
+            let has_settings = matches!(destination.settings, Some(_));
+            policy.is_plain() && !has_settings
+        };
         let outcome = if destination.upstream.has_alternatives() {
             // Boxed, so that the future of requests to Services without alternatives stays small.
             let forwarding = Box::pin(forward_with_alternatives(exchange, destination, request, &mut facts.attempts));
@@ -188,7 +197,7 @@ async fn run_steps_before_forwarding<'r>(
     cx.write_trace(request.headers_mut());
     cx.enter(RequestStep::AccessPlugins);
     if let Some(chain) = &routed.rule.plugins {
-        cx.write_pending_trace(request.headers_mut());
+        cx.write_pending(request.headers_mut());
         if chain.may_wait(&cx.view.snapshot.consumers) {
             // Boxed, so that the future of requests without plugins stays small.
             Box::pin(access_plugins::run(cx, chain, &mut routed, request)).await?;
@@ -203,7 +212,7 @@ async fn run_steps_before_forwarding<'r>(
     action.answer_preflight(cx, routed.rule, request)?;
     cx.enter(RequestStep::Authorization);
     for filter in action.authorization(routed.rule).into_iter().flatten() {
-        cx.write_pending_trace(request.headers_mut());
+        cx.write_pending(request.headers_mut());
         // Boxed, so that the future of requests without authorization stays small.
         Box::pin(external_auth::authorize(cx, filter, &routed, request)).await?;
     }

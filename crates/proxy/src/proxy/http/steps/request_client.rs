@@ -9,12 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::counted_address::counted_address;
+use crate::forwarding_fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::plugin_api::Scheme;
 use crate::plugin_api::context::UNKNOWN_CLIENT;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::fields::headers::{
-    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP,
-};
+use crate::proxy::http::fields::headers::X_REAL_IP;
 use crate::request_target::RequestHost;
 use crate::upstream::ClientSlot;
 

@@ -9,13 +9,14 @@ use super::error_response::ErrorFormat;
 use super::hash_cookies::GeneratedCookies;
 use super::order::RequestStep;
 use super::request_record::RequestRecord;
+use super::unwritten_forwarding::UnwrittenForwarding;
 use crate::begun_trace::BegunTrace;
+use crate::forwarding_fields::X_REQUEST_ID;
 use crate::hop_count::HopCount;
 use crate::plugin_api::completed_request::LoggedHeads;
 use crate::plugin_api::trace::EndpointTrace;
 use crate::plugin_api::{Framing, RequestLine};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
 use crate::proxy::http::record::request_facts;
 use crate::proxy::telemetry::request_tracer::{RequestTracing, TracedPlace};
@@ -52,6 +53,8 @@ pub(in crate::proxy) struct RequestContext<'r> {
     pub(in crate::proxy) request_line: Option<Box<RequestLine>>,
     /// The trace for the endpoint, until the header has it.
     pub(in crate::proxy) unwritten_trace: Option<BegunTrace>,
+    /// The forwarding fields, until the header has them.
+    pub(in crate::proxy) unwritten_forwarding: Option<UnwrittenForwarding>,
     /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
     pub(in crate::proxy) accepts_trailers: bool,
     #[cfg(debug_assertions)]
@@ -82,6 +85,7 @@ impl<'r> RequestContext<'r> {
             style_without_rule: UnmatchedStyle::default(),
             request_line: view.snapshot.unmatched_plugins.as_ref().map(|_| Box::new(request_line(request))),
             unwritten_trace: None,
+            unwritten_forwarding: None,
             accepts_trailers: true,
             #[cfg(debug_assertions)]
             step: RequestStep::Target,
@@ -126,11 +130,17 @@ impl<'r> RequestContext<'r> {
         }
     }
 
-    /// Writes the trace into the header if that is not done yet. To be called before something reads all fields, or
-    /// changes some by configuration.
-    pub(in crate::proxy) fn write_pending_trace(&mut self, headers: &mut HeaderMap) {
+    /// Writes the trace and the forwarding fields into the header if that is not done yet. To be called before
+    /// something reads all fields, or reads or changes some by configuration, or replaces Host.
+    pub(in crate::proxy) fn write_pending(&mut self, headers: &mut HeaderMap) {
         if let Some(trace) = self.unwritten_trace.take() {
             trace.set(headers);
+        }
+        if let Some(unwritten) = self.unwritten_forwarding.take() {
+            let exchange = self.exchange();
+            let via = exchange.http.product_headers.via_of_request(self.product_header_names().is_some(), self.version);
+            let fields = unwritten.fields(&exchange.client, &self.record.facts.request_id, via);
+            fields.set(exchange.client.port_value(unwritten.port), headers);
         }
     }
 

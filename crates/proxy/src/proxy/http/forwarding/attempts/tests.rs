@@ -150,6 +150,7 @@ fn plain_destination(upstream: &Arc<Upstream>) -> Destination<'_> {
         may_have_te: false,
         informational: InformationalPolicy::default(),
         trace: EndpointTrace::Unchanged,
+        forwarding: None,
         hops: HopCount::ZERO.next(),
         client: ClientSlot::of([127, 0, 0, 1].into()),
     }

@@ -44,6 +44,7 @@ pub(super) async fn send(
         upgrade: None,
         may_have_te: false,
         trace: EndpointTrace::Unchanged,
+        forwarding: None,
         hops,
         client,
         pinned: None,

@@ -16,12 +16,14 @@ use super::early_exit::EarlyExit;
 use super::product_headers;
 use super::request_client::RequestClient;
 use super::request_context::{RequestContext, RoutedRequest};
+use super::unwritten_forwarding::UnwrittenForwarding;
+use crate::forwarding_fields::X_REQUEST_ID;
 use crate::hop_count::HopCount;
 use crate::plugin_api::Framing;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::{changes_requests, fields_of_connection};
-use crate::proxy::http::fields::headers::{StrippedRequest, X_REQUEST_ID, contains_token, strip_request};
+use crate::proxy::http::fields::headers::{StrippedRequest, contains_token, strip_request};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::request_target::RequestHost;
 use crate::snapshot::rule_options::{ForwardingHeaderStyle, TrailerHeader};
@@ -46,7 +48,9 @@ pub(super) fn set(
         return Err(RequestError::LoopDetected.into());
     }
     routed.hops = stripped.hops.next();
-    product_headers::set_via(cx, request);
+    if cx.unwritten_forwarding.is_none() {
+        product_headers::set_via(cx, request);
+    }
     cx.accepts_trailers = match routed.rule.options().trailer_header {
         TrailerHeader::Forwarded => true,
         TrailerHeader::IfAccepted => routed.may_have_te,
@@ -68,8 +72,9 @@ fn body_framing(routed: &RoutedRequest<'_>, request: &Request<RequestBody>) -> F
 }
 
 /// Removes hop-by-hop headers, `Expect` and the number of hops, and sets the forwarding headers, request id and Host.
+/// Those except Host are left to the sender of the request if no step before reads or changes them.
 fn set_forwarding_headers(
-    cx: &RequestContext<'_>,
+    cx: &mut RequestContext<'_>,
     routed: &RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
 ) -> StrippedRequest {
@@ -82,15 +87,22 @@ fn set_forwarding_headers(
     let path = path_value(style, request.uri());
     let headers = request.headers_mut();
     let stripped = strip_request(headers, exchange.client.trusted);
-    let has_plugin_id = routed.rule.plugins.as_ref().is_some_and(|chain| chain.sets_request_id());
-    let forwarded = ForwardedRequest { client: &cx.record.client, host, listener_port: routed.listener.port };
-    set_headers(exchange, style, &forwarded, path, stripped, headers);
-    if !has_plugin_id {
-        headers.insert(X_REQUEST_ID, cx.record.facts.request_id.clone());
-    }
     if host.is_overridden {
         headers.insert(HOST, host.raw.clone());
     }
+    let forwarded = ForwardedRequest { client: &cx.record.client, host, listener_port: routed.listener.port };
+    let unwritten = UnwrittenForwarding::is_possible(&exchange.client, routed.rule, stripped)
+        .then_some(UnwrittenForwarding { port: routed.listener.port });
+    if unwritten.is_some() {
+        exchange.client.use_port(routed.listener.port);
+    } else {
+        set_headers(exchange, style, &forwarded, path, stripped, headers);
+        let has_plugin_id = routed.rule.plugins.as_ref().is_some_and(|chain| chain.sets_request_id());
+        if !has_plugin_id {
+            headers.insert(X_REQUEST_ID, cx.record.facts.request_id.clone());
+        }
+    }
+    cx.unwritten_forwarding = unwritten;
     stripped
 }
 

@@ -4,11 +4,9 @@
 use http::{HeaderMap, HeaderValue};
 
 use super::ForwardedRequest;
+use crate::forwarding_fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::fields::headers::{
-    HTTPOXY_HEADER, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PATH, X_FORWARDED_PORT, X_FORWARDED_PREFIX,
-    X_FORWARDED_PROTO, X_REAL_IP,
-};
+use crate::proxy::http::fields::headers::{HTTPOXY_HEADER, X_FORWARDED_PATH, X_FORWARDED_PREFIX, X_REAL_IP};
 use crate::proxy::http::fields::via::extended_list;
 use crate::request_target::RequestHost;
 
