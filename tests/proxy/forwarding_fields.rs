@@ -12,6 +12,7 @@ use portico::http1::NameCase;
 use portico::plugin_api::AccessOutcome;
 use portico::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, WeightedBackends};
+use portico::snapshot::rule_options::{RuleOptions, UpstreamHost};
 use portico::upstream::settings::{
     Balancing, BalancingAlgorithm, CombineKeys, HashKey, HashSource, HashTable, RequestHash, RetrySettings,
 };
@@ -141,25 +142,48 @@ async fn every_body_and_upgrade_has_them() {
 #[tokio::test]
 async fn values_are_those_of_the_connection_and_the_received_host() {
     let endpoint = Endpoint::ok().await;
-    let rewrite = Some(Rewrite { host: Some(HeaderValue::from_static("inner.example")), path: None });
-    let filters = Filters { rewrite, ..Filters::default() };
-    let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
-    let server = TestServer::with_routes(vec![Route { filters, ..route(action) }]).await;
-    let requests = ["GET / HTTP/1.1\r\nhost: a.example:8080\r\n\r\n".to_owned()];
-    expect_same("rewritten host", &server, &[(&endpoint.log, 1)], &requests).await;
-    let arrived = fields(&endpoint.log.requests()[0]);
-    let expected = [
-        "GET / HTTP/1.1",
-        "host: inner.example",
-        "portico-hops: 1",
-        "via: 1.1 portico",
-        "x-forwarded-for: 127.0.0.1",
-        "x-forwarded-host: a.example:8080",
-        "x-forwarded-port: 80",
-        "x-forwarded-proto: http",
-        "x-request-id: an id",
-    ];
-    assert_eq!(arrived, expected);
+    let web = || upstream("web", &[endpoint.address]);
+    let inner = HeaderValue::from_static("inner.example");
+    let rewrite = Some(Rewrite { host: Some(inner.clone()), path: None });
+    let filters = || Filters { rewrite: rewrite.clone(), ..Filters::default() };
+    let of_rule = Route { filters: filters(), ..route(forward(vec![(1, web())])) };
+    let of_backend = route(filtered(web(), filters()));
+    let options = RuleOptions { host: UpstreamHost::Fixed(inner), ..RuleOptions::default() };
+    let of_options = Route { options: Some(Box::new(options)), ..route(forward(vec![(1, web())])) };
+    let none = route(forward(vec![(1, web())]));
+    // The target and the fields decide about the host, which routes may replace.
+    let requests = [
+        "GET / HTTP/1.1\r\nhost: a.example:8080\r\n\r\n",
+        "GET / HTTP/1.1\r\nconnection: host\r\nHOST: a.example:8080\r\n\r\n",
+        "GET http://a.example:8080/ HTTP/1.1\r\nhost: b.example\r\n\r\n",
+        "GET http://a.example:8080/ HTTP/1.0\r\n\r\n",
+    ]
+    .map(str::to_owned);
+    for (what, route, host) in [
+        ("kept host", none, "a.example:8080"),
+        ("rewritten host", of_rule, "inner.example"),
+        ("rewritten for the backend", of_backend, "inner.example"),
+        ("fixed host", of_options, "inner.example"),
+    ] {
+        let before = endpoint.log.requests().len();
+        let server = TestServer::with_routes(vec![route]).await;
+        expect_same(what, &server, &[(&endpoint.log, 1)], &requests).await;
+        for request in &endpoint.log.requests()[before..] {
+            let version = request.lines().find_map(|line| line.strip_prefix("via: ")).unwrap();
+            let expected = [
+                "GET / HTTP/1.1",
+                &format!("host: {host}"),
+                "portico-hops: 1",
+                &format!("via: {}", version.replacen("1.0 a, ", "", 1)),
+                "x-forwarded-for: 127.0.0.1",
+                "x-forwarded-host: a.example:8080",
+                "x-forwarded-port: 80",
+                "x-forwarded-proto: http",
+                "x-request-id: an id",
+            ];
+            assert_eq!(fields(request), expected, "{what}");
+        }
+    }
 }
 
 #[tokio::test]
