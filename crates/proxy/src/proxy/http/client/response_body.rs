@@ -26,13 +26,13 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::unsent_responses::{RECHECK_INTERVAL, UnsentResponses};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::steps::error_response::call_error_trailers;
+use crate::proxy::http::steps::held_record::HeldRecord;
 use crate::proxy::http::steps::request::ServedRequest;
-use crate::proxy::http::steps::request_record::RequestRecord;
 
 /// The body of a response, with the request record that is finished when the body is sent.
 pub(in crate::proxy) struct ResponseBody {
     /// None if the record ends with the tunnel instead of this body. First, because it ends before the source does.
-    record: Option<RequestRecord>,
+    record: Option<HeldRecord>,
     source: BodySource,
     /// The last part has been taken to be sent.
     has_ended: bool,
@@ -74,7 +74,7 @@ impl ResponseBody {
         (head, body, Some(Tunnel::new(upgrade.into_stream(), endpoint, record, message_limits)))
     }
 
-    fn new(source: BodySource, record: Option<RequestRecord>, version: Version) -> Self {
+    fn new(source: BodySource, record: Option<HeldRecord>, version: Version) -> Self {
         ResponseBody { record, source, has_ended: false, version, stream: None }
     }
 
@@ -97,7 +97,7 @@ impl ResponseBody {
 
     /// Whether the record of the request has ended, or does not end with this body.
     pub(in crate::proxy) fn is_recorded(&self) -> bool {
-        self.record.as_ref().is_none_or(RequestRecord::is_finished)
+        self.record.as_ref().is_none_or(|record| record.is_finished())
     }
 
     /// A message of HTTP/1 has taken all of the body, and will write what it has not sent: `unsent` bytes.

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 
 use super::deadlines::is_unread_too_long;
 use crate::proxy::http::exchange::unsent_responses::{CountedBytes, EndingResponse, UnsentResponses};
-use crate::proxy::http::steps::request_record::RequestRecord;
+use crate::proxy::http::steps::held_record::HeldRecord;
 
 /// A response with data that counts. Its body and each part of its data have a reference to it.
 pub(super) struct SendingResponse {
@@ -21,7 +21,7 @@ pub(super) struct SendingResponse {
     /// Bytes that were dropped before they were sent.
     lost: Cell<usize>,
     /// The record of the request, once the library has all data.
-    record: RefCell<Option<RequestRecord>>,
+    record: RefCell<Option<HeldRecord>>,
 }
 
 impl SendingResponse {
@@ -48,7 +48,7 @@ impl SendingResponse {
     }
 
     /// The library has all data. Ends the record when all of it is sent or dropped.
-    pub(super) fn end(self: Rc<Self>, record: RequestRecord) {
+    pub(super) fn end(self: Rc<Self>, record: HeldRecord) {
         *self.record.borrow_mut() = Some(record);
         let ending: Weak<Self> = Rc::downgrade(&self);
         self.connection.begin_ending(ending);

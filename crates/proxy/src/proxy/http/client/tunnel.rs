@@ -16,14 +16,14 @@ use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::record::request_error::{TUNNEL_BROKEN, TUNNEL_CLOSED, TUNNEL_IDLE};
-use crate::proxy::http::steps::request_record::RequestRecord;
+use crate::proxy::http::steps::held_record::HeldRecord;
 use crate::proxy::telemetry::stats::OpenGuard;
 use crate::upstream::UpgradedConnection;
 
 /// A tunnel between a client and an endpoint after an upgrade.
 pub(in crate::proxy) struct Tunnel {
     endpoint: Box<UpgradedConnection>,
-    record: RequestRecord,
+    record: HeldRecord,
     /// The stream of an HTTP/2 client. An HTTP/1 connection is upgraded by the task that serves it.
     stream: Option<OnUpgrade>,
     /// The limits of the messages of a WebSocket, if plugins have set them.
@@ -34,7 +34,7 @@ impl Tunnel {
     pub(in crate::proxy) fn new(
         stream: Option<OnUpgrade>,
         endpoint: Box<UpgradedConnection>,
-        record: RequestRecord,
+        record: HeldRecord,
         message_limits: Option<MessageLimits>,
     ) -> Box<Self> {
         Box::new(Tunnel { endpoint, record, stream, message_limits })

@@ -11,6 +11,7 @@ pub(in crate::proxy) mod early_exit;
 pub(in crate::proxy) mod error_response;
 pub(in crate::proxy) mod external_auth;
 pub(in crate::proxy) mod hash_cookies;
+pub(in crate::proxy) mod held_record;
 mod named_backend;
 pub(in crate::proxy) mod order;
 pub(in crate::proxy) mod plugin_run;

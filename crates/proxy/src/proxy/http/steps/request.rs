@@ -23,6 +23,7 @@ use super::affinity;
 use super::backend::{self, SelectedAction};
 use super::early_exit::EarlyExit;
 use super::external_auth;
+use super::held_record::HeldRecord;
 use super::order::RequestStep;
 use super::plugins;
 use super::product_headers;
@@ -54,7 +55,7 @@ use crate::turn_clock;
 /// The response to a request, with the record that ends with its body or with the tunnel that follows.
 pub(in crate::proxy) struct ServedRequest {
     pub(in crate::proxy) response: Response<BodySource>,
-    pub(in crate::proxy) record: RequestRecord,
+    pub(in crate::proxy) record: HeldRecord,
     /// The HTTP version of the request.
     pub(in crate::proxy) version: Version,
 }
@@ -69,7 +70,7 @@ pub(in crate::proxy) fn serve(
         // The configuration is read once: the request uses this snapshot to its end, whatever changes meanwhile.
         let view = exchange.worker().view();
         let version = request.version();
-        let mut record = RequestRecord::start(&exchange, &mut request);
+        let mut record = HeldRecord::new(RequestRecord::start(&exchange, &mut request));
         let response = {
             // When it is dropped, which a disconnecting client also does, it selects the metric series of the request.
             let mut cx = RequestContext::new(&view, &mut record, &request);
