@@ -19,4 +19,4 @@ use portico_plugin_chain::plugin_chain;
 use portico_plugin_kit::plugin_kit;
 use portico_sources::k8s;
 use portico_upstream::upstream;
-use portico_wire::{endpoint_tls, ssrf_guard};
+use portico_wire::{endpoint_tls, ssrf_guard, unverified_certificates};

@@ -15,9 +15,9 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::endpoint_tls::AcceptAnyCertificate;
 use crate::plugin_api::{RemoteTls, TlsFiles};
 use crate::tls_files::{read_authorities, read_client_certificate};
+use crate::unverified_certificates::AcceptServerWithoutProof;
 
 /// Connectors with and without certificate verification, for each value of [`Alpn`].
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl TlsConnectors {
     pub(super) fn new() -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let system_verifier = Arc::new(Verifier::new(Arc::clone(&provider))?);
-        let accepting_verifier = Arc::new(AcceptAnyCertificate(Arc::clone(&provider)));
+        let accepting_verifier = Arc::new(AcceptServerWithoutProof(Arc::clone(&provider)));
         let both = |verifier: Arc<dyn ServerCertVerifier>| -> Result<[TlsConnector; 2], rustls::Error> {
             let without_alpn = connector(&provider, Arc::clone(&verifier), None, Alpn::None)?;
             Ok([without_alpn, connector(&provider, verifier, None, Alpn::Http2)?])
@@ -76,7 +76,7 @@ impl TlsConnectors {
         };
         let (authorities, client) = spawn_blocking(read).await?.map_err(io::Error::other)?;
         let verifier: Arc<dyn ServerCertVerifier> = match authorities {
-            _ if !verify => Arc::new(AcceptAnyCertificate(Arc::clone(&self.provider))),
+            _ if !verify => Arc::new(AcceptServerWithoutProof(Arc::clone(&self.provider))),
             Some(authorities) => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(authorities);

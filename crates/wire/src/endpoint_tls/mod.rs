@@ -41,7 +41,6 @@ use sessions::EndpointSessions;
 pub use verified_names::VerifiedNames;
 use verifier::EndpointVerifier;
 
-pub use crate::unverified_certificates::AcceptServerWithoutProof as AcceptAnyCertificate;
 use crate::unverified_certificates::AcceptServerWithoutProof;
 
 /// TLS settings of an upstream. Settings with the same content are equal. They are part of an upstream's identity, so a

@@ -6,12 +6,15 @@ use std::ops::{Deref, DerefMut};
 
 use super::request_record::RequestRecord;
 
-thread_local!(static UNUSED: RefCell<Vec<Box<Option<RequestRecord>>>> = const { RefCell::new(Vec::new()) });
+/// The memory of a record.
+type Place = Box<Option<RequestRecord>>;
+
+thread_local!(static UNUSED: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) });
 
 /// The record of a request. Dropping it finishes the record.
 pub(in crate::proxy) struct HeldRecord {
     /// Both are `Some` until this is dropped.
-    place: Option<Box<Option<RequestRecord>>>,
+    place: Option<Place>,
 }
 
 impl HeldRecord {
