@@ -143,7 +143,8 @@ impl Compiler {
         let mut run = CompileRun { records_planned: self.records_planned(cx.store), ..CompileRun::default() };
         let mut touched = self.affected.find(cx.store, changes, &self.kinds_with_users.changes());
         // The rules of these plugins contain the Services that the plugins may choose.
-        let choosing = self.plugins.choosing_touched_services(&touched, self.affected.endpoints_changed());
+        let choosing =
+            self.plugins.configured_names().choosing_touched_services(&touched, self.affected.endpoints_changed());
         touched.extend(cx.store.dependency_index().affected_by(&choosing));
         touched.extend(choosing);
         for key in keys_of_kind(changes, Kind::Secret) {
@@ -217,17 +218,18 @@ impl Compiler {
             return Cow::Borrowed(changes);
         }
         let vaults = kong::vaults::ids(store);
-        Cow::Owned(changes.iter().cloned().chain(self.plugins.using_vaults().cloned()).chain(vaults).collect())
+        let users = self.plugins.configured_names().using_vaults().cloned();
+        Cow::Owned(changes.iter().cloned().chain(users).chain(vaults).collect())
     }
 
     /// The plugins to compile again when values of vaults change.
     pub fn plugins_using_vaults(&self) -> impl Iterator<Item = &ObjectId> {
-        self.plugins.using_vaults()
+        self.plugins.configured_names().using_vaults()
     }
 
     /// What must be read from servers of vaults.
     pub fn vault_queries(&self) -> BTreeSet<Arc<VaultQuery>> {
-        self.plugins.vault_queries()
+        self.plugins.configured_names().vault_queries()
     }
 
     /// Whether the routes and Ingresses that are planned must be recorded, because verdicts on other objects depend on
@@ -264,8 +266,8 @@ impl Compiler {
         self.policy_referrers.update(cx.store, touched, &self.policy_conflicts, &mut self.verdicts);
         self.update_consumers(cx, touched, plugins.subjects_to_update);
         let mut plugins_to_update = plugins.verdicts_to_update;
-        plugins_to_update.extend(self.plugins.naming_touched_consumers(touched).cloned());
-        plugins_to_update.extend(self.plugins.with_own_urls().cloned());
+        plugins_to_update.extend(self.plugins.configured_names().naming_touched_consumers(touched).cloned());
+        plugins_to_update.extend(self.plugins.configured_names().with_own_urls().cloned());
         let snapshot = self.routers.snapshot();
         for id in plugins_to_update {
             let verdict = self.plugins.verdict(cx, &snapshot, &id);

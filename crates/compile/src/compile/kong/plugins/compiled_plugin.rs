@@ -18,6 +18,7 @@ use crate::compile::verdicts::rejected_objects::rejected;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
+use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::plugin_chain::chain::{AccessOrdering, BrokenPlugin};
@@ -108,6 +109,21 @@ impl CompiledPlugin {
 
     pub(super) fn scopes(&self) -> Scopes {
         self.kind.map_or(Scopes::ALL, AnyPluginKind::scopes)
+    }
+
+    /// An instance with this scope, and when it runs. `None` if the plugin cannot be used.
+    pub(super) fn usable_instance(&self, counter_scope: &Arc<str>) -> Option<(ExecutionPlace, PluginInstance)> {
+        let (kind, plugin) = self.kind.zip(self.plugin.as_ref().ok())?;
+        let instance = PluginInstance {
+            plugin: Arc::clone(plugin),
+            phases: kind.phases(),
+            scope: Arc::clone(counter_scope),
+            object: Arc::clone(&self.object),
+            configuration_hash: self.configuration_hash,
+            first_backend: 0,
+            assertions: self.assertions.clone(),
+        };
+        Some((ExecutionPlace { kind: kind.name(), priority: kind.priority() }, instance))
     }
 }
 

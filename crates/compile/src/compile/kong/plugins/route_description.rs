@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::stream_chain::StreamPluginSite;
+use super::stream_plugin_site::StreamPluginSite;
 use crate::api::kong::annotations::{TAGS, list};
 use crate::api::{Kind, Meta};
 use crate::compile::kong::consumers::identity::uuid_from_text;

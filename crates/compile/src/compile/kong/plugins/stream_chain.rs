@@ -6,35 +6,22 @@
 use std::sync::Arc;
 
 use super::Plugins;
-use super::chain::{duplicate_message, supports_scope};
+use super::chain::duplicate_message;
 use super::compiled_plugin::{CompiledPlugin, StreamUse};
+use super::plugins_of_rule::supports_scope;
 use super::references;
 use super::references::{PluginReferrers, UnresolvedPlugin};
 use super::route_description;
+use super::stream_plugin_site::StreamPluginSite;
 use crate::api::kong::annotations::PLUGINS;
-use crate::api::{Kind, Meta, ObjectId};
+use crate::api::{Kind, ObjectId};
 use crate::compile::CompileContext;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_chain::StreamChain;
 use crate::plugin_chain::chain::BaseScope;
 use crate::plugin_chain::stream_chain::StreamChainBuilder;
-use crate::snapshot::rule::Backend;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
-
-/// A route of connections or sessions to which plugins may be attached.
-pub(in crate::compile) struct StreamPluginSite<'a> {
-    pub kind: Kind,
-    /// The metadata of the route, with its annotations.
-    pub meta: &'a Meta,
-    /// The metadata of the Services to which it forwards, each with the field that refers to it.
-    pub services: &'a [(&'a Meta, String)],
-    /// The index of the rule in its object.
-    pub rule: usize,
-    /// The server names that clients must send.
-    pub server_names: Vec<String>,
-    pub backends: &'a [Backend],
-}
 
 /// The plugins of a route.
 #[derive(Debug, Default)]
@@ -214,12 +201,12 @@ impl StreamChainAssembler<'_> {
     }
 
     fn add(&mut self, at: &AttachmentSite<'_>, compiled: &CompiledPlugin) {
-        let Some((kind, priority, instance)) = compiled.usable_instance(&at.scope) else {
+        let Some((place, instance)) = compiled.usable_instance(&at.scope) else {
             let (reason, remedy) = compiled.unusable();
             return self.report_unusable(at, compiled, &format!("it {reason}"), remedy);
         };
-        if !self.builder.add(kind, priority, at.base, instance) {
-            let message = duplicate_message(kind, &compiled.object);
+        if !self.builder.add(place.kind, place.priority, at.base, instance) {
+            let message = duplicate_message(place.kind, &compiled.object);
             self.diagnostics.push(Diagnostic::error(&*at.field, message, "keep one of them").with_topic(Topic::Plugin));
         }
     }

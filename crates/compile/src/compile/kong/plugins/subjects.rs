@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Plugins;
-use super::chain::{UNKNOWN, rejecting_instance, rejecting_substitute};
+use super::chain::duplicate_message;
 use super::compiled_plugin::CompiledPlugin;
+use super::plugins_of_rule::GLOBAL_COUNTERS;
+use super::rejecting_guard;
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, ObjectId};
 use crate::compile::CompileContext;
@@ -53,11 +55,7 @@ impl Plugins {
             }
             let Some(plugin) = &compiled.for_subjects else { continue };
             if !kinds.insert(plugin.place.kind) {
-                let message = format!(
-                    "another {} is already attached to the same object, so {} has no effect",
-                    plugin.place.kind, compiled.object
-                );
-                report(message, "keep one of them");
+                report(duplicate_message(plugin.place.kind, &compiled.object), "keep one of them");
             }
         }
         diagnostics
@@ -85,17 +83,17 @@ impl CompiledPlugin {
         fail_open: bool,
         before: Option<Arc<ConsumerPlugin>>,
     ) -> Option<Arc<ConsumerPlugin>> {
-        let scope = "global".into();
+        let scope = GLOBAL_COUNTERS.into();
         let must_reject = (self.kind.is_some() || self.has_unknown_kind()) && self.is_guard() && !fail_open;
         let rejection = || {
             let message = format!("{} of this route cannot be used", self.object);
-            let (kind, priority, instance) = must_reject.then(|| rejecting_substitute(self, &scope, message))?;
+            let (place, instance) = must_reject.then(|| rejecting_guard::in_place_of(self, &scope, message))?;
             // Its place must be one after that of the plugin that identifies the consumer.
-            Some((kind, if self.kind.is_some() { priority } else { i32::MIN }, instance))
+            Some((if self.kind.is_some() { place } else { after_all(place) }, instance))
         };
         let usable = self.usable_instance(&scope);
-        let (kind, priority, instance) = usable.or_else(rejection).filter(|_| self.is_active)?;
-        let plugin = ConsumerPlugin { place: ExecutionPlace { kind, priority }, instance };
+        let (place, instance) = usable.or_else(rejection).filter(|_| self.is_active)?;
+        let plugin = ConsumerPlugin { place, instance };
         Some(before.filter(|before| before.is_same(&plugin)).unwrap_or_else(|| Arc::new(plugin)))
     }
 }
@@ -104,8 +102,13 @@ impl CompiledPlugin {
 /// plugins it has is unknown.
 fn rejection_of_subject(subject: &ObjectId) -> Arc<ConsumerPlugin> {
     let object: Arc<str> = format!("{}/{}", subject.kind, subject.key).into();
-    let instance = rejecting_instance(format!("{object} was rejected"), &"global".into(), object);
-    Arc::new(ConsumerPlugin { place: ExecutionPlace { kind: UNKNOWN, priority: i32::MIN }, instance })
+    let message = format!("{object} was rejected");
+    let (place, instance) = rejecting_guard::in_place_of_unknown(object, &GLOBAL_COUNTERS.into(), message);
+    Arc::new(ConsumerPlugin { place: after_all(place), instance })
+}
+
+fn after_all(place: ExecutionPlace) -> ExecutionPlace {
+    ExecutionPlace { priority: i32::MIN, ..place }
 }
 
 /// The groups among these objects.
@@ -125,6 +128,7 @@ pub(in crate::compile) fn plugin_subject(id: &ObjectId) -> PluginSubject {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::rejecting_guard::UNKNOWN;
     use super::*;
     use crate::compile::Compiler;
     use crate::compile::testing::TestInputs;

@@ -7,12 +7,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::{Kind, Meta, ObjectKey};
+use crate::compile::kong::plugins::ChoiceSettings;
 use crate::compile::kong::service_annotations;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::testing::TestInputs;
 use crate::diagnostic::Diagnostic;
 use crate::endpoint_tls::TrustAnchors;
-use crate::plugin_api::{self, BuildCx, Plugin, PluginRegistry, RegisteredKind};
+use crate::plugin_api::{self, BuildCx, Phases, Plugin, PluginRegistry, RegisteredKind, Scopes};
 use crate::plugin_chain::testing;
 use crate::ssrf_guard::{AddressPolicy, AddressSources, TrustModel};
 use crate::store::{AnyObject, Batch, Store};
