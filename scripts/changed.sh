@@ -46,8 +46,8 @@ crate_graph() {
 
 # Prints "reads FOLDER FILE" for each file that a crate may include or read, by its path in the sources.
 files_in_sources() {
-    grep -roE --include='*.rs' '"/?(\.\./)*[a-z][^" ]*\.[a-z]+"' src crates/*/src |
-        sed -nE 's#^((crates/[^/]+)/)?src/[^:]*:"/?(\.\./)*([^"]+)"$#reads \2 \4#p' |
+    grep -roE --include='*.rs' '"/?(\.\./)*[a-z][^" ]*\.[a-z]+"' src benches/load/src crates/*/src e2e/src |
+        sed -nE 's#^((benches/load|crates/[^/]+|e2e)/)?src/[^:]*:"/?(\.\./)*([^"]+)"$#reads \2 \4#p' |
         sed 's/^reads  /reads . /' | LC_ALL=C sort -u
 }
 
@@ -170,7 +170,7 @@ reached_suites() {
 # plan_changed [BASE]: prints what the run consists of and why, and what it leaves out; ends the script if nothing has
 # changed. Sets `unit_folders`, the folders of the crates whose unit tests run, and `chosen`, the suites.
 plan_changed() {
-    local base files crates suites others unknown
+    local base files crates suites name others="" unknown
     unit_folders="" chosen=""
     base=$(base_commit "${1:-}") || { echo "there is no commit ${1:-HEAD}" >&2 && exit 2; }
     files=$(changed_files "$base")
@@ -182,11 +182,17 @@ plan_changed() {
     suites=$(reached_suites <<<"$files")
     unknown=$(sed -n 's/^|//p' <<<"$suites")
     suites=$(grep -v -e '^|' -e '^tidy|' <<<"$suites")
-    # Tests with a control plane take minutes, and so does the image that they and `baseline` need.
-    others=$(grep -E '^(baseline|e2e-)' <<<"$suites" | cut -d '|' -f 1)
-    suites=$(grep -vE '^(baseline|e2e-)' <<<"$suites")
     unit_folders=$(cut -d '|' -f 1 <<<"$crates")
-    chosen=$(cut -d '|' -f 1 <<<"$suites")
+    # Tests with a control plane take minutes, and so does the image that they and `baseline` need.
+    for name in $(cut -d '|' -f 1 <<<"$suites"); do
+        if [ "$name" = baseline ] || [ "$(lane_of "$name")" = cluster ]; then
+            others+=$name$'\n'
+        else
+            chosen+=$name$'\n'
+        fi
+    done
+    others=${others%$'\n'} chosen=${chosen%$'\n'}
+    suites=$(awk -F '|' 'NR == FNR { kept[$1] = 1; next } $1 in kept' <(echo "$chosen") <(echo "$suites"))
     echo "Files that have changed since $(described "$base"): $(wc -l <<<"$files")"
     echo
     echo "Runs format and tidy, and:"

@@ -10,7 +10,7 @@ use super::Checkout;
 use crate::root;
 
 /// A workspace in which the program needs `proxy` and `store`, both need `base`, and the tests of the harness need the
-/// program.
+/// program. Each package but `base` and `store` reads a file.
 const FILES: &[(&str, &str)] = &[
     (
         "Cargo.toml",
@@ -19,6 +19,7 @@ const FILES: &[(&str, &str)] = &[
          [dependencies]\n# A comment.\nportico-proxy = { path = \"crates/proxy\" }\nportico-store.workspace = true\n",
     ),
     ("benches/load/Cargo.toml", "[package]\nname = \"portico-load\"\n\n[dependencies]\nbytes = \"1\"\n"),
+    ("benches/load/src/lib.rs", "const COSTS: &str = include_str!(\"../../../docs/costs.md\");"),
     ("crates/base/Cargo.toml", "[package]\nname = \"portico-base\"\n"),
     ("crates/base/src/lib.rs", "pub mod base;"),
     (
@@ -31,10 +32,11 @@ const FILES: &[(&str, &str)] = &[
         "[package]\nname = \"portico-store\"\n\n[dev-dependencies]\nportico-base = { workspace = true }\n",
     ),
     ("e2e/Cargo.toml", "[package]\nname = \"portico-e2e\"\n\n[dev-dependencies]\nportico = { path = \"..\" }\n"),
+    ("e2e/src/lib.rs", "const FEATURES: &str = \"features.json\";"),
     ("src/lib.rs", "const PAGE: &str = concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/docs/errors.md\");"),
     ("tests/library.rs", "mod compile;\nmod golden;\n"),
     ("tests/process.rs", "mod harness;\nmod serving;\n"),
-    ("e2e/tests/e2e.rs", "mod helm;\nmod node;\n"),
+    ("e2e/tests/e2e.rs", "mod helm;\nmod netns;\nmod node;\n"),
     (
         "docs/development/tests.md",
         "| a change in | suites |\n| --- | --- |\n| `proxy::`, `upstream::tls::` | `proxy`, `baseline` |\n\
@@ -92,6 +94,8 @@ fn change_reaches_the_unit_tests_of_all_crates_that_depend_on_it() {
         ("e2e/tests/helm.rs\ntests/compile.rs\ndocs/other.md", String::new()),
         ("docs/listening.md", format!("{FROM_PROXY}crates/proxy|portico-proxy|docs/listening.md\n{FROM_PROGRAM}")),
         ("docs/errors.md", format!(".|portico|docs/errors.md\n{FROM_PROGRAM}")),
+        ("docs/costs.md", "benches/load|portico-load|docs/costs.md\n".to_owned()),
+        ("features.json", "e2e|portico-e2e|features.json\n".to_owned()),
     ] {
         assert_eq!(reached(files), expected, "{files}");
     }
@@ -163,25 +167,28 @@ fn only_reached_tests_run_and_the_others_are_named() {
 
     // What is committed on the branch, what is not, and a file that is new.
     let changes = format!(
-        "git update-ref refs/remotes/origin/main HEAD\nmkdir -p crates/proxy/src/proxy\necho '//' >crates/proxy/src/proxy/a.rs\n{commit}\n\
+        "git update-ref refs/remotes/origin/main HEAD\nmkdir -p crates/proxy/src/proxy\n\
+         echo '//' >crates/proxy/src/proxy/a.rs\necho '//' >e2e/tests/netns.rs\n{commit}\n\
          echo >>LICENSE\nmkdir -p new\necho >new/a"
     );
     let (code, printed, started) = run(&checkout, &changes, "");
-    assert_eq!((code, &*started), (0, "format build tidy unit unit a . unit b . proxy"), "{printed}");
+    assert_eq!((code, &*started), (0, "format build tidy unit unit a . unit b . e2e-netns proxy"), "{printed}");
     for line in [
         "Files that have changed since ",
-        ": 3\n",
+        ": 4\n",
         &format!("  {:36} depends on portico-proxy\n", "unit tests of portico"),
         &format!("  {:36} crates/proxy/src/proxy/a.rs\n", "unit tests of portico-proxy"),
         &format!("  {:36} depends on portico\n", "unit tests of portico-e2e"),
         &format!("  {:36} crates/proxy/src/proxy/a.rs\n", "proxy"),
+        // Its tests have no control plane.
+        &format!("  {:36} e2e/tests/netns.rs\n", "e2e-netns"),
         "  suites that need the image or a control plane: scripts/test.sh run image-root baseline\n",
         "  suites for new/a, for which the table has no row\n",
         "tests.md: check-examples compile dependencies doctests e2e-helm e2e-node serving\n",
     ] {
         assert!(printed.contains(line), "`{line}` is missing in\n{printed}");
     }
-    assert!(printed.ends_with("\n5 passed, 0 failed\n"), "{printed}");
+    assert!(printed.ends_with("\n6 passed, 0 failed\n"), "{printed}");
 
     // Since the last commit, nothing that is compiled has changed.
     let (code, printed, started) = run(&checkout, "", "HEAD");
