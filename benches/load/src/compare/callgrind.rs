@@ -18,12 +18,13 @@ pub(crate) struct Counts {
 }
 
 /// Source files of the code for request metrics. Callgrind attributes inlined lines to their source file, too.
-const METRICS_FILES: [&str; 2] = ["crates/proxy/src/proxy/telemetry/stats/", "crates/upstream/src/upstream/traffic.rs"];
+const METRICS_FILES: [&str; 2] =
+    ["crates/proxy/src/proxy/telemetry/stats/", "crates/upstream/src/upstream/single_writer_counter.rs"];
 /// Paths of libraries. Their inlined code, such as an atomic addition, counts as part of the code that uses it.
 const LIBRARY_PATHS: [&str; 3] = ["/rustc/", "/rust/deps/", "/registry/"];
 /// The function that looks up the counters of a request. Most of its instructions are inlined code of the standard
 /// library.
-const SERIES_LOOKUP: &str = "::view::View::series";
+const SERIES_LOOKUP: &str = "::snapshot_view::SnapshotView::series";
 
 /// The counts of a running process, which begin again. Those at its end would include what it drops on its way out:
 /// millions of instructions for some caches, if a certain thread comes first.
@@ -117,7 +118,7 @@ positions: line
 
 ob=(1) /bin/portico
 fl=(1) crates/proxy/src/proxy/http/steps/request.rs
-fn=(1) portico::proxy::http::request::answer
+fn=(1) portico_proxy::proxy::http::steps::request::respond
 10 100
 fi=(2) crates/proxy/src/proxy/telemetry/stats/mod.rs
 20 5
@@ -126,8 +127,8 @@ fi=(6) /rustc/library/core/src/sync/atomic.rs
 500 3
 fe=(1)
 11 50
-cfi=(3) crates/upstream/src/upstream/traffic.rs
-cfn=(2) portico::upstream::traffic::Count::add
+cfi=(3) crates/upstream/src/upstream/single_writer_counter.rs
+cfn=(2) portico_upstream::upstream::single_writer_counter::SingleWriterCounter::add
 calls=1 30
 12 7
 * 1
@@ -136,8 +137,8 @@ fl=(3)
 fn=(2)
 30 7
 
-fl=(4) crates/proxy/src/proxy/worker/view.rs
-fn=(3) portico::proxy::worker::view::View::series
+fl=(4) crates/proxy/src/proxy/worker/snapshot_view.rs
+fn=(3) portico_proxy::proxy::worker::snapshot_view::SnapshotView::series
 40 11
 fi=(5) /rustc/library/std/src/collections/hash/map.rs
 900 13
