@@ -33,7 +33,8 @@ impl ForwardingFields<'_> {
         matches!((text.len(), text.first()), (12 | 15..=17, Some(b'x')) | (3, Some(b'v'))) && NAMES.contains(name)
     }
 
-    /// Calls `write` with the names and the values, in the order in which they are written. `host` is the value of Host.
+    /// Calls `write` with the names and the values, in the order in which they are written. `host` is the value of
+    /// Host.
     pub fn each(self, host: &[u8], mut write: impl FnMut(&HeaderName, &[u8])) {
         write(&X_FORWARDED_FOR, self.client.as_bytes());
         write(&X_FORWARDED_PROTO, self.scheme().as_bytes());

@@ -319,7 +319,7 @@ mod tests {
         let connection = size(serve_requests);
         let request = size(|exchange, request, ()| request::serve(exchange, request));
         assert!(
-            connection <= 1150 && request <= 3000,
+            connection <= 1150 && request <= 2450,
             "a connection in use takes {connection} bytes, a request in it {request}"
         );
     }

@@ -6,15 +6,15 @@ use std::ops::{Deref, DerefMut};
 
 use super::request_record::RequestRecord;
 
-/// The memory of a record.
-type Place = Box<Option<RequestRecord>>;
+thread_local!(static UNUSED: RefCell<Vec<RecordPlace>> = const { RefCell::new(Vec::new()) });
 
-thread_local!(static UNUSED: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) });
+/// Memory for a record. It stays where it is, whether it is used or not.
+type RecordPlace = Box<Option<RequestRecord>>;
 
 /// The record of a request. Dropping it finishes the record.
 pub(in crate::proxy) struct HeldRecord {
     /// Both are `Some` until this is dropped.
-    place: Option<Place>,
+    place: Option<RecordPlace>,
 }
 
 impl HeldRecord {
