@@ -220,7 +220,8 @@ const LAYERS: &[Row] = &[
         &[
             "head_end invalid_message joined_data known_names receive recycled request_version trailer_names",
             "fields name_case",
-            "chunk_decoder message_head",
+            "chunk_decoder received_fields",
+            "message_head",
             "body_decoder outgoing_message",
             "request_reader response_reader",
             "fuzzing",

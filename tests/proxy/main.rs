@@ -82,6 +82,7 @@ mod oauth2;
 mod observations;
 mod openid_connect;
 mod parked_connections;
+mod passed_fields;
 mod plugins;
 #[path = "../harness/polling.rs"]
 mod polling;

@@ -18,6 +18,7 @@ use super::endpoint_error::{EndpointError, RequestFailure};
 use super::endpoint_trial::EndpointTrial;
 use super::outcome::{GRPC_STATUS, GrpcStatus, MIN_CLIENT_DELAY, Outcome, OutcomeClass};
 use super::outcome_observers::OutcomeObservers;
+use crate::http1::ReceivedFields;
 use crate::turn_clock;
 
 /// Where the body of a response is read.
@@ -79,6 +80,16 @@ where
             trial: None,
             reader: ReaderTime::default(),
         }
+    }
+
+    /// Whether the fields of the response are not in its header map, and were not taken.
+    pub fn has_received_fields(&self) -> bool {
+        self.connection.has_received_fields()
+    }
+
+    /// Takes the fields of the response that are not in its header map.
+    pub fn take_received_fields(&self) -> Option<ReceivedFields> {
+        self.connection.take_received_fields()
     }
 
     /// From now on, what the rest of the response shows about the endpoint is reported.

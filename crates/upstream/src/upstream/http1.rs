@@ -36,7 +36,7 @@ use super::upgraded::UpgradedConnection;
 use super::{UpstreamCounters, UpstreamTarget};
 use crate::http1::{
     AddedFields, BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NameCase, NextInput, OutgoingMessage,
-    ResponseReader, SendFailure, poll_receive, recycle_map, take_buffer, write_request_head,
+    ReceivedFields, ResponseReader, SendFailure, poll_receive, recycle_map, take_buffer, write_request_head,
 };
 use crate::rewound::Rewound;
 
@@ -59,6 +59,8 @@ struct EndpointExchange<B> {
     outgoing: Option<OutgoingMessage<B>>,
     /// Reads the head of the response. None when it was read, and while there is no request.
     reader: Option<ResponseReader>,
+    /// The fields of the response, if they are not in its head, until they are taken.
+    received_fields: Option<ReceivedFields>,
     body: BodyDecoder,
     /// Another request may follow.
     is_persistent: bool,
@@ -110,6 +112,7 @@ impl<B> Http1EndpointConnection<B> {
                 buffer: BytesMut::new(),
                 outgoing: None,
                 reader: None,
+                received_fields: None,
                 body: BodyDecoder::EMPTY,
                 is_persistent: true,
                 keep_alive: None,
@@ -163,7 +166,18 @@ impl<B> Http1EndpointConnection<B> {
     /// Releases what only a request needs.
     pub(super) fn become_idle(&self) {
         self.monitor.finish_request();
-        self.exchange.borrow_mut().buffer = BytesMut::new();
+        let exchange = &mut *self.exchange.borrow_mut();
+        exchange.buffer = BytesMut::new();
+        exchange.received_fields = None;
+    }
+
+    /// Whether the fields of the response are not in its head, and were not taken.
+    pub(super) fn has_received_fields(&self) -> bool {
+        self.exchange.borrow().received_fields.is_some()
+    }
+
+    pub(super) fn take_received_fields(&self) -> Option<ReceivedFields> {
+        self.exchange.borrow_mut().received_fields.take()
     }
 
     pub(super) fn body_is_ended(&self) -> bool {
@@ -207,15 +221,23 @@ where
     B: Body + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Begins a request, which is sent while its response is awaited. Its head is written where it is. What is left there
-    /// is the same request with `kept_body`, if there is one, and nothing otherwise.
-    pub(super) fn begin(&self, request: &mut Option<Request<B>>, kept_body: Option<B>, added: AddedFields<'_>) {
+    /// Begins a request, which is sent while its response is awaited. Its head is written where it is. What is left
+    /// there is the same request with `kept_body`, if there is one, and nothing otherwise. `passes_fields`: the fields
+    /// of the response may stay lines, and be taken with [`Self::take_received_fields`].
+    pub(super) fn begin(
+        &self,
+        request: &mut Option<Request<B>>,
+        kept_body: Option<B>,
+        added: AddedFields<'_>,
+        passes_fields: bool,
+    ) {
         let sent = request.as_mut().expect("there is a request to send");
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();
         exchange.age.count_request();
         let reader = ResponseReader::new(exchange.limits, sent.method()).with_name_case(exchange.name_case);
-        exchange.reader = Some(reader);
+        exchange.reader = Some(reader.with_passed_fields(passes_fields));
+        exchange.received_fields = None;
         let mut head = take_buffer();
         let (framing, is_persistent) = write_request_head(sent, BodyLength::of(sent.body()), added, &mut head);
         exchange.is_persistent &= is_persistent;
@@ -304,6 +326,7 @@ impl<B> EndpointExchange<B> {
                 reader.take_informational().into_iter().for_each(&mut *on_informational);
                 if let Some(response) = read {
                     self.reader = None;
+                    self.received_fields = response.fields;
                     self.body = response.body;
                     self.is_persistent &= response.is_persistent;
                     self.keep_alive = response.keep_alive;
@@ -428,7 +451,7 @@ mod tests {
         let connection = connecting.unwrap();
         let mut endpoint = listener.accept().unwrap().0;
         let request = Request::builder().method(method).uri("/").header("host", "a").body(Empty::new()).unwrap();
-        connection.begin(&mut Some(request), None, AddedFields::default());
+        connection.begin(&mut Some(request), None, AddedFields::default(), false);
         endpoint.write_all(head.as_bytes()).unwrap();
         let response = poll_fn(|cx| connection.poll_response(cx, &mut |_| {})).await.unwrap();
         assert!(head.contains(response.status().as_str()));

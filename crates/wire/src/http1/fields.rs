@@ -47,7 +47,7 @@ impl FramingFields {
     }
 
     /// Reads a field. Returns whether it belongs into the map: of several equal lengths, one is kept.
-    fn read(&mut self, name: &HeaderName, value: &[u8]) -> bool {
+    pub(super) fn read(&mut self, name: &HeaderName, value: &[u8]) -> bool {
         match *name {
             CONTENT_LENGTH => {
                 let length = parse_length(value).map_or(LengthField::NotANumber, LengthField::Bytes);
@@ -127,8 +127,12 @@ pub(super) fn parse_error(error: httparse::Error) -> InvalidMessage {
 
 /// The time in a field `Keep-Alive: timeout=5, max=100`, which names it in seconds (RFC 2068, section 19.7.1.1).
 pub(super) fn keep_alive_timeout(fields: &HeaderMap) -> Option<Duration> {
-    let values = fields.get_all(KEEP_ALIVE).into_iter();
-    let timeouts = values.flat_map(|value| list_items(value.as_bytes())).filter_map(|item| {
+    fields.get_all(KEEP_ALIVE).into_iter().filter_map(|value| keep_alive_of(value.as_bytes())).min()
+}
+
+/// The same for the value of one field.
+pub(super) fn keep_alive_of(value: &[u8]) -> Option<Duration> {
+    let timeouts = list_items(value).filter_map(|item| {
         let (name, seconds) = item.split_at_checked(TIMEOUT.len())?;
         let seconds = name.eq_ignore_ascii_case(TIMEOUT).then(|| seconds.trim_ascii_start().strip_prefix(b"="))??;
         let seconds = parse_length(seconds.trim_ascii())?;

@@ -9,8 +9,9 @@ use hyper::ext::ReasonPhrase;
 
 use super::fields::{list_items, parse_length};
 use super::name_case::{ReceivedNames, write_name};
+use super::received_fields::ReceivedFields;
 use crate::begun_trace::BegunTrace;
-use crate::forwarding_fields::ForwardingFields;
+use crate::forwarding_fields::{ForwardingFields, X_REQUEST_ID};
 use crate::hop_count::HopCount;
 
 /// What is known about the length of a body before it is sent.
@@ -57,6 +58,16 @@ pub struct ResponseContext<'c> {
     pub accepts_trailers: bool,
     /// The value of the `Date` field, if the response has none.
     pub date: &'c HeaderValue,
+    /// The fields that are not in the header map.
+    pub passed: Option<PassedFields<'c>>,
+}
+
+/// The fields of a response that are passed on as they were received, and not in its header map.
+#[derive(Clone, Copy, Debug)]
+pub struct PassedFields<'f> {
+    pub received: &'f ReceivedFields,
+    /// The id of the request, which is written unless the fields have one.
+    pub request_id: &'f HeaderValue,
 }
 
 /// The fields of a request that are not in its header map.
@@ -152,12 +163,17 @@ pub fn write_response_head<B>(
     out: &mut BytesMut,
 ) -> (BodyFraming, bool) {
     let (status, fields, received) = (response.status(), response.headers(), response.extensions().get());
-    out.reserve(HEAD_RESERVE + fields.len() * AVERAGE_FIELD);
+    let passed = context.passed.map(|passed| passed.received);
+    out.reserve(HEAD_RESERVE + passed.map_or(0, |passed| passed.lines().len()) + fields.len() * AVERAGE_FIELD);
     write_status_line(response, context.version, out);
     let permits_length = permits_length(status);
     let permits_trailers =
         permits_length && status != StatusCode::NOT_MODIFIED && !context.is_head && context.version != Version::HTTP_10;
     let (mut has_date, mut has_keep_alive, mut has_close, mut declared) = (false, false, false, None);
+    if let Some(passed) = passed {
+        out.put_slice(passed.lines());
+        (has_date, declared) = (passed.has_date, passed.length);
+    }
     for (name, value) in fields {
         match *name {
             CONTENT_LENGTH => {
@@ -177,6 +193,9 @@ pub fn write_response_head<B>(
             _ => {}
         }
         write_field(name, received, value.as_bytes(), out);
+    }
+    if let Some(passed) = context.passed.filter(|passed| !passed.received.has_request_id) {
+        write_field(&X_REQUEST_ID, received, passed.request_id.as_bytes(), out);
     }
     let framing = match length {
         _ if !permits_length => BodyFraming::None,

@@ -24,6 +24,7 @@ mod message_head;
 mod name_case;
 mod outgoing_message;
 mod receive;
+mod received_fields;
 mod recycled;
 mod request_reader;
 mod request_version;
@@ -36,11 +37,13 @@ pub use body_decoder::BodyDecoder;
 pub use invalid_message::InvalidMessage;
 pub use joined_data::JoinedData;
 pub use message_head::{
-    AddedFields, BodyFraming, BodyLength, ResponseContext, write_informational, write_request_head, write_response_head,
+    AddedFields, BodyFraming, BodyLength, PassedFields, ResponseContext, write_informational, write_request_head,
+    write_response_head,
 };
 pub use name_case::NameCase;
 pub use outgoing_message::{OutgoingMessage, SendFailure};
 pub use receive::{NextInput, poll_receive};
+pub use received_fields::ReceivedFields;
 pub use recycled::{recycle_map, take_buffer};
 pub use request_reader::{Ambiguity, ReceivedRequest, RequestReader};
 pub use response_reader::{ReceivedResponse, ResponseReader};

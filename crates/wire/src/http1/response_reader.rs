@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{Method, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
 use super::fields::{
@@ -12,6 +12,7 @@ use super::fields::{
 };
 use super::head_end::{HeadEnd, LineEnds, put_back};
 use super::name_case::ReceivedNames;
+use super::received_fields::{PlainFields, ReceivedFields};
 use super::{BodyDecoder, HeadLimits, InvalidMessage, NameCase};
 
 /// Reads the response to one request, and informational responses before it.
@@ -25,6 +26,8 @@ pub struct ResponseReader {
     has_unusual_heads: bool,
     /// The request was HEAD, so its response has no body.
     is_head: bool,
+    /// Fields may stay lines.
+    passes_fields: bool,
     informational: Vec<Response<()>>,
 }
 
@@ -32,6 +35,8 @@ pub struct ResponseReader {
 #[derive(Debug)]
 pub struct ReceivedResponse {
     pub head: Response<()>,
+    /// The fields, if they are not in the head.
+    pub fields: Option<ReceivedFields>,
     pub body: BodyDecoder,
     /// The endpoint permits another request on the connection.
     pub is_persistent: bool,
@@ -52,8 +57,14 @@ impl ResponseReader {
             end: HeadEnd::default(),
             has_unusual_heads: false,
             is_head,
+            passes_fields: false,
             informational: Vec::new(),
         }
+    }
+
+    /// A reader that leaves the fields of plain heads as lines, if `passes_fields`.
+    pub fn with_passed_fields(self, passes_fields: bool) -> Self {
+        ResponseReader { passes_fields, ..self }
     }
 
     pub fn with_name_case(self, name_case: NameCase) -> Self {
@@ -126,7 +137,19 @@ impl ResponseReader {
         };
         let status = StatusCode::from_u16(code).map_err(|_| InvalidMessage::FirstLine)?;
         let version = if minor_version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-        let (mut fields, framing) = collect_fields(head, parsed.headers)?;
+        let plain = if self.passes_fields && !self.is_head && self.name_case == NameCase::Lower {
+            PlainFields::read(head, status, version, parsed.headers)
+        } else {
+            None
+        };
+        let (mut fields, framing, received, keep_alive) = match plain {
+            Some(PlainFields { fields, framing, keep_alive }) => (HeaderMap::new(), framing, Some(fields), keep_alive),
+            None => {
+                let (fields, framing) = collect_fields(head, parsed.headers)?;
+                let keep_alive = if framing.keeps_alive { keep_alive_timeout(&fields) } else { None };
+                (fields, framing, None, keep_alive)
+            }
+        };
         let has_no_body = self.is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
         let body = if has_no_body { BodyDecoder::EMPTY } else { self.body_decoder(&framing, version)? };
         // Of a length together with chunks, the length is ignored, and further bytes are not trusted. HTTP/1.0 has no
@@ -146,7 +169,7 @@ impl ResponseReader {
         let is_persistent =
             framing.is_persistent(version) && !is_ambiguous && !announces_body && !body.ends_with_connection();
         // Without the option of Connection, the field has no meaning (RFC 2068, section 19.7.1.1).
-        let keep_alive = if framing.keeps_alive { keep_alive_timeout(&fields) } else { None };
+        let keep_alive = if framing.keeps_alive { keep_alive } else { None };
         let mut response = Response::new(());
         (*response.status_mut(), *response.version_mut(), *response.headers_mut()) = (status, version, fields);
         if let Some(reason) = parsed.reason
@@ -158,7 +181,14 @@ impl ResponseReader {
         if self.name_case == NameCase::Received {
             response.extensions_mut().insert(ReceivedNames::collect(head, parsed.headers));
         }
-        Ok(ReceivedResponse { head: response, body, is_persistent, keep_alive, may_be_followed_by_body: has_no_body })
+        Ok(ReceivedResponse {
+            head: response,
+            fields: received,
+            body,
+            is_persistent,
+            keep_alive,
+            may_be_followed_by_body: has_no_body,
+        })
     }
 
     /// The framing of the body of a response that may have one (RFC 9112, section 6.3).

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::UpstreamPool;
 use crate::endpoint_tls::UpstreamHandshakeError;
-use crate::http1::AddedFields;
+use crate::http1::{AddedFields, ReceivedFields};
 use crate::upstream::connect_attempt::warn_handshake;
 use crate::upstream::endpoint_body::{IncomingBody, received};
 use crate::upstream::endpoint_error::{EndpointError, RequestFailure};
@@ -53,6 +53,9 @@ where
     /// In place of the request, leaves the same one with `kept_body`, if there is one, and None otherwise. On HTTP/2 it
     /// is always None, because the library keeps the head.
     ///
+    /// `passes_fields`: the fields of the response may stay lines. They are not in its header map then, and
+    /// [`Self::take_received_fields`] has them.
+    ///
     /// Calls `on_informational` with informational responses before the final one, except on HTTP/2, whose library does
     /// not report them.
     ///
@@ -64,11 +67,12 @@ where
         request: &mut Option<Request<B>>,
         kept_body: Option<B>,
         added: AddedFields<'_>,
+        passes_fields: bool,
         mut on_informational: F,
     ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>> + use<'c, B, F> {
         match &mut self.sender {
             RequestSender::Http1(connection) => {
-                connection.begin(request, kept_body, added);
+                connection.begin(request, kept_body, added, passes_fields);
                 let response = poll_fn(move |cx| {
                     let response = connection.poll_response(cx, &mut on_informational).map_err(RequestFailure::Failed);
                     response.map_ok(|response| response.map(|()| IncomingBody::Connection))
@@ -79,6 +83,19 @@ where
                 let request = request.take().expect("there is a request to send");
                 Either::Right(permit.sender().try_send_request(request).map(received))
             }
+        }
+    }
+
+    /// Whether the fields of the response are not in its header map, and were not taken.
+    pub(in crate::upstream) fn has_received_fields(&self) -> bool {
+        matches!(&self.sender, RequestSender::Http1(connection) if connection.has_received_fields())
+    }
+
+    /// Takes the fields of the response that are not in its header map.
+    pub(in crate::upstream) fn take_received_fields(&self) -> Option<ReceivedFields> {
+        match &self.sender {
+            RequestSender::Http1(connection) => connection.take_received_fields(),
+            RequestSender::Http2(_) => None,
         }
     }
 

@@ -119,6 +119,7 @@ fn check_response(plan: &MessagePlan<'_>, status: StatusCode, reason: &[u8]) {
         is_persistent: plan.has(b'p'),
         accepts_trailers: plan.has(b't'),
         date: &date,
+        passed: None,
     };
     let mut response = Response::new(());
     (*response.status_mut(), *response.headers_mut()) = (status, plan.fields.clone());

@@ -13,6 +13,7 @@ mod message_plan;
 pub(crate) mod messages;
 mod odd_stream;
 mod portico_reader;
+pub(crate) mod received_fields;
 pub(crate) mod requests;
 pub(crate) mod responses;
 mod sending;

@@ -1,5 +1,5 @@
-//! Responses: however their bytes arrive, the codec reads the same one. hyper reads it alike, and accepts no others
-//! except for known differences.
+//! Responses: however their bytes arrive, the codec reads the same one, with a map or with lines. hyper reads it alike,
+//! and accepts no others except for known differences.
 
 use http::{Method, StatusCode, Version};
 
@@ -7,7 +7,7 @@ use super::found_message::{FoundInformational, FoundMessage, FoundStatusLine, ex
 use super::hyper_reader::HyperResponse;
 use super::portico_reader::{PorticoResponse, ReadingEnd, read_response};
 use super::requests::{hyper_reads_more, is_same_end};
-use super::{LIMITS, hyper_reader};
+use super::{LIMITS, hyper_reader, received_fields};
 use crate::http1::{HeadLimits, InvalidMessage};
 
 /// The first line of the input is the method of the request, HEAD if it begins with `H`, otherwise GET. The rest is
@@ -18,6 +18,9 @@ pub(crate) fn responses(input: &[u8]) {
     let method = if line.starts_with(b"H") { Method::HEAD } else { Method::GET };
     let step = 1 + input.len() % 11;
     let whole = read_in_steps(input, &method, step, LIMITS);
+    for step in [input.len(), step] {
+        received_fields::compare(input, &method, step);
+    }
     let small = HeadLimits { bytes: 32 + input.len() % 64, fields: 3 };
     expect_fewer(&read_in_steps(input, &method, step, small), &whole);
     // Either at once or in small parts, so that both are tested at the speed of one.

@@ -17,6 +17,7 @@ const HTTP_1_1: ResponseContext<'_> = ResponseContext {
     is_persistent: true,
     accepts_trailers: true,
     date: &DATE,
+    passed: None,
 };
 const HTTP_1_0: ResponseContext<'_> = ResponseContext { version: Version::HTTP_10, ..HTTP_1_1 };
 const HEAD: ResponseContext<'_> = ResponseContext { is_head: true, ..HTTP_1_1 };

@@ -5,6 +5,7 @@ mod added_fields;
 mod chunks;
 mod message_heads;
 mod name_case;
+mod received_fields;
 mod received_requests;
 mod receiving;
 mod requests;

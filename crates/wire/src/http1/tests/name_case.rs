@@ -57,6 +57,7 @@ fn names_of_responses_are_written_as_they_were_received() {
         is_persistent: false,
         accepts_trailers: false,
         date: &HeaderValue::from_static("today"),
+        passed: None,
     };
     write_response_head(&response, BodyLength::None, context, &mut head);
     assert_eq!(

@@ -160,7 +160,7 @@ proptest! {
                 response.extensions_mut().insert(ReasonPhrase::try_from(reason.clone()).unwrap());
             }
             let context =
-                ResponseContext { version, is_head, is_persistent: true, accepts_trailers: true, date: &NOW };
+                ResponseContext { version, is_head, is_persistent: true, accepts_trailers: true, date: &NOW, passed: None };
             let length = BodyLength::of(response.body());
             let mut head = BytesMut::new();
             let (framing, is_persistent) = write_response_head(&response, length, context, &mut head);

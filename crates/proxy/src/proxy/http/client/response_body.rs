@@ -14,12 +14,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Response, Version};
+use http::{HeaderValue, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::sending_response::{SendingResponse, UnsentData};
 use super::tunnel::Tunnel;
+use crate::http1::ReceivedFields;
 use crate::proxy::http::exchange::activity::Activity;
 use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
@@ -76,6 +77,16 @@ impl ResponseBody {
 
     fn new(source: BodySource, record: Option<HeldRecord>, version: Version) -> Self {
         ResponseBody { record, source, has_ended: false, version, stream: None }
+    }
+
+    /// Takes the fields of the response that are not in its head.
+    pub(in crate::proxy) fn take_received_fields(&self) -> Option<ReceivedFields> {
+        self.source.take_received_fields()
+    }
+
+    /// The id of the request, unless a tunnel follows.
+    pub(in crate::proxy) fn request_id(&self) -> Option<&HeaderValue> {
+        Some(&self.record.as_ref()?.facts.request_id)
     }
 
     /// Ends the part of a response without a body that the endpoint has.

@@ -11,6 +11,7 @@ use super::activity::Activity;
 use super::filtered_body::FilteredBody;
 use super::read_timeout::ReadTimeout;
 use super::request_body::RequestBody;
+use crate::http1::ReceivedFields;
 use crate::http2_frames::MARKER_NAME;
 use crate::plugin_api::{ReplyStream, ReplyStreamError};
 use crate::proxy::http::forwarding::forwarded::EndpointResponse;
@@ -75,6 +76,16 @@ impl BodySource {
                 Poll::Ready(None) => Poll::Ready(None),
             },
         }
+    }
+
+    /// Whether the fields of the response are not in its header map, and were not taken.
+    pub(in crate::proxy) fn has_received_fields(&self) -> bool {
+        matches!(self, BodySource::Upstream(body) if body.has_received_fields())
+    }
+
+    /// Takes the fields of the response that are not in its header map.
+    pub(in crate::proxy) fn take_received_fields(&self) -> Option<ReceivedFields> {
+        if let BodySource::Upstream(body) = self { body.take_received_fields() } else { None }
     }
 
     /// Whether the body is known to be complete.

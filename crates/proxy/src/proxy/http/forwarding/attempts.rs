@@ -277,7 +277,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         let copy = if connection.is_http2() { self.copy_with(kept_body.take()) } else { None };
         let (added, informational) = (self.added_fields(), self.informational.clone());
         let on_informational = move |head| caller.take_informational(head, &informational);
-        let sending = connection.send(&mut self.sendable, kept_body, added, on_informational);
+        let sending = connection.send(&mut self.sendable, kept_body, added, self.passes_fields, on_informational);
         if copy.is_some() {
             self.sendable = copy;
         }

@@ -67,6 +67,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     forwarding: Option<ForwardingFields<'u>>,
     /// The number of the attempt, from 1.
     pub(super) number: u32,
+    /// The fields of the response may stay lines, which its body then has.
+    pub(in crate::proxy) passes_fields: bool,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
     pub(super) sendable: Option<Request<C::Body>>,
 }
@@ -179,6 +181,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             // The library writes the header of HTTP/2, which has the fields now.
             forwarding: forwarding.filter(|_| upstream.key.protocol == UpstreamProtocol::Http1),
             number: 1,
+            passes_fields: false,
             sendable: Some(request),
         })
     }
@@ -206,6 +209,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             trace: self.trace,
             forwarding: self.forwarding,
             number: self.number + 1,
+            passes_fields: false,
             admitted: None,
             // The first one holds the admission of both.
             admission: Admission::default(),

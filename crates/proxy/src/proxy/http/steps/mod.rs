@@ -14,6 +14,7 @@ pub(in crate::proxy) mod hash_cookies;
 pub(in crate::proxy) mod held_record;
 mod named_backend;
 pub(in crate::proxy) mod order;
+mod passed_fields;
 pub(in crate::proxy) mod plugin_run;
 pub(in crate::proxy) mod plugins;
 pub(in crate::proxy) mod product_headers;

@@ -25,6 +25,7 @@ use super::early_exit::EarlyExit;
 use super::external_auth;
 use super::held_record::HeldRecord;
 use super::order::RequestStep;
+use super::passed_fields;
 use super::plugins;
 use super::product_headers;
 use super::redirect;
@@ -106,6 +107,7 @@ fn respond(
         let mut destination = run_steps_before_forwarding(cx, &mut request).await?;
         cx.enter(RequestStep::Forwarding);
         let has_product_headers = cx.product_header_names().is_some();
+        let passes_fields = passed_fields::may_be_passed(cx);
         // A plugin may have changed the method. The response then announces a body that does not follow.
         let lacks_body = request.method() == Method::HEAD && !client_sent_head;
         let record = &mut *cx.record;
@@ -140,6 +142,7 @@ fn respond(
             let replay = ReplayPolicy::unbuffered(&request);
             let mut outgoing =
                 OutgoingRequest::converted_for_endpoint(Rc::clone(exchange), destination, request, replay)?;
+            outgoing.passes_fields = passes_fields;
             forward(&mut outgoing, Some(&mut facts.attempts)).await
         } else {
             // Boxed, so that the future of requests without timeouts and retries stays small.
@@ -160,6 +163,12 @@ fn respond(
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         cx.enter(RequestStep::ResponseFilters);
+        if response.body().has_received_fields() {
+            if passed_fields::may_be_passed(cx) {
+                return Ok(response);
+            }
+            passed_fields::read(&mut response)?;
+        }
         cx.apply_response_filters(response.headers_mut());
         // After the filters, which may remove the cookies of the backend.
         affinity::add_to_response(cx.affinity.as_deref(), cx.record.facts.attempts.endpoint(), response.headers_mut());

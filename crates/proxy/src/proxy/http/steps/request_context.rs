@@ -58,7 +58,7 @@ pub(in crate::proxy) struct RequestContext<'r> {
     /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
     pub(in crate::proxy) accepts_trailers: bool,
     #[cfg(debug_assertions)]
-    step: RequestStep,
+    pub(super) step: RequestStep,
 }
 
 fn request_line<B>(request: &Request<B>) -> RequestLine {

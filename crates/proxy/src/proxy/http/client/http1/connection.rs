@@ -17,8 +17,8 @@ use tokio::io::AsyncWrite;
 
 use super::client_io::{ClientIo, ClientLeft, ClientWriter};
 use crate::http1::{
-    Ambiguity, BodyLength, HeadLimits, InvalidMessage, OutgoingMessage, ReceivedRequest, ResponseContext, recycle_map,
-    take_buffer, write_response_head,
+    Ambiguity, BodyLength, HeadLimits, InvalidMessage, OutgoingMessage, PassedFields, ReceivedRequest, ResponseContext,
+    recycle_map, take_buffer, write_response_head,
 };
 use crate::proxy::http::client::client_stream::ClientStream;
 use crate::proxy::http::client::response_body::ResponseBody;
@@ -293,6 +293,11 @@ where
         self.must_flush_interim = false;
         let current = &self.current;
         let length = BodyLength::of(&body);
+        let received = body.take_received_fields();
+        let passed = received
+            .as_ref()
+            .zip(body.request_id())
+            .map(|(received, request_id)| PassedFields { received, request_id });
         let (framing, is_persistent) = with_date(|date| {
             let context = ResponseContext {
                 version: current.version,
@@ -300,6 +305,7 @@ where
                 is_persistent: current.is_persistent && !self.is_closing,
                 accepts_trailers: current.accepts_trailers,
                 date,
+                passed,
             };
             write_response_head(&response, length, context, &mut head)
         });
