@@ -1,5 +1,5 @@
-//! What several plugins share: counters over replicas, connections to servers, tokens and sessions, log entries, and
-//! edits of requests and responses.
+//! What plugins of several crates share: counters over replicas, connections to servers, credentials, log entries, and
+//! default limits. What only plugins of one crate share is in their crate.
 //!
 //! A plugin is a client of the contract, [`crate::plugin_api`], and of these modules, which no request without such a
 //! plugin runs.
