@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::config::{Config, ConsumerBy};
-use super::signed_token::TokenClaims;
+use super::tokens::TokenClaims;
 use crate::plugin_api::VerifiedSubject;
 use crate::plugin_api::consumers::{Consumer, ConsumerDirectory};
 

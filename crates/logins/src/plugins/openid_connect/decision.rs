@@ -6,9 +6,7 @@ use http::HeaderMap;
 
 use super::claims::ClaimSources;
 use super::replies::OpenIdRejection;
-use super::session_tokens::SessionTokens;
-use super::signed_token::TokenClaims;
-use super::token_identity::TokenIdentity;
+use super::tokens::{SessionTokens, TokenClaims, TokenIdentity};
 use crate::logged_out_sessions::{SessionDigest, session_digest};
 use crate::plugin_api::{Reply, RequestCx, Scheme};
 use crate::plugin_kit::redis::RedisStoreError;

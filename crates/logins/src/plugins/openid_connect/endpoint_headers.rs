@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::claims::ClaimSources;
 use super::config::Config;
-use super::signed_token::TokenClaims;
+use super::tokens::TokenClaims;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::consumers::Sha256Digest;

@@ -46,30 +46,21 @@
 //!   login at the provider, or status 401
 //! ```
 
-mod authentication_level;
-mod bearer_issuers;
 mod claims;
 mod config;
 mod credentials;
 mod decision;
 mod dumped_fields;
 mod endpoint_headers;
+mod form_parameters;
 mod login;
-mod login_state;
-mod logout;
 mod provider;
 mod provider_client;
 mod purpose;
-mod relying_party;
 mod replies;
-mod revoked_sessions;
-mod seen_logout_tokens;
-mod session_refresh;
-mod session_tokens;
+mod sessions;
 mod settings;
-mod signed_token;
-mod token_identity;
-mod token_refresh;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -80,21 +71,15 @@ use http::{HeaderValue, request};
 use self::config::AuthMethod;
 pub(crate) use self::config::Config;
 use self::credentials::ClientCredential;
-use self::decision::{AcceptedClient, OpenIdDecision, ResponseCookies, is_secure};
+use self::decision::{AcceptedClient, OpenIdDecision, ResponseCookies};
 use self::endpoint_headers::HeaderSources;
 use self::login::BrowserLogins;
-use self::logout::Logouts;
 use self::purpose::Purpose;
-use self::relying_party::AuthenticationError;
 use self::replies::OpenIdRejection;
-use self::revoked_sessions::{LogoutReceiver, RevokedSessions};
-use self::session_refresh::{RefreshFailure, SessionRefresh};
-use self::session_tokens::SessionTokens;
+use self::sessions::{LogoutReceiver, Logouts, RefreshFailure, RevokedSessions, TokenRefreshes, UserSessions};
 use self::settings::OpenIdSettings;
-use self::token_identity::TokenIdentity;
-use self::token_refresh::TokenRefreshes;
+use self::tokens::{AuthenticationError, TokenIdentity};
 use crate::diagnostic::Diagnostic;
-use crate::logged_out_sessions::session_digest;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{
@@ -103,10 +88,8 @@ use crate::plugin_api::{
 };
 use crate::plugin_kit::authentication::{AuthPolicy, VerifiedCredential};
 use crate::plugin_kit::digest_cache::DigestCache;
-use crate::plugin_kit::redis::RedisStoreError;
 use crate::rejection_log::RejectionLog;
-use crate::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, StoredPlace, unix_second};
-use crate::stored_sessions::{FoundSession, SessionError};
+use crate::sealed_cookie::unix_second;
 
 /// Authenticates users and clients at an OpenID provider.
 pub(crate) struct OpenIdConnect {
@@ -247,12 +230,12 @@ impl OpenIdConnect {
     fn decide_now(&self, cx: &RequestCx<'_>) -> Option<OpenIdDecision> {
         let Purpose::Forward(credential) = self.purpose(cx) else { return None };
         let now = unix_second(cx.now);
-        let (session, place) = self.find_session_now(cx, now)?;
+        let (session, place) = self.sessions().find_now(cx, now)?;
         if let Some(session) = session {
             if session.data.has_expired(now) {
                 return None;
             }
-            let client = self.use_session_now(cx, session, place, now);
+            let client = self.sessions().continue_now(cx, session, place, now);
             if self.logins().begins_again(cx, &client.claims, now) {
                 return self.logins().begin(cx, self.settings.party.provider.current().as_ref()?, now);
             }
@@ -285,7 +268,7 @@ impl OpenIdConnect {
             Purpose::Callback { is_certain } => {
                 let may_be_forwarded = match is_certain {
                     true => false,
-                    false => match self.find_session(cx, now).await {
+                    false => match self.sessions().find(cx, now).await {
                         Ok((session, _)) => session.is_some(),
                         Err(error) => return OpenIdDecision::without_sessions(cx, &self.log, error),
                     },
@@ -297,14 +280,14 @@ impl OpenIdConnect {
             }
             Purpose::Forward(credential) => credential,
         };
-        let (session, place) = match self.find_session(cx, now).await {
+        let (session, place) = match self.sessions().find(cx, now).await {
             Ok(found) => found,
             Err(error) => return OpenIdDecision::without_sessions(cx, &self.log, error),
         };
         if let Some(session) = session {
-            match self.refresh_if_expired(session, now).await {
+            match self.sessions().refresh_if_expired(session, now).await {
                 Ok(Some(session)) => {
-                    let client = self.use_session(cx, session, place, now).await;
+                    let client = self.sessions().continue_session(cx, session, place, now).await;
                     return match self.logins().begins_again(cx, &client.claims, now) {
                         true => self.logins().begin_or_reject(cx, now).await,
                         false => OpenIdDecision::Accept(Box::new(client)),
@@ -336,120 +319,18 @@ impl OpenIdConnect {
         BrowserLogins { settings: &self.settings, log: &self.log }
     }
 
+    fn sessions(&self) -> UserSessions<'_> {
+        UserSessions {
+            settings: &self.settings,
+            refreshes: &self.refreshes,
+            revoked: &self.revoked,
+            services: &self.services,
+            log: &self.log,
+        }
+    }
+
     fn logouts(&self) -> Logouts<'_> {
         Logouts { settings: &self.settings, log: &self.log, revoked: &self.revoked }
-    }
-}
-
-/// Sessions.
-impl OpenIdConnect {
-    /// The session of a request, unless it has ended. `None` if only the store of sessions knows it.
-    fn find_session_now(&self, cx: &RequestCx<'_>, now: u64) -> Option<FoundSession<SessionTokens>> {
-        if !self.settings.party.accepts(AuthMethod::Session) {
-            return Some((None, SessionPlace::default()));
-        }
-        let (session, place) = self.settings.sessions.open_now::<SessionTokens>(&cx.head.headers, now)?;
-        let session = session.filter(|session| {
-            if self.settings.sessions.is_logged_out(session, now) {
-                return false;
-            }
-            !self.revoked.has_ended(session.authenticated, || session.data.provider_session())
-        });
-        Some((session, place))
-    }
-
-    /// The session of a request, unless it has ended.
-    async fn find_session(&self, cx: &RequestCx<'_>, now: u64) -> Result<FoundSession<SessionTokens>, RedisStoreError> {
-        if let Some(found) = self.find_session_now(cx, now) {
-            return Ok(found);
-        }
-        let sessions = &self.settings.sessions;
-        let (session, place) = sessions.open::<SessionTokens>(&cx.head.headers, now).await?;
-        let Some(session) = session else { return Ok((None, place)) };
-        // The logout may have come to a plugin with sessions elsewhere.
-        if self.revoked.has_ended_stored(session.authenticated, || session.data.provider_session()) {
-            return Ok((None, place));
-        }
-        // The store is read once more only where a logout token can arrive.
-        if self.revoked.has_receiver() {
-            let labels = revoked_sessions::labels(&session.data.provider_session());
-            if sessions.is_revoked(labels.iter().map(|label| &**label), session.authenticated).await? {
-                return Ok((None, place));
-            }
-        }
-        Ok((Some(session), place))
-    }
-
-    /// The session with tokens that have not expired. `Ok(None)`: the session has ended.
-    async fn refresh_if_expired(
-        &self,
-        session: OpenedSession<SessionTokens>,
-        now: u64,
-    ) -> Result<Option<OpenedSession<SessionTokens>>, RefreshFailure> {
-        if !session.data.has_expired(now) {
-            return Ok(Some(session));
-        }
-        if !self.settings.refreshes_tokens || session.data.refresh_token.is_none() {
-            return Ok(None);
-        }
-        let refresh = SessionRefresh {
-            party: Arc::clone(&self.settings.party),
-            sessions: Arc::clone(&self.settings.sessions),
-            old: session.data.clone(),
-            stored_id: session.stored.as_ref().map(|stored| stored.id.clone()),
-            digest: session_digest(&session),
-            revokes: self.settings.logout.revokes,
-            now,
-        };
-        match &*self.refreshes.refresh(refresh, &self.services).await {
-            Ok(Some(refreshed)) => {
-                // Otherwise, the cookie must be replaced, whatever its age is.
-                let age = if refreshed.are_stored { session.age } else { SessionAge::Renewed };
-                let stored = session.stored.map(|stored| StoredPlace { text: None, ..stored });
-                Ok(Some(OpenedSession { data: refreshed.tokens.clone(), age, stored, ..session }))
-            }
-            Ok(None) => Ok(None),
-            Err(failure) => Err(failure.clone()),
-        }
-    }
-
-    /// Like [`OpenIdConnect::use_session`], for a session that is not in a store.
-    fn use_session_now(
-        &self,
-        cx: &RequestCx<'_>,
-        mut session: OpenedSession<SessionTokens>,
-        place: SessionPlace,
-        now: u64,
-    ) -> AcceptedClient {
-        let (sessions, mut cookies) = (&self.settings.sessions, None);
-        session.times = session.times.after(session.age, now);
-        if session.age != SessionAge::Current {
-            let written = sessions.write_now(cookies.get_or_insert_default(), &session, place, is_secure(cx));
-            self.log_unwritten(cx, written);
-        }
-        AcceptedClient::with_session(session, cookies, now)
-    }
-
-    async fn use_session(
-        &self,
-        cx: &RequestCx<'_>,
-        mut session: OpenedSession<SessionTokens>,
-        place: SessionPlace,
-        now: u64,
-    ) -> AcceptedClient {
-        let (sessions, mut cookies) = (&self.settings.sessions, None);
-        session.times = session.times.after(session.age, now);
-        if session.age != SessionAge::Current {
-            let written = sessions.write(cookies.get_or_insert_default(), &session, place, is_secure(cx), now).await;
-            self.log_unwritten(cx, written);
-        }
-        AcceptedClient::with_session(session, cookies, now)
-    }
-
-    fn log_unwritten(&self, cx: &RequestCx<'_>, written: Result<(), SessionError>) {
-        if let Err(error) = written {
-            self.log.rejected(cx.scope, "session", &error.to_string());
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Requests to the provider: for tokens, for introspection, for claims about a user, and for revocation.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +9,11 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use super::config::ClientAuth;
+use super::form_parameters::{append_parameter, encode, encode_form};
 use super::provider::ProviderMetadata;
 use crate::plugin_api::server_text::shorten_to;
 use crate::plugin_api::{
@@ -289,34 +288,6 @@ fn error_code(response: &RemoteResponse) -> Option<String> {
 fn basic_authorization(id: &str, secret: &str) -> HeaderValue {
     let credentials = format!("{}:{}", encode(id), encode(secret));
     HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(credentials))).expect("base64 is a header value")
-}
-
-/// The parameters as a form or a query.
-pub(super) fn encode_form<'p>(parameters: impl IntoIterator<Item = (&'p str, &'p str)>) -> String {
-    let mut form = String::new();
-    for (name, value) in parameters {
-        append_parameter(&mut form, name, value);
-    }
-    form
-}
-
-pub(super) fn append_parameter(form: &mut String, name: &str, value: &str) {
-    if !form.is_empty() {
-        form.push('&');
-    }
-    write!(form, "{}={}", encode(name), encode(value)).expect("writing to a String does not fail");
-}
-
-/// The URL with these parameters added to its query.
-pub(super) fn with_query(url: &str, query: &str) -> String {
-    let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}{query}")
-}
-
-fn encode(text: &str) -> impl std::fmt::Display {
-    /// All but the unreserved characters of RFC 3986, section 2.3.
-    const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    utf8_percent_encode(text, &ENCODED)
 }
 
 /// How long a connection to the provider may stay idle.

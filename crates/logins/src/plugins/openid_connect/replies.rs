@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, REFERRER_POLICY, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
-use super::authentication_level::AuthenticationLevel;
+use super::login::AuthenticationLevel;
 use crate::plugin_api::{Reply, ReplyBody};
 
 /// Why a request is rejected.

@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::authentication_level::AuthenticationLevel;
-use super::bearer_issuers::BearerIssuers;
 use super::claims::ClaimRules;
 use super::config::{AuthMethod, ClientAuth, Config, LoginAction, LogoutMethod, SessionStorage, TokenLocation};
 use super::endpoint_headers::EndpointHeaders;
-use super::login_state::LoginCookies;
+use super::login::{AuthenticationLevel, LoginCookies};
 use super::provider::{Provider, WELL_KNOWN};
 use super::provider_client::ProviderClient;
-use super::relying_party::RelyingParty;
-use super::signed_token::TokenRules;
+use super::tokens::{BearerIssuers, RelyingParty, TokenRules};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
@@ -102,18 +99,7 @@ impl Config {
         let login_page = self.login_page(&mut invalid);
         let logout = self.logout(&mut invalid);
         self.check_methods(&mut invalid);
-        let mut authorization_args = pairs(
-            ("authorization_query_args_names", &self.authorization_query_args_names),
-            ("authorization_query_args_values", &self.authorization_query_args_values),
-            &mut invalid,
-        );
-        for (index, (name, _)) in authorization_args.iter().enumerate() {
-            if RESERVED_PARAMETERS.contains(&&**name) {
-                let message = format!("`{name}` is set by the login itself");
-                let field = format!("authorization_query_args_names[{index}]");
-                invalid.push(Diagnostic::in_config(field, message, "remove it"));
-            }
-        }
+        let mut authorization_args = self.authorization_args(&mut invalid);
         let level = AuthenticationLevel::new(self, &mut invalid);
         authorization_args.extend(level.iter().flat_map(AuthenticationLevel::parameters));
         let headers = EndpointHeaders::new(self).map_err(|errors| invalid.extend(errors)).ok();
@@ -125,27 +111,8 @@ impl Config {
         else {
             return Err(invalid);
         };
-        let ttl = |is_cached: bool| if is_cached { u64::from(self.cache_ttl) } else { 0 };
-        let limit = |limit: u32| if limit == 0 { u64::MAX } else { limit.into() };
-        let remembered = if self.session_remember { limit(self.session_remember_absolute_timeout) } else { 0 };
-        let boxed = |texts: &[String]| texts.iter().map(|text| Box::from(text.as_str())).collect();
         Ok(OpenIdSettings {
-            party: Arc::new(RelyingParty {
-                provider,
-                issuers,
-                rules: TokenRules {
-                    client_id: client.client_id.clone(),
-                    issuers_allowed: boxed(&self.issuers_allowed),
-                    leeway: self.leeway,
-                    allows_id_tokens: self.allow_id_tokens,
-                },
-                client,
-                methods: self.auth_methods.as_slice().into(),
-                scope: self.scopes.join(" ").into(),
-                introspection_ttl: ttl(self.cache_introspection),
-                token_ttl: ttl(self.cache_tokens),
-                verifies_binding: self.verify_token_binding,
-            }),
+            party: Arc::new(self.party(provider, issuers, client)),
             claims: ClaimRules::new(self, cx.namespace()),
             claims_without_audience: ClaimRules::new(
                 &Config { audience_required: Vec::new(), ..self.clone() },
@@ -172,10 +139,54 @@ impl Config {
             refreshes_tokens: self.refresh_tokens,
             consumer_is_optional: self.consumer_optional,
             hides_credentials: self.hide_credentials,
-            longest_session: limit(self.session_absolute_timeout).max(remembered),
+            longest_session: self.longest_session(),
             unauthorized: self.unauthorized_error_message.as_str().into(),
             forbidden: self.forbidden_error_message.as_str().into(),
         })
+    }
+
+    /// The parameters that are added to login requests.
+    fn authorization_args(&self, invalid: &mut Vec<Diagnostic>) -> Vec<(String, String)> {
+        let args = pairs(
+            ("authorization_query_args_names", &self.authorization_query_args_names),
+            ("authorization_query_args_values", &self.authorization_query_args_values),
+            invalid,
+        );
+        for (index, (name, _)) in args.iter().enumerate() {
+            if RESERVED_PARAMETERS.contains(&&**name) {
+                let message = format!("`{name}` is set by the login itself");
+                let field = format!("authorization_query_args_names[{index}]");
+                invalid.push(Diagnostic::in_config(field, message, "remove it"));
+            }
+        }
+        args
+    }
+
+    fn party(&self, provider: Arc<Provider>, issuers: BearerIssuers, client: ProviderClient) -> RelyingParty {
+        let ttl = |is_cached: bool| if is_cached { u64::from(self.cache_ttl) } else { 0 };
+        RelyingParty {
+            provider,
+            issuers,
+            rules: TokenRules {
+                client_id: client.client_id.clone(),
+                issuers_allowed: self.issuers_allowed.iter().map(|issuer| issuer.as_str().into()).collect(),
+                leeway: self.leeway,
+                allows_id_tokens: self.allow_id_tokens,
+            },
+            client,
+            methods: self.auth_methods.as_slice().into(),
+            scope: self.scopes.join(" ").into(),
+            introspection_ttl: ttl(self.cache_introspection),
+            token_ttl: ttl(self.cache_tokens),
+            verifies_binding: self.verify_token_binding,
+        }
+    }
+
+    /// The seconds after which no session exists any more.
+    fn longest_session(&self) -> u64 {
+        let limit = |limit: u32| if limit == 0 { u64::MAX } else { limit.into() };
+        let remembered = if self.session_remember { limit(self.session_remember_absolute_timeout) } else { 0 };
+        limit(self.session_absolute_timeout).max(remembered)
     }
 
     fn accepts(&self, method: AuthMethod) -> bool {

@@ -1,13 +1,12 @@
 //! The end of sessions: by their browser, and by the provider.
 
-use super::decision::{OpenIdDecision, is_secure};
-use super::login::single;
-use super::provider::ProviderMetadata;
-use super::provider_client::{encode_form, with_query};
-use super::replies;
+use super::super::decision::{OpenIdDecision, is_secure};
+use super::super::form_parameters::{encode_form, single, with_query};
+use super::super::provider::ProviderMetadata;
+use super::super::replies;
+use super::super::settings::OpenIdSettings;
+use super::super::tokens::SessionTokens;
 use super::revoked_sessions::{NamedSessions, RevokedName, RevokedSessions, name_of_issuer};
-use super::session_tokens::SessionTokens;
-use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::token::TokenOrigin;
 use crate::plugin_kit::redis::RedisStoreError;
@@ -15,15 +14,15 @@ use crate::rejection_log::RejectionLog;
 
 /// The logouts of one plugin.
 #[derive(Clone, Copy)]
-pub(super) struct Logouts<'p> {
-    pub(super) settings: &'p OpenIdSettings,
-    pub(super) log: &'p RejectionLog,
-    pub(super) revoked: &'p RevokedSessions,
+pub(in crate::plugins::openid_connect) struct Logouts<'p> {
+    pub(in crate::plugins::openid_connect) settings: &'p OpenIdSettings,
+    pub(in crate::plugins::openid_connect) log: &'p RejectionLog,
+    pub(in crate::plugins::openid_connect) revoked: &'p RevokedSessions,
 }
 
 impl Logouts<'_> {
     /// Ends the session of the browser, and then that at the provider.
-    pub(super) async fn log_out(&self, cx: &RequestCx<'_>, now: u64) -> OpenIdDecision {
+    pub(in crate::plugins::openid_connect) async fn log_out(&self, cx: &RequestCx<'_>, now: u64) -> OpenIdDecision {
         let sessions = &self.settings.sessions;
         let opened = sessions.open::<SessionTokens>(&cx.head.headers, now).await;
         let (session, place) = match opened {
@@ -68,7 +67,11 @@ impl Logouts<'_> {
     }
 
     /// Ends the sessions that the logout token of a provider names (OpenID Connect Back-Channel Logout, section 2.6).
-    pub(super) async fn end_sessions(&self, cx: &RequestCx<'_>, now: u64) -> OpenIdDecision {
+    pub(in crate::plugins::openid_connect) async fn end_sessions(
+        &self,
+        cx: &RequestCx<'_>,
+        now: u64,
+    ) -> OpenIdDecision {
         let body = cx.body.map(|body| String::from_utf8_lossy(body)).unwrap_or_default();
         let Some(token) = single(&body, "logout_token") else {
             return self.refused_logout(cx, "the request has no `logout_token`");

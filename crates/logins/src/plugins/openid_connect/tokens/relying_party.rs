@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::super::claims::ClaimSources;
+use super::super::config::AuthMethod;
+use super::super::provider::{Provider, ProviderMetadata};
+use super::super::provider_client::{IssuedTokens, ProviderClient, ProviderError};
 use super::bearer_issuers::BearerIssuers;
-use super::claims::ClaimSources;
-use super::config::AuthMethod;
-use super::login_state::LoginState;
-use super::provider::{Provider, ProviderMetadata};
-use super::provider_client::{IssuedTokens, ProviderClient, ProviderError};
 use super::session_tokens::SessionTokens;
 use super::signed_token::{
     IdTokenContext, TokenClaims, TokenError, TokenRules, VerifiedToken, claims_of_verified, is_signed_token,
@@ -25,26 +24,37 @@ use crate::token_binding::TokenBinding;
 use crate::token_purpose::TokenPurpose;
 
 /// The client with its provider.
-pub(super) struct RelyingParty {
-    pub(super) provider: Arc<Provider>,
+pub(in crate::plugins::openid_connect) struct RelyingParty {
+    pub(in crate::plugins::openid_connect) provider: Arc<Provider>,
     /// Other issuers of access tokens.
-    pub(super) issuers: BearerIssuers,
-    pub(super) client: ProviderClient,
-    pub(super) rules: TokenRules,
-    pub(super) methods: Box<[AuthMethod]>,
+    pub(in crate::plugins::openid_connect) issuers: BearerIssuers,
+    pub(in crate::plugins::openid_connect) client: ProviderClient,
+    pub(in crate::plugins::openid_connect) rules: TokenRules,
+    pub(in crate::plugins::openid_connect) methods: Box<[AuthMethod]>,
     /// The scopes to request.
-    pub(super) scope: Box<str>,
+    pub(in crate::plugins::openid_connect) scope: Box<str>,
     /// Longest time that the result of an introspection is used, in seconds; 0 for a single request.
-    pub(super) introspection_ttl: u64,
+    pub(in crate::plugins::openid_connect) introspection_ttl: u64,
     /// The same for tokens that were issued for passwords.
-    pub(super) token_ttl: u64,
+    pub(in crate::plugins::openid_connect) token_ttl: u64,
     /// Whether clients must have the keys that their tokens are bound to.
-    pub(super) verifies_binding: bool,
+    pub(in crate::plugins::openid_connect) verifies_binding: bool,
+}
+
+/// A code of the provider, with what proves that it belongs to a login of this browser.
+#[derive(Clone, Copy)]
+pub(in crate::plugins::openid_connect) struct CodeGrant<'l> {
+    pub(in crate::plugins::openid_connect) code: &'l str,
+    pub(in crate::plugins::openid_connect) redirect_uri: &'l str,
+    /// The verifier of PKCE (RFC 7636).
+    pub(in crate::plugins::openid_connect) verifier: &'l str,
+    /// That of the ID token.
+    pub(in crate::plugins::openid_connect) nonce: &'l str,
 }
 
 /// Why a credential is not accepted. The messages are for the log.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AuthenticationError {
+pub(in crate::plugins::openid_connect) enum AuthenticationError {
     #[error("{0}")]
     Rejected(String),
     /// The provider is needed for the decision, and is not available.
@@ -71,45 +81,50 @@ impl From<TokenError> for AuthenticationError {
 }
 
 impl RelyingParty {
-    pub(super) fn accepts(&self, method: AuthMethod) -> bool {
+    pub(in crate::plugins::openid_connect) fn accepts(&self, method: AuthMethod) -> bool {
         self.methods.contains(&method)
     }
 
     /// The document of the provider, or the error if there is none.
-    pub(super) async fn metadata(&self) -> Result<Arc<ProviderMetadata>, AuthenticationError> {
+    pub(in crate::plugins::openid_connect) async fn metadata(
+        &self,
+    ) -> Result<Arc<ProviderMetadata>, AuthenticationError> {
         let unavailable =
             || AuthenticationError::Unavailable("the document of the provider is not available".to_owned());
         self.provider.metadata().await.ok_or_else(unavailable)
     }
 
     /// The tokens for the code with which the provider has sent the browser back.
-    pub(super) async fn finish_login(
+    pub(in crate::plugins::openid_connect) async fn finish_login(
         &self,
-        code: &str,
-        login: &LoginState,
+        grant: CodeGrant<'_>,
         client: IpAddr,
         now: u64,
     ) -> Result<SessionTokens, AuthenticationError> {
         let metadata = self.metadata().await?;
         let parameters = [
             ("grant_type", "authorization_code"),
-            ("code", code),
-            ("redirect_uri", &login.redirect_uri),
-            ("code_verifier", &login.verifier),
+            ("code", grant.code),
+            ("redirect_uri", grant.redirect_uri),
+            ("code_verifier", grant.verifier),
         ];
         let tokens = self.client.request_tokens(&metadata, &parameters, Some(client)).await?;
         let Some(id_token) = tokens.id_token.clone() else {
             return Err(AuthenticationError::Rejected("the provider has issued no ID token".to_owned()));
         };
         let context =
-            IdTokenContext { nonce: Some(&login.nonce), access_token: Some(&tokens.access_token), subject: None };
+            IdTokenContext { nonce: Some(grant.nonce), access_token: Some(&tokens.access_token), subject: None };
         self.rules.verify_id_token(&id_token, context, &metadata, now).await?;
         let tokens = self.session_tokens(tokens, id_token, &metadata, now).await;
         Ok(SessionTokens { session_id: random_text(SESSION_ID_BYTES).into(), ..tokens })
     }
 
     /// New tokens for a session whose access token has expired.
-    pub(super) async fn refresh(&self, old: &SessionTokens, now: u64) -> Result<SessionTokens, AuthenticationError> {
+    pub(in crate::plugins::openid_connect) async fn refresh(
+        &self,
+        old: &SessionTokens,
+        now: u64,
+    ) -> Result<SessionTokens, AuthenticationError> {
         let metadata = self.metadata().await?;
         let Some(refresh_token) = old.refresh_token.as_deref() else {
             return Err(AuthenticationError::Rejected("the session has no refresh token".to_owned()));
@@ -138,7 +153,7 @@ impl RelyingParty {
     }
 
     /// The identity of a client with this access token, without waiting. `None` if the provider must be reached.
-    pub(super) fn verify_locally(
+    pub(in crate::plugins::openid_connect) fn verify_locally(
         &self,
         token: &str,
         digest: Sha256Digest,
@@ -163,7 +178,7 @@ impl RelyingParty {
     }
 
     /// The identity of a client with this access token.
-    pub(super) async fn verify(
+    pub(in crate::plugins::openid_connect) async fn verify(
         &self,
         token: &str,
         digest: Sha256Digest,
@@ -200,7 +215,7 @@ impl RelyingParty {
     }
 
     /// The identity of a user or a client with this name and password.
-    pub(super) async fn verify_password(
+    pub(in crate::plugins::openid_connect) async fn verify_password(
         &self,
         (name, password): (&str, &str),
         digest: Sha256Digest,
@@ -273,7 +288,11 @@ impl RelyingParty {
     }
 
     /// Whether a key is still published: by the provider, or by the further issuer with this index.
-    pub(super) fn publishes(&self, bearer_issuer: Option<usize>, key: &Arc<PublishedKey>) -> bool {
+    pub(in crate::plugins::openid_connect) fn publishes(
+        &self,
+        bearer_issuer: Option<usize>,
+        key: &Arc<PublishedKey>,
+    ) -> bool {
         match bearer_issuer {
             Some(index) => self.issuers.publishes(index, key),
             None => self.provider.current().as_ref().is_some_and(|metadata| metadata.keys.publishes(key)),

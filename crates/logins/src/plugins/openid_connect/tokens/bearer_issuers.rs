@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::config::BearerIssuer;
-use super::provider::{Provider, WELL_KNOWN, check_url};
+use super::super::config::BearerIssuer;
+use super::super::provider::{Provider, WELL_KNOWN, check_url};
 use super::signed_token::{TokenError, VerifiedToken, parse_signed, verify_by_keys};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
@@ -13,7 +13,7 @@ use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::{KeySet, KeySetSubscription, TokenOrigin, UnverifiedToken};
 
 /// The validated issuers, in the order of the configuration.
-pub(super) struct BearerIssuers(Box<[TrustedIssuer]>);
+pub(in crate::plugins::openid_connect) struct BearerIssuers(Box<[TrustedIssuer]>);
 
 pub(super) struct TrustedIssuer {
     name: Box<str>,
@@ -32,7 +32,7 @@ enum IssuerKeys {
 
 impl BearerIssuers {
     /// Validates the issuers and starts the fetches of their keys. `own`: the issuers whose tokens are accepted anyway.
-    pub(super) fn open(
+    pub(in crate::plugins::openid_connect) fn open(
         issuers: &[BearerIssuer],
         own: &[&str],
         cx: &BuildCx<'_>,

@@ -9,14 +9,14 @@
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::claims::ClaimSources;
-use super::decision::{OpenIdDecision, is_secure};
+use super::super::claims::ClaimSources;
+use super::super::decision::{OpenIdDecision, is_secure};
+use super::super::form_parameters::{encode_form, single, with_query};
+use super::super::provider::ProviderMetadata;
+use super::super::replies::{self, OpenIdRejection};
+use super::super::settings::OpenIdSettings;
+use super::super::tokens::{AuthenticationError, CodeGrant, SessionTokens};
 use super::login_state::{LoginState, MAX_PAGE_BYTES};
-use super::provider::ProviderMetadata;
-use super::provider_client::{encode_form, with_query};
-use super::relying_party::AuthenticationError;
-use super::replies::{self, OpenIdRejection};
-use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_kit::redis::RedisStoreError;
@@ -26,14 +26,14 @@ use crate::stored_sessions::SessionError;
 
 /// The logins of one plugin.
 #[derive(Clone, Copy)]
-pub(super) struct BrowserLogins<'p> {
-    pub(super) settings: &'p OpenIdSettings,
-    pub(super) log: &'p RejectionLog,
+pub(in crate::plugins::openid_connect) struct BrowserLogins<'p> {
+    pub(in crate::plugins::openid_connect) settings: &'p OpenIdSettings,
+    pub(in crate::plugins::openid_connect) log: &'p RejectionLog,
 }
 
 impl BrowserLogins<'_> {
     /// Whether the request is one that begins a login: a browser opens a page.
-    pub(super) fn begins_logins(&self, cx: &RequestCx<'_>) -> bool {
+    fn begins_logins(&self, cx: &RequestCx<'_>) -> bool {
         self.settings.begins_logins
             && matches!(cx.head.method, Method::GET | Method::HEAD)
             && opens_page(&cx.head.headers)
@@ -41,13 +41,22 @@ impl BrowserLogins<'_> {
 
     /// Whether a client with a session must log in again, because its login was not sufficient. A client that is
     /// forbidden anyway need not.
-    pub(super) fn begins_again(&self, cx: &RequestCx<'_>, claims: &ClaimSources, now: u64) -> bool {
+    pub(in crate::plugins::openid_connect) fn begins_again(
+        &self,
+        cx: &RequestCx<'_>,
+        claims: &ClaimSources,
+        now: u64,
+    ) -> bool {
         let Some(level) = &self.settings.level else { return false };
         level.unmet(claims, now).is_some() && self.begins_logins(cx) && self.settings.claims.violated(claims).is_none()
     }
 
     /// As [`BrowserLogins::begin`], and may wait for the document of the provider.
-    pub(super) async fn begin_or_reject(&self, cx: &RequestCx<'_>, now: u64) -> OpenIdDecision {
+    pub(in crate::plugins::openid_connect) async fn begin_or_reject(
+        &self,
+        cx: &RequestCx<'_>,
+        now: u64,
+    ) -> OpenIdDecision {
         match self.settings.party.metadata().await {
             Ok(metadata) => {
                 let begun = self.begin(cx, &metadata, now);
@@ -59,7 +68,12 @@ impl BrowserLogins<'_> {
     }
 
     /// Sends the browser to the provider. `None` if the request does not begin a login.
-    pub(super) fn begin(&self, cx: &RequestCx<'_>, metadata: &ProviderMetadata, now: u64) -> Option<OpenIdDecision> {
+    pub(in crate::plugins::openid_connect) fn begin(
+        &self,
+        cx: &RequestCx<'_>,
+        metadata: &ProviderMetadata,
+        now: u64,
+    ) -> Option<OpenIdDecision> {
         if !self.begins_logins(cx) {
             return Some(OpenIdDecision::Reject(OpenIdRejection::NoCredentials));
         }
@@ -105,10 +119,14 @@ impl BrowserLogins<'_> {
     }
 
     /// Finishes a login. `None` if no login of this browser belongs to the request, and it `may_be_forwarded`.
-    pub(super) async fn finish(&self, cx: &RequestCx<'_>, may_be_forwarded: bool, now: u64) -> Option<OpenIdDecision> {
-        let parameter = |name: &str| single(cx.query.unwrap_or_default(), name);
+    pub(in crate::plugins::openid_connect) async fn finish(
+        &self,
+        cx: &RequestCx<'_>,
+        may_be_forwarded: bool,
+        now: u64,
+    ) -> Option<OpenIdDecision> {
         let keys = &self.settings.sessions.cookies.keys;
-        let state = parameter("state").unwrap_or_default();
+        let state = single(cx.query.unwrap_or_default(), "state").unwrap_or_default();
         let Some(login) = self.settings.logins.find(keys, &cx.head.headers, &state, now) else {
             if may_be_forwarded {
                 return None;
@@ -119,24 +137,17 @@ impl BrowserLogins<'_> {
             Ok(metadata) => metadata,
             Err(error) => return Some(OpenIdDecision::unavailable(cx, self.log, &error.to_string())),
         };
-        let has = |name: &str| {
-            UrlEncodedForm(cx.query.unwrap_or_default().as_bytes()).find(name.as_bytes()) != FieldValue::Absent
+        let code = match code_of_response(cx.query.unwrap_or_default(), &metadata) {
+            Ok(code) => code,
+            Err(message) => return Some(self.failed_login(cx, Some(&login), message)),
         };
-        // RFC 9207: the response of another provider must not be taken for one of this provider.
-        match parameter("iss") {
-            Some(issuer) if *issuer == *metadata.issuer => {}
-            None if !has("iss") && !metadata.names_issuer => {}
-            None if !has("iss") => {
-                return Some(self.failed_login(cx, Some(&login), "the response has no `iss`"));
-            }
-            _ => {
-                return Some(self.failed_login(cx, Some(&login), "`iss` of the response is another issuer"));
-            }
-        }
-        let Some(code) = parameter("code").filter(|_| !has("error")) else {
-            return Some(self.failed_login(cx, Some(&login), "the provider has not allowed the login"));
+        let grant = CodeGrant {
+            code: &code,
+            redirect_uri: &login.redirect_uri,
+            verifier: &login.verifier,
+            nonce: &login.nonce,
         };
-        let tokens = match self.settings.party.finish_login(&code, &login, cx.client.address, now).await {
+        let tokens = match self.settings.party.finish_login(grant, cx.client.address, now).await {
             Ok(tokens) => tokens,
             Err(AuthenticationError::Rejected(message)) => {
                 return Some(self.failed_login(cx, Some(&login), &message));
@@ -147,12 +158,21 @@ impl BrowserLogins<'_> {
         };
         // Another login would give the same tokens, so the browser is not sent to the provider again.
         let unmet = login.level.as_ref().and_then(|level| level.unmet(&tokens.claims(), now));
-        if let Some(field) = unmet {
-            self.log.rejected(cx.scope, "login", &format!("the claims of the new tokens do not satisfy `{field}`"));
-            let mut reply = replies::insufficient_login(&self.settings.forbidden);
-            self.settings.logins.clear(&login.state, &cx.head.headers, &mut reply.headers, is_secure(cx));
-            return Some(OpenIdDecision::Reply(reply));
+        match unmet {
+            Some(field) => Some(self.insufficient_login(cx, &login, field)),
+            None => self.begin_session(cx, &login, tokens, now).await,
         }
+    }
+
+    /// Ends the former session of the browser, and begins one with these tokens. `None` if the page of the login is not
+    /// valid in a header.
+    async fn begin_session(
+        &self,
+        cx: &RequestCx<'_>,
+        login: &LoginState,
+        tokens: SessionTokens,
+        now: u64,
+    ) -> Option<OpenIdDecision> {
         let sessions = &self.settings.sessions;
         let (_, place) = sessions.cookies.open_ids(&cx.head.headers);
         let page = self.settings.login_page.as_deref().unwrap_or(&login.page);
@@ -169,10 +189,17 @@ impl BrowserLogins<'_> {
             Err(SessionError::Store(RedisStoreError::Unavailable)) => {
                 return Some(OpenIdDecision::without_sessions(cx, self.log, RedisStoreError::Unavailable));
             }
-            Err(error) => return Some(self.failed_login(cx, Some(&login), &error.to_string())),
+            Err(error) => return Some(self.failed_login(cx, Some(login), &error.to_string())),
         }
         self.settings.logins.clear(&login.state, &cx.head.headers, &mut reply.headers, is_secure(cx));
         Some(OpenIdDecision::Reply(reply))
+    }
+
+    fn insufficient_login(&self, cx: &RequestCx<'_>, login: &LoginState, field: &str) -> OpenIdDecision {
+        self.log.rejected(cx.scope, "login", &format!("the claims of the new tokens do not satisfy `{field}`"));
+        let mut reply = replies::insufficient_login(&self.settings.forbidden);
+        self.settings.logins.clear(&login.state, &cx.head.headers, &mut reply.headers, is_secure(cx));
+        OpenIdDecision::Reply(reply)
     }
 
     fn failed_login(&self, cx: &RequestCx<'_>, login: Option<&LoginState>, message: &str) -> OpenIdDecision {
@@ -183,6 +210,19 @@ impl BrowserLogins<'_> {
         }
         OpenIdDecision::Reply(reply)
     }
+}
+
+/// The code in a response of the provider, or why the login has failed.
+fn code_of_response(query: &str, metadata: &ProviderMetadata) -> Result<String, &'static str> {
+    let has = |name: &str| UrlEncodedForm(query.as_bytes()).find(name.as_bytes()) != FieldValue::Absent;
+    // RFC 9207: the response of another provider must not be taken for one of this provider.
+    match single(query, "iss") {
+        Some(issuer) if *issuer == *metadata.issuer => {}
+        None if !has("iss") && !metadata.names_issuer => {}
+        None if !has("iss") => return Err("the response has no `iss`"),
+        _ => return Err("`iss` of the response is another issuer"),
+    }
+    single(query, "code").filter(|_| !has("error")).ok_or("the provider has not allowed the login")
 }
 
 /// Whether a browser opens a page. Over HTTPS, it says so in `Sec-Fetch-Mode`; everywhere, it asks for HTML. It follows
@@ -210,12 +250,4 @@ fn accepts_html(list: &HeaderValue) -> bool {
         let essence = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         essence.eq_ignore_ascii_case(b"text/html") || essence.eq_ignore_ascii_case(b"application/xhtml+xml")
     })
-}
-
-/// The value of a parameter that must not occur several times.
-pub(super) fn single(form: &str, name: &str) -> Option<String> {
-    match UrlEncodedForm(form.as_bytes()).find(name.as_bytes()) {
-        FieldValue::Single(value) => String::from_utf8(value.into_owned()).ok(),
-        _ => None,
-    }
 }

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::relying_party::{AuthenticationError, RelyingParty};
-use super::session_tokens::SessionTokens;
+use super::super::tokens::{AuthenticationError, RelyingParty, SessionTokens};
 use crate::logged_out_sessions::SessionDigest;
 use crate::plugin_kit::redis::RedisStoreError;
 use crate::sealed_cookie::Stored;
@@ -46,7 +45,7 @@ pub(super) struct RefreshedTokens {
 
 /// Why it is not known whether the session continues.
 #[derive(Clone, Debug)]
-pub(super) enum RefreshFailure {
+pub(in crate::plugins::openid_connect) enum RefreshFailure {
     /// The message is for the log.
     Provider(String),
     Store(RedisStoreError),

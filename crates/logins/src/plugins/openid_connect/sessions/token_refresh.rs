@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::super::tokens::SessionTokens;
 use super::session_refresh::{RefreshFailure, RefreshResult, SessionRefresh};
-use super::session_tokens::SessionTokens;
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::consumers::Sha256Digest;
 
 /// The refreshes of one plugin that are in progress, or have ended a short time ago.
 #[derive(Debug, Default)]
-pub(super) struct TokenRefreshes {
+pub(in crate::plugins::openid_connect) struct TokenRefreshes {
     by_session: Mutex<HashMap<Sha256Digest, SharedRefresh>>,
 }
 
@@ -129,7 +129,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::plugins::openid_connect::session_refresh::RefreshedTokens;
+    use crate::plugins::openid_connect::sessions::session_refresh::RefreshedTokens;
 
     /// Refreshes of sessions, and how many have begun.
     struct Refreshing {

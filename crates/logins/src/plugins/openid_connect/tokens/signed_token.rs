@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::provider::ProviderMetadata;
+use super::super::provider::ProviderMetadata;
 use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::{KeyCheck, KeySet, TokenOrigin, UnverifiedToken};
@@ -17,23 +17,23 @@ use crate::token_purpose::TokenPurpose;
 
 /// What tokens must contain.
 #[derive(Debug)]
-pub(super) struct TokenRules {
-    pub(super) client_id: Box<str>,
+pub(in crate::plugins::openid_connect) struct TokenRules {
+    pub(in crate::plugins::openid_connect) client_id: Box<str>,
     /// If empty, the issuer of the document.
-    pub(super) issuers_allowed: Box<[Box<str>]>,
+    pub(in crate::plugins::openid_connect) issuers_allowed: Box<[Box<str>]>,
     /// In seconds.
-    pub(super) leeway: u32,
+    pub(in crate::plugins::openid_connect) leeway: u32,
     /// Whether clients may send ID tokens in place of access tokens.
-    pub(super) allows_id_tokens: bool,
+    pub(in crate::plugins::openid_connect) allows_id_tokens: bool,
 }
 
 /// The claims of a token.
-pub(super) type TokenClaims = Map<String, Value>;
+pub(in crate::plugins::openid_connect) type TokenClaims = Map<String, Value>;
 
 /// A token whose signature, issuer and times are valid.
 #[derive(Debug)]
-pub(super) struct VerifiedToken {
-    pub(super) claims: TokenClaims,
+pub(in crate::plugins::openid_connect) struct VerifiedToken {
+    pub(in crate::plugins::openid_connect) claims: TokenClaims,
     pub(super) key: Arc<PublishedKey>,
     pub(super) purpose: TokenPurpose,
     algorithm: Algorithm,
@@ -41,7 +41,7 @@ pub(super) struct VerifiedToken {
 
 /// Why a token is not accepted. The messages are for the log, and contain nothing of the token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TokenError {
+pub(in crate::plugins::openid_connect) enum TokenError {
     #[error("{0}")]
     Invalid(Cow<'static, str>),
     /// The provider may have published the key since the keys were fetched.
@@ -84,7 +84,7 @@ impl TokenRules {
 
     /// As [`TokenRules::verify`]. If the key is not known, the keys are fetched again, as often as tokens of this
     /// origin may cause that.
-    pub(super) async fn verify_with_new_keys(
+    pub(in crate::plugins::openid_connect) async fn verify_with_new_keys(
         &self,
         text: &str,
         origin: TokenOrigin,
@@ -162,7 +162,7 @@ impl TokenRules {
     }
 
     /// Verifies that a token is for this client.
-    pub(super) fn check_audience(&self, claims: &TokenClaims) -> Result<(), TokenError> {
+    pub(in crate::plugins::openid_connect) fn check_audience(&self, claims: &TokenClaims) -> Result<(), TokenError> {
         let is_client = |value: &Value| value.as_str() == Some(&self.client_id);
         let (is_for_client, has_others) = match claims.get("aud") {
             Some(Value::Array(list)) => (list.iter().any(is_client), list.len() > 1),

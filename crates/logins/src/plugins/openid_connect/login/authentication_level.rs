@@ -5,14 +5,14 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::claims::{ClaimSources, boxed, satisfies_any};
-use super::config::Config;
+use super::super::claims::{ClaimSources, boxed, satisfies_any};
+use super::super::config::Config;
 use crate::diagnostic::Diagnostic;
 
 /// A required level of authentication. A login keeps the level for which it has begun, because the plugin of another
 /// route may finish it. The names are short, because the cookie of the login contains them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct AuthenticationLevel {
+pub(in crate::plugins::openid_connect) struct AuthenticationLevel {
     /// Classes of which the login must have one. Empty for any.
     #[serde(rename = "a")]
     acr: Box<[Box<str>]>,
@@ -29,7 +29,7 @@ pub(super) struct AuthenticationLevel {
 
 impl AuthenticationLevel {
     /// The level that a configuration requires. `None` if it requires none.
-    pub(super) fn new(config: &Config, invalid: &mut Vec<Diagnostic>) -> Option<Self> {
+    pub(in crate::plugins::openid_connect) fn new(config: &Config, invalid: &mut Vec<Diagnostic>) -> Option<Self> {
         let mut reject = |field: &str, message: &str, remedy: &str| {
             invalid.push(Diagnostic::in_config(field, message, remedy));
         };
@@ -82,7 +82,7 @@ impl AuthenticationLevel {
     }
 
     /// The field of the configuration that the claims do not satisfy. `now`: in seconds since 1970.
-    pub(super) fn unmet(&self, claims: &ClaimSources, now: u64) -> Option<&'static str> {
+    pub(in crate::plugins::openid_connect) fn unmet(&self, claims: &ClaimSources, now: u64) -> Option<&'static str> {
         let claim = |name| claims.claim(name);
         if !self.acr.is_empty() {
             let class = claim("acr").and_then(Value::as_str);
@@ -104,14 +104,14 @@ impl AuthenticationLevel {
     }
 
     /// The parameters of login requests. There is none for methods.
-    pub(super) fn parameters(&self) -> Vec<(String, String)> {
+    pub(in crate::plugins::openid_connect) fn parameters(&self) -> Vec<(String, String)> {
         let classes = (!self.acr.is_empty()).then(|| (ACR_VALUES.to_owned(), self.acr.join(" ")));
         let max_age = self.max_age.map(|max_age| (MAX_AGE.to_owned(), max_age.to_string()));
         classes.into_iter().chain(max_age).collect()
     }
 
     /// The value of `WWW-Authenticate` for clients whose token is not sufficient (RFC 9470, section 3).
-    pub(super) fn challenge(&self) -> HeaderValue {
+    pub(in crate::plugins::openid_connect) fn challenge(&self) -> HeaderValue {
         let mut text = String::from("Bearer error=\"insufficient_user_authentication\"");
         for (name, value) in self.parameters() {
             text += &format!(", {name}=\"{value}\"");

@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::config::Config;
-use super::provider::without_document;
+use super::super::config::Config;
+use super::super::provider::without_document;
+use super::super::tokens::ProviderSession;
 use super::seen_logout_tokens::SeenLogoutTokens;
-use super::session_tokens::ProviderSession;
 use crate::plugin_api::BuildCx;
 
 /// The ended sessions of one client of a provider in this process.
 #[derive(Debug, Default)]
-pub(super) struct RevokedSessions {
+pub(in crate::plugins::openid_connect) struct RevokedSessions {
     current: ArcSwap<Revocations>,
     /// The seconds after which no session exists any more, at none of the plugins.
     longest_session: AtomicU64,
@@ -75,10 +75,10 @@ pub(super) fn labels(session: &ProviderSession) -> Vec<Box<str>> {
 
 /// Exists as long as a plugin receives logout tokens.
 #[derive(Debug)]
-pub(super) struct LogoutReceiver(Arc<RevokedSessions>);
+pub(in crate::plugins::openid_connect) struct LogoutReceiver(Arc<RevokedSessions>);
 
 impl LogoutReceiver {
-    pub(super) fn new(revoked: &Arc<RevokedSessions>) -> Self {
+    pub(in crate::plugins::openid_connect) fn new(revoked: &Arc<RevokedSessions>) -> Self {
         revoked.receivers.fetch_add(1, Ordering::Relaxed);
         LogoutReceiver(Arc::clone(revoked))
     }
@@ -92,7 +92,11 @@ impl Drop for LogoutReceiver {
 
 impl RevokedSessions {
     /// Those of a client. `longest_session`: the seconds after which none of the sessions of one more plugin exists.
-    pub(super) fn of_client(cx: &BuildCx<'_>, config: &Config, longest_session: u64) -> Arc<Self> {
+    pub(in crate::plugins::openid_connect) fn of_client(
+        cx: &BuildCx<'_>,
+        config: &Config,
+        longest_session: u64,
+    ) -> Arc<Self> {
         // With all that decides whose keys verify a logout token: a tenant whose plugin has keys of its own must not
         // end the sessions of another one. A name without dots is another Service in each namespace.
         let keys = (cx.namespace(), without_document(&config.issuer), &config.jwks_endpoint);

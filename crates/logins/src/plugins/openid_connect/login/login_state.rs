@@ -40,7 +40,7 @@ pub(super) struct LoginState {
 
 /// The cookies of logins in progress.
 #[derive(Debug)]
-pub(super) struct LoginCookies {
+pub(in crate::plugins::openid_connect) struct LoginCookies {
     /// The beginning of their names.
     prefix: Box<str>,
     attributes: CookieAttributes,
@@ -70,7 +70,7 @@ impl LoginState {
 
 impl LoginCookies {
     /// `context` names the issuer and the client, so that a login at one provider cannot be finished as one at another.
-    pub(super) fn new(attributes: CookieAttributes, context: &str, lifetime: u64) -> Self {
+    pub(in crate::plugins::openid_connect) fn new(attributes: CookieAttributes, context: &str, lifetime: u64) -> Self {
         LoginCookies { prefix: format!("{}_", attributes.name()).into(), attributes, context: context.into(), lifetime }
     }
 
@@ -155,12 +155,12 @@ impl LoginCookies {
     }
 
     /// With what the names of all cookies begin.
-    pub(super) fn prefix(&self) -> &str {
+    pub(in crate::plugins::openid_connect) fn prefix(&self) -> &str {
         &self.prefix
     }
 
     /// Removes the cookies from a request, so that the endpoint does not get them.
-    pub(super) fn remove_from(&self, request: &mut HeaderMap) {
+    pub(in crate::plugins::openid_connect) fn remove_from(&self, request: &mut HeaderMap) {
         remove_cookies(request, |name| name.starts_with(self.prefix.as_bytes()));
     }
 
