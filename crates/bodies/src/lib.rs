@@ -3,6 +3,7 @@
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod jq_language;
 mod json_fields;
 mod lua_functions;
 pub mod plugins;

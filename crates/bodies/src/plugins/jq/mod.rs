@@ -39,24 +39,8 @@
 //! program that does not end is stopped within a fraction of a second. Use `until`, `while`, `range` and `reduce` for
 //! loops: they do not nest calls.
 
-mod binding;
-mod builtins;
-mod calls;
-mod control;
-mod document;
-mod evaluate;
-mod format;
-mod library;
-mod operators;
-mod parse;
-mod paths;
-mod program;
-mod regexes;
-mod run;
 #[cfg(test)]
 mod tests;
-mod tokens;
-mod value;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -68,10 +52,8 @@ use http::{HeaderMap, StatusCode, request};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::program::JqProgram;
-use self::run::{JqRun, Stop};
-use self::value::{JqValue, OutputStyle};
 use crate::diagnostic::Diagnostic;
+use crate::jq_language::{JqProgram, JqValue, OutputStyle, Stop};
 use crate::plugin_api::content_coding::{ContentCoding, DecodingError};
 use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::{
@@ -317,7 +299,7 @@ impl Transformation {
         }
         let remedy = "see the page of the plugin for what programs may contain";
         let path = format!("{side}_jq_program");
-        let program = parse::program(&program?)
+        let program = JqProgram::parse(&program?)
             .map_err(|error| problems.push(Diagnostic::in_config(path, error.0, remedy)))
             .ok()?;
         Some(Transformation {
@@ -351,9 +333,9 @@ impl Transformation {
     }
 
     fn transform(&self, body: &[u8]) -> Result<Bytes, TransformationFailure> {
-        let input = std::str::from_utf8(body).ok().and_then(document::parse).ok_or(TransformationFailure::Body)?;
+        let input = std::str::from_utf8(body).ok().and_then(JqValue::from_json).ok_or(TransformationFailure::Body)?;
         let (mut text, mut is_too_large) = (String::new(), false);
-        let flow = JqRun::run(&self.program, input, &mut |value| {
+        let flow = self.program.run(input, &mut |value| {
             match value {
                 JqValue::Text(value) if self.is_raw => text.push_str(&value),
                 value => text.push_str(&value.to_json(self.style)),

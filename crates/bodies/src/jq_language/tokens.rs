@@ -1,6 +1,14 @@
 //! The tokens of programs.
 
-use super::parse::SyntaxError;
+/// Why a text is not a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SyntaxError(pub(crate) String);
+
+impl SyntaxError {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        SyntaxError(message.into())
+    }
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {

@@ -2,24 +2,38 @@
 
 use std::rc::Rc;
 
-use super::program::BinaryOperator;
-use super::run::{JqRun, Stop, error};
+use super::budget::{StepBudget, Stop, error};
 use super::value::{JqMembers, JqValue};
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BinaryOperator {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Modulo,
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
 pub(super) fn apply(
-    evaluation: &JqRun<'_>,
+    budget: &StepBudget,
     operator: BinaryOperator,
     left: JqValue,
     right: &JqValue,
 ) -> Result<JqValue, Stop> {
     match operator {
-        BinaryOperator::Add => add(evaluation, left, right),
-        BinaryOperator::Subtract => subtract(evaluation, left, right),
-        BinaryOperator::Multiply => multiply(evaluation, left, right),
-        BinaryOperator::Divide => divide(evaluation, &left, right),
+        BinaryOperator::Add => add(budget, left, right),
+        BinaryOperator::Subtract => subtract(budget, left, right),
+        BinaryOperator::Multiply => multiply(budget, left, right),
+        BinaryOperator::Divide => divide(budget, &left, right),
         BinaryOperator::Modulo => modulo(&left, right),
         _ => {
-            spend_comparison(evaluation, &left, right)?;
+            spend_comparison(budget, &left, right)?;
             Ok(JqValue::Boolean(match operator {
                 BinaryOperator::Equal => left == *right,
                 BinaryOperator::NotEqual => left != *right,
@@ -33,47 +47,47 @@ pub(super) fn apply(
 }
 
 /// Takes the steps of a comparison, which may visit all of both values.
-pub(super) fn spend_comparison(evaluation: &JqRun<'_>, one: &JqValue, other: &JqValue) -> Result<(), Stop> {
+pub(super) fn spend_comparison(budget: &StepBudget, one: &JqValue, other: &JqValue) -> Result<(), Stop> {
     match (one, other) {
         (JqValue::List(one, _), JqValue::List(other, _)) => {
             for (one, other) in one.iter().zip(other.iter()) {
-                evaluation.spend(1)?;
-                spend_comparison(evaluation, one, other)?;
+                budget.spend(1)?;
+                spend_comparison(budget, one, other)?;
             }
             Ok(())
         }
         (JqValue::Object(one, _), JqValue::Object(other, _)) => {
-            evaluation.spend(one.len() + other.len())?;
+            budget.spend(one.len() + other.len())?;
             for (name, value) in one.iter() {
                 if let Some(other) = other.get(name) {
-                    spend_comparison(evaluation, value, other)?;
+                    spend_comparison(budget, value, other)?;
                 }
             }
             Ok(())
         }
-        (JqValue::Text(one), JqValue::Text(other)) => evaluation.spend(one.len().min(other.len()) / 64),
+        (JqValue::Text(one), JqValue::Text(other)) => budget.spend(one.len().min(other.len()) / 64),
         _ => Ok(()),
     }
 }
 
-pub(super) fn add(evaluation: &JqRun<'_>, left: JqValue, right: &JqValue) -> Result<JqValue, Stop> {
+pub(super) fn add(budget: &StepBudget, left: JqValue, right: &JqValue) -> Result<JqValue, Stop> {
     match (left, right) {
         (left, JqValue::Null) => Ok(left),
         (JqValue::Null, right) => Ok(right.clone()),
         (JqValue::Number(left), JqValue::Number(right)) => Ok(JqValue::from(left.value + right.value)),
         (JqValue::Text(left), JqValue::Text(right)) => {
-            evaluation.spend((left.len() + right.len()) / 8)?;
+            budget.spend((left.len() + right.len()) / 8)?;
             Ok(JqValue::Text([&*left, right].concat().into()))
         }
         (JqValue::List(mut left, _), JqValue::List(right, _)) => {
             let copied = if Rc::strong_count(&left) > 1 { left.len() } else { left.len() / 8 };
-            evaluation.spend(copied + right.len())?;
+            budget.spend(copied + right.len())?;
             Rc::make_mut(&mut left).extend(right.iter().cloned());
             Ok(JqValue::list(left))
         }
         (JqValue::Object(mut left, _), JqValue::Object(right, _)) => {
             let copied = if Rc::strong_count(&left) > 1 { left.len() } else { left.len() / 8 };
-            evaluation.spend(copied + right.len())?;
+            budget.spend(copied + right.len())?;
             let members = Rc::make_mut(&mut left);
             members.extend(right.iter().map(|(name, value)| (Rc::clone(name), value.clone())));
             Ok(JqValue::object(left))
@@ -82,16 +96,16 @@ pub(super) fn add(evaluation: &JqRun<'_>, left: JqValue, right: &JqValue) -> Res
     }
 }
 
-fn subtract(evaluation: &JqRun<'_>, left: JqValue, right: &JqValue) -> Result<JqValue, Stop> {
+fn subtract(budget: &StepBudget, left: JqValue, right: &JqValue) -> Result<JqValue, Stop> {
     match (left, right) {
         (JqValue::Number(left), JqValue::Number(right)) => Ok(JqValue::from(left.value - right.value)),
         (JqValue::List(left, _), JqValue::List(right, _)) => {
             let mut kept = Vec::new();
             for element in left.iter() {
-                evaluation.spend(1 + right.len())?;
+                budget.spend(1 + right.len())?;
                 let mut is_removed = false;
                 for removed in right.iter() {
-                    spend_comparison(evaluation, element, removed)?;
+                    spend_comparison(budget, element, removed)?;
                     is_removed |= element == removed;
                 }
                 if !is_removed {
@@ -104,32 +118,32 @@ fn subtract(evaluation: &JqRun<'_>, left: JqValue, right: &JqValue) -> Result<Jq
     }
 }
 
-fn multiply(evaluation: &JqRun<'_>, left: JqValue, right: &JqValue) -> Result<JqValue, Stop> {
+fn multiply(budget: &StepBudget, left: JqValue, right: &JqValue) -> Result<JqValue, Stop> {
     match (left, right) {
         (JqValue::Number(left), JqValue::Number(right)) => Ok(JqValue::from(left.value * right.value)),
-        (JqValue::Text(text), JqValue::Number(count)) => repeat(evaluation, &text, count.value),
-        (JqValue::Number(count), JqValue::Text(text)) => repeat(evaluation, text, count.value),
-        (JqValue::Object(left, _), JqValue::Object(right, _)) => merge(evaluation, left, right).map(JqValue::object),
+        (JqValue::Text(text), JqValue::Number(count)) => repeat(budget, &text, count.value),
+        (JqValue::Number(count), JqValue::Text(text)) => repeat(budget, text, count.value),
+        (JqValue::Object(left, _), JqValue::Object(right, _)) => merge(budget, left, right).map(JqValue::object),
         (left, right) => incompatible("multiplied", &left, right),
     }
 }
 
-fn repeat(evaluation: &JqRun<'_>, text: &str, count: f64) -> Result<JqValue, Stop> {
+fn repeat(budget: &StepBudget, text: &str, count: f64) -> Result<JqValue, Stop> {
     if count.is_nan() || count <= 0.0 {
         return Ok(JqValue::Null);
     }
     let count = count.max(1.0) as usize;
-    evaluation.spend(text.len().saturating_mul(count) / 8 + 1)?;
+    budget.spend(text.len().saturating_mul(count) / 8 + 1)?;
     Ok(JqValue::Text(text.repeat(count).into()))
 }
 
-fn merge(evaluation: &JqRun<'_>, mut left: Rc<JqMembers>, right: &JqMembers) -> Result<Rc<JqMembers>, Stop> {
-    evaluation.spend(left.len() + right.len())?;
+fn merge(budget: &StepBudget, mut left: Rc<JqMembers>, right: &JqMembers) -> Result<Rc<JqMembers>, Stop> {
+    budget.spend(left.len() + right.len())?;
     let members = Rc::make_mut(&mut left);
     for (name, value) in right {
         let merged = match (members.get(name), value) {
             (Some(JqValue::Object(old, _)), JqValue::Object(new, _)) => {
-                JqValue::object(merge(evaluation, Rc::clone(old), new)?)
+                JqValue::object(merge(budget, Rc::clone(old), new)?)
             }
             _ => value.clone(),
         };
@@ -138,19 +152,19 @@ fn merge(evaluation: &JqRun<'_>, mut left: Rc<JqMembers>, right: &JqMembers) -> 
     Ok(left)
 }
 
-fn divide(evaluation: &JqRun<'_>, left: &JqValue, right: &JqValue) -> Result<JqValue, Stop> {
+fn divide(budget: &StepBudget, left: &JqValue, right: &JqValue) -> Result<JqValue, Stop> {
     match (left, right) {
         (JqValue::Number(_), JqValue::Number(right)) if right.value == 0.0 => {
             error("a number cannot be divided by zero")
         }
         (JqValue::Number(left), JqValue::Number(right)) => Ok(JqValue::from(left.value / right.value)),
-        (JqValue::Text(text), JqValue::Text(separator)) => split(evaluation, text, separator),
+        (JqValue::Text(text), JqValue::Text(separator)) => split(budget, text, separator),
         (left, right) => incompatible("divided", left, right),
     }
 }
 
-pub(super) fn split(evaluation: &JqRun<'_>, text: &str, separator: &str) -> Result<JqValue, Stop> {
-    evaluation.spend(text.len() + 1)?;
+pub(super) fn split(budget: &StepBudget, text: &str, separator: &str) -> Result<JqValue, Stop> {
+    budget.spend(text.len() + 1)?;
     if text.is_empty() {
         return Ok(JqValue::from(Vec::new()));
     }

@@ -6,26 +6,29 @@
 
 use std::rc::Rc;
 
-use super::builtins;
-use super::format;
-use super::operators;
-use super::paths::{self, JqPath};
-use super::program::{BinaryOperator, Function, JqProgram, Literal, Term, TextPiece};
+use super::budget::{Flow, Stop, error};
+use super::control;
+use super::format::{self, TextFormat};
+use super::operators::{self, BinaryOperator};
+use super::paths::{self, Item, JqPath};
+use super::program::{Function, JqProgram, Literal, Term, TextPiece};
 use super::regexes;
-use super::run::{Bound, Flow, Item, JqRun, JqScope, MAX_DEPTH, Output, Stop, ValueOutput, error, output_new};
+use super::run::{Bound, ItemOutput, JqRun, JqScope, MAX_DEPTH, ValueOutput, output_new};
 use super::value::{JqMembers, JqValue};
 
-impl<'p> JqRun<'p> {
-    /// Runs a program on an input, and sends its values to `output`.
-    pub(super) fn run(program: &'p JqProgram, input: JqValue, output: &mut dyn FnMut(JqValue) -> Flow) -> Flow {
-        let evaluation = JqRun::new(program);
-        evaluation.term(&program.main, &JqScope::default(), Item::plain(input), &mut |item| {
+impl JqProgram {
+    /// Runs the program on an input, and sends its values to `output`.
+    pub(crate) fn run(&self, input: JqValue, output: ValueOutput<'_>) -> Flow {
+        let evaluation = JqRun::new(self);
+        evaluation.term(&self.main, &JqScope::default(), Item::plain(input), &mut |item| {
             // Written as text, a value may be much larger than in memory.
-            evaluation.weigh(&item.value)?;
+            evaluation.budget.weigh(&item.value)?;
             output(item.value)
         })
     }
+}
 
+impl<'p> JqRun<'p> {
     /// Evaluates a term on the value of an item, without paths.
     pub(super) fn values(
         &self,
@@ -37,8 +40,8 @@ impl<'p> JqRun<'p> {
         self.term(term, environment, Item::plain(input.clone()), &mut |item| output(item.value))
     }
 
-    pub(super) fn term(&self, term: &'p Term, environment: &JqScope<'p>, input: Item, output: Output<'_>) -> Flow {
-        self.spend(1)?;
+    pub(super) fn term(&self, term: &'p Term, environment: &JqScope<'p>, input: Item, output: ItemOutput<'_>) -> Flow {
+        self.budget.spend(1)?;
         let depth = self.depth.get();
         if depth >= MAX_DEPTH {
             return Err(Stop::Exhausted);
@@ -50,21 +53,21 @@ impl<'p> JqRun<'p> {
     }
 
     /// Each construct is a function of its own, so that a level of recursion takes only the stack that it needs.
-    fn dispatch(&self, term: &'p Term, environment: &JqScope<'p>, input: Item, output: Output<'_>) -> Flow {
+    fn dispatch(&self, term: &'p Term, environment: &JqScope<'p>, input: Item, output: ItemOutput<'_>) -> Flow {
         match term {
             Term::Identity => output(input),
             Term::Literal(literal) => output_new(&input, literal_value(literal), output),
             Term::Text(pieces, format) => self.text(pieces, *format, environment, &input, String::new(), output),
             Term::Format(format) => {
-                self.weigh(&input.value)?;
+                self.budget.weigh(&input.value)?;
                 let text = format::apply(*format, &input.value)?;
-                self.spend(text.len() / 8)?;
+                self.budget.spend(text.len() / 8)?;
                 output_new(&input, JqValue::Text(text.into()), output)
             }
             Term::Index(target, index) => self.index(target, index, environment, input, output),
             Term::Slice(target, from, to) => self.slice(target, (from, to), environment, input, output),
             Term::Iterate(target) => {
-                self.term(target, environment, input, &mut |item| paths::each(self, &item, &mut *output))
+                self.term(target, environment, input, &mut |item| paths::each(&self.budget, &item, &mut *output))
             }
             Term::Try(body, handler) => self.attempt(body, handler.as_deref(), environment, input, output),
             Term::List(elements) => self.list(elements.as_deref(), environment, &input, output),
@@ -132,7 +135,7 @@ impl<'p> JqRun<'p> {
                 let body = JqScope::default();
                 self.enter(function, body, arguments, environment, input, output)
             }
-            Term::Builtin(builtin, arguments) => builtins::call(self, *builtin, arguments, environment, input, output),
+            Term::Builtin(builtin, arguments) => control::call(self, *builtin, arguments, environment, input, output),
             Term::Regex(function, regex, is_global, replacement) => {
                 let call = regexes::RegexCall { function: *function, regex, is_global: *is_global };
                 regexes::apply(self, &call, replacement.as_deref(), environment, &input, &mut |value| {
@@ -146,22 +149,22 @@ impl<'p> JqRun<'p> {
     fn text(
         &self,
         pieces: &'p [TextPiece],
-        format: super::program::TextFormat,
+        format: TextFormat,
         environment: &JqScope<'p>,
         input: &Item,
         start: String,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         let Some((piece, rest)) = pieces.split_first() else {
-            self.spend(start.len() / 8)?;
+            self.budget.spend(start.len() / 8)?;
             return output_new(input, JqValue::Text(start.into()), output);
         };
         match piece {
             TextPiece::Literal(literal) => self.text(rest, format, environment, input, start + literal, output),
             TextPiece::Term(term) => self.values(term, environment, &input.value, &mut |value| {
-                self.weigh(&value)?;
+                self.budget.weigh(&value)?;
                 let text = start.clone() + &format::apply(format, &value)?;
-                self.spend(text.len() / 8)?;
+                self.budget.spend(text.len() / 8)?;
                 self.text(rest, format, environment, input, text, &mut *output)
             }),
         }
@@ -174,7 +177,7 @@ impl<'p> JqRun<'p> {
         index: &'p Term,
         environment: &JqScope<'p>,
         input: Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         if let Term::Literal(Literal::Text(name)) = index {
             return self
@@ -196,7 +199,7 @@ impl<'p> JqRun<'p> {
         bounds: (&'p Option<Box<Term>>, &'p Option<Box<Term>>),
         environment: &JqScope<'p>,
         input: Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         let root = input.value.clone();
         self.term(target, environment, input, &mut |item| {
@@ -204,7 +207,7 @@ impl<'p> JqRun<'p> {
                 self.optional(bounds.0.as_deref(), environment, &root, &mut |from| {
                     let slice = paths::slice_key(from, to.clone());
                     let child = paths::child(&item, &slice)?;
-                    self.spend(paths::size(&child.value))?;
+                    self.budget.spend(child.value.size())?;
                     output(child)
                 })
             })
@@ -232,7 +235,7 @@ impl<'p> JqRun<'p> {
         handler: Option<&'p Term>,
         environment: &JqScope<'p>,
         input: Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         let outside = input.clone();
         let flow =
@@ -249,12 +252,18 @@ impl<'p> JqRun<'p> {
     }
 
     #[inline(never)]
-    fn list(&self, elements: Option<&'p Term>, environment: &JqScope<'p>, input: &Item, output: Output<'_>) -> Flow {
+    fn list(
+        &self,
+        elements: Option<&'p Term>,
+        environment: &JqScope<'p>,
+        input: &Item,
+        output: ItemOutput<'_>,
+    ) -> Flow {
         let mut list = Vec::new();
         if let Some(elements) = elements {
             self.values(elements, environment, &input.value, &mut |value| {
                 list.push(value);
-                self.spend(1)
+                self.budget.spend(1)
             })?;
         }
         output_new(input, JqValue::from(list), output)
@@ -267,7 +276,7 @@ impl<'p> JqRun<'p> {
         environment: &JqScope<'p>,
         input: &Item,
         start: JqMembers,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         let Some(((key, value), rest)) = members.split_first() else {
             return output_new(input, JqValue::from(start), output);
@@ -277,7 +286,7 @@ impl<'p> JqRun<'p> {
                 return error(format!("a key of an object cannot be {}", key.type_name()));
             };
             self.values(value, environment, &input.value, &mut |value| {
-                self.spend(start.len() + 1)?;
+                self.budget.spend(start.len() + 1)?;
                 let mut object = start.clone();
                 object.insert(Rc::clone(&key), value);
                 self.object(rest, environment, input, object, &mut *output)
@@ -293,12 +302,12 @@ impl<'p> JqRun<'p> {
         right: &'p Term,
         environment: &JqScope<'p>,
         input: &Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         // As in jq, the values of the right operand vary more slowly.
         self.values(right, environment, &input.value, &mut |right| {
             self.values(left, environment, &input.value, &mut |left| {
-                let result = operators::apply(self, operator, left, &right)?;
+                let result = operators::apply(&self.budget, operator, left, &right)?;
                 output_new(input, result, &mut *output)
             })
         })
@@ -312,7 +321,7 @@ impl<'p> JqRun<'p> {
         right: &'p Term,
         environment: &JqScope<'p>,
         input: &Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         self.values(left, environment, &input.value, &mut |left| {
             if left.is_true() == decisive {
@@ -331,7 +340,7 @@ impl<'p> JqRun<'p> {
         right: &'p Term,
         environment: &JqScope<'p>,
         input: Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         let mut is_found = false;
         let flow = self.term(left, environment, input.clone(), &mut |item| {
@@ -356,7 +365,7 @@ impl<'p> JqRun<'p> {
         value: &'p Term,
         environment: &JqScope<'p>,
         input: &Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         self.values(value, environment, &input.value, &mut |value| {
             let updated = self.update(target, environment, input, &mut |_, set| set(value.clone()))?;
@@ -372,11 +381,11 @@ impl<'p> JqRun<'p> {
         value: &'p Term,
         environment: &JqScope<'p>,
         input: &Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         self.values(value, environment, &input.value, &mut |value| {
             let updated = self.update(target, environment, input, &mut |old, set| match operator {
-                Some(operator) => set(operators::apply(self, operator, old.clone(), &value)?),
+                Some(operator) => set(operators::apply(&self.budget, operator, old.clone(), &value)?),
                 None if old.is_true() => set(old.clone()),
                 None => set(value.clone()),
             })?;
@@ -397,7 +406,7 @@ impl<'p> JqRun<'p> {
         let mut found = Vec::new();
         self.paths(target, environment, &input.value, &mut |path| {
             found.push(path);
-            self.spend(1)
+            self.budget.spend(1)
         })?;
         let (mut root, mut removed) = (input.value.clone(), Vec::new());
         for path in found {
@@ -414,11 +423,11 @@ impl<'p> JqRun<'p> {
             }
             drop(old);
             match new {
-                Some(new) => root = paths::set(self, root, &keys, new)?,
+                Some(new) => root = paths::set(&self.budget, root, &keys, new)?,
                 None => removed.push(keys),
             }
         }
-        paths::delete(self, root, removed)
+        paths::delete(&self.budget, root, removed)
     }
 
     /// The paths of a term.
@@ -444,7 +453,7 @@ impl<'p> JqRun<'p> {
         otherwise: Option<&'p Term>,
         environment: &JqScope<'p>,
         input: Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         self.values(condition, environment, &input.value, &mut |value| match (value.is_true(), otherwise) {
             (true, _) => self.term(then, environment, input.clone(), &mut *output),
@@ -454,7 +463,7 @@ impl<'p> JqRun<'p> {
     }
 
     #[inline(never)]
-    fn label(&self, id: u32, body: &'p Term, environment: &JqScope<'p>, input: Item, output: Output<'_>) -> Flow {
+    fn label(&self, id: u32, body: &'p Term, environment: &JqScope<'p>, input: Item, output: ItemOutput<'_>) -> Flow {
         let label = self.new_label();
         let environment = environment.bind(id, Bound::Label(label));
         match self.term(body, &environment, input, output) {
@@ -464,7 +473,14 @@ impl<'p> JqRun<'p> {
     }
 
     #[inline(never)]
-    fn call(&self, id: u32, arguments: &'p [Term], environment: &JqScope<'p>, input: Item, output: Output<'_>) -> Flow {
+    fn call(
+        &self,
+        id: u32,
+        arguments: &'p [Term],
+        environment: &JqScope<'p>,
+        input: Item,
+        output: ItemOutput<'_>,
+    ) -> Flow {
         let Some(binding) = environment.find(id) else { return Err(Stop::Exhausted) };
         let Bound::Function(function) = &binding.bound else { return Err(Stop::Exhausted) };
         // The function sees what is bound where it is defined, and itself.
@@ -479,7 +495,7 @@ impl<'p> JqRun<'p> {
         arguments: &'p [Term],
         environment: &JqScope<'p>,
         input: Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         if body.0.is_none() {
             // A function of the library, which may call itself.

@@ -5,18 +5,10 @@ mod structures;
 
 use std::collections::HashMap;
 
-use super::program::{BinaryOperator, BindingPattern, Function, JqProgram, Literal, Term, TextFormat, TextPiece};
-use super::tokens::{TextToken, Token, tokens};
-
-/// Why a text is not a program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SyntaxError(pub(super) String);
-
-impl SyntaxError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        SyntaxError(message.into())
-    }
-}
+use super::format::TextFormat;
+use super::operators::BinaryOperator;
+use super::program::{BindingPattern, Function, JqProgram, Literal, Term, TextPiece};
+use super::tokens::{SyntaxError, TextToken, Token, tokens};
 
 pub(super) type ParsedTerm<T> = Result<T, SyntaxError>;
 
@@ -26,14 +18,18 @@ const MAX_SOURCE: usize = 16 << 10;
 /// The most terms within one another, which the parser and the evaluation visit by recursion.
 const MAX_NESTING: usize = 64;
 
-pub(super) fn program(source: &str) -> ParsedTerm<JqProgram> {
-    if source.len() > MAX_SOURCE {
-        return Err(SyntaxError::new("the program is longer than 16 KiB"));
+impl JqProgram {
+    /// The program with this source, or why it is refused.
+    pub(crate) fn parse(source: &str) -> Result<JqProgram, SyntaxError> {
+        if source.len() > MAX_SOURCE {
+            return Err(SyntaxError::new("the program is longer than 16 KiB"));
+        }
+        let mut names = ScopeNames::default();
+        let main = Parser::new(tokens(source)?, &mut names, 0).whole()?;
+        let library =
+            names.library.into_iter().map(|function| function.expect("a function is parsed where it is used"));
+        Ok(JqProgram { main, library: library.collect() })
     }
-    let mut names = ScopeNames::default();
-    let main = Parser::new(tokens(source)?, &mut names, 0).whole()?;
-    let library = names.library.into_iter().map(|function| function.expect("a function is parsed where it is used"));
-    Ok(JqProgram { main, library: library.collect() })
 }
 
 /// What names stand for at the current place of the program.

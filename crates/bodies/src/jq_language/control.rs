@@ -1,25 +1,43 @@
-//! The functions that evaluate their arguments in their own ways, such as `limit`, `path` and `sort_by`.
+//! Calls of built-in functions. Some evaluate their arguments in their own ways, such as `limit`, `path` and `sort_by`.
 
-use super::builtins::{ControlFunction, count_of, keys_of, number_of};
-use super::paths;
+use super::budget::{Flow, MAX_VALUE_DEPTH, Stop, error};
+use super::builtins::{Builtin, ControlFunction, count_of, keys_of, number_of};
+use super::paths::{self, Item};
 use super::program::Term;
-use super::run::{Flow, Item, JqRun, JqScope, MAX_VALUE_DEPTH, Output, Stop, error, output_new};
+use super::run::{ItemOutput, JqRun, JqScope, output_new};
 use super::value::JqValue;
 
-pub(super) struct Calls<'e, 'p> {
-    pub(super) evaluation: &'e JqRun<'p>,
-    pub(super) environment: &'e JqScope<'p>,
+pub(super) fn call<'p>(
+    evaluation: &JqRun<'p>,
+    builtin: Builtin,
+    arguments: &'p [Term],
+    environment: &JqScope<'p>,
+    input: Item,
+    output: ItemOutput<'_>,
+) -> Flow {
+    match (builtin, arguments) {
+        (Builtin::Input(function), _) => output_new(&input, function(&evaluation.budget, &input.value)?, output),
+        (Builtin::WithValue(function), [argument]) => {
+            evaluation.values(argument, environment, &input.value, &mut |argument| {
+                evaluation.budget.spend(input.value.text_steps())?;
+                output_new(&input, function(&evaluation.budget, &input.value, &argument)?, &mut *output)
+            })
+        }
+        (Builtin::Control(control), arguments) => {
+            ControlCalls { evaluation, environment }.control(control, arguments, input, output)
+        }
+        _ => Err(Stop::Exhausted),
+    }
 }
 
-impl<'p> Calls<'_, 'p> {
+struct ControlCalls<'e, 'p> {
+    evaluation: &'e JqRun<'p>,
+    environment: &'e JqScope<'p>,
+}
+
+impl<'p> ControlCalls<'_, 'p> {
     #[inline(never)]
-    pub(super) fn control(
-        &self,
-        control: ControlFunction,
-        arguments: &'p [Term],
-        input: Item,
-        output: Output<'_>,
-    ) -> Flow {
+    fn control(&self, control: ControlFunction, arguments: &'p [Term], input: Item, output: ItemOutput<'_>) -> Flow {
         match (control, arguments) {
             (ControlFunction::Empty, _) => Ok(()),
             (ControlFunction::Error, _) => Err(Stop::Error(input.value)),
@@ -66,21 +84,21 @@ impl<'p> Calls<'_, 'p> {
             (ControlFunction::Path, [target]) => {
                 self.evaluation.paths(target, self.environment, &input.value, &mut |path| {
                     let keys = path.keys();
-                    self.evaluation.spend(keys.len())?;
+                    self.evaluation.budget.spend(keys.len())?;
                     output_new(&input, JqValue::from(keys), &mut *output)
                 })
             }
             (ControlFunction::GetPath, [path]) => self.values(path, &input.value, &mut |path| {
                 let mut item = input.clone();
                 for key in keys_of(&path)?.iter() {
-                    self.evaluation.spend(1)?;
+                    self.evaluation.budget.spend(1)?;
                     item = paths::child(&item, key)?;
                 }
                 output(item)
             }),
             (ControlFunction::SetPath, [path, value]) => self.values(path, &input.value, &mut |path| {
                 self.values(value, &input.value, &mut |value| {
-                    let changed = paths::set(self.evaluation, input.value.clone(), &keys_of(&path)?, value)?;
+                    let changed = paths::set(&self.evaluation.budget, input.value.clone(), &keys_of(&path)?, value)?;
                     output_new(&input, changed, &mut *output)
                 })
             }),
@@ -88,7 +106,7 @@ impl<'p> Calls<'_, 'p> {
                 let deleted = keys_of(&deleted)?;
                 let deleted = deleted.iter().map(|path| keys_of(path).map(|keys| keys.to_vec()));
                 let deleted: Vec<Vec<JqValue>> = deleted.collect::<Result<_, _>>()?;
-                let changed = paths::delete(self.evaluation, input.value.clone(), deleted)?;
+                let changed = paths::delete(&self.evaluation.budget, input.value.clone(), deleted)?;
                 output_new(&input, changed, &mut *output)
             }),
             (ControlFunction::SortBy | ControlFunction::GroupBy, [key]) => {
@@ -104,7 +122,7 @@ impl<'p> Calls<'_, 'p> {
         }
     }
 
-    fn term(&self, term: &'p Term, input: Item, output: Output<'_>) -> Flow {
+    fn term(&self, term: &'p Term, input: Item, output: ItemOutput<'_>) -> Flow {
         self.evaluation.term(term, self.environment, input, output)
     }
 
@@ -113,7 +131,7 @@ impl<'p> Calls<'_, 'p> {
     }
 
     /// The first values of a term.
-    fn take(&self, source: &'p Term, count: usize, input: Item, output: Output<'_>) -> Flow {
+    fn take(&self, source: &'p Term, count: usize, input: Item, output: ItemOutput<'_>) -> Flow {
         if count == 0 {
             return Ok(());
         }
@@ -129,17 +147,17 @@ impl<'p> Calls<'_, 'p> {
         }
     }
 
-    fn recurse(&self, step: &'p Term, input: Item, depth: usize, output: Output<'_>) -> Flow {
+    fn recurse(&self, step: &'p Term, input: Item, depth: usize, output: ItemOutput<'_>) -> Flow {
         if depth > MAX_VALUE_DEPTH {
             return Err(Stop::Exhausted);
         }
-        self.evaluation.spend(1)?;
+        self.evaluation.budget.spend(1)?;
         output(input.clone())?;
         self.term(step, input, &mut |item| self.recurse(step, item, depth + 1, &mut *output))
     }
 
     /// `until`, `while` and `repeat`: loops whose step has one value.
-    fn repeat(&self, control: ControlFunction, arguments: &'p [Term], input: Item, output: Output<'_>) -> Flow {
+    fn repeat(&self, control: ControlFunction, arguments: &'p [Term], input: Item, output: ItemOutput<'_>) -> Flow {
         let (condition, step) = match arguments {
             [condition, step] => (Some(condition), step),
             [step] => (None, step),
@@ -147,7 +165,7 @@ impl<'p> Calls<'_, 'p> {
         };
         let mut item = input;
         loop {
-            self.evaluation.spend(1)?;
+            self.evaluation.budget.spend(1)?;
             let mut is_true = true;
             if let Some(condition) = condition {
                 self.take(condition, 1, Item::plain(item.value.clone()), &mut |found| {
@@ -173,14 +191,14 @@ impl<'p> Calls<'_, 'p> {
         }
     }
 
-    fn range(&self, [from, to, by]: [&'p Term; 3], input: &Item, output: Output<'_>) -> Flow {
+    fn range(&self, [from, to, by]: [&'p Term; 3], input: &Item, output: ItemOutput<'_>) -> Flow {
         self.values(from, &input.value, &mut |from| {
             self.values(to, &input.value, &mut |to| {
                 self.values(by, &input.value, &mut |by| {
                     let (mut next, to, by) =
                         (number_of(&from, "range")?, number_of(&to, "range")?, number_of(&by, "range")?);
                     while (by > 0.0 && next < to) || (by < 0.0 && next > to) {
-                        self.evaluation.spend(1)?;
+                        self.evaluation.budget.spend(1)?;
                         output_new(input, JqValue::from(next), &mut *output)?;
                         next += by;
                     }
@@ -202,7 +220,7 @@ impl<'p> Calls<'_, 'p> {
             let mut keys = Vec::new();
             self.values(key, element, &mut |value| {
                 for _ in 0..comparisons {
-                    self.evaluation.weigh(&value)?;
+                    self.evaluation.budget.weigh(&value)?;
                 }
                 keys.push(value);
                 Ok(())

@@ -6,12 +6,41 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-use super::program::TextFormat;
-use super::run::{Stop, error};
+use super::budget::{Stop, error};
 use super::value::{JqValue, OutputStyle};
 
 /// Everything except the unreserved characters (RFC 3986, section 2.3).
 const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TextFormat {
+    Text,
+    Json,
+    Html,
+    Uri,
+    Csv,
+    Tsv,
+    Shell,
+    Base64,
+    Base64Decode,
+}
+
+impl TextFormat {
+    pub(super) fn named(name: &str) -> Option<TextFormat> {
+        Some(match name {
+            "text" => TextFormat::Text,
+            "json" => TextFormat::Json,
+            "html" => TextFormat::Html,
+            "uri" => TextFormat::Uri,
+            "csv" => TextFormat::Csv,
+            "tsv" => TextFormat::Tsv,
+            "sh" => TextFormat::Shell,
+            "base64" => TextFormat::Base64,
+            "base64d" => TextFormat::Base64Decode,
+            _ => return None,
+        })
+    }
+}
 
 pub(super) fn apply(format: TextFormat, value: &JqValue) -> Result<String, Stop> {
     Ok(match format {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use indexmap::IndexMap;
 
 #[derive(Clone, Debug)]
-pub(super) enum JqValue {
+pub(crate) enum JqValue {
     Null,
     Boolean(bool),
     Number(JqNumber),
@@ -17,11 +17,11 @@ pub(super) enum JqValue {
     Object(Rc<JqMembers>, u16),
 }
 
-pub(super) type JqMembers = IndexMap<Rc<str>, JqValue>;
+pub(crate) type JqMembers = IndexMap<Rc<str>, JqValue>;
 
 /// A number, with the digits of the document that it comes from.
 #[derive(Clone, Debug)]
-pub(super) struct JqNumber {
+pub(crate) struct JqNumber {
     pub(super) value: f64,
     pub(super) text: Option<Rc<str>>,
 }
@@ -73,6 +73,21 @@ impl JqValue {
             JqValue::List(_, depth) | JqValue::Object(_, depth) => *depth,
             _ => 0,
         }
+    }
+
+    /// The number of elements, members or bytes, which a copy takes steps for.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            JqValue::List(elements, _) => elements.len(),
+            JqValue::Object(members, _) => members.len(),
+            JqValue::Text(text) => text.len() / 8,
+            _ => 0,
+        }
+    }
+
+    /// The steps to copy a string.
+    pub(super) fn text_steps(&self) -> usize {
+        if let JqValue::Text(text) = self { text.len() / 32 } else { 0 }
     }
 
     pub(super) fn is_true(&self) -> bool {
@@ -154,14 +169,14 @@ impl Ord for JqValue {
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct OutputStyle {
-    pub(super) is_indented: bool,
-    pub(super) is_ascii: bool,
-    pub(super) sorts_keys: bool,
+pub(crate) struct OutputStyle {
+    pub(crate) is_indented: bool,
+    pub(crate) is_ascii: bool,
+    pub(crate) sorts_keys: bool,
 }
 
 impl JqValue {
-    pub(super) fn to_json(&self, style: OutputStyle) -> String {
+    pub(crate) fn to_json(&self, style: OutputStyle) -> String {
         let mut text = String::new();
         self.write(&mut text, style, 0);
         text

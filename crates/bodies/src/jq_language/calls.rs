@@ -2,9 +2,9 @@
 
 use super::builtins::Builtin;
 use super::library;
-use super::parse::{NamedFunction, ParsedTerm, Parser, SyntaxError};
+use super::parse::{NamedFunction, ParsedTerm, Parser};
 use super::program::{Literal, RegexFunction, Term};
-use super::tokens::tokens;
+use super::tokens::{SyntaxError, tokens};
 
 impl Parser<'_> {
     pub(super) fn call(&mut self, name: &str, arguments: Vec<Term>) -> ParsedTerm<Term> {

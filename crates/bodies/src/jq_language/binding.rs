@@ -1,8 +1,9 @@
 //! `reduce`, `foreach` and the binding of variables by patterns.
 
-use super::paths;
+use super::budget::Flow;
+use super::paths::{self, Item};
 use super::program::{BindingPattern, Term};
-use super::run::{Bound, Flow, Item, JqRun, JqScope, Output, output_new};
+use super::run::{Bound, ItemOutput, JqRun, JqScope, output_new};
 use super::value::JqValue;
 
 impl<'p> JqRun<'p> {
@@ -14,7 +15,7 @@ impl<'p> JqRun<'p> {
         (initial, update): (&'p Term, &'p Term),
         environment: &JqScope<'p>,
         input: &Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         self.values(initial, environment, &input.value, &mut |initial| {
             let mut state = initial;
@@ -40,7 +41,7 @@ impl<'p> JqRun<'p> {
         (initial, update, extract): (&'p Term, &'p Term, Option<&'p Term>),
         environment: &JqScope<'p>,
         input: &Item,
-        output: Output<'_>,
+        output: ItemOutput<'_>,
     ) -> Flow {
         self.values(initial, environment, &input.value, &mut |initial| {
             let mut state = initial;
@@ -87,7 +88,7 @@ impl<'p> JqRun<'p> {
         input: &JqValue,
         body: &mut dyn FnMut(&JqScope<'p>) -> Flow,
     ) -> Flow {
-        self.spend(1)?;
+        self.budget.spend(1)?;
         let Some(pattern) = patterns.get(index) else { return body(environment) };
         let element = paths::child(&Item::plain(value.clone()), &JqValue::from(index))?.value;
         self.destructure(pattern, element, environment, input, &mut |environment| {

@@ -2,19 +2,17 @@
 
 use std::rc::Rc;
 
-use super::control::Calls;
-use super::program::Term;
-use super::run::{Flow, Item, JqRun, JqScope, Output, Stop, error, output_new};
+use super::budget::{Flow, StepBudget, Stop, error};
 use super::value::JqValue;
-use super::{document, format, operators, paths};
+use super::{format, operators};
 
 /// A function, by what it does with its arguments.
 #[derive(Clone, Copy)]
 pub(super) enum Builtin {
     /// Gives one value for the input.
-    Input(fn(&JqRun<'_>, &JqValue) -> Result<JqValue, Stop>),
+    Input(fn(&StepBudget, &JqValue) -> Result<JqValue, Stop>),
     /// Gives one value for the input and each value of the argument.
-    WithValue(fn(&JqRun<'_>, &JqValue, &JqValue) -> Result<JqValue, Stop>),
+    WithValue(fn(&StepBudget, &JqValue, &JqValue) -> Result<JqValue, Stop>),
     Control(ControlFunction),
 }
 
@@ -49,13 +47,13 @@ impl Builtin {
             ("not", 0) => Input(|_, value| Ok(JqValue::Boolean(!value.is_true()))),
             ("length", 0) => Input(length),
             ("utf8bytelength", 0) => Input(|_, value| Ok(JqValue::from(text_of(value, "utf8bytelength")?.len()))),
-            ("keys", 0) => Input(|evaluation, value| keys(evaluation, value, true)),
-            ("keys_unsorted", 0) => Input(|evaluation, value| keys(evaluation, value, false)),
+            ("keys", 0) => Input(|budget, value| keys(budget, value, true)),
+            ("keys_unsorted", 0) => Input(|budget, value| keys(budget, value, false)),
             ("type", 0) => Input(|_, value| Ok(JqValue::from(value.type_name()))),
             ("add", 0) => Input(sum),
             ("reverse", 0) => Input(reverse),
-            ("tostring", 0) => Input(|evaluation, value| {
-                evaluation.weigh(value)?;
+            ("tostring", 0) => Input(|budget, value| {
+                budget.weigh(value)?;
                 Ok(JqValue::from(&*format::text(value)))
             }),
             ("tonumber", 0) => Input(to_number),
@@ -63,11 +61,11 @@ impl Builtin {
             ("fromjson", 0) => Input(from_json),
             ("explode", 0) => Input(explode),
             ("implode", 0) => Input(implode),
-            ("trim", 0) => Input(|evaluation, value| trim(evaluation, value, "trim", str::trim)),
-            ("ltrim", 0) => Input(|evaluation, value| trim(evaluation, value, "ltrim", str::trim_start)),
-            ("rtrim", 0) => Input(|evaluation, value| trim(evaluation, value, "rtrim", str::trim_end)),
-            ("ascii_downcase", 0) => Input(|evaluation, value| ascii_case(evaluation, value, false)),
-            ("ascii_upcase", 0) => Input(|evaluation, value| ascii_case(evaluation, value, true)),
+            ("trim", 0) => Input(|budget, value| trim(budget, value, "trim", str::trim)),
+            ("ltrim", 0) => Input(|budget, value| trim(budget, value, "ltrim", str::trim_start)),
+            ("rtrim", 0) => Input(|budget, value| trim(budget, value, "rtrim", str::trim_end)),
+            ("ascii_downcase", 0) => Input(|budget, value| ascii_case(budget, value, false)),
+            ("ascii_upcase", 0) => Input(|budget, value| ascii_case(budget, value, true)),
             ("floor", 0) => Input(|_, value| Ok(JqValue::from(number_of(value, "floor")?.floor()))),
             ("ceil", 0) => Input(|_, value| Ok(JqValue::from(number_of(value, "ceil")?.ceil()))),
             ("round", 0) => Input(|_, value| Ok(JqValue::from(number_of(value, "round")?.round()))),
@@ -84,9 +82,7 @@ impl Builtin {
             ("isnan", 0) => Input(|_, value| Ok(JqValue::Boolean(number_of(value, "isnan")?.is_nan()))),
             ("isnormal", 0) => Input(|_, value| Ok(JqValue::Boolean(number_of(value, "isnormal")?.is_normal()))),
             ("has", 1) => WithValue(|_, value, key| has(value, key)),
-            ("contains", 1) => {
-                WithValue(|evaluation, value, part| contains(evaluation, value, part).map(JqValue::Boolean))
-            }
+            ("contains", 1) => WithValue(|budget, value, part| contains(budget, value, part).map(JqValue::Boolean)),
             ("startswith", 1) => WithValue(|_, value, start| {
                 Ok(JqValue::Boolean(text_of(value, "startswith")?.starts_with(text_of(start, "startswith")?)))
             }),
@@ -97,8 +93,8 @@ impl Builtin {
                 WithValue(|_, value, start| Ok(without(value, start, |text, part| text.strip_prefix(part))))
             }
             ("rtrimstr", 1) => WithValue(|_, value, end| Ok(without(value, end, |text, part| text.strip_suffix(part)))),
-            ("split", 1) => WithValue(|evaluation, value, separator| {
-                operators::split(evaluation, text_of(value, "split")?, text_of(separator, "split")?)
+            ("split", 1) => WithValue(|budget, value, separator| {
+                operators::split(budget, text_of(value, "split")?, text_of(separator, "split")?)
             }),
             ("indices", 1) => WithValue(indices),
             ("flatten", 1) => WithValue(flatten),
@@ -134,36 +130,13 @@ impl ControlFunction {
     }
 }
 
-pub(super) fn call<'p>(
-    evaluation: &JqRun<'p>,
-    builtin: Builtin,
-    arguments: &'p [Term],
-    environment: &JqScope<'p>,
-    input: Item,
-    output: Output<'_>,
-) -> Flow {
-    match (builtin, arguments) {
-        (Builtin::Input(function), _) => output_new(&input, function(evaluation, &input.value)?, output),
-        (Builtin::WithValue(function), [argument]) => {
-            evaluation.values(argument, environment, &input.value, &mut |argument| {
-                evaluation.spend(paths::text_steps(&input.value))?;
-                output_new(&input, function(evaluation, &input.value, &argument)?, &mut *output)
-            })
-        }
-        (Builtin::Control(control), arguments) => {
-            Calls { evaluation, environment }.control(control, arguments, input, output)
-        }
-        _ => Err(Stop::Exhausted),
-    }
-}
-
-fn trim(evaluation: &JqRun<'_>, value: &JqValue, name: &str, trimmed: fn(&str) -> &str) -> Result<JqValue, Stop> {
-    evaluation.spend(paths::text_steps(value))?;
+fn trim(budget: &StepBudget, value: &JqValue, name: &str, trimmed: fn(&str) -> &str) -> Result<JqValue, Stop> {
+    budget.spend(value.text_steps())?;
     Ok(JqValue::from(trimmed(text_of(value, name)?)))
 }
 
-fn length(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
-    evaluation.spend(paths::text_steps(value))?;
+fn length(budget: &StepBudget, value: &JqValue) -> Result<JqValue, Stop> {
+    budget.spend(value.text_steps())?;
     Ok(match value {
         JqValue::Null => JqValue::from(0.0),
         JqValue::Boolean(_) => return error("boolean has no length"),
@@ -174,8 +147,8 @@ fn length(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
     })
 }
 
-fn keys(evaluation: &JqRun<'_>, value: &JqValue, is_sorted: bool) -> Result<JqValue, Stop> {
-    evaluation.spend(paths::size(value) * if is_sorted { 8 } else { 1 })?;
+fn keys(budget: &StepBudget, value: &JqValue, is_sorted: bool) -> Result<JqValue, Stop> {
+    budget.spend(value.size() * if is_sorted { 8 } else { 1 })?;
     match value {
         JqValue::List(elements, _) => Ok(JqValue::from((0..elements.len()).map(JqValue::from).collect::<Vec<_>>())),
         JqValue::Object(members, _) => {
@@ -189,16 +162,16 @@ fn keys(evaluation: &JqRun<'_>, value: &JqValue, is_sorted: bool) -> Result<JqVa
     }
 }
 
-fn sum(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
+fn sum(budget: &StepBudget, value: &JqValue) -> Result<JqValue, Stop> {
     let add = |total: JqValue, value: &JqValue| {
-        evaluation.spend(1)?;
-        operators::add(evaluation, total, value)
+        budget.spend(1)?;
+        operators::add(budget, total, value)
     };
     match value {
         JqValue::List(elements, _) => match elements.first() {
             Some(JqValue::Text(_)) if elements.iter().all(|element| element.text().is_some()) => {
                 let texts: Vec<&str> = elements.iter().filter_map(JqValue::text).collect();
-                evaluation.spend(texts.iter().map(|text| 1 + text.len() / 8).sum())?;
+                budget.spend(texts.iter().map(|text| 1 + text.len() / 8).sum())?;
                 Ok(JqValue::Text(texts.concat().into()))
             }
             _ => elements.iter().try_fold(JqValue::Null, add),
@@ -208,8 +181,8 @@ fn sum(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
     }
 }
 
-fn reverse(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
-    evaluation.spend(paths::size(value))?;
+fn reverse(budget: &StepBudget, value: &JqValue) -> Result<JqValue, Stop> {
+    budget.spend(value.size())?;
     match value {
         JqValue::Null => Ok(JqValue::from(Vec::new())),
         JqValue::Text(text) => Ok(JqValue::Text(text.chars().rev().collect::<String>().into())),
@@ -218,11 +191,11 @@ fn reverse(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
     }
 }
 
-fn to_number(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
-    evaluation.spend(paths::text_steps(value))?;
+fn to_number(budget: &StepBudget, value: &JqValue) -> Result<JqValue, Stop> {
+    budget.spend(value.text_steps())?;
     match value {
         JqValue::Number(_) => Ok(value.clone()),
-        JqValue::Text(text) => match document::parse(text) {
+        JqValue::Text(text) => match JqValue::from_json(text) {
             Some(number @ JqValue::Number(_)) => Ok(number),
             _ => error("the string is not a number"),
         },
@@ -230,7 +203,7 @@ fn to_number(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
     }
 }
 
-fn to_boolean(_: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
+fn to_boolean(_: &StepBudget, value: &JqValue) -> Result<JqValue, Stop> {
     match value {
         JqValue::Boolean(_) => Ok(value.clone()),
         JqValue::Text(text) if &**text == "true" => Ok(JqValue::Boolean(true)),
@@ -239,24 +212,24 @@ fn to_boolean(_: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
     }
 }
 
-fn from_json(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
+fn from_json(budget: &StepBudget, value: &JqValue) -> Result<JqValue, Stop> {
     let text = text_of(value, "fromjson")?;
-    evaluation.spend(text.len())?;
-    match document::parse(text) {
+    budget.spend(text.len())?;
+    match JqValue::from_json(text) {
         Some(value) => Ok(value),
         None => error("the string is not JSON"),
     }
 }
 
-fn explode(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
+fn explode(budget: &StepBudget, value: &JqValue) -> Result<JqValue, Stop> {
     let text = text_of(value, "explode")?;
-    evaluation.spend(text.len())?;
+    budget.spend(text.len())?;
     Ok(JqValue::from(text.chars().map(|character| JqValue::from(f64::from(u32::from(character)))).collect::<Vec<_>>()))
 }
 
-fn implode(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
+fn implode(budget: &StepBudget, value: &JqValue) -> Result<JqValue, Stop> {
     let JqValue::List(codes, _) = value else { return error("only an array can become a string of its codes") };
-    evaluation.spend(codes.len())?;
+    budget.spend(codes.len())?;
     let character = |code: &JqValue| code.number().and_then(|code| char::from_u32(code as u32));
     match codes.iter().map(character).collect::<Option<String>>() {
         Some(text) => Ok(JqValue::Text(text.into())),
@@ -264,9 +237,9 @@ fn implode(evaluation: &JqRun<'_>, value: &JqValue) -> Result<JqValue, Stop> {
     }
 }
 
-fn ascii_case(evaluation: &JqRun<'_>, value: &JqValue, is_upper: bool) -> Result<JqValue, Stop> {
+fn ascii_case(budget: &StepBudget, value: &JqValue, is_upper: bool) -> Result<JqValue, Stop> {
     let text = text_of(value, "ascii_downcase and ascii_upcase")?;
-    evaluation.spend(text.len() / 8)?;
+    budget.spend(text.len() / 8)?;
     let text = if is_upper { text.to_ascii_uppercase() } else { text.to_ascii_lowercase() };
     Ok(JqValue::Text(text.into()))
 }
@@ -281,13 +254,13 @@ fn has(value: &JqValue, key: &JqValue) -> Result<JqValue, Stop> {
     }
 }
 
-fn contains(evaluation: &JqRun<'_>, value: &JqValue, part: &JqValue) -> Result<bool, Stop> {
-    evaluation.spend(1)?;
+fn contains(budget: &StepBudget, value: &JqValue, part: &JqValue) -> Result<bool, Stop> {
+    budget.spend(1)?;
     match (value, part) {
         (JqValue::Object(members, _), JqValue::Object(parts, _)) => {
             for (name, part) in parts.iter() {
                 match members.get(name) {
-                    Some(value) if contains(evaluation, value, part)? => {}
+                    Some(value) if contains(budget, value, part)? => {}
                     _ => return Ok(false),
                 }
             }
@@ -297,7 +270,7 @@ fn contains(evaluation: &JqRun<'_>, value: &JqValue, part: &JqValue) -> Result<b
             for part in parts.iter() {
                 let mut is_found = false;
                 for element in elements.iter().filter(|element| element.type_name() == part.type_name()) {
-                    is_found = is_found || contains(evaluation, element, part)?;
+                    is_found = is_found || contains(budget, element, part)?;
                 }
                 if !is_found {
                     return Ok(false);
@@ -306,7 +279,7 @@ fn contains(evaluation: &JqRun<'_>, value: &JqValue, part: &JqValue) -> Result<b
             Ok(true)
         }
         (JqValue::Text(text), JqValue::Text(part)) => {
-            evaluation.spend(text.len() / 8)?;
+            budget.spend(text.len() / 8)?;
             Ok(text.contains(&**part))
         }
         (value, part) if value.type_name() == part.type_name() => Ok(value == part),
@@ -321,12 +294,12 @@ fn without(value: &JqValue, part: &JqValue, strip: for<'t> fn(&'t str, &str) -> 
     }
 }
 
-fn indices(evaluation: &JqRun<'_>, value: &JqValue, wanted: &JqValue) -> Result<JqValue, Stop> {
+fn indices(budget: &StepBudget, value: &JqValue, wanted: &JqValue) -> Result<JqValue, Stop> {
     let mut found = Vec::new();
     match (value, wanted) {
         (JqValue::Null, _) => return Ok(JqValue::Null),
         (JqValue::Text(text), JqValue::Text(wanted)) if !wanted.is_empty() => {
-            evaluation.spend(text.len())?;
+            budget.spend(text.len())?;
             let first = wanted.as_bytes()[0];
             // As in jq, matches may overlap, and positions count characters.
             for (position, (byte, _)) in text.char_indices().enumerate() {
@@ -334,9 +307,9 @@ fn indices(evaluation: &JqRun<'_>, value: &JqValue, wanted: &JqValue) -> Result<
                     continue;
                 }
                 // Also where the texts differ late.
-                evaluation.spend(wanted.len() / 32)?;
+                budget.spend(wanted.len() / 32)?;
                 if text[byte..].starts_with(&**wanted) {
-                    evaluation.spend(1 + wanted.len() / 8)?;
+                    budget.spend(1 + wanted.len() / 8)?;
                     found.push(JqValue::from(position));
                 }
             }
@@ -346,8 +319,8 @@ fn indices(evaluation: &JqRun<'_>, value: &JqValue, wanted: &JqValue) -> Result<
             for (position, window) in elements.windows(wanted.len()).enumerate() {
                 let mut is_equal = true;
                 for (element, wanted) in window.iter().zip(wanted.iter()) {
-                    evaluation.spend(1)?;
-                    operators::spend_comparison(evaluation, element, wanted)?;
+                    budget.spend(1)?;
+                    operators::spend_comparison(budget, element, wanted)?;
                     is_equal = is_equal && element == wanted;
                 }
                 if is_equal {
@@ -358,8 +331,8 @@ fn indices(evaluation: &JqRun<'_>, value: &JqValue, wanted: &JqValue) -> Result<
         (JqValue::List(..), JqValue::List(..)) => {}
         (JqValue::List(elements, _), wanted) => {
             for (position, element) in elements.iter().enumerate() {
-                evaluation.spend(1)?;
-                operators::spend_comparison(evaluation, element, wanted)?;
+                budget.spend(1)?;
+                operators::spend_comparison(budget, element, wanted)?;
                 if element == wanted {
                     found.push(JqValue::from(position));
                 }
@@ -372,17 +345,17 @@ fn indices(evaluation: &JqRun<'_>, value: &JqValue, wanted: &JqValue) -> Result<
     Ok(JqValue::from(found))
 }
 
-fn flatten(evaluation: &JqRun<'_>, value: &JqValue, depth: &JqValue) -> Result<JqValue, Stop> {
-    fn collect(evaluation: &JqRun<'_>, value: &JqValue, depth: f64, flat: &mut Vec<JqValue>) -> Flow {
+fn flatten(budget: &StepBudget, value: &JqValue, depth: &JqValue) -> Result<JqValue, Stop> {
+    fn collect(budget: &StepBudget, value: &JqValue, depth: f64, flat: &mut Vec<JqValue>) -> Flow {
         let elements: Box<dyn Iterator<Item = &JqValue>> = match value {
             JqValue::List(elements, _) => Box::new(elements.iter()),
             JqValue::Object(members, _) => Box::new(members.values()),
             value => return error(format!("{} cannot be iterated", value.type_name())),
         };
         for element in elements {
-            evaluation.spend(1)?;
+            budget.spend(1)?;
             if matches!(element, JqValue::List(..)) && depth >= 1.0 {
-                collect(evaluation, element, depth - 1.0, flat)?;
+                collect(budget, element, depth - 1.0, flat)?;
             } else {
                 flat.push(element.clone());
             }
@@ -394,7 +367,7 @@ fn flatten(evaluation: &JqRun<'_>, value: &JqValue, depth: &JqValue) -> Result<J
         return error("the depth of flatten must not be negative");
     }
     let mut flat = Vec::new();
-    collect(evaluation, value, depth, &mut flat)?;
+    collect(budget, value, depth, &mut flat)?;
     Ok(JqValue::from(flat))
 }
 

@@ -2,8 +2,10 @@
 
 use regex::{Captures, Regex};
 
+use super::budget::{Flow, Stop, error};
+use super::paths::Item;
 use super::program::{RegexFunction, Term};
-use super::run::{Flow, Item, JqRun, JqScope, Stop, error};
+use super::run::{JqRun, JqScope};
 use super::value::{JqMembers, JqValue};
 
 pub(super) struct RegexCall<'p> {
@@ -23,7 +25,7 @@ pub(super) fn apply<'p>(
     let Some(text) = input.value.text() else {
         return error(format!("{} cannot be compared with a regular expression", input.value.type_name()));
     };
-    evaluation.spend(text.len() + 1)?;
+    evaluation.budget.spend(text.len() + 1)?;
     if call.function == RegexFunction::Test {
         return output(JqValue::Boolean(call.regex.is_match(text)));
     }
@@ -34,7 +36,7 @@ pub(super) fn apply<'p>(
             let mut start = 0;
             for captures in found {
                 let Some(whole) = captures.get(0) else { continue };
-                evaluation.spend(1)?;
+                evaluation.budget.spend(1)?;
                 output(JqValue::from(&text[start..whole.start()]))?;
                 start = whole.end();
             }
@@ -48,7 +50,7 @@ pub(super) fn apply<'p>(
         function => {
             for captures in found {
                 // The position of a match is counted in characters.
-                evaluation.spend(1 + captures.len() * (1 + text.len() / 64))?;
+                evaluation.budget.spend(1 + captures.len() * (1 + text.len() / 64))?;
                 output(match function {
                     RegexFunction::Capture => named_groups(call.regex, &captures),
                     RegexFunction::Scan => scanned(&captures),
@@ -85,11 +87,11 @@ fn substitute<'p>(
             flow => flow?,
         }
         let Some(JqValue::Text(value)) = value else { return error("a replacement must be a string") };
-        evaluation.spend(1 + value.len() / 8)?;
+        evaluation.budget.spend(1 + value.len() / 8)?;
         replaced.push_str(&value);
     }
     replaced.push_str(&text[position..]);
-    evaluation.spend(replaced.len() / 8)?;
+    evaluation.budget.spend(replaced.len() / 8)?;
     output(JqValue::Text(replaced.into()))
 }
 

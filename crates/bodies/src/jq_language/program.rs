@@ -1,6 +1,8 @@
 //! Programs after parsing: terms whose variables, functions and labels are resolved.
 
 use super::builtins::Builtin;
+use super::format::TextFormat;
+use super::operators::BinaryOperator;
 
 /// A program, and the functions that it uses of the library.
 pub(crate) struct JqProgram {
@@ -79,21 +81,6 @@ pub(super) enum BindingPattern {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BinaryOperator {
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-    Modulo,
-    Equal,
-    NotEqual,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RegexFunction {
     Test,
     Match,
@@ -101,34 +88,4 @@ pub(super) enum RegexFunction {
     Scan,
     Split,
     Substitute,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TextFormat {
-    Text,
-    Json,
-    Html,
-    Uri,
-    Csv,
-    Tsv,
-    Shell,
-    Base64,
-    Base64Decode,
-}
-
-impl TextFormat {
-    pub(super) fn named(name: &str) -> Option<TextFormat> {
-        Some(match name {
-            "text" => TextFormat::Text,
-            "json" => TextFormat::Json,
-            "html" => TextFormat::Html,
-            "uri" => TextFormat::Uri,
-            "csv" => TextFormat::Csv,
-            "tsv" => TextFormat::Tsv,
-            "sh" => TextFormat::Shell,
-            "base64" => TextFormat::Base64,
-            "base64d" => TextFormat::Base64Decode,
-            _ => return None,
-        })
-    }
 }

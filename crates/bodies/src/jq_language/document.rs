@@ -4,16 +4,18 @@ use std::rc::Rc;
 
 use super::value::{JqMembers, JqNumber, JqValue};
 
-/// The value of a document. `None` if it is not valid JSON, is nested too deeply, or has too many values.
-pub(super) fn parse(json: &str) -> Option<JqValue> {
-    let mut reader = Reader { rest: json, remaining: MAX_VALUES };
-    let value = reader.value(0)?;
-    reader.skip_space();
-    reader.rest.is_empty().then_some(value)
+impl JqValue {
+    /// The value of a document. `None` if it is not valid JSON, is nested too deeply, or has too many values.
+    pub(crate) fn from_json(json: &str) -> Option<JqValue> {
+        let mut reader = Reader { rest: json, remaining: MAX_VALUES };
+        let value = reader.value(0)?;
+        reader.skip_space();
+        reader.rest.is_empty().then_some(value)
+    }
 }
 
 /// The deepest nesting of lists and objects.
-pub(super) const MAX_NESTING: usize = 100;
+const MAX_NESTING: usize = 100;
 
 /// Each value takes tens of bytes, whatever the length of its text.
 const MAX_VALUES: usize = 200_000;

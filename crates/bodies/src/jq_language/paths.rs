@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::run::{Flow, Item, JqRun, MAX_VALUE_DEPTH, Stop, error};
+use super::budget::{Flow, MAX_VALUE_DEPTH, StepBudget, Stop, error};
 use super::value::{JqMembers, JqValue};
 
 /// The keys that lead to a value, of which longer paths share the beginning.
@@ -22,6 +22,19 @@ impl JqPath {
         }
         keys.reverse();
         keys
+    }
+}
+
+/// A value, and where it is in the input of `path`, if that is wanted.
+#[derive(Clone)]
+pub(super) struct Item {
+    pub(super) value: JqValue,
+    pub(super) path: Option<JqPath>,
+}
+
+impl Item {
+    pub(super) fn plain(value: JqValue) -> Self {
+        Item { value, path: None }
     }
 }
 
@@ -52,18 +65,18 @@ pub(super) fn child(item: &Item, key: &JqValue) -> Result<Item, Stop> {
 }
 
 /// The children of an item.
-pub(super) fn each(evaluation: &JqRun<'_>, item: &Item, output: &mut dyn FnMut(Item) -> Flow) -> Flow {
+pub(super) fn each(budget: &StepBudget, item: &Item, output: &mut dyn FnMut(Item) -> Flow) -> Flow {
     let join = |key: JqValue| item.path.as_ref().map(|path| path.join(key));
     match &item.value {
         JqValue::List(elements, _) => {
             for (index, value) in elements.iter().enumerate() {
-                evaluation.spend(1)?;
+                budget.spend(1)?;
                 output(Item { value: value.clone(), path: join(JqValue::from(index)) })?;
             }
         }
         JqValue::Object(members, _) => {
             for (name, value) in members.iter() {
-                evaluation.spend(1)?;
+                budget.spend(1)?;
                 output(Item { value: value.clone(), path: join(JqValue::Text(Rc::clone(name))) })?;
             }
         }
@@ -98,21 +111,6 @@ fn position(index: f64, length: usize) -> Option<usize> {
     (index >= 0.0).then_some(index as usize)
 }
 
-/// The number of elements, members or bytes, which a copy takes steps for.
-pub(super) fn size(value: &JqValue) -> usize {
-    match value {
-        JqValue::List(elements, _) => elements.len(),
-        JqValue::Object(members, _) => members.len(),
-        JqValue::Text(text) => text.len() / 8,
-        _ => 0,
-    }
-}
-
-/// The steps to copy a string.
-pub(super) fn text_steps(value: &JqValue) -> usize {
-    if let JqValue::Text(text) = value { text.len() / 32 } else { 0 }
-}
-
 pub(super) fn get(root: &JqValue, keys: &[JqValue]) -> Result<JqValue, Stop> {
     let mut value = root.clone();
     for key in keys {
@@ -125,41 +123,39 @@ pub(super) fn get(root: &JqValue, keys: &[JqValue]) -> Result<JqValue, Stop> {
 }
 
 /// The root with another value at a path, whose missing members are created.
-pub(super) fn set(evaluation: &JqRun<'_>, root: JqValue, keys: &[JqValue], new: JqValue) -> Result<JqValue, Stop> {
+pub(super) fn set(budget: &StepBudget, root: JqValue, keys: &[JqValue], new: JqValue) -> Result<JqValue, Stop> {
     if keys.len() > MAX_VALUE_DEPTH {
         return Err(Stop::Exhausted);
     }
     let Some((key, rest)) = keys.split_first() else { return Ok(new) };
-    evaluation.spend(1 + copied(&root))?;
+    budget.spend(1 + copied(&root))?;
     match (root, key) {
-        (JqValue::Null, JqValue::Text(_)) => set(evaluation, JqValue::from(JqMembers::new()), keys, new),
-        (JqValue::Null, JqValue::Number(_) | JqValue::Object(..)) => {
-            set(evaluation, JqValue::from(Vec::new()), keys, new)
-        }
+        (JqValue::Null, JqValue::Text(_)) => set(budget, JqValue::from(JqMembers::new()), keys, new),
+        (JqValue::Null, JqValue::Number(_) | JqValue::Object(..)) => set(budget, JqValue::from(Vec::new()), keys, new),
         (JqValue::Object(mut members, _), JqValue::Text(name)) => {
             let map = Rc::make_mut(&mut members);
             let old = map.get_mut(name).map_or(JqValue::Null, |old| std::mem::replace(old, JqValue::Null));
-            map.insert(Rc::clone(name), set(evaluation, old, rest, new)?);
+            map.insert(Rc::clone(name), set(budget, old, rest, new)?);
             Ok(JqValue::object(members))
         }
         (JqValue::List(mut elements, _), JqValue::Number(number)) => {
             let Some(index) = position(number.value, elements.len()) else {
                 return error("an index is before the start of the array");
             };
-            evaluation.spend(index.saturating_sub(elements.len()))?;
+            budget.spend(index.saturating_sub(elements.len()))?;
             let list = Rc::make_mut(&mut elements);
             if index >= list.len() {
                 list.resize(index + 1, JqValue::Null);
             }
             let old = std::mem::replace(&mut list[index], JqValue::Null);
-            list[index] = set(evaluation, old, rest, new)?;
+            list[index] = set(budget, old, rest, new)?;
             Ok(JqValue::list(elements))
         }
         (JqValue::List(elements, _), JqValue::Object(bounds, _)) => {
             let (from, to) = slice_bounds(bounds, elements.len())?;
-            let replaced = set(evaluation, JqValue::from(elements[from..to].to_vec()), rest, new)?;
+            let replaced = set(budget, JqValue::from(elements[from..to].to_vec()), rest, new)?;
             let JqValue::List(replaced, _) = replaced else { return error("a slice can only become an array") };
-            evaluation.spend(elements.len() + replaced.len())?;
+            budget.spend(elements.len() + replaced.len())?;
             Ok(JqValue::from([&elements[..from], &replaced, &elements[to..]].concat()))
         }
         (root, key) => error(format!("{} can have no member with a key of type {}", root.type_name(), key.type_name())),
@@ -176,33 +172,33 @@ fn copied(value: &JqValue) -> usize {
 }
 
 /// The root without what the paths lead to.
-pub(super) fn delete(evaluation: &JqRun<'_>, mut root: JqValue, mut paths: Vec<Vec<JqValue>>) -> Result<JqValue, Stop> {
-    evaluation.spend(paths.len() * 16)?;
+pub(super) fn delete(budget: &StepBudget, mut root: JqValue, mut paths: Vec<Vec<JqValue>>) -> Result<JqValue, Stop> {
+    budget.spend(paths.len() * 16)?;
     // From the last to the first, so that positions stay those of the original.
     paths.sort();
     paths.dedup();
     for keys in paths.iter().rev() {
-        root = delete_one(evaluation, root, keys)?;
+        root = delete_one(budget, root, keys)?;
     }
     Ok(root)
 }
 
-fn delete_one(evaluation: &JqRun<'_>, root: JqValue, keys: &[JqValue]) -> Result<JqValue, Stop> {
+fn delete_one(budget: &StepBudget, root: JqValue, keys: &[JqValue]) -> Result<JqValue, Stop> {
     if keys.len() > MAX_VALUE_DEPTH {
         return Err(Stop::Exhausted);
     }
     let Some((key, rest)) = keys.split_first() else { return Ok(JqValue::Null) };
-    evaluation.spend(1 + copied(&root))?;
+    budget.spend(1 + copied(&root))?;
     match (root, key) {
         (JqValue::Null, _) => Ok(JqValue::Null),
         (JqValue::Object(mut members, _), JqValue::Text(name)) => {
             let map = Rc::make_mut(&mut members);
             if rest.is_empty() {
-                evaluation.spend(map.len())?;
+                budget.spend(map.len())?;
                 map.shift_remove(name);
             } else if let Some(member) = map.get_mut(name) {
                 let old = std::mem::replace(member, JqValue::Null);
-                *member = delete_one(evaluation, old, rest)?;
+                *member = delete_one(budget, old, rest)?;
             }
             Ok(JqValue::object(members))
         }
@@ -211,18 +207,18 @@ fn delete_one(evaluation: &JqRun<'_>, root: JqValue, keys: &[JqValue]) -> Result
             let list = Rc::make_mut(&mut elements);
             if let Some(index) = index.filter(|index| *index < list.len()) {
                 if rest.is_empty() {
-                    evaluation.spend(list.len() / 8)?;
+                    budget.spend(list.len() / 8)?;
                     list.remove(index);
                 } else {
                     let old = std::mem::replace(&mut list[index], JqValue::Null);
-                    list[index] = delete_one(evaluation, old, rest)?;
+                    list[index] = delete_one(budget, old, rest)?;
                 }
             }
             Ok(JqValue::list(elements))
         }
         (JqValue::List(elements, _), JqValue::Object(bounds, _)) if rest.is_empty() => {
             let (from, to) = slice_bounds(bounds, elements.len())?;
-            evaluation.spend(elements.len())?;
+            budget.spend(elements.len())?;
             Ok(JqValue::from([&elements[..from], &elements[to..]].concat()))
         }
         (root, key) => error(format!("{} has no member with a key of type {}", root.type_name(), key.type_name())),

@@ -1,8 +1,9 @@
 //! Objects and lists: terms that build objects, and patterns that take lists and objects apart.
 
-use super::{ParsedTerm, Parser, SyntaxError, described, text_literal};
-use crate::plugins::jq::program::{BindingPattern, Term, TextFormat};
-use crate::plugins::jq::tokens::Token;
+use super::{ParsedTerm, Parser, described, text_literal};
+use crate::jq_language::format::TextFormat;
+use crate::jq_language::program::{BindingPattern, Term};
+use crate::jq_language::tokens::{SyntaxError, Token};
 
 impl Parser<'_> {
     pub(super) fn pattern(&mut self) -> ParsedTerm<BindingPattern> {
