@@ -54,7 +54,7 @@ where
     /// is always None, because the library keeps the head.
     ///
     /// `passes_fields`: the fields of the response may stay lines. They are not in its header map then, and
-    /// [`Self::take_received_fields`] has them.
+    /// `take_received_fields` has them.
     ///
     /// Calls `on_informational` with informational responses before the final one, except on HTTP/2, whose library does
     /// not report them.
