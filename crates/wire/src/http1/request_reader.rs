@@ -103,15 +103,19 @@ impl RequestReader {
 
     fn read_known_version(&mut self, input: &mut BytesMut) -> Result<Option<ReceivedRequest>, InvalidMessage> {
         let limits = self.limits;
-        // A head that is not as expected is examined below. Unless another minor version is the reason, the connection
-        // ends after it, so this costs little.
-        if let Some(length) = self.end.find_at_once(input, limits.bytes)
-            && let Ok(mut request) = self.parse(input, length, LineEnds::Usual)
-        {
-            if std::mem::take(&mut self.begins_with_line_feed) {
-                request.reject(Ambiguity::BareLineFeed);
+        if let Some(length) = self.end.find_at_once(input, limits.bytes) {
+            match self.parse(input, length, LineEnds::Usual) {
+                Ok(mut request) => {
+                    if std::mem::take(&mut self.begins_with_line_feed) {
+                        request.reject(Ambiguity::BareLineFeed);
+                    }
+                    return Ok(Some(request));
+                }
+                // The first line decides it, and the connection may go on.
+                Err(InvalidMessage::MajorVersion) => return Err(InvalidMessage::MajorVersion),
+                // Examined below. The connection ends after it, so this costs little.
+                Err(_) => {}
             }
-            return Ok(Some(request));
         }
         let check = || with_parsed(input, limits, |_, _| Ok(()));
         let Some(length) = self.end.find_checked(input, limits.bytes, check)? else { return Ok(None) };

@@ -87,6 +87,8 @@ impl ResponseReader {
                 None => {
                     let check = || with_parsed(input, self.limits, |_, _| Ok(()));
                     let Some(length) = self.end.find_checked(input, self.limits.bytes, check)? else { return Ok(None) };
+                    // Otherwise each of many such heads is searched for an end that may come much later.
+                    self.has_unusual_heads |= self.end.has_bare_line_feed;
                     self.end = HeadEnd::default();
                     let head = input.split_to(length).freeze();
                     self.parse(&head, LineEnds::Any)?

@@ -385,6 +385,10 @@ fn name_te_in_connection(headers: &mut HeaderMap) {
 /// Converts a request to HTTP/2, which carries the host and the scheme as part of the target. The library writes the
 /// header, so it gets the fields that are added here.
 fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme, added: AddedFields<'_>) -> Result<(), RequestError> {
+    // While the field is there whose value X-Forwarded-Host has, too.
+    if let Some(forwarding) = added.forwarding {
+        forwarding.set(HeaderValue::from(forwarding.port), request.headers_mut());
+    }
     let host = request.headers_mut().remove(HOST).ok_or(RequestError::InvalidRewrite)?;
     let mut target = std::mem::take(request.uri_mut()).into_parts();
     target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| RequestError::InvalidRewrite)?);
@@ -394,9 +398,6 @@ fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme, added: AddedFie
     added.hops.set(request.headers_mut());
     if let Some(trace) = added.trace {
         trace.set(request.headers_mut());
-    }
-    if let Some(forwarding) = added.forwarding {
-        forwarding.set(HeaderValue::from(forwarding.port), request.headers_mut());
     }
     hpack::mark_changing_values(request.headers_mut());
     Ok(())
@@ -423,3 +424,22 @@ fn reclaim_body<B: RepeatableBody>(request: Request<B>) -> Option<Request<B>> {
 
 /// Until the first attempt.
 const NO_ENDPOINT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forwarding_fields::{ForwardingFields, X_FORWARDED_HOST};
+
+    #[test]
+    fn host_of_http2_is_in_the_forwarding_fields_too() {
+        let [client, request_id, via] = ["192.0.2.1", "id", "1.1 portico"].map(HeaderValue::from_static);
+        let fields =
+            ForwardingFields { client: &client, is_https: false, port: 80, request_id: &request_id, via: &via };
+        let added = AddedFields { forwarding: Some(fields), ..AddedFields::default() };
+        let mut request = Request::builder().uri("/a").header(HOST, "a.example").body(()).unwrap();
+        convert_to_http2(&mut request, Scheme::HTTP, added).unwrap();
+        assert_eq!(request.uri(), "http://a.example/a");
+        assert_eq!(request.headers().get(X_FORWARDED_HOST).unwrap(), "a.example");
+        assert!(!request.headers().contains_key(HOST));
+    }
+}
