@@ -75,7 +75,7 @@ reached_crates() {
         $1 == "reads" { readers[$3] = readers[$3] " " $2; next }
         {
             path = substr($0, 6)
-            # Unit tests run the fuzz targets on the corpus.
+            # Unit tests run the fuzz targets, which fuzz/ lists, on the corpus.
             if (path ~ /^(Cargo\.toml|Cargo\.lock|rust-toolchain\.toml|\.cargo\/.*|fuzz\/.*)$/)
                 for (folder in package) reach(folder, path)
             reach(owner(path), path)

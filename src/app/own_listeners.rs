@@ -15,7 +15,7 @@ use crate::drain::Drain;
 use crate::echo;
 use crate::upstream::OwnSockets;
 
-/// The listeners of this process besides those of Gateways and Ingresses; None if a flag turns one off.
+/// The listeners of this process besides those of Gateways and Ingresses; `None` if a flag turns one off.
 pub(super) struct OwnListeners {
     status: Option<TcpListener>,
     admin: Option<TcpListener>,

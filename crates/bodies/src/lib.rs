@@ -1,5 +1,5 @@
 //! The plugins that change, convert or make requests and responses. Each plugin is a module of [`plugins`]; the other
-//! modules are what several of them share.
+//! modules are what several of them share, and the language of `jq`.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Plugins;
 use super::chain::duplicate_message;
 use super::compiled_plugin::{CompiledPlugin, StreamUse};
-use super::plugins_of_rule::supports_scope;
+use super::plugins_of_rule::{GLOBAL_COUNTERS, supports_scope};
 use super::references;
 use super::references::{PluginReferrers, UnresolvedPlugin};
 use super::route_description;
@@ -73,7 +73,7 @@ impl Plugins {
         let at = AttachmentSite {
             base: BaseScope::Global,
             namespace: "",
-            scope: "global".into(),
+            scope: GLOBAL_COUNTERS.into(),
             field: String::new(),
             attached_by: None,
         };
