@@ -76,8 +76,8 @@ pub struct FailureThresholds {
     pub timeouts: u32,
 }
 
-/// What a check sends, and what it expects. A field that may have a credential takes `json_form::hidden`, and a value in
-/// the test `views_do_not_depend_on_credentials`.
+/// What a check sends, and what it expects. A field that may have a credential takes `json_form::hidden`, and a value
+/// in the test `views_do_not_depend_on_credentials`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 #[expect(clippy::large_enum_variant, reason = "there is one for each upstream with checks")]

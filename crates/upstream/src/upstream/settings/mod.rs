@@ -8,8 +8,8 @@
 //!
 //! As JSON, settings have the form of the blocks of a BackendPolicy, whatever object has set them, with the fields in
 //! the order of the types. Fields that are not set are null or left out. Fields that BackendPolicies do not have are
-//! those of other kinds. `json_form.rs` has the forms of values: a field that may have a credential takes one that hides
-//! it.
+//! those of other kinds. `json_form.rs` has the forms of values: a field that may have a credential takes one that
+//! hides it.
 
 mod active_check;
 mod balancing;
