@@ -9,9 +9,9 @@ use crate::plugin_api::PluginRegistry;
 
 /// The registry of all plugins.
 pub const REGISTRY: PluginRegistry = PluginRegistry(&[
-    portico_bodies::plugins::KINDS,
-    portico_guards::plugins::KINDS,
-    portico_logins::plugins::KINDS,
-    portico_logs::plugins::KINDS,
-    portico_traffic::plugins::KINDS,
+    &portico_bodies::plugins::KINDS,
+    &portico_guards::plugins::KINDS,
+    &portico_logins::plugins::KINDS,
+    &portico_logs::plugins::KINDS,
+    &portico_traffic::plugins::KINDS,
 ]);

@@ -25,6 +25,9 @@ pub struct ForwardingFields<'f> {
 }
 
 impl ForwardingFields<'_> {
+    /// How many fields there are.
+    pub const COUNT: usize = 6;
+
     /// Whether this is the name of one of the fields.
     #[inline]
     pub fn is_field(name: &HeaderName) -> bool {
@@ -48,7 +51,7 @@ impl ForwardingFields<'_> {
     pub fn set(self, port: HeaderValue, headers: &mut HeaderMap) {
         let host = headers.get(HOST).cloned();
         // Reserves once instead of growing twice.
-        headers.reserve(COUNT);
+        headers.reserve(Self::COUNT);
         headers.insert(X_FORWARDED_FOR, self.client.clone());
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme()));
         headers.insert(X_FORWARDED_HOST, host.unwrap_or(HeaderValue::from_static("")));
@@ -93,8 +96,7 @@ pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-ho
 pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const COUNT: usize = 6;
-static NAMES: [HeaderName; COUNT] =
+static NAMES: [HeaderName; ForwardingFields::COUNT] =
     [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID, VIA];
 /// The bytes of all lines without most of their values.
 const MAX_NAMES_LENGTH: usize = "x-forwarded-for: \r\nx-forwarded-proto: https\r\nx-forwarded-host: \r\n\

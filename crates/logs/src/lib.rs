@@ -1,5 +1,5 @@
-//! The plugins that log, trace and count requests. Each plugin is a module of [`plugins`]; the other modules are what
-//! several of them share.
+//! The plugins that log, trace and count requests, and that write them to Kafka. Each plugin is a module of
+//! [`plugins`]; the other modules are what several of them share.
 
 mod kafka;
 pub mod log_delivery;

@@ -18,10 +18,10 @@ mod soap;
 
 #[cfg(test)]
 use crate::plugin_api::PluginRegistry;
-use crate::plugin_api::{AnyPluginKind, RegisteredKind};
+use crate::plugin_api::{PluginKinds, RegisteredKind};
 
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
-pub const KINDS: &[&dyn AnyPluginKind] = &[
+pub static KINDS: PluginKinds = &[
     &RegisteredKind::<aggregate::Aggregate>::NEW,
     &RegisteredKind::<aws_lambda::AwsLambda>::NEW,
     &RegisteredKind::<azure_functions::AzureFunctions>::NEW,
@@ -41,4 +41,4 @@ pub const KINDS: &[&dyn AnyPluginKind] = &[
 
 /// These plugins and those that are tested together with them.
 #[cfg(test)]
-const REGISTRY: PluginRegistry = PluginRegistry(&[KINDS, portico_guards::plugins::KINDS]);
+const REGISTRY: PluginRegistry = PluginRegistry(&[&KINDS, &portico_guards::plugins::KINDS]);

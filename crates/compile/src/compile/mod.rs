@@ -8,7 +8,7 @@
 //!   routes/planner.rs ┬ routes/        HTTPRoute, GRPCRoute, TCPRoute, TLSRoute, UDPRoute ─▶ rules
 //!   ingress/ ─────────┴ backend/       Service, XBackend ─▶ upstreams ◀─ policies/
 //!   routes/routers.rs                  rules by listener and host ─▶ Snapshot
-//!   parents/verdict.rs, kong/, policies/, verdict_updates/ ─▶ verdict/table.rs ─▶ Verdicts
+//!   parents/verdict.rs, kong/, policies/, verdict_updates/ ─▶ verdicts/table.rs ─▶ Verdicts
 //! ```
 //!
 //! Invalid input never fails the compilation: the verdict on its object reports it, and other objects are compiled. The

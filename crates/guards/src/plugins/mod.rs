@@ -1,4 +1,4 @@
-//! The plugins that decide whether a request is admitted: credentials, authorization, validation and limits of size.
+//! The plugins that admit, refuse or answer requests.
 
 mod acl;
 mod api_version;
@@ -32,10 +32,10 @@ pub(crate) use xml_threat_protection::fuzzing::xml_threats;
 
 #[cfg(test)]
 use crate::plugin_api::PluginRegistry;
-use crate::plugin_api::{AnyPluginKind, RegisteredKind};
+use crate::plugin_api::{PluginKinds, RegisteredKind};
 
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
-pub const KINDS: &[&dyn AnyPluginKind] = &[
+pub static KINDS: PluginKinds = &[
     &RegisteredKind::<acl::Acl>::NEW,
     &RegisteredKind::<api_version::ApiVersion>::NEW,
     &RegisteredKind::<basic_auth::BasicAuth>::NEW,
@@ -65,11 +65,11 @@ pub const KINDS: &[&dyn AnyPluginKind] = &[
 /// These plugins and those that are tested together with them.
 #[cfg(test)]
 const REGISTRY: PluginRegistry = PluginRegistry(&[
-    KINDS,
-    portico_bodies::plugins::KINDS,
-    portico_logins::plugins::KINDS,
-    portico_logs::plugins::KINDS,
-    portico_traffic::plugins::KINDS,
+    &KINDS,
+    &portico_bodies::plugins::KINDS,
+    &portico_logins::plugins::KINDS,
+    &portico_logs::plugins::KINDS,
+    &portico_traffic::plugins::KINDS,
 ]);
 
 #[cfg(test)]

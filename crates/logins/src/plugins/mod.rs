@@ -19,10 +19,10 @@ pub(crate) use oauth2::fuzzing::token_request;
 
 #[cfg(test)]
 use crate::plugin_api::PluginRegistry;
-use crate::plugin_api::{AnyPluginKind, RegisteredKind};
+use crate::plugin_api::{PluginKinds, RegisteredKind};
 
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
-pub const KINDS: &[&dyn AnyPluginKind] = &[
+pub static KINDS: PluginKinds = &[
     &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,
     &RegisteredKind::<identity_keys::IdentityKeys>::NEW,
     &RegisteredKind::<internal_identity::InternalIdentity>::NEW,
@@ -39,4 +39,4 @@ pub const KINDS: &[&dyn AnyPluginKind] = &[
 /// These plugins and those that are tested together with them.
 #[cfg(test)]
 const REGISTRY: PluginRegistry =
-    PluginRegistry(&[KINDS, portico_guards::plugins::KINDS, portico_traffic::plugins::KINDS]);
+    PluginRegistry(&[&KINDS, &portico_guards::plugins::KINDS, &portico_traffic::plugins::KINDS]);

@@ -1,4 +1,4 @@
-//! The plugins that log, trace and count requests.
+//! The plugins that log, trace and count requests, and that write them to Kafka.
 
 mod correlation_id;
 mod datadog;
@@ -16,10 +16,10 @@ mod tcp_log;
 mod udp_log;
 mod zipkin;
 
-use crate::plugin_api::{AnyPluginKind, RegisteredKind};
+use crate::plugin_api::{PluginKinds, RegisteredKind};
 
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
-pub const KINDS: &[&dyn AnyPluginKind] = &[
+pub static KINDS: PluginKinds = &[
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<datadog::Datadog>::NEW,
     &RegisteredKind::<file_log::FileLog>::NEW,

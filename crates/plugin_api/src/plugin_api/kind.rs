@@ -332,20 +332,28 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
     }
 }
 
+/// The plugin kinds of a crate. The list is a `static`, because each crate that reads a constant list would contain all
+/// code of its kinds once more.
+pub type PluginKinds = &'static [&'static dyn AnyPluginKind];
+
 /// All registered plugin kinds: a list for each crate of plugins.
 #[derive(Clone, Copy)]
-pub struct PluginRegistry(pub &'static [&'static [&'static dyn AnyPluginKind]]);
+pub struct PluginRegistry(pub &'static [&'static PluginKinds]);
 
 impl PluginRegistry {
     pub fn find(&self, name: &str) -> Option<&'static dyn AnyPluginKind> {
-        self.0.iter().copied().flatten().copied().find(|kind| kind.name() == name)
+        self.kinds().find(|kind| kind.name() == name)
     }
 
     /// All kinds, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = &'static dyn AnyPluginKind> + use<> {
-        let mut kinds: Vec<_> = self.0.iter().copied().flatten().copied().collect();
+        let mut kinds: Vec<_> = self.kinds().collect();
         kinds.sort_by_key(|kind| kind.name());
         kinds.into_iter()
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = &'static dyn AnyPluginKind> + use<> {
+        self.0.iter().copied().copied().flatten().copied()
     }
 }
 

@@ -105,8 +105,8 @@ pub use ended_session::EndedSession;
 pub use endpoint_token::EndpointToken;
 pub use identity::Identity;
 pub use kind::{
-    AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, optional_record,
-    record,
+    AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginKinds, PluginRegistry, RegisteredKind, Scopes,
+    optional_record, record,
 };
 pub use own_url::OwnUrl;
 pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message};

@@ -22,10 +22,10 @@ use crate::upstream::EndpointAddress;
 
 /// Plugins with servers.
 const REGISTRY: PluginRegistry = PluginRegistry(&[
-    portico_guards::plugins::KINDS,
-    portico_logins::plugins::KINDS,
-    portico_logs::plugins::KINDS,
-    portico_traffic::plugins::KINDS,
+    &portico_guards::plugins::KINDS,
+    &portico_logins::plugins::KINDS,
+    &portico_logs::plugins::KINDS,
+    &portico_traffic::plugins::KINDS,
 ]);
 
 /// Starts a server that responds to any input with these bytes, and returns its address.

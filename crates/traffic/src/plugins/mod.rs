@@ -13,10 +13,10 @@ mod route_by_header;
 mod upstream_timeout;
 mod usage_plan;
 
-use crate::plugin_api::{AnyPluginKind, RegisteredKind};
+use crate::plugin_api::{PluginKinds, RegisteredKind};
 
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
-pub const KINDS: &[&dyn AnyPluginKind] = &[
+pub static KINDS: PluginKinds = &[
     &RegisteredKind::<canary::Canary>::NEW,
     &RegisteredKind::<forward_proxy::ForwardProxy>::NEW,
     &RegisteredKind::<graphql_proxy_cache_advanced::GraphqlProxyCache>::NEW,

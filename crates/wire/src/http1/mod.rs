@@ -1,5 +1,5 @@
 //! Portico's HTTP/1 codec: reads and writes the heads and bodies of messages (RFC 9112). It parses bytes and sends
-//! messages on any stream, and does not know connections, routes or limits of its own.
+//! messages on any stream, and does not know connections or routes; its callers pass the configured limits.
 //!
 //! ```text
 //!   bytes of a client ────▶ RequestReader ──▶ request, BodyDecoder ──▶ frames of the body

@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::api::Kind;
-    use crate::plugin_api::{BuildCx, Phases, Plugin, PluginKind, RegisteredKind};
+    use crate::plugin_api::{BuildCx, Phases, Plugin, PluginKind, PluginKinds, RegisteredKind};
     use crate::store::AnyObject;
 
     #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -111,7 +111,7 @@ mod tests {
                     Ok(Inert)
                 }
             })*
-            const KINDS: &[&dyn AnyPluginKind] = &[$(&RegisteredKind::<$name>::NEW),*];
+            static KINDS: PluginKinds = &[$(&RegisteredKind::<$name>::NEW),*];
         };
     }
     kinds! {
@@ -129,7 +129,7 @@ mod tests {
         let AnyObject::KongPlugin(object) = AnyObject::parse(Kind::KongPlugin, object).unwrap() else {
             panic!("not a KongPlugin")
         };
-        let registry = PluginRegistry(&[KINDS]);
+        let registry = const { PluginRegistry(&[&KINDS]) };
         let parsed = parse(&object.settings, registry.find(plugin).unwrap(), &registry);
         let listed = |ordering: Option<Arc<AccessOrdering>>| {
             ordering.iter().flat_map(|ordering| ordering.before.iter().chain(&ordering.after)).cloned().collect()

@@ -241,7 +241,7 @@ impl ForwardedClient {
     ) {
         let proto = HeaderValue::from_static(self.scheme.as_str());
         // Reserves once instead of growing twice.
-        headers.reserve(FORWARDING_HEADER_COUNT);
+        headers.reserve(ForwardingFields::COUNT);
         if self.trusted {
             let before = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
             let mut chain = before.collect::<Vec<_>>().join(&b", "[..]);
@@ -266,9 +266,6 @@ impl ForwardedClient {
 fn ipv4_value(ip: Ipv4Addr) -> HeaderValue {
     HeaderValue::from_bytes(Ipv4Text::new(ip).as_bytes()).expect("an IP address is a header value")
 }
-
-/// The fields that [`ForwardedClient::set_forwarding_headers`] sets, `X-Request-ID` and `Via`.
-const FORWARDING_HEADER_COUNT: usize = 6;
 
 /// The fields that Portico sets on requests, each on all of them or on those of some rules. Fields that a backend could
 /// mistake for one of them, such as `x_real_ip`, are removed from all requests.

@@ -4,11 +4,11 @@
 use http::Response;
 
 use super::request_context::RequestContext;
-use super::request_record::RequestRecord;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
 use crate::snapshot::rule::{Filters, RouteRule};
+use crate::snapshot::rule_options::RuleOptions;
 
 /// Whether the fields of the response to this request may be passed on. Before the request is forwarded and after it,
 /// when the steps before it have run.
@@ -34,23 +34,34 @@ pub(super) fn may_be_passed(cx: &RequestContext<'_>) -> bool {
             step: _,
     } = cx;
     let Some(rule) = rule else { return false };
-    let RequestRecord { exchange, facts, cors_headers, authorization, plugin_run, .. } = &**record;
-    !exchange.protocol.is_multiplexed()
+    !record.exchange.protocol.is_multiplexed()
         && !changes_responses(rule)
         && backend.is_some_and(|backend| !has_filter_for_responses(&backend.filters))
         && affinity.is_none()
         && hash_cookies.is_none()
-        && cors_headers.is_none()
-        && authorization.is_none()
-        && plugin_run.is_none()
         && cx.product_header_names().is_none()
-        && !records_fields(facts)
+        && !record.needs_response_fields()
+        && !records_fields(&record.facts)
 }
 
-/// Whether the rule has something that reads or changes the fields of responses. Not its options: of these, the product
-/// headers do, which the listener may have, too.
+/// Whether the rule has something that reads or changes the fields of responses.
 fn changes_responses(rule: &RouteRule) -> bool {
-    rule.plugins.is_some() || has_filter_for_responses(&rule.filters)
+    let RouteRule { id: _, filters, plugins, action: _, options: _ } = rule;
+    let RuleOptions {
+        protocols: _,
+        https_redirect: _,
+        upgrades: _,
+        forwarding_headers: _,
+        upstream_path: _,
+        host: _,
+        // A head with the field has a map.
+        trailer_header: _,
+        // The listener may have them, too, so the caller asks for those of the request.
+        product_headers: _,
+        errors: _,
+        grpc_errors: _,
+    } = rule.options();
+    plugins.is_some() || has_filter_for_responses(filters)
 }
 
 /// The authorization server and the filter for CORS change only the responses to some requests.

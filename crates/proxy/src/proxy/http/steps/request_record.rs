@@ -81,6 +81,25 @@ impl RequestRecord {
         names
     }
 
+    /// Whether something that was found out about the request reads or changes the fields of its response.
+    pub(super) fn needs_response_fields(&self) -> bool {
+        // All fields are named, so that a new one does not compile without a decision here.
+        let RequestRecord {
+            exchange: _,
+            client: _,
+            // They have a decision of their own.
+            facts: _,
+            cors_headers,
+            authorization,
+            plugin_run,
+            // A head with the trailers' names has a map.
+            trailers: _,
+            has_whole_response: _,
+            finished: _,
+        } = self;
+        cors_headers.is_some() || authorization.is_some() || plugin_run.is_some()
+    }
+
     /// The bytes of the response's body that count already.
     pub(in crate::proxy) fn bytes_of_body(&self) -> usize {
         self.plugin_run.as_ref().map_or(0, |run| run.kept_body.bytes())

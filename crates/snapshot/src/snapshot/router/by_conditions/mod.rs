@@ -6,11 +6,9 @@
 //! ```
 //!
 //! The number of condition kinds is compared over all hosts first, and lengths later. But only entries of hosts that
-//! match
-//! the same request are ever compared, so each host has a list of its own, sorted by rank. A request searches the lists
-//! of
-//! the exact host, of the wildcards, and of entries for any host; ranks decide between their results. So a change of a
-//! route affects the lists of its hosts only, and a copy of the router shares the other lists.
+//! match the same request are ever compared, so each host has a list of its own, sorted by rank. A request searches the
+//! lists of the exact host, of the wildcards, and of entries for any host; ranks decide between their results. So a
+//! change of a route affects the lists of its hosts only, and a copy of the router shares the other lists.
 
 mod index;
 mod rank;

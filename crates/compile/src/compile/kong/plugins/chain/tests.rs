@@ -14,7 +14,7 @@ use crate::compile::parents::plans::ParentPlans;
 use crate::compile::testing::TestInputs;
 use crate::diagnostic::Diagnostic;
 use crate::endpoint_tls::TrustAnchors;
-use crate::plugin_api::{self, BuildCx, Phases, Plugin, PluginRegistry, RegisteredKind, Scopes};
+use crate::plugin_api::{self, BuildCx, Phases, Plugin, PluginKinds, PluginRegistry, RegisteredKind, Scopes};
 use crate::plugin_chain::testing;
 use crate::ssrf_guard::{AddressPolicy, AddressSources, TrustModel};
 use crate::store::{AnyObject, Batch, Store};
@@ -104,13 +104,13 @@ fn chain_with_trust(
     let upserts = objects.map(|(kind, object)| AnyObject::parse(kind, object).unwrap()).collect();
     let mut store = Store::default();
     store.apply(Batch { upserts, removes: vec![] });
-    let registry = PluginRegistry(&[&[
+    static KINDS: PluginKinds = &[
         &RegisteredKind::<ServiceHelper>::NEW,
         &RegisteredKind::<ServiceGuard>::NEW,
         &RegisteredKind::<AnywhereGuard>::NEW,
         &RegisteredKind::<NamedBackendGuard>::NEW,
-    ]]);
-    let mut inputs = TestInputs::new(registry);
+    ];
+    let mut inputs = TestInputs::new(const { PluginRegistry(&[&KINDS]) });
     inputs.plugin_factory.fail_open = fail_open;
     inputs.upstreams = UpstreamRegistry::new(TrustAnchors::new([]), trust);
     let inputs = inputs.as_inputs();
