@@ -39,6 +39,8 @@ main() {
         echo "bench: two cores are needed, so that the load generator does not compete with the servers" >&2
         exit 1
     fi
+    # `instructions` finds the code for metrics by its line numbers.
+    export CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
     # Not the whole workspace: portico-e2e enables features of dependencies that a release does not have.
     cargo build --locked --release -p portico -p portico-load --bins --features alloc-jemalloc
     describe_machine

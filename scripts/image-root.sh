@@ -88,8 +88,6 @@ build() {
     RUSTFLAGS="-C target-feature=+crt-static ${maps[*]/#/--remap-path-prefix=}"
     export RUSTFLAGS
     export "CFLAGS_${target//-/_}=${maps[*]/#/-ffile-prefix-map=}"
-    # The image has no line numbers.
-    export CARGO_PROFILE_RELEASE_DEBUG=0
     # C code that contains its build time contains 1970-01-01 instead.
     export SOURCE_DATE_EPOCH=0
     # Kernels for arm64 have pages of 4, 16 or 64 KiB; jemalloc supports pages up to the size that it is built for.

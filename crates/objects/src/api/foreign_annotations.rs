@@ -3,6 +3,7 @@
 //! An object that moves to Portico keeps its annotations. Portico reads none of those in this table, so one that
 //! restricted requests before must not be overlooked.
 
+use super::ingress_nginx;
 use super::kong::annotations::{FORCE_SSL_REDIRECT, INGRESS_CLASS, INGRESS_PREFIX, SERVICE_UPSTREAM, list};
 
 /// An annotation of another controller.
@@ -57,7 +58,7 @@ pub fn classify(key: &str, value: &str) -> Option<ForeignAnnotation> {
 /// What has the effect of an annotation of ingress-nginx here. `None` if nothing has, or if the annotation is not in
 /// the table.
 pub fn replacement(key: &str) -> Option<&'static str> {
-    let name = key.strip_prefix(NGINX_PREFIX)?;
+    let name = key.strip_prefix(ingress_nginx::PREFIX)?;
     Some(match name {
         "rewrite-target" => "set konghq.com/rewrite, in which $1 is the first group of a path such as /~/api/(.*)",
         "use-regex" => "write the expression after /~ in a path of type ImplementationSpecific",
@@ -71,10 +72,9 @@ pub fn replacement(key: &str) -> Option<&'static str> {
     })
 }
 
-/// The remedy for an annotation with the prefix of ingress-nginx that ingress-nginx does not have, so that it has never
-/// had an effect. `None` for its own annotations.
+/// What to do about an annotation that ingress-nginx does not have, though manifests often do. `None` for others.
 pub fn remedy_of_unknown(key: &str) -> Option<&'static str> {
-    Some(match key.strip_prefix(NGINX_PREFIX)? {
+    Some(match key.strip_prefix(ingress_nginx::PREFIX)? {
         "rate-limit" | "rate-limit-window" | "rate-limit-connections" | "rate-limit-burst-multiplier" => {
             "attach a KongPlugin of plugin rate-limiting if requests are to be limited, and remove it"
         }
@@ -89,8 +89,6 @@ pub fn remedy_of_unknown(key: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
-
-const NGINX_PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
 /// Whether this is `KIND.plugin.konghq.com`, whose value names a plugin of that kind.
 fn is_of_old_plugin(key: &str) -> bool {
@@ -184,7 +182,7 @@ const BEFORE_VERSION_2: &str = "Kong's ingress controller before version 2";
 
 /// The table, by controller. Snippets count as guards, since they may contain any restriction.
 const ROWS: &[Row] = &[
-    row("ingress-nginx", NGINX_PREFIX, INGRESS_NGINX),
+    row("ingress-nginx", ingress_nginx::PREFIX, INGRESS_NGINX),
     row("the ingress controller of NGINX Inc.", "nginx.org/", NGINX_INC),
     row("the ingress controller of NGINX Inc.", "nginx.com/", NGINX_INC),
     row(

@@ -22,6 +22,7 @@ mod crd;
 pub mod definitions;
 pub mod foreign_annotations;
 pub mod gateway;
+pub mod ingress_nginx;
 pub mod kind;
 pub mod kong;
 pub mod meta;

@@ -8,6 +8,7 @@ use crate::api::networking::{Ingress, IngressClass};
 use crate::api::{Kind, Meta, Object};
 use crate::compile::CompileContext;
 use crate::compile::ingress_class;
+use crate::compile::ingress_class::unknown_annotation;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 
@@ -144,13 +145,15 @@ fn note(key: &str, annotation: ForeignAnnotation, object: &str) -> Diagnostic {
             "set annotation konghq.com/protocols to https if plain text must not be served, and remove it, unless \
              another controller reads it",
         ),
-        (None, None) => match foreign_annotations::remedy_of_unknown(key) {
-            Some(remedy) => (format!("{controller} has no such annotation, so it never had an effect"), remedy),
-            None => (
+        (None, None) => {
+            if let Some((message, remedy)) = unknown_annotation::explain(key) {
+                return annotation_note(key, message.to_owned(), &remedy);
+            }
+            (
                 format!("it is an annotation of {controller} and has no effect on {object}"),
                 foreign_annotations::replacement(key).unwrap_or("remove it, unless another controller reads it"),
-            ),
-        },
+            )
+        }
     };
     annotation_note(key, message, remedy)
 }

@@ -4,6 +4,7 @@
 
 pub(super) mod dialect;
 pub(super) mod foreign_annotations;
+mod unknown_annotation;
 
 use std::sync::Arc;
 
