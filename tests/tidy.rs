@@ -172,7 +172,14 @@ const LAYERS: &[Row] = &[
     ("admin", &["response self_connection", "cache_purges observations renderings", "views", "debug status"]),
     (
         "api",
-        &["core kind networking", "gateway", "crd", "kong portico", "definitions foreign_annotations names", "meta"],
+        &[
+            "core kind networking",
+            "gateway",
+            "crd",
+            "ingress_nginx kong portico",
+            "definitions foreign_annotations names",
+            "meta",
+        ],
     ),
     (
         "app",

@@ -1,5 +1,5 @@
-//! The plugins that admit, refuse or answer requests: credentials, authorization, validation, limits of size, CORS,
-//! redirects and other answers of a rule. Each is a module of [`plugins`].
+//! The plugins that admit requests, refuse them or respond to them: credentials, authorization, validation, limits of
+//! size, CORS, redirects. Each is a module of [`plugins`].
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -1,4 +1,4 @@
-//! The plugins that admit, refuse or answer requests.
+//! The plugins that admit requests, refuse them or respond to them.
 
 mod acl;
 mod api_version;

@@ -2,9 +2,9 @@
 //! 1.4).
 //!
 //! If routes refer to a plugin, and consumers or groups do as well, it runs on these routes for these consumers and
-//! groups only. All referrers of a KongPlugin are combined, because they are in its namespace or allowed by a grant. Any
-//! namespace can refer to a KongClusterPlugin, so its referrers are combined per namespace; otherwise a reference from a
-//! consumer of one namespace would disable a guard on routes of another namespace for all other clients.
+//! groups only. All referrers of a KongPlugin are combined, because they are in its namespace or allowed by a grant.
+//! Any namespace can refer to a KongClusterPlugin, so its referrers are combined per namespace; otherwise a reference
+//! from a consumer of one namespace would disable a guard on routes of another namespace for all other clients.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
