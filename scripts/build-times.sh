@@ -216,7 +216,7 @@ split_build() {
 
 # ready_tests PACKAGE: prints when the program of the unit tests of a library was there.
 ready_tests() {
-    awk -F '|' -v package="$1" '$1 == package && $2 ~ /^ lib.*\(test\)/ { printf "%.1f", $3 + $4 }'
+    awk -F '|' -v package="$1" '$1 == package && $2 ~ / lib.*\(test\)/ { printf "%.1f", $3 + $4 }'
 }
 
 table() {
