@@ -72,24 +72,6 @@ pub fn replacement(key: &str) -> Option<&'static str> {
     })
 }
 
-/// What to do about an annotation that ingress-nginx does not have, though manifests often do. `None` for others.
-pub fn remedy_of_unknown(key: &str) -> Option<&'static str> {
-    Some(match key.strip_prefix(ingress_nginx::PREFIX)? {
-        "rate-limit" | "rate-limit-window" | "rate-limit-connections" | "rate-limit-burst-multiplier" => {
-            "attach a KongPlugin of plugin rate-limiting if requests are to be limited, and remove it"
-        }
-        "client-max-body-size" => {
-            "attach a KongPlugin of plugin request-size-limiting if bodies are to be limited, and remove it"
-        }
-        "ssl-protocols" => "remove it; --tls-min-version sets the versions of TLS",
-        "websocket-services" => "remove it; WebSockets need no setting",
-        "health-check-path" | "health-check-interval" | "health-check-timeout" => {
-            "remove it, and write a KongUpstreamPolicy with health checks"
-        }
-        _ => return None,
-    })
-}
-
 /// Whether this is `KIND.plugin.konghq.com`, whose value names a plugin of that kind.
 fn is_of_old_plugin(key: &str) -> bool {
     key.ends_with(".plugin.konghq.com")

@@ -8,20 +8,21 @@ pub fn has(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// What earlier releases read and the last one does not, with what has taken its place there, if anything.
-pub fn removed(name: &str) -> Option<Option<&'static str>> {
-    REMOVED.iter().find(|removed| removed.matches(name)).map(|removed| removed.successor)
+/// What only earlier releases have read under this name.
+pub fn removed(name: &str) -> Option<&'static RemovedAnnotation> {
+    REMOVED.iter().find(|removed| removed.matches(name))
 }
 
 /// An annotation that ingress-nginx had once.
-struct Removed {
+#[derive(Debug)]
+pub struct RemovedAnnotation {
     /// A `*` at its end stands for any text.
     name: &'static str,
     /// The annotation with the same effect in the last release.
-    successor: Option<&'static str>,
+    pub successor: Option<&'static str>,
 }
 
-impl Removed {
+impl RemovedAnnotation {
     fn matches(&self, name: &str) -> bool {
         match self.name.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),
@@ -30,15 +31,15 @@ impl Removed {
     }
 }
 
-const fn gone(name: &'static str) -> Removed {
-    Removed { name, successor: None }
+const fn gone(name: &'static str) -> RemovedAnnotation {
+    RemovedAnnotation { name, successor: None }
 }
 
-const fn replaced(name: &'static str, successor: &'static str) -> Removed {
-    Removed { name, successor: Some(successor) }
+const fn replaced(name: &'static str, successor: &'static str) -> RemovedAnnotation {
+    RemovedAnnotation { name, successor: Some(successor) }
 }
 
-const REMOVED: &[Removed] = &[
+const REMOVED: &[RemovedAnnotation] = &[
     gone("add-base-url"),
     gone("base-url-scheme"),
     gone("enable-influxdb"),
@@ -208,9 +209,9 @@ mod tests {
         assert!(NAMES.is_sorted_by(|one, other| one < other));
         assert_eq!(NAMES.len(), 138);
         for name in NAMES {
-            assert_eq!(removed(name), None, "{name}");
+            assert!(removed(name).is_none(), "{name}");
         }
-        for Removed { successor, .. } in REMOVED {
+        for RemovedAnnotation { successor, .. } in REMOVED {
             assert!(successor.is_none_or(has), "{successor:?}");
         }
     }

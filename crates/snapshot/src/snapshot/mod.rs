@@ -12,8 +12,7 @@
 //! ```
 //!
 //! A request uses one listener: that of the most specific hostname. The `HostRouter`s that match the host are searched
-//! from the most specific one on; a `ConditionsRouter` searches all that match, and ranks
-//! decide.
+//! from the most specific one on; a `ConditionsRouter` searches all that match, and ranks decide.
 //!
 //! Snapshots share parts: an unchanged part is the same `Arc` in the next snapshot.
 

@@ -105,7 +105,7 @@ pub(super) fn class_notes(class: &Object<IngressClass>, controller: &str) -> Vec
     notes
 }
 
-/// The remedy for an unknown annotation with Portico's prefix. `known`: the annotations that it may misspell.
+/// The remedy for an unknown annotation. `known`: the annotations that it may misspell.
 pub(in crate::compile) fn unknown_annotation_remedy(key: &str, known: &[&'static str]) -> String {
     match nearest(key, known.iter().copied()) {
         Some(known) => format!("did you mean {known}? If not, remove it"),

@@ -1,9 +1,8 @@
 //! Annotations with the prefix of ingress-nginx that its last release does not read: misspelled, removed, or of no
 //! release at all.
 
-use crate::api::foreign_annotations;
+use super::dialect::unknown_annotation_remedy;
 use crate::api::ingress_nginx::{self, PREFIX};
-use crate::schema;
 
 /// The message and the remedy. `None` if ingress-nginx reads the annotation, or if it has another prefix.
 pub(super) fn explain(key: &str) -> Option<(&'static str, String)> {
@@ -11,22 +10,34 @@ pub(super) fn explain(key: &str) -> Option<(&'static str, String)> {
     if ingress_nginx::has(name) {
         return None;
     }
-    if let Some(successor) = ingress_nginx::removed(name) {
-        let remedy = match successor {
+    if let Some(removed) = ingress_nginx::removed(name) {
+        let remedy = match removed.successor {
             Some(successor) => format!("remove it; the last release has {PREFIX}{successor} instead"),
             None => "remove it; nothing has taken its place".to_owned(),
         };
         return Some(("only older releases of ingress-nginx read it, and it has no effect here", remedy));
     }
     let message = "ingress-nginx has no such annotation, so it never had an effect";
-    if let Some(remedy) = foreign_annotations::remedy_of_unknown(key) {
-        return Some((message, remedy.to_owned()));
-    }
-    let remedy = match schema::nearest(name, ingress_nginx::NAMES.iter().copied()) {
-        Some(nearest) => format!("correct it if {PREFIX}{nearest} is meant, or remove it"),
-        None => "remove it".to_owned(),
-    };
-    Some((message, remedy))
+    let remedy = remedy_of_frequent(name).map(str::to_owned);
+    Some((message, remedy.unwrap_or_else(|| unknown_annotation_remedy(name, ingress_nginx::NAMES))))
+}
+
+/// What to do about an annotation that no release has, though manifests often do. `None` for others.
+fn remedy_of_frequent(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "rate-limit" | "rate-limit-window" | "rate-limit-connections" | "rate-limit-burst-multiplier" => {
+            "attach a KongPlugin of plugin rate-limiting if requests are to be limited, and remove it"
+        }
+        "client-max-body-size" => {
+            "attach a KongPlugin of plugin request-size-limiting if bodies are to be limited, and remove it"
+        }
+        "ssl-protocols" => "remove it; --tls-min-version sets the versions of TLS",
+        "websocket-services" => "remove it; WebSockets need no setting",
+        "health-check-path" | "health-check-interval" | "health-check-timeout" => {
+            "remove it, and write a KongUpstreamPolicy with health checks"
+        }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -36,16 +47,8 @@ mod tests {
     #[test]
     fn names_that_ingress_nginx_does_not_have_are_explained() {
         for (name, message, remedy) in [
-            (
-                "proxy-body-sise",
-                "ingress-nginx has no such",
-                "correct it if nginx.ingress.kubernetes.io/proxy-body-size",
-            ),
-            (
-                "whitelist-source-rage",
-                "ingress-nginx has no such",
-                "correct it if nginx.ingress.kubernetes.io/whitelist-",
-            ),
+            ("proxy-body-sise", "ingress-nginx has no such", "did you mean proxy-body-size?"),
+            ("whitelist-source-rage", "ingress-nginx has no such", "did you mean whitelist-source-range?"),
             ("rate-limit", "ingress-nginx has no such", "attach a KongPlugin of plugin rate-limiting"),
             ("something-quite-different", "ingress-nginx has no such", "remove it"),
             (
