@@ -62,6 +62,11 @@ cache-tests: ## Run the public tests of HTTP caches, also with nginx and Varnish
 	@bash scripts/setup.sh caches
 	@cargo test --locked --workspace --test process -- --include-ignored --nocapture --test-threads=1 http_cache::
 
+.PHONY: differential
+differential: ## Compare Portico with nginx for generated Ingresses of ingress-nginx: 100,000 requests
+	@bash scripts/setup.sh test
+	@DIFFERENTIAL_SETS=1700 cargo test --locked --workspace --test process -- --nocapture ingress_nginx::served
+
 # Number of cases that `make explore` generates for each property test.
 CASES ?= 20000
 

@@ -60,11 +60,12 @@ missing_packages() {
     installed prometheus && installed promtool || echo prometheus
     # valgrind counts the instructions of the suite `baseline`.
     installed valgrind || echo valgrind
+    # Ingresses of ingress-nginx are compared with it.
+    installed nginx || echo nginx-light
     # Envoy and Go are Python packages, which are installed into virtual environments.
     python3 -c "import ensurepip, venv" 2>/dev/null || echo python3-venv
     case "$1" in
         caches | full)
-            installed nginx || echo nginx-light
             # varnishtest is in the same package.
             installed varnishd || echo varnish
             ;;

@@ -16,6 +16,7 @@ mod grpc_servers;
 mod harness;
 mod http_cache;
 mod identity;
+mod ingress_nginx;
 mod kong;
 mod ldap;
 mod log_servers;

@@ -71,6 +71,8 @@ const IMPORTS: &[Row] = &[
     // The dependencies between crates are in their manifests, so modules that are alone in their crate have no row.
     // base
     // Of the identifiers of traces.
+    ("address_ranges", &[]),
+    ("address_ranges", &[]),
     ("begun_trace", &["hex_digits"]),
     ("bind_address", &["transport_protocol"]),
     ("certified_key", &[]),
@@ -394,7 +396,8 @@ const LAYERS: &[Row] = &[
             "client_validation path_edit path_reach path_regex path_regexes",
             "certs",
             "redirect uri_template",
-            "fuzzing upstream_path",
+            "fuzzing location_path upstream_path",
+            "location_steps",
             "rule_options",
             "rule",
             "router stream",

@@ -13,7 +13,8 @@ use crate::args::{
     StreamPortProtocol,
 };
 use crate::compile::{
-    Classes, HostOwnership, IngressListener, IngressSettings, PublishSource, StreamListener, StreamProtocol,
+    Classes, HostOwnership, IngressListener, IngressSettings, NginxClasses, PublishSource, StreamListener,
+    StreamProtocol,
 };
 use crate::snapshot::certs::{Certificate, SELF_GENERATED};
 use crate::snapshot::host::HostPattern;
@@ -38,7 +39,11 @@ impl IngressConfig {
             HostOwner::Any => HostOwnership::Any,
             HostOwner::Namespace => HostOwnership::Namespace,
         };
-        let classes = Classes { name: class.class.clone(), controller: class.controller.clone() };
+        let nginx = class
+            .nginx
+            .as_ref()
+            .map(|nginx| NginxClasses { controller: nginx.controller.clone(), annotated: nginx.annotated.clone() });
+        let classes = Classes { name: class.class.clone(), controller: class.controller.clone(), nginx };
         let ignore_foreign_guards = class.ignore_foreign_guards;
         let settings = IngressSettings { flavor, host_ownership, ignore_foreign_guards, ..IngressSettings::default() };
         IngressConfig { classes, settings }

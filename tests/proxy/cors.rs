@@ -133,7 +133,7 @@ async fn proxy_responds_to_preflights_and_forwards_requests() {
     let plain_backend = || backend(Filters::default(), web());
     let app_cors = || cors("https://app.example");
     let other_cors = || cors("https://other.example");
-    let redirect = RedirectAction { scheme: None, host: None, path: None, port: None, status: StatusCode::FOUND };
+    let redirect = RedirectAction::new(StatusCode::FOUND);
     let routes = vec![
         Route { path: "/rule", filters: app_cors(), ..route(forward_to(plain_backend())) },
         Route { path: "/backend", ..route(forward_to(backend(app_cors(), web()))) },

@@ -106,9 +106,7 @@ async fn response_carries_the_request_id_unless_overridden() {
     let with_request_id =
         Endpoint::responding_with("HTTP/1.1 200 OK\r\nx-request-id: from-backend\r\ncontent-length: 0\r\n\r\n").await;
     let web = |endpoint: &Endpoint| forward(vec![(1, upstream("web", &[endpoint.address]))]);
-    let redirect = || {
-        Action::Redirect(RedirectAction { scheme: None, host: None, port: None, path: None, status: StatusCode::FOUND })
-    };
+    let redirect = || Action::Redirect(RedirectAction::new(StatusCode::FOUND));
     let cases = [
         ("forwarded", web(&plain), Filters::default(), Some("from-client")),
         ("set by the backend", web(&with_request_id), Filters::default(), Some("from-backend")),
@@ -131,7 +129,7 @@ async fn response_carries_the_request_id_unless_overridden() {
 /// RFC 9112, section 3.3: without a Host field, the authority is the address that the client connected to.
 #[tokio::test]
 async fn redirect_without_host_uses_the_local_address() {
-    let redirect = RedirectAction { scheme: None, host: None, port: None, path: None, status: StatusCode::FOUND };
+    let redirect = RedirectAction::new(StatusCode::FOUND);
     let server = TestServer::with_routes(vec![route(Action::Redirect(redirect))]).await;
     for (request, location) in [
         ("GET //evil.example/x HTTP/1.0\r\n\r\n", "http://127.0.0.1//evil.example/x"),

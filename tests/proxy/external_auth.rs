@@ -416,13 +416,7 @@ async fn preflights_end_before_authorization_and_redirects_after_it() {
         expose: CorsList::Empty,
         max_age: HeaderValue::from(5),
     };
-    let redirect = RedirectAction {
-        scheme: None,
-        host: Some("elsewhere.example".into()),
-        path: None,
-        port: None,
-        status: StatusCode::FOUND,
-    };
+    let redirect = RedirectAction { host: Some("elsewhere.example".into()), ..RedirectAction::new(StatusCode::FOUND) };
     let filters = Filters { cors: Some(Box::new(cors)), ..filters(http_filter(server_of(&authorization))) };
     let server = TestServer::with_routes(vec![Route { filters, ..route(Action::Redirect(redirect)) }]).await;
     let origin = "host: a.example\r\norigin: https://app.example\r\n";

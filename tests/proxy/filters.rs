@@ -149,7 +149,7 @@ const CASES: &[Case] = &[
 ];
 
 fn redirect(status: StatusCode) -> RedirectAction {
-    RedirectAction { scheme: None, host: None, path: None, port: None, status }
+    RedirectAction::new(status)
 }
 
 fn edits(level: &'static str) -> HeaderEdits {

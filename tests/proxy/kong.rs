@@ -718,6 +718,7 @@ async fn calls_to_ingresses_of_another_dialect_get_the_grpc_status_of_the_gatewa
         by_conditions: Arc::new(ConditionsRouter::build(RouterFlavor::default(), vec![kong])),
         orders,
         default_backend: None,
+        ..IngressRoutes::default()
     };
     let server = ingress_server(Options::default(), Routes::Ingresses(Arc::new(routes))).await;
     let client = h2::Http2Client::connect(server.address).await;

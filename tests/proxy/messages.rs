@@ -418,10 +418,8 @@ async fn filters_edit_requests_and_responses() {
 async fn redirect_has_the_configured_location() {
     let redirect = RedirectAction {
         scheme: Some(Scheme::Https),
-        host: None,
         path: Some(PathEdit::full("/new")),
-        port: None,
-        status: http::StatusCode::MOVED_PERMANENTLY,
+        ..RedirectAction::new(http::StatusCode::MOVED_PERMANENTLY)
     };
     let server = TestServer::with_routes(vec![route(Action::Redirect(redirect))]).await;
     let response = server.request("GET /old?q=1 HTTP/1.1\r\nhost: a.example:8080\r\n\r\n").await;

@@ -176,7 +176,7 @@ async fn dry_run_runs_no_plugin() {
 
 #[tokio::test]
 async fn requests_without_a_backend_have_reasons() {
-    let redirect = RedirectAction { scheme: None, host: None, port: None, path: None, status: StatusCode::FOUND };
+    let redirect = RedirectAction::new(StatusCode::FOUND);
     let (refused, _reserved) = reserve_address();
     let server = TestServer::with_routes(vec![
         Route { path: "/redirect", ..route(Action::Redirect(redirect)) },

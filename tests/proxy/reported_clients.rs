@@ -139,7 +139,7 @@ impl Observers {
             ("forward-auth", json!({"address": format!("http://{}/", auth.address)})),
             ("http-log", json!({"http_endpoint": format!("http://{}/", logs.address), "queue": {"max_batch_size": 1}})),
         ];
-        let redirect = RedirectAction { scheme: None, host: None, port: None, path: None, status: StatusCode::FOUND };
+        let redirect = RedirectAction::new(StatusCode::FOUND);
         Observers {
             forwarding: server(trusted, &plugins, to(&endpoint), false).await,
             redirecting: server(trusted, &[], Action::Redirect(redirect), false).await,

@@ -338,8 +338,7 @@ async fn certificate_rotation_under_load_fails_no_handshake() {
 async fn forwarded_headers_and_redirects_use_https() {
     let endpoint = Endpoint::ok().await;
     let certificate = certificate(&["a.example"]);
-    let redirect =
-        |port| RedirectAction { scheme: None, host: None, path: None, port, status: http::StatusCode::FOUND };
+    let redirect = |port| RedirectAction { port, ..RedirectAction::new(http::StatusCode::FOUND) };
     let mut routes = routes_to(endpoint.address);
     routes.push(Route { path: "/same", ..route(Action::Redirect(redirect(None))) });
     routes.push(Route { path: "/other", ..route(Action::Redirect(redirect(Some(8443)))) });

@@ -1,6 +1,7 @@
 //! Small values, counters and limits that several crates share. No module here knows another one, unless the table of
 //! imports in `tests/tidy.rs` says so.
 
+pub mod address_ranges;
 pub mod begun_trace;
 pub mod bind_address;
 pub mod certified_key;

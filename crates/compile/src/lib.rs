@@ -2,7 +2,7 @@
 
 pub mod compile;
 
-use portico_base::{bind_address, certified_key, cookie_prefix, request_target, transport_protocol};
+use portico_base::{address_ranges, bind_address, certified_key, cookie_prefix, request_target, transport_protocol};
 use portico_objects::{api, diagnostic, schema};
 use portico_plugin_api::plugin_api;
 use portico_plugin_chain::plugin_chain;

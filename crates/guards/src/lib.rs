@@ -6,6 +6,7 @@ pub mod fuzzing;
 pub mod plugins;
 pub mod violations;
 
+use portico_base::address_ranges;
 #[cfg(test)]
 use portico_logins::client_certificate;
 use portico_objects::diagnostic;

@@ -6,7 +6,7 @@ pub mod fuzzing;
 pub mod limits;
 pub mod snapshot;
 
-use portico_base::{bind_address, persistent_map, quantity, request_target, transport_protocol};
+use portico_base::{address_ranges, bind_address, persistent_map, quantity, request_target, transport_protocol};
 use portico_objects::schema;
 use portico_plugin_api::plugin_api;
 use portico_plugin_chain::plugin_chain;

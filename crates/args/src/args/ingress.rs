@@ -23,6 +23,18 @@ pub(super) struct IngressClassArgs {
     #[arg(value_parser = parse_ingress_controller_name, default_value = INGRESS_CONTROLLER)]
     ingress_controller_name: String,
 
+    /// Also serve the Ingresses of the IngressClasses of this controller, in the dialect of ingress-nginx;
+    /// k8s.io/ingress-nginx takes over those of ingress-nginx
+    #[arg(long, value_name = "NAME", env = "PORTICO_NGINX_CONTROLLER_CLASS")]
+    #[arg(value_parser = parse_ingress_controller_name)]
+    nginx_controller_class: Option<String>,
+
+    /// With --nginx-controller-class: also serve Ingresses without ingressClassName whose annotation
+    /// kubernetes.io/ingress.class has this value
+    #[arg(long, value_name = "NAME", env = "PORTICO_NGINX_CLASS", value_parser = parse_class)]
+    #[arg(default_value = NGINX_CLASS)]
+    nginx_class: String,
+
     /// Kong router flavor whose precedence orders the paths of Ingresses
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = KongRouter::TraditionalCompatible)]
     #[arg(env = "PORTICO_KONG_ROUTER")]
@@ -49,6 +61,9 @@ pub(super) struct IngressClassArgs {
     #[arg(long, env = "PORTICO_KONG_COMPAT_FAIL_OPEN", value_parser = clap::builder::BoolishValueParser::new())]
     kong_compat_fail_open: bool,
 }
+
+/// The class of ingress-nginx in its installation instructions.
+const NGINX_CLASS: &str = "nginx";
 
 /// Flags that exist only for commands that serve Ingresses.
 #[derive(Debug, Args)]
@@ -156,11 +171,21 @@ pub struct IngressClassOptions {
     pub class: String,
     /// The controller of the IngressClasses that are served.
     pub controller: String,
+    /// `None` if no Ingresses of ingress-nginx are served.
+    pub nginx: Option<NginxClassOptions>,
     pub router: KongRouter,
     pub host_owner: HostOwner,
     pub consumer_scope: ConsumerScopeArg,
     pub ignore_foreign_guards: bool,
     pub fail_open: bool,
+}
+
+/// Which Ingresses of ingress-nginx are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NginxClassOptions {
+    pub controller: String,
+    /// The value of the annotation with the class.
+    pub annotated: String,
 }
 
 /// Listeners and status of Ingresses, resolved.
@@ -204,6 +229,7 @@ impl IngressClassOptions {
         IngressClassOptions {
             class,
             controller: INGRESS_CONTROLLER.to_owned(),
+            nginx: None,
             router: KongRouter::TraditionalCompatible,
             host_owner: HostOwner::Any,
             consumer_scope: ConsumerScopeArg::Namespace,
@@ -225,6 +251,8 @@ impl IngressClassArgs {
         let IngressClassArgs {
             ingress_class,
             ingress_controller_name,
+            nginx_controller_class,
+            nginx_class,
             kong_router,
             ingress_host_owner,
             consumer_scope,
@@ -234,6 +262,7 @@ impl IngressClassArgs {
         IngressClassOptions {
             class: ingress_class,
             controller: ingress_controller_name,
+            nginx: nginx_controller_class.map(|controller| NginxClassOptions { controller, annotated: nginx_class }),
             router: kong_router,
             host_owner: ingress_host_owner,
             consumer_scope,

@@ -61,6 +61,17 @@ impl RequestPath {
         self.raw.as_str()
     }
 
+    /// The path as the client sent it.
+    pub fn raw_path(&self) -> &str {
+        self.raw.path()
+    }
+
+    /// The path and query as the client sent them, even if the normalized path differs. `None` if the client sent no
+    /// path.
+    pub fn sent(&self) -> Option<&PathAndQuery> {
+        Some(&self.raw).filter(|raw| raw.as_str().starts_with('/'))
+    }
+
     /// The path and query as the client sent them, unless the path differs from that.
     pub fn unchanged(&self) -> Option<&PathAndQuery> {
         // In the form `http://host?query` the path is empty, which means `/`.

@@ -70,6 +70,25 @@ pub fn decode_unreserved(path: &str) -> Cow<'_, str> {
     Cow::Owned(decoded)
 }
 
+/// Decodes all escapes once. A percent sign that begins no escape stays.
+pub fn decode_escapes(path: &str) -> Vec<u8> {
+    let mut pieces = path.split('%');
+    let mut decoded = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        match decode_escape(piece) {
+            Some(byte) => {
+                decoded.push(byte);
+                decoded.extend_from_slice(&piece.as_bytes()[2..]);
+            }
+            None => {
+                decoded.push(b'%');
+                decoded.extend_from_slice(piece.as_bytes());
+            }
+        }
+    }
+    decoded
+}
+
 /// Writes the hex digits of escapes in upper case: `%2f` and `%2F` are equivalent (RFC 3986, section 6.2.2.1). The
 /// length stays the same.
 pub fn upper_case_escapes(path: &str) -> Cow<'_, str> {

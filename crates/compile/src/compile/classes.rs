@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::api::kong::INGRESS_CONTROLLER as OTHER_INGRESS_CONTROLLER;
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
 use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
-use crate::api::networking::IngressClass;
+use crate::api::networking::{Ingress, IngressClass};
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::store::Store;
 
@@ -17,6 +17,17 @@ pub struct Classes {
     pub name: String,
     /// The name of this installation's controller, all of whose classes are served.
     pub controller: String,
+    /// The classes of ingress-nginx whose Ingresses are served, too.
+    pub nginx: Option<NginxClasses>,
+}
+
+/// Which Ingresses ingress-nginx would serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NginxClasses {
+    /// The controller of the IngressClasses.
+    pub controller: String,
+    /// The value of the annotation `kubernetes.io/ingress.class`, which needs no IngressClass.
+    pub annotated: String,
 }
 
 /// The objects that are left out: by the name of their class, the number of objects of each kind.
@@ -24,7 +35,7 @@ pub type LeftOutObjects = BTreeMap<String, BTreeMap<&'static str, usize>>;
 
 impl Default for Classes {
     fn default() -> Self {
-        Classes { name: INGRESS_CLASS_NAME.to_owned(), controller: INGRESS_CONTROLLER.to_owned() }
+        Classes { name: INGRESS_CLASS_NAME.to_owned(), controller: INGRESS_CONTROLLER.to_owned(), nginx: None }
     }
 }
 
@@ -59,6 +70,26 @@ impl Classes {
         }
     }
 
+    /// Whether to serve an Ingress in place of ingress-nginx. Its field decides if it is set; the annotation is for
+    /// Ingresses without it. A class that is marked as default has no effect, because the API server has written it
+    /// into the field.
+    pub(crate) fn claims_for_nginx(&self, store: &Store, meta: &Meta, spec_class: Option<&str>) -> bool {
+        let Some(nginx) = &self.nginx else { return false };
+        match spec_class {
+            Some(name) => store
+                .ingress_classes
+                .get(&ObjectKey::cluster(name))
+                .is_some_and(|class| class.spec.controller == nginx.controller),
+            None => meta.annotations.get(INGRESS_CLASS).is_some_and(|class| **class == *nginx.annotated),
+        }
+    }
+
+    /// Whether this process serves an Ingress.
+    pub(crate) fn serves_ingress(&self, store: &Store, ingress: &Object<Ingress>) -> bool {
+        let class = ingress.spec.ingress_class_name.as_deref();
+        self.claims_for_nginx(store, &ingress.meta, class) || self.serves_object(store, &ingress.meta, class)
+    }
+
     /// The served class that is marked as default and so owns objects without a class.
     pub fn default_class<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
         let is_default = |class: &&Object<IngressClass>| {
@@ -91,6 +122,11 @@ impl Classes {
             count(kind, meta, None);
         }
         left_out
+    }
+
+    /// Whether an IngressClass is one of ingress-nginx whose Ingresses are served.
+    pub(super) fn serves_nginx_class(&self, class: &Object<IngressClass>) -> bool {
+        self.nginx.as_ref().is_some_and(|nginx| class.spec.controller == nginx.controller)
     }
 
     pub(super) fn serves_class(&self, class: &Object<IngressClass>) -> bool {
@@ -147,6 +183,34 @@ mod tests {
     }
 
     #[test]
+    fn ingresses_of_ingress_nginx_are_served_by_field_or_annotation() {
+        const CONTROLLER: &str = "k8s.io/ingress-nginx";
+        let nginx = NginxClasses { controller: CONTROLLER.to_owned(), annotated: "nginx".to_owned() };
+        let classes = Classes { nginx: Some(nginx), ..Classes::default() };
+        let mut store = Store::default();
+        let default = json!({IS_DEFAULT_CLASS: "true"});
+        let upserts = vec![class("web", CONTROLLER, default), class("nginx", "other.example/controller", json!({}))];
+        store.apply(Batch { upserts, removes: vec![] });
+        for (annotation, field, is_served) in [
+            (None, Some("web"), true),
+            // The class belongs to another controller, or does not exist.
+            (None, Some("nginx"), false),
+            (None, Some("absent"), false),
+            // The field decides.
+            (Some("nginx"), Some("absent"), false),
+            (Some("nginx"), None, true),
+            (Some("web"), None, false),
+            (Some(""), None, false),
+            (None, None, false),
+        ] {
+            let annotations = annotation.map_or(json!({}), |class| json!({INGRESS_CLASS: class}));
+            let meta: Meta = serde_json::from_value(json!({"name": "b", "annotations": annotations})).unwrap();
+            assert_eq!(classes.claims_for_nginx(&store, &meta, field), is_served, "{annotation:?} {field:?}");
+            assert!(!Classes::default().claims_for_nginx(&store, &meta, field));
+        }
+    }
+
+    #[test]
     fn left_out_objects_are_counted_unless_a_class_is_configured() {
         let ingress = |name: &str, class: Option<&str>, annotations: Value| {
             let metadata = json!({"namespace": "a", "name": name, "annotations": annotations});
@@ -194,7 +258,7 @@ mod tests {
     fn installations_with_other_controller_names_serve_other_classes() {
         let of_installation = |name: &str, gateway_controller: &str, ingress_controller: &str| TestInputs {
             controllers: vec![gateway_controller.to_owned()],
-            classes: Classes { name: name.to_owned(), controller: ingress_controller.to_owned() },
+            classes: Classes { name: name.to_owned(), controller: ingress_controller.to_owned(), ..Classes::default() },
             ..TestInputs::new(PluginRegistry(&[]))
         };
         let public = of_installation("public", GATEWAY_CONTROLLER, INGRESS_CONTROLLER);
@@ -226,7 +290,7 @@ mod tests {
             assert_eq!((has_conditions(own), has_conditions(other)), (true, false), "Gateways for {own}");
             let serves_ingress = |name: &str| {
                 let ingress = &store.ingresses[&ObjectKey::new("a", name)];
-                inputs.classes.serves_object(&store, &ingress.meta, Some(name))
+                inputs.classes.serves_ingress(&store, ingress)
             };
             assert_eq!((serves_ingress(own), serves_ingress(other)), (true, false), "Ingresses for {own}");
             let default = inputs.classes.default_class(&store).map(|class| &*class.meta.key.name);

@@ -46,7 +46,7 @@ mod verdicts;
 pub use backend::locality::ProcessLocation;
 pub use backend::upstream_usage::upstream_object;
 pub use budgets::{Budgets, OVER_BUDGET};
-pub use classes::{Classes, LeftOutObjects};
+pub use classes::{Classes, LeftOutObjects, NginxClasses};
 pub use compiler::{Compiled, Compiler};
 pub use context::{CompileContext, CompileInputs};
 pub use gateways::listener_set_ports::ListenerSetPorts;

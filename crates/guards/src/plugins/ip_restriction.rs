@@ -11,13 +11,13 @@
 //! The plugin also runs for the connections of TCPRoutes and TLSRoutes, and for the sessions of UDPRoutes: those of
 //! denied addresses are reset, or their datagrams dropped. `status` and `message` do not apply to them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use http::StatusCode;
-use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::address_ranges::{AddressRanges, parse_network};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::context::UNKNOWN_CLIENT;
 use crate::plugin_api::{
@@ -77,8 +77,8 @@ impl PluginKind for IpRestriction {
             let message = format!("{} is not a status of 200 to 599", config.status);
             invalid.push(Diagnostic::in_config("status", message, "set it to 403, or to another status in this range"));
         }
-        let allow = AddressRanges::parse("allow", &config.allow, &mut invalid);
-        let deny = AddressRanges::parse("deny", &config.deny, &mut invalid);
+        let allow = parse_ranges("allow", &config.allow, &mut invalid);
+        let deny = parse_ranges("deny", &config.deny, &mut invalid);
         match status {
             Some(status) if invalid.is_empty() => {
                 let allow = (!config.allow.is_empty()).then_some(allow);
@@ -116,68 +116,18 @@ impl Plugin for IpRestriction {
     }
 }
 
-/// Address ranges, each as its first and last address, in ascending order and without overlaps.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct AddressRanges {
-    v4: Vec<(u32, u32)>,
-    v6: Vec<(u128, u128)>,
-}
-
-impl AddressRanges {
-    fn parse(field: &str, texts: &[String], invalid: &mut Vec<Diagnostic>) -> Self {
-        let mut ranges = AddressRanges::default();
-        for (index, text) in texts.iter().enumerate() {
-            match parse_network(text) {
-                Some(IpNet::V4(net)) => ranges.v4.push((net.network().to_bits(), net.broadcast().to_bits())),
-                Some(IpNet::V6(net)) => ranges.v6.push((net.network().to_bits(), net.broadcast().to_bits())),
-                None => {
-                    let message = format!("{text:?} is neither an address nor a network");
-                    let remedy = "use an address or address/bits, such as 10.0.0.0/8 or 2001:db8::/32";
-                    invalid.push(Diagnostic::in_config(format!("{field}[{index}]"), message, remedy));
-                }
-            }
+/// The ranges of a list. Reports entries that are neither an address nor a network.
+fn parse_ranges(field: &str, texts: &[String], invalid: &mut Vec<Diagnostic>) -> AddressRanges {
+    let networks = texts.iter().enumerate().filter_map(|(index, text)| {
+        let network = parse_network(text);
+        if network.is_none() {
+            let message = format!("{text:?} is neither an address nor a network");
+            let remedy = "use an address or address/bits, such as 10.0.0.0/8 or 2001:db8::/32";
+            invalid.push(Diagnostic::in_config(format!("{field}[{index}]"), message, remedy));
         }
-        merge_ranges(&mut ranges.v4);
-        merge_ranges(&mut ranges.v6);
-        ranges
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(address) => ranges_contain(&self.v4, Ipv4Addr::to_bits(address)),
-            IpAddr::V6(address) => ranges_contain(&self.v6, Ipv6Addr::to_bits(address)),
-        }
-    }
-}
-
-/// Parses an address or network. An IPv4-mapped IPv6 network becomes an IPv4 network, because client
-/// addresses are converted in the same way.
-fn parse_network(text: &str) -> Option<IpNet> {
-    let net = text.parse().ok().or_else(|| text.parse().ok().map(|address: IpAddr| IpNet::from(address)))?;
-    match net {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => match IpAddr::V6(v6.network()).to_canonical() {
-            mapped @ IpAddr::V4(_) => IpNet::new(mapped, v6.prefix_len() - 96).ok(),
-            IpAddr::V6(_) => Some(net),
-        },
-        _ => Some(net),
-    }
-}
-
-/// Sorts ranges and merges those that overlap.
-fn merge_ranges<N: Copy + Ord>(ranges: &mut Vec<(N, N)>) {
-    ranges.sort_unstable();
-    ranges.dedup_by(|range, previous| {
-        let overlaps = range.0 <= previous.1;
-        if overlaps {
-            previous.1 = previous.1.max(range.1);
-        }
-        overlaps
+        network
     });
-}
-
-fn ranges_contain<N: Copy + Ord>(ranges: &[(N, N)], address: N) -> bool {
-    let starting_before = ranges.partition_point(|(first, _)| *first <= address);
-    starting_before > 0 && address <= ranges[starting_before - 1].1
+    networks.collect()
 }
 
 #[cfg(test)]

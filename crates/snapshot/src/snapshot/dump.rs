@@ -15,6 +15,7 @@ use super::client_validation::ClientValidationMode;
 use super::host::{HostMap, HostPattern};
 use super::port_tls::{PortTls, StreamHosts, TlsListener};
 use super::router::by_conditions::{ConditionsRouter, HeaderCondition, RouteEntry};
+use super::router::locations::LocationRouter;
 use super::router::{HostRouter, MatchedPath, QueryMatch, RouteMatch, ValueMatch};
 use super::rule::{Action, Backend, BackendTarget, Filters, RedirectAction, Rewrite, RouteRule};
 use super::stream::{StreamAction, StreamRule};
@@ -125,7 +126,7 @@ pub struct HostDump {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MatchDump {
     /// `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`; in the order by conditions `Exact /a`, `Prefix /`, `Regex
-    /// ~/a`, `any path`.
+    /// ~/a`, `any path`; of locations `= /a`, `/a/`, `~* ^/a`.
     pub path: String,
     /// Several methods are alternatives.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -364,6 +365,18 @@ pub(super) fn dump_by_host(hosts: &HostMap<Arc<HostRouter>>) -> Vec<HostDump> {
     hosts.map(|(host, router)| HostDump { host: host.to_string(), matches: matches(router) }).collect()
 }
 
+/// The locations of each host.
+pub(super) fn dump_locations(hosts: &HostMap<Arc<LocationRouter>>) -> Vec<HostDump> {
+    let matches = |router: &LocationRouter| {
+        let locations = router.locations().iter();
+        let dumped = locations
+            .map(|location| MatchDump { path: location.path.to_string(), ..MatchDump::for_rule(&location.rule) });
+        dumped.collect()
+    };
+    let hosts = hosts.sorted().into_iter();
+    hosts.map(|(host, router)| HostDump { host: host.to_string(), matches: matches(router) }).collect()
+}
+
 /// The entries are in evaluation order, so a host may occur more than once.
 pub(super) fn dump_by_conditions(router: &ConditionsRouter) -> Vec<HostDump> {
     let entries = router.entries();
@@ -509,7 +522,7 @@ impl From<&Action> for ActionDump {
 
 impl From<&RedirectAction> for RedirectDump {
     fn from(redirect: &RedirectAction) -> Self {
-        let RedirectAction { scheme, host, path, port, status } = redirect;
+        let RedirectAction { scheme, host, path, port, status, style: _ } = redirect;
         RedirectDump {
             status: status.as_u16(),
             scheme: scheme.map(|scheme| scheme.to_string()),

@@ -3,29 +3,35 @@
 //! ```text
 //!   host, port ─▶ HostOrders: which order has the most specific host?
 //!                     │
-//!                     ├─▶ by host ───────▶ by conditions ─┐
-//!                     └─▶ by conditions ─▶ by host ───────┴─▶ default backend
+//!                     ├─▶ by host ───────▶ by conditions ─▶ locations ─┐
+//!                     ├─▶ by conditions ─▶ by host ───────▶ locations ─┴─▶ default backend
+//!                     └─▶ locations, which match every path of their hosts
 //! ```
 //!
-//! A request that no rule of the first order matches is matched by the second one, so that no rule is unreachable
+//! A request that no rule of the first order matches is matched by the others, so that no rule is unreachable
 //! because of a host. The default backend comes after all rules.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::dump::{HostDump, dump_by_conditions, dump_by_host};
+use super::dump::{HostDump, dump_by_conditions, dump_by_host, dump_locations};
 use super::host::{HostMap, HostPattern, MAX_DNS_NAME_LENGTH};
 use super::router::by_conditions::{ConditionsRouter, HostName};
+use super::router::locations::LocationRouter;
 use super::router::{HostRouter, Matched, RoutingRequest};
 use super::rule::RouteRule;
 
-/// The routes of Ingresses in two orders. Copies share the routes of each host.
+/// The routes of Ingresses in several orders. Copies share the routes of each host.
 #[derive(Clone, Debug, Default)]
 pub struct IngressRoutes {
     /// The most specific host first, then the path. A wildcard matches exactly one label.
     pub by_host: HostMap<Arc<HostRouter>>,
     /// One order for all hosts.
     pub by_conditions: Arc<ConditionsRouter>,
+    /// The most specific host first, then its locations. A wildcard matches exactly one label.
+    pub locations: HostMap<Arc<LocationRouter>>,
+    /// The locations of hosts that no rule names.
+    pub unnamed_hosts: Option<Arc<LocationRouter>>,
     /// Which order comes first for a host.
     pub orders: HostOrders,
     /// The route for requests that no rule matches.
@@ -39,11 +45,12 @@ pub enum DefaultBackend {
     ByConditions(Arc<ConditionsRouter>),
 }
 
-/// One of the two orders.
+/// One of the orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteOrder {
     ByHost,
     ByConditions,
+    ByLocation,
 }
 
 /// A host that rules name; `None` for every host.
@@ -72,6 +79,7 @@ struct OrdersOfHost {
     /// The order that named the host first.
     first: RouteOrder,
     has_by_host: bool,
+    has_locations: bool,
     by_conditions: Option<Ports>,
 }
 
@@ -87,11 +95,14 @@ impl IngressRoutes {
     pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let by_host = || self.by_host.single_label_candidates(host).find_map(|router| router.find(request));
         let by_conditions = || self.by_conditions.find(host, request);
+        let by_location = || self.locations.single_label_candidates(host).find_map(|router| router.find(request));
         let matched = match self.first_order(host, request) {
-            Some(RouteOrder::ByHost) => by_host().or_else(by_conditions),
-            Some(RouteOrder::ByConditions) => by_conditions().or_else(by_host),
+            Some(RouteOrder::ByHost) => by_host().or_else(by_conditions).or_else(by_location),
+            Some(RouteOrder::ByConditions) => by_conditions().or_else(by_host).or_else(by_location),
+            // A host of this order belongs to it: its root is a location, too.
+            Some(RouteOrder::ByLocation) => return by_location(),
             // No rule has a host that matches.
-            None => None,
+            None => self.unnamed_hosts.as_ref().and_then(|router| router.find(request)),
         };
         matched.or_else(|| match self.default_backend.as_ref()? {
             DefaultBackend::ByHost(router) => router.find(request),
@@ -110,7 +121,14 @@ impl IngressRoutes {
             Some(host) => self.by_host.single_label_candidates(host).any(|router| router.requests_client_certificate()),
             None => self.by_host.iter().any(|(_, router)| router.requests_client_certificate()),
         };
+        let by_location = match host {
+            Some(host) => {
+                self.locations.single_label_candidates(host).any(|router| router.requests_client_certificate())
+            }
+            None => self.locations.iter().any(|(_, router)| router.requests_client_certificate()),
+        };
         by_host
+            || by_location
             || self.by_conditions.requests_client_certificate()
             || self.default_backend.as_ref().is_some_and(|backend| match backend {
                 DefaultBackend::ByHost(router) => router.requests_client_certificate(),
@@ -125,13 +143,18 @@ impl IngressRoutes {
             Some(DefaultBackend::ByConditions(router)) => router.entries().first().map(|entry| &entry.route.rule),
             None => None,
         };
-        rules_by_host(&self.by_host).chain(rules_by_conditions(&self.by_conditions)).chain(default_backend)
+        let of_locations = self.locations.sorted().into_iter().flat_map(|(_, router)| router.locations());
+        rules_by_host(&self.by_host)
+            .chain(rules_by_conditions(&self.by_conditions))
+            .chain(of_locations.map(|location| &location.rule))
+            .chain(default_backend)
     }
 
-    /// The routes of the order by host, those of the order by conditions, and the default backend.
+    /// The routes of the order by host, those of the order by conditions, the locations, and the default backend.
     pub(super) fn dump(&self) -> Vec<HostDump> {
         let mut hosts = dump_by_host(&self.by_host);
         hosts.extend(dump_by_conditions(&self.by_conditions));
+        hosts.extend(dump_locations(&self.locations));
         match &self.default_backend {
             Some(DefaultBackend::ByHost(router)) => {
                 hosts.extend(dump_by_host(&HostMap::new([(HostPattern::Any, Arc::clone(router))])));
@@ -142,13 +165,17 @@ impl IngressRoutes {
         hosts
     }
 
-    /// The hosts that rules of both orders name, each with the order that comes first.
+    /// The hosts that rules of several orders name, each with the order that comes first.
     pub fn contested_hosts(&self) -> Vec<String> {
         let hosts = self.orders.hosts.sorted().into_iter();
-        let hosts = hosts.filter(|(_, orders)| orders.has_by_host && orders.by_conditions.is_some());
+        let hosts = hosts.filter(|(_, orders)| {
+            let OrdersOfHost { has_by_host, has_locations, by_conditions, .. } = orders;
+            [*has_by_host, *has_locations, by_conditions.is_some()].iter().filter(|has_rules| **has_rules).count() > 1
+        });
         let line = |(host, orders): (&HostPattern, &OrdersOfHost)| match orders.first {
             RouteOrder::ByHost => format!("{host}: by host"),
             RouteOrder::ByConditions => format!("{host}: by conditions"),
+            RouteOrder::ByLocation => format!("{host}: by location"),
         };
         hosts.map(line).collect()
     }
@@ -165,7 +192,7 @@ pub(super) fn rules_by_conditions(router: &ConditionsRouter) -> impl Iterator<It
 }
 
 impl HostOrders {
-    /// Replaces the rules of a host, those of the oldest Ingress first. Of two orders, that of the first rule comes
+    /// Replaces the rules of a host, those of the oldest Ingress first. Of several orders, that of the first rule comes
     /// first.
     pub fn set(&mut self, host: NamedHost, rules: &[HostRule]) {
         let pattern = match host {
@@ -190,6 +217,7 @@ impl HostOrders {
             pattern: pattern.clone(),
             first: first.order,
             has_by_host: rules.iter().any(|rule| rule.order == RouteOrder::ByHost),
+            has_locations: rules.iter().any(|rule| rule.order == RouteOrder::ByLocation),
             by_conditions,
         });
         self.hosts.set(pattern, orders);
@@ -197,14 +225,15 @@ impl HostOrders {
 
     fn first(&self, host: &str, port: impl Fn() -> u16) -> Option<RouteOrder> {
         let mut candidates = self.hosts.candidates(host).filter_map(|orders| {
-            let by_host = orders.has_by_host && is_single_label_match(&orders.pattern, host);
-            let by_conditions = orders.by_conditions.as_ref().is_some_and(|ports| ports.contain(&port));
-            match (by_host, by_conditions) {
-                (true, true) => Some((&orders.pattern, orders.first)),
-                (true, false) => Some((&orders.pattern, RouteOrder::ByHost)),
-                (false, true) => Some((&orders.pattern, RouteOrder::ByConditions)),
-                (false, false) => None,
-            }
+            let is_single_label = is_single_label_match(&orders.pattern, host);
+            let has_rules = |order: RouteOrder| match order {
+                RouteOrder::ByHost => orders.has_by_host && is_single_label,
+                RouteOrder::ByLocation => orders.has_locations && is_single_label,
+                RouteOrder::ByConditions => orders.by_conditions.as_ref().is_some_and(|ports| ports.contain(&port)),
+            };
+            let others = [RouteOrder::ByHost, RouteOrder::ByConditions, RouteOrder::ByLocation];
+            let order = [orders.first].into_iter().chain(others).find(|order| has_rules(*order))?;
+            Some((&orders.pattern, order))
         });
         match candidates.next() {
             // `example.*` is more specific than no host.

@@ -30,6 +30,8 @@ pub(crate) mod fuzzing;
 pub mod gateway_traces;
 pub mod host;
 pub mod ingress_routes;
+pub mod location_path;
+pub mod location_steps;
 pub mod own_udp_listeners;
 pub mod path_edit;
 pub mod path_reach;
@@ -189,7 +191,7 @@ pub struct HttpListener {
     pub unmatched: UnmatchedStyle,
 }
 
-/// The routes of a listener, in one of two orders of precedence, or in both.
+/// The routes of a listener, in one order of precedence, or in several.
 #[derive(Debug)]
 pub enum Routes {
     /// The most specific host decides first, as the Gateway API defines: one router for each hostname that a route

@@ -129,6 +129,13 @@ impl TextRegex {
     pub(in crate::snapshot) fn is_match(&self, text: &[u8]) -> bool {
         self.compiled.is_match(text)
     }
+
+    /// The groups of the first match; `None` without a match.
+    pub(in crate::snapshot) fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
+        let mut groups = self.compiled.create_captures();
+        self.compiled.captures(text, &mut groups);
+        groups.is_match().then_some(Captures { path: text, groups: Some(groups) })
+    }
 }
 
 /// Patterns with equal text are equal.

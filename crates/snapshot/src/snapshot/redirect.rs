@@ -15,9 +15,29 @@ pub struct RedirectAction {
     pub path: Option<PathEdit>,
     pub port: Option<u16>,
     pub status: StatusCode,
+    pub style: RedirectStyle,
+}
+
+/// Which host and query the `Location` has if the redirect sets no host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedirectStyle {
+    /// The host with the port that [`RedirectAction::location`] selects, and the query.
+    #[default]
+    SelectedPort,
+    /// The host without port, in lower case, and the query if it is not empty, as nginx redirects to a path with a
+    /// slash at its end.
+    WithoutPort,
+    /// The host as the client sent it, without the query, as ingress-nginx redirects to its `app-root`.
+    HostAsSent,
 }
 
 impl RedirectAction {
+    /// A redirect to the URL of the request.
+    pub fn new(status: StatusCode) -> Self {
+        let style = RedirectStyle::SelectedPort;
+        RedirectAction { scheme: None, host: None, path: None, port: None, status, style }
+    }
+
     /// The `Location` for a request. An unset port is the default of the filter's scheme, or `request_port` if the
     /// filter sets no scheme.
     ///
@@ -31,13 +51,24 @@ impl RedirectAction {
         let edited_path = self.path.as_ref().map(|edit| edit.apply(path));
         let path = edited_path.as_deref().unwrap_or(path);
 
+        if self.style == RedirectStyle::HostAsSent {
+            return format!("{scheme}://{host}{path}");
+        }
         let mut location = String::new();
         write!(location, "{scheme}://{}", RedirectHost::parse(host)).expect("writing to a string cannot fail");
-        if port != scheme.port() {
-            write!(location, ":{port}").expect("writing to a string cannot fail");
+        match self.style {
+            RedirectStyle::SelectedPort if port != scheme.port() => {
+                write!(location, ":{port}").expect("writing to a string cannot fail");
+            }
+            RedirectStyle::WithoutPort => {
+                location.make_ascii_lowercase();
+                location.truncate(location.trim_end_matches('.').len());
+            }
+            RedirectStyle::SelectedPort | RedirectStyle::HostAsSent => {}
         }
         location.push_str(path);
-        if let Some(query) = query {
+        let is_left_out = |query: &&str| query.is_empty() && self.style == RedirectStyle::WithoutPort;
+        if let Some(query) = query.filter(|query| !is_left_out(query)) {
             location.push('?');
             location.push_str(query);
         }
@@ -80,7 +111,20 @@ mod tests {
     use super::*;
 
     fn redirect(scheme: Option<Scheme>, host: Option<&str>, port: Option<u16>) -> RedirectAction {
-        RedirectAction { scheme, host: host.map(Box::from), path: None, port, status: StatusCode::FOUND }
+        RedirectAction { scheme, host: host.map(Box::from), port, ..RedirectAction::new(StatusCode::FOUND) }
+    }
+
+    #[test]
+    fn style_decides_about_port_and_query() {
+        for (style, expected) in [
+            (RedirectStyle::SelectedPort, "http://a.example:8080/new?b"),
+            (RedirectStyle::WithoutPort, "http://a.example/new?b"),
+            (RedirectStyle::HostAsSent, "http://a.example:81/new"),
+        ] {
+            let path = Some(PathEdit::full("/new"));
+            let redirect = RedirectAction { style, path, ..RedirectAction::new(StatusCode::FOUND) };
+            assert_eq!(redirect.location(Http, "a.example:81", 8080, "/", Some("b")), expected);
+        }
     }
 
     #[test]

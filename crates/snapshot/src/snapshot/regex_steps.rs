@@ -42,6 +42,11 @@ impl RegexSteps {
         }
     }
 
+    /// Records that a search was given up, so that its result must not be used.
+    pub(in crate::snapshot) fn exhaust(&self, input: RegexInput) {
+        self.exceeded.set(self.exceeded.get().or(Some(input)));
+    }
+
     /// The steps that are left, for the expressions of plugins.
     pub fn remaining(&self) -> u64 {
         self.remaining.get()

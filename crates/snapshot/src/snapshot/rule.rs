@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::cors::CorsFilter;
 use super::external_auth::ExternalAuthFilter;
 pub use super::path_edit::PathEdit;
-pub use super::redirect::{RedirectAction, Scheme};
+pub use super::redirect::{RedirectAction, RedirectStyle, Scheme};
 use super::rule_options::RuleOptions;
 use super::timeouts_and_retries::TimeoutsAndRetries;
 use crate::plugin_api::{AssertedFields, ChosenBackend};
@@ -277,6 +277,8 @@ pub enum RouteFailure {
     NoService,
     /// The rule of an Ingress that has no Service on purpose: a plugin responds in its place (503).
     WithoutService,
+    /// No location of the host has the path, and there is no default backend (404).
+    NoDefaultBackend,
     /// The configuration asks for protection that the rule cannot have (503).
     UnsupportedProtection,
 }
@@ -290,6 +292,7 @@ impl fmt::Display for RouteFailure {
             RouteFailure::NoAuthorizationServer => "no authorization server",
             RouteFailure::NoService => "no service",
             RouteFailure::WithoutService => "without service",
+            RouteFailure::NoDefaultBackend => "no default backend",
             RouteFailure::UnsupportedProtection => "unsupported protection",
         })
     }

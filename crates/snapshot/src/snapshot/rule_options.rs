@@ -1,12 +1,15 @@
 //! Options of a rule: how its requests are accepted and forwarded, and how its responses look. The defaults are those
 //! of the Gateway API; each dialect of the configuration sets the options in which it differs.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::location_path::PathReplacement;
 use super::upstream_path::UpstreamPath;
 
 /// The options of a rule in addition to its filters. Each option is independent of the others.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RuleOptions {
     /// The protocols that requests may use. Stream protocols have no effect here.
     pub protocols: Protocols,
@@ -16,6 +19,10 @@ pub struct RuleOptions {
     pub forwarding_headers: ForwardingHeaderStyle,
     /// How the path for the endpoint is derived. `None` forwards the path as the client wrote it.
     pub upstream_path: Option<UpstreamPath>,
+    /// Replaces the path that the client wrote, in place of `upstream_path`.
+    pub path_replacement: Option<Arc<PathReplacement>>,
+    /// Whether a target that nothing replaces is forwarded as the client sent it, even if its path is not normalized.
+    pub forwards_raw_target: bool,
     pub host: UpstreamHost,
     pub trailer_header: TrailerHeader,
     /// The header fields that identify the proxy and report its latencies. `None` adds none, unless they are enabled
@@ -100,6 +107,9 @@ pub enum ForwardingHeaderStyle {
     Forwarded,
     /// Also `X-Real-IP`, `X-Forwarded-Path` and `X-Forwarded-Prefix`. `X-Forwarded-Host` has no port.
     RealIp,
+    /// Also `X-Real-IP`, `X-Scheme`, `X-Forwarded-Scheme` and `X-Original-Forwarded-For`. `X-Forwarded-For` is only the
+    /// client, as ingress-nginx sends it.
+    SingleClient,
 }
 
 /// When the `Trailer` field of an endpoint's response is forwarded. Trailers themselves are always forwarded.
@@ -163,6 +173,8 @@ impl RuleOptions {
         upgrades: AcceptedUpgrades::All,
         forwarding_headers: ForwardingHeaderStyle::Forwarded,
         upstream_path: None,
+        path_replacement: None,
+        forwards_raw_target: false,
         host: UpstreamHost::Preserved,
         trailer_header: TrailerHeader::Forwarded,
         product_headers: None,
@@ -190,7 +202,7 @@ impl Default for HttpsRedirect {
 impl RuleOptions {
     /// Text for dumps: a line for each option with a value, and one for all others that differ from the defaults.
     pub(in crate::snapshot) fn describe(&self) -> Vec<String> {
-        let RuleOptions { protocols, https_redirect, host, upstream_path, .. } = self;
+        let RuleOptions { protocols, https_redirect, host, upstream_path, path_replacement, .. } = self;
         let mut lines = Vec::new();
         if let Some(UpstreamPath { strip_matched, prefix, template }) = upstream_path {
             if *strip_matched {
@@ -202,6 +214,9 @@ impl RuleOptions {
             if let Some(template) = template {
                 lines.push(format!("rewrite {template}"));
             }
+        }
+        if let Some(replacement) = path_replacement {
+            lines.push(format!("replace {replacement}"));
         }
         if let UpstreamHost::Fixed(host) = host {
             lines.push(format!("host {}", String::from_utf8_lossy(host.as_bytes())));
@@ -222,6 +237,7 @@ impl RuleOptions {
     fn describe_styles(&self) -> impl Iterator<Item = String> + use<> {
         let RuleOptions {
             upstream_path,
+            forwards_raw_target,
             upgrades,
             forwarding_headers,
             trailer_header,
@@ -232,7 +248,9 @@ impl RuleOptions {
         } = self;
         let of_requests = [
             (upstream_path.is_some(), "normalized path"),
+            (*forwards_raw_target, "raw target"),
             (*forwarding_headers == ForwardingHeaderStyle::RealIp, "real-IP headers"),
+            (*forwarding_headers == ForwardingHeaderStyle::SingleClient, "single-client headers"),
             (*upgrades == AcceptedUpgrades::WebSocket, "WebSocket upgrades only"),
         ];
         let of_responses = [

@@ -54,7 +54,7 @@ impl Budgets {
     }
 
     /// The limit of the size of one regular expression.
-    fn regex_limit(&self) -> RegexLimit {
+    pub(super) fn regex_limit(&self) -> RegexLimit {
         if self.warn_only { RegexLimit::MEMORY_ONLY } else { RegexLimit { max_states: MAX_REGEX_STATES } }
     }
 

@@ -32,8 +32,10 @@ fn may_use(store: &Store, classes: &Classes, controllers: &[String], referrer: &
         return false;
     }
     let Some(meta) = store.meta(referrer).filter(|_| store.has_class(referrer)) else { return true };
-    let ingress = (referrer.kind == Kind::Ingress).then(|| store.ingresses.get(&referrer.key)).flatten();
-    classes.serves_object(store, meta, ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref()))
+    match (referrer.kind == Kind::Ingress).then(|| store.ingresses.get(&referrer.key)).flatten() {
+        Some(ingress) => classes.serves_ingress(store, ingress),
+        None => classes.serves_object(store, meta, None),
+    }
 }
 
 /// The Gateway that serves the listeners of an object, if the object is a Gateway or a ListenerSet that its Gateway
@@ -57,7 +59,6 @@ mod tests {
     use super::*;
     use crate::api::ObjectKey;
     use crate::api::kong::annotations::INGRESS_CLASS;
-    use crate::api::names::INGRESS_CONTROLLER;
     use crate::store::{AnyObject, Batch};
 
     fn ingress(name: &str, class: Option<&str>, annotation: Option<&str>) -> AnyObject {
@@ -72,7 +73,7 @@ mod tests {
     fn fetched(objects: Vec<AnyObject>) -> Vec<String> {
         let mut store = Store::default();
         store.apply(Batch { upserts: objects, removes: vec![] });
-        let classes = Classes { name: "mine".to_owned(), controller: INGRESS_CONTROLLER.to_owned() };
+        let classes = Classes { name: "mine".to_owned(), ..Classes::default() };
         let referenced = store.take_changed_references();
         let controllers = ["x/mine".to_owned()];
         let needed = referenced.iter().filter(|id| is_needed(&store, &classes, &controllers, id));

@@ -125,6 +125,11 @@ impl HostClaims {
         of_host.take_while(move |(other, ..)| other == host).map(|(.., key)| key)
     }
 
+    /// Whether a host belongs to a namespace, or to none.
+    pub(super) fn belongs_to(&self, host: &Arc<str>, namespace: &str) -> bool {
+        self.claimants(host).next().is_none_or(|oldest| *oldest.namespace == *namespace)
+    }
+
     /// Removes from a plan what it has for hosts of other namespaces, and reports these hosts.
     pub(super) fn remove_foreign_hosts(&self, ingress: &Object<Ingress>, plan: &mut IngressPlan) {
         let key = &ingress.meta.key;
@@ -179,9 +184,9 @@ impl HostClaims {
 
 /// The claims of an Ingress. `None` if it is not served, or names no exact host.
 fn claims_of(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> Option<IngressClaims> {
-    let class = served_class(cx, ingress)?;
+    served_class(cx, ingress)?;
     let mut hosts: BTreeSet<Arc<str>> = fields_of_hosts(ingress).into_keys().map(Arc::from).collect();
-    if dialect::has_host_aliases(class) {
+    if dialect::has_host_aliases(cx, ingress) {
         let aliases = ingress.meta.annotations.get(HOST_ALIASES).into_iter().flat_map(|value| list(value));
         hosts.extend(aliases.take(MAX_HOST_ALIASES).filter_map(exact_host).map(Arc::from));
     }
@@ -232,6 +237,9 @@ fn remove_hosts(plan: &mut IngressPlan, foreign: &BTreeSet<Box<str>>) {
     });
     if let Some(routes) = &mut plan.by_host {
         routes.paths.retain(|path| is_own_pattern(&path.host));
+    }
+    if let Some(hosts) = &mut plan.by_location {
+        hosts.retain(|host| is_own_pattern(&host.host));
     }
     plan.certificates.retain(|certificate| is_own_pattern(&certificate.host));
     let has_routes = !plan.routes.is_empty() || plan.router_hosts().next().is_some() || plan.has_default_backend();

@@ -9,7 +9,7 @@ use super::host_conflicts::{host_name, named_hosts};
 use super::plan::IngressPlan;
 use crate::api::ObjectKey;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::ingress_routes::NamedHost;
+use crate::snapshot::ingress_routes::{NamedHost, RouteOrder};
 use crate::snapshot::router::by_conditions::HostName;
 
 /// All served Ingresses, and an index of them by host.
@@ -18,8 +18,10 @@ pub(super) struct PlannedIngresses {
     plans: BTreeMap<ObjectKey, Arc<IngressPlan>>,
     /// The Ingresses with each host, sorted. Most hosts have one Ingress.
     by_host: BTreeMap<ClaimedHost, SmallVec<[ObjectKey; 1]>>,
-    /// The number of Ingresses whose routes are ordered by host.
-    by_host_count: usize,
+    /// The number of Ingresses whose routes are ordered by host or by location.
+    host_router_count: usize,
+    /// Those ordered by location.
+    location_count: usize,
 }
 
 /// What Ingresses share: of several Ingresses with the same one, the oldest may take precedence.
@@ -50,13 +52,15 @@ impl PlannedIngresses {
     /// Adds, replaces or removes a plan. Adds the hosts that it has or had to `changed`.
     pub(super) fn set(&mut self, key: &ObjectKey, plan: Option<Arc<IngressPlan>>, changed: &mut BTreeSet<ClaimedHost>) {
         let hosts = plan.as_ref().map(|plan| claimed_hosts(plan)).unwrap_or_default();
-        self.by_host_count += plan.iter().filter(|plan| plan.by_host.is_some()).count();
+        self.host_router_count += plan.iter().filter(|plan| plan.order() != RouteOrder::ByConditions).count();
+        self.location_count += plan.iter().filter(|plan| plan.order() == RouteOrder::ByLocation).count();
         let before = match plan {
             Some(plan) => self.plans.insert(key.clone(), plan),
             None => self.plans.remove(key),
         };
         let hosts_before = before.as_ref().map(|plan| claimed_hosts(plan)).unwrap_or_default();
-        self.by_host_count -= before.iter().filter(|plan| plan.by_host.is_some()).count();
+        self.host_router_count -= before.iter().filter(|plan| plan.order() != RouteOrder::ByConditions).count();
+        self.location_count -= before.iter().filter(|plan| plan.order() == RouteOrder::ByLocation).count();
         for host in hosts_before.difference(&hosts) {
             if let Some(keys) = self.by_host.get_mut(host) {
                 keys.retain(|other| *other != *key);
@@ -94,9 +98,14 @@ impl PlannedIngresses {
         self.plans.is_empty()
     }
 
-    /// Whether the routes of an Ingress are ordered by host.
-    pub(super) fn has_by_host(&self) -> bool {
-        self.by_host_count > 0
+    /// Whether a host has a router of its own, because the routes of an Ingress are ordered by host or by location.
+    pub(super) fn has_host_routers(&self) -> bool {
+        self.host_router_count > 0
+    }
+
+    /// Whether an Ingress has locations.
+    pub(super) fn has_locations(&self) -> bool {
+        self.location_count > 0
     }
 
     /// All hosts.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::host_conflicts;
 use super::host_index::{ClaimedHost, PlannedIngresses, PlansByAge};
+use super::joined_locations;
 use super::plan::IngressPlan;
 use crate::snapshot::Routes;
 use crate::snapshot::host::HostPattern;
@@ -21,7 +22,7 @@ pub(super) struct ListenerRoutes {
     by_conditions: Arc<ConditionsRouter>,
     /// The default backend, if the routes of all Ingresses have that order.
     default_route: Option<Arc<ConditionRoute>>,
-    /// The routes in both orders; `None` if those of all Ingresses are ordered by conditions.
+    /// The routes in all orders; `None` if those of all Ingresses are ordered by conditions.
     dialects: Option<Arc<IngressRoutes>>,
     /// The plan whose default backend `dialects` has.
     default_plan: Option<Arc<IngressPlan>>,
@@ -64,9 +65,9 @@ impl ListenerRoutes {
     ) {
         let default_plan = ingresses.default_backend();
         let ChangedRoutes { mut removed, mut added } = changed_routes;
-        // If there are both orders, the default backend comes after the routes of all of them.
+        // If there are several orders, the default backend comes after the routes of all of them.
         let default_route =
-            default_plan.filter(|_| !ingresses.has_by_host()).and_then(|plan| plan.default_route.clone());
+            default_plan.filter(|_| !ingresses.has_host_routers()).and_then(|plan| plan.default_route.clone());
         if default_route.as_ref().map(Arc::as_ptr) != self.default_route.as_ref().map(Arc::as_ptr) {
             removed.extend(self.default_route.take());
             added.extend(default_route.clone());
@@ -75,7 +76,7 @@ impl ListenerRoutes {
         if !removed.is_empty() || !added.is_empty() {
             self.by_conditions = Arc::new(self.by_conditions.with_routes(&removed, &added));
         }
-        if !ingresses.has_by_host() {
+        if !ingresses.has_host_routers() {
             (self.dialects, self.default_plan) = (None, None);
             return;
         }
@@ -97,6 +98,11 @@ impl ListenerRoutes {
             routes.default_backend = default_plan.and_then(|plan| default_backend(self.flavor, plan));
             self.default_plan = default_plan.cloned();
         }
+        let has_health = ingresses.has_locations() && routes.default_backend.is_none();
+        routes.unnamed_hosts = has_health.then(|| match routes.unnamed_hosts.take() {
+            Some(known) => known,
+            None => Arc::new(joined_locations::router_of_unnamed_hosts()),
+        });
         self.dialects = Some(Arc::new(routes));
     }
 
@@ -137,6 +143,10 @@ fn update_hosts(routes: &mut IngressRoutes, plans: &PlansByAge<'_>, changed_host
     for (host, matches) in matches {
         let router = (!matches.is_empty()).then(|| Arc::new(HostRouter::build(matches)));
         routes.by_host.set(host, router);
+    }
+    for host in changed_hosts.iter().filter_map(ClaimedHost::pattern) {
+        let router = joined_locations::router(plans, &host).map(Arc::new);
+        routes.locations.set(host, router);
     }
     host_conflicts::set_orders(&mut routes.orders, plans, names);
 }

@@ -1,14 +1,17 @@
 //! Compiles Ingresses. All Ingresses share two ports. The class of an Ingress selects its dialect: that of Kong's
-//! ingress controller (docs/kong-compatibility.md), in dialects/kong/, or `kubernetes`, in dialects/kubernetes/.
+//! ingress controller (docs/kong-compatibility.md), in dialects/kong/, that of ingress-nginx, in dialects/nginx/, or
+//! `kubernetes`, in dialects/kubernetes/.
 //!
 //! ```text
 //!   TCPIngress, UDPIngress ─▶ dialects/kong/streams/ ─▶ a Bind for each of their ports
 //!   Ingress ─ ../ingress_class/: served? ─ dialects/ ┬▶ kubernetes/
+//!                                                    ├▶ nginx/
 //!                                                    └▶ kong/plan.rs
 //!                                                    each ─▶ service_backend.rs ─▶ ../backend/
 //!                                                         └▶ plan.rs ─▶ ../certificates/  spec.tls
 //!   hosts ─ host_claims.rs ─▶ whose they are, before planning
 //!   all plans ┬ host_index.rs ─▶ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
+//!             │                        └ joined_locations.rs
 //!             └ publish.rs ─▶ status.loadBalancer
 //! ```
 //!
@@ -18,6 +21,7 @@ mod dialects;
 mod host_claims;
 mod host_conflicts;
 mod host_index;
+mod joined_locations;
 mod listener_routes;
 mod plan;
 pub(super) mod publish;
@@ -46,6 +50,7 @@ use crate::store::Changes;
 use crate::upstream::UpstreamKey;
 use crate::verdict::{Code, Condition, PublishedAddress, Verdict};
 pub(super) use dialects::kong::streams::StreamIngressCompiler;
+use dialects::nginx::NginxHosts;
 use host_claims::HostClaims;
 use host_index::{ClaimedHost, PlannedIngresses};
 use listener_routes::{ChangedRoutes, ListenerRoutes};
@@ -57,6 +62,7 @@ use settings::{HostOwnership, IngressListener, IngressSettings};
 pub(super) struct IngressCompiler {
     ingresses: PlannedIngresses,
     host_claims: HostClaims,
+    nginx_hosts: NginxHosts,
     /// What the Ingresses take of the budgets that they share.
     budgets: SharedBudgets,
     /// Per Ingress, diagnostics about certificates, default backends, hosts and paths that have no effect because an
@@ -157,6 +163,8 @@ impl IngressCompiler {
             HostOwnership::Any => updated.verdicts_to_update.extend(claim_changes.outdated),
             HostOwnership::Namespace => ingresses.extend(claim_changes.owner_changed),
         }
+        let with_changed_hosts = self.nginx_hosts.update(cx, &self.host_claims, ingresses.iter());
+        ingresses.extend(with_changed_hosts);
         let created = |id: &ObjectId| cx.store.ingresses.get(&id.key).and_then(|object| object.meta.created);
         let ingresses = ingresses.into_iter().map(|key| ObjectId::new(Kind::Ingress, key));
         // The oldest first, because the youngest are refused if they exceed the budget of their namespace.
@@ -166,7 +174,9 @@ impl IngressCompiler {
             let budgets = cx.inputs.budgets;
             let (after, changed) = match object {
                 Some(object) => {
-                    self.budgets.plan(budgets, &id, age, |share| dialects::plan(cx, plugins, secrets, object, share))
+                    let (hosts, before) = (&self.nginx_hosts, self.ingresses.get(&id.key).map(|plan| &**plan));
+                    let plan = |share| dialects::plan(cx, plugins, secrets, hosts, before, object, share);
+                    self.budgets.plan(budgets, &id, age, plan)
                 }
                 None => (None, self.budgets.remove(budgets, &id)),
             };

@@ -15,8 +15,10 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::ingress_routes::RouteOrder;
+use crate::snapshot::location_steps::LocationSteps;
 use crate::snapshot::router::RouteMatch;
 use crate::snapshot::router::by_conditions::{ConditionRoute, PathCondition};
+use crate::snapshot::router::locations::HostLocation;
 use crate::snapshot::rule::RouteRule;
 use crate::upstream::UpstreamKey;
 
@@ -36,6 +38,10 @@ pub(super) struct IngressPlan {
     pub path_positions: Vec<Box<[PathPosition]>>,
     /// The routes of an Ingress in a dialect that orders them by host, which has no `routes` and no `default_route`.
     pub by_host: Option<RoutesByHost>,
+    /// The locations of an Ingress in the dialect of ingress-nginx, which has neither `routes` nor `by_host`.
+    pub by_location: Option<Vec<HostLocations>>,
+    /// The steps of the locations, each once.
+    pub steps: Vec<Arc<LocationSteps>>,
     pub certificates: Vec<HostCertificate>,
     /// Each once, sorted.
     pub upstreams: Box<[UpstreamKey]>,
@@ -56,6 +62,14 @@ impl IngressPlan {
                 hosts.insert(RouterHost { listener: None, host: path.host.to_string().into() });
             }
         }
+        for host in self.by_location.iter().flatten() {
+            let of_host = host.all().filter_map(|location| location.path.expression()?.size());
+            let before = expressions.len();
+            expressions.extend(of_host);
+            if expressions.len() > before {
+                hosts.insert(RouterHost { listener: None, host: host.host.to_string().into() });
+            }
+        }
         for route in self.routes.iter().chain(&self.default_route) {
             let of_route = route.paths.iter().filter_map(PathCondition::expression);
             let before = expressions.len();
@@ -73,8 +87,8 @@ impl IngressPlan {
     /// and of referenced objects do not change what is served.
     pub(super) fn share_equal_parts(&mut self, before: &IngressPlan) -> EqualParts {
         let routes = self.created == before.created
-            && (&self.routes, &self.default_route, &self.by_host)
-                == (&before.routes, &before.default_route, &before.by_host);
+            && (&self.routes, &self.default_route) == (&before.routes, &before.default_route)
+            && (&self.by_host, &self.by_location) == (&before.by_host, &before.by_location);
         if routes {
             // The router finds the routes to replace by identity.
             self.routes.clone_from(&before.routes);
@@ -89,7 +103,9 @@ impl IngressPlan {
             let of_paths = routes.paths.iter().map(|path| &path.route_match);
             of_paths.chain(&routes.default_backend).map(|route_match| &route_match.rule)
         });
-        self.routes.iter().chain(&self.default_route).map(|route| &route.rule).chain(by_host)
+        let by_location = self.by_location.iter().flatten().flat_map(HostLocations::all);
+        let by_location = by_location.map(|location| &location.rule);
+        self.routes.iter().chain(&self.default_route).map(|route| &route.rule).chain(by_host).chain(by_location)
     }
 
     pub(super) fn has_default_backend(&self) -> bool {
@@ -99,12 +115,17 @@ impl IngressPlan {
 
     /// The hosts whose routers contain paths of this Ingress.
     pub(super) fn router_hosts(&self) -> impl Iterator<Item = &HostPattern> {
-        self.by_host.iter().flat_map(|routes| &routes.paths).map(|path| &path.host)
+        let by_host = self.by_host.iter().flat_map(|routes| &routes.paths).map(|path| &path.host);
+        by_host.chain(self.by_location.iter().flatten().map(|host| &host.host))
     }
 
     /// The order of the routes.
     pub(super) fn order(&self) -> RouteOrder {
-        if self.by_host.is_some() { RouteOrder::ByHost } else { RouteOrder::ByConditions }
+        match (&self.by_host, &self.by_location) {
+            (Some(_), _) => RouteOrder::ByHost,
+            (None, Some(_)) => RouteOrder::ByLocation,
+            (None, None) => RouteOrder::ByConditions,
+        }
     }
 }
 
@@ -160,6 +181,49 @@ pub(super) struct HostPath {
     pub host: HostPattern,
     pub route_match: RouteMatch,
     pub field: String,
+}
+
+/// What an Ingress has for one host of a dialect with locations.
+#[derive(Debug, PartialEq)]
+pub(super) struct HostLocations {
+    pub host: HostPattern,
+    pub paths: Vec<LocationsOfPath>,
+    /// The location of the root, which is used if no Ingress has one for the host, and this is the oldest Ingress with
+    /// the host. `None` if it has one in `paths`.
+    pub root: Option<HostLocation>,
+    /// The redirect of exactly the root, which precedes all locations.
+    pub app_root: Option<HostLocation>,
+    /// Whether the Ingress has only a default backend, whose root precedes those of rules without a host.
+    pub is_catch_all: bool,
+}
+
+impl HostLocations {
+    fn all(&self) -> impl Iterator<Item = &HostLocation> {
+        let of_paths = self.paths.iter().flat_map(|path| &path.locations).map(|(_, location)| location);
+        of_paths.chain(&self.root).chain(&self.app_root)
+    }
+}
+
+/// One path of an Ingress with its locations. Of equal paths, only that of the oldest Ingress has any.
+#[derive(Debug, PartialEq)]
+pub(super) struct LocationsOfPath {
+    pub is_exact: bool,
+    pub path: Box<str>,
+    pub locations: Vec<(LocationPrecedence, HostLocation)>,
+    pub field: String,
+}
+
+/// Which of several locations that match the same requests is used: the lowest, then that of the oldest Ingress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LocationPrecedence {
+    /// An Ingress says it for the host, whatever paths others have.
+    Forced,
+    /// The path is written in the Ingress.
+    Written,
+    /// The path of a prefix, with and without a slash at its end.
+    OfPrefix,
+    /// A path is redirected to the same one with a slash at its end.
+    AddsSlash,
 }
 
 /// The usable certificates, by host. An invalid certificate affects its own hosts only.

@@ -11,7 +11,8 @@ use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend;
 use crate::compile::backend::{
-    BackendError, BackendSettings, PortReference, UnknownAppProtocol, annotated_tls, find_port, find_service,
+    AnnotatedProtocol, BackendError, BackendSettings, PortReference, UnknownAppProtocol, annotated_tls, find_port,
+    find_service,
 };
 use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::kong::service_annotations::ServiceSettings;
@@ -95,28 +96,31 @@ impl ResolvedBackend<'_> {
 }
 
 /// Resolves the backend of a path. `class_uses_cluster_ip`: whether the parameters of the class make all requests go to
-/// the ClusterIP of Services instead of their endpoints.
+/// the ClusterIP of Services instead of their endpoints. `protocol`: that of the Ingress, which precedes that of the
+/// Service.
 pub(in crate::compile::ingress) fn resolve<'s>(
     cx: CompileContext<'s>,
     namespace: &str,
     backend: &IngressBackend,
     class_uses_cluster_ip: bool,
+    protocol: Option<AnnotatedProtocol>,
     field: &str,
 ) -> Result<ResolvedBackend<'s>, Diagnostic> {
+    let through = Connection { via_cluster_ip: class_uses_cluster_ip, protocol };
     match IngressTarget::from_backend(backend) {
         IngressTarget::Service(name, port) => {
             let name_field = format!("{field}.service.name");
             let service = find_service(cx.store, &ObjectKey::new(namespace, &name), &name_field)?;
             let port =
                 find_port(service, port_reference(&port), TransportProtocol::Tcp, &format!("{field}.service.port"))?;
-            resolve_service(cx, service, &port, (Kind::Service, &service.meta), class_uses_cluster_ip, &name_field)
+            resolve_service(cx, service, &port, (Kind::Service, &service.meta), through, &name_field)
         }
         IngressTarget::Facade(name) => {
             let name_field = format!("{field}.resource.name");
             let facade = service_facade::find(cx, &ObjectKey::new(namespace, &name), &name_field)?;
             let service = find_service(cx.store, &facade.service, &name_field)?;
             let port = find_port(service, port_reference(&facade.port), TransportProtocol::Tcp, &name_field)?;
-            resolve_service(cx, service, &port, facade.settings_source, class_uses_cluster_ip, &name_field)
+            resolve_service(cx, service, &port, facade.settings_source, through, &name_field)
         }
         IngressTarget::Unsupported => {
             let resource_kind = backend.resource.as_ref().map(|resource| resource.kind.as_str());
@@ -137,24 +141,31 @@ fn port_reference(port: &str) -> PortReference<'_> {
     }
 }
 
+/// What precedes the settings of a Service.
+#[derive(Clone, Copy)]
+struct Connection {
+    via_cluster_ip: bool,
+    protocol: Option<AnnotatedProtocol>,
+}
+
 /// `source` is the object whose annotations apply.
 fn resolve_service<'s>(
     cx: CompileContext<'s>,
     service: &'s Object<Service>,
     port: &ServicePort,
     source: (Kind, &'s Meta),
-    class_uses_cluster_ip: bool,
+    through: Connection,
     field: &str,
 ) -> Result<ResolvedBackend<'s>, Diagnostic> {
     let (kind, meta) = source;
     let settings = service_annotations::read(meta, kind, annotated_tls::is_tls_port(port));
     let backend_settings = BackendSettings {
         source,
-        protocol: settings.protocol,
+        protocol: through.protocol.or(settings.protocol),
         requires_http2: false,
         tls_by_app_protocol: true,
         unknown_app_protocol: UnknownAppProtocol::Ignore,
-        via_cluster_ip: class_uses_cluster_ip || settings.via_cluster_ip,
+        via_cluster_ip: through.via_cluster_ip || settings.via_cluster_ip,
         tls: settings.tls.clone(),
     };
     let namespace = &service.meta.key.namespace;

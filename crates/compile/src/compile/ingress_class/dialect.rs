@@ -17,6 +17,8 @@ pub(in crate::compile) enum Dialect {
     Kong,
     /// That of the Kubernetes specification, without annotations.
     Kubernetes,
+    /// That of ingress-nginx, with its annotations.
+    Nginx,
 }
 
 impl Dialect {
@@ -25,49 +27,62 @@ impl Dialect {
         match self {
             Dialect::Kong => "kong",
             Dialect::Kubernetes => "kubernetes",
+            Dialect::Nginx => "nginx",
         }
     }
 
     /// Whether Kong's annotations, plugins and parameters have an effect.
-    fn has_annotations(self) -> bool {
+    fn has_kong_annotations(self) -> bool {
         match self {
             Dialect::Kong => true,
-            Dialect::Kubernetes => false,
+            Dialect::Kubernetes | Dialect::Nginx => false,
         }
     }
 }
 
 /// The values of [`DIALECT_ANNOTATION`], for messages.
-pub(in crate::compile) const VALUES: &str = "kong or kubernetes";
+pub(in crate::compile) const VALUES: &str = "kong, kubernetes or nginx";
 
-/// The dialect of a served Ingress, from its class, which may be missing. The error is the value of the annotation if
-/// it is unknown.
-pub(in crate::compile) fn of_served_class(class: Option<&Object<IngressClass>>) -> Result<Dialect, &str> {
+/// The dialect of a served Ingress, with its class, which may be missing. The error is the value of the annotation of
+/// the class if it is unknown.
+pub(in crate::compile) fn of_served_ingress<'c>(
+    cx: CompileContext<'_>,
+    ingress: &Object<Ingress>,
+    class: Option<&'c Object<IngressClass>>,
+) -> Result<Dialect, &'c str> {
+    if cx.inputs.classes.claims_for_nginx(cx.store, &ingress.meta, ingress.spec.ingress_class_name.as_deref()) {
+        return Ok(Dialect::Nginx);
+    }
     class.map_or(Ok(Dialect::Kong), of_class)
 }
 
-/// Whether the Ingresses of a class have regular expressions as paths.
+/// Whether the Ingresses of a class may have regular expressions as paths.
 pub fn has_path_expressions(class: Option<&Object<IngressClass>>) -> bool {
-    match of_served_class(class) {
+    match class.map_or(Ok(Dialect::Kong), of_class) {
         // Paths of an unknown dialect are not checked as if they were plain.
-        Ok(Dialect::Kong) | Err(_) => true,
+        Ok(Dialect::Kong | Dialect::Nginx) | Err(_) => true,
         Ok(Dialect::Kubernetes) => false,
     }
 }
 
-/// Whether the annotation with host aliases has an effect on the Ingresses of a class.
-pub(in crate::compile) fn has_host_aliases(class: Option<&Object<IngressClass>>) -> bool {
-    of_served_class(class).is_ok_and(Dialect::has_annotations)
+/// Whether this process serves the Ingress in a dialect in which the annotation with host aliases has an effect.
+pub(in crate::compile) fn has_host_aliases(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> bool {
+    has_kong_annotations(cx, ingress)
 }
 
 /// Whether this process serves the Ingress in a dialect in which annotations attach plugins.
 pub(in crate::compile) fn attaches_plugins(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> bool {
-    super::served_class(cx, ingress).is_some_and(|class| of_served_class(class).is_ok_and(Dialect::has_annotations))
+    has_kong_annotations(cx, ingress)
+}
+
+fn has_kong_annotations(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> bool {
+    super::served_class(cx, ingress)
+        .is_some_and(|class| of_served_ingress(cx, ingress, class).is_ok_and(Dialect::has_kong_annotations))
 }
 
 /// Whether the class uses its IngressClassParameters, whose settings are those of Kong.
 pub(super) fn uses_parameters(class: &Object<IngressClass>) -> bool {
-    of_class(class).is_ok_and(Dialect::has_annotations)
+    of_class(class).is_ok_and(Dialect::has_kong_annotations)
 }
 
 /// The dialect, or the value if it is unknown. Classes of Kong's controller have Kong's dialect.
@@ -76,6 +91,7 @@ fn of_class(class: &Object<IngressClass>) -> Result<Dialect, &str> {
         _ if class.spec.controller == KONG_INGRESS_CONTROLLER => Ok(Dialect::Kong),
         None | Some("kong") => Ok(Dialect::Kong),
         Some("kubernetes") => Ok(Dialect::Kubernetes),
+        Some("nginx") => Ok(Dialect::Nginx),
         Some(other) => Err(other),
     }
 }
@@ -92,7 +108,7 @@ pub(super) fn class_notes(class: &Object<IngressClass>, controller: &str) -> Vec
     }
     for key in class.meta.annotations.keys().filter(|key| key.starts_with(PORTICO_PREFIX)) {
         if &**key != DIALECT_ANNOTATION {
-            report(key, "this annotation is unknown".to_owned(), unknown_annotation_remedy(key, &[DIALECT_ANNOTATION]));
+            report(key, "this annotation is unknown".to_owned(), unknown_annotation_remedy(key, [DIALECT_ANNOTATION]));
         } else if class.spec.controller == KONG_INGRESS_CONTROLLER {
             let message = format!("it has no effect on a class of controller {}", class.spec.controller);
             report(key, message, format!("set spec.controller of a new class to {controller}"));
@@ -105,9 +121,26 @@ pub(super) fn class_notes(class: &Object<IngressClass>, controller: &str) -> Vec
     notes
 }
 
+/// Diagnostics about a class of ingress-nginx.
+pub(super) fn nginx_class_notes(class: &Object<IngressClass>) -> Vec<Diagnostic> {
+    let annotations = class.meta.annotations.keys().filter(|key| key.starts_with(PORTICO_PREFIX));
+    let of_annotations = annotations.map(|key| {
+        let message = format!("it has no effect on a class of controller {}", class.spec.controller);
+        Diagnostic::warning(annotation_field(key), message, "remove it").with_topic(Topic::Annotation)
+    });
+    let parameters = class.spec.parameters.is_some().then(|| {
+        let message = "parameters have no effect on a class of ingress-nginx, as they have none there";
+        Diagnostic::warning("spec.parameters", message, "remove the reference")
+    });
+    of_annotations.chain(parameters).collect()
+}
+
 /// The remedy for an unknown annotation. `known`: the annotations that it may misspell.
-pub(in crate::compile) fn unknown_annotation_remedy(key: &str, known: &[&'static str]) -> String {
-    match nearest(key, known.iter().copied()) {
+pub(in crate::compile) fn unknown_annotation_remedy(
+    key: &str,
+    known: impl IntoIterator<Item = &'static str>,
+) -> String {
+    match nearest(key, known) {
         Some(known) => format!("did you mean {known}? If not, remove it"),
         None => "remove it".to_owned(),
     }

@@ -41,8 +41,18 @@ pub(in crate::compile) struct TlsUse {
 
 /// Checks the annotations of an Ingress. `refuses_guards`: the result of [`refuses_guards`].
 pub(in crate::compile) fn check_ingress(meta: &Meta, tls: TlsUse, refuses_guards: bool) -> CheckedAnnotations {
+    check_ingress_where(meta, tls, refuses_guards, |_| true)
+}
+
+/// Checks some of the annotations.
+pub(in crate::compile) fn check_ingress_where(
+    meta: &Meta,
+    tls: TlsUse,
+    refuses_guards: bool,
+    is_checked: impl Fn(&str) -> bool,
+) -> CheckedAnnotations {
     let mut checked = CheckedAnnotations { guards: Vec::new(), notes: ignore_notes(meta) };
-    for (key, annotation) in foreign(meta) {
+    for (key, annotation) in foreign(meta).filter(|(key, _)| is_checked(key)) {
         let requires_tls = match annotation.restriction {
             None | Some(Restriction::Requests) => false,
             Some(Restriction::PlainText) => true,
@@ -113,7 +123,7 @@ fn ignored(meta: &Meta) -> impl Iterator<Item = &str> {
     meta.annotations.get(IGNORE_GUARDS_ANNOTATION).into_iter().flat_map(|value| list(value))
 }
 
-fn is_ignored(meta: &Meta, key: &str) -> bool {
+pub(in crate::compile) fn is_ignored(meta: &Meta, key: &str) -> bool {
     ignored(meta).any(|ignored| ignored == key)
 }
 

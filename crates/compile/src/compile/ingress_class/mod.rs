@@ -4,7 +4,7 @@
 
 pub(super) mod dialect;
 pub(super) mod foreign_annotations;
-mod unknown_annotation;
+pub(super) mod unknown_annotation;
 
 use std::sync::Arc;
 
@@ -35,11 +35,15 @@ pub(super) fn served_class<'s>(
     ingress: &Object<Ingress>,
 ) -> Option<Option<&'s Object<IngressClass>>> {
     let field = ingress.spec.ingress_class_name.as_deref();
+    let find = |name: &str| cx.store.ingress_classes.get(&ObjectKey::cluster(name)).map(|class| &**class);
+    if cx.inputs.classes.claims_for_nginx(cx.store, &ingress.meta, field) {
+        return Some(field.and_then(find));
+    }
     if !cx.inputs.classes.serves_object(cx.store, &ingress.meta, field) {
         return None;
     }
     Some(match class_name(ingress) {
-        Some(name) => cx.store.ingress_classes.get(&ObjectKey::cluster(name)).map(|class| &**class),
+        Some(name) => find(name),
         None => cx.inputs.classes.default_class(cx.store),
     })
 }
@@ -95,6 +99,10 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>)
 /// The verdict on an IngressClass; without diagnostics for a class of another controller.
 pub(super) fn verdict(cx: CompileContext<'_>, class: &Object<IngressClass>) -> Verdict {
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
+    if cx.inputs.classes.serves_nginx_class(class) {
+        verdict.diagnostics = dialect::nginx_class_notes(class);
+        return verdict;
+    }
     if !cx.inputs.classes.serves_class(class) {
         return verdict;
     }

@@ -5,7 +5,7 @@ use super::dialect::unknown_annotation_remedy;
 use crate::api::ingress_nginx::{self, PREFIX};
 
 /// The message and the remedy. `None` if ingress-nginx reads the annotation, or if it has another prefix.
-pub(super) fn explain(key: &str) -> Option<(&'static str, String)> {
+pub(in crate::compile) fn explain(key: &str) -> Option<(&'static str, String)> {
     let name = key.strip_prefix(PREFIX)?;
     if ingress_nginx::has(name) {
         return None;
@@ -19,7 +19,7 @@ pub(super) fn explain(key: &str) -> Option<(&'static str, String)> {
     }
     let message = "ingress-nginx has no such annotation, so it never had an effect";
     let remedy = remedy_of_frequent(name).map(str::to_owned);
-    Some((message, remedy.unwrap_or_else(|| unknown_annotation_remedy(name, ingress_nginx::NAMES))))
+    Some((message, remedy.unwrap_or_else(|| unknown_annotation_remedy(name, ingress_nginx::names()))))
 }
 
 /// What to do about an annotation that no release has, though manifests often do. `None` for others.

@@ -299,7 +299,8 @@ impl FilterTranslator<'_> {
                 StatusCode::FOUND
             }
         };
-        RedirectAction { scheme, host: redirect.hostname.as_deref().map(Box::from), path, port, status }
+        let host = redirect.hostname.as_deref().map(Box::from);
+        RedirectAction { scheme, host, path, port, ..RedirectAction::new(status) }
     }
 
     fn path_edit(&mut self, modifier: &PathModifier, subfield: &str) -> Option<PathEdit> {

@@ -68,9 +68,10 @@ pub(in crate::proxy) struct StreamLog {
 pub(in crate::proxy) fn outcome_of(failure: RouteFailure) -> StreamOutcome {
     match failure {
         RouteFailure::NoBackends => StreamOutcome::NoBackends,
-        RouteFailure::InvalidBackend | RouteFailure::NoService | RouteFailure::WithoutService => {
-            StreamOutcome::InvalidBackend
-        }
+        RouteFailure::InvalidBackend
+        | RouteFailure::NoService
+        | RouteFailure::WithoutService
+        | RouteFailure::NoDefaultBackend => StreamOutcome::InvalidBackend,
         RouteFailure::Unsupported | RouteFailure::NoAuthorizationServer | RouteFailure::UnsupportedProtection => {
             StreamOutcome::UnsupportedRule
         }

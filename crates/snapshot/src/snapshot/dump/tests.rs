@@ -124,7 +124,7 @@ fn snapshot(order: ConstructionOrder) -> Snapshot {
                     host: Some("b.example".into()),
                     path: Some(PathEdit::full("/new")),
                     port: Some(8443),
-                    status: StatusCode::MOVED_PERMANENTLY,
+                    ..RedirectAction::new(StatusCode::MOVED_PERMANENTLY)
                 }),
             ),
         ),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::by_conditions::PathCondition;
 use super::path_match::PathMatch;
+use crate::snapshot::location_path::LocationPath;
 use crate::snapshot::path_regex::Captures;
 use crate::snapshot::rule::{Action, RouteRule};
 use crate::snapshot::rule_options::ForwardingHeaderStyle;
@@ -27,6 +28,7 @@ pub enum MatchedPath<'r> {
     ByHost(&'r PathMatch),
     /// `None` if the route has no paths.
     ByConditions(Option<&'r PathCondition>),
+    ByLocation(&'r LocationPath),
 }
 
 impl MatchedPath<'_> {
@@ -39,6 +41,8 @@ impl MatchedPath<'_> {
             MatchedPath::ByConditions(matched) => {
                 matched.and_then(|matched| matched.matched_length(path)).unwrap_or_default()
             }
+            // It is compared with the decoded path, and never removed from this one.
+            MatchedPath::ByLocation(_) => 0,
         }
     }
 
@@ -61,9 +65,9 @@ impl MatchedPath<'_> {
         match self {
             MatchedPath::ByConditions(Some(PathCondition::Regex(regex))) => regex.captures(path),
             MatchedPath::ByHost(PathMatch::Regex(pattern)) => pattern.captures(path),
-            MatchedPath::ByConditions(_) | MatchedPath::ByHost(PathMatch::Exact(_) | PathMatch::Prefix(_)) => {
-                Captures::none(path)
-            }
+            MatchedPath::ByConditions(_)
+            | MatchedPath::ByLocation(_)
+            | MatchedPath::ByHost(PathMatch::Exact(_) | PathMatch::Prefix(_)) => Captures::none(path),
         }
     }
 }
@@ -74,6 +78,7 @@ impl fmt::Display for MatchedPath<'_> {
             MatchedPath::ByHost(path) => path.fmt(formatter),
             MatchedPath::ByConditions(Some(path)) => path.fmt(formatter),
             MatchedPath::ByConditions(None) => formatter.write_str("any path"),
+            MatchedPath::ByLocation(path) => path.fmt(formatter),
         }
     }
 }

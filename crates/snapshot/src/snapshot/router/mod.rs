@@ -12,6 +12,7 @@
 pub mod by_conditions;
 mod call;
 mod header;
+pub mod locations;
 mod matched;
 mod path;
 mod path_match;

@@ -20,6 +20,8 @@ pub trait ForwardedFields: fmt::Debug {
 pub struct RoutingRequest<'a> {
     /// Normalized: dot segments resolved, escapes of unreserved characters decoded (docs/routing.md).
     pub path: &'a str,
+    /// The path as the client sent it.
+    pub raw_path: &'a str,
     pub query: Option<&'a str>,
     pub method: &'a Method,
     /// As the client sent them. Conditions see some of them as they will be forwarded.
@@ -43,6 +45,7 @@ impl<'a> RoutingRequest<'a> {
     pub fn plaintext(path: &'a str, query: Option<&'a str>, method: &'a Method, headers: &'a HeaderMap) -> Self {
         RoutingRequest {
             path,
+            raw_path: path,
             query,
             method,
             headers,

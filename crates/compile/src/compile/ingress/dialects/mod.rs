@@ -3,9 +3,13 @@
 
 pub(in crate::compile) mod kong;
 mod kubernetes;
+pub(super) mod nginx;
+mod plain_service;
+mod refused_annotations;
 
 use std::sync::Arc;
 
+use self::nginx::NginxHosts;
 use super::plan::IngressPlan;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::DIALECT_ANNOTATION;
@@ -28,16 +32,19 @@ pub(super) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,
     secrets: &mut SecretCache,
+    nginx_hosts: &NginxHosts,
+    before: Option<&IngressPlan>,
     ingress: &Object<Ingress>,
     share: BudgetShare,
 ) -> Result<Planned<Option<IngressPlan>>, Expansion> {
     let Some(class) = ingress_class::served_class(cx, ingress) else {
         return Ok(Planned::without_budget(None));
     };
-    let (plan, expansion) = match dialect::of_served_class(class) {
+    let (plan, expansion) = match dialect::of_served_ingress(cx, ingress, class) {
         Ok(Dialect::Kong) => kong::plan::plan(cx, plugins, secrets, ingress, class, share)?,
         // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
         Ok(Dialect::Kubernetes) => (plan_kubernetes(cx, plugins, secrets, ingress, class), 0),
+        Ok(Dialect::Nginx) => (nginx::plan(cx, plugins, secrets, nginx_hosts, before, ingress, class), 0),
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
         Err(value) => {
             let class_name = class.map(|class| &*class.meta.key.name).unwrap_or_default();
@@ -60,7 +67,14 @@ pub(super) fn path_conflicts<'p>(
     plans: &[(&'p ObjectKey, &'p Arc<IngressPlan>)],
 ) -> impl Iterator<Item = (&'p ObjectKey, Diagnostic)> {
     let by_host = kubernetes::path_conflicts::find(plans).into_iter();
-    by_host.chain(kong::path_conflicts::find(flavor, plans))
+    by_host.chain(nginx::path_conflicts::find(plans)).chain(kong::path_conflicts::find(flavor, plans))
+}
+
+/// Why an Ingress is refused without looking at what is left of it, or a warning that it is too large.
+fn refusal(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> (Option<Diagnostic>, Option<Diagnostic>) {
+    let mut refused = cx.inputs.budgets.refusal(cx.store, Kind::Ingress, &ingress.meta.key);
+    let note = refused.take_if(|problem| !problem.is_error());
+    (refused, note)
 }
 
 /// Plans an Ingress of the dialect `kubernetes`. It is refused if it was rejected, or is larger than an object may be.
@@ -71,8 +85,7 @@ fn plan_kubernetes(
     ingress: &Object<Ingress>,
     class: Option<&Object<IngressClass>>,
 ) -> IngressPlan {
-    let mut refused = cx.inputs.budgets.refusal(cx.store, Kind::Ingress, &ingress.meta.key);
-    let note = refused.take_if(|problem| !problem.is_error());
+    let (refused, note) = refusal(cx, ingress);
     let mut plan = kubernetes::plan(cx, plugins, secrets, ingress, class, refused);
     plan.notes.extend(note);
     plan

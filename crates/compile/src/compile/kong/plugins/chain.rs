@@ -18,6 +18,7 @@ use super::{Plugins, consumer_grants, route_description};
 use crate::compile::CompileContext;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
+use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_chain::Chain;
 use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::verdict::Code;
@@ -51,6 +52,16 @@ impl RuleChain {
 impl Plugins {
     /// Builds the chain of a rule.
     pub(in crate::compile) fn chain(&self, cx: CompileContext<'_>, site: &PluginSite<'_>) -> RuleChain {
+        self.chain_after(cx, site, None)
+    }
+
+    /// Builds the chain of a rule, with an instance that no object configures.
+    pub(in crate::compile) fn chain_after(
+        &self,
+        cx: CompileContext<'_>,
+        site: &PluginSite<'_>,
+        first: Option<(ExecutionPlace, PluginInstance)>,
+    ) -> RuleChain {
         let mut assembler = ChainAssembler::new(self, cx, site);
         plugins_of_rule::for_each_reference(&self.global_plugins, cx, site, |object, target, token| {
             assembler.attach(object, target, token);
@@ -62,6 +73,9 @@ impl Plugins {
         }
         unguarded::reject(&mut assembler, site.mirrors);
         let is_attached = !assembler.builder.is_empty();
+        if let Some((place, instance)) = first {
+            assembler.add_instance(place, AttachmentPoint::Base(BaseScope::Route), instance);
+        }
         if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
             builtin.add_to(&mut assembler.builder, &GLOBAL_COUNTERS.into());
         }

@@ -227,7 +227,7 @@ impl RequestError {
             RequestError::RequestBodyTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "request_body_timeout", "Request timeout", false),
             RequestError::SlowRequestBody => (Client, StatusCode::REQUEST_TIMEOUT, "slow_request_body", "Request timeout", false),
             RequestError::NoListener => (Client, StatusCode::NOT_FOUND, "no_listener", NO_ROUTE, false),
-            RequestError::NoRoute => (Client, StatusCode::NOT_FOUND, "no_route", NO_ROUTE, false),
+            RequestError::NoRoute | RequestError::InvalidRule(RouteFailure::NoDefaultBackend) => (Client, StatusCode::NOT_FOUND, "no_route", NO_ROUTE, false),
             RequestError::MisdirectedRequest => (Client, StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "Misdirected request", true),
             RequestError::InvalidRule(RouteFailure::NoBackends) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "no_backends", NO_BACKEND, false),
             RequestError::InvalidRule(RouteFailure::InvalidBackend) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", NO_BACKEND, false),
@@ -440,6 +440,7 @@ mod tests {
             RequestError::InvalidRule(RouteFailure::Unsupported),
             RequestError::InvalidRule(RouteFailure::NoService),
             RequestError::InvalidRule(RouteFailure::WithoutService),
+            RequestError::InvalidRule(RouteFailure::NoDefaultBackend),
             RequestError::InvalidRule(RouteFailure::UnsupportedProtection),
             RequestError::HttpsOnly,
             RequestError::Http2Only,
@@ -503,7 +504,10 @@ mod tests {
             | RequestError::AuthorizationTimeout
             | RequestError::InvalidAuthorization => {}
             RequestError::InvalidRule(
-                RouteFailure::NoService | RouteFailure::WithoutService | RouteFailure::UnsupportedProtection,
+                RouteFailure::NoService
+                | RouteFailure::WithoutService
+                | RouteFailure::NoDefaultBackend
+                | RouteFailure::UnsupportedProtection,
             )
             | RequestError::NoRingBalancerPeer
             | RequestError::RingBalancerConnectionRefused => {}

@@ -254,9 +254,9 @@ fn rewrite_target<B>(
     }
     let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref()).filter(|_| !routed.has_plugin_path);
     let written = WrittenTarget { path: edit.is_some(), host: host.is_some() };
-    if edit.is_none()
-        && let Some(unchanged) = path.unchanged()
-    {
+    let is_raw = routed.replaced_path.is_none() && routed.rule.options().forwards_raw_target;
+    let unchanged = if is_raw { path.sent() } else { path.unchanged() };
+    if let Some(unchanged) = unchanged.filter(|_| edit.is_none()) {
         // The targets of HTTP/2 have a scheme and an authority.
         if request.uri().authority().is_some() {
             *request.uri_mut() = Uri::from(unchanged.clone());

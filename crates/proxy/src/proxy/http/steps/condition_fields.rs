@@ -67,7 +67,8 @@ impl ForwardedFields for ConditionFields<'_> {
             return Some(self.headers);
         }
         let computed = match style {
-            ForwardingHeaderStyle::Forwarded => &self.forwarded,
+            // Locations have no conditions on fields.
+            ForwardingHeaderStyle::Forwarded | ForwardingHeaderStyle::SingleClient => &self.forwarded,
             ForwardingHeaderStyle::RealIp => &self.real_ip,
         };
         Some(computed.get_or_init(|| self.compute(style)))

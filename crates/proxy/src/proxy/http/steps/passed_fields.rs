@@ -53,6 +53,8 @@ fn changes_responses(rule: &RouteRule) -> bool {
         upgrades: _,
         forwarding_headers: _,
         upstream_path: _,
+        path_replacement: _,
+        forwards_raw_target: _,
         host: _,
         // A head with the field has a map.
         trailer_header: _,

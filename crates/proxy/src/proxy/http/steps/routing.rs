@@ -71,6 +71,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         ConditionFields::new(&record.exchange, request.headers(), forwarded, request.uri(), &record.facts.request_id);
     let routing_request = RoutingRequest {
         path: path.path(),
+        raw_path: path.raw_path(),
         query: path.query(),
         method: request.method(),
         headers: request.headers(),

@@ -111,6 +111,7 @@ impl TestRequest {
     fn routing_request(&self) -> RoutingRequest<'_> {
         RoutingRequest {
             path: &self.path,
+            raw_path: &self.path,
             query: self.query.as_deref(),
             method: &self.method,
             headers: &self.headers,

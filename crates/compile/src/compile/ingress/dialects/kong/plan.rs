@@ -109,6 +109,8 @@ pub(in crate::compile::ingress) fn plan(
         default_route,
         path_positions: positions,
         by_host: None,
+        by_location: None,
+        steps: Vec::new(),
         certificates,
         upstreams: upstreams.into_iter().collect(),
         errors,
@@ -375,7 +377,8 @@ impl<'a> IngressPlanner<'a> {
             return self.build_rule(identity, options, no_backends, Action::Fail(failure));
         }
         let mut backends = Vec::new();
-        let resolved = service_backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field);
+        let resolved =
+            service_backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, None, field);
         let action = match resolved {
             Ok(resolved) if let Some(failure) = self.unsupported_guard(&resolved, field) => Action::Fail(failure),
             Ok(resolved) => {

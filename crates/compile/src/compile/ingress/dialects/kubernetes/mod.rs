@@ -1,18 +1,17 @@
 //! Plans an Ingress of the dialect `kubernetes`, which has exactly the semantics of the Kubernetes specification.
 //!
 //! ```text
-//!   Ingress ┬ refused_annotations.rs  none has an effect; one that protects in Kong's dialect makes all rules fail
-//!           ├ path.rs                 Exact and Prefix as in the Gateway API
-//!           ├ rule.rs                 the rule of a path ─ ../../service_backend.rs
-//!           └ ../../plan.rs           spec.tls
-//!   path_conflicts.rs                 equal paths of all Ingresses of a host
+//!   Ingress ┬ ../refused_annotations.rs  none has an effect; one that protects in Kong's dialect makes all rules fail
+//!           ├ path.rs                    Exact and Prefix as in the Gateway API
+//!           ├ rule.rs                    the rule of a path ─ ../plain_service.rs ─ ../../service_backend.rs
+//!           └ ../../plan.rs              spec.tls
+//!   path_conflicts.rs                    equal paths of all Ingresses of a host
 //! ```
 //!
 //! The paths compile to the same matches and rules as those of an HTTPRoute.
 
 mod path;
 pub(super) mod path_conflicts;
-mod refused_annotations;
 mod rule;
 
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use crate::api::networking::{Ingress, IngressBackend, IngressClass, IngressRule}
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
 use crate::compile::certificates::SecretCache;
+use crate::compile::ingress::dialects::refused_annotations;
 use crate::compile::ingress::plan;
 use crate::compile::ingress::plan::{HostPath, IngressPlan, RoutesByHost};
 use crate::compile::ingress_class::dialect::Dialect;
@@ -42,7 +42,7 @@ pub(in crate::compile::ingress) fn plan(
     class: Option<&Object<IngressClass>>,
     problem: Option<Diagnostic>,
 ) -> IngressPlan {
-    let annotations = refused_annotations::check(&ingress.meta);
+    let annotations = refused_annotations::check(&ingress.meta, Dialect::Kubernetes);
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
     let tls =
         TlsUse { serves_plain_text: cx.inputs.ingress.http.is_some(), has_certificates: !ingress.spec.tls.is_empty() };
@@ -75,6 +75,8 @@ pub(in crate::compile::ingress) fn plan(
         default_route: None,
         path_positions: Vec::new(),
         by_host: Some(routes),
+        by_location: None,
+        steps: Vec::new(),
         certificates,
         upstreams: rules.upstreams.into_iter().collect(),
         errors,

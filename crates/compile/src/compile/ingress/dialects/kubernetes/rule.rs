@@ -3,21 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::refused_annotations::protects_requests;
-use crate::api::kong::annotations::{
-    CONNECT_TIMEOUT, HOST_HEADER, PATH, PLUGINS, READ_TIMEOUT, RETRIES, WRITE_TIMEOUT,
-};
 use crate::api::networking::{Ingress, IngressBackend};
-use crate::api::{Kind, Meta, Object};
+use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
-use crate::compile::backend::annotated_tls;
-use crate::compile::ingress::service_backend;
+use crate::compile::ingress::dialects::plain_service;
+use crate::compile::ingress::dialects::plain_service::PlainService;
 use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
+use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts, RuleChain};
 use crate::compile::kong::service_annotations;
-use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::rule_content::rule_content;
-use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::rule::{
     Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, WeightedBackends,
@@ -51,10 +46,6 @@ pub(super) struct RuleBuilder<'a> {
     pub errors: UniqueDiagnostics,
     pub notes: UniqueDiagnostics,
 }
-
-/// Annotations of a Service that apply to requests of Kong's routes, and have no effect here. Those about connections
-/// to the Service have an effect for all routes.
-const INEFFECTIVE_ON_SERVICES: &[&str] = &[PATH, HOST_HEADER, CONNECT_TIMEOUT, WRITE_TIMEOUT, READ_TIMEOUT, RETRIES];
 
 impl<'a> RuleBuilder<'a> {
     pub(super) fn new(
@@ -127,14 +118,7 @@ impl<'a> RuleBuilder<'a> {
     }
 
     fn forward(&mut self, resolved: ResolvedBackend<'_>, field: &str) -> Action {
-        let (kind, meta) = resolved.settings_source;
-        let service = format!("{kind} {}", meta.key);
-        self.notes.extend(annotated_tls::unverified_note(resolved.key.tls.as_ref(), &service, field));
-        for key in INEFFECTIVE_ON_SERVICES.iter().filter(|key| meta.annotations.contains_key(**key)) {
-            let message = format!("annotation {key} of {service} has no effect on an Ingress of dialect kubernetes");
-            let remedy = "remove it, unless routes of another dialect use the Service";
-            self.notes.push(Diagnostic::warning(format!("{field}.service.name"), message, remedy));
-        }
+        self.notes.extend(plain_service::notes(&resolved, Dialect::Kubernetes, field));
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
         self.upstreams.insert(resolved.key);
         match WeightedBackends::new(vec![Backend { weight: 1, filters: Filters::default(), target }]) {
@@ -145,49 +129,17 @@ impl<'a> RuleBuilder<'a> {
 
     /// Resolves a Service. If there is none, reports why.
     fn resolve(&mut self, backend: &IngressBackend, field: &str) -> Result<ResolvedBackend<'a>, RouteFailure> {
-        if let Some(resource) = &backend.resource {
-            let message = format!(
-                "a backend of kind {} is not supported in dialect kubernetes, so requests get status 503",
-                resource.kind
-            );
-            self.errors.push(Diagnostic::error(format!("{field}.resource"), message, "refer to a Service"));
-            return Err(RouteFailure::NoService);
-        }
-        // The settings of connections to the Service are the same for all dialects. The parameters of classes with the
-        // dialect `kubernetes` have no effect.
-        let via_cluster_ip = false;
-        let namespace = &self.ingress.meta.key.namespace;
-        let resolved = match service_backend::resolve(self.cx, namespace, backend, via_cluster_ip, field) {
-            Ok(resolved) => resolved,
-            Err(mut problem) => {
-                problem.message.push_str(", so requests get status 503");
-                self.errors.push(problem);
-                return Err(RouteFailure::NoService);
-            }
+        let service = PlainService {
+            dialect: Dialect::Kubernetes,
+            namespace: &self.ingress.meta.key.namespace,
+            refuses_guards: self.refuses_guards,
+            // The parameters of classes with the dialect `kubernetes` have no effect.
+            via_cluster_ip: false,
+            protocol: None,
         };
-        let (kind, meta) = resolved.settings_source;
-        if has_plugins(meta) {
-            let message = format!(
-                "{} of {kind} {} attaches plugins, which an Ingress of dialect kubernetes does not support, so \
-                 requests get status 503",
-                annotation_field(PLUGINS),
-                meta.key
-            );
-            let remedy = "remove the annotation if requests may be served without plugins; otherwise use a Service of \
-                          its own for this Ingress, or a class of another dialect";
-            self.errors.push(Diagnostic::error(format!("{field}.service.name"), message, remedy));
-            return Err(RouteFailure::UnsupportedProtection);
-        }
-        if self.refuses_guards
-            && let Some(problem) = resolved.foreign_guard(self.cx.store, field)
-        {
+        service.resolve(self.cx, backend, field).map_err(|(failure, problem)| {
             self.errors.push(problem);
-            return Err(RouteFailure::UnsupportedProtection);
-        }
-        Ok(resolved)
+            failure
+        })
     }
-}
-
-fn has_plugins(meta: &Meta) -> bool {
-    meta.annotations.get(PLUGINS).is_some_and(|value| protects_requests(PLUGINS, value))
 }

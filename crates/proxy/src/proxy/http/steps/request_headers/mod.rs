@@ -2,10 +2,12 @@
 //! the proxy, and the path and Host that its options rewrite. Before plugins, which see and change all of them.
 //!
 //! ```text
-//!   framing, copy for logs ▶ forwarding headers (real_ip.rs) ▶ limit of hops ▶ Via ▶ upstream_target.rs
+//!   framing, copy for logs ▶ forwarding headers ▶ limit of hops ▶ Via ▶ upstream_target.rs
+//!                                 └ real_ip.rs, single_client.rs
 //! ```
 
 mod real_ip;
+mod single_client;
 mod upstream_target;
 
 use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
@@ -137,13 +139,16 @@ pub(in crate::proxy) fn set_headers(
         ForwardingHeaderStyle::RealIp => {
             real_ip::set_forwarding_headers(exchange, request, headers, path, port);
         }
+        ForwardingHeaderStyle::SingleClient => {
+            single_client::set_forwarding_headers(exchange, request, headers, port);
+        }
     }
 }
 
 /// The path of the request if the style forwards it. None also if it is not a valid header value.
 pub(in crate::proxy) fn path_value(style: ForwardingHeaderStyle, uri: &Uri) -> Option<HeaderValue> {
     match style {
-        ForwardingHeaderStyle::Forwarded => None,
+        ForwardingHeaderStyle::Forwarded | ForwardingHeaderStyle::SingleClient => None,
         ForwardingHeaderStyle::RealIp => HeaderValue::from_str(uri.path()).ok(),
     }
 }

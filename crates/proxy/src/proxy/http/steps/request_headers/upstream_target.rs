@@ -3,12 +3,14 @@
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{Request, Uri};
+use http::{HeaderValue, Request, Uri};
 
 use super::real_ip::set_forwarded_prefix;
+use crate::proxy::http::fields::headers::X_FORWARDED_PREFIX;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::steps::request_context::RoutedRequest;
 use crate::request_target::RequestPath;
+use crate::snapshot::location_path::{PathReplacement, ReplacedPath};
 use crate::snapshot::rule::Action;
 use crate::snapshot::rule_options::UpstreamHost;
 use crate::snapshot::upstream_path::{UpstreamPath, upstream_path};
@@ -23,13 +25,31 @@ pub(in crate::proxy) fn rewrite<B>(
     let Action::Forward(_) = routed.rule.action else { return Ok(()) };
     // A filter that rewrites the path applies to the matched path, so no prefix may be stripped before.
     let is_rewritten = routed.rule.filters.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some());
-    if let Some(upstream) = options.upstream_path.as_ref().filter(|_| !is_rewritten) {
+    if let Some(replacement) = options.path_replacement.as_ref().filter(|_| !is_rewritten) {
+        replace_path(replacement, routed, request)?;
+    } else if let Some(upstream) = options.upstream_path.as_ref().filter(|_| !is_rewritten) {
         rewrite_path(upstream, routed, request)?;
     }
     if let UpstreamHost::Fixed(host) = &options.host {
         request.headers_mut().insert(HOST, host.clone());
     }
     Ok(())
+}
+
+/// Replaces the path if the expression of the location matches it. The query stays.
+fn replace_path<B>(
+    replacement: &PathReplacement,
+    routed: &mut RoutedRequest<'_>,
+    request: &mut Request<B>,
+) -> Result<(), RequestError> {
+    let path = &routed.path;
+    let replaced = replacement.apply(path.raw_path()).map_err(|_| RequestError::InvalidRewrite)?;
+    let Some(ReplacedPath { path: replaced, forwarded_prefix }) = replaced else { return Ok(()) };
+    if let Some(prefix) = forwarded_prefix.and_then(|prefix| HeaderValue::from_str(&prefix).ok()) {
+        request.headers_mut().insert(X_FORWARDED_PREFIX, prefix);
+    }
+    let target = join_target(&replaced, path.query().filter(|query| !query.is_empty()))?;
+    set_target(target, routed, request)
 }
 
 /// Strips the matched prefix and adds the path of the service, or expands the template of the rule.
@@ -58,6 +78,10 @@ fn rewrite_path<B>(
             join_target(&path_for_endpoint, path.query())?
         }
     };
+    set_target(target, routed, request)
+}
+
+fn set_target<B>(target: Uri, routed: &mut RoutedRequest<'_>, request: &mut Request<B>) -> Result<(), RequestError> {
     let replaced = RequestPath::parse(request.method(), &target).ok().flatten();
     routed.replaced_path = Some(replaced.ok_or(RequestError::InvalidRewrite)?);
     *request.uri_mut() = target;

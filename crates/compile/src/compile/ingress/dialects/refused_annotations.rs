@@ -1,5 +1,6 @@
-//! The annotations of an Ingress of the dialect `kubernetes`: none has an effect. An annotation that protects requests
-//! in Kong's dialect takes the Ingress out of service, so that an Ingress that changes its class is not exposed.
+//! Kong's and Portico's annotations on an Ingress of another dialect than Kong's: none has an effect. One that protects
+//! requests in Kong's dialect takes the Ingress out of service, so that an Ingress that changes its class is not
+//! exposed.
 
 use crate::api::Meta;
 use crate::api::foreign_annotations::classify;
@@ -11,7 +12,7 @@ use crate::api::names::{
     ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, ENDPOINT_WEIGHTS_ANNOTATION, IGNORE_GUARDS_ANNOTATION,
     PORTICO_PREFIX, PROXY_PROTOCOL_ANNOTATION,
 };
-use crate::compile::ingress_class::dialect::unknown_annotation_remedy;
+use crate::compile::ingress_class::dialect::{Dialect, unknown_annotation_remedy};
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 
@@ -23,17 +24,18 @@ pub(super) struct CheckedAnnotations {
     pub notes: Vec<Diagnostic>,
 }
 
-pub(super) fn check(meta: &Meta) -> CheckedAnnotations {
+pub(super) fn check(meta: &Meta, dialect: Dialect) -> CheckedAnnotations {
+    let dialect = dialect.name();
     let mut checked = CheckedAnnotations::default();
     for (key, value) in &meta.annotations {
         if protects_requests(key, value) {
-            let message = "an Ingress of dialect kubernetes does not support it, so requests get status 503";
+            let message = format!("an Ingress of dialect {dialect} does not support it, so requests get status 503");
             let remedy = format!(
                 "remove it if requests may be served without it; otherwise set the class of the Ingress to one of \
                  Portico's without annotation {DIALECT_ANNOTATION}"
             );
             checked.unsupported_protection.push(Diagnostic::error(annotation_field(key), message, remedy));
-        } else if let Some((message, remedy)) = ineffective(key).filter(|_| classify(key, value).is_none()) {
+        } else if let Some((message, remedy)) = ineffective(key, dialect).filter(|_| classify(key, value).is_none()) {
             let note = Diagnostic::warning(annotation_field(key), message, remedy);
             checked.notes.push(note.with_topic(Topic::Annotation));
         }
@@ -53,12 +55,12 @@ pub(super) fn protects_requests(key: &str, value: &str) -> bool {
 }
 
 /// Message and remedy for an annotation that has no effect; `None` for annotations of other programs.
-fn ineffective(key: &str) -> Option<(&'static str, String)> {
+fn ineffective(key: &str, dialect: &str) -> Option<(String, String)> {
     if key.starts_with(ANNOTATION_PREFIX) || key.starts_with(INGRESS_PREFIX) {
         let remedy = format!("remove it, or set the class to one of Portico's without annotation {DIALECT_ANNOTATION}");
-        return Some(("it has no effect on an Ingress of dialect kubernetes", remedy));
+        return Some((format!("it has no effect on an Ingress of dialect {dialect}"), remedy));
     }
-    let message = "this annotation has no effect on an Ingress";
+    let message = "this annotation has no effect on an Ingress".to_owned();
     match key {
         ADDRESS_ANNOTATION | BALANCE_ANNOTATION | ENDPOINT_WEIGHTS_ANNOTATION | PROXY_PROTOCOL_ANNOTATION => {
             Some((message, "move it to the Service".to_owned()))
@@ -75,7 +77,7 @@ fn ineffective(key: &str) -> Option<(&'static str, String)> {
                 IGNORE_GUARDS_ANNOTATION,
                 PROXY_PROTOCOL_ANNOTATION,
             ];
-            Some(("this annotation is unknown", unknown_annotation_remedy(key, &known)))
+            Some(("this annotation is unknown".to_owned(), unknown_annotation_remedy(key, known)))
         }
         _ => None,
     }
@@ -90,7 +92,7 @@ mod tests {
     /// The fields of the errors, and the texts of the notes.
     fn check_annotations(annotations: &Value) -> (Vec<String>, Vec<String>) {
         let meta = serde_json::from_value(json!({"name": "a", "annotations": annotations})).unwrap();
-        let CheckedAnnotations { unsupported_protection, notes } = check(&meta);
+        let CheckedAnnotations { unsupported_protection, notes } = check(&meta, Dialect::Kubernetes);
         let fields = unsupported_protection.into_iter().map(|problem| problem.field);
         (fields.collect(), notes.iter().map(ToString::to_string).collect())
     }

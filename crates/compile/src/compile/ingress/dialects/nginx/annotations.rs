@@ -1,0 +1,370 @@
+//! Reads the annotations of ingress-nginx by the table of all of them, which has their values and what a bad one does.
+
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+
+use crate::address_ranges::{AddressRanges, parse_network};
+use crate::api::Meta;
+use crate::api::ingress_nginx::{self, OnBadValue, PREFIX};
+use crate::compile::backend::AnnotatedProtocol;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::diagnostic::{Diagnostic, Topic};
+use crate::snapshot::location_steps::{AllowedOrigin, CrossOrigin, FixedResponse};
+
+/// The annotations of one Ingress that have an effect, with the defaults of ingress-nginx.
+#[derive(Debug)]
+pub(super) struct NginxAnnotations<'a> {
+    pub rewrite_target: Option<&'a str>,
+    pub use_regex: bool,
+    pub app_root: Option<&'a str>,
+    pub ssl_redirect: bool,
+    pub force_ssl_redirect: bool,
+    pub preserve_trailing_slash: bool,
+    pub response: Option<FixedResponse>,
+    pub upstream_vhost: Option<HeaderValue>,
+    pub forwarded_prefix: Option<&'a str>,
+    pub via_cluster_ip: bool,
+    pub protocol: AnnotatedProtocol,
+    pub denied: AddressRanges,
+    pub allowed: Option<AddressRanges>,
+    pub cross_origin: Option<CrossOrigin>,
+    pub connect_timeout: Duration,
+    pub send_timeout: Duration,
+    pub read_timeout: Duration,
+    /// How often a request is sent again.
+    pub retries: u32,
+    /// `None` without a limit.
+    pub max_body_bytes: Option<u64>,
+    /// Errors for values because of which no request may be forwarded.
+    pub errors: Vec<Diagnostic>,
+    pub notes: Vec<Diagnostic>,
+}
+
+/// The annotations that [`NginxAnnotations::read`] reads.
+pub(super) const READ: &[&str] = &[
+    "allowlist-source-range",
+    "app-root",
+    "backend-protocol",
+    "cors-allow-credentials",
+    "cors-allow-headers",
+    "cors-allow-methods",
+    "cors-allow-origin",
+    "cors-expose-headers",
+    "cors-max-age",
+    "denylist-source-range",
+    "enable-cors",
+    "force-ssl-redirect",
+    "permanent-redirect",
+    "permanent-redirect-code",
+    "preserve-trailing-slash",
+    "proxy-body-size",
+    "proxy-connect-timeout",
+    "proxy-next-upstream-tries",
+    "proxy-read-timeout",
+    "proxy-send-timeout",
+    "rewrite-target",
+    "service-upstream",
+    "ssl-redirect",
+    "temporal-redirect",
+    "temporal-redirect-code",
+    "upstream-vhost",
+    "use-regex",
+    "whitelist-source-range",
+    "x-forwarded-prefix",
+];
+
+impl<'a> NginxAnnotations<'a> {
+    pub(super) fn read(meta: &'a Meta) -> Self {
+        let mut reader = ValueReader { meta, errors: Vec::new(), notes: Vec::new() };
+        let allowed = match reader.text("allowlist-source-range") {
+            Some(list) => Some(("allowlist-source-range", list)),
+            None => reader.text("whitelist-source-range").map(|list| ("whitelist-source-range", list)),
+        };
+        let seconds = |reader: &mut ValueReader<'_>, name, default| {
+            let seconds = reader.number(name).and_then(|seconds| u64::try_from(seconds).ok());
+            Duration::from_secs(seconds.unwrap_or(default))
+        };
+        NginxAnnotations {
+            rewrite_target: reader.text("rewrite-target"),
+            use_regex: reader.flag("use-regex", false),
+            app_root: reader.text("app-root"),
+            ssl_redirect: reader.flag("ssl-redirect", true),
+            force_ssl_redirect: reader.flag("force-ssl-redirect", false),
+            preserve_trailing_slash: reader.flag("preserve-trailing-slash", false),
+            response: redirect(&mut reader),
+            upstream_vhost: upstream_vhost(&mut reader),
+            forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
+            via_cluster_ip: reader.flag("service-upstream", false),
+            protocol: protocol(&mut reader),
+            denied: reader.text("denylist-source-range").map(ranges).unwrap_or_default(),
+            allowed: allowed.map(|(_, list)| ranges(list)),
+            cross_origin: cross_origin(&mut reader),
+            connect_timeout: seconds(&mut reader, "proxy-connect-timeout", CONNECT_SECONDS),
+            send_timeout: seconds(&mut reader, "proxy-send-timeout", SEND_SECONDS),
+            read_timeout: seconds(&mut reader, "proxy-read-timeout", READ_SECONDS),
+            retries: retries(&mut reader),
+            max_body_bytes: max_body_bytes(&mut reader),
+            errors: reader.errors,
+            notes: reader.notes,
+        }
+    }
+
+    /// Whether the path of requests for a path of the Ingress is replaced.
+    pub(super) fn rewrites(&self, path: &str) -> bool {
+        self.rewrite_target.is_some_and(|target| target != path)
+    }
+}
+
+/// Reads the annotations of one object.
+struct ValueReader<'a> {
+    meta: &'a Meta,
+    errors: Vec<Diagnostic>,
+    notes: Vec<Diagnostic>,
+}
+
+impl<'a> ValueReader<'a> {
+    /// The value of an annotation. `None` if it is missing, empty, or counts as unset because its value is bad.
+    fn text(&mut self, name: &'static str) -> Option<&'a str> {
+        let value = written(self.meta, name)?;
+        let annotation = ingress_nginx::find(name)?;
+        let Some(consequence) = annotation.consequence(value) else { return Some(value) };
+        let remedy = annotation.value.check(value).err().unwrap_or_default();
+        let field = annotation_field(&format!("{PREFIX}{name}"));
+        match consequence {
+            OnBadValue::Default | OnBadValue::DropGroup => {
+                let message = format!("{value:?} is not a valid value, so it has no effect, as in ingress-nginx");
+                self.notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation));
+            }
+            OnBadValue::Reject | OnBadValue::Deny503 => {
+                let message = format!("{value:?} is not a valid value, so requests get status 503");
+                self.errors.push(Diagnostic::error(field, message, remedy));
+            }
+        }
+        None
+    }
+
+    fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        self.text(name).and_then(ingress_nginx::flag).unwrap_or(default)
+    }
+
+    fn number(&mut self, name: &'static str) -> Option<i64> {
+        self.text(name).and_then(ingress_nginx::integer)
+    }
+
+    /// Reports a value that is valid in ingress-nginx, and not supported here.
+    fn refuse(&mut self, name: &str, message: &str, remedy: &str) {
+        let field = annotation_field(&format!("{PREFIX}{name}"));
+        let message = format!("{message}, so requests get status 503");
+        self.errors.push(Diagnostic::error(field, message, remedy));
+    }
+}
+
+/// The value of an annotation as it is written; an empty one counts as missing.
+pub(super) fn written<'m>(meta: &'m Meta, name: &str) -> Option<&'m str> {
+    let value = meta.annotations.get(&*format!("{PREFIX}{name}"));
+    value.map(|value| &**value).filter(|value| !value.is_empty())
+}
+
+/// The temporal redirect precedes the permanent one.
+fn redirect(reader: &mut ValueReader<'_>) -> Option<FixedResponse> {
+    let status = |reader: &mut ValueReader<'_>, name, default| {
+        let code = reader.number(name).and_then(|code| u16::try_from(code).ok());
+        code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(default)
+    };
+    let permanent_status = status(reader, "permanent-redirect-code", StatusCode::MOVED_PERMANENTLY);
+    let temporal_status = status(reader, "temporal-redirect-code", StatusCode::FOUND);
+    let permanent = reader.text("permanent-redirect").map(|target| (target, permanent_status));
+    let temporal = reader.text("temporal-redirect").map(|target| (target, temporal_status));
+    // A bad one disables both.
+    let permanent = permanent.filter(|_| temporal.is_some() || written(reader.meta, "temporal-redirect").is_none());
+    let (target, status) = temporal.or(permanent)?;
+    // The characters that are allowed are valid in a header.
+    HeaderValue::from_str(target).ok().map(|target| FixedResponse { status, target })
+}
+
+fn upstream_vhost(reader: &mut ValueReader<'_>) -> Option<HeaderValue> {
+    let host = reader.text("upstream-vhost").map(str::trim)?;
+    if host.contains('$') {
+        let remedy = "write a host name without variables, such as backend.example";
+        reader.refuse("upstream-vhost", "variables are not supported in it", remedy);
+        return None;
+    }
+    HeaderValue::from_str(host).ok()
+}
+
+fn protocol(reader: &mut ValueReader<'_>) -> AnnotatedProtocol {
+    match reader.text("backend-protocol").map(|text| text.trim().to_ascii_uppercase()).as_deref() {
+        None | Some("HTTP") => AnnotatedProtocol::Http,
+        Some("HTTPS") => AnnotatedProtocol::Https,
+        Some("GRPC") => AnnotatedProtocol::Grpc,
+        Some("GRPCS") => AnnotatedProtocol::Grpcs,
+        Some(_) => {
+            let remedy = "write HTTP, HTTPS, GRPC or GRPCS";
+            reader.refuse("backend-protocol", "FCGI and AUTO_HTTP are not supported", remedy);
+            AnnotatedProtocol::Http
+        }
+    }
+}
+
+/// Entries that are no networks have made the value bad.
+fn ranges(list: &str) -> AddressRanges {
+    ingress_nginx::items(list).filter_map(parse_network).collect()
+}
+
+fn cross_origin(reader: &mut ValueReader<'_>) -> Option<CrossOrigin> {
+    let is_enabled = reader.flag("enable-cors", false);
+    let origins = reader.text("cors-allow-origin");
+    let value = |reader: &mut ValueReader<'_>, name, default: &'static str| {
+        let text = reader.text(name).map(str::trim).unwrap_or(default);
+        HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(default))
+    };
+    let rules = CrossOrigin {
+        origins: allowed_origins(reader, origins.unwrap_or("*")),
+        allow_methods: value(reader, "cors-allow-methods", ALLOW_METHODS),
+        allow_headers: value(reader, "cors-allow-headers", ALLOW_HEADERS),
+        expose_headers: reader.text("cors-expose-headers").and_then(|text| HeaderValue::from_str(text.trim()).ok()),
+        allows_credentials: reader.flag("cors-allow-credentials", true),
+        max_age: HeaderValue::from(reader.number("cors-max-age").unwrap_or(MAX_AGE_SECONDS)),
+    };
+    is_enabled.then_some(rules)
+}
+
+/// `None` allows all origins. Entries that are no origins match nothing.
+fn allowed_origins(reader: &mut ValueReader<'_>, list: &str) -> Option<Box<[AllowedOrigin]>> {
+    if ingress_nginx::items(list).any(|item| item == "*") {
+        return None;
+    }
+    let mut origins = Vec::new();
+    for item in ingress_nginx::items(list) {
+        match AllowedOrigin::parse(item) {
+            Some(origin) => origins.push(origin),
+            None => {
+                let field = annotation_field(&format!("{PREFIX}cors-allow-origin"));
+                let message = format!("{item:?} is not an origin, so it matches none");
+                let remedy = "write scheme and host, such as https://shop.example or https://*.shop.example:8443";
+                reader.notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation));
+            }
+        }
+    }
+    Some(origins.into())
+}
+
+/// 0 has no limit there, and here that of the largest number of attempts.
+fn retries(reader: &mut ValueReader<'_>) -> u32 {
+    let tries = reader.number("proxy-next-upstream-tries").and_then(|tries| u32::try_from(tries).ok());
+    match tries.unwrap_or(TRIES) {
+        0 => MAX_TRIES - 1,
+        tries => tries.min(MAX_TRIES) - 1,
+    }
+}
+
+fn max_body_bytes(reader: &mut ValueReader<'_>) -> Option<u64> {
+    let size = reader.text("proxy-body-size").and_then(ingress_nginx::size).unwrap_or(BODY_BYTES);
+    (size > 0).then_some(size)
+}
+
+const CONNECT_SECONDS: u64 = 5;
+const SEND_SECONDS: u64 = 60;
+const READ_SECONDS: u64 = 60;
+const TRIES: u32 = 3;
+/// The most attempts, in place of an unlimited number.
+const MAX_TRIES: u32 = 10;
+const BODY_BYTES: u64 = 1 << 20;
+const MAX_AGE_SECONDS: i64 = 1_728_000;
+const ALLOW_METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS";
+const ALLOW_HEADERS: &str =
+    "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn meta(annotations: &[(&str, &str)]) -> Meta {
+        let annotations: std::collections::BTreeMap<String, &str> =
+            annotations.iter().map(|(name, value)| (format!("{PREFIX}{name}"), *value)).collect();
+        serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap()
+    }
+
+    #[test]
+    fn defaults_are_those_of_ingress_nginx() {
+        let meta = meta(&[]);
+        let read = NginxAnnotations::read(&meta);
+        assert!(read.ssl_redirect && !read.force_ssl_redirect && !read.use_regex);
+        assert_eq!((read.max_body_bytes, read.retries, read.cross_origin), (Some(1 << 20), 2, None));
+        assert_eq!([read.connect_timeout, read.read_timeout].map(|timeout| timeout.as_secs()), [5, 60]);
+        assert!(read.errors.is_empty() && read.notes.is_empty());
+    }
+
+    #[test]
+    fn every_name_is_in_the_table() {
+        assert!(READ.is_sorted());
+        for name in READ {
+            assert!(ingress_nginx::has(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_values_have_their_consequence() {
+        for (name, value, errors, notes) in [
+            ("proxy-read-timeout", "60s", 0, 1),
+            ("proxy-body-size", "8mb", 0, 1),
+            ("ssl-redirect", "on", 0, 1),
+            ("rewrite-target", "/a;b", 0, 1),
+            ("allowlist-source-range", "10.0.0.0/33", 1, 0),
+            ("whitelist-source-range", "office", 1, 0),
+            ("denylist-source-range", "10.0.0.1,x", 1, 0),
+            ("permanent-redirect", "https://a b", 1, 0),
+            ("upstream-vhost", "$service_name.svc", 1, 0),
+            ("backend-protocol", "FCGI", 1, 0),
+            ("backend-protocol", "h2", 0, 1),
+            ("cors-allow-origin", "https://a.example,b.example", 0, 1),
+            ("allowlist-source-range", "", 0, 0),
+        ] {
+            let meta = meta(&[(name, value)]);
+            let read = NginxAnnotations::read(&meta);
+            assert_eq!((read.errors.len(), read.notes.len()), (errors, notes), "{name}: {value}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn redirects_have_the_code_and_the_target_of_their_kind() {
+        for (annotations, expected) in [
+            (&[("permanent-redirect", "https://a.example")][..], Some((301, "https://a.example"))),
+            (&[("permanent-redirect", "/new"), ("permanent-redirect-code", "308")], Some((308, "/new"))),
+            (
+                &[("permanent-redirect", "https://a.example"), ("temporal-redirect", "https://b.example")],
+                Some((302, "https://b.example")),
+            ),
+            (
+                &[("temporal-redirect", "https://a.example"), ("temporal-redirect-code", "308")],
+                Some((302, "https://a.example")),
+            ),
+            (&[("temporal-redirect", "/relative")], None),
+            (&[("permanent-redirect-code", "308")], None),
+            (&[("permanent-redirect", "https://a.example"), ("temporal-redirect", "ftp://b.example")], None),
+        ] {
+            let meta = meta(annotations);
+            let redirect = NginxAnnotations::read(&meta).response;
+            let found = redirect.as_ref().map(|redirect| (redirect.status.as_u16(), redirect.target.to_str().unwrap()));
+            assert_eq!(found, expected, "{annotations:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_sizes_replace_defaults() {
+        let meta = meta(&[
+            ("proxy-body-size", "0"),
+            ("proxy-connect-timeout", "7"),
+            ("proxy-next-upstream-tries", "0"),
+            ("allowlist-source-range", ""),
+            ("whitelist-source-range", "10.0.0.0/8, 2001:db8::1"),
+        ]);
+        let read = NginxAnnotations::read(&meta);
+        assert_eq!((read.max_body_bytes, read.connect_timeout.as_secs(), read.retries), (None, 7, 9));
+        let allowed = read.allowed.unwrap();
+        assert!(["10.1.1.1", "2001:db8::1"].iter().all(|address| allowed.contains(address.parse().unwrap())));
+    }
+}

@@ -1,0 +1,264 @@
+//! Plans an Ingress of the dialect `nginx`, which has the semantics and the annotations of ingress-nginx.
+//!
+//! ```text
+//!   all Ingresses ─ host_facts.rs: is a path of the host an expression? has it TLS?
+//!                        │
+//!   Ingress ┬ annotations.rs, unsupported.rs ─▶ what has an effect; a guard that has none makes all rules fail
+//!           ├ path.rs                        ─▶ the locations of a path
+//!           ├ rule.rs                        ─▶ what a location does ─ ../plain_service.rs
+//!           └ ../../plan.rs                  ─▶ spec.tls
+//!   all plans ┬ ../../joined_locations.rs    ─▶ the locations of a host
+//!             └ path_conflicts.rs
+//! ```
+
+mod annotations;
+mod host_facts;
+mod path;
+pub(super) mod path_conflicts;
+mod rule;
+mod unsupported;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::StatusCode;
+
+pub(in crate::compile::ingress) use self::host_facts::NginxHosts;
+use self::host_facts::is_canary;
+use self::path::{IngressPath, written_path};
+use self::rule::{EXPRESSION_REMEDY, RuleBuilder, RulePlace};
+use super::{refusal, refused_annotations};
+use crate::api::networking::{HttpIngressPath, Ingress, IngressClass, IngressRule};
+use crate::api::{Kind, Object};
+use crate::compile::CompileContext;
+use crate::compile::certificates::SecretCache;
+use crate::compile::ingress::plan;
+use crate::compile::ingress::plan::{HostLocations, IngressPlan, LocationPrecedence, LocationsOfPath};
+use crate::compile::ingress_class::dialect::Dialect;
+use crate::compile::ingress_class::foreign_annotations;
+use crate::compile::kong::plugins::Plugins;
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::location_path::LocationPath;
+use crate::snapshot::path_edit::PathEdit;
+use crate::snapshot::router::by_conditions::HostName;
+use crate::snapshot::router::locations::HostLocation;
+use crate::snapshot::rule::{Action, RedirectAction, RedirectStyle, RouteFailure};
+use annotations::NginxAnnotations;
+
+/// Plans a served Ingress of this class, which may be missing. `before`: its plan before, if it has one.
+pub(super) fn plan(
+    cx: CompileContext<'_>,
+    plugins: &Plugins,
+    secrets: &mut SecretCache,
+    hosts: &NginxHosts,
+    before: Option<&IngressPlan>,
+    ingress: &Object<Ingress>,
+    class: Option<&Object<IngressClass>>,
+) -> IngressPlan {
+    let (refused, mut notes) = refusal(cx, ingress);
+    let mut annotations = NginxAnnotations::read(&ingress.meta);
+    let of_other_dialect = refused_annotations::check(&ingress.meta, Dialect::Nginx);
+    let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
+    let unsupported = unsupported::check(&ingress.meta, refuses_guards);
+    let mut errors: Vec<Diagnostic> = refused.into_iter().chain(of_other_dialect.unsupported_protection).collect();
+    errors.append(&mut annotations.errors);
+    errors.extend(unsupported.guards);
+    let mut notes: Vec<Diagnostic> = notes.take().into_iter().chain(of_other_dialect.notes).collect();
+    notes.append(&mut annotations.notes);
+    notes.extend(unsupported.notes);
+    let failure = (!errors.is_empty()).then_some(RouteFailure::UnsupportedProtection);
+    let mut planner = NginxPlanner {
+        ingress,
+        hosts,
+        rules: RuleBuilder {
+            cx,
+            plugins,
+            ingress,
+            annotations: &annotations,
+            failure,
+            refuses_guards,
+            limit: cx.inputs.budgets.regex_limit(),
+            steps_before: before.map(|plan| &*plan.steps).unwrap_or_default(),
+            steps: Vec::new(),
+            upstreams: Default::default(),
+            errors: Default::default(),
+            notes: Default::default(),
+        },
+        by_host: BTreeMap::new(),
+        errors: Vec::new(),
+    };
+    if is_canary(ingress) {
+        planner.errors.push(unsupported::canary());
+    } else {
+        ingress.spec.rules.iter().enumerate().for_each(|(index, rule)| planner.add_rule(index, rule));
+        planner.add_roots();
+    }
+    let NginxPlanner { rules, by_host, errors: route_errors, .. } = planner;
+    errors.extend(route_errors);
+    errors.extend(rules.errors.into_vec());
+    notes.extend(rules.notes.into_vec());
+    let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
+    IngressPlan {
+        dialect: Dialect::Nginx,
+        generation: ingress.meta.generation,
+        created: ingress.meta.created,
+        by_location: Some(by_host.into_values().collect()),
+        steps: rules.steps,
+        certificates,
+        upstreams: rules.upstreams.into_iter().collect(),
+        errors,
+        notes,
+        ..IngressPlan::default()
+    }
+}
+
+struct NginxPlanner<'a> {
+    ingress: &'a Object<Ingress>,
+    hosts: &'a NginxHosts,
+    rules: RuleBuilder<'a>,
+    by_host: BTreeMap<HostPattern, HostLocations>,
+    errors: Vec<Diagnostic>,
+}
+
+impl NginxPlanner<'_> {
+    fn add_rule(&mut self, index: usize, rule: &IngressRule) {
+        let field = format!("spec.rules[{index}]");
+        let text = rule.host.as_deref().filter(|host| !host.is_empty());
+        let is_host =
+            |text: &str| matches!(HostName::parse(text), Some(HostName::Exact(_) | HostName::LeadingWildcard(_)));
+        if let Some(text) = text.filter(|text| !is_host(text)) {
+            let message = format!("{text:?} is not the host name of an {}", Kind::Ingress);
+            let remedy = "write it like a.example or *.example";
+            return self.errors.push(Diagnostic::error(format!("{field}.host"), message, remedy));
+        }
+        let host = HostPattern::parse(text);
+        self.locations(&host);
+        let paths = rule.http.iter().flat_map(|http| &http.paths);
+        for (path_index, path) in paths.enumerate() {
+            let field = format!("{field}.http.paths[{path_index}]");
+            self.add_path(&host, &format!("{index}.{path_index}"), path, field);
+        }
+    }
+
+    fn add_path(&mut self, host: &HostPattern, name: &str, raw: &HttpIngressPath, field: String) {
+        let path = written_path(raw.path.as_deref());
+        if !path.starts_with('/') {
+            let message = format!("{path:?} does not start with a slash, so no request matches it");
+            self.errors.push(Diagnostic::error(format!("{field}.path"), message, format!("write /{path}")));
+            return;
+        }
+        let is_exact = match raw.path_type.as_deref() {
+            Some("Exact") => true,
+            None | Some("Prefix" | "ImplementationSpecific") => false,
+            Some(other) => {
+                let message = format!("{other} is not a supported path type, so the path is served as a prefix");
+                let remedy = "use Exact, Prefix or ImplementationSpecific";
+                self.errors.push(Diagnostic::error(format!("{field}.pathType"), message, remedy));
+                false
+            }
+        };
+        let facts = self.hosts.facts(host);
+        let annotations = self.rules.annotations;
+        let ingress_path = IngressPath {
+            path,
+            is_exact,
+            has_expressions: facts.has_expressions,
+            is_expression: annotations.use_regex || annotations.rewrites(path),
+            limit: self.rules.limit,
+        };
+        let locations = match ingress_path.locations() {
+            Ok(paths) => {
+                let place = RulePlace { name, host, path, is_catch_all: false, facts };
+                let rule = self.rules.build(place, &raw.backend, &format!("{field}.backend"));
+                let location = |(precedence, location_path): (LocationPrecedence, LocationPath)| {
+                    let rule = match precedence {
+                        LocationPrecedence::Forced | LocationPrecedence::Written | LocationPrecedence::OfPrefix => {
+                            Arc::clone(&rule)
+                        }
+                        LocationPrecedence::AddsSlash => self.rules.build_plain(name, redirect_to(path)),
+                    };
+                    (precedence, HostLocation { path: location_path, rule })
+                };
+                paths.into_iter().map(location).collect()
+            }
+            Err(error) => {
+                let message = format!("{path:?} cannot be used as an expression: {error}, so requests get status 503");
+                self.errors.push(Diagnostic::error(format!("{field}.path"), message, EXPRESSION_REMEDY));
+                let failing = ingress_path.failing_location().map(|path| {
+                    let rule = self.rules.build_plain(name, Action::Fail(RouteFailure::UnsupportedProtection));
+                    (LocationPrecedence::Written, HostLocation { path, rule })
+                });
+                failing.into_iter().collect()
+            }
+        };
+        self.locations(host).paths.push(LocationsOfPath { is_exact, path: path.into(), locations, field });
+    }
+
+    /// Adds the root of each host that has no path for it: the default backend of the Ingress, or else an error, with
+    /// all annotations. An Ingress without rules has one for all hosts that no Ingress names.
+    fn add_roots(&mut self) {
+        let backend = self.ingress.spec.default_backend.as_ref();
+        let is_catch_all = self.ingress.spec.rules.is_empty();
+        if is_catch_all && backend.is_some() {
+            self.locations(&HostPattern::Any).is_catch_all = true;
+        }
+        let hosts: Vec<HostPattern> = self.by_host.keys().cloned().collect();
+        for (index, host) in hosts.iter().enumerate() {
+            let facts = self.hosts.facts(host);
+            let is_root = |path: &LocationsOfPath| !path.is_exact && *path.path == *"/";
+            if !self.locations(host).paths.iter().any(is_root) {
+                let name = format!("root.{index}");
+                let place = RulePlace { name: &name, host, path: "/", is_catch_all, facts };
+                let rule = match backend {
+                    // Requests for hosts without rules have neither annotations nor the backend of an Ingress with
+                    // rules.
+                    _ if *host == HostPattern::Any && !is_catch_all => {
+                        self.rules.build_plain(&name, Action::Fail(RouteFailure::NoDefaultBackend))
+                    }
+                    Some(backend) => self.rules.build(place, backend, "spec.defaultBackend"),
+                    None => self.rules.build_without_backend(place),
+                };
+                let path = IngressPath {
+                    path: "/",
+                    is_exact: false,
+                    has_expressions: facts.has_expressions,
+                    is_expression: false,
+                    limit: self.rules.limit,
+                };
+                let location = path.locations().into_iter().flatten().next();
+                self.locations(host).root = location.map(|(_, path)| HostLocation { path, rule });
+            }
+            self.add_app_root(host, is_catch_all);
+        }
+    }
+
+    fn add_app_root(&mut self, host: &HostPattern, is_catch_all: bool) {
+        // It would let requests pass to other locations of an Ingress that is not served.
+        let Some(target) = self.rules.annotations.app_root.filter(|_| !is_catch_all && self.rules.failure.is_none())
+        else {
+            return;
+        };
+        let style = RedirectStyle::HostAsSent;
+        let redirect =
+            RedirectAction { path: Some(PathEdit::full(target)), style, ..RedirectAction::new(StatusCode::FOUND) };
+        let rule = self.rules.build_plain("app-root", Action::Redirect(redirect));
+        self.locations(host).app_root = Some(HostLocation { path: LocationPath::Exact("/".into()), rule });
+    }
+
+    fn locations(&mut self, host: &HostPattern) -> &mut HostLocations {
+        self.by_host.entry(host.clone()).or_insert_with(|| HostLocations {
+            host: host.clone(),
+            paths: Vec::new(),
+            root: None,
+            app_root: None,
+            is_catch_all: false,
+        })
+    }
+}
+
+/// The redirect to a path with a slash at its end.
+fn redirect_to(path: &str) -> Action {
+    let (path, style) = (Some(PathEdit::full(path)), RedirectStyle::WithoutPort);
+    Action::Redirect(RedirectAction { path, style, ..RedirectAction::new(StatusCode::MOVED_PERMANENTLY) })
+}

@@ -1,0 +1,140 @@
+//! The annotations of an Ingress that have no effect: those of ingress-nginx that are not supported, and those of other
+//! controllers. One that restricts requests takes the Ingress out of service.
+
+use super::annotations::{READ, written};
+use crate::api::Meta;
+use crate::api::foreign_annotations::classify;
+use crate::api::ingress_nginx::{self, PREFIX, find};
+use crate::compile::ingress_class::foreign_annotations::{self, CheckedAnnotations, TlsUse};
+use crate::compile::ingress_class::unknown_annotation;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::diagnostic::{Diagnostic, Topic};
+
+/// Checks all annotations that no other part reads.
+pub(super) fn check(meta: &Meta, refuses_guards: bool) -> CheckedAnnotations {
+    // What is specific to TLS is about annotations that are read here.
+    let tls = TlsUse { serves_plain_text: true, has_certificates: true };
+    let of_others = |key: &str| !key.starts_with(PREFIX);
+    let mut checked = foreign_annotations::check_ingress_where(meta, tls, refuses_guards, of_others);
+    let of_nginx = meta.annotations.iter().filter_map(|(key, value)| Some((&**key, key.strip_prefix(PREFIX)?, value)));
+    for (key, name, value) in of_nginx.filter(|(_, name, value)| !value.is_empty() && !READ.contains(name)) {
+        let field = annotation_field(key);
+        if let Some((message, remedy)) = unknown_annotation::explain(key) {
+            checked.notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation));
+        } else if has_no_effect(meta, name, value) || name == "canary" {
+            continue;
+        } else if classify(key, value).is_some_and(|annotation| annotation.is_guard()) {
+            if refuses_guards && !foreign_annotations::is_ignored(meta, key) {
+                let message = "it restricts requests and is not supported yet, so requests get status 503";
+                checked.guards.push(Diagnostic::error(field, message, REMEDY));
+            } else {
+                let message = "it restricts requests in ingress-nginx, and not here, as the configuration permits";
+                checked.notes.push(Diagnostic::warning(field, message, "remove it").with_topic(Topic::Annotation));
+            }
+        } else {
+            let message = "it is not supported, so it has no effect";
+            checked.notes.push(
+                Diagnostic::warning(field, message, "remove it, unless ingress-nginx still serves the Ingress")
+                    .with_topic(Topic::Annotation),
+            );
+        }
+    }
+    checked
+}
+
+/// The error of an Ingress that is a canary.
+pub(super) fn canary() -> Diagnostic {
+    let message = "canaries are not supported yet, so all requests go to the Ingress with the same host and path";
+    Diagnostic::error(
+        annotation_field(&format!("{PREFIX}canary")),
+        message,
+        "remove the Ingress, or split the requests with an HTTPRoute",
+    )
+}
+
+/// Whether an annotation would not change anything: it configures the inside of nginx, has its default as value, or
+/// needs another one that is missing.
+fn has_no_effect(meta: &Meta, name: &str, value: &str) -> bool {
+    let is_off = |value: &str| ingress_nginx::flag(value) == Some(false) || value == "off";
+    let is_missing = |other: &str| written(meta, other).is_none_or(is_off);
+    INTERNAL.contains(&name)
+        || find(name).is_some_and(|row| !row.default.is_empty() && row.default == value)
+        || match name {
+            name if name.starts_with("canary-") => is_missing("canary"),
+            name if name.starts_with("session-cookie-") || name.starts_with("affinity-") => is_missing("affinity"),
+            "auth-realm" | "auth-secret-type" => is_missing("auth-type"),
+            "limit-burst-multiplier" | "limit-allowlist" | "limit-whitelist" => {
+                ["limit-rps", "limit-rpm", "limit-connections"].into_iter().all(is_missing)
+            }
+            "enable-modsecurity" | "enable-owasp-core-rules" | "enable-opentelemetry" | "ssl-passthrough" => {
+                is_off(value)
+            }
+            _ => false,
+        }
+}
+
+/// Annotations about what Portico does in another way, without a difference for clients and backends.
+const INTERNAL: &[&str] = &[
+    "auth-keepalive",
+    "auth-keepalive-requests",
+    "auth-keepalive-share-vars",
+    "auth-keepalive-timeout",
+    "client-body-buffer-size",
+    "enable-rewrite-log",
+    "http2-push-preload",
+    "proxy-buffer-size",
+    "proxy-buffering",
+    "proxy-buffers-number",
+    "proxy-busy-buffers-size",
+    "proxy-max-temp-file-size",
+    "proxy-request-buffering",
+];
+
+const REMEDY: &str = "remove it if requests may be served without it; or list it in annotation \
+                      portico.dev/ignore-foreign-guards; otherwise let ingress-nginx serve the Ingress";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check_annotation(name: &str, value: &str) -> (usize, usize) {
+        let annotations = json!({format!("{PREFIX}{name}"): value});
+        let meta = serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap();
+        let CheckedAnnotations { guards, notes } = check(&meta, true);
+        (guards.len(), notes.len())
+    }
+
+    #[test]
+    fn guards_are_refused_and_others_are_reported() {
+        for (name, value, expected) in [
+            ("auth-url", "https://auth.example", (1, 0)),
+            ("limit-rps", "5", (1, 0)),
+            ("configuration-snippet", "deny all;", (1, 0)),
+            ("auth-tls-secret", "a/b", (1, 0)),
+            ("custom-http-errors", "404", (0, 1)),
+            ("proxy-buffer-size", "8k", (0, 0)),
+            ("enable-modsecurity", "false", (0, 0)),
+            ("auth-realm", "shop", (0, 0)),
+            ("satisfy", "all", (0, 0)),
+            ("rate-limit", "5", (0, 1)),
+            ("whitelist-source-range", "10.0.0.0/8", (0, 0)),
+            ("auth-url", "", (0, 0)),
+        ] {
+            assert_eq!(check_annotation(name, value), expected, "{name}: {value}");
+        }
+    }
+
+    /// Each is read, has no effect by design, or is reported.
+    #[test]
+    fn every_annotation_that_is_not_read_is_reported() {
+        for name in ingress_nginx::names().filter(|name| !READ.contains(name) && !INTERNAL.contains(name)) {
+            // The value is no default, and switches nothing off.
+            let reported = check_annotation(name, "x");
+            let needs_another = ["canary", "session-cookie-", "affinity-", "auth-realm", "auth-secret-type", "limit-"];
+            let is_dependent = needs_another.iter().any(|start| name.starts_with(start));
+            assert!(reported != (0, 0) || is_dependent, "{name}");
+        }
+    }
+}

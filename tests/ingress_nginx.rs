@@ -1,0 +1,174 @@
+//! Compares Portico with nginx for generated Ingresses of ingress-nginx.
+//!
+//! ```text
+//!   seed ──generator──▶ Ingresses ──┬─ model: YAML ──────────────▶ Portico ──┐
+//!                          │        └─ locations, nginx_conf ────▶ nginx ────┼─▶ echo
+//!                          └──requests──▶ client: the same requests to both ─┘
+//!                                            └──outcomes──▶ compare: report
+//! ```
+//!
+//! The test of a specification, not of the original: `locations` and `nginx_conf` follow the specification, and nginx
+//! decides what its own rules are, such as normalization, the order of locations, and rewrites.
+//!
+//! A report names the seed of each case: `run(subject, SEED..SEED + 1, requests)` repeats it.
+
+pub(crate) mod annotations;
+pub(crate) mod cases;
+pub(crate) mod client;
+pub(crate) mod compare;
+pub(crate) mod echo;
+pub(crate) mod expectations;
+pub(crate) mod generator;
+pub(crate) mod locations;
+pub(crate) mod model;
+pub(crate) mod nginx;
+pub(crate) mod nginx_conf;
+pub(crate) mod random;
+pub(crate) mod requests;
+mod served;
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::Path;
+
+use compare::Report;
+use echo::Echo;
+use locations::{Reading, host_tables};
+use model::{CLASS_YAML, IngressSet, PathType, TestIngress, TestPath, Tls};
+use nginx::{LISTEN_ATTEMPTS, Nginx, pause};
+use requests::Request;
+
+/// The program that is compared with nginx.
+pub(crate) trait Subject {
+    /// Address of its HTTP listener.
+    fn address(&self) -> SocketAddr;
+
+    /// Makes it serve these objects, and no others, soon. [`Differential`] waits until it does.
+    fn load(&mut self, yaml: &str) -> Result<(), String>;
+}
+
+/// nginx and the backends of a comparison.
+pub(crate) struct Differential {
+    nginx: Nginx,
+    echo: Echo,
+    pub(crate) reading: Reading,
+    /// Leaves out the path type of some paths. The original serves them, but the API server does not store them.
+    pub(crate) omits_path_types: bool,
+    loads: usize,
+}
+
+impl Differential {
+    /// nginx writes below the folder, which must exist. The backends listen on the same IP address.
+    pub(crate) fn new(folder: &Path, nginx: SocketAddr) -> Result<Differential, String> {
+        let echo = Echo::start(nginx.ip()).map_err(|error| format!("the backends cannot listen: {error}"))?;
+        let (nginx, reading) = (Nginx::new(folder, nginx), Reading::Specification);
+        Ok(Differential { nginx, echo, reading, omits_path_types: false, loads: 0 })
+    }
+
+    /// Compares the sets of the seeds, all served at once, with this number of requests for each.
+    pub(crate) fn run(
+        &mut self,
+        subject: &mut dyn Subject,
+        seeds: Range<u64>,
+        requests: usize,
+    ) -> Result<Report, String> {
+        let sets: Vec<IngressSet> = seeds.map(generator::set).collect();
+        let mut report = Report::default();
+        self.compare(subject, sets, requests, &mut report)?;
+        Ok(report)
+    }
+
+    /// Compares sets with rules for all hosts, one after the other.
+    pub(crate) fn run_for_all_hosts(
+        &mut self,
+        subject: &mut dyn Subject,
+        seeds: Range<u64>,
+        requests: usize,
+    ) -> Result<Report, String> {
+        let mut report = Report::default();
+        for seed in seeds {
+            self.compare(subject, vec![generator::set_for_all_hosts(seed)], requests, &mut report)?;
+        }
+        Ok(report)
+    }
+
+    fn compare(
+        &mut self,
+        subject: &mut dyn Subject,
+        mut sets: Vec<IngressSet>,
+        requests: usize,
+        report: &mut Report,
+    ) -> Result<(), String> {
+        let mut ingresses = Vec::new();
+        for set in &mut sets {
+            for path in set.ingresses.iter_mut().flat_map(|ingress| &mut ingress.paths) {
+                if !self.omits_path_types {
+                    path.path_type.get_or_insert(PathType::ImplementationSpecific);
+                }
+            }
+            ingresses.extend(set.ingresses.iter().cloned());
+        }
+        self.load(subject, &ingresses)?;
+        for set in &sets {
+            for request in requests::requests(set, requests) {
+                let nginx = client::send(self.nginx.address(), &request);
+                let portico = client::send(subject.address(), &request);
+                report.add(set, &request, &nginx, &portico);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes both serve the Ingresses, and waits until they do.
+    pub(crate) fn load(&mut self, subject: &mut dyn Subject, ingresses: &[TestIngress]) -> Result<(), String> {
+        self.loads += 1;
+        let marker = marker(self.loads);
+        let mut all = ingresses.to_vec();
+        all.push(marker.clone());
+        self.nginx.load(&self.configuration(&all))?;
+        let mut yaml = CLASS_YAML.to_owned() + &self.echo.to_yaml();
+        for ingress in &all {
+            write!(yaml, "{}", ingress.to_yaml()).expect("a string accepts all text");
+        }
+        subject.load(&yaml)?;
+        let service = Some(format!("{}/{}", marker.namespace, echo::MARKER));
+        let host = marker.host.expect("the marker has a host");
+        let request = Request { method: "GET", host, target: MARKER_PATH.to_owned() };
+        let mut outcome = compare::Outcome::default();
+        for _ in 0..LISTEN_ATTEMPTS {
+            outcome = client::send(subject.address(), &request);
+            if outcome.service == service {
+                return Ok(());
+            }
+            pause();
+        }
+        Err(format!("the program does not serve the objects: {request}: {outcome}"))
+    }
+
+    /// The configuration of nginx for these Ingresses.
+    pub(crate) fn configuration(&self, ingresses: &[TestIngress]) -> String {
+        let tables = host_tables(ingresses, self.reading);
+        nginx_conf::configuration(&tables, self.echo.services(), self.nginx.address(), self.nginx.folder())
+    }
+}
+
+/// An Ingress of one load only, with a Service of its own, which shows that the objects of this load are served.
+fn marker(load: usize) -> TestIngress {
+    TestIngress {
+        namespace: echo::NAMESPACES[0].to_owned(),
+        name: format!("marker-{load}"),
+        created: 0,
+        host: Some(format!("load{load}.marker.example")),
+        tls: Tls::None,
+        annotations: Vec::new(),
+        paths: vec![TestPath {
+            path: MARKER_PATH.to_owned(),
+            path_type: Some(PathType::Exact),
+            backend: echo::MARKER.to_owned(),
+        }],
+        default_backend: None,
+    }
+}
+
+const MARKER_PATH: &str = "/marker";
