@@ -255,12 +255,14 @@ impl Control {
     pub(super) fn take_reference_changes(&mut self) -> ReferenceChanges {
         let IngressConfig { classes, settings } = &self.ingresses;
         let mut candidates = self.store.take_changed_references();
-        // No object refers to the default certificate.
+        // Flags refer to these, and no object does.
         let default_secret = settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key));
-        candidates.extend(default_secret.clone().filter(|id| !self.needed_references.contains(id)));
+        let config_map = settings.nginx_config_map.clone().map(|key| ObjectId::new(Kind::ConfigMap, key));
+        let of_flags = [default_secret, config_map];
+        candidates.extend(of_flags.iter().flatten().filter(|id| !self.needed_references.contains(id)).cloned());
         let mut changes = ReferenceChanges::default();
         for id in candidates {
-            let is_needed = default_secret.as_ref() == Some(&id)
+            let is_needed = of_flags.iter().flatten().any(|of_flag| *of_flag == id)
                 || compile::is_needed(&self.store, classes, &self.controllers, &id);
             if is_needed && self.needed_references.insert(id.clone()) {
                 changes.added.insert(id);

@@ -35,6 +35,10 @@ pub(super) struct IngressClassArgs {
     #[arg(default_value = NGINX_CLASS)]
     nginx_class: String,
 
+    /// ConfigMap with the settings of ingress-nginx for all Ingresses of its dialect
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_CONFIGMAP", value_parser = parse_object_name)]
+    nginx_configmap: Option<NamespacedName>,
+
     /// Kong router flavor whose precedence orders the paths of Ingresses
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = KongRouter::TraditionalCompatible)]
     #[arg(env = "PORTICO_KONG_ROUTER")]
@@ -173,6 +177,7 @@ pub struct IngressClassOptions {
     pub controller: String,
     /// `None` if no Ingresses of ingress-nginx are served.
     pub nginx: Option<NginxClassOptions>,
+    pub nginx_config_map: Option<NamespacedName>,
     pub router: KongRouter,
     pub host_owner: HostOwner,
     pub consumer_scope: ConsumerScopeArg,
@@ -230,6 +235,7 @@ impl IngressClassOptions {
             class,
             controller: INGRESS_CONTROLLER.to_owned(),
             nginx: None,
+            nginx_config_map: None,
             router: KongRouter::TraditionalCompatible,
             host_owner: HostOwner::Any,
             consumer_scope: ConsumerScopeArg::Namespace,
@@ -253,6 +259,7 @@ impl IngressClassArgs {
             ingress_controller_name,
             nginx_controller_class,
             nginx_class,
+            nginx_configmap,
             kong_router,
             ingress_host_owner,
             consumer_scope,
@@ -263,6 +270,7 @@ impl IngressClassArgs {
             class: ingress_class,
             controller: ingress_controller_name,
             nginx: nginx_controller_class.map(|controller| NginxClassOptions { controller, annotated: nginx_class }),
+            nginx_config_map: nginx_configmap,
             router: kong_router,
             host_owner: ingress_host_owner,
             consumer_scope,

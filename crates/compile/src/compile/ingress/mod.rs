@@ -158,6 +158,11 @@ impl IngressCompiler {
         let mut changed_parts = ChangedParts::default();
         let host_ownership = cx.inputs.ingress.host_ownership;
         let mut ingresses: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Ingress).cloned().collect();
+        if let Some(config_map) = &cx.inputs.ingress.nginx_config_map
+            && touched.contains(&ObjectId::new(Kind::ConfigMap, config_map.clone()))
+        {
+            ingresses.extend(self.nginx_hosts.ingresses().cloned());
+        }
         let claim_changes = self.host_claims.update(cx, ingresses.iter());
         match host_ownership {
             HostOwnership::Any => updated.verdicts_to_update.extend(claim_changes.outdated),

@@ -20,6 +20,8 @@ pub struct IngressSettings {
     pub host_ownership: HostOwnership,
     /// Whether to serve Ingresses with annotations of other controllers that restrict requests there, and not here.
     pub ignore_foreign_guards: bool,
+    /// The ConfigMap with the settings for all Ingresses of the dialect of ingress-nginx.
+    pub nginx_config_map: Option<ObjectKey>,
     /// The Secret with the certificate for hosts without one.
     pub default_secret: Option<ObjectKey>,
     /// The certificate if that Secret does not exist or is invalid. Without it, handshakes for hosts without a

@@ -13,7 +13,7 @@ mod https_redirect;
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, LOCATION};
+use http::header::{CONTENT_LENGTH, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderValue, Method, StatusCode};
 
 pub use self::cross_origin::{AllowedOrigin, CrossOrigin};
@@ -25,6 +25,7 @@ use crate::plugin_api::context::UNKNOWN_CLIENT;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, ClientInfo, Phases, Plugin, Reply, ReplyBody, RequestCx, ResponseCx, ResponseOutcome,
+    Scheme,
 };
 
 /// The steps of one location. The default does nothing.
@@ -41,6 +42,8 @@ pub struct LocationSteps {
     pub allowed: Option<AddressRanges>,
     /// The largest request body, in bytes.
     pub max_body_bytes: Option<u64>,
+    /// `Strict-Transport-Security` of all responses over TLS.
+    pub transport_security: Option<HeaderValue>,
 }
 
 /// A response to all requests of a location: a redirect to one URL, unless the status is not one of a redirect.
@@ -165,12 +168,19 @@ impl Plugin for LocationSteps {
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {
+        if self.transport_security.is_some() {
+            fields.response.add(&STRICT_TRANSPORT_SECURITY);
+        }
         if self.cross_origin.is_some() {
             fields.response.add_all(&cross_origin::FIELDS);
         }
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        // A proxy in front of Portico that terminates TLS sets the field itself.
+        if let (Some(value), Scheme::Https) = (&self.transport_security, cx.client.received.scheme) {
+            cx.response_headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
+        }
         if let Some(allow_origin) = self.cross_origin.as_ref().and_then(|rules| rules.allow_origin(&cx.head.headers)) {
             cx.set_plugin_data(allow_origin);
             if cx.head.method == Method::OPTIONS {

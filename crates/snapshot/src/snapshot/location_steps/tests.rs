@@ -137,6 +137,18 @@ async fn addresses_are_denied_before_they_are_allowed() {
 }
 
 #[tokio::test]
+async fn transport_security_is_for_tls_only() {
+    let value = Some(HeaderValue::from_static("max-age=1"));
+    let steps = || LocationSteps { transport_security: value.clone(), ..LocationSteps::default() };
+    for scheme in [Scheme::Http, Scheme::Https] {
+        let mut request = TestRequest::get("/");
+        request.scheme = scheme;
+        let headers = request.run(&chain(steps())).await.response.headers;
+        assert_eq!(headers.contains_key(STRICT_TRANSPORT_SECURITY), scheme == Scheme::Https);
+    }
+}
+
+#[tokio::test]
 async fn replaced_path_may_be_the_target_of_a_redirect() {
     let target = GroupTemplate::parse("https://b.example/$1").unwrap();
     let replacement = PathReplacement::new("/a/(.*)", target, None, RegexLimit::MEMORY_ONLY).unwrap();

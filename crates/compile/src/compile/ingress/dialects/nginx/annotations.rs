@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use super::config_map::NginxConfig;
 use crate::address_ranges::{AddressRanges, parse_network};
 use crate::api::Meta;
 use crate::api::ingress_nginx::{self, OnBadValue, PREFIX};
@@ -75,11 +76,12 @@ pub(super) const READ: &[&str] = &[
 ];
 
 impl<'a> NginxAnnotations<'a> {
-    pub(super) fn read(meta: &'a Meta) -> Self {
+    /// `config`: what applies if the annotations say nothing else.
+    pub(super) fn read(meta: &'a Meta, config: &NginxConfig) -> Self {
         let mut reader = ValueReader { meta, errors: Vec::new(), notes: Vec::new() };
         let allowed = match reader.text("allowlist-source-range") {
-            Some(list) => Some(("allowlist-source-range", list)),
-            None => reader.text("whitelist-source-range").map(|list| ("whitelist-source-range", list)),
+            Some(list) => Some(list),
+            None => reader.text("whitelist-source-range"),
         };
         let seconds = |reader: &mut ValueReader<'_>, name, default| {
             let seconds = reader.number(name).and_then(|seconds| u64::try_from(seconds).ok());
@@ -89,22 +91,22 @@ impl<'a> NginxAnnotations<'a> {
             rewrite_target: reader.text("rewrite-target"),
             use_regex: reader.flag("use-regex", false),
             app_root: reader.text("app-root"),
-            ssl_redirect: reader.flag("ssl-redirect", true),
-            force_ssl_redirect: reader.flag("force-ssl-redirect", false),
-            preserve_trailing_slash: reader.flag("preserve-trailing-slash", false),
+            ssl_redirect: reader.flag("ssl-redirect", config.ssl_redirect),
+            force_ssl_redirect: reader.flag("force-ssl-redirect", config.force_ssl_redirect),
+            preserve_trailing_slash: reader.flag("preserve-trailing-slash", config.preserve_trailing_slash),
             response: redirect(&mut reader),
             upstream_vhost: upstream_vhost(&mut reader),
             forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
-            via_cluster_ip: reader.flag("service-upstream", false),
+            via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
             protocol: protocol(&mut reader),
-            denied: reader.text("denylist-source-range").map(ranges).unwrap_or_default(),
-            allowed: allowed.map(|(_, list)| ranges(list)),
+            denied: reader.text("denylist-source-range").or(config.denied.as_deref()).map(ranges).unwrap_or_default(),
+            allowed: allowed.or(config.allowed.as_deref()).map(ranges),
             cross_origin: cross_origin(&mut reader),
-            connect_timeout: seconds(&mut reader, "proxy-connect-timeout", CONNECT_SECONDS),
-            send_timeout: seconds(&mut reader, "proxy-send-timeout", SEND_SECONDS),
-            read_timeout: seconds(&mut reader, "proxy-read-timeout", READ_SECONDS),
-            retries: retries(&mut reader),
-            max_body_bytes: max_body_bytes(&mut reader),
+            connect_timeout: seconds(&mut reader, "proxy-connect-timeout", config.connect_seconds),
+            send_timeout: seconds(&mut reader, "proxy-send-timeout", config.send_seconds),
+            read_timeout: seconds(&mut reader, "proxy-read-timeout", config.read_seconds),
+            retries: retries(&mut reader, config.tries),
+            max_body_bytes: max_body_bytes(&mut reader, config.body_bytes),
             errors: reader.errors,
             notes: reader.notes,
         }
@@ -251,26 +253,21 @@ fn allowed_origins(reader: &mut ValueReader<'_>, list: &str) -> Option<Box<[Allo
 }
 
 /// 0 has no limit there, and here that of the largest number of attempts.
-fn retries(reader: &mut ValueReader<'_>) -> u32 {
+fn retries(reader: &mut ValueReader<'_>, default: u32) -> u32 {
     let tries = reader.number("proxy-next-upstream-tries").and_then(|tries| u32::try_from(tries).ok());
-    match tries.unwrap_or(TRIES) {
+    match tries.unwrap_or(default) {
         0 => MAX_TRIES - 1,
         tries => tries.min(MAX_TRIES) - 1,
     }
 }
 
-fn max_body_bytes(reader: &mut ValueReader<'_>) -> Option<u64> {
-    let size = reader.text("proxy-body-size").and_then(ingress_nginx::size).unwrap_or(BODY_BYTES);
+fn max_body_bytes(reader: &mut ValueReader<'_>, default: u64) -> Option<u64> {
+    let size = reader.text("proxy-body-size").and_then(ingress_nginx::size).unwrap_or(default);
     (size > 0).then_some(size)
 }
 
-const CONNECT_SECONDS: u64 = 5;
-const SEND_SECONDS: u64 = 60;
-const READ_SECONDS: u64 = 60;
-const TRIES: u32 = 3;
 /// The most attempts, in place of an unlimited number.
 const MAX_TRIES: u32 = 10;
-const BODY_BYTES: u64 = 1 << 20;
 const MAX_AGE_SECONDS: i64 = 1_728_000;
 const ALLOW_METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS";
 const ALLOW_HEADERS: &str =
@@ -291,7 +288,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_ingress_nginx() {
         let meta = meta(&[]);
-        let read = NginxAnnotations::read(&meta);
+        let read = NginxAnnotations::read(&meta, &NginxConfig::default());
         assert!(read.ssl_redirect && !read.force_ssl_redirect && !read.use_regex);
         assert_eq!((read.max_body_bytes, read.retries, read.cross_origin), (Some(1 << 20), 2, None));
         assert_eq!([read.connect_timeout, read.read_timeout].map(|timeout| timeout.as_secs()), [5, 60]);
@@ -324,7 +321,7 @@ mod tests {
             ("allowlist-source-range", "", 0, 0),
         ] {
             let meta = meta(&[(name, value)]);
-            let read = NginxAnnotations::read(&meta);
+            let read = NginxAnnotations::read(&meta, &NginxConfig::default());
             assert_eq!((read.errors.len(), read.notes.len()), (errors, notes), "{name}: {value}: {read:?}");
         }
     }
@@ -347,7 +344,7 @@ mod tests {
             (&[("permanent-redirect", "https://a.example"), ("temporal-redirect", "ftp://b.example")], None),
         ] {
             let meta = meta(annotations);
-            let redirect = NginxAnnotations::read(&meta).response;
+            let redirect = NginxAnnotations::read(&meta, &NginxConfig::default()).response;
             let found = redirect.as_ref().map(|redirect| (redirect.status.as_u16(), redirect.target.to_str().unwrap()));
             assert_eq!(found, expected, "{annotations:?}");
         }
@@ -362,7 +359,7 @@ mod tests {
             ("allowlist-source-range", ""),
             ("whitelist-source-range", "10.0.0.0/8, 2001:db8::1"),
         ]);
-        let read = NginxAnnotations::read(&meta);
+        let read = NginxAnnotations::read(&meta, &NginxConfig::default());
         assert_eq!((read.max_body_bytes, read.connect_timeout.as_secs(), read.retries), (None, 7, 9));
         let allowed = read.allowed.unwrap();
         assert!(["10.1.1.1", "2001:db8::1"].iter().all(|address| allowed.contains(address.parse().unwrap())));

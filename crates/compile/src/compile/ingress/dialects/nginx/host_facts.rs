@@ -109,6 +109,11 @@ impl NginxHosts {
         changed.iter().flat_map(|host| self.affected_by(host)).cloned().collect()
     }
 
+    /// All Ingresses with rules or a default backend.
+    pub(in crate::compile::ingress) fn ingresses(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.by_ingress.keys()
+    }
+
     /// What is known of a host. A host without TLS of its own has that of its wildcard.
     pub(super) fn facts(&self, host: &HostPattern) -> HostFacts {
         let own = self.own(host);

@@ -3,6 +3,8 @@
 //! ```text
 //!   all Ingresses ─ host_facts.rs: is a path of the host an expression? has it TLS?
 //!                        │
+//!   config_map.rs ─▶ what applies to all
+//!                        │
 //!   Ingress ┬ annotations.rs, unsupported.rs ─▶ what has an effect; a guard that has none makes all rules fail
 //!           ├ path.rs                        ─▶ the locations of a path
 //!           ├ rule.rs                        ─▶ what a location does ─ ../plain_service.rs
@@ -12,6 +14,7 @@
 //! ```
 
 mod annotations;
+mod config_map;
 mod host_facts;
 mod path;
 pub(super) mod path_conflicts;
@@ -57,14 +60,17 @@ pub(super) fn plan(
     class: Option<&Object<IngressClass>>,
 ) -> IngressPlan {
     let (refused, mut notes) = refusal(cx, ingress);
-    let mut annotations = NginxAnnotations::read(&ingress.meta);
+    let mut config = config_map::read(cx);
+    let mut annotations = NginxAnnotations::read(&ingress.meta, &config);
     let of_other_dialect = refused_annotations::check(&ingress.meta, Dialect::Nginx);
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
     let unsupported = unsupported::check(&ingress.meta, refuses_guards);
     let mut errors: Vec<Diagnostic> = refused.into_iter().chain(of_other_dialect.unsupported_protection).collect();
+    errors.append(&mut config.errors);
     errors.append(&mut annotations.errors);
     errors.extend(unsupported.guards);
     let mut notes: Vec<Diagnostic> = notes.take().into_iter().chain(of_other_dialect.notes).collect();
+    notes.append(&mut config.notes);
     notes.append(&mut annotations.notes);
     notes.extend(unsupported.notes);
     let failure = (!errors.is_empty()).then_some(RouteFailure::UnsupportedProtection);
@@ -76,6 +82,7 @@ pub(super) fn plan(
             plugins,
             ingress,
             annotations: &annotations,
+            config: &config,
             failure,
             refuses_guards,
             limit: cx.inputs.budgets.regex_limit(),

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use http::StatusCode;
-
 use super::annotations::NginxAnnotations;
+use super::config_map::NginxConfig;
 use super::host_facts::HostFacts;
 use crate::api::networking::{Ingress, IngressBackend};
 use crate::api::{Kind, Object};
@@ -51,6 +50,7 @@ pub(super) struct RuleBuilder<'a> {
     pub plugins: &'a Plugins,
     pub ingress: &'a Object<Ingress>,
     pub annotations: &'a NginxAnnotations<'a>,
+    pub config: &'a NginxConfig,
     /// Why no request may be forwarded.
     pub failure: Option<RouteFailure>,
     /// Whether a backend with a guard of another controller gets no request.
@@ -227,6 +227,7 @@ impl RuleBuilder<'_> {
             denied: annotations.denied.clone(),
             allowed: annotations.allowed.clone(),
             max_body_bytes: annotations.max_body_bytes,
+            transport_security: self.config.transport_security.clone(),
         };
         if steps.is_empty() {
             return None;
@@ -246,16 +247,13 @@ impl RuleBuilder<'_> {
         let has_tls = place.facts.has_tls && *place.host != HostPattern::Any;
         let redirects = force_ssl_redirect || ssl_redirect && has_tls;
         // The path of the rule is compared, so that only rules for challenges are exempt.
-        let is_exempt = place.is_catch_all || place.path.starts_with(ACME_CHALLENGE);
-        (redirects && !is_exempt).then_some(HttpsRedirectOfLocation {
-            status: StatusCode::PERMANENT_REDIRECT,
+        let is_exempt = self.config.no_tls_redirect_locations.iter().any(|start| place.path.starts_with(&**start));
+        (redirects && !is_exempt && !place.is_catch_all).then_some(HttpsRedirectOfLocation {
+            status: self.config.redirect_status,
             keeps_trailing_slash: preserve_trailing_slash,
         })
     }
 }
-
-/// What solvers of ACME challenges use, without TLS.
-const ACME_CHALLENGE: &str = "/.well-known/acme-challenge";
 
 pub(super) const EXPRESSION_REMEDY: &str =
     "correct it; in a host with rewrites or use-regex, paths are regular expressions";

@@ -1,0 +1,265 @@
+//! The ConfigMap of ingress-nginx: what applies to all Ingresses of the dialect whose annotations say nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode};
+
+use crate::api::ingress_nginx::{self, flag, integer, items, size};
+use crate::api::{Kind, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::objects::missing_object::missing_object;
+use crate::diagnostic::Diagnostic;
+
+/// The settings, with the defaults of ingress-nginx for keys that are missing or have a bad value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct NginxConfig {
+    pub ssl_redirect: bool,
+    pub force_ssl_redirect: bool,
+    pub preserve_trailing_slash: bool,
+    /// Of redirects to HTTPS.
+    pub redirect_status: StatusCode,
+    /// Rules whose path begins with one of these are not redirected to HTTPS.
+    pub no_tls_redirect_locations: Vec<String>,
+    /// `Strict-Transport-Security` of responses over TLS.
+    pub transport_security: Option<HeaderValue>,
+    /// Lists of addresses, as they are written.
+    pub allowed: Option<Arc<str>>,
+    pub denied: Option<Arc<str>>,
+    pub connect_seconds: u64,
+    pub send_seconds: u64,
+    pub read_seconds: u64,
+    pub tries: u32,
+    pub body_bytes: u64,
+    pub service_upstream: bool,
+    /// Why no request may be forwarded.
+    pub errors: Vec<Diagnostic>,
+    pub notes: Vec<Diagnostic>,
+}
+
+impl Default for NginxConfig {
+    fn default() -> Self {
+        NginxConfig {
+            ssl_redirect: true,
+            force_ssl_redirect: false,
+            preserve_trailing_slash: false,
+            redirect_status: StatusCode::PERMANENT_REDIRECT,
+            no_tls_redirect_locations: vec![ACME_CHALLENGE.to_owned()],
+            transport_security: transport_security(true, HSTS_SECONDS, true, false),
+            allowed: None,
+            denied: None,
+            connect_seconds: 5,
+            send_seconds: 60,
+            read_seconds: 60,
+            tries: 3,
+            body_bytes: 1 << 20,
+            service_upstream: false,
+            errors: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// The settings for all Ingresses. With a ConfigMap that cannot be read, no request may be forwarded: it may restrict
+/// who sends them.
+pub(super) fn read(cx: CompileContext<'_>) -> NginxConfig {
+    let Some(key) = &cx.inputs.ingress.nginx_config_map else { return NginxConfig::default() };
+    let Some(config_map) = cx.store.config_maps.get(key) else {
+        let mut problem = missing_object(cx.store, "", Kind::ConfigMap, key);
+        problem.message.push_str(", and it is that of --nginx-configmap, so requests get status 503");
+        return NginxConfig { errors: vec![problem], ..NginxConfig::default() };
+    };
+    parse(key, &config_map.data, cx.inputs.ingress.ignore_foreign_guards)
+}
+
+fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: bool) -> NginxConfig {
+    let mut config = NginxConfig::default();
+    let mut hsts = (true, HSTS_SECONDS, true, false);
+    for (name, value) in data.iter().filter(|(_, value)| !value.is_empty()) {
+        let (object, text) = (format!("{} {key}, {name}", Kind::ConfigMap), value.trim());
+        let known = match &**name {
+            "ssl-redirect" => set(&mut config.ssl_redirect, flag(text)),
+            "force-ssl-redirect" => set(&mut config.force_ssl_redirect, flag(text)),
+            "preserve-trailing-slash" => set(&mut config.preserve_trailing_slash, flag(text)),
+            "service-upstream" => set(&mut config.service_upstream, flag(text)),
+            "http-redirect-code" => set(&mut config.redirect_status, redirect_status(text)),
+            "no-tls-redirect-locations" => {
+                config.no_tls_redirect_locations = items(text).map(str::to_owned).collect();
+                Some(())
+            }
+            "hsts" => set(&mut hsts.0, flag(text)),
+            "hsts-max-age" => set(&mut hsts.1, integer(text).and_then(|seconds| u64::try_from(seconds).ok())),
+            "hsts-include-subdomains" => set(&mut hsts.2, flag(text)),
+            "hsts-preload" => set(&mut hsts.3, flag(text)),
+            "proxy-connect-timeout" => set(&mut config.connect_seconds, count(text)),
+            "proxy-send-timeout" => set(&mut config.send_seconds, count(text)),
+            "proxy-read-timeout" => set(&mut config.read_seconds, count(text)),
+            "proxy-next-upstream-tries" => set(&mut config.tries, count(text).and_then(|tries| tries.try_into().ok())),
+            "proxy-body-size" => set(&mut config.body_bytes, size(text)),
+            "whitelist-source-range" => list(&mut config.allowed, name, value),
+            "denylist-source-range" => list(&mut config.denied, name, value),
+            _ if INTERNAL.contains(&&**name) => Some(()),
+            _ if GUARDS.contains(&&**name) && flag(text) != Some(false) => {
+                if !ignores_guards {
+                    let message =
+                        format!("{object} restricts requests and is not supported yet, so requests get status 503");
+                    let remedy = "remove it if requests may be served without it, or run Portico with \
+                                  --ignore-foreign-guards";
+                    config.errors.push(Diagnostic::of_object(message, remedy));
+                }
+                Some(())
+            }
+            _ => {
+                let message = format!("{object} is not supported, so it has no effect");
+                config.notes.push(Diagnostic::of_object(message, "remove it").into_warning());
+                Some(())
+            }
+        };
+        if known.is_some() {
+            continue;
+        }
+        let is_guard = matches!(&**name, "whitelist-source-range" | "denylist-source-range");
+        let what = if is_guard { "so requests get status 503" } else { "so its default applies" };
+        let problem =
+            Diagnostic::of_object(format!("{object}: {value:?} is not a valid value, {what}"), "correct the value");
+        if is_guard { config.errors.push(problem) } else { config.notes.push(problem.into_warning()) }
+    }
+    config.transport_security = transport_security(hsts.0, hsts.1, hsts.2, hsts.3);
+    config
+}
+
+/// Sets a value; `None` if it is bad.
+fn set<T>(target: &mut T, value: Option<T>) -> Option<()> {
+    *target = value?;
+    Some(())
+}
+
+fn list(target: &mut Option<Arc<str>>, name: &str, value: &Arc<str>) -> Option<()> {
+    let row = ingress_nginx::find(name)?;
+    set(target, row.value.check(value).ok().map(|()| Some(Arc::clone(value))))
+}
+
+fn count(text: &str) -> Option<u64> {
+    integer(text).and_then(|number| u64::try_from(number).ok())
+}
+
+fn redirect_status(text: &str) -> Option<StatusCode> {
+    matches!(text, "301" | "302" | "307" | "308").then(|| StatusCode::from_bytes(text.as_bytes()).ok()).flatten()
+}
+
+fn transport_security(is_on: bool, seconds: u64, subdomains: bool, preload: bool) -> Option<HeaderValue> {
+    let subdomains = if subdomains { "; includeSubDomains" } else { "" };
+    let preload = if preload { "; preload" } else { "" };
+    let value = is_on.then(|| format!("max-age={seconds}{subdomains}{preload}"))?;
+    HeaderValue::try_from(value).ok()
+}
+
+/// Keys that restrict requests. Snippets may contain any restriction.
+const GUARDS: &[&str] = &[
+    "block-cidrs",
+    "block-referers",
+    "block-user-agents",
+    "enable-modsecurity",
+    "enable-owasp-modsecurity-crs",
+    "global-auth-url",
+    "http-snippet",
+    "location-snippet",
+    "server-snippet",
+];
+
+/// Keys about the inside of nginx, or about the controller itself.
+const INTERNAL: &[&str] = &[
+    "allow-snippet-annotations",
+    "annotation-value-word-blocklist",
+    "annotations-risk-level",
+    "client-body-buffer-size",
+    "enable-multi-accept",
+    "error-log-level",
+    "max-worker-connections",
+    "max-worker-open-files",
+    "proxy-buffer-size",
+    "proxy-buffering",
+    "proxy-buffers-number",
+    "proxy-busy-buffers-size",
+    "proxy-headers-hash-bucket-size",
+    "proxy-headers-hash-max-size",
+    "proxy-max-temp-file-size",
+    "proxy-request-buffering",
+    "reuse-port",
+    "server-name-hash-bucket-size",
+    "server-name-hash-max-size",
+    "ssl-buffer-size",
+    "ssl-session-cache",
+    "ssl-session-cache-size",
+    "strict-validate-path-type",
+    "upstream-keepalive-connections",
+    "upstream-keepalive-requests",
+    "upstream-keepalive-timeout",
+    "variables-hash-bucket-size",
+    "variables-hash-max-size",
+    "worker-cpu-affinity",
+    "worker-processes",
+    "worker-shutdown-timeout",
+];
+
+const HSTS_SECONDS: u64 = 31_536_000;
+/// What solvers of ACME challenges use, without TLS.
+const ACME_CHALLENGE: &str = "/.well-known/acme-challenge";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(data: &[(&str, &str)], ignores_guards: bool) -> NginxConfig {
+        let data = data.iter().map(|(name, value)| ((*name).to_owned(), Arc::from(*value))).collect();
+        parse(&ObjectKey::new("ns", "controller"), &data, ignores_guards)
+    }
+
+    #[test]
+    fn keys_replace_defaults() {
+        let config = parsed(
+            &[
+                ("ssl-redirect", "false"),
+                ("http-redirect-code", "301"),
+                ("no-tls-redirect-locations", "/a, /b"),
+                ("proxy-body-size", "8m"),
+                ("proxy-read-timeout", "300"),
+                ("hsts-max-age", "60"),
+                ("hsts-preload", "true"),
+                ("whitelist-source-range", "10.0.0.0/8"),
+                ("worker-processes", "4"),
+            ],
+            false,
+        );
+        assert_eq!((config.ssl_redirect, config.redirect_status.as_u16()), (false, 301));
+        assert_eq!((config.body_bytes, config.read_seconds, config.send_seconds), (8 << 20, 300, 60));
+        assert_eq!(config.no_tls_redirect_locations, ["/a", "/b"]);
+        assert_eq!(config.transport_security.unwrap(), "max-age=60; includeSubDomains; preload");
+        assert_eq!(config.allowed.as_deref(), Some("10.0.0.0/8"));
+        assert!(config.errors.is_empty() && config.notes.is_empty());
+        assert_eq!(parsed(&[("hsts", "false")], false).transport_security, None);
+    }
+
+    #[test]
+    fn bad_values_keep_defaults_and_guards_fail_closed() {
+        for (name, value, errors, notes) in [
+            ("proxy-read-timeout", "60s", 0, 1),
+            ("http-redirect-code", "200", 0, 1),
+            ("ssl-redirect", "on", 0, 1),
+            ("whitelist-source-range", "office", 1, 0),
+            ("denylist-source-range", "10.0.0.0/99", 1, 0),
+            ("block-user-agents", "curl", 1, 0),
+            ("enable-modsecurity", "true", 1, 0),
+            ("enable-modsecurity", "false", 0, 1),
+            ("use-gzip", "true", 0, 1),
+            ("block-cidrs", "", 0, 0),
+        ] {
+            let config = parsed(&[(name, value)], false);
+            assert_eq!((config.errors.len(), config.notes.len()), (errors, notes), "{name}: {value}");
+            let unchanged =
+                NginxConfig { errors: config.errors.clone(), notes: config.notes.clone(), ..NginxConfig::default() };
+            assert_eq!(config, unchanged, "{name}: {value}");
+        }
+        assert!(parsed(&[("global-auth-url", "http://auth.example")], true).errors.is_empty());
+    }
+}
