@@ -4,6 +4,7 @@
 mod compatibility;
 mod crds;
 mod flags;
+mod ingress_nginx;
 mod permissions;
 
 use crate::golden::{Golden, expect_none};
@@ -14,6 +15,7 @@ fn reference_pages_match_the_code() {
         ("compatibility", compatibility::page()),
         ("crds", crds::page()),
         ("flags", flags::page()),
+        ("ingress-nginx", ingress_nginx::page()),
         ("permissions", permissions::page()),
     ];
     let compared = pages.iter().map(|(name, text)| Golden::new(format!("../docs/reference/{name}.md")).compare(text));

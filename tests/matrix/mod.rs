@@ -3,4 +3,5 @@
 
 mod broken_guards;
 mod limits;
+mod nginx_guards;
 mod unread_files;

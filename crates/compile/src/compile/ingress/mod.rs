@@ -51,6 +51,7 @@ use crate::upstream::UpstreamKey;
 use crate::verdict::{Code, Condition, PublishedAddress, Verdict};
 pub(super) use dialects::kong::streams::StreamIngressCompiler;
 use dialects::nginx::NginxHosts;
+pub use dialects::nginx::{AnnotationSupport, annotation_support};
 use host_claims::HostClaims;
 use host_index::{ClaimedHost, PlannedIngresses};
 use listener_routes::{ChangedRoutes, ListenerRoutes};

@@ -3,7 +3,7 @@
 
 pub(in crate::compile) mod kong;
 mod kubernetes;
-pub(super) mod nginx;
+pub(in crate::compile) mod nginx;
 mod plain_service;
 mod refused_annotations;
 

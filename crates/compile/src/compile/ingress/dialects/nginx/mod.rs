@@ -48,6 +48,7 @@ use crate::snapshot::router::by_conditions::HostName;
 use crate::snapshot::router::locations::HostLocation;
 use crate::snapshot::rule::{Action, RedirectAction, RedirectStyle, RouteFailure};
 use annotations::NginxAnnotations;
+pub use unsupported::{AnnotationSupport, annotation_support};
 
 /// Plans a served Ingress of this class, which may be missing. `before`: its plan before, if it has one.
 pub(super) fn plan(

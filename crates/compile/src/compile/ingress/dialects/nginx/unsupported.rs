@@ -42,6 +42,33 @@ pub(super) fn check(meta: &Meta, refuses_guards: bool) -> CheckedAnnotations {
     checked
 }
 
+/// What an annotation does on an Ingress of the dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnotationSupport {
+    /// It has its effect.
+    Supported,
+    /// It configures what Portico does in another way, without a difference for clients and backends.
+    NotNeeded,
+    /// It may restrict requests, so the Ingress is not served.
+    Refused,
+    /// It has no effect, and is reported.
+    Reported,
+}
+
+/// What an annotation with this name, which follows the prefix, does.
+pub fn annotation_support(name: &str) -> AnnotationSupport {
+    let is_guard = || {
+        let values = ["true", "on", "basic", "1"];
+        values.iter().any(|value| classify(&format!("{PREFIX}{name}"), value).is_some_and(|found| found.is_guard()))
+    };
+    match name {
+        name if READ.contains(&name) => AnnotationSupport::Supported,
+        name if INTERNAL.contains(&name) => AnnotationSupport::NotNeeded,
+        _ if is_guard() => AnnotationSupport::Refused,
+        _ => AnnotationSupport::Reported,
+    }
+}
+
 /// The error of an Ingress that is a canary.
 pub(super) fn canary() -> Diagnostic {
     let message = "canaries are not supported yet, so all requests go to the Ingress with the same host and path";

@@ -1,0 +1,58 @@
+//! The page of the annotations of ingress-nginx.
+
+use portico::api::ingress_nginx::{AnnotationScope, NginxAnnotation, OnBadValue, annotations};
+use portico::compile::{AnnotationSupport, annotation_support};
+
+use super::cell;
+
+pub(super) fn page() -> String {
+    let mut page = "# Annotations of ingress-nginx
+
+All annotations that the last release of ingress-nginx has, without their prefix `nginx.ingress.kubernetes.io/`, and
+what they do on an Ingress of the [dialect `nginx`](../tasks/ingress-nginx.md). The defaults are those without a
+ConfigMap.
+
+- **yes**: it has its effect.
+- **not needed**: it configures the inside of nginx, without a difference for clients and backends.
+- **503**: it may restrict requests and is not supported yet, so no request is served. A value that switches it off has
+  no effect.
+- **no**: it has no effect yet, and `portico check` and an event report it.
+
+A bad value has the consequence of ingress-nginx: *default*, as if the annotation was missing; or *503* for all paths of
+the Ingress.
+
+| annotation | here | default | changes | bad value | what it does |
+| --- | --- | --- | --- | --- | --- |
+"
+    .to_owned();
+    for annotation in annotations() {
+        page += &row(annotation);
+    }
+    page
+}
+
+fn row(annotation: &NginxAnnotation) -> String {
+    let NginxAnnotation { name, default, scope, on_bad, on_wrong_form, summary, .. } = *annotation;
+    let support = match annotation_support(name) {
+        AnnotationSupport::Supported => "yes",
+        AnnotationSupport::NotNeeded => "not needed",
+        AnnotationSupport::Refused => "503",
+        AnnotationSupport::Reported => "no",
+    };
+    let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+    let scope = match scope {
+        AnnotationScope::Host => "the host",
+        AnnotationScope::Path => "the paths",
+        AnnotationScope::Service => "the Service",
+    };
+    let consequence = |bad: OnBadValue| match bad {
+        OnBadValue::Default => "default",
+        OnBadValue::DropGroup => "default, also of its group",
+        OnBadValue::Reject | OnBadValue::Deny503 => "503",
+    };
+    let bad = match (consequence(on_bad), consequence(on_wrong_form)) {
+        (one, other) if one == other => one.to_owned(),
+        (characters, form) => format!("{characters}; {form} if only its form is wrong"),
+    };
+    format!("| `{name}` | {support} | {} | {scope} | {bad} | {} |\n", cell(&default), cell(summary))
+}
