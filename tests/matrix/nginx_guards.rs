@@ -117,6 +117,28 @@ fn every_guard_of_ingress_nginx_restricts_or_fails_closed() {
 }
 
 #[test]
+fn guard_of_a_host_closes_the_paths_of_all_ingresses() {
+    let site = Site::new();
+    let mut objects = CLASS.to_owned() + &echo("default");
+    for (host, annotation) in [
+        ("tls", "auth-tls-secret: a/b"),
+        ("snippet", "server-snippet: \"deny all;\""),
+        ("path", "auth-url: http://a.example"),
+    ] {
+        let host = format!("{host}.example");
+        let annotation = format!("{PREFIX}{annotation}");
+        objects += &ingress("default", &format!("guard-{host}"), "02", &annotation, &rule(&host, "/guard"));
+        objects += &ingress("default", &format!("open-{host}"), "01", "", &rule(&host, "/open"));
+    }
+    site.save("manifests/all.yaml", &objects);
+    let (_program, address) = start(&site, &[]);
+    for (host, expected) in [("tls.example", 503), ("snippet.example", 503), ("path.example", 200)] {
+        assert_eq!(status(&address, host, "/open"), expected, "{host}");
+        assert_eq!(status(&address, host, "/guard"), 503, "{host}");
+    }
+}
+
+#[test]
 fn host_of_a_namespace_keeps_its_meaning() {
     let site = Site::new();
     let mut objects = CLASS.to_owned() + &echo("owner") + &echo("other");

@@ -11,7 +11,7 @@ use crate::api::networking::Ingress;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::ingress_routes::{HostOrders, HostRule, NamedHost};
+use crate::snapshot::ingress_routes::{HostOrders, HostRule, NamedHost, RouteOrder};
 use crate::snapshot::router::by_conditions::{HostCondition, HostName};
 use crate::store::Store;
 
@@ -57,11 +57,15 @@ pub(super) fn find<'p>(
                 Some(name) => format!("the host {name}"),
                 None => "rules for every host".to_owned(),
             };
-            let message = format!(
-                "Ingress {owner} is older and has {hosts} too, in dialect {}, so this Ingress gets only the requests \
-                 for it that no rule of that dialect matches",
-                first.dialect.name()
-            );
+            let consequence = match first.order() {
+                // Every path of the host has a location.
+                RouteOrder::ByLocation => "so this Ingress gets no request for it",
+                RouteOrder::ByHost | RouteOrder::ByConditions => {
+                    "so this Ingress gets only the requests for it that no rule of that dialect matches"
+                }
+            };
+            let dialect = first.dialect.name();
+            let message = format!("Ingress {owner} is older and has {hosts} too, in dialect {dialect}, {consequence}");
             let remedy = "use classes of one dialect for all Ingresses with the same host";
             let ingress = store.ingresses.get(key).map(|ingress| &***ingress);
             let fields = fields.get_or_insert_with(|| ingress.map(fields_of_hosts).unwrap_or_default());

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
-use super::host_index::PlansByAge;
-use super::plan::{HostLocations, LocationPrecedence};
+use super::plan::{HostLocations, IngressPlan, LocationPrecedence};
 use crate::api::ObjectKey;
 use crate::plugin_api::instance::ExecutionPlace;
 use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
@@ -18,9 +17,25 @@ use crate::snapshot::location_steps::{FixedResponse, LocationSteps};
 use crate::snapshot::router::locations::{HostLocation, LocationRouter};
 use crate::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
 
-/// The router of a host; `None` if no Ingress has locations for it. `plans`: at least all Ingresses with the host.
-pub(super) fn router(plans: &PlansByAge<'_>, host: &HostPattern) -> Option<LocationRouter> {
-    let of_host: Vec<&HostLocations> = of_host(plans, host).into_iter().map(|(_, locations)| locations).collect();
+/// What the Ingresses have for a host, the oldest first; of equal age, the later name first, as in ingress-nginx.
+pub(super) type OfHost<'p> = Vec<(&'p ObjectKey, &'p HostLocations)>;
+
+/// What the Ingresses have for each host.
+pub(super) fn by_host<'p>(plans: &[(&'p ObjectKey, &'p Arc<IngressPlan>)]) -> BTreeMap<&'p HostPattern, OfHost<'p>> {
+    let mut by_age: Vec<_> = plans.iter().filter(|(_, plan)| plan.by_location.is_some()).collect();
+    by_age.sort_by_key(|(key, plan)| (plan.created, Reverse(*key)));
+    let mut by_host: BTreeMap<&HostPattern, OfHost<'p>> = BTreeMap::new();
+    for (key, plan) in by_age {
+        for locations in plan.by_location.iter().flatten() {
+            by_host.entry(&locations.host).or_default().push((key, locations));
+        }
+    }
+    by_host
+}
+
+/// The router of a host with what the Ingresses have for it; `None` if that is nothing.
+pub(super) fn router(host: &HostPattern, of_host: &OfHost<'_>) -> Option<LocationRouter> {
+    let of_host: Vec<&HostLocations> = of_host.iter().map(|(_, locations)| *locations).collect();
     let oldest = of_host.first()?;
     // In their order, which decides between expressions with equal paths.
     let mut chosen: Vec<(LocationPrecedence, &HostLocation)> = Vec::new();
@@ -96,19 +111,6 @@ fn health_location() -> HostLocation {
     };
     // Without a slash at its end, it matches texts that begin so.
     HostLocation { path: LocationPath::Prefix("/healthz".into()), rule: Arc::new(rule) }
-}
-
-/// What the Ingresses have for a host, the oldest first; of equal age, the later name first, as in ingress-nginx.
-pub(super) fn of_host<'p>(plans: &PlansByAge<'p>, host: &HostPattern) -> Vec<(&'p ObjectKey, &'p HostLocations)> {
-    let mut found: Vec<_> = plans
-        .iter()
-        .flat_map(|(key, plan)| {
-            let of_host = plan.by_location.iter().flatten().filter(|locations| locations.host == *host);
-            of_host.map(|locations| (plan.created, Reverse(*key), locations))
-        })
-        .collect();
-    found.sort_by_key(|(created, key, _)| (*created, *key));
-    found.into_iter().map(|(_, Reverse(key), locations)| (key, locations)).collect()
 }
 
 /// Equal for locations that match the same requests.

@@ -144,8 +144,10 @@ fn update_hosts(routes: &mut IngressRoutes, plans: &PlansByAge<'_>, changed_host
         let router = (!matches.is_empty()).then(|| Arc::new(HostRouter::build(matches)));
         routes.by_host.set(host, router);
     }
+    let locations = joined_locations::by_host(plans);
     for host in changed_hosts.iter().filter_map(ClaimedHost::pattern) {
-        let router = joined_locations::router(plans, &host).map(Arc::new);
+        let of_host = locations.get(&host);
+        let router = of_host.and_then(|of_host| joined_locations::router(&host, of_host)).map(Arc::new);
         routes.locations.set(host, router);
     }
     host_conflicts::set_orders(&mut routes.orders, plans, names);

@@ -83,10 +83,16 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>)
         )),
         Some(name) if cx.store.ingress_classes.contains_key(&ObjectKey::cluster(name)) => None,
         Some(name) => {
+            let remedy = match &cx.inputs.classes.nginx {
+                Some(nginx) if *name == *nginx.annotated => {
+                    format!("create IngressClass {name} with controller {}", nginx.controller)
+                }
+                _ => format!("set it to {configured_class}, or run Portico with --ingress-class {name}"),
+            };
             let note = Diagnostic::warning(
                 field,
                 format!("IngressClass {name} does not exist, and Portico serves {configured_class}"),
-                format!("set it to {configured_class}, or run Portico with --ingress-class {name}"),
+                remedy,
             );
             // Controllers serve classes of annotations without an IngressClass, and then need no event.
             let is_of_nobody = !is_annotated || nearest(name, [&**configured_class]).is_some();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::annotations::written;
 use super::path::written_path;
+use super::unsupported;
 use crate::api::ingress_nginx::{self, find};
 use crate::api::networking::Ingress;
 use crate::api::{Object, ObjectKey};
@@ -13,7 +14,7 @@ use crate::compile::CompileContext;
 use crate::compile::ingress::host_claims::HostClaims;
 use crate::compile::ingress::settings::HostOwnership;
 use crate::compile::ingress_class::dialect::{self, Dialect};
-use crate::compile::ingress_class::served_class;
+use crate::compile::ingress_class::{foreign_annotations, served_class};
 use crate::snapshot::host::HostPattern;
 
 /// What the Ingresses of the dialect say about each host.
@@ -29,6 +30,8 @@ pub(super) struct HostFacts {
     /// Whether all its paths are expressions.
     pub has_expressions: bool,
     pub has_tls: bool,
+    /// Whether an Ingress has a guard for all paths of the host that is not supported.
+    pub is_closed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +45,7 @@ struct Host {
 #[derive(Debug, Default)]
 struct SaidOfHost {
     has_tls: bool,
+    closes_host: bool,
     /// Whether each path is exact, its text, and whether the Ingress makes it an expression.
     paths: Vec<(bool, Box<str>, bool)>,
     /// Whether it would rewrite requests for the root, if no Ingress has a path for that and it is the oldest one.
@@ -63,6 +67,7 @@ impl Host {
         HostFacts {
             has_expressions: has_expressions || rewrites_root && !known.contains(&(false, "/")),
             has_tls: self.said.values().any(|said| said.has_tls),
+            is_closed: self.said.values().any(|said| said.closes_host),
         }
     }
 }
@@ -157,6 +162,8 @@ fn said_of_hosts(
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
         said.entry(HostPattern::Any).or_default().is_catch_all = true;
     }
+    let closes_host =
+        foreign_annotations::refuses_guards(cx, ingress, class) && unsupported::guard_of_host(&ingress.meta).is_some();
     let use_regex = written(&ingress.meta, "use-regex").and_then(ingress_nginx::flag) == Some(true);
     let target = written(&ingress.meta, "rewrite-target")
         .filter(|target| find("rewrite-target").is_none_or(|row| row.consequence(target).is_none()));
@@ -170,6 +177,7 @@ fn said_of_hosts(
         let is_any = host == HostPattern::Any;
         let known = said.entry(host).or_default();
         known.has_tls = !ingress.spec.tls.is_empty();
+        known.closes_host = closes_host;
         known.rewrites_root = !is_any && target.is_some_and(|target| target != "/");
         for path in rule.http.iter().flat_map(|http| &http.paths) {
             let text = written_path(path.path.as_deref());

@@ -1,25 +1,21 @@
 //! Equal paths of one host: the path of the oldest Ingress is used, and the others report it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::api::ObjectKey;
 use crate::compile::ingress::joined_locations;
 use crate::compile::ingress::plan::IngressPlan;
 use crate::diagnostic::{Diagnostic, Topic};
-use crate::snapshot::host::HostPattern;
 
 /// Diagnostics for the Ingresses with a path that equals an earlier one for the same host.
 pub(in crate::compile::ingress) fn find<'p>(
     plans: &[(&'p ObjectKey, &'p Arc<IngressPlan>)],
 ) -> Vec<(&'p ObjectKey, Diagnostic)> {
-    let hosts: BTreeSet<&HostPattern> =
-        plans.iter().flat_map(|(_, plan)| plan.by_location.iter().flatten()).map(|locations| &locations.host).collect();
     let mut problems = Vec::new();
-    let plans = plans.to_vec();
-    for host in hosts {
+    for of_host in joined_locations::by_host(plans).into_values() {
         let mut owners: BTreeMap<(bool, &str), (&ObjectKey, &str)> = BTreeMap::new();
-        for (key, locations) in joined_locations::of_host(&plans, host) {
+        for (key, locations) in of_host {
             for path in &locations.paths {
                 let place = (path.is_exact, &*path.path);
                 let Some((owner, field)) = owners.get(&place) else {

@@ -70,7 +70,16 @@ impl RuleBuilder<'_> {
         // The errors of the Ingress say why it fails; those of its backends are reported nevertheless.
         let resolved = self.forward(backend, field);
         let replaced = self.path_replacement(place);
-        let action = match (self.failure, resolved, &replaced) {
+        if place.facts.is_closed && self.failure.is_none() {
+            let host = place.host;
+            let message = format!(
+                "an Ingress with host {host} has an annotation that restricts all of its requests and is not supported \
+                 yet, so requests get status 503"
+            );
+            self.errors.push(Diagnostic::error("spec.rules", message, "see the error of that Ingress"));
+        }
+        let closed = place.facts.is_closed.then_some(RouteFailure::UnsupportedProtection);
+        let action = match (self.failure.or(closed), resolved, &replaced) {
             (Some(failure), ..) | (None, Err(failure), Ok(_)) => Action::Fail(failure),
             (None, _, Err(problem)) => {
                 self.errors.push(problem.clone());
@@ -83,7 +92,8 @@ impl RuleBuilder<'_> {
 
     /// The rule of the root of a host without a backend for it.
     pub(super) fn build_without_backend(&mut self, place: RulePlace<'_>) -> Arc<RouteRule> {
-        let action = Action::Fail(self.failure.unwrap_or(RouteFailure::NoDefaultBackend));
+        let closed = place.facts.is_closed.then_some(RouteFailure::UnsupportedProtection);
+        let action = Action::Fail(self.failure.or(closed).unwrap_or(RouteFailure::NoDefaultBackend));
         // Only a redirect has an effect. A rewrite that cannot be used is reported for the paths.
         let replaced = self.path_replacement(place).ok().flatten().filter(PathReplacement::is_redirect);
         self.with_steps(place, None, action, replaced)

@@ -4,7 +4,7 @@
 use super::annotations::{READ, written};
 use crate::api::Meta;
 use crate::api::foreign_annotations::classify;
-use crate::api::ingress_nginx::{self, PREFIX, find};
+use crate::api::ingress_nginx::{self, AnnotationScope, OnBadValue, PREFIX, find};
 use crate::compile::ingress_class::foreign_annotations::{self, CheckedAnnotations, TlsUse};
 use crate::compile::ingress_class::unknown_annotation;
 use crate::compile::objects::annotation_reader::annotation_field;
@@ -19,24 +19,28 @@ pub(super) fn check(meta: &Meta, refuses_guards: bool) -> CheckedAnnotations {
     let of_nginx = meta.annotations.iter().filter_map(|(key, value)| Some((&**key, key.strip_prefix(PREFIX)?, value)));
     for (key, name, value) in of_nginx.filter(|(_, name, value)| !value.is_empty() && !READ.contains(name)) {
         let field = annotation_field(key);
-        if let Some((message, remedy)) = unknown_annotation::explain(key) {
-            checked.notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation));
-        } else if has_no_effect(meta, name, value) || name == "canary" {
-            continue;
-        } else if classify(key, value).is_some_and(|annotation| annotation.is_guard()) {
-            if refuses_guards && !foreign_annotations::is_ignored(meta, key) {
+        let refuses = refuses_guards && !foreign_annotations::is_ignored(meta, key);
+        match (effect(meta, key, name, value), unknown_annotation::explain(key)) {
+            (Effect::BadValue(remedy), _) => {
+                let message = format!("{value:?} is not a valid value, so requests get status 503");
+                checked.guards.push(Diagnostic::error(field, message, remedy));
+            }
+            (Effect::Restricts, _) if refuses => {
                 let message = "it restricts requests and is not supported yet, so requests get status 503";
                 checked.guards.push(Diagnostic::error(field, message, REMEDY));
-            } else {
+            }
+            (Effect::Restricts, _) => {
                 let message = "it restricts requests in ingress-nginx, and not here, as the configuration permits";
                 checked.notes.push(Diagnostic::warning(field, message, "remove it").with_topic(Topic::Annotation));
             }
-        } else {
-            let message = "it is not supported, so it has no effect";
-            checked.notes.push(
-                Diagnostic::warning(field, message, "remove it, unless ingress-nginx still serves the Ingress")
-                    .with_topic(Topic::Annotation),
-            );
+            (Effect::None, _) => {}
+            (Effect::Other, explanation) => {
+                let (message, remedy) = explanation.unwrap_or_else(|| {
+                    let remedy = "remove it, unless ingress-nginx still serves the Ingress";
+                    ("it is not supported, so it has no effect", remedy.to_owned())
+                });
+                checked.notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation));
+            }
         }
     }
     checked
@@ -64,8 +68,50 @@ pub fn annotation_support(name: &str) -> AnnotationSupport {
     match name {
         name if READ.contains(&name) => AnnotationSupport::Supported,
         name if INTERNAL.contains(&name) => AnnotationSupport::NotNeeded,
+        "proxy-ssl-secret" => AnnotationSupport::Refused,
         _ if is_guard() => AnnotationSupport::Refused,
         _ => AnnotationSupport::Reported,
+    }
+}
+
+/// An annotation of an Ingress that restricts the requests of all paths of its hosts, also of those of other Ingresses,
+/// and is not supported. `None` if there is none.
+pub(super) fn guard_of_host(meta: &Meta) -> Option<&str> {
+    let of_nginx = meta.annotations.iter().filter_map(|(key, value)| Some((&**key, key.strip_prefix(PREFIX)?, value)));
+    let mut unsupported = of_nginx.filter(|(_, name, value)| !value.is_empty() && !READ.contains(name));
+    let found = unsupported.find(|(key, name, value)| {
+        find(name).is_some_and(|row| row.scope == AnnotationScope::Host)
+            && matches!(effect(meta, key, name, value), Effect::Restricts)
+            && !foreign_annotations::is_ignored(meta, key)
+    });
+    found.map(|(key, ..)| key)
+}
+
+/// What an annotation that is not read would do in ingress-nginx.
+enum Effect {
+    None,
+    /// It restricts requests.
+    Restricts,
+    /// Its value takes the Ingress out of service. What would be right.
+    BadValue(String),
+    Other,
+}
+
+fn effect(meta: &Meta, key: &str, name: &str, value: &str) -> Effect {
+    let row = find(name);
+    if let Some(row) = row
+        && matches!(row.consequence(value), Some(OnBadValue::Reject | OnBadValue::Deny503))
+    {
+        return Effect::BadValue(row.value.check(value).err().unwrap_or_default());
+    }
+    match name {
+        // The error about it says everything.
+        "canary" => Effect::None,
+        _ if has_no_effect(meta, name, value) => Effect::None,
+        // The backend authenticates itself.
+        "proxy-ssl-secret" => Effect::Restricts,
+        _ if classify(key, value).is_some_and(|annotation| annotation.is_guard()) => Effect::Restricts,
+        _ => Effect::Other,
     }
 }
 
@@ -87,7 +133,8 @@ fn has_no_effect(meta: &Meta, name: &str, value: &str) -> bool {
     INTERNAL.contains(&name)
         || find(name).is_some_and(|row| !row.default.is_empty() && row.default == value)
         || match name {
-            name if name.starts_with("canary-") => is_missing("canary"),
+            name if name.starts_with("canary-") => true,
+            name if name.starts_with("proxy-ssl-") && name != "proxy-ssl-secret" => true,
             name if name.starts_with("session-cookie-") || name.starts_with("affinity-") => is_missing("affinity"),
             "auth-realm" | "auth-secret-type" => is_missing("auth-type"),
             "limit-burst-multiplier" | "limit-allowlist" | "limit-whitelist" => {
@@ -141,6 +188,11 @@ mod tests {
             ("configuration-snippet", "deny all;", (1, 0)),
             ("auth-tls-secret", "a/b", (1, 0)),
             ("custom-http-errors", "404", (0, 1)),
+            ("custom-http-errors", "many", (1, 0)),
+            ("auth-url", "false", (1, 0)),
+            ("global-rate-limit", "5", (1, 0)),
+            ("proxy-ssl-secret", "a/b", (1, 0)),
+            ("proxy-ssl-verify", "on", (0, 0)),
             ("proxy-buffer-size", "8k", (0, 0)),
             ("enable-modsecurity", "false", (0, 0)),
             ("auth-realm", "shop", (0, 0)),
@@ -159,7 +211,7 @@ mod tests {
         for name in ingress_nginx::names().filter(|name| !READ.contains(name) && !INTERNAL.contains(name)) {
             // The value is no default, and switches nothing off.
             let reported = check_annotation(name, "x");
-            let needs_another = ["canary", "session-cookie-", "affinity-", "auth-realm", "auth-secret-type", "limit-"];
+            let needs_another = ["canary", "session-cookie-", "affinity-", "auth-realm", "limit-", "proxy-ssl-"];
             let is_dependent = needs_another.iter().any(|start| name.starts_with(start));
             assert!(reported != (0, 0) || is_dependent, "{name}");
         }
