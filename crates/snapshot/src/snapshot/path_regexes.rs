@@ -9,6 +9,7 @@
 //! Only the groups whose text a path begins with are tried, so that a path costs the work for the patterns that it may
 //! match, and not for those of all other routes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -22,6 +23,8 @@ use super::regex_steps::{RegexInput, RegexSteps};
 pub(in crate::snapshot) struct PathRegexes {
     /// Sorted by prefix.
     groups: Box<[PatternGroup]>,
+    /// Whether the prefixes are in lower case, and those of paths are compared so.
+    ignores_case: bool,
     /// The lowest of all positions.
     pub(in crate::snapshot) lowest_position: u32,
 }
@@ -77,19 +80,24 @@ impl PathRegexes {
             let positions = positions.into_iter().map(Vec::into_boxed_slice).collect();
             groups.push(PatternGroup { prefix, longest_prefix, automaton, states, positions });
         }
-        (!groups.is_empty()).then(|| PathRegexes { groups: groups.into(), lowest_position })
+        let ignores_case = matches!(anchor, RegexAnchor::StartOfAnyCase);
+        (!groups.is_empty()).then(|| PathRegexes { groups: groups.into(), ignores_case, lowest_position })
     }
 
     /// Passes, for each pattern that matches the path, the ascending positions of its entries. Stops if the request has
     /// no steps left.
     pub(in crate::snapshot) fn for_each_match(&self, path: &str, steps: &RegexSteps, mut visit: impl FnMut(&[u32])) {
+        let compared = match self.ignores_case {
+            true => Cow::Owned(path.to_ascii_lowercase()),
+            false => Cow::Borrowed(path),
+        };
         // Each prefix of the path is the last one that does not sort after it, or is reached from that one by
         // `longest_prefix`.
-        let count = self.groups.partition_point(|group| *group.prefix <= *path.as_bytes());
+        let count = self.groups.partition_point(|group| *group.prefix <= *compared.as_bytes());
         let mut next = count.checked_sub(1).and_then(|last| self.groups.get(last));
         while let Some(group) = next {
             next = self.groups.get(group.longest_prefix as usize);
-            if !path.as_bytes().starts_with(&group.prefix) {
+            if !compared.as_bytes().starts_with(&group.prefix) {
                 continue;
             }
             if !steps.admit(group.states, path.len(), RegexInput::Target) {
@@ -135,6 +143,33 @@ mod tests {
             let alone: Vec<u32> = alone.map(|(position, _)| position).collect();
             assert_eq!(matching(&regexes, path, &RegexSteps::default()), alone, "{path}");
         }
+    }
+
+    #[test]
+    fn prefixes_are_compared_regardless_of_case() {
+        let entries = [(0, "/Api/[a-z]+"), (1, "/API/x"), (2, "/b"), (3, "/é"), (4, "")];
+        let regexes = PathRegexes::build(entries, RegexAnchor::StartOfAnyCase).unwrap();
+        let prefixes: Vec<_> = regexes.groups.iter().map(|group| str::from_utf8(&group.prefix).unwrap()).collect();
+        assert_eq!(prefixes, ["", "/", "/api/", "/api/x", "/b"]);
+        for (path, expected) in
+            [("/api/X", &[0, 1, 4][..]), ("/aPI/y", &[0, 4]), ("/B", &[2, 4]), ("/É", &[3, 4]), ("/c", &[4])]
+        {
+            assert_eq!(matching(&regexes, path, &RegexSteps::default()), expected, "{path}");
+        }
+    }
+
+    /// A search that could fall back to one with capture groups would need gigabytes.
+    #[test]
+    fn many_patterns_with_groups_need_little() {
+        let patterns: Vec<String> = (0..3_000).map(|index| format!("/service-{index:04}(/|$)(.*)")).collect();
+        let entries = (0..).zip(patterns.iter().map(String::as_str));
+        let regexes = PathRegexes::build(entries, RegexAnchor::StartOfAnyCase).unwrap();
+        assert_eq!(matching(&regexes, "/SERVICE-0042/a", &RegexSteps::default()), [42]);
+        // Without a common prefix, they are one automaton.
+        let patterns: Vec<String> = (0..1_500).map(|index| format!("/[a-z]*-{index:04}(/|$)(.*)")).collect();
+        let entries = (0..).zip(patterns.iter().map(String::as_str));
+        let regexes = PathRegexes::build(entries, RegexAnchor::StartOfAnyCase).unwrap();
+        assert_eq!(matching(&regexes, "/a-0042/a", &RegexSteps::default()), [42]);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use regex_automata::nfa::thompson::{self, NFA, State};
+use regex_automata::nfa::thompson::{self, NFA, State, WhichCaptures};
 use regex_automata::util::primitives::StateID;
 use regex_automata::util::syntax;
 use regex_automata::{MatchKind, meta};
@@ -121,6 +121,8 @@ pub enum RegexAnchor {
     Whole,
     /// From the first byte on.
     Start,
+    /// From the first byte on, case-insensitively.
+    StartOfAnyCase,
     /// Anywhere, case-insensitively.
     Anywhere,
 }
@@ -153,15 +155,17 @@ pub(in crate::snapshot) fn build_regexes(
     // suffices for all of them.
     let limit = MAX_COMPILED_BYTES.saturating_mul(patterns.len().saturating_add(1));
     let automaton = thompson::Compiler::new()
-        .configure(thompson::Config::new().nfa_size_limit(Some(limit)))
+        .configure(thompson::Config::new().nfa_size_limit(Some(limit)).which_captures(WhichCaptures::None))
         .build_many(&wrapped)
         .map_err(RegexError::invalid)?;
-    let config = config(limit).match_kind(MatchKind::All);
+    // Only which patterns match is asked for. With groups, a search would need memory for all groups of all patterns.
+    let config = config(limit).match_kind(MatchKind::All).which_captures(WhichCaptures::None);
     let compiled = meta::Builder::new().configure(config).build_many(&wrapped).map_err(RegexError::invalid)?;
     Ok((compiled, RegexSize::of_automaton(&automaton).states))
 }
 
 /// The literal bytes with which every value begins that the pattern matches at the start. `None` if it is invalid.
+/// Regardless of case, they are ASCII characters in lower case.
 pub(in crate::snapshot) fn literal_prefix(pattern: &str, anchor: RegexAnchor) -> Option<Box<[u8]>> {
     literal_prefix_and_states(pattern, anchor).map(|(prefix, _)| prefix)
 }
@@ -169,7 +173,11 @@ pub(in crate::snapshot) fn literal_prefix(pattern: &str, anchor: RegexAnchor) ->
 /// The literal prefix of a pattern, and the number of states of its automaton.
 pub(in crate::snapshot) fn literal_prefix_and_states(pattern: &str, anchor: RegexAnchor) -> Option<(Box<[u8]>, u32)> {
     let automaton = build_automaton(&wrap(pattern, anchor).ok()?, RegexLimit::MEMORY_ONLY).ok()?;
-    Some((prefix_of_automaton(&automaton), RegexSize::of_automaton(&automaton).states))
+    let states = RegexSize::of_automaton(&automaton).states;
+    let RegexAnchor::StartOfAnyCase = anchor else { return Some((prefix_of_automaton(&automaton), states)) };
+    let (prefix, _) = literal_prefix_and_states(pattern, RegexAnchor::Start)?;
+    let ascii = prefix.iter().take_while(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase);
+    Some((ascii.collect(), states))
 }
 
 /// The automaton of a pattern for paths. `None` if it is invalid.
@@ -254,6 +262,7 @@ fn wrap(pattern: &str, anchor: RegexAnchor) -> Result<String, RegexError> {
     let (before, after) = match anchor {
         RegexAnchor::Whole => (r"\A(?:", r")\z"),
         RegexAnchor::Start => (r"\A(?:", ")"),
+        RegexAnchor::StartOfAnyCase => (r"\A(?i:", ")"),
         RegexAnchor::Anywhere => ("(?i:", ")"),
     };
     let wrapped = format!("{before}{pattern}{after}");

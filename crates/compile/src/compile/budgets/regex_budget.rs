@@ -73,6 +73,12 @@ impl<'b> RegexBudget<'b> {
         compile(limit).map_err(|error| regex_problem(&error, field, syntax))
     }
 
+    /// Counts an expression that takes this many bytes. Returns whether the budget has room for it.
+    pub(in crate::compile) fn add_expression(&self, bytes: usize) -> bool {
+        self.patterns.set(self.patterns.get() + 1);
+        self.add_bytes(bytes)
+    }
+
     /// Counts what an expression takes in addition to its automaton. Returns whether the budget has room for it.
     pub(in crate::compile) fn add_bytes(&self, bytes: usize) -> bool {
         self.bytes.set(self.bytes.get() + bytes);

@@ -4,7 +4,6 @@ use std::fmt;
 
 use fancy_regex::{Regex, RegexBuilder};
 
-use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 
 /// An expression that is matched by backtracking, regardless of case, within a limit of backtracks.
@@ -28,7 +27,7 @@ impl BacktrackingRegex {
         }
         let mut builder = RegexBuilder::new(pattern);
         builder.case_insensitive(true).backtrack_limit(MAX_BACKTRACKS);
-        builder.delegate_size_limit(RegexLimit::MEMORY_ONLY.max_bytes()).max_prog_size(MAX_PROGRAM);
+        builder.delegate_size_limit(BYTES_PER_PART).max_prog_size(MAX_PROGRAM);
         let compiled = builder.build().map_err(|error| error.to_string().to_lowercase())?;
         if compiled.captures_len() > MAX_GROUPS {
             return Err(format!("more than {MAX_GROUPS} groups"));
@@ -80,6 +79,8 @@ const MAX_BACKTRACKS: usize = 10_000;
 /// What a match costs, as a number of states of an automaton: a path of 100 bytes takes as many steps as the most
 /// backtracks take time.
 pub(super) const STATES: u32 = 1_000;
+/// The most bytes of the automaton of a part without look-around.
+pub(super) const BYTES_PER_PART: usize = 64 << 10;
 const MAX_LENGTH: usize = 4 << 10;
 const MAX_GROUPS: usize = 64;
 /// Instructions of the compiled expression.

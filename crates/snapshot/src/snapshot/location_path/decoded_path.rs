@@ -10,7 +10,7 @@ use crate::request_target::path_encoding::decode_escapes;
 /// Bytes that are not UTF-8 are characters of a private range, one for each byte.
 pub(in crate::snapshot) fn decoded_path(path: &str) -> Option<Cow<'_, str>> {
     let is_plain = |pair: (u8, u8)| pair.0 != b'%' && pair != (b'/', b'/') && pair != (b'/', b'.');
-    if path.bytes().zip(path.bytes().skip(1)).all(is_plain) && !path.ends_with('%') {
+    if path.bytes().zip(path.bytes().skip(1)).all(is_plain) && !path.ends_with('%') && path.is_ascii() {
         return Some(Cow::Borrowed(path));
     }
     let decoded = text_of(&decode_escapes(path));
@@ -53,12 +53,13 @@ fn private_character(byte: u8) -> Option<char> {
     char::from_u32(PRIVATE + u32::from(byte))
 }
 
-/// The byte for which a character stands.
+/// The byte for which a character stands, which is not ASCII: neither a dot nor a slash can result.
 pub(super) fn byte_of(character: char) -> Option<u8> {
-    u32::from(character).checked_sub(PRIVATE).and_then(|byte| u8::try_from(byte).ok())
+    let byte = u32::from(character).checked_sub(PRIVATE).and_then(|byte| u8::try_from(byte).ok());
+    byte.filter(|byte| !byte.is_ascii())
 }
 
-/// The start of a range of private characters, one for each byte.
+/// A private character for each byte that is not ASCII is at this place plus the byte.
 const PRIVATE: u32 = 0xF700;
 
 #[cfg(test)]
@@ -86,6 +87,10 @@ mod tests {
             ("/%EF%9F%BF", "/\u{f7ef}\u{f79f}\u{f7bf}"),
             ("/100%25", "/100%"),
             ("/a%", "/a%"),
+            // Characters of the private range stand for bytes, also if the client sends them as they are.
+            ("/\u{f7ae}", "/\u{f7ef}\u{f79e}\u{f7ae}"),
+            ("/\u{f72e}", "/\u{f72e}"),
+            ("/é", "/é"),
         ] {
             assert_eq!(decoded_path(path).as_deref(), Some(expected), "{path}");
         }
@@ -100,7 +105,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn result_is_a_path_without_dot_segments(rest in "([a/.]|%2[Ff]|%2[Ee]|%25|%C3|%A9){0,12}") {
+        fn result_is_a_path_without_dot_segments(rest in "([a/.é\u{f72e}\u{f72f}]|%2[Ff]|%2[Ee]|%25|%C3|%A9){0,12}") {
             let Some(decoded) = decoded_path(&format!("/{rest}")).map(Cow::into_owned) else { return Ok(()) };
             proptest::prop_assert!(decoded.starts_with('/') && !decoded.contains("//"), "{}", decoded);
             proptest::prop_assert!(!decoded.split('/').any(|segment| segment == ".." || segment == "."), "{}", decoded);

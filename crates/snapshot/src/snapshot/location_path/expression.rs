@@ -10,7 +10,7 @@ use crate::snapshot::regex::{RegexAnchor, RegexError, RegexLimit, RegexSize, lit
 /// A path of an Ingress as an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocationExpression {
-    /// A pattern for [`RegexAnchor::Start`], which one automaton matches together with others.
+    /// A pattern for [`RegexAnchor::StartOfAnyCase`], which one automaton matches together with others.
     Automaton(Box<str>),
     /// It uses what needs backtracking, such as look-around.
     Backtracking(BacktrackingRegex),
@@ -28,15 +28,14 @@ impl LocationExpression {
         }
         // nginx gets `^` and the path, so that only the first alternative begins at the start.
         let mut alternatives = alternatives(&pattern).into_iter();
-        let mut wrapped = format!("(?i:{}", alternatives.next().unwrap_or_default());
+        let mut anchored = alternatives.next().unwrap_or_default().to_owned();
         for alternative in alternatives {
-            wrapped.push_str("|(?s:.*?)(?:");
-            wrapped.push_str(alternative);
-            wrapped.push(')');
+            anchored.push_str("|(?s:.*?)(?:");
+            anchored.push_str(alternative);
+            anchored.push(')');
         }
-        wrapped.push(')');
-        RegexSize::of(&wrapped, RegexAnchor::Start, limit)?;
-        Ok(LocationExpression::Automaton(wrapped.into()))
+        RegexSize::of(&anchored, RegexAnchor::StartOfAnyCase, limit)?;
+        Ok(LocationExpression::Automaton(anchored.into()))
     }
 
     /// The expression that matches all paths which begin with a text, regardless of case.
@@ -48,21 +47,42 @@ impl LocationExpression {
             }
             escaped.push(character);
         }
-        LocationExpression::Automaton(format!("(?i:{escaped})").into())
+        LocationExpression::Automaton(escaped.into())
     }
 
     /// The literal prefix and the number of states of its automaton.
     pub fn size(&self) -> Option<(Box<[u8]>, u32)> {
         match self {
-            LocationExpression::Automaton(pattern) => literal_prefix_and_states(pattern, RegexAnchor::Start),
+            LocationExpression::Automaton(pattern) => literal_prefix_and_states(pattern, RegexAnchor::StartOfAnyCase),
             LocationExpression::Backtracking(_) => Some((Box::default(), backtracking::STATES)),
         }
     }
 }
 
-/// The part of an expression before its first character with a meaning.
+/// The text with which all paths begin that an expression could match, also one that is not valid. Empty if that is not
+/// known.
 pub fn literal_part(path: &str) -> &str {
-    path.find(is_meta).map_or(path, |end| &path[..end])
+    if path.contains('|') {
+        return "";
+    }
+    let end = path.find(is_meta).unwrap_or(path.len());
+    let (literal, rest) = path.split_at(end);
+    // The last character may be repeated, or be absent.
+    match rest.starts_with(['*', '?', '{', '+']) {
+        true => literal.char_indices().next_back().map_or("", |(last, _)| &literal[..last]),
+        false => literal,
+    }
+}
+
+/// The bytes that the automata of a path take, about: that of its location and that which replaces the path.
+pub fn expression_bytes(path: &str, limit: RegexLimit) -> usize {
+    let pattern = with_literal_braces(path);
+    match RegexSize::of(&pattern, RegexAnchor::StartOfAnyCase, limit) {
+        Ok(size) => 2 * size.bytes,
+        Err(error) if error.is_too_large => limit.max_bytes(),
+        // Each part between look-around has an automaton of its own.
+        Err(_) => (1 + path.matches("(?").count()) * backtracking::BYTES_PER_PART,
+    }
 }
 
 fn is_meta(character: char) -> bool {
@@ -158,9 +178,9 @@ mod tests {
     #[test]
     fn only_the_first_alternative_begins_at_the_start() {
         for (path, expected) in [
-            ("/a|/b", "(?i:/a|(?s:.*?)(?:/b))"),
-            ("/(a|b)[|]\\|c", "(?i:/(a|b)[|]\\|c)"),
-            ("/a||/c", "(?i:/a|(?s:.*?)(?:)|(?s:.*?)(?:/c))"),
+            ("/a|/b", "/a|(?s:.*?)(?:/b)"),
+            ("/(a|b)[|]\\|c", "/(a|b)[|]\\|c"),
+            ("/a||/c", "/a|(?s:.*?)(?:)|(?s:.*?)(?:/c)"),
         ] {
             let expression = LocationExpression::parse(path, RegexLimit::MEMORY_ONLY).unwrap();
             assert_eq!(expression, LocationExpression::Automaton(expected.into()), "{path}");
@@ -176,10 +196,18 @@ mod tests {
 
     #[test]
     fn literal_part_ends_at_the_first_metacharacter() {
-        for (path, literal) in [("/a/(b", "/a/"), ("/a.b", "/a"), ("/a", "/a"), ("(", "")] {
+        for (path, literal) in [
+            ("/a/(b", "/a/"),
+            ("/a.b", "/a"),
+            ("/a", "/a"),
+            ("(", ""),
+            ("/adminx*/(", "/admin"),
+            ("/a?", "/"),
+            ("/secret|/(x", ""),
+        ] {
             assert_eq!(literal_part(path), literal);
         }
-        let expected = LocationExpression::Automaton(r"(?i:/a\.b\()".into());
+        let expected = LocationExpression::Automaton(r"/a\.b\(".into());
         assert_eq!(LocationExpression::literal("/a.b("), expected);
     }
 }

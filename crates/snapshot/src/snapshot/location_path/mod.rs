@@ -9,7 +9,7 @@ use std::fmt;
 
 pub use backtracking::BacktrackingRegex;
 pub(in crate::snapshot) use decoded_path::decoded_path;
-pub use expression::{LocationExpression, literal_part};
+pub use expression::{LocationExpression, expression_bytes, literal_part};
 pub use replacement::{GroupTemplate, InvalidReplacement, PathReplacement, ReplacedPath, UnknownVariable};
 
 /// What a location matches the decoded path of requests with.

@@ -72,7 +72,7 @@ impl AllowedOrigin {
                 let label = origin.len().checked_sub(end.len()).and_then(|split| origin.get(start.len()..split));
                 label.is_some_and(|label| {
                     !label.is_empty()
-                        && !label.contains('.')
+                        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
                         && origin[..start.len()].eq_ignore_ascii_case(start)
                         && origin[start.len() + label.len()..].eq_ignore_ascii_case(end)
                 })
@@ -131,7 +131,12 @@ mod tests {
             (
                 "https://*.example:8443",
                 &["https://a.example:8443"],
-                &["https://a.b.example:8443", "https://example:8443", "https://.example:8443", "https://a.example"],
+                &[
+                    "https://a.b.example:8443",
+                    "https://example:8443",
+                    "https://.example:8443",
+                    "https://a@b.example:8443",
+                ],
             ),
             ("null", &["null"], &["", "nul"]),
             ("app://localhost", &["app://localhost"], &["app://"]),

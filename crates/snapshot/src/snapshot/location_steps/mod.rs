@@ -31,15 +31,15 @@ use crate::plugin_api::{
 /// The steps of one location. The default does nothing.
 #[derive(Debug, Default, PartialEq)]
 pub struct LocationSteps {
-    pub cross_origin: Option<CrossOrigin>,
+    pub cross_origin: Option<Arc<CrossOrigin>>,
     pub response: Option<FixedResponse>,
     /// Redirects to the URL that replaces the path.
     pub replacement: Option<Arc<PathReplacement>>,
     pub https_redirect: Option<HttpsRedirectOfLocation>,
     /// Clients that get 403, before `allowed` is consulted.
-    pub denied: AddressRanges,
+    pub denied: Arc<AddressRanges>,
     /// If set, all other clients get 403.
-    pub allowed: Option<AddressRanges>,
+    pub allowed: Option<Arc<AddressRanges>>,
     /// The largest request body, in bytes.
     pub max_body_bytes: Option<u64>,
     /// `Strict-Transport-Security` of all responses over TLS.

@@ -62,10 +62,10 @@ async fn plain_text_is_redirected_without_a_slash_at_the_end() {
 #[tokio::test]
 async fn steps_run_in_their_order() {
     let everything = || LocationSteps {
-        cross_origin: Some(cross_origin()),
+        cross_origin: Some(Arc::new(cross_origin())),
         response: Some(FixedResponse { status: StatusCode::FOUND, target: HeaderValue::from_static("/other") }),
         https_redirect: https(false),
-        denied: [parse_network("192.0.2.0/24").unwrap()].into_iter().collect(),
+        denied: Arc::new([parse_network("192.0.2.0/24").unwrap()].into_iter().collect()),
         max_body_bytes: Some(3),
         ..LocationSteps::default()
     };
@@ -80,7 +80,7 @@ async fn steps_run_in_their_order() {
     let mut steps: Vec<LocationSteps> = (0..5).map(|_| everything()).collect();
     steps[2].response = None;
     (steps[3].response, steps[3].https_redirect) = (None, None);
-    (steps[4].response, steps[4].https_redirect, steps[4].denied) = (None, None, AddressRanges::default());
+    (steps[4].response, steps[4].https_redirect, steps[4].denied) = (None, None, Arc::default());
     let chains: Vec<Arc<Chain>> = steps.into_iter().map(chain).collect();
     for (index, request, status) in [
         (0, preflight(), 204),
@@ -128,7 +128,11 @@ async fn addresses_are_denied_before_they_are_allowed() {
         // The address is unknown.
         ("192.0.2.1", None, "0.0.0.0", false),
     ] {
-        let steps = LocationSteps { denied: ranges(denied), allowed: allowed.map(ranges), ..LocationSteps::default() };
+        let steps = LocationSteps {
+            denied: Arc::new(ranges(denied)),
+            allowed: allowed.map(ranges).map(Arc::new),
+            ..LocationSteps::default()
+        };
         let mut request = TestRequest::get("/");
         request.address = address.parse().unwrap();
         let outcome = request.run(&chain(steps)).await;

@@ -64,7 +64,7 @@ impl LocationRouter {
                     None
                 }
             });
-        let expressions = PathRegexes::build(expressions, RegexAnchor::Start).map(Box::new);
+        let expressions = PathRegexes::build(expressions, RegexAnchor::StartOfAnyCase).map(Box::new);
         let parents = parents(&locations[prefix_start..]);
         LocationRouter {
             locations: locations.into(),

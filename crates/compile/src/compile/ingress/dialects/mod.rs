@@ -44,7 +44,7 @@ pub(super) fn plan(
         Ok(Dialect::Kong) => kong::plan::plan(cx, plugins, secrets, ingress, class, share)?,
         // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
         Ok(Dialect::Kubernetes) => (plan_kubernetes(cx, plugins, secrets, ingress, class), 0),
-        Ok(Dialect::Nginx) => (nginx::plan(cx, plugins, secrets, nginx_hosts, before, ingress, class), 0),
+        Ok(Dialect::Nginx) => nginx::plan(cx, plugins, secrets, nginx_hosts, before, ingress, class, share)?,
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
         Err(value) => {
             let class_name = class.map(|class| &*class.meta.key.name).unwrap_or_default();

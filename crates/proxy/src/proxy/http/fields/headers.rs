@@ -269,7 +269,7 @@ fn ipv4_value(ip: Ipv4Addr) -> HeaderValue {
 
 /// The fields that Portico sets on requests, each on all of them or on those of some rules. Fields that a backend could
 /// mistake for one of them, such as `x_real_ip`, are removed from all requests.
-pub(in crate::proxy) static MANAGED_HEADERS: [HeaderName; 8] = [
+pub(in crate::proxy) static MANAGED_HEADERS: [HeaderName; 11] = [
     X_FORWARDED_FOR,
     X_FORWARDED_PROTO,
     X_FORWARDED_HOST,
@@ -278,6 +278,9 @@ pub(in crate::proxy) static MANAGED_HEADERS: [HeaderName; 8] = [
     X_REAL_IP,
     X_FORWARDED_PATH,
     X_FORWARDED_PREFIX,
+    X_ORIGINAL_FORWARDED_FOR,
+    X_FORWARDED_SCHEME,
+    X_SCHEME,
 ];
 
 /// Fields in which proxies report a client, in addition to those that Portico sets on every request, and `Proxy`: CGI
@@ -287,6 +290,9 @@ pub(in crate::proxy) static CLIENT_REPORTS: [HeaderName; 5] =
 
 pub(in crate::proxy) const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
 pub(in crate::proxy) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+pub(in crate::proxy) const X_ORIGINAL_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-original-forwarded-for");
+pub(in crate::proxy) const X_FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-scheme");
+pub(in crate::proxy) const X_SCHEME: HeaderName = HeaderName::from_static("x-scheme");
 pub(in crate::proxy) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub(in crate::proxy) const HTTPOXY_HEADER: HeaderName = HeaderName::from_static("proxy");
 

@@ -1,5 +1,6 @@
 //! Reads the annotations of ingress-nginx by the table of all of them, which has their values and what a bad one does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
@@ -27,9 +28,9 @@ pub(super) struct NginxAnnotations<'a> {
     pub forwarded_prefix: Option<&'a str>,
     pub via_cluster_ip: bool,
     pub protocol: AnnotatedProtocol,
-    pub denied: AddressRanges,
-    pub allowed: Option<AddressRanges>,
-    pub cross_origin: Option<CrossOrigin>,
+    pub denied: Arc<AddressRanges>,
+    pub allowed: Option<Arc<AddressRanges>>,
+    pub cross_origin: Option<Arc<CrossOrigin>>,
     pub connect_timeout: Duration,
     pub send_timeout: Duration,
     pub read_timeout: Duration,
@@ -210,13 +211,15 @@ fn protocol(reader: &mut ValueReader<'_>) -> AnnotatedProtocol {
 }
 
 /// Entries that are no networks have made the value bad.
-fn ranges(list: &str) -> AddressRanges {
-    ingress_nginx::items(list).filter_map(parse_network).collect()
+fn ranges(list: &str) -> Arc<AddressRanges> {
+    Arc::new(ingress_nginx::items(list).filter_map(parse_network).collect())
 }
 
-fn cross_origin(reader: &mut ValueReader<'_>) -> Option<CrossOrigin> {
+fn cross_origin(reader: &mut ValueReader<'_>) -> Option<Arc<CrossOrigin>> {
     let is_enabled = reader.flag("enable-cors", false);
-    let origins = reader.text("cors-allow-origin");
+    // ingress-nginx allows all origins if the value is bad.
+    let is_bad = |reader: &ValueReader<'_>| written(reader.meta, "cors-allow-origin").is_some();
+    let origins = reader.text("cors-allow-origin").or_else(|| is_bad(reader).then_some(""));
     let value = |reader: &mut ValueReader<'_>, name, default: &'static str| {
         let text = reader.text(name).map(str::trim).unwrap_or(default);
         HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(default))
@@ -229,7 +232,7 @@ fn cross_origin(reader: &mut ValueReader<'_>) -> Option<CrossOrigin> {
         allows_credentials: reader.flag("cors-allow-credentials", true),
         max_age: HeaderValue::from(reader.number("cors-max-age").unwrap_or(MAX_AGE_SECONDS)),
     };
-    is_enabled.then_some(rules)
+    is_enabled.then(|| Arc::new(rules))
 }
 
 /// `None` allows all origins. Entries that are no origins match nothing.

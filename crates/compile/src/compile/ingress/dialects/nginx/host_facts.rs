@@ -119,12 +119,17 @@ impl NginxHosts {
         self.by_ingress.keys()
     }
 
-    /// What is known of a host. A host without TLS of its own has that of its wildcard.
-    pub(super) fn facts(&self, host: &HostPattern) -> HostFacts {
+    /// What is known of a host. A host without TLS of its own has that of its wildcard. `owner`: the namespace whose
+    /// Ingresses decide about that, if others may not.
+    pub(super) fn facts(&self, host: &HostPattern, owner: Option<&str>) -> HostFacts {
         let own = self.own(host);
         let HostPattern::Exact(name) = host else { return own };
-        let wildcard = name.split_once('.').map(|(_, suffix)| self.own(&HostPattern::Wildcard(suffix.into())));
-        HostFacts { has_tls: own.has_tls || wildcard.is_some_and(|facts| facts.has_tls), ..own }
+        let wildcard = name.split_once('.').and_then(|(_, suffix)| {
+            let said = &self.by_host.get(&HostPattern::Wildcard(suffix.into()))?.said;
+            let is_of_owner = |key: &ObjectKey| owner.is_none_or(|owner| *key.namespace == *owner);
+            Some(said.iter().any(|((_, Reverse(key)), said)| said.has_tls && is_of_owner(key)))
+        });
+        HostFacts { has_tls: own.has_tls || wildcard == Some(true), ..own }
     }
 
     fn own(&self, host: &HostPattern) -> HostFacts {

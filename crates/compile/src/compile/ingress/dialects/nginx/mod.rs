@@ -34,23 +34,28 @@ use super::{refusal, refused_annotations};
 use crate::api::networking::{HttpIngressPath, Ingress, IngressClass, IngressRule};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
+use crate::compile::budgets::{BudgetShare, Expansion, MAX_HOST_MATCHES, RegexBudget};
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan;
 use crate::compile::ingress::plan::{HostLocations, IngressPlan, LocationPrecedence, LocationsOfPath};
+use crate::compile::ingress::settings::HostOwnership;
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::kong::plugins::Plugins;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::location_path::LocationPath;
+use crate::snapshot::location_path::{LocationPath, expression_bytes};
 use crate::snapshot::path_edit::PathEdit;
+use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::router::by_conditions::HostName;
 use crate::snapshot::router::locations::HostLocation;
 use crate::snapshot::rule::{Action, RedirectAction, RedirectStyle, RouteFailure};
 use annotations::NginxAnnotations;
 pub use unsupported::{AnnotationSupport, annotation_support};
 
-/// Plans a served Ingress of this class, which may be missing. `before`: its plan before, if it has one.
+/// Plans a served Ingress of this class, which may be missing, and returns what it expands to. `before`: its plan before,
+/// if it has one. An error if it expands to more than its share of its namespace's budget.
+#[expect(clippy::too_many_arguments, reason = "a dialect needs all that is known of an Ingress")]
 pub(super) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,
@@ -59,18 +64,34 @@ pub(super) fn plan(
     before: Option<&IngressPlan>,
     ingress: &Object<Ingress>,
     class: Option<&Object<IngressClass>>,
-) -> IngressPlan {
+    share: BudgetShare,
+) -> Result<(IngressPlan, Expansion), Expansion> {
+    let budgets = cx.inputs.budgets;
+    let regexes = RegexBudget::new(budgets, &share);
+    let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
+    regexes.expansion_within_share(paths)?;
     let (refused, mut notes) = refusal(cx, ingress);
+    let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
+    let expansion = regexes.expansion_within_share(paths)?;
+    budgets.check("spec.rules", "paths", paths, MAX_HOST_MATCHES, &mut over_budget);
+    if let BudgetShare::Exceeded(problem) = share {
+        over_budget.push(problem);
+    }
+    // An Ingress that is refused compiles no expression: its paths fail by their literal start.
+    let is_over_budget = over_budget.iter().any(Diagnostic::is_error);
     let mut config = config_map::read(cx);
     let mut annotations = NginxAnnotations::read(&ingress.meta, &config);
     let of_other_dialect = refused_annotations::check(&ingress.meta, Dialect::Nginx);
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
     let unsupported = unsupported::check(&ingress.meta, refuses_guards);
-    let mut errors: Vec<Diagnostic> = refused.into_iter().chain(of_other_dialect.unsupported_protection).collect();
+    let (over_budget, warnings): (Vec<_>, Vec<_>) = over_budget.into_iter().partition(Diagnostic::is_error);
+    let mut errors: Vec<Diagnostic> = refused.into_iter().chain(over_budget).collect();
+    errors.extend(of_other_dialect.unsupported_protection);
     errors.append(&mut config.errors);
     errors.append(&mut annotations.errors);
     errors.extend(unsupported.guards);
     let mut notes: Vec<Diagnostic> = notes.take().into_iter().chain(of_other_dialect.notes).collect();
+    notes.extend(warnings);
     notes.append(&mut config.notes);
     notes.append(&mut annotations.notes);
     notes.extend(unsupported.notes);
@@ -86,13 +107,14 @@ pub(super) fn plan(
             config: &config,
             failure,
             refuses_guards,
-            limit: cx.inputs.budgets.regex_limit(),
+            limit: budgets.regex_limit(),
             steps_before: before.map(|plan| &*plan.steps).unwrap_or_default(),
             steps: Vec::new(),
             upstreams: Default::default(),
             errors: Default::default(),
             notes: Default::default(),
         },
+        is_over_budget,
         by_host: BTreeMap::new(),
         errors: Vec::new(),
     };
@@ -107,7 +129,7 @@ pub(super) fn plan(
     errors.extend(rules.errors.into_vec());
     notes.extend(rules.notes.into_vec());
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
-    IngressPlan {
+    let plan = IngressPlan {
         dialect: Dialect::Nginx,
         generation: ingress.meta.generation,
         created: ingress.meta.created,
@@ -118,13 +140,34 @@ pub(super) fn plan(
         errors,
         notes,
         ..IngressPlan::default()
+    };
+    Ok((plan, expansion))
+}
+
+/// Counts the expressions of all paths. Returns diagnostics if they are too many, or too large together.
+fn count_expressions(
+    regexes: &RegexBudget<'_>,
+    hosts: &NginxHosts,
+    ingress: &Object<Ingress>,
+    limit: RegexLimit,
+) -> Vec<Diagnostic> {
+    for rule in &ingress.spec.rules {
+        let facts = hosts.facts(&HostPattern::parse(rule.host.as_deref()), None);
+        for path in rule.http.iter().flat_map(|http| &http.paths).filter(|_| facts.has_expressions) {
+            let bytes = expression_bytes(written_path(path.path.as_deref()), limit);
+            if !regexes.add_expression(bytes) {
+                return regexes.problems("spec.rules");
+            }
+        }
     }
+    Vec::new()
 }
 
 struct NginxPlanner<'a> {
     ingress: &'a Object<Ingress>,
     hosts: &'a NginxHosts,
     rules: RuleBuilder<'a>,
+    is_over_budget: bool,
     by_host: BTreeMap<HostPattern, HostLocations>,
     errors: Vec<Diagnostic>,
 }
@@ -166,7 +209,7 @@ impl NginxPlanner<'_> {
                 false
             }
         };
-        let facts = self.hosts.facts(host);
+        let facts = self.hosts.facts(host, self.owner());
         let annotations = self.rules.annotations;
         let ingress_path = IngressPath {
             path,
@@ -176,15 +219,16 @@ impl NginxPlanner<'_> {
             limit: self.rules.limit,
         };
         let locations = match ingress_path.locations() {
+            _ if self.is_over_budget && facts.has_expressions => self.failing_location(ingress_path, name, host),
             Ok(paths) => {
-                let place = RulePlace { name, host, path, is_catch_all: false, facts };
+                let place = self.place(name, host, path);
                 let rule = self.rules.build(place, &raw.backend, &format!("{field}.backend"));
                 let location = |(precedence, location_path): (LocationPrecedence, LocationPath)| {
                     let rule = match precedence {
                         LocationPrecedence::Forced | LocationPrecedence::Written | LocationPrecedence::OfPrefix => {
                             Arc::clone(&rule)
                         }
-                        LocationPrecedence::AddsSlash => self.rules.build_plain(name, redirect_to(path)),
+                        LocationPrecedence::AddsSlash => self.rules.build_plain(place, redirect_to(path)),
                     };
                     (precedence, HostLocation { path: location_path, rule })
                 };
@@ -193,14 +237,38 @@ impl NginxPlanner<'_> {
             Err(error) => {
                 let message = format!("{path:?} cannot be used as an expression: {error}, so requests get status 503");
                 self.errors.push(Diagnostic::error(format!("{field}.path"), message, EXPRESSION_REMEDY));
-                let failing = ingress_path.failing_location().map(|path| {
-                    let rule = self.rules.build_plain(name, Action::Fail(RouteFailure::UnsupportedProtection));
-                    (LocationPrecedence::Written, HostLocation { path, rule })
-                });
-                failing.into_iter().collect()
+                self.failing_location(ingress_path, name, host)
             }
         };
         self.locations(host).paths.push(LocationsOfPath { is_exact, path: path.into(), locations, field });
+    }
+
+    /// What responds with an error in place of an expression that cannot be used: for paths that begin with its literal
+    /// start. If that is not known, it is for all paths that come after it if the Ingress restricts clients, because
+    /// other Ingresses would get their requests.
+    fn failing_location(
+        &mut self,
+        path: IngressPath<'_>,
+        name: &str,
+        host: &HostPattern,
+    ) -> Vec<(LocationPrecedence, HostLocation)> {
+        let annotations = self.rules.annotations;
+        let is_guard = !annotations.denied.is_empty() || annotations.allowed.is_some();
+        let Some(location_path) = path.failing_location(is_guard) else { return Vec::new() };
+        let action = Action::Fail(RouteFailure::UnsupportedProtection);
+        let rule = self.rules.build_plain(self.place(name, host, path.path), action);
+        vec![(LocationPrecedence::Written, HostLocation { path: location_path, rule })]
+    }
+
+    fn place<'p>(&self, name: &'p str, host: &'p HostPattern, path: &'p str) -> RulePlace<'p> {
+        let facts = self.hosts.facts(host, self.owner());
+        RulePlace { name, host, path, is_catch_all: false, facts }
+    }
+
+    /// The namespace to which hosts belong, if they do.
+    fn owner(&self) -> Option<&str> {
+        let is_owned = self.rules.cx.inputs.ingress.host_ownership == HostOwnership::Namespace;
+        is_owned.then_some(&*self.ingress.meta.key.namespace)
     }
 
     /// Adds the root of each host that has no path for it: the default backend of the Ingress, or else an error, with
@@ -213,7 +281,7 @@ impl NginxPlanner<'_> {
         }
         let hosts: Vec<HostPattern> = self.by_host.keys().cloned().collect();
         for (index, host) in hosts.iter().enumerate() {
-            let facts = self.hosts.facts(host);
+            let facts = self.hosts.facts(host, self.owner());
             let is_root = |path: &LocationsOfPath| !path.is_exact && *path.path == *"/";
             if !self.locations(host).paths.iter().any(is_root) {
                 let name = format!("root.{index}");
@@ -222,7 +290,7 @@ impl NginxPlanner<'_> {
                     // Requests for hosts without rules have neither annotations nor the backend of an Ingress with
                     // rules.
                     _ if *host == HostPattern::Any && !is_catch_all => {
-                        self.rules.build_plain(&name, Action::Fail(RouteFailure::NoDefaultBackend))
+                        self.rules.build_plain(place, Action::Fail(RouteFailure::NoDefaultBackend))
                     }
                     Some(backend) => self.rules.build(place, backend, "spec.defaultBackend"),
                     None => self.rules.build_without_backend(place),
@@ -250,7 +318,7 @@ impl NginxPlanner<'_> {
         let style = RedirectStyle::HostAsSent;
         let redirect =
             RedirectAction { path: Some(PathEdit::full(target)), style, ..RedirectAction::new(StatusCode::FOUND) };
-        let rule = self.rules.build_plain("app-root", Action::Redirect(redirect));
+        let rule = self.rules.build_plain(self.place("app-root", host, "/"), Action::Redirect(redirect));
         self.locations(host).app_root = Some(HostLocation { path: LocationPath::Exact("/".into()), rule });
     }
 

@@ -55,11 +55,11 @@ impl IngressPath<'_> {
         Ok(locations)
     }
 
-    /// The location that responds with an error in place of an expression that cannot be used. `None` if its literal
-    /// start would include all paths, so that only requests that no other location matches are concerned.
-    pub(super) fn failing_location(self) -> Option<LocationPath> {
-        let literal = literal_part(self.path);
-        (literal.len() > 1).then(|| LocationPath::Expression {
+    /// The location that responds with an error in place of an expression that cannot be used. If its literal start is
+    /// not known, the location is for all paths if it is one of a guard, and there is none otherwise.
+    pub(super) fn failing_location(self, is_guard: bool) -> Option<LocationPath> {
+        let literal = Some(literal_part(self.path)).filter(|literal| !literal.is_empty()).unwrap_or("/");
+        (literal.len() > 1 || is_guard).then(|| LocationPath::Expression {
             path: self.path.into(),
             written: self.path.into(),
             expression: LocationExpression::literal(literal),
@@ -111,7 +111,8 @@ mod tests {
         for (path, expected) in [("/api/(", Some("~* ^/api/(")), ("/(?!v1", None), ("/a[z-a]", Some("~* ^/a[z-a]"))] {
             let path = IngressPath { path, is_exact: false, has_expressions: true, is_expression: true, limit };
             assert!(path.locations().is_err());
-            assert_eq!(path.failing_location().map(|path| path.to_string()).as_deref(), expected);
+            assert_eq!(path.failing_location(false).map(|path| path.to_string()).as_deref(), expected);
+            assert!(path.failing_location(true).is_some());
         }
     }
 }

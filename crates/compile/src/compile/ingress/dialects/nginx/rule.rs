@@ -99,10 +99,9 @@ impl RuleBuilder<'_> {
         self.with_steps(place, None, action, replaced)
     }
 
-    /// A rule with only an action.
-    pub(super) fn build_plain(&self, name: &str, action: Action) -> Arc<RouteRule> {
-        let id = RuleId { route: self.route(), rule: name.into() };
-        Arc::new(RouteRule { id, filters: Filters::default(), plugins: None, action, options: None })
+    /// A rule with an action and global plugins, and without annotations.
+    pub(super) fn build_plain(&mut self, place: RulePlace<'_>, action: Action) -> Arc<RouteRule> {
+        self.with_plugins(place, None, action, RuleOptions::default(), None)
     }
 
     fn route(&self) -> Arc<str> {
@@ -157,10 +156,9 @@ impl RuleBuilder<'_> {
         &mut self,
         place: RulePlace<'_>,
         backend: Option<&IngressBackend>,
-        mut action: Action,
+        action: Action,
         replacement: Option<PathReplacement>,
     ) -> Arc<RouteRule> {
-        let key = &self.ingress.meta.key;
         let is_redirect = replacement.as_ref().is_some_and(PathReplacement::is_redirect);
         let replacement = replacement.map(Arc::new);
         let options = RuleOptions {
@@ -173,6 +171,18 @@ impl RuleBuilder<'_> {
             ..RuleOptions::default()
         };
         let steps = self.steps_of(place, replacement.filter(|_| is_redirect));
+        self.with_plugins(place, backend, action, options, steps)
+    }
+
+    fn with_plugins(
+        &mut self,
+        place: RulePlace<'_>,
+        backend: Option<&IngressBackend>,
+        mut action: Action,
+        mut options: RuleOptions,
+        steps: Option<Arc<LocationSteps>>,
+    ) -> Arc<RouteRule> {
+        let key = &self.ingress.meta.key;
         let target = backend.map_or(IngressTarget::Unsupported, IngressTarget::from_backend);
         let names = RouteNames {
             namespace: Arc::clone(&key.namespace),
@@ -216,10 +226,13 @@ impl RuleBuilder<'_> {
                 steps.map(|steps| steps.into_instance(scope, Arc::clone(&route))),
             ),
         };
+        // Plugins decide about the normalized target, so the backend gets that one, too.
+        options.forwards_raw_target &= !chain.is_attached;
         std::mem::take(&mut chain.chosen).move_into(&mut action, &mut self.upstreams);
         let plugins = chain.report_into(&mut self.notes);
         let id = RuleId { route, rule: place.name.into() };
-        Arc::new(RouteRule { id, filters: Filters::default(), plugins, action, options: Some(Box::new(options)) })
+        let options = Some(options).filter(|options| options != RuleOptions::DEFAULT).map(Box::new);
+        Arc::new(RouteRule { id, filters: Filters::default(), plugins, action, options })
     }
 
     /// The steps of a location; `None` if there are none.

@@ -106,7 +106,7 @@ fn effect(meta: &Meta, key: &str, name: &str, value: &str) -> Effect {
     }
     match name {
         // The error about it says everything.
-        "canary" => Effect::None,
+        "canary" if ingress_nginx::flag(value) == Some(true) => Effect::None,
         _ if has_no_effect(meta, name, value) => Effect::None,
         // The backend authenticates itself.
         "proxy-ssl-secret" => Effect::Restricts,

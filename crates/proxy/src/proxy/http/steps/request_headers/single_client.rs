@@ -1,11 +1,13 @@
 //! Forwarding headers as ingress-nginx sends them: the client and the scheme that Portico has determined replace lists.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
 use super::ForwardedRequest;
 use crate::forwarding_fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::fields::headers::{HTTPOXY_HEADER, X_REAL_IP};
+use crate::proxy::http::fields::headers::{
+    HTTPOXY_HEADER, X_FORWARDED_SCHEME, X_ORIGINAL_FORWARDED_FOR, X_REAL_IP, X_SCHEME,
+};
 
 /// Sets all of them. Those of a trusted peer about the scheme, host and port of its client are kept, and its list of
 /// clients becomes `X-Original-Forwarded-For`.
@@ -16,7 +18,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
     port: HeaderValue,
 ) {
     if exchange.client.trusted {
-        // That of an untrusted peer has been removed.
+        // For other peers, the fields of which backends take one for a variable have been removed.
         headers.remove(HTTPOXY_HEADER);
     }
     let client = match request.client.address {
@@ -43,10 +45,6 @@ pub(in crate::proxy) fn set_forwarding_headers(
     headers.insert(X_FORWARDED_SCHEME, scheme.clone());
     headers.insert(X_SCHEME, scheme);
 }
-
-const X_ORIGINAL_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-original-forwarded-for");
-const X_FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-scheme");
-const X_SCHEME: HeaderName = HeaderName::from_static("x-scheme");
 
 /// The fields that [`set_forwarding_headers`] sets, `X-Request-ID`, and `Via`.
 const HEADER_COUNT: usize = 10;
