@@ -14,8 +14,8 @@ ConfigMap.
 
 - **yes**: it has its effect.
 - **not needed**: it configures the inside of nginx, without a difference for clients and backends.
-- **503**: it may restrict requests and is not supported yet, so no request is served. A value that switches it off has
-  no effect.
+- **503**: it may restrict requests and is not supported yet, so no request is served: to the paths of the Ingress, or
+  to all paths of its hosts if it *changes the host*. A value that switches it off has no effect.
 - **no**: it has no effect yet, and `portico check` and an event report it.
 
 A bad value has the consequence of ingress-nginx: *default*, as if the annotation was missing; or *503* for all paths of

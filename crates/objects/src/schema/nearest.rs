@@ -54,8 +54,8 @@ impl WordLetters {
     /// letters, and less than its whole length.
     fn small_edit_distance(&self, other: &WordLetters) -> Option<usize> {
         let longer = self.0.len().max(other.0.len());
-        let edits = edit_distance(&self.0, &other.0);
-        (edits <= (longer / 3).max(1) && edits < longer).then_some(edits)
+        let limit = (longer / 3).max(1).min(longer.checked_sub(1)?);
+        edit_distance(&self.0, &other.0, limit)
     }
 
     /// If one word contains the other, a score that is higher (worse) than every edit distance and grows with the
@@ -76,12 +76,16 @@ impl WordLetters {
 }
 
 /// Optimal string alignment distance: insertions, deletions, substitutions and transpositions of neighbors, each letter
-/// edited once.
-fn edit_distance(left: &[char], right: &[char]) -> usize {
+/// edited once. `None` above `limit`, which most pairs of words exceed after a few letters.
+fn edit_distance(left: &[char], right: &[char], limit: usize) -> Option<usize> {
+    if left.len().abs_diff(right.len()) > limit {
+        return None;
+    }
     let mut two_above = vec![0; right.len() + 1];
     let mut above: Vec<usize> = (0..=right.len()).collect();
+    let mut row = vec![0; right.len() + 1];
     for i in 1..=left.len() {
-        let mut row = vec![i; right.len() + 1];
+        row[0] = i;
         for j in 1..=right.len() {
             let differs = usize::from(left[i - 1] != right[j - 1]);
             row[j] = (above[j] + 1).min(row[j - 1] + 1).min(above[j - 1] + differs);
@@ -89,9 +93,14 @@ fn edit_distance(left: &[char], right: &[char]) -> usize {
                 row[j] = row[j].min(two_above[j - 2] + 1);
             }
         }
-        two_above = std::mem::replace(&mut above, row);
+        // Every later distance comes from one of these two rows, and none is less than theirs.
+        if row.iter().chain(&above).all(|distance| *distance > limit) {
+            return None;
+        }
+        std::mem::swap(&mut two_above, &mut above);
+        std::mem::swap(&mut above, &mut row);
     }
-    above[right.len()]
+    Some(above[right.len()]).filter(|distance| *distance <= limit)
 }
 
 #[cfg(test)]

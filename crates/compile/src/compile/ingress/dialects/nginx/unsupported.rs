@@ -69,6 +69,8 @@ pub fn annotation_support(name: &str) -> AnnotationSupport {
         name if READ.contains(&name) => AnnotationSupport::Supported,
         name if INTERNAL.contains(&name) => AnnotationSupport::NotNeeded,
         "proxy-ssl-secret" => AnnotationSupport::Refused,
+        // The main Ingress is served, and gets the requests.
+        "canary" => AnnotationSupport::Reported,
         _ if is_guard() => AnnotationSupport::Refused,
         _ => AnnotationSupport::Reported,
     }
