@@ -1,4 +1,4 @@
-//! Every annotation of ingress-nginx that restricts requests, on an Ingress of its dialect: it restricts them here, too,
+//! Every annotation of ingress-nginx that restricts requests, on an Ingress of its dialect: it restricts them here too,
 //! or the Ingress is not served. And what Ingresses of another namespace, or rejected ones, change for those that are.
 
 use portico::api::foreign_annotations::classify;

@@ -61,7 +61,7 @@ impl Default for NginxConfig {
 }
 
 /// The settings for all Ingresses. With a ConfigMap that cannot be read, no request may be forwarded: it may restrict
-/// who sends them.
+/// clients.
 pub(super) fn read(cx: CompileContext<'_>) -> NginxConfig {
     let Some(key) = &cx.inputs.ingress.nginx_config_map else { return NginxConfig::default() };
     let Some(config_map) = cx.store.config_maps.get(key) else {

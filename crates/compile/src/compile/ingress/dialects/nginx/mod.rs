@@ -53,8 +53,8 @@ use crate::snapshot::rule::{Action, RedirectAction, RedirectStyle, RouteFailure}
 use annotations::NginxAnnotations;
 pub use unsupported::{AnnotationSupport, annotation_support};
 
-/// Plans a served Ingress of this class, which may be missing, and returns what it expands to. `before`: its plan before,
-/// if it has one. An error if it expands to more than its share of its namespace's budget.
+/// Plans a served Ingress of this class, which may be missing, and returns what it expands to. `before`: the plan that
+/// it had. An error if it expands to more than its share of its namespace's budget.
 #[expect(clippy::too_many_arguments, reason = "a dialect needs all that is known of an Ingress")]
 pub(super) fn plan(
     cx: CompileContext<'_>,
