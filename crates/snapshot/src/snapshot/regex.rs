@@ -158,7 +158,7 @@ pub(in crate::snapshot) fn build_regexes(
         .configure(thompson::Config::new().nfa_size_limit(Some(limit)).which_captures(WhichCaptures::None))
         .build_many(&wrapped)
         .map_err(RegexError::invalid)?;
-    // Searches only report which patterns match. With groups, a search would need memory for all groups of all patterns.
+    // Searches only report which patterns match. With groups, one would need memory for all groups of all patterns.
     let config = config(limit).match_kind(MatchKind::All).which_captures(WhichCaptures::None);
     let compiled = meta::Builder::new().configure(config).build_many(&wrapped).map_err(RegexError::invalid)?;
     Ok((compiled, RegexSize::of_automaton(&automaton).states))
