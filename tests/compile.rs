@@ -24,6 +24,7 @@ mod case;
 mod consumer_edits;
 mod dialect_edits;
 mod edits;
+mod nginx_edits;
 mod own_urls;
 mod owner_reports;
 mod plugin_edits;

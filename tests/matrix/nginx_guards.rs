@@ -122,6 +122,9 @@ fn guard_of_a_host_closes_the_paths_of_all_ingresses() {
     let mut objects = CLASS.to_owned() + &echo("default");
     for (host, annotation) in [
         ("tls", "auth-tls-secret: a/b"),
+        ("typo", "auth-tls-secret: b"),
+        // It has no effect without a Secret.
+        ("verify", "auth-tls-verify-client: optional"),
         ("snippet", "server-snippet: \"deny all;\""),
         ("path", "auth-url: http://a.example"),
     ] {
@@ -132,9 +135,55 @@ fn guard_of_a_host_closes_the_paths_of_all_ingresses() {
     }
     site.save("manifests/all.yaml", &objects);
     let (_program, address) = start(&site, &[]);
-    for (host, expected) in [("tls.example", 503), ("snippet.example", 503), ("path.example", 200)] {
-        assert_eq!(status(&address, host, "/open"), expected, "{host}");
-        assert_eq!(status(&address, host, "/guard"), 503, "{host}");
+    for (host, open, guard) in [
+        ("tls.example", 503, 503),
+        ("typo.example", 503, 503),
+        ("verify.example", 200, 200),
+        ("snippet.example", 503, 503),
+        ("path.example", 200, 503),
+    ] {
+        assert_eq!(status(&address, host, "/open"), open, "{host}");
+        assert_eq!(status(&address, host, "/guard"), guard, "{host}");
+    }
+}
+
+#[test]
+fn guarded_expression_that_cannot_be_used_leaves_its_requests_to_no_other_ingress() {
+    let site = Site::new();
+    let mut objects = CLASS.to_owned() + &echo("default");
+    let cases = [
+        ("url", "auth-url: http://a.example", "/(admin)(?R)?", "/admin", 503),
+        ("list", "allowlist-source-range: 192.0.2.0/24", "/(admin)(?R)?", "/admin", 503),
+        ("bad", "allowlist-source-range: office", "/(admin)(?R)?", "/admin", 503),
+        ("group", "auth-url: http://a.example", "/admin/(a|b)(?R)?", "/admin/a", 503),
+        ("below", "auth-url: http://a.example", "/admin/(a|b)(?R)?", "/other", 200),
+        ("none", "enable-cors: \"true\"", "/(admin)(?R)?", "/admin", 200),
+    ];
+    for (name, annotation, path, ..) in cases {
+        let host = format!("{name}.example");
+        let annotations = format!("{PREFIX}use-regex: \"true\", {PREFIX}{annotation}");
+        objects += &ingress("default", &format!("guard-{name}"), "01", &annotations, &rule(&host, path));
+        objects += &ingress("default", &format!("open-{name}"), "02", "", &rule(&host, "/"));
+    }
+    site.save("manifests/all.yaml", &objects);
+    let (_program, address) = start(&site, &[]);
+    for (name, _, _, requested, expected) in cases {
+        assert_eq!(status(&address, &format!("{name}.example"), requested), expected, "{name}");
+    }
+}
+
+#[test]
+fn expression_of_one_ingress_costs_others_of_its_host_no_budget() {
+    let site = Site::new();
+    let mut objects = CLASS.to_owned() + &echo("a") + &echo("b");
+    let plain: Vec<String> = (0..600).map(|number| rule("web.example", &format!("/plain/path-{number}"))).collect();
+    objects += &ingress("a", "plain", "01", "", &plain.join(", "));
+    let annotation = format!("{PREFIX}use-regex: \"true\"");
+    objects += &ingress("b", "expression", "02", &annotation, &rule("web.example", "/id/[0-9]+"));
+    site.save("manifests/all.yaml", &objects);
+    let (_program, address) = start(&site, &[]);
+    for path in ["/plain/path-0", "/plain/path-599/x", "/id/7"] {
+        assert_eq!(status(&address, "web.example", path), 200, "{path}");
     }
 }
 

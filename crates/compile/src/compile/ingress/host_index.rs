@@ -90,6 +90,12 @@ impl PlannedIngresses {
         self.plans.get(key)
     }
 
+    /// The keys of those whose routes are ordered by location.
+    pub(super) fn with_locations(&self) -> impl Iterator<Item = &ObjectKey> {
+        let by_location = |plan: &IngressPlan| plan.order() == RouteOrder::ByLocation;
+        self.plans.iter().filter(move |(_, plan)| by_location(plan)).map(|(key, _)| key)
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
         self.plans.keys()
     }

@@ -162,7 +162,7 @@ impl IngressCompiler {
         if let Some(config_map) = &cx.inputs.ingress.nginx_config_map
             && touched.contains(&ObjectId::new(Kind::ConfigMap, config_map.clone()))
         {
-            ingresses.extend(self.nginx_hosts.ingresses().cloned());
+            ingresses.extend(self.ingresses.with_locations().cloned());
         }
         let claim_changes = self.host_claims.update(cx, ingresses.iter());
         match host_ownership {

@@ -204,7 +204,7 @@ impl HostLocations {
     }
 }
 
-/// One path of an Ingress with its locations. Of equal paths, only that of the oldest Ingress has any.
+/// One path of an Ingress with its locations: none if it has an expression that cannot be used.
 #[derive(Debug, PartialEq)]
 pub(super) struct LocationsOfPath {
     pub is_exact: bool,

@@ -62,7 +62,9 @@ impl LocationExpression {
 /// The text with which all paths begin that an expression could match, also one that is not valid. Empty if that is not
 /// known.
 pub fn literal_part(path: &str) -> &str {
-    if path.contains('|') {
+    // Classes, quotes and comments, which may not be closed, could hide where groups end.
+    let is_unclear = || path.contains(['[', '#']) || path.contains("\\Q");
+    if path.contains('|') && (is_unclear() || alternatives(path).len() > 1) {
         return "";
     }
     let end = path.find(is_meta).unwrap_or(path.len());
@@ -89,7 +91,7 @@ fn is_meta(character: char) -> bool {
     matches!(character, '\\' | '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' | '#')
 }
 
-/// The alternatives of a valid pattern that are in no group.
+/// The alternatives of a pattern that are in no group.
 fn alternatives(pattern: &str) -> Vec<&str> {
     let (mut found, mut start, mut depth, mut is_escaped, mut class) = (Vec::new(), 0, 0_usize, false, 0_usize);
     for (index, character) in pattern.char_indices() {
@@ -114,11 +116,12 @@ fn alternatives(pattern: &str) -> Vec<&str> {
 
 /// Escapes the braces that begin no repetition, which are text for nginx: `/id/{int}`.
 pub(super) fn with_literal_braces(pattern: &str) -> Cow<'_, str> {
+    // Reads no further than the bounds, so that a path of braces takes linear time.
     let is_repetition = |rest: &str| {
-        rest.split_once('}').is_some_and(|(bounds, _)| {
-            let (low, high) = bounds.split_once(',').unwrap_or((bounds, ""));
-            !low.is_empty() && [low, high].iter().all(|bound| bound.bytes().all(|byte| byte.is_ascii_digit()))
-        })
+        let end = rest.find(|character: char| !character.is_ascii_digit() && character != ',').unwrap_or(rest.len());
+        let (bounds, rest) = rest.split_at(end);
+        let (low, high) = bounds.split_once(',').unwrap_or((bounds, ""));
+        rest.starts_with('}') && !low.is_empty() && !high.contains(',')
     };
     let mut escaped: Option<String> = None;
     let (mut copied, mut is_escape, mut open_repetition) = (0, false, false);
@@ -168,6 +171,9 @@ mod tests {
             (r"/\p{Greek}/\{a\}", r"/\p{Greek}/\{a\}"),
             ("/a}", r"/a\}"),
             ("/{,3}", r"/\{,3\}"),
+            ("/{1,2,3}", r"/\{1,2,3\}"),
+            ("/{1{2}", r"/\{1{2}"),
+            ("/{1", r"/\{1"),
             ("/plain", "/plain"),
         ] {
             assert_eq!(with_literal_braces(pattern), expected, "{pattern}");
@@ -204,6 +210,9 @@ mod tests {
             ("/adminx*/(", "/admin"),
             ("/a?", "/"),
             ("/secret|/(x", ""),
+            ("/a/(b|c)/(x", "/a/"),
+            ("/a/[(]|(x", ""),
+            ("/a)|(b", ""),
         ] {
             assert_eq!(literal_part(path), literal);
         }

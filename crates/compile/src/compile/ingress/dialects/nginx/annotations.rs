@@ -210,9 +210,13 @@ fn protocol(reader: &mut ValueReader<'_>) -> AnnotatedProtocol {
     }
 }
 
-/// Entries that are no networks have made the value bad.
+/// Entries that are no networks have made the value bad. As in nginx, the length of a prefix may begin with zeros.
 fn ranges(list: &str) -> Arc<AddressRanges> {
-    Arc::new(ingress_nginx::items(list).filter_map(parse_network).collect())
+    let network = |entry: &str| match entry.split_once('/') {
+        Some((address, bits)) => parse_network(&format!("{address}/{}", bits.parse::<u8>().ok()?)),
+        None => parse_network(entry),
+    };
+    Arc::new(ingress_nginx::items(list).filter_map(network).collect())
 }
 
 fn cross_origin(reader: &mut ValueReader<'_>) -> Option<Arc<CrossOrigin>> {
@@ -366,5 +370,7 @@ mod tests {
         assert_eq!((read.max_body_bytes, read.connect_timeout.as_secs(), read.retries), (None, 7, 9));
         let allowed = read.allowed.unwrap();
         assert!(["10.1.1.1", "2001:db8::1"].iter().all(|address| allowed.contains(address.parse().unwrap())));
+        let denied = ranges("10.0.0.0/008,2001:db8::/0032");
+        assert!(["10.1.1.1", "2001:db8::1"].iter().all(|address| denied.contains(address.parse().unwrap())));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::annotations::written;
 use super::path::written_path;
@@ -39,6 +40,8 @@ struct Host {
     /// By age; of equal age, the later name first, as in ingress-nginx.
     said: BTreeMap<(Option<i64>, Reverse<ObjectKey>), SaidOfHost>,
     facts: HostFacts,
+    /// The namespaces of the Ingresses that give it TLS. Those of a wildcard decide about the hosts below it.
+    namespaces_with_tls: BTreeSet<Arc<str>>,
 }
 
 /// What one Ingress says about a host.
@@ -55,6 +58,11 @@ struct SaidOfHost {
 }
 
 impl Host {
+    fn find_namespaces_with_tls(&self) -> BTreeSet<Arc<str>> {
+        let with_tls = self.said.iter().filter(|(_, said)| said.has_tls);
+        with_tls.map(|((_, Reverse(key)), _)| Arc::clone(&key.namespace)).collect()
+    }
+
     /// Only of the paths that are used, which are those of the oldest Ingresses.
     fn find_facts(&self) -> HostFacts {
         let has_catch_all = self.said.values().any(|said| said.is_catch_all);
@@ -104,8 +112,10 @@ impl NginxHosts {
         for host in touched {
             let Some(known) = self.by_host.get_mut(&host) else { continue };
             let facts = known.find_facts();
+            let namespaces = known.find_namespaces_with_tls();
             let before = std::mem::replace(&mut known.facts, facts);
-            let is_changed = before != known.facts;
+            let namespaces_before = std::mem::replace(&mut known.namespaces_with_tls, namespaces);
+            let is_changed = before != known.facts || namespaces_before != known.namespaces_with_tls;
             if known.said.is_empty() {
                 self.by_host.remove(&host);
             }
@@ -114,20 +124,14 @@ impl NginxHosts {
         changed.iter().flat_map(|host| self.affected_by(host)).cloned().collect()
     }
 
-    /// All Ingresses with rules or a default backend.
-    pub(in crate::compile::ingress) fn ingresses(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.by_ingress.keys()
-    }
-
     /// What is known of a host. A host without TLS of its own has that of its wildcard. `owner`: the namespace whose
     /// Ingresses decide about that, if others may not.
     pub(super) fn facts(&self, host: &HostPattern, owner: Option<&str>) -> HostFacts {
         let own = self.own(host);
         let HostPattern::Exact(name) = host else { return own };
         let wildcard = name.split_once('.').and_then(|(_, suffix)| {
-            let said = &self.by_host.get(&HostPattern::Wildcard(suffix.into()))?.said;
-            let is_of_owner = |key: &ObjectKey| owner.is_none_or(|owner| *key.namespace == *owner);
-            Some(said.iter().any(|((_, Reverse(key)), said)| said.has_tls && is_of_owner(key)))
+            let namespaces = &self.by_host.get(&HostPattern::Wildcard(suffix.into()))?.namespaces_with_tls;
+            Some(owner.map_or(!namespaces.is_empty(), |owner| namespaces.contains(owner)))
         });
         HostFacts { has_tls: own.has_tls || wildcard == Some(true), ..own }
     }

@@ -44,7 +44,7 @@ use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::kong::plugins::Plugins;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::location_path::{LocationPath, expression_bytes};
+use crate::snapshot::location_path::{LocationPath, expression_bytes, literal_part};
 use crate::snapshot::path_edit::PathEdit;
 use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::router::by_conditions::HostName;
@@ -154,8 +154,14 @@ fn count_expressions(
     for rule in &ingress.spec.rules {
         let facts = hosts.facts(&HostPattern::parse(rule.host.as_deref()), None);
         for path in rule.http.iter().flat_map(|http| &http.paths).filter(|_| facts.has_expressions) {
-            let bytes = expression_bytes(written_path(path.path.as_deref()), limit);
-            if !regexes.add_expression(bytes) {
+            let path = written_path(path.path.as_deref());
+            let bytes = expression_bytes(path, limit);
+            // A plain path is cheap, and is an expression only because another one of the host is.
+            let is_within = match literal_part(path) == path {
+                true => regexes.add_bytes(bytes),
+                false => regexes.add_expression(bytes),
+            };
+            if !is_within {
                 return regexes.problems("spec.rules");
             }
         }
@@ -235,17 +241,19 @@ impl NginxPlanner<'_> {
                 paths.into_iter().map(location).collect()
             }
             Err(error) => {
-                let message = format!("{path:?} cannot be used as an expression: {error}, so requests get status 503");
+                let failing = self.failing_location(ingress_path, name, host);
+                let effect = if failing.is_empty() { "no request matches it" } else { "requests get status 503" };
+                let message = format!("{path:?} cannot be used as an expression: {error}, so {effect}");
                 self.errors.push(Diagnostic::error(format!("{field}.path"), message, EXPRESSION_REMEDY));
-                self.failing_location(ingress_path, name, host)
+                failing
             }
         };
         self.locations(host).paths.push(LocationsOfPath { is_exact, path: path.into(), locations, field });
     }
 
     /// What responds with an error in place of an expression that cannot be used: for paths that begin with its literal
-    /// start. If that is not known, it is for all paths that come after it if the Ingress restricts clients, because
-    /// other Ingresses would get their requests.
+    /// start. If that is not known, it is for all paths that come after it if the Ingress restricts clients or is not
+    /// served, because other Ingresses would get their requests.
     fn failing_location(
         &mut self,
         path: IngressPath<'_>,
@@ -253,7 +261,7 @@ impl NginxPlanner<'_> {
         host: &HostPattern,
     ) -> Vec<(LocationPrecedence, HostLocation)> {
         let annotations = self.rules.annotations;
-        let is_guard = !annotations.denied.is_empty() || annotations.allowed.is_some();
+        let is_guard = self.rules.failure.is_some() || !annotations.denied.is_empty() || annotations.allowed.is_some();
         let Some(location_path) = path.failing_location(is_guard) else { return Vec::new() };
         let action = Action::Fail(RouteFailure::UnsupportedProtection);
         let rule = self.rules.build_plain(self.place(name, host, path.path), action);

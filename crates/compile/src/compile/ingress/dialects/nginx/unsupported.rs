@@ -81,9 +81,17 @@ pub fn annotation_support(name: &str) -> AnnotationSupport {
 pub(super) fn guard_of_host(meta: &Meta) -> Option<&str> {
     let of_nginx = meta.annotations.iter().filter_map(|(key, value)| Some((&**key, key.strip_prefix(PREFIX)?, value)));
     let mut unsupported = of_nginx.filter(|(_, name, value)| !value.is_empty() && !READ.contains(name));
+    let restricts = |key: &str, name: &str, value: &str| match effect(meta, key, name, value) {
+        Effect::Restricts => true,
+        // What was meant would restrict requests.
+        Effect::BadValue(_) => {
+            !lacks_authorities(meta, name) && classify(key, value).is_some_and(|annotation| annotation.is_guard())
+        }
+        Effect::None | Effect::Other => false,
+    };
     let found = unsupported.find(|(key, name, value)| {
         find(name).is_some_and(|row| row.scope == AnnotationScope::Host)
-            && matches!(effect(meta, key, name, value), Effect::Restricts)
+            && restricts(key, name, value)
             && !foreign_annotations::is_ignored(meta, key)
     });
     found.map(|(key, ..)| key)
@@ -108,8 +116,15 @@ fn effect(meta: &Meta, key: &str, name: &str, value: &str) -> Effect {
     }
     match name {
         // The error about it says everything.
-        "canary" if ingress_nginx::flag(value) == Some(true) => Effect::None,
+        "canary" => {
+            if ingress_nginx::flag(value).is_some() {
+                Effect::None
+            } else {
+                Effect::Other
+            }
+        }
         _ if has_no_effect(meta, name, value) => Effect::None,
+        _ if lacks_authorities(meta, name) => Effect::Other,
         // The backend authenticates itself.
         "proxy-ssl-secret" => Effect::Restricts,
         _ if classify(key, value).is_some_and(|annotation| annotation.is_guard()) => Effect::Restricts,
@@ -125,6 +140,11 @@ pub(super) fn canary() -> Diagnostic {
         message,
         "remove the Ingress, or split the requests with an HTTPRoute",
     )
+}
+
+/// Whether an annotation is about client certificates, and the Ingress asks for none.
+fn lacks_authorities(meta: &Meta, name: &str) -> bool {
+    name.starts_with("auth-tls-") && name != "auth-tls-secret" && written(meta, "auth-tls-secret").is_none()
 }
 
 /// Whether an annotation would not change anything: it configures the inside of nginx, has its default as value, or

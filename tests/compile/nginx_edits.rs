@@ -1,0 +1,86 @@
+//! Edits of Ingresses of the dialect `nginx`, which decide together how a host is served. After each step of random
+//! sequences, the result is compared with a compilation from scratch.
+
+use portico::api::{Kind, ObjectKey};
+use portico::compile::HostOwnership;
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
+use portico::store::{AnyObject, Batch};
+use serde_json::{Value, json};
+
+use super::case::CompilerHarness;
+use super::edits::{EDITS, SEEDS, apply_and_compare, parse, pick, put_or_remove};
+
+#[test]
+fn random_edits_of_shared_hosts_match_full_compile() {
+    let mut closed_states = 0;
+    for seed in SEEDS {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut harness =
+            CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+        if seed % 2 == 1 {
+            harness.inputs.ingress.host_ownership = HostOwnership::Namespace;
+        }
+        harness.inputs.ingress.nginx_config_map = Some(ObjectKey::new("system", "nginx"));
+        let metadata = json!({"name": "portico", "annotations": {"portico.dev/dialect": "nginx"}});
+        let class = json!({"metadata": metadata, "spec": {"controller": "portico.dev/ingress-controller"}});
+        harness.apply(Batch { upserts: vec![parse(Kind::IngressClass, class)], removes: vec![] });
+        for step in 0..EDITS {
+            let object = if random.u8(..8) == 0 { config_map(&mut random) } else { ingress(&mut random) };
+            let batch = put_or_remove(&mut random, object);
+            let (_, state) = apply_and_compare(&mut harness, batch, (seed, step));
+            closed_states += usize::from(state.contains("restricts all of its requests"));
+        }
+    }
+    assert!(closed_states > 20, "too few states with a closed host: {closed_states}");
+}
+
+fn config_map(random: &mut fastrand::Rng) -> AnyObject {
+    let data = match random.u8(..3) {
+        0 => json!({"ssl-redirect": "false"}),
+        1 => json!({"whitelist-source-range": "office"}),
+        _ => json!({}),
+    };
+    parse(Kind::ConfigMap, json!({"metadata": {"namespace": "system", "name": "nginx"}, "data": data}))
+}
+
+fn ingress(random: &mut fastrand::Rng) -> AnyObject {
+    let mut annotations = json!({});
+    for annotation in [
+        ("use-regex", "true"),
+        ("rewrite-target", "/$1"),
+        ("canary", "true"),
+        ("app-root", "/start"),
+        ("server-snippet", "deny all;"),
+        ("ssl-redirect", "false"),
+    ] {
+        if random.u8(..6) == 0 {
+            annotations[format!("nginx.ingress.kubernetes.io/{}", annotation.0)] = json!(annotation.1);
+        }
+    }
+    let metadata = json!({
+        "namespace": pick(random, &["a", "b"]),
+        "name": pick(random, &["i", "j", "k"]),
+        "creationTimestamp": format!("2026-01-0{}T00:00:00Z", random.u8(1..4)),
+        "annotations": annotations,
+    });
+    let backend = || json!({"service": {"name": "s", "port": {"number": 80}}});
+    let rule = |random: &mut fastrand::Rng| -> Value {
+        let path = |random: &mut fastrand::Rng| {
+            let (path, path_type) =
+                (pick(random, &["/", "/a", "/a/", "/a(b", "/(.*)"]), pick(random, &["Exact", "Prefix"]));
+            json!({"path": path, "pathType": path_type, "backend": backend()})
+        };
+        let paths: Vec<Value> = (0..random.usize(..3)).map(|_| path(random)).collect();
+        let host = pick(random, &["x.example", "y.example", "*.example", ""]);
+        json!({"host": host, "http": {"paths": paths}})
+    };
+    let rules: Vec<Value> = (0..random.usize(..3)).map(|_| rule(random)).collect();
+    let mut spec = json!({"ingressClassName": "portico", "rules": rules});
+    if random.u8(..3) == 0 {
+        spec["tls"] = json!([{"hosts": ["x.example"]}]);
+    }
+    if random.u8(..3) == 0 {
+        spec["defaultBackend"] = backend();
+    }
+    parse(Kind::Ingress, json!({"metadata": metadata, "spec": spec}))
+}
