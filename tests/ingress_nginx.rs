@@ -36,8 +36,10 @@ use compare::Report;
 use echo::Echo;
 use locations::{Reading, host_tables};
 use model::{CLASS_YAML, IngressSet, PathType, TestIngress, TestPath, Tls};
-use nginx::{LISTEN_ATTEMPTS, Nginx, pause};
+use nginx::Nginx;
 use requests::Request;
+
+use crate::harness::eventually;
 
 /// The program that is compared with nginx.
 pub(crate) trait Subject {
@@ -135,15 +137,10 @@ impl Differential {
         let service = Some(format!("{}/{}", marker.namespace, echo::MARKER));
         let host = marker.host.expect("the marker has a host");
         let request = Request { method: "GET", host, target: MARKER_PATH.to_owned() };
-        let mut outcome = compare::Outcome::default();
-        for _ in 0..LISTEN_ATTEMPTS {
-            outcome = client::send(subject.address(), &request);
-            if outcome.service == service {
-                return Ok(());
-            }
-            pause();
-        }
-        Err(format!("the program does not serve the objects: {request}: {outcome}"))
+        eventually("the program serves the objects", || {
+            (client::send(subject.address(), &request).service == service).then_some(())
+        });
+        Ok(())
     }
 
     /// The configuration of nginx for these Ingresses.

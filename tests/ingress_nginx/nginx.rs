@@ -4,7 +4,8 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+
+use crate::harness::eventually;
 
 /// The program, as Debian installs it.
 const PROGRAM: &str = "/usr/sbin/nginx";
@@ -45,18 +46,8 @@ impl Nginx {
         let mut command = self.command(configuration)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().map_err(|error| format!("{PROGRAM}: {error}"))?);
-        for _ in 0..LISTEN_ATTEMPTS {
-            if TcpStream::connect(self.listen).is_ok() {
-                return Ok(());
-            }
-            pause();
-        }
-        Err(format!("nginx does not listen on {}: {}", self.listen, self.error_log()))
-    }
-
-    /// The messages of the running process.
-    pub(crate) fn error_log(&self) -> String {
-        fs::read_to_string(self.folder.join("error.log")).unwrap_or_default()
+        eventually("nginx listens", || TcpStream::connect(self.listen).ok());
+        Ok(())
     }
 
     fn command(&self, configuration: &str) -> Result<Command, String> {
@@ -82,13 +73,3 @@ impl Drop for Nginx {
         self.stop();
     }
 }
-
-/// Pauses between two attempts to connect.
-pub(crate) fn pause() {
-    #[expect(clippy::disallowed_methods, reason = "this thread is idle")]
-    std::thread::sleep(Duration::from_millis(10)); // There is no event to wait for.
-}
-
-/// Attempts to connect to a process that starts, at intervals of [`pause`]: up to a minute, because the machine may be
-/// busy.
-pub(crate) const LISTEN_ATTEMPTS: usize = 6_000;

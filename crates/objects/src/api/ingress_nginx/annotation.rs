@@ -13,10 +13,6 @@ pub struct NginxAnnotation {
     pub default: &'static str,
     /// The most that its value reaches.
     pub scope: AnnotationScope,
-    /// How common it is.
-    pub tier: AnnotationTier,
-    /// What its author gets control of. The ConfigMap key `annotations-risk-level` sets the highest permitted one.
-    pub risk: AnnotationRisk,
     /// What a value of the wrong type or with a forbidden character does.
     pub on_bad: OnBadValue,
     /// What a value of the right type does that makes no sense, such as a number out of range. The same for most.
@@ -54,30 +50,6 @@ pub enum AnnotationScope {
     Path,
     /// All paths of any Ingress with the same namespace, Service and port.
     Service,
-}
-
-/// How many users depend on an annotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AnnotationTier {
-    /// Common.
-    A,
-    /// Less common.
-    B,
-    /// Rare, or without an effect outside nginx.
-    C,
-}
-
-/// The risk that ingress-nginx publishes for an annotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AnnotationRisk {
-    /// The value is from a closed set.
-    Low,
-    /// The value is text of a few characters.
-    Medium,
-    /// The value is an expression, or has variables of nginx.
-    High,
-    /// The value is configuration of nginx.
-    Critical,
 }
 
 /// What a bad value does to its Ingress.

@@ -1,7 +1,7 @@
 //! The annotations of ingress-nginx, as its last release has them (version 1.15 of March 2026).
 //!
 //! ```text
-//!   annotation.rs  a row of the table: kind of value, scope, tier, risk, and what a bad value does
+//!   annotation.rs  a row of the table: kind of value, scope, and what a bad value does
 //!   value.rs       the kinds of values, and parsers for the simple ones
 //!   form.rs        values with a grammar: URLs, references, lists
 //!   characters.rs  the sets of characters that values may contain
@@ -16,7 +16,7 @@ mod form;
 mod table;
 mod value;
 
-pub use annotation::{AnnotationRisk, AnnotationScope, AnnotationTier, NginxAnnotation, OnBadValue};
+pub use annotation::{AnnotationScope, NginxAnnotation, OnBadValue};
 pub use characters::CharacterSet;
 pub use value::{ValueKind, flag, integer, items, size};
 

@@ -9,8 +9,8 @@ use crate::request_target::path_encoding::decode_escapes;
 ///
 /// Bytes that are not UTF-8 are characters of a private range, one for each byte.
 pub(in crate::snapshot) fn decoded_path(path: &str) -> Option<Cow<'_, str>> {
-    let is_plain = |pair: (u8, u8)| pair.0 != b'%' && pair != (b'/', b'/') && pair != (b'/', b'.');
-    if path.bytes().zip(path.bytes().skip(1)).all(is_plain) && !path.ends_with('%') && path.is_ascii() {
+    let is_plain = |pair: &[u8]| pair[0] != b'%' && pair != b"//" && pair != b"/.";
+    if path.as_bytes().windows(2).all(is_plain) && !path.ends_with('%') && path.is_ascii() {
         return Some(Cow::Borrowed(path));
     }
     let decoded = text_of(&decode_escapes(path));

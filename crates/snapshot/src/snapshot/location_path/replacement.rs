@@ -264,7 +264,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn result_is_always_a_path(path in "(/|[a-c.%é\u{f72e}\u{f72f}]|%2[EeFf]){0,12}", target in "[/a.]{0,4}(\\$[1-3][/.]?){0,3}") {
+        fn result_is_always_a_path(
+            path in "(/|[a-c.%é\u{f72e}\u{f72f}]|%2[EeFf]){0,12}",
+            target in "[/a.]{0,4}(\\$[1-3][/.]?){0,3}",
+        ) {
             let replaced = replacement("/(.)(.*)(.?)", &target, None).apply(&format!("/{path}"));
             if let Ok(Some(ReplacedPath { path, .. })) = replaced {
                 proptest::prop_assert!(path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok());

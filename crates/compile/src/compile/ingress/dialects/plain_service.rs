@@ -1,5 +1,7 @@
 //! Resolves the Service of a path in the dialects without plugins and facades.
 
+use std::sync::Arc;
+
 use super::refused_annotations::protects_requests;
 use crate::api::Meta;
 use crate::api::kong::annotations::{
@@ -9,10 +11,12 @@ use crate::api::networking::IngressBackend;
 use crate::compile::CompileContext;
 use crate::compile::backend::{AnnotatedProtocol, annotated_tls};
 use crate::compile::ingress::service_backend;
-use crate::compile::ingress::service_backend::ResolvedBackend;
+use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::rule_content::rule_content;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::RouteNames;
 use crate::snapshot::rule::RouteFailure;
 
 /// How the Services of an Ingress are resolved.
@@ -86,6 +90,17 @@ pub(super) fn notes(resolved: &ResolvedBackend<'_>, dialect: Dialect, field: &st
         Diagnostic::warning(format!("{field}.service.name"), message, remedy)
     });
     annotated_tls::unverified_note(resolved.key.tls.as_ref(), &service, field).into_iter().chain(ineffective).collect()
+}
+
+/// What plugins get as the names of a rule. `rule`: its name in the Ingress.
+pub(super) fn route_names(ingress: &Meta, rule: &str, target: &IngressTarget) -> RouteNames {
+    let key = &ingress.key;
+    RouteNames {
+        namespace: Arc::clone(&key.namespace),
+        route: format!("{}.{}.{rule}", key.namespace, key.name).into(),
+        service: target.service_name(&key.namespace).into(),
+        content: rule_content(ingress, target),
+    }
 }
 
 fn has_plugins(meta: &Meta) -> bool {

@@ -77,7 +77,6 @@ const fn is_before(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::annotation::AnnotationRisk;
     use super::super::value::ValueKind;
     use super::*;
 
@@ -133,13 +132,11 @@ mod tests {
     }
 
     #[test]
-    fn only_snippets_are_unchecked_and_critical() {
+    fn only_snippets_are_unchecked() {
         for row in BY_NAME {
             let is_snippet = row.name.ends_with("-snippet");
             assert_eq!(row.value == ValueKind::Any, is_snippet, "{}", row.name);
-            assert_eq!(row.risk == AnnotationRisk::Critical, is_snippet, "{}", row.name);
         }
-        assert!(AnnotationRisk::Low < AnnotationRisk::Medium && AnnotationRisk::High < AnnotationRisk::Critical);
     }
 
     #[test]
@@ -149,7 +146,7 @@ mod tests {
             [("whitelist-source-range", "allowlist-source-range"), ("limit-whitelist", "limit-allowlist")]
         {
             let (older, row) = (find(older), find(name));
-            assert_eq!((older.value, older.on_bad, older.risk), (row.value, row.on_bad, row.risk));
+            assert_eq!((older.value, older.on_bad), (row.value, row.on_bad));
         }
     }
 }

@@ -227,7 +227,9 @@ impl RequestError {
             RequestError::RequestBodyTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "request_body_timeout", "Request timeout", false),
             RequestError::SlowRequestBody => (Client, StatusCode::REQUEST_TIMEOUT, "slow_request_body", "Request timeout", false),
             RequestError::NoListener => (Client, StatusCode::NOT_FOUND, "no_listener", NO_ROUTE, false),
-            RequestError::NoRoute | RequestError::InvalidRule(RouteFailure::NoDefaultBackend) => (Client, StatusCode::NOT_FOUND, "no_route", NO_ROUTE, false),
+            RequestError::NoRoute | RequestError::InvalidRule(RouteFailure::NoDefaultBackend) => {
+                (Client, StatusCode::NOT_FOUND, "no_route", NO_ROUTE, false)
+            }
             RequestError::MisdirectedRequest => (Client, StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "Misdirected request", true),
             RequestError::InvalidRule(RouteFailure::NoBackends) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "no_backends", NO_BACKEND, false),
             RequestError::InvalidRule(RouteFailure::InvalidBackend) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", NO_BACKEND, false),

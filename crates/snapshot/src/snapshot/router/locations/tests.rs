@@ -104,7 +104,8 @@ proptest::proptest! {
         let router = LocationRouter::new(prefixes.iter().map(|path| location(prefix(path))).collect());
         let headers = HeaderMap::new();
         let decoded = decoded_path(&path).unwrap();
-        let expected = prefixes.iter().filter(|prefix| decoded.starts_with(&***prefix)).max_by_key(|prefix| prefix.len());
+        let matching = prefixes.iter().filter(|prefix| decoded.starts_with(&***prefix));
+        let expected = matching.max_by_key(|prefix| prefix.len());
         let found = router.find(&RoutingRequest::plaintext(&path, None, &Method::GET, &headers));
         proptest::prop_assert_eq!(found.map(|matched| matched.path.to_string()), expected.cloned());
     }

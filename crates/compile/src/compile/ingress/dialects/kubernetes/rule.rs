@@ -12,8 +12,6 @@ use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts, RuleChain};
 use crate::compile::kong::service_annotations;
-use crate::compile::objects::rule_content::rule_content;
-use crate::plugin_api::RouteNames;
 use crate::snapshot::rule::{
     Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, WeightedBackends,
 };
@@ -79,14 +77,7 @@ impl<'a> RuleBuilder<'a> {
         mut action: Action,
     ) -> Arc<RouteRule> {
         let RulePlace { name, host, path } = place;
-        let key = &self.ingress.meta.key;
-        let target = IngressTarget::from_backend(backend);
-        let names = RouteNames {
-            namespace: Arc::clone(&key.namespace),
-            route: format!("{}.{}.{name}", key.namespace, key.name).into(),
-            service: target.service_name(&key.namespace).into(),
-            content: rule_content(&self.ingress.meta, &target),
-        };
+        let names = plain_service::route_names(&self.ingress.meta, name, &IngressTarget::from_backend(backend));
         let is_forwarding = matches!(action, Action::Forward(_));
         let site = PluginSite {
             kind: Kind::Ingress,

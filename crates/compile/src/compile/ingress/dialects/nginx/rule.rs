@@ -16,9 +16,7 @@ use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts, RuleChain};
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::compile::objects::rule_content::rule_content;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::RouteNames;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::{GroupTemplate, PathReplacement};
 use crate::snapshot::location_steps::{HttpsRedirectOfLocation, LocationSteps};
@@ -182,14 +180,8 @@ impl RuleBuilder<'_> {
         mut options: RuleOptions,
         steps: Option<Arc<LocationSteps>>,
     ) -> Arc<RouteRule> {
-        let key = &self.ingress.meta.key;
         let target = backend.map_or(IngressTarget::Unsupported, IngressTarget::from_backend);
-        let names = RouteNames {
-            namespace: Arc::clone(&key.namespace),
-            route: format!("{}.{}.{}", key.namespace, key.name, place.name).into(),
-            service: target.service_name(&key.namespace).into(),
-            content: rule_content(&self.ingress.meta, &target),
-        };
+        let names = plain_service::route_names(&self.ingress.meta, place.name, &target);
         let route = self.route();
         let scope: Arc<str> = format!("{route}/{}", place.name).into();
         let site = PluginSite {
