@@ -1,11 +1,14 @@
-//! What all Ingresses of a host decide together, before any of them is planned: whether its paths are expressions, and
-//! whether it has TLS. If that changes, the Ingresses of the host are planned again.
+//! What is known before an Ingress is planned: the settings for all of them, and what all Ingresses of a host decide
+//! together, such as whether its paths are expressions, and whether it has TLS. If that changes, the Ingresses of the
+//! host are planned again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::annotations::written;
+use super::config_map;
+use super::config_map::NginxConfig;
 use super::path::written_path;
 use super::unsupported;
 use crate::api::ingress_nginx::{self, find};
@@ -18,10 +21,12 @@ use crate::compile::ingress_class::dialect::{self, Dialect};
 use crate::compile::ingress_class::{foreign_annotations, served_class};
 use crate::snapshot::host::HostPattern;
 
-/// What the Ingresses of the dialect say about each host.
+/// The settings for all Ingresses of the dialect, and what these say about each host.
 #[derive(Debug, Default)]
 pub(in crate::compile::ingress) struct NginxHosts {
-    by_ingress: BTreeMap<ObjectKey, BTreeSet<HostPattern>>,
+    pub(super) config: NginxConfig,
+    /// The age of each Ingress, and its hosts.
+    by_ingress: BTreeMap<ObjectKey, (Option<i64>, BTreeSet<HostPattern>)>,
     by_host: BTreeMap<HostPattern, Host>,
 }
 
@@ -81,18 +86,21 @@ impl Host {
 }
 
 impl NginxHosts {
-    /// Updates what changed Ingresses say. Returns the Ingresses that name a host of which something else is known now.
+    /// Reads the settings, and updates what changed Ingresses say. Returns the Ingresses that name a host of which something else is known now.
     pub(in crate::compile::ingress) fn update<'k>(
         &mut self,
         cx: CompileContext<'_>,
         claims: &HostClaims,
         ingresses: impl Iterator<Item = &'k ObjectKey>,
     ) -> BTreeSet<ObjectKey> {
+        self.config = config_map::read(cx);
         let mut touched: BTreeSet<HostPattern> = BTreeSet::new();
         for key in ingresses {
-            for host in self.by_ingress.remove(key).unwrap_or_default() {
+            let (age, hosts) = self.by_ingress.remove(key).unwrap_or_default();
+            let place = (age, Reverse(key.clone()));
+            for host in hosts {
                 if let Some(known) = self.by_host.get_mut(&host) {
-                    known.said.retain(|(_, Reverse(other)), _| other != key);
+                    known.said.remove(&place);
                 }
                 touched.insert(host);
             }
@@ -101,7 +109,7 @@ impl NginxHosts {
             if said.is_empty() {
                 continue;
             }
-            self.by_ingress.insert(key.clone(), said.keys().cloned().collect());
+            self.by_ingress.insert(key.clone(), (ingress.meta.created, said.keys().cloned().collect()));
             for (host, said) in said {
                 let place = (ingress.meta.created, Reverse(key.clone()));
                 self.by_host.entry(host.clone()).or_default().said.insert(place, said);

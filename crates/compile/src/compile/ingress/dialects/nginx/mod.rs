@@ -2,9 +2,7 @@
 //!
 //! ```text
 //!   all Ingresses ─ host_facts.rs: is a path of the host an expression? has it TLS?
-//!                        │
-//!   config_map.rs ─▶ what applies to all
-//!                        │
+//!                        │        └ config_map.rs: what applies to all
 //!   Ingress ┬ annotations.rs, unsupported.rs ─▶ what has an effect; a guard that has none makes all rules fail
 //!           ├ path.rs                        ─▶ the locations of a path
 //!           ├ rule.rs                        ─▶ what a location does ─ ../plain_service.rs
@@ -79,20 +77,20 @@ pub(super) fn plan(
     }
     // An Ingress that is refused compiles no expression: its paths fail by their literal start.
     let is_over_budget = over_budget.iter().any(Diagnostic::is_error);
-    let mut config = config_map::read(cx);
-    let mut annotations = NginxAnnotations::read(&ingress.meta, &config);
+    let config = &hosts.config;
+    let mut annotations = NginxAnnotations::read(&ingress.meta, config);
     let of_other_dialect = refused_annotations::check(&ingress.meta, Dialect::Nginx);
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
     let unsupported = unsupported::check(&ingress.meta, refuses_guards);
     let (over_budget, warnings): (Vec<_>, Vec<_>) = over_budget.into_iter().partition(Diagnostic::is_error);
     let mut errors: Vec<Diagnostic> = refused.into_iter().chain(over_budget).collect();
     errors.extend(of_other_dialect.unsupported_protection);
-    errors.append(&mut config.errors);
+    errors.extend_from_slice(&config.errors);
     errors.append(&mut annotations.errors);
     errors.extend(unsupported.guards);
     let mut notes: Vec<Diagnostic> = notes.take().into_iter().chain(of_other_dialect.notes).collect();
     notes.extend(warnings);
-    notes.append(&mut config.notes);
+    notes.extend_from_slice(&config.notes);
     notes.append(&mut annotations.notes);
     notes.extend(unsupported.notes);
     let failure = (!errors.is_empty()).then_some(RouteFailure::UnsupportedProtection);
@@ -104,7 +102,7 @@ pub(super) fn plan(
             plugins,
             ingress,
             annotations: &annotations,
-            config: &config,
+            config,
             failure,
             refuses_guards,
             limit: budgets.regex_limit(),
