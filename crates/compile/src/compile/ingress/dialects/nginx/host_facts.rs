@@ -86,7 +86,8 @@ impl Host {
 }
 
 impl NginxHosts {
-    /// Reads the settings, and updates what changed Ingresses say. Returns the Ingresses that name a host of which something else is known now.
+    /// Reads the settings, and updates what changed Ingresses say. Returns the Ingresses that name a host of which
+    /// something else is known now.
     pub(in crate::compile::ingress) fn update<'k>(
         &mut self,
         cx: CompileContext<'_>,
