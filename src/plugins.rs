@@ -8,10 +8,13 @@ pub use portico_traffic::plugins::proxy_cache;
 use crate::plugin_api::PluginRegistry;
 
 /// The registry of all plugins.
-pub const REGISTRY: PluginRegistry = PluginRegistry(&[
-    &portico_bodies::plugins::KINDS,
-    &portico_guards::plugins::KINDS,
-    &portico_logins::plugins::KINDS,
-    &portico_logs::plugins::KINDS,
-    &portico_traffic::plugins::KINDS,
-]);
+pub const REGISTRY: PluginRegistry = PluginRegistry {
+    kinds: &[
+        &portico_bodies::plugins::KINDS,
+        &portico_guards::plugins::KINDS,
+        &portico_logins::plugins::KINDS,
+        &portico_logs::plugins::KINDS,
+        &portico_traffic::plugins::KINDS,
+    ],
+    internal: &[&portico_locations::location_guards::KINDS],
+};

@@ -41,4 +41,4 @@ pub static KINDS: PluginKinds = &[
 
 /// These plugins and those that are tested together with them.
 #[cfg(test)]
-const REGISTRY: PluginRegistry = PluginRegistry(&[&KINDS, &portico_guards::plugins::KINDS]);
+const REGISTRY: PluginRegistry = PluginRegistry { kinds: &[&KINDS, &portico_guards::plugins::KINDS], internal: &[] };

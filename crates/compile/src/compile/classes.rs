@@ -259,7 +259,7 @@ mod tests {
         let of_installation = |name: &str, gateway_controller: &str, ingress_controller: &str| TestInputs {
             controllers: vec![gateway_controller.to_owned()],
             classes: Classes { name: name.to_owned(), controller: ingress_controller.to_owned(), ..Classes::default() },
-            ..TestInputs::new(PluginRegistry(&[]))
+            ..TestInputs::new(PluginRegistry { kinds: &[], internal: &[] })
         };
         let public = of_installation("public", GATEWAY_CONTROLLER, INGRESS_CONTROLLER);
         let internal = of_installation("internal", "example.com/internal", "example.com/internal-ingress");

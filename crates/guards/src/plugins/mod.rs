@@ -64,13 +64,16 @@ pub static KINDS: PluginKinds = &[
 
 /// These plugins and those that are tested together with them.
 #[cfg(test)]
-const REGISTRY: PluginRegistry = PluginRegistry(&[
-    &KINDS,
-    &portico_bodies::plugins::KINDS,
-    &portico_logins::plugins::KINDS,
-    &portico_logs::plugins::KINDS,
-    &portico_traffic::plugins::KINDS,
-]);
+const REGISTRY: PluginRegistry = PluginRegistry {
+    kinds: &[
+        &KINDS,
+        &portico_bodies::plugins::KINDS,
+        &portico_logins::plugins::KINDS,
+        &portico_logs::plugins::KINDS,
+        &portico_traffic::plugins::KINDS,
+    ],
+    internal: &[],
+};
 
 #[cfg(test)]
 mod combined_auth_tests;

@@ -38,5 +38,7 @@ pub static KINDS: PluginKinds = &[
 
 /// These plugins and those that are tested together with them.
 #[cfg(test)]
-const REGISTRY: PluginRegistry =
-    PluginRegistry(&[&KINDS, &portico_guards::plugins::KINDS, &portico_traffic::plugins::KINDS]);
+const REGISTRY: PluginRegistry = PluginRegistry {
+    kinds: &[&KINDS, &portico_guards::plugins::KINDS, &portico_traffic::plugins::KINDS],
+    internal: &[],
+};

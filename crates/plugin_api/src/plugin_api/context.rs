@@ -214,8 +214,13 @@ impl BeforeForwardCx<'_> {
         self.background.request = Some(request);
     }
 
-    /// Stores data of this plugin for the later phases of the same request. Replaces what `access` has stored, which
-    /// this phase does not get: it may be about a request that authorization has changed since.
+    /// The data that this plugin stored in `access`; `None` if there is none. It may be about a request that
+    /// authorization has changed since.
+    pub fn stored_in_access<T: Any>(&self) -> Option<&T> {
+        self.plugin_data.get(self.slot)
+    }
+
+    /// Stores data of this plugin for the later phases of the same request. Replaces what `access` has stored.
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);
     }

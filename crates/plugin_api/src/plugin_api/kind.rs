@@ -338,22 +338,31 @@ pub type PluginKinds = &'static [&'static dyn AnyPluginKind];
 
 /// All registered plugin kinds: a list for each crate of plugins.
 #[derive(Clone, Copy)]
-pub struct PluginRegistry(pub &'static [&'static PluginKinds]);
+pub struct PluginRegistry {
+    pub kinds: &'static [&'static PluginKinds],
+    /// Those that only the compiler configures, such as the guards of locations.
+    pub internal: &'static [&'static PluginKinds],
+}
 
 impl PluginRegistry {
+    /// A kind that only the compiler configures.
+    pub fn find_internal(&self, name: &str) -> Option<&'static dyn AnyPluginKind> {
+        self.internal.iter().copied().copied().flatten().copied().find(|kind| kind.name() == name)
+    }
+
     pub fn find(&self, name: &str) -> Option<&'static dyn AnyPluginKind> {
-        self.kinds().find(|kind| kind.name() == name)
+        self.all().find(|kind| kind.name() == name)
     }
 
     /// All kinds, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = &'static dyn AnyPluginKind> + use<> {
-        let mut kinds: Vec<_> = self.kinds().collect();
+        let mut kinds: Vec<_> = self.all().collect();
         kinds.sort_by_key(|kind| kind.name());
         kinds.into_iter()
     }
 
-    fn kinds(&self) -> impl Iterator<Item = &'static dyn AnyPluginKind> + use<> {
-        self.0.iter().copied().copied().flatten().copied()
+    fn all(&self) -> impl Iterator<Item = &'static dyn AnyPluginKind> + use<> {
+        self.kinds.iter().copied().copied().flatten().copied()
     }
 }
 

@@ -42,6 +42,16 @@ impl RemainingRegexSteps {
         RemainingRegexSteps(steps)
     }
 
+    /// The steps that are left, for another count of them.
+    pub fn remaining(&self) -> u64 {
+        self.0
+    }
+
+    /// Sets the steps that another count has left.
+    pub fn keep(&mut self, remaining: u64) {
+        self.0 = self.0.min(remaining);
+    }
+
     /// Takes the steps of an automaton with this many states for this many bytes. Returns whether there are as many;
     /// if not, the automaton must not be used.
     #[must_use]

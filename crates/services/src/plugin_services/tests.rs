@@ -21,12 +21,15 @@ use crate::ssrf_guard::{AddressSources, LoopbackPolicy};
 use crate::upstream::EndpointAddress;
 
 /// Plugins with servers.
-const REGISTRY: PluginRegistry = PluginRegistry(&[
-    &portico_guards::plugins::KINDS,
-    &portico_logins::plugins::KINDS,
-    &portico_logs::plugins::KINDS,
-    &portico_traffic::plugins::KINDS,
-]);
+const REGISTRY: PluginRegistry = PluginRegistry {
+    kinds: &[
+        &portico_guards::plugins::KINDS,
+        &portico_logins::plugins::KINDS,
+        &portico_logs::plugins::KINDS,
+        &portico_traffic::plugins::KINDS,
+    ],
+    internal: &[],
+};
 
 /// Starts a server that responds to any input with these bytes, and returns its address.
 async fn fixed_server(response: &'static [u8]) -> SocketAddr {

@@ -31,6 +31,7 @@ pub mod gateway_traces;
 pub mod host;
 pub mod ingress_routes;
 pub mod location_path;
+pub mod location_snippet;
 pub mod location_steps;
 pub mod own_udp_listeners;
 pub mod path_edit;

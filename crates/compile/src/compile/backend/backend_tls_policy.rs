@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn work_per_route_does_not_grow_with_the_routes_to_its_service() {
         let visited_for = |routes: usize| {
-            let inputs = TestInputs::new(PluginRegistry(&[]));
+            let inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
             let backend = json!({"name": "shop", "port": 80});
             let spec = json!({"parentRefs": [{"name": "web"}], "rules": [{"backendRefs": [backend]}]});
             let labels = json!({"kubernetes.io/service-name": "shop"});
@@ -187,7 +187,10 @@ mod tests {
     #[test]
     fn unparseable_tls_policy_blocks_its_targets() {
         let mut store = Store::default();
-        let inputs = TestInputs { controllers: vec!["a.b/c".to_owned()], ..TestInputs::new(PluginRegistry(&[])) };
+        let inputs = TestInputs {
+            controllers: vec!["a.b/c".to_owned()],
+            ..TestInputs::new(PluginRegistry { kinds: &[], internal: &[] })
+        };
         let mut compiler = Compiler::default();
         let target_ref = |kind: &str, name: &str| json!({"group": "", "kind": kind, "name": name});
         let policy = |target: &str| {

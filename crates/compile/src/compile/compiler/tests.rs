@@ -20,7 +20,7 @@ struct World {
 
 impl World {
     fn new(objects: Vec<AnyObject>) -> World {
-        let inputs = TestInputs::new(PluginRegistry(&[]));
+        let inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
         let (store, address_state) = (Store::default(), AddressState::default());
         let mut world = World { store, inputs, compiler: Compiler::default(), address_state };
         let class = json!({"metadata": {"name": "c"}, "spec": {"controllerName": world.inputs.controllers[0]}});

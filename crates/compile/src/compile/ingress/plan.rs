@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use super::dialects::nginx::SharedParts;
 use crate::api::networking::Ingress;
 use crate::api::{Object, ObjectKey};
 use crate::compile::CompileContext;
@@ -15,7 +16,6 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::ingress_routes::RouteOrder;
-use crate::snapshot::location_steps::LocationSteps;
 use crate::snapshot::router::RouteMatch;
 use crate::snapshot::router::by_conditions::{ConditionRoute, PathCondition};
 use crate::snapshot::router::locations::HostLocation;
@@ -40,8 +40,7 @@ pub(super) struct IngressPlan {
     pub by_host: Option<RoutesByHost>,
     /// The locations of an Ingress in the dialect of ingress-nginx, which has neither `routes` nor `by_host`.
     pub by_location: Option<Vec<HostLocations>>,
-    /// The steps of the locations, each once.
-    pub steps: Vec<Arc<LocationSteps>>,
+    pub location_parts: SharedParts,
     pub certificates: Vec<HostCertificate>,
     /// Each once, sorted.
     pub upstreams: Box<[UpstreamKey]>,

@@ -210,7 +210,7 @@ mod tests {
             ("nginx", None, true, false),
             ("kong", Some(&own), false, true),
         ] {
-            let mut inputs = TestInputs::new(PluginRegistry(&[]));
+            let mut inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
             inputs.ingress.ignore_foreign_guards = ignores;
             let (inputs, store) = (inputs.as_inputs(), Store::default());
             let refuses = refuses_guards(CompileContext::new(&store, &inputs), &ingress(name), class);

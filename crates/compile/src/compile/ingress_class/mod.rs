@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn notes_name_the_field_with_the_class() {
         const ANNOTATION: &str = "metadata.annotations[kubernetes.io/ingress.class]";
-        let (inputs, store) = (TestInputs::new(PluginRegistry(&[])), Store::default());
+        let (inputs, store) = (TestInputs::new(PluginRegistry { kinds: &[], internal: &[] }), Store::default());
         let (inputs, annotated) = (inputs.as_inputs(), |class: &str| json!({ "kubernetes.io/ingress.class": class }));
         let cases: [(Value, Option<&str>, &str, &str); 5] = [
             (json!({}), None, "spec.ingressClassName", "the Ingress has no class"),

@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn read_with(flavor: RouterFlavor, annotations: &[(&str, &str)]) -> RouteSettings {
-        let mut inputs = TestInputs::new(PluginRegistry(&[]));
+        let mut inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
         inputs.ingress.flavor = flavor;
         let share = BudgetShare::Available(Expansion::MAX);
         read(

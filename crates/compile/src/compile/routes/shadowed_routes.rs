@@ -178,7 +178,10 @@ mod tests {
         let gateway = json!({"gatewayClassName": "c", "listeners": listeners});
         let gateway = object(Kind::Gateway, "infra", "web", 0, &gateway);
         let AnyObject::Gateway(web) = &gateway else { panic!("it is a Gateway") };
-        let mut inputs = TestInputs { controllers: vec!["a.b/c".to_owned()], ..TestInputs::new(PluginRegistry(&[])) };
+        let mut inputs = TestInputs {
+            controllers: vec!["a.b/c".to_owned()],
+            ..TestInputs::new(PluginRegistry { kinds: &[], internal: &[] })
+        };
         let pool = AddressProvider::Pool(GatewayAddressPool::loopback(vec![]));
         inputs.addresses.assign(&pool, &AddressState::default(), [(&web.meta.key, &web.spec)].into_iter());
         let mut notes_after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {

@@ -1,6 +1,6 @@
 //! Secret: its bytes must never appear in a log, a dump or a status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use base64::Engine;
@@ -26,6 +26,12 @@ impl Secret {
             .get(key)
             .map(|text| text.0.as_bytes())
             .or_else(|| self.data.get(key).map(|bytes| bytes.0.as_slice()))
+    }
+
+    /// All keys with their values, sorted by key.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let keys: BTreeSet<&str> = self.data.keys().chain(self.string_data.keys()).map(String::as_str).collect();
+        keys.into_iter().filter_map(|key| Some((key, self.value(key)?)))
     }
 }
 

@@ -201,6 +201,41 @@ pub(super) fn cache_durations(value: &str) -> Result<(), BadValue> {
     Err(wrong_form("write status codes and a duration, such as 200 202 5m, with commas between several of these"))
 }
 
+/// For how many seconds responses with a status are cached, in the order in which the entries are consulted.
+pub fn cache_seconds(value: &str) -> Vec<(u16, u64)> {
+    let mut found = Vec::new();
+    for entry in items(value) {
+        let words: Vec<&str> = entry.split(' ').filter(|word| !word.is_empty()).collect();
+        let Some(seconds) = words.last().and_then(|word| seconds_of(word)) else { continue };
+        let statuses: Vec<u16> =
+            words.iter().filter(|word| is_status(word)).filter_map(|word| word.parse().ok()).collect();
+        // Without statuses, nginx caches these.
+        let statuses = if statuses.is_empty() { vec![200, 301, 302] } else { statuses };
+        found.extend(statuses.into_iter().map(|status| (status, seconds)));
+    }
+    found
+}
+
+fn seconds_of(duration: &str) -> Option<u64> {
+    let number = duration.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let amount: u64 = number.parse().ok()?;
+    let seconds = match &duration[number.len()..] {
+        "ms" => return Some(amount / 1000),
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 604_800,
+        "M" => 2_592_000,
+        "y" => 31_536_000,
+        _ => return None,
+    };
+    Some(amount.saturating_mul(seconds).min(MAX_CACHE_SECONDS))
+}
+
+/// A year.
+const MAX_CACHE_SECONDS: u64 = 31_536_000;
+
 /// Status codes, then at least one duration.
 fn is_cache_duration(entry: &str) -> bool {
     let mut words = entry.split(' ').filter(|word| !word.is_empty()).skip_while(|word| is_status(word)).peekable();

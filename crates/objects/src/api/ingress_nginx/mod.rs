@@ -18,6 +18,7 @@ mod value;
 
 pub use annotation::{AnnotationScope, NginxAnnotation, OnBadValue};
 pub use characters::CharacterSet;
+pub use form::cache_seconds;
 pub use value::{ValueKind, flag, integer, items, size};
 
 /// The prefix of its annotations, unless an installation has another one.

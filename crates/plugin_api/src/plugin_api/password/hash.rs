@@ -9,8 +9,9 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use aws_lc_rs::{hmac, rand};
 use base64::Engine;
+use sha_crypt::ShaCrypt;
 
-use super::apr1::Apr1Hash;
+use super::md5_crypt::Md5Hash;
 use crate::plugin_api::login::BASE64;
 
 /// The hash of a password, and whether the password has been seen.
@@ -28,8 +29,12 @@ enum HashScheme {
     Bcrypt,
     /// Boxed, because it is large.
     Argon2(Box<argon2::PasswordHash>),
-    Apr1(Apr1Hash),
-    Sha1([u8; 20]),
+    Md5(Md5Hash),
+    /// Boxed, because it is large.
+    Sha2(Box<sha_crypt::PasswordHash>),
+    /// The digest, and the salt that follows the password.
+    Sha1([u8; 20], Box<[u8]>),
+    Plain,
 }
 
 /// Why a text is not a usable hash. It does not contain the text.
@@ -46,12 +51,14 @@ pub enum InvalidPasswordHash {
          KiB, {MAX_ARGON2_PASSES} passes and {MAX_ARGON2_LANES} lanes"
     )]
     Argon2Cost { memory: u32, passes: u32, lanes: u32 },
+    #[error("the hash has {0} rounds, and the most are {MAX_SHA2_ROUNDS}")]
+    Sha2Rounds(u32),
 }
 
 impl InvalidPasswordHash {
     /// What would be right.
     pub const REMEDY: &'static str =
-        "use a hash of bcrypt ($2y$, as of htpasswd -B), Argon2 ($argon2id$), apr1 ($apr1$) or {SHA}";
+        "use a hash of bcrypt ($2y$, as of htpasswd -B), Argon2 ($argon2id$), apr1 ($apr1$) or SHA-512 ($6$)";
 }
 
 /// About a second of a core.
@@ -59,6 +66,10 @@ const MAX_BCRYPT_COST: u32 = 14;
 const MAX_ARGON2_MEMORY: u32 = 64 * 1024;
 const MAX_ARGON2_PASSES: u32 = 16;
 const MAX_ARGON2_LANES: u32 = 16;
+/// About half a second of a core.
+const MAX_SHA2_ROUNDS: u32 = 1_000_000;
+/// Each round takes as long as the password.
+const MAX_SHA2_PASSWORD: usize = 128;
 /// The length of passwords that are compared with hashes, in bytes. The time of some hashes grows with the length.
 const MAX_PASSWORD: usize = 1024;
 /// bcrypt ignores what follows these bytes.
@@ -74,9 +85,18 @@ impl PasswordHash {
     pub fn parse(text: &str) -> Result<Self, InvalidPasswordHash> {
         let scheme = if let Some(digest) = text.strip_prefix("{SHA}") {
             let digest = BASE64.decode(digest).ok().and_then(|digest| digest.try_into().ok());
-            HashScheme::Sha1(digest.ok_or(InvalidPasswordHash::Malformed("{SHA}"))?)
-        } else if text.starts_with("$apr1$") {
-            HashScheme::Apr1(Apr1Hash::parse(text).ok_or(InvalidPasswordHash::Malformed("apr1"))?)
+            HashScheme::Sha1(digest.ok_or(InvalidPasswordHash::Malformed("{SHA}"))?, Box::default())
+        } else if let Some(salted) = text.strip_prefix("{SSHA}") {
+            let salted = BASE64.decode(salted).ok();
+            let parts = salted.as_ref().and_then(|salted| salted.split_first_chunk());
+            let (digest, salt) = parts.ok_or(InvalidPasswordHash::Malformed("{SSHA}"))?;
+            HashScheme::Sha1(*digest, salt.into())
+        } else if text.starts_with("{PLAIN}") {
+            HashScheme::Plain
+        } else if text.starts_with("$apr1$") || text.starts_with("$1$") {
+            HashScheme::Md5(Md5Hash::parse(text).ok_or(InvalidPasswordHash::Malformed("MD5"))?)
+        } else if text.starts_with("$5$") || text.starts_with("$6$") {
+            HashScheme::Sha2(Box::new(parse_sha2(text)?))
         } else if text.starts_with("$argon2") {
             HashScheme::Argon2(Box::new(parse_argon2(text)?))
         } else if ["$2a$", "$2b$", "$2y$"].iter().any(|version| text.starts_with(version)) {
@@ -97,9 +117,17 @@ impl PasswordHash {
         if password.len() > MAX_PASSWORD {
             return Some(false);
         }
-        if let HashScheme::Sha1(expected) = &self.scheme {
-            let found = digest(&SHA1_FOR_LEGACY_USE_ONLY, password);
-            return Some(verify_slices_are_equal(expected, found.as_ref()).is_ok());
+        match &self.scheme {
+            HashScheme::Sha1(expected, salt) => {
+                let found = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[password, salt].concat());
+                return Some(verify_slices_are_equal(expected, found.as_ref()).is_ok());
+            }
+            HashScheme::Plain => {
+                let expected = self.text.strip_prefix("{PLAIN}").unwrap_or_default();
+                return Some(verify_slices_are_equal(expected.as_bytes(), password).is_ok());
+            }
+            HashScheme::Sha2(_) if password.len() > MAX_SHA2_PASSWORD => return Some(false),
+            HashScheme::Bcrypt | HashScheme::Argon2(_) | HashScheme::Md5(_) | HashScheme::Sha2(_) => {}
         }
         let verified = self.verified.get()?;
         Some(verify_slices_are_equal(verified, &self.fingerprint(password)).is_ok())
@@ -114,8 +142,9 @@ impl PasswordHash {
             // The algorithm repeats the password with a zero byte, so `a` would also be `a`, zero, `a`.
             HashScheme::Bcrypt => !password.contains(&0) && bcrypt::verify(password, &self.text).unwrap_or(false),
             HashScheme::Argon2(hash) => Argon2::default().verify_password(password, &**hash).is_ok(),
-            HashScheme::Apr1(hash) => hash.verify(password),
-            HashScheme::Sha1(_) => false,
+            HashScheme::Md5(hash) => hash.verify(password),
+            HashScheme::Sha2(hash) => ShaCrypt::default().verify_password(password, &**hash).is_ok(),
+            HashScheme::Sha1(..) | HashScheme::Plain => false,
         };
         if is_right {
             // Another thread may have verified the same password.
@@ -128,7 +157,7 @@ impl PasswordHash {
     fn fingerprint(&self, password: &[u8]) -> [u8; 32] {
         let significant = match &self.scheme {
             HashScheme::Bcrypt => &password[..password.len().min(BCRYPT_BYTES)],
-            HashScheme::Argon2(_) | HashScheme::Apr1(_) | HashScheme::Sha1(_) => password,
+            _ => password,
         };
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(hmac::sign(&FINGERPRINT_KEY, significant).as_ref());
@@ -149,6 +178,23 @@ fn parse_argon2(text: &str) -> Result<argon2::PasswordHash, InvalidPasswordHash>
         return Err(InvalidPasswordHash::Argon2Cost { memory, passes, lanes });
     }
     Ok(hash)
+}
+
+fn parse_sha2(text: &str) -> Result<sha_crypt::PasswordHash, InvalidPasswordHash> {
+    let malformed = InvalidPasswordHash::Malformed("SHA-2");
+    let hash = sha_crypt::PasswordHash::new(text).map_err(|_| malformed.clone())?;
+    let mut fields = text.split('$').skip(2).peekable();
+    if let Some(rounds) = fields.next_if(|field| field.starts_with("rounds=")) {
+        let rounds = rounds.strip_prefix("rounds=").and_then(|rounds| rounds.parse().ok()).ok_or(malformed.clone())?;
+        match rounds {
+            sha_crypt::Params::ROUNDS_MIN..=MAX_SHA2_ROUNDS => {}
+            ..sha_crypt::Params::ROUNDS_MIN => return Err(malformed),
+            rounds => return Err(InvalidPasswordHash::Sha2Rounds(rounds)),
+        }
+    }
+    let digest = fields.nth(1).unwrap_or_default();
+    let is_complete = digest.len() == if text.starts_with("$5$") { 43 } else { 86 } && fields.next().is_none();
+    if is_complete { Ok(hash) } else { Err(malformed) }
 }
 
 /// Equal if the hash is the same, whether its password has been seen or not.
@@ -177,6 +223,15 @@ mod tests {
     const BCRYPT: &str = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
     /// By `openssl passwd`.
     const APR1: &str = "$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/";
+    /// By `openssl passwd`, as the next ones.
+    const MD5: &str = "$1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1";
+    const SHA256: &str = "$5$abcdefgh$gruCpC7VkOTspMQTTSAR8mtlO9Upms.fwqE5y16JVM.";
+    const SHA512: &str =
+        "$6$abcdefgh$ltjgWl6579NluT/Vi1nwEvcil.G5Nbc4NiXZaNGStk8PSwGfQv72N2CKPPrVACtLtip/cZ/1GM/O6IND4WQhG.";
+    const SHA512_ROUNDS: &str = "$6$rounds=2000$abcdefgh$js.Oqma4t2Fwxd5k1k7HZc8PJANjCww6bXOf6rha5ucSTdmrEHzoB1xTT6hS\
+                                 CKIARQkqP2BCwtC1eCAzLkvzb1";
+    /// The digest of `secretsalt`, and `salt`.
+    const SALTED_SHA: &str = "{SSHA}gVK8WC9YyFT1gMsQHTGCgT3sSv5zYWx0";
     /// From the tests of the reference implementation.
     const ARGON2ID: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
     const ARGON2I: &str = "$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$iekCn0Y3spW+sCcFanM2xBT63UP2sghkUoHLIUpWRS8";
@@ -188,13 +243,19 @@ mod tests {
             (BCRYPT, "secret"),
             (&bcrypt_2b, "secret"),
             (APR1, "secret"),
+            (MD5, "secret"),
+            (SHA256, "secret"),
+            (SHA512, "secret"),
+            (SHA512_ROUNDS, "secret"),
             ("{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "secret"),
+            (SALTED_SHA, "secret"),
+            ("{PLAIN}secret", "secret"),
             (ARGON2ID, "password"),
             (ARGON2I, "password"),
         ];
         for (text, password) in hashes {
             let hash = PasswordHash::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            let known = |is_right| text.starts_with("{SHA}").then_some(is_right);
+            let known = |is_right| text.starts_with('{').then_some(is_right);
             assert_eq!(hash.verify_fast(password.as_bytes()), known(true), "{text}");
             for wrong in [String::new(), password.to_uppercase(), format!("{password} "), password[1..].to_owned()] {
                 assert!(!hash.verify(wrong.as_bytes()), "{text} {wrong:?}");
@@ -231,7 +292,7 @@ mod tests {
     fn unusable_hashes_are_rejected() {
         let bcrypt_cost = |cost: &str| BCRYPT.replacen("$04$", cost, 1);
         let argon2 = |params: &str| ARGON2ID.replacen("m=256,t=2,p=1", params, 1);
-        use InvalidPasswordHash::{Argon2Cost, BcryptCost, Malformed, UnknownFormat};
+        use InvalidPasswordHash::{Argon2Cost, BcryptCost, Malformed, Sha2Rounds, UnknownFormat};
         let cases = [
             (bcrypt_cost("$14$"), None),
             (bcrypt_cost("$15$"), Some(BcryptCost(15))),
@@ -245,8 +306,14 @@ mod tests {
             ("$argon2id$v=19$m=256,t=2,p=1".to_owned(), Some(Malformed("Argon2"))),
             (ARGON2ID.replacen("argon2id", "argon2x", 1), Some(Malformed("Argon2"))),
             ("{SHA}5en6".to_owned(), Some(Malformed("{SHA}"))),
-            ("$apr1$salt".to_owned(), Some(Malformed("apr1"))),
-            ("$6$salt$hash".to_owned(), Some(UnknownFormat)),
+            ("$apr1$salt".to_owned(), Some(Malformed("MD5"))),
+            ("$1$salt$".to_owned(), Some(Malformed("MD5"))),
+            ("{SSHA}5en6".to_owned(), Some(Malformed("{SSHA}"))),
+            ("$6$salt$hash".to_owned(), Some(Malformed("SHA-2"))),
+            (SHA512_ROUNDS.replace("2000", "1000000"), None),
+            (SHA512_ROUNDS.replace("2000", "1000001"), Some(Sha2Rounds(1_000_001))),
+            (SHA512_ROUNDS.replace("2000", "999"), Some(Malformed("SHA-2"))),
+            (SHA256.replace("$5$", "$6$"), Some(Malformed("SHA-2"))),
             ("secret".to_owned(), Some(UnknownFormat)),
             (String::new(), Some(UnknownFormat)),
         ];
@@ -258,7 +325,9 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_never_panics(
-            prefix in prop_oneof![Just("$2y$"), Just("$argon2id$"), Just("$apr1$"), Just("{SHA}"), Just("")],
+            prefix in prop_oneof![
+                Just("$2y$"), Just("$argon2id$"), Just("$apr1$"), Just("$6$"), Just("$5$rounds="), Just("{SSHA}"), Just("")
+            ],
             rest in ".{0,70}",
         ) {
             drop(PasswordHash::parse(&format!("{prefix}{rest}")));

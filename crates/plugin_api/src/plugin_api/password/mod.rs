@@ -8,11 +8,11 @@
 //! A slow hash takes tens of milliseconds of a core, so it is computed once for each hash, and by few threads at a
 //! time.
 
-mod apr1;
 mod checks;
 mod hash;
 mod htpasswd;
 mod md5;
+mod md5_crypt;
 
 pub use checks::{ChecksBusy, PasswordChecks};
 pub use hash::{InvalidPasswordHash, PasswordHash};

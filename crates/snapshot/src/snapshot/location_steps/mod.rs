@@ -2,48 +2,56 @@
 //! dialect `nginx` of Ingresses puts it first into the chains of its rules.
 //!
 //! ```text
-//!   preflight ▶ redirect ▶ redirect to HTTPS ▶ denied and allowed addresses ▶ size of the body ▶ plugins
+//!   snippet of the host ▶ preflight ▶ snippet ▶ redirect ▶ redirect to HTTPS ▶ size of the body ▶ guards ▶ plugins
 //! ```
 //!
 //! The order is visible to clients: a preflight request is never redirected, and a request in plain text that is going
-//! to be redirected is not denied because of its address.
+//! to be redirected is not denied because of its address. The guards, which need counters, passwords or servers, are
+//! plugins of their own.
 
+mod canary;
 mod cross_origin;
 mod https_redirect;
+mod request_values;
+mod snippets;
 
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, LOCATION, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+pub use self::canary::{CanaryRequests, HeaderCondition};
 pub use self::cross_origin::{AllowedOrigin, CrossOrigin};
 pub use self::https_redirect::HttpsRedirectOfLocation;
 use self::https_redirect::without_port;
+pub use self::request_values::{ESCAPED, LocationNames, RequestValues};
+pub use self::snippets::LocationSnippets;
+use self::snippets::{FieldsOfResponse, KeptRun};
 use super::location_path::PathReplacement;
-use crate::address_ranges::AddressRanges;
-use crate::plugin_api::context::UNKNOWN_CLIENT;
+use super::location_snippet::SnippetRun;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::{
-    AccessOutcome, ChangedFields, ClientInfo, Phases, Plugin, Reply, ReplyBody, RequestCx, ResponseCx, ResponseOutcome,
-    Scheme,
+    AccessOutcome, BeforeForwardCx, ChangedFields, ClientInfo, Phases, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
+    ResponseOutcome, Scheme,
 };
 
 /// The steps of one location. The default does nothing.
 #[derive(Debug, Default, PartialEq)]
 pub struct LocationSteps {
+    pub snippets: Option<LocationSnippets>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
     pub response: Option<FixedResponse>,
     /// Redirects to the URL that replaces the path.
     pub replacement: Option<Arc<PathReplacement>>,
     pub https_redirect: Option<HttpsRedirectOfLocation>,
-    /// Clients that get 403, before `allowed` is consulted.
-    pub denied: Arc<AddressRanges>,
-    /// If set, all other clients get 403.
-    pub allowed: Option<Arc<AddressRanges>>,
     /// The largest request body, in bytes.
     pub max_body_bytes: Option<u64>,
     /// `Strict-Transport-Security` of all responses over TLS.
     pub transport_security: Option<HeaderValue>,
+    /// Of all responses, in place of those of the endpoint.
+    pub response_headers: Box<[(HeaderName, HeaderValue)]>,
+    /// The requests for the canary, which is the first backend that plugins may choose.
+    pub canary: Option<CanaryRequests>,
 }
 
 /// A response to all requests of a location: a redirect to one URL, unless the status is not one of a redirect.
@@ -91,7 +99,12 @@ impl LocationSteps {
     }
 
     fn phases(&self) -> Phases {
-        if self.cross_origin.is_some() { Phases::ACCESS_AND_RESPONSE } else { Phases::ACCESS }
+        let edits = |edit: fn(&LocationSnippets) -> bool| self.snippets.as_ref().is_some_and(edit);
+        Phases {
+            before_forward: edits(LocationSnippets::changes_requests),
+            response: self.cross_origin.is_some() || edits(LocationSnippets::changes_responses),
+            ..Phases::ACCESS
+        }
     }
 
     /// Whether there is nothing to do.
@@ -120,14 +133,35 @@ impl LocationSteps {
         None
     }
 
-    fn admits(&self, cx: &RequestCx<'_>) -> bool {
-        if self.denied.is_empty() && self.allowed.is_none() {
-            return true;
+    /// The response to a request that does not go on.
+    fn reply(&self, cx: &mut RequestCx<'_>, kept: &mut KeptOfRequest) -> Option<Box<Reply>> {
+        let run = match &self.snippets {
+            Some(snippets) => match snippets.begin(cx, &mut kept.snippet) {
+                Ok(run) => run,
+                Err(reply) => return Some(reply),
+            },
+            None => SnippetRun::default(),
+        };
+        kept.allow_origin = self.cross_origin.as_ref().and_then(|rules| rules.allow_origin(&cx.head.headers));
+        if kept.allow_origin.is_some() && cx.head.method == Method::OPTIONS {
+            return Some(cross_origin::preflight_reply());
         }
-        let address = cx.client.address.to_canonical();
-        address != UNKNOWN_CLIENT
-            && !self.denied.contains(address)
-            && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(address))
+        if let Some(snippets) = &self.snippets
+            && let Some(reply) = snippets.access(run, cx, &mut kept.snippet)
+        {
+            return Some(reply);
+        }
+        if let Some(reply) = self.response_of_location(cx) {
+            return Some(reply);
+        }
+        if let Some(target) = self.https_redirect.and_then(|redirect| redirect.target(cx.client, cx.raw_target)) {
+            let status = self.https_redirect.map_or(StatusCode::PERMANENT_REDIRECT, |redirect| redirect.status);
+            return Some(redirect_to(status, HeaderValue::try_from(target).ok()));
+        }
+        if self.canary.as_ref().is_some_and(|canary| canary.contains(&cx.head.headers, cx.regex_steps)) {
+            cx.choose_backend(0, true);
+        }
+        self.limit_body(cx)
     }
 
     /// Rejects a body that is too large, or lets the proxy count its bytes if its length is unknown.
@@ -171,6 +205,12 @@ impl Plugin for LocationSteps {
         if self.transport_security.is_some() {
             fields.response.add(&STRICT_TRANSPORT_SECURITY);
         }
+        for (name, _) in &self.response_headers {
+            fields.response.add(name);
+        }
+        if let Some(snippets) = &self.snippets {
+            snippets.declare_fields(fields);
+        }
         if self.cross_origin.is_some() {
             fields.response.add_all(&cross_origin::FIELDS);
         }
@@ -181,33 +221,49 @@ impl Plugin for LocationSteps {
         if let (Some(value), Scheme::Https) = (&self.transport_security, cx.client.received.scheme) {
             cx.response_headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
         }
-        if let Some(allow_origin) = self.cross_origin.as_ref().and_then(|rules| rules.allow_origin(&cx.head.headers)) {
-            cx.set_plugin_data(allow_origin);
-            if cx.head.method == Method::OPTIONS {
-                return AccessOutcome::Reply(cross_origin::preflight_reply());
-            }
+        for (name, value) in &self.response_headers {
+            cx.response_headers.insert(name.clone(), value.clone());
         }
-        if let Some(reply) = self.response_of_location(cx) {
-            return AccessOutcome::Reply(reply);
+        let mut kept = KeptOfRequest::default();
+        let reply = self.reply(cx, &mut kept);
+        if kept.allow_origin.is_some() || kept.snippet.is_some() {
+            cx.set_plugin_data(kept);
         }
-        if let Some(target) = self.https_redirect.and_then(|redirect| redirect.target(cx.client, cx.raw_target)) {
-            let status = self.https_redirect.map_or(StatusCode::PERMANENT_REDIRECT, |redirect| redirect.status);
-            return AccessOutcome::Reply(redirect_to(status, HeaderValue::try_from(target).ok()));
+        reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply)
+    }
+
+    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+        let mut headers = std::mem::take(&mut cx.head.headers);
+        if let Some(KeptOfRequest { snippet: Some(kept), .. }) = cx.stored_in_access() {
+            // Now, so that neither guards nor plugins take what the endpoint gets for what the client has sent.
+            kept.edit_request(&mut headers);
         }
-        if !self.admits(cx) {
-            let reply = Reply::negotiated(StatusCode::FORBIDDEN, "Forbidden", "address_not_allowed");
-            return AccessOutcome::Reply(reply);
-        }
-        self.limit_body(cx).map_or(AccessOutcome::Continue, AccessOutcome::Reply)
+        cx.head.headers = headers;
+        AccessOutcome::Continue
     }
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
-        let allow_origin = cx.plugin_data::<HeaderValue>().map(|value| value.clone());
-        if let (Some(rules), Some(allow_origin)) = (&self.cross_origin, allow_origin) {
-            rules.set_fields(allow_origin, cx.headers);
+        let mut fields = FieldsOfResponse { status: cx.status, source: cx.source, headers: std::mem::take(cx.headers) };
+        let kept = cx.plugin_data::<KeptOfRequest>();
+        if let Some(snippets) = &self.snippets {
+            snippets.response(kept.as_ref().and_then(|kept| kept.snippet.as_ref()), &mut fields);
         }
+        if let (Some(rules), Some(kept)) = (&self.cross_origin, kept)
+            && let Some(allow_origin) = kept.allow_origin.take()
+        {
+            rules.set_fields(allow_origin, &mut fields.headers);
+        }
+        *cx.headers = fields.headers;
         ResponseOutcome::Continue
     }
+}
+
+/// What `access` keeps for the later phases.
+#[derive(Default)]
+struct KeptOfRequest {
+    /// The origin that may read the response.
+    allow_origin: Option<HeaderValue>,
+    snippet: Option<KeptRun>,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The references of Ingresses, TCPIngresses and UDPIngresses, and of their class.
 
 use super::collector::{DependencyCollector, HasReferences};
+use crate::api::ingress_nginx::PREFIX;
 use crate::api::kind::{KONG_GROUP, KONG_INCUBATOR_GROUP};
 use crate::api::kong::{TcpIngress, UdpIngress};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
@@ -17,8 +18,20 @@ impl HasReferences for Ingress {
         for secret in self.spec.tls.iter().filter_map(|tls| tls.secret_name.as_deref()) {
             collector.add_object(Kind::Secret, None, secret);
         }
+        for (annotation, kind) in OF_NGINX {
+            if let Some(reference) = meta.annotations.get(&*format!("{PREFIX}{annotation}")) {
+                let reference = reference.replace(' ', "");
+                let (namespace, name) =
+                    reference.split_once('/').map_or((None, &*reference), |(namespace, name)| (Some(namespace), name));
+                collector.add_object(kind, namespace, name);
+            }
+        }
     }
 }
+
+/// The annotations of ingress-nginx that name an object, as `name` or `namespace/name`.
+const OF_NGINX: [(&str, Kind); 3] =
+    [("auth-proxy-set-headers", Kind::ConfigMap), ("auth-secret", Kind::Secret), ("custom-headers", Kind::ConfigMap)];
 
 impl HasReferences for IngressClass {
     fn add_references(&self, _: &Meta, collector: &mut DependencyCollector) {

@@ -392,7 +392,7 @@ mod tests {
             let object = AnyObject::parse(Kind::KongConsumer, json!({"metadata": metadata, "username": "c"})).unwrap();
             let mut store = Store::default();
             store.apply(Batch { upserts: vec![object], removes: vec![] });
-            let mut inputs = TestInputs::new(PluginRegistry(&[]));
+            let mut inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
             inputs.upstreams = UpstreamRegistry::new(TrustAnchors::new([]), trust);
             let inputs = inputs.as_inputs();
             let object = &store.kong_consumers[&ObjectKey::new("a", "c")];

@@ -11,7 +11,7 @@ mod unguarded;
 
 use std::sync::Arc;
 
-use super::chosen_backends::ChosenBackends;
+use super::chosen_backends::{ChosenBackends, ChosenService};
 use super::plugin_site::PluginSite;
 use super::plugins_of_rule::{self, GLOBAL_COUNTERS};
 use super::{Plugins, consumer_grants, route_description};
@@ -25,6 +25,14 @@ use crate::verdict::Code;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 use assembler::ChainAssembler;
 pub(super) use assembler::duplicate_message;
+
+/// What the chain of a rule begins with, and no object configures.
+#[derive(Default)]
+pub(in crate::compile) struct OwnParts {
+    pub instances: Vec<(ExecutionPlace, PluginInstance)>,
+    /// What they may choose in place of the backends of the rule, before all that plugins may choose.
+    pub chosen: Option<ChosenService>,
+}
 
 /// The chain of a rule, with diagnostics for the route.
 #[derive(Debug, Default)]
@@ -52,17 +60,18 @@ impl RuleChain {
 impl Plugins {
     /// Builds the chain of a rule.
     pub(in crate::compile) fn chain(&self, cx: CompileContext<'_>, site: &PluginSite<'_>) -> RuleChain {
-        self.chain_after(cx, site, None)
+        self.chain_after(cx, site, OwnParts::default())
     }
 
-    /// Builds the chain of a rule, with an instance that no object configures.
+    /// Builds the chain of a rule, with instances that no object configures.
     pub(in crate::compile) fn chain_after(
         &self,
         cx: CompileContext<'_>,
         site: &PluginSite<'_>,
-        first: Option<(ExecutionPlace, PluginInstance)>,
+        own: OwnParts,
     ) -> RuleChain {
         let mut assembler = ChainAssembler::new(self, cx, site);
+        assembler.chosen.extend(own.chosen);
         plugins_of_rule::for_each_reference(&self.global_plugins, cx, site, |object, target, token| {
             assembler.attach(object, target, token);
         });
@@ -73,7 +82,7 @@ impl Plugins {
         }
         unguarded::reject(&mut assembler, site.mirrors);
         let is_attached = !assembler.builder.is_empty();
-        if let Some((place, instance)) = first {
+        for (place, instance) in own.instances {
             assembler.add_instance(place, AttachmentPoint::Base(BaseScope::Route), instance);
         }
         if let Some(builtin) = &cx.inputs.plugin_factory.builtin {

@@ -25,6 +25,14 @@ pub(in crate::compile) struct ChoiceSettings {
     pub replaces_host: bool,
 }
 
+/// A Service that requests may be sent to in place of the backends of their rule.
+#[derive(Debug)]
+pub(in crate::compile) struct ChosenService {
+    pub backend: Backend,
+    pub service: ObjectKey,
+    pub upstream: UpstreamKey,
+}
+
 /// The backends that plugins of a rule may choose, by their indices.
 #[derive(Debug, Default)]
 pub(in crate::compile) struct ChosenBackends {
@@ -33,6 +41,15 @@ pub(in crate::compile) struct ChosenBackends {
     services: Vec<Option<(ObjectKey, UpstreamKey)>>,
     /// The objects of the plugins, each with the index of its first backend.
     first_by_object: Vec<(Arc<str>, u16)>,
+}
+
+impl Extend<ChosenService> for ChosenBackends {
+    fn extend<I: IntoIterator<Item = ChosenService>>(&mut self, chosen: I) {
+        for ChosenService { backend, service, upstream } in chosen {
+            self.backends.push(backend);
+            self.services.push(Some((service, upstream)));
+        }
+    }
 }
 
 impl ChosenBackends {

@@ -44,8 +44,8 @@ mod verdict;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(in crate::compile) use chain::RuleChain;
-pub(in crate::compile) use chosen_backends::ChoiceSettings;
+pub(in crate::compile) use chain::{OwnParts, RuleChain};
+pub(in crate::compile) use chosen_backends::{ChoiceSettings, ChosenService};
 pub use degraded::with_degraded_plugins;
 pub(in crate::compile) use plugin_site::PluginSite;
 pub(in crate::compile) use references::missing_filter_plugin;

@@ -129,7 +129,7 @@ mod tests {
         let AnyObject::KongPlugin(object) = AnyObject::parse(Kind::KongPlugin, object).unwrap() else {
             panic!("not a KongPlugin")
         };
-        let registry = const { PluginRegistry(&[&KINDS]) };
+        let registry = const { PluginRegistry { kinds: &[&KINDS], internal: &[] } };
         let parsed = parse(&object.settings, registry.find(plugin).unwrap(), &registry);
         let listed = |ordering: Option<Arc<AccessOrdering>>| {
             ordering.iter().flat_map(|ordering| ordering.before.iter().chain(&ordering.after)).cloned().collect()

@@ -536,7 +536,7 @@ mod tests {
                 ),
             ),
         ] {
-            let mut inputs = TestInputs::new(PluginRegistry(&[]));
+            let mut inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
             inputs.absent_kinds = absent.iter().copied().collect();
             let inputs = inputs.as_inputs();
             let cx = CompileContext::new(&store, &inputs);
@@ -572,7 +572,7 @@ mod tests {
             let annotations = json!({key: "keys", "konghq.com/strip-path": "true"});
             let meta: Meta =
                 serde_json::from_value(json!({"namespace": "a", "name": "r", "annotations": annotations})).unwrap();
-            let inputs = TestInputs::new(PluginRegistry(&[]));
+            let inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
             let (inputs, store) = (inputs.as_inputs(), Store::default());
             let cx = CompileContext::new(&store, &inputs);
             for kind in kinds {
@@ -593,7 +593,7 @@ mod tests {
             let annotations = json!({"konghq.com/plugins": names});
             let meta: Meta =
                 serde_json::from_value(json!({"namespace": "a", "name": "r", "annotations": annotations})).unwrap();
-            let inputs = TestInputs::new(PluginRegistry(&[]));
+            let inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
             let (inputs, store) = (inputs.as_inputs(), Store::default());
             let references = references_within_budget(CompileContext::new(&store, &inputs), Kind::Ingress, &meta);
             let references = references.into_iter();

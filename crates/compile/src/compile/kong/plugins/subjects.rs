@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn requests_of_members_are_refused_if_the_plugins_of_their_group_are_unknown() {
-        let inputs = TestInputs::new(PluginRegistry(&[]));
+        let inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
         let (mut store, mut compiler) = (Store::default(), Compiler::default());
         let group = |plugins: Value| {
             let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": plugins});
@@ -165,7 +165,7 @@ mod tests {
     /// A token may name a consumer of which not even its groups can be read, and so not what restricts it.
     #[test]
     fn requests_of_rejected_consumers_are_refused() {
-        let inputs = TestInputs::new(PluginRegistry(&[]));
+        let inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
         let (mut store, mut compiler) = (Store::default(), Compiler::default());
         let consumer = |credentials: Value| {
             let annotations = json!({"kubernetes.io/ingress.class": "portico"});

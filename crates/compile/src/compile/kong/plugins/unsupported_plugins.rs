@@ -37,7 +37,7 @@ pub(super) fn unknown_plugin(name: &str, registry: &PluginRegistry) -> Diagnosti
         registry.iter().map(AnyPluginKind::name).find(|known| known.replace('-', "") == name.replace(['-', '_'], ""));
     let remedy = match similar {
         Some(similar) => format!("use {similar}"),
-        None if registry.0.is_empty() => "use a version with this plugin".to_owned(),
+        None if registry.iter().next().is_none() => "use a version with this plugin".to_owned(),
         None => format!("use one of {}", registry.iter().map(AnyPluginKind::name).collect::<Vec<_>>().join(", ")),
     };
     let consequence = if may_guard(name) {

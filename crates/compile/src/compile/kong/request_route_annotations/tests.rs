@@ -59,7 +59,7 @@ fn outcome(of_route: &[(&str, &str)], of_service: &[(&str, &str)]) -> String {
     let annotations = |pairs: &[(&str, &str)]| -> Value {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect::<serde_json::Map<_, _>>().into()
     };
-    let mut inputs = TestInputs::new(PluginRegistry(&[]));
+    let mut inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
     let objects = [
         (Kind::GatewayClass, json!({"metadata": {"name": "c"}, "spec": {"controllerName": inputs.controllers[0]}})),
         (

@@ -34,7 +34,7 @@ fn resolve_with(
     let vaults = vaults.iter().map(|vault| AnyObject::parse(Kind::KongVault, vault.clone()).unwrap());
     let upserts = vaults.chain([AnyObject::parse(Kind::Secret, secret).unwrap()]).collect();
     store.apply(Batch { upserts, removes: vec![] });
-    let inputs = TestInputs::new(PluginRegistry(&[]));
+    let inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
     let values = VaultValues::of(&inputs.plugin_factory.state);
     let variables = [
         ("PORTICO_VAULT_REDIS_PASSWORD", "of redis"),
@@ -115,7 +115,7 @@ fn rejected_vaults_are_mentioned() {
     let rejected = UnparseableObject::read(Kind::KongVault, &json!({"metadata": {"name": "v"}, "spec": 5})).unwrap();
     let mut store = Store::default();
     store.apply(Batch { upserts: vec![AnyObject::Unparseable(rejected.into())], removes: vec![] });
-    let inputs = TestInputs::new(PluginRegistry(&[]));
+    let inputs = TestInputs::new(PluginRegistry { kinds: &[], internal: &[] });
     let compile_inputs = inputs.as_inputs();
     let cx = CompileContext::new(&store, &compile_inputs);
     let (value, _) = resolve(cx, &VaultReference::parse("{vault://p/key}").unwrap());

@@ -110,7 +110,7 @@ pub(in crate::compile::ingress) fn plan(
         path_positions: positions,
         by_host: None,
         by_location: None,
-        steps: Vec::new(),
+        location_parts: Default::default(),
         certificates,
         upstreams: upstreams.into_iter().collect(),
         errors,

@@ -76,7 +76,7 @@ pub(in crate::compile::ingress) fn plan(
         path_positions: Vec::new(),
         by_host: Some(routes),
         by_location: None,
-        steps: Vec::new(),
+        location_parts: Default::default(),
         certificates,
         upstreams: rules.upstreams.into_iter().collect(),
         errors,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
+use serde_json::Value;
 
 use super::config_map::NginxConfig;
-use crate::address_ranges::{AddressRanges, parse_network};
-use crate::api::Meta;
-use crate::api::ingress_nginx::{self, OnBadValue, PREFIX};
+use super::limits;
+use super::value_reader::{ValueReader, written};
+use crate::api::ingress_nginx::{self, PREFIX};
 use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
@@ -28,8 +29,8 @@ pub(super) struct NginxAnnotations<'a> {
     pub forwarded_prefix: Option<&'a str>,
     pub via_cluster_ip: bool,
     pub protocol: AnnotatedProtocol,
-    pub denied: Arc<AddressRanges>,
-    pub allowed: Option<Arc<AddressRanges>>,
+    /// The configuration of the guard that limits the requests of each client.
+    pub limits: Option<Value>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
     pub connect_timeout: Duration,
     pub send_timeout: Duration,
@@ -38,52 +39,11 @@ pub(super) struct NginxAnnotations<'a> {
     pub retries: u32,
     /// `None` without a limit.
     pub max_body_bytes: Option<u64>,
-    /// Errors for values because of which no request may be forwarded.
-    pub errors: Vec<Diagnostic>,
-    pub notes: Vec<Diagnostic>,
 }
-
-/// The annotations that [`NginxAnnotations::read`] reads.
-pub(super) const READ: &[&str] = &[
-    "allowlist-source-range",
-    "app-root",
-    "backend-protocol",
-    "cors-allow-credentials",
-    "cors-allow-headers",
-    "cors-allow-methods",
-    "cors-allow-origin",
-    "cors-expose-headers",
-    "cors-max-age",
-    "denylist-source-range",
-    "enable-cors",
-    "force-ssl-redirect",
-    "permanent-redirect",
-    "permanent-redirect-code",
-    "preserve-trailing-slash",
-    "proxy-body-size",
-    "proxy-connect-timeout",
-    "proxy-next-upstream-tries",
-    "proxy-read-timeout",
-    "proxy-send-timeout",
-    "rewrite-target",
-    "service-upstream",
-    "ssl-redirect",
-    "temporal-redirect",
-    "temporal-redirect-code",
-    "upstream-vhost",
-    "use-regex",
-    "whitelist-source-range",
-    "x-forwarded-prefix",
-];
 
 impl<'a> NginxAnnotations<'a> {
     /// `config`: what applies if the annotations say nothing else.
-    pub(super) fn read(meta: &'a Meta, config: &NginxConfig) -> Self {
-        let mut reader = ValueReader { meta, errors: Vec::new(), notes: Vec::new() };
-        let allowed = match reader.text("allowlist-source-range") {
-            Some(list) => Some(list),
-            None => reader.text("whitelist-source-range"),
-        };
+    pub(super) fn read(reader: &mut ValueReader<'a>, config: &NginxConfig) -> Self {
         let seconds = |reader: &mut ValueReader<'_>, name, default| {
             let seconds = reader.number(name).and_then(|seconds| u64::try_from(seconds).ok());
             Duration::from_secs(seconds.unwrap_or(default))
@@ -95,21 +55,18 @@ impl<'a> NginxAnnotations<'a> {
             ssl_redirect: reader.flag("ssl-redirect", config.ssl_redirect),
             force_ssl_redirect: reader.flag("force-ssl-redirect", config.force_ssl_redirect),
             preserve_trailing_slash: reader.flag("preserve-trailing-slash", config.preserve_trailing_slash),
-            response: redirect(&mut reader),
-            upstream_vhost: upstream_vhost(&mut reader),
+            response: redirect(reader),
+            upstream_vhost: upstream_vhost(reader),
             forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
             via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
-            protocol: protocol(&mut reader),
-            denied: reader.text("denylist-source-range").or(config.denied.as_deref()).map(ranges).unwrap_or_default(),
-            allowed: allowed.or(config.allowed.as_deref()).map(ranges),
-            cross_origin: cross_origin(&mut reader),
-            connect_timeout: seconds(&mut reader, "proxy-connect-timeout", config.connect_seconds),
-            send_timeout: seconds(&mut reader, "proxy-send-timeout", config.send_seconds),
-            read_timeout: seconds(&mut reader, "proxy-read-timeout", config.read_seconds),
-            retries: retries(&mut reader, config.tries),
-            max_body_bytes: max_body_bytes(&mut reader, config.body_bytes),
-            errors: reader.errors,
-            notes: reader.notes,
+            protocol: protocol(reader),
+            limits: limits::read(reader, config),
+            cross_origin: cross_origin(reader),
+            connect_timeout: seconds(reader, "proxy-connect-timeout", config.connect_seconds),
+            send_timeout: seconds(reader, "proxy-send-timeout", config.send_seconds),
+            read_timeout: seconds(reader, "proxy-read-timeout", config.read_seconds),
+            retries: retries(reader, config.tries),
+            max_body_bytes: max_body_bytes(reader, config.body_bytes),
         }
     }
 
@@ -117,56 +74,6 @@ impl<'a> NginxAnnotations<'a> {
     pub(super) fn rewrites(&self, path: &str) -> bool {
         self.rewrite_target.is_some_and(|target| target != path)
     }
-}
-
-/// Reads the annotations of one object.
-struct ValueReader<'a> {
-    meta: &'a Meta,
-    errors: Vec<Diagnostic>,
-    notes: Vec<Diagnostic>,
-}
-
-impl<'a> ValueReader<'a> {
-    /// The value of an annotation. `None` if it is missing, empty, or counts as unset because its value is bad.
-    fn text(&mut self, name: &'static str) -> Option<&'a str> {
-        let value = written(self.meta, name)?;
-        let annotation = ingress_nginx::find(name)?;
-        let Some(consequence) = annotation.consequence(value) else { return Some(value) };
-        let remedy = annotation.value.check(value).err().unwrap_or_default();
-        let field = annotation_field(&format!("{PREFIX}{name}"));
-        match consequence {
-            OnBadValue::Default | OnBadValue::DropGroup => {
-                let message = format!("{value:?} is not a valid value, so it has no effect, as in ingress-nginx");
-                self.notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation));
-            }
-            OnBadValue::Reject | OnBadValue::Deny503 => {
-                let message = format!("{value:?} is not a valid value, so requests get status 503");
-                self.errors.push(Diagnostic::error(field, message, remedy));
-            }
-        }
-        None
-    }
-
-    fn flag(&mut self, name: &'static str, default: bool) -> bool {
-        self.text(name).and_then(ingress_nginx::flag).unwrap_or(default)
-    }
-
-    fn number(&mut self, name: &'static str) -> Option<i64> {
-        self.text(name).and_then(ingress_nginx::integer)
-    }
-
-    /// Reports a value that is valid in ingress-nginx, and not supported here.
-    fn refuse(&mut self, name: &str, message: &str, remedy: &str) {
-        let field = annotation_field(&format!("{PREFIX}{name}"));
-        let message = format!("{message}, so requests get status 503");
-        self.errors.push(Diagnostic::error(field, message, remedy));
-    }
-}
-
-/// The value of an annotation as it is written; an empty one counts as missing.
-pub(super) fn written<'m>(meta: &'m Meta, name: &str) -> Option<&'m str> {
-    let value = meta.annotations.get(&*format!("{PREFIX}{name}"));
-    value.map(|value| &**value).filter(|value| !value.is_empty())
 }
 
 /// The temporal redirect precedes the permanent one.
@@ -208,15 +115,6 @@ fn protocol(reader: &mut ValueReader<'_>) -> AnnotatedProtocol {
             AnnotatedProtocol::Http
         }
     }
-}
-
-/// Entries that are no networks have made the value bad. As in nginx, the length of a prefix may begin with zeros.
-fn ranges(list: &str) -> Arc<AddressRanges> {
-    let network = |entry: &str| match entry.split_once('/') {
-        Some((address, bits)) => parse_network(&format!("{address}/{}", bits.parse::<u8>().ok()?)),
-        None => parse_network(entry),
-    };
-    Arc::new(ingress_nginx::items(list).filter_map(network).collect())
 }
 
 fn cross_origin(reader: &mut ValueReader<'_>) -> Option<Arc<CrossOrigin>> {
@@ -262,7 +160,12 @@ fn allowed_origins(reader: &mut ValueReader<'_>, list: &str) -> Option<Box<[Allo
 /// 0 has no limit there, and here that of the largest number of attempts.
 fn retries(reader: &mut ValueReader<'_>, default: u32) -> u32 {
     let tries = reader.number("proxy-next-upstream-tries").and_then(|tries| u32::try_from(tries).ok());
-    match tries.unwrap_or(default) {
+    retries_of(tries.unwrap_or(default))
+}
+
+/// How often a request is sent again. `tries`: how often it is sent, and 0 without a limit.
+pub(super) fn retries_of(tries: u32) -> u32 {
+    match tries {
         0 => MAX_TRIES - 1,
         tries => tries.min(MAX_TRIES) - 1,
     }
@@ -285,6 +188,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::Meta;
 
     fn meta(annotations: &[(&str, &str)]) -> Meta {
         let annotations: std::collections::BTreeMap<String, &str> =
@@ -292,22 +196,19 @@ mod tests {
         serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap()
     }
 
-    #[test]
-    fn defaults_are_those_of_ingress_nginx() {
-        let meta = meta(&[]);
-        let read = NginxAnnotations::read(&meta, &NginxConfig::default());
-        assert!(read.ssl_redirect && !read.force_ssl_redirect && !read.use_regex);
-        assert_eq!((read.max_body_bytes, read.retries, read.cross_origin), (Some(1 << 20), 2, None));
-        assert_eq!([read.connect_timeout, read.read_timeout].map(|timeout| timeout.as_secs()), [5, 60]);
-        assert!(read.errors.is_empty() && read.notes.is_empty());
+    fn read(meta: &Meta) -> (NginxAnnotations<'_>, ValueReader<'_>) {
+        let mut reader = ValueReader::new(meta);
+        (NginxAnnotations::read(&mut reader, &NginxConfig::default()), reader)
     }
 
     #[test]
-    fn every_name_is_in_the_table() {
-        assert!(READ.is_sorted());
-        for name in READ {
-            assert!(ingress_nginx::has(name), "{name}");
-        }
+    fn defaults_are_those_of_ingress_nginx() {
+        let meta = meta(&[]);
+        let (read, reader) = read(&meta);
+        assert!(read.ssl_redirect && !read.force_ssl_redirect && !read.use_regex);
+        assert_eq!((read.max_body_bytes, read.retries, read.cross_origin), (Some(1 << 20), 2, None));
+        assert_eq!([read.connect_timeout, read.read_timeout].map(|timeout| timeout.as_secs()), [5, 60]);
+        assert!(reader.errors.is_empty() && reader.notes.is_empty());
     }
 
     #[test]
@@ -317,19 +218,15 @@ mod tests {
             ("proxy-body-size", "8mb", 0, 1),
             ("ssl-redirect", "on", 0, 1),
             ("rewrite-target", "/a;b", 0, 1),
-            ("allowlist-source-range", "10.0.0.0/33", 1, 0),
-            ("whitelist-source-range", "office", 1, 0),
-            ("denylist-source-range", "10.0.0.1,x", 1, 0),
             ("permanent-redirect", "https://a b", 1, 0),
             ("upstream-vhost", "$service_name.svc", 1, 0),
             ("backend-protocol", "FCGI", 1, 0),
             ("backend-protocol", "h2", 0, 1),
             ("cors-allow-origin", "https://a.example,b.example", 0, 1),
-            ("allowlist-source-range", "", 0, 0),
         ] {
             let meta = meta(&[(name, value)]);
-            let read = NginxAnnotations::read(&meta, &NginxConfig::default());
-            assert_eq!((read.errors.len(), read.notes.len()), (errors, notes), "{name}: {value}: {read:?}");
+            let (read, reader) = read(&meta);
+            assert_eq!((reader.errors.len(), reader.notes.len()), (errors, notes), "{name}: {value}: {read:?}");
         }
     }
 
@@ -351,7 +248,7 @@ mod tests {
             (&[("permanent-redirect", "https://a.example"), ("temporal-redirect", "ftp://b.example")], None),
         ] {
             let meta = meta(annotations);
-            let redirect = NginxAnnotations::read(&meta, &NginxConfig::default()).response;
+            let redirect = read(&meta).0.response;
             let found = redirect.as_ref().map(|redirect| (redirect.status.as_u16(), redirect.target.to_str().unwrap()));
             assert_eq!(found, expected, "{annotations:?}");
         }
@@ -359,18 +256,9 @@ mod tests {
 
     #[test]
     fn numbers_and_sizes_replace_defaults() {
-        let meta = meta(&[
-            ("proxy-body-size", "0"),
-            ("proxy-connect-timeout", "7"),
-            ("proxy-next-upstream-tries", "0"),
-            ("allowlist-source-range", ""),
-            ("whitelist-source-range", "10.0.0.0/8, 2001:db8::1"),
-        ]);
-        let read = NginxAnnotations::read(&meta, &NginxConfig::default());
+        let meta =
+            meta(&[("proxy-body-size", "0"), ("proxy-connect-timeout", "7"), ("proxy-next-upstream-tries", "0")]);
+        let read = read(&meta).0;
         assert_eq!((read.max_body_bytes, read.connect_timeout.as_secs(), read.retries), (None, 7, 9));
-        let allowed = read.allowed.unwrap();
-        assert!(["10.1.1.1", "2001:db8::1"].iter().all(|address| allowed.contains(address.parse().unwrap())));
-        let denied = ranges("10.0.0.0/008,2001:db8::/0032");
-        assert!(["10.1.1.1", "2001:db8::1"].iter().all(|address| denied.contains(address.parse().unwrap())));
     }
 }

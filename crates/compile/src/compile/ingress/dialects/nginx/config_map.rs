@@ -32,6 +32,21 @@ pub(super) struct NginxConfig {
     pub tries: u32,
     pub body_bytes: u64,
     pub service_upstream: bool,
+    /// Of requests above a rate, and above the number of concurrent ones.
+    pub rate_status: StatusCode,
+    pub concurrent_status: StatusCode,
+    /// Whether annotations may name Secrets and ConfigMaps of other namespaces.
+    pub allows_other_namespaces: bool,
+    /// The headers that annotations may let responses have.
+    pub allowed_response_headers: Vec<String>,
+    /// Whether the annotations of snippets have an effect.
+    pub allows_snippets: bool,
+    /// Whether annotations of the risk level Critical, which snippets have, are accepted.
+    pub allows_critical_annotations: bool,
+    /// Rules whose path begins with one of these need no login.
+    pub no_auth_locations: Vec<String>,
+    /// The server that permits requests of Ingresses without one, by the names of the annotations.
+    pub global_auth: Option<BTreeMap<Box<str>, Arc<str>>>,
     /// Why no request may be forwarded.
     pub errors: Vec<Diagnostic>,
     pub notes: Vec<Diagnostic>,
@@ -54,6 +69,14 @@ impl Default for NginxConfig {
             tries: 3,
             body_bytes: 1 << 20,
             service_upstream: false,
+            rate_status: StatusCode::SERVICE_UNAVAILABLE,
+            concurrent_status: StatusCode::SERVICE_UNAVAILABLE,
+            allows_other_namespaces: false,
+            allowed_response_headers: Vec::new(),
+            allows_snippets: false,
+            allows_critical_annotations: false,
+            no_auth_locations: vec![ACME_CHALLENGE.to_owned()],
+            global_auth: None,
             errors: Vec::new(),
             notes: Vec::new(),
         }
@@ -87,6 +110,19 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
                 config.no_tls_redirect_locations = items(text).map(str::to_owned).collect();
                 Some(())
             }
+            "global-allowed-response-headers" => {
+                config.allowed_response_headers = items(text).map(str::to_owned).collect();
+                Some(())
+            }
+            "no-auth-locations" => {
+                config.no_auth_locations = items(text).map(str::to_owned).collect();
+                Some(())
+            }
+            "allow-cross-namespace-resources" => set(&mut config.allows_other_namespaces, flag(text)),
+            "allow-snippet-annotations" => set(&mut config.allows_snippets, flag(text)),
+            "annotations-risk-level" => set(&mut config.allows_critical_annotations, is_critical(text)),
+            "limit-req-status-code" => set(&mut config.rate_status, error_status(text)),
+            "limit-conn-status-code" => set(&mut config.concurrent_status, error_status(text)),
             "hsts" => set(&mut hsts.0, flag(text)),
             "hsts-max-age" => set(&mut hsts.1, integer(text).and_then(|seconds| u64::try_from(seconds).ok())),
             "hsts-include-subdomains" => set(&mut hsts.2, flag(text)),
@@ -98,6 +134,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "proxy-body-size" => set(&mut config.body_bytes, size(text)),
             "whitelist-source-range" => list(&mut config.allowed, name, value),
             "denylist-source-range" => list(&mut config.denied, name, value),
+            name if GLOBAL_AUTH.contains(&name) => global_auth(&mut config, name, value),
             _ if INTERNAL.contains(&&**name) => Some(()),
             _ if GUARDS.contains(&&**name) && flag(text) != Some(false) => {
                 if !ignores_guards {
@@ -118,7 +155,8 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
         if known.is_some() {
             continue;
         }
-        let is_guard = matches!(&**name, "whitelist-source-range" | "denylist-source-range");
+        let is_guard =
+            matches!(&**name, "whitelist-source-range" | "denylist-source-range") || GLOBAL_AUTH.contains(&&**name);
         let what = if is_guard { "so requests get status 503" } else { "so its default applies" };
         let problem =
             Diagnostic::of_object(format!("{object}: {value:?} is not a valid value, {what}"), "correct the value");
@@ -137,6 +175,25 @@ fn set<T>(target: &mut T, value: Option<T>) -> Option<()> {
 fn list(target: &mut Option<Arc<str>>, name: &str, value: &Arc<str>) -> Option<()> {
     let row = ingress_nginx::find(name)?;
     set(target, row.value.check(value).ok().map(|()| Some(Arc::clone(value))))
+}
+
+/// Adds a key about the server that permits requests, whose value is one of the annotation of this name.
+fn global_auth(config: &mut NginxConfig, name: &str, value: &Arc<str>) -> Option<()> {
+    let name = name.strip_prefix("global-")?;
+    let row = ingress_nginx::find(name)?;
+    row.value.check(value).ok()?;
+    config.global_auth.get_or_insert_default().insert(name.into(), Arc::clone(value));
+    Some(())
+}
+
+/// Whether a level of risk is the highest one. `None` if it is no level.
+fn is_critical(text: &str) -> Option<bool> {
+    ["Low", "Medium", "High", "Critical"].contains(&text).then(|| text == "Critical")
+}
+
+fn error_status(text: &str) -> Option<StatusCode> {
+    let status = StatusCode::from_bytes(text.as_bytes()).ok()?;
+    (400..600).contains(&status.as_u16()).then_some(status)
 }
 
 fn count(text: &str) -> Option<u64> {
@@ -161,17 +218,28 @@ const GUARDS: &[&str] = &[
     "block-user-agents",
     "enable-modsecurity",
     "enable-owasp-modsecurity-crs",
-    "global-auth-url",
+    "global-auth-snippet",
     "http-snippet",
     "location-snippet",
     "server-snippet",
 ];
 
+/// Keys about the server that permits requests.
+const GLOBAL_AUTH: &[&str] = &[
+    "global-auth-always-set-cookie",
+    "global-auth-cache-duration",
+    "global-auth-cache-key",
+    "global-auth-method",
+    "global-auth-request-redirect",
+    "global-auth-response-headers",
+    "global-auth-signin",
+    "global-auth-signin-redirect-param",
+    "global-auth-url",
+];
+
 /// Keys about the inside of nginx, or about the controller itself.
 const INTERNAL: &[&str] = &[
-    "allow-snippet-annotations",
     "annotation-value-word-blocklist",
-    "annotations-risk-level",
     "client-body-buffer-size",
     "enable-multi-accept",
     "error-log-level",
@@ -260,6 +328,6 @@ mod tests {
                 NginxConfig { errors: config.errors.clone(), notes: config.notes.clone(), ..NginxConfig::default() };
             assert_eq!(config, unchanged, "{name}: {value}");
         }
-        assert!(parsed(&[("global-auth-url", "http://auth.example")], true).errors.is_empty());
+        assert!(parsed(&[("global-auth-snippet", "deny all;")], true).errors.is_empty());
     }
 }

@@ -6,11 +6,15 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::annotations::written;
+use super::canary;
+use super::canary::CanaryPath;
 use super::config_map;
 use super::config_map::NginxConfig;
 use super::path::written_path;
+use super::snippets;
+use super::snippets::ServerSnippet;
 use super::unsupported;
+use super::value_reader::written;
 use crate::api::ingress_nginx::{self, find};
 use crate::api::networking::Ingress;
 use crate::api::{Object, ObjectKey};
@@ -45,6 +49,9 @@ struct Host {
     /// By age; of equal age, the later name first, as in ingress-nginx.
     said: BTreeMap<(Option<i64>, Reverse<ObjectKey>), SaidOfHost>,
     facts: HostFacts,
+    canaries: Vec<Arc<CanaryPath>>,
+    /// That of the oldest Ingress with one.
+    server_snippet: Option<Arc<ServerSnippet>>,
     /// The namespaces of the Ingresses that give it TLS. Those of a wildcard decide about the hosts below it.
     namespaces_with_tls: BTreeSet<Arc<str>>,
 }
@@ -60,12 +67,21 @@ struct SaidOfHost {
     rewrites_root: bool,
     /// It has only a default backend, which precedes paths for the root.
     is_catch_all: bool,
+    /// The paths of a canary, which says nothing else.
+    canaries: Vec<Arc<CanaryPath>>,
+    server_snippet: Option<Arc<ServerSnippet>>,
+    /// Who says it.
+    namespace: Arc<str>,
 }
 
 impl Host {
     fn find_namespaces_with_tls(&self) -> BTreeSet<Arc<str>> {
         let with_tls = self.said.iter().filter(|(_, said)| said.has_tls);
         with_tls.map(|((_, Reverse(key)), _)| Arc::clone(&key.namespace)).collect()
+    }
+
+    fn find_server_snippet(&self) -> Option<&Arc<ServerSnippet>> {
+        self.said.values().find_map(|said| said.server_snippet.as_ref())
     }
 
     /// Only of the paths that are used, which are those of the oldest Ingresses.
@@ -76,11 +92,13 @@ impl Host {
         for (is_exact, path, is_expression) in self.said.values().flat_map(|said| &said.paths) {
             has_expressions |= known.insert((*is_exact, path)) && *is_expression;
         }
-        let rewrites_root = self.said.values().next().is_some_and(|oldest| oldest.rewrites_root);
+        let oldest = self.said.values().find(|said| said.canaries.is_empty());
+        let rewrites_root = oldest.is_some_and(|oldest| oldest.rewrites_root);
         HostFacts {
             has_expressions: has_expressions || rewrites_root && !known.contains(&(false, "/")),
             has_tls: self.said.values().any(|said| said.has_tls),
-            is_closed: self.said.values().any(|said| said.closes_host),
+            is_closed: self.said.values().any(|said| said.closes_host)
+                || self.find_server_snippet().is_some_and(|snippet| snippet.closes_host),
         }
     }
 }
@@ -96,23 +114,29 @@ impl NginxHosts {
     ) -> BTreeSet<ObjectKey> {
         self.config = config_map::read(cx);
         let mut touched: BTreeSet<HostPattern> = BTreeSet::new();
+        // What a canary refers to may have changed, too.
+        let mut with_touched_canary: BTreeSet<HostPattern> = BTreeSet::new();
         for key in ingresses {
             let (age, hosts) = self.by_ingress.remove(key).unwrap_or_default();
             let place = (age, Reverse(key.clone()));
             for host in hosts {
-                if let Some(known) = self.by_host.get_mut(&host) {
-                    known.said.remove(&place);
+                let said = self.by_host.get_mut(&host).and_then(|known| known.said.remove(&place));
+                if said.is_some_and(|said| !said.canaries.is_empty()) {
+                    with_touched_canary.insert(host.clone());
                 }
                 touched.insert(host);
             }
             let Some(ingress) = cx.store.ingresses.get(key) else { continue };
-            let said = said_of_hosts(cx, claims, ingress);
+            let said = said_of_hosts(cx, &self.config, claims, ingress);
             if said.is_empty() {
                 continue;
             }
             self.by_ingress.insert(key.clone(), (ingress.meta.created, said.keys().cloned().collect()));
             for (host, said) in said {
                 let place = (ingress.meta.created, Reverse(key.clone()));
+                if !said.canaries.is_empty() {
+                    with_touched_canary.insert(host.clone());
+                }
                 self.by_host.entry(host.clone()).or_default().said.insert(place, said);
                 touched.insert(host);
             }
@@ -124,7 +148,13 @@ impl NginxHosts {
             let namespaces = known.find_namespaces_with_tls();
             let before = std::mem::replace(&mut known.facts, facts);
             let namespaces_before = std::mem::replace(&mut known.namespaces_with_tls, namespaces);
-            let is_changed = before != known.facts || namespaces_before != known.namespaces_with_tls;
+            let server_snippet = known.find_server_snippet().map(Arc::clone);
+            let snippet_before = std::mem::replace(&mut known.server_snippet, server_snippet);
+            known.canaries = known.said.values().flat_map(|said| &said.canaries).map(Arc::clone).collect();
+            let is_changed = before != known.facts
+                || namespaces_before != known.namespaces_with_tls
+                || snippet_before != known.server_snippet
+                || with_touched_canary.contains(&host);
             if known.said.is_empty() {
                 self.by_host.remove(&host);
             }
@@ -143,6 +173,33 @@ impl NginxHosts {
             Some(owner.map_or(!namespaces.is_empty(), |owner| namespaces.contains(owner)))
         });
         HostFacts { has_tls: own.has_tls || wildcard == Some(true), ..own }
+    }
+
+    /// The snippet of a host.
+    pub(super) fn server_snippet(&self, host: &HostPattern) -> Option<&ServerSnippet> {
+        self.by_host.get(host)?.server_snippet.as_deref()
+    }
+
+    /// The canary of a path: that of the oldest Ingress of the namespace. Other namespaces cannot take requests over.
+    pub(super) fn canary(
+        &self,
+        host: &HostPattern,
+        is_exact: bool,
+        path: &str,
+        namespace: &str,
+    ) -> Option<&Arc<CanaryPath>> {
+        let mut canaries = self.by_host.get(host)?.canaries.iter();
+        canaries
+            .find(|canary| (canary.is_exact, &*canary.path, &*canary.ingress.namespace) == (is_exact, path, namespace))
+    }
+
+    /// Whether an Ingress of the namespace has a path that is none of a canary.
+    pub(super) fn has_path(&self, host: &HostPattern, is_exact: bool, path: &str, namespace: &str) -> bool {
+        let mut said = self.by_host.get(host).into_iter().flat_map(|known| known.said.values());
+        said.any(|said| {
+            let is_path = |known: &(bool, Box<str>, bool)| (known.0, &*known.1) == (is_exact, path);
+            *said.namespace == *namespace && said.paths.iter().any(is_path)
+        })
     }
 
     fn own(&self, host: &HostPattern) -> HostFacts {
@@ -165,37 +222,52 @@ impl NginxHosts {
     }
 }
 
-/// What an Ingress says about the hosts of its rules. Nothing if it is not one of the dialect, about hosts that belong
-/// to another namespace, and if it is a canary, which has no paths of its own.
+/// What an Ingress says about the hosts of its rules. Nothing if it is not one of the dialect, and about hosts that
+/// belong to another namespace.
 fn said_of_hosts(
     cx: CompileContext<'_>,
+    config: &NginxConfig,
     claims: &HostClaims,
     ingress: &Object<Ingress>,
 ) -> BTreeMap<HostPattern, SaidOfHost> {
     let mut said: BTreeMap<HostPattern, SaidOfHost> = BTreeMap::new();
     let Some(class) = served_class(cx, ingress) else { return said };
-    if dialect::of_served_ingress(cx, ingress, class) != Ok(Dialect::Nginx) || is_canary(ingress) {
+    if dialect::of_served_ingress(cx, ingress, class) != Ok(Dialect::Nginx) {
+        return said;
+    }
+    let is_foreign = |host: &HostPattern| {
+        cx.inputs.ingress.host_ownership == HostOwnership::Namespace
+            && matches!(host, HostPattern::Exact(name) if !claims.belongs_to(name, &ingress.meta.key.namespace))
+    };
+    if canary::is_canary(ingress) {
+        for (host, path) in canary::paths(ingress, cx.inputs.budgets.regex_limit()) {
+            if !is_foreign(&host) {
+                said.entry(host).or_default().canaries.push(path);
+            }
+        }
         return said;
     }
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
         said.entry(HostPattern::Any).or_default().is_catch_all = true;
     }
-    let closes_host =
-        foreign_annotations::refuses_guards(cx, ingress, class) && unsupported::guard_of_host(&ingress.meta).is_some();
+    let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
+    let closes_host = refuses_guards && unsupported::guard_of_host(&ingress.meta).is_some();
+    let limit = cx.inputs.budgets.regex_limit();
+    let server_snippet = snippets::of_server(&ingress.meta, config, limit, refuses_guards).map(Arc::new);
     let use_regex = written(&ingress.meta, "use-regex").and_then(ingress_nginx::flag) == Some(true);
     let target = written(&ingress.meta, "rewrite-target")
         .filter(|target| find("rewrite-target").is_none_or(|row| row.consequence(target).is_none()));
     for rule in &ingress.spec.rules {
         let host = HostPattern::parse(rule.host.as_deref());
-        let is_foreign = cx.inputs.ingress.host_ownership == HostOwnership::Namespace
-            && matches!(&host, HostPattern::Exact(name) if !claims.belongs_to(name, &ingress.meta.key.namespace));
-        if is_foreign {
+        if is_foreign(&host) {
             continue;
         }
         let is_any = host == HostPattern::Any;
         let known = said.entry(host).or_default();
+        known.namespace = Arc::clone(&ingress.meta.key.namespace);
         known.has_tls = !ingress.spec.tls.is_empty();
         known.closes_host = closes_host;
+        known.server_snippet.clone_from(&server_snippet);
         known.rewrites_root = !is_any && target.is_some_and(|target| target != "/");
         for path in rule.http.iter().flat_map(|http| &http.paths) {
             let text = written_path(path.path.as_deref());
@@ -204,9 +276,4 @@ fn said_of_hosts(
         }
     }
     said
-}
-
-/// Whether an Ingress only gives a share of the requests for the paths of another one to its own backends.
-pub(super) fn is_canary(ingress: &Object<Ingress>) -> bool {
-    written(&ingress.meta, "canary").and_then(ingress_nginx::flag) == Some(true)
 }

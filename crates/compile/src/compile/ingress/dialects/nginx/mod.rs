@@ -11,23 +11,34 @@
 //!             └ path_conflicts.rs
 //! ```
 
+mod access;
+mod addresses;
 mod annotations;
+mod auth_server;
+mod canary;
 mod config_map;
+mod custom_headers;
 mod host_facts;
+mod limits;
 mod path;
 pub(super) mod path_conflicts;
 mod rule;
+mod shared_parts;
+mod snippets;
+mod supported;
 mod unsupported;
+mod value_reader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::StatusCode;
 
 pub(in crate::compile::ingress) use self::host_facts::NginxHosts;
-use self::host_facts::is_canary;
 use self::path::{IngressPath, written_path};
 use self::rule::{EXPRESSION_REMEDY, RuleBuilder, RulePlace};
+use self::shared_parts::PartBuilder;
+pub(in crate::compile::ingress) use self::shared_parts::SharedParts;
 use super::{refusal, refused_annotations};
 use crate::api::networking::{HttpIngressPath, Ingress, IngressClass, IngressRule};
 use crate::api::{Kind, Object};
@@ -48,8 +59,10 @@ use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::router::by_conditions::HostName;
 use crate::snapshot::router::locations::HostLocation;
 use crate::snapshot::rule::{Action, RedirectAction, RedirectStyle, RouteFailure};
+use access::AccessSettings;
 use annotations::NginxAnnotations;
 pub use unsupported::{AnnotationSupport, annotation_support};
+use value_reader::ValueReader;
 
 /// Plans a served Ingress of this class, which may be missing, and returns what it expands to. `before`: the plan that
 /// it had. An error if it expands to more than its share of its namespace's budget.
@@ -68,6 +81,10 @@ pub(super) fn plan(
     let regexes = RegexBudget::new(budgets, &share);
     let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
     regexes.expansion_within_share(paths)?;
+    let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
+    if canary::is_canary(ingress) {
+        return Ok((canary::plan(cx, hosts, ingress, refuses_guards), regexes.expansion_within_share(paths)?));
+    }
     let (refused, mut notes) = refusal(cx, ingress);
     let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
     let expansion = regexes.expansion_within_share(paths)?;
@@ -78,20 +95,31 @@ pub(super) fn plan(
     // An Ingress that is refused compiles no expression: its paths fail by their literal start.
     let is_over_budget = over_budget.iter().any(Diagnostic::is_error);
     let config = &hosts.config;
-    let mut annotations = NginxAnnotations::read(&ingress.meta, config);
+    let mut reader = ValueReader::new(&ingress.meta);
+    let annotations = NginxAnnotations::read(&mut reader, config);
+    let access = AccessSettings::read(cx, &mut reader, config);
+    let response_headers = custom_headers::read(cx, &mut reader, config);
+    let named: BTreeSet<HostPattern> =
+        ingress.spec.rules.iter().map(|rule| HostPattern::parse(rule.host.as_deref())).collect();
+    let snippets = snippets::by_host(
+        &mut reader,
+        hosts,
+        named.iter().chain([&HostPattern::Any]),
+        budgets.regex_limit(),
+        refuses_guards,
+    );
     let of_other_dialect = refused_annotations::check(&ingress.meta, Dialect::Nginx);
-    let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
     let unsupported = unsupported::check(&ingress.meta, refuses_guards);
     let (over_budget, warnings): (Vec<_>, Vec<_>) = over_budget.into_iter().partition(Diagnostic::is_error);
     let mut errors: Vec<Diagnostic> = refused.into_iter().chain(over_budget).collect();
     errors.extend(of_other_dialect.unsupported_protection);
     errors.extend_from_slice(&config.errors);
-    errors.append(&mut annotations.errors);
+    errors.append(&mut reader.errors);
     errors.extend(unsupported.guards);
     let mut notes: Vec<Diagnostic> = notes.take().into_iter().chain(of_other_dialect.notes).collect();
     notes.extend(warnings);
     notes.extend_from_slice(&config.notes);
-    notes.append(&mut annotations.notes);
+    notes.append(&mut reader.notes);
     notes.extend(unsupported.notes);
     let failure = (!errors.is_empty()).then_some(RouteFailure::UnsupportedProtection);
     let mut planner = NginxPlanner {
@@ -102,12 +130,18 @@ pub(super) fn plan(
             plugins,
             ingress,
             annotations: &annotations,
+            access: &access,
+            response_headers: &response_headers,
+            snippets: &snippets,
+            parts: PartBuilder::new(
+                cx,
+                format!("{}/{}", Kind::Ingress, ingress.meta.key).into(),
+                before.map(|plan| &plan.location_parts),
+            ),
             config,
             failure,
             refuses_guards,
             limit: budgets.regex_limit(),
-            steps_before: before.map(|plan| &*plan.steps).unwrap_or_default(),
-            steps: Vec::new(),
             upstreams: Default::default(),
             errors: Default::default(),
             notes: Default::default(),
@@ -116,23 +150,20 @@ pub(super) fn plan(
         by_host: BTreeMap::new(),
         errors: Vec::new(),
     };
-    if is_canary(ingress) {
-        planner.errors.push(unsupported::canary());
-    } else {
-        ingress.spec.rules.iter().enumerate().for_each(|(index, rule)| planner.add_rule(index, rule));
-        planner.add_roots();
-    }
+    ingress.spec.rules.iter().enumerate().for_each(|(index, rule)| planner.add_rule(index, rule));
+    planner.add_roots();
     let NginxPlanner { rules, by_host, errors: route_errors, .. } = planner;
     errors.extend(route_errors);
     errors.extend(rules.errors.into_vec());
     notes.extend(rules.notes.into_vec());
+    notes.extend(rules.parts.notes().cloned().map(access::about_annotation));
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let plan = IngressPlan {
         dialect: Dialect::Nginx,
         generation: ingress.meta.generation,
         created: ingress.meta.created,
         by_location: Some(by_host.into_values().collect()),
-        steps: rules.steps,
+        location_parts: rules.parts.into_parts(),
         certificates,
         upstreams: rules.upstreams.into_iter().collect(),
         errors,
@@ -225,7 +256,9 @@ impl NginxPlanner<'_> {
         let locations = match ingress_path.locations() {
             _ if self.is_over_budget && facts.has_expressions => self.failing_location(ingress_path, name, host),
             Ok(paths) => {
-                let place = self.place(name, host, path);
+                let canary = self.hosts.canary(host, is_exact, path, &self.ingress.meta.key.namespace);
+                let place =
+                    RulePlace { is_exact, canary: canary.map(|canary| &**canary), ..self.place(name, host, path) };
                 let rule = self.rules.build(place, &raw.backend, &format!("{field}.backend"));
                 let location = |(precedence, location_path): (LocationPrecedence, LocationPath)| {
                     let rule = match precedence {
@@ -258,8 +291,8 @@ impl NginxPlanner<'_> {
         name: &str,
         host: &HostPattern,
     ) -> Vec<(LocationPrecedence, HostLocation)> {
-        let annotations = self.rules.annotations;
-        let is_guard = self.rules.failure.is_some() || !annotations.denied.is_empty() || annotations.allowed.is_some();
+        let is_guard =
+            self.rules.failure.is_some() || self.rules.access.restricts() || self.rules.annotations.limits.is_some();
         let Some(location_path) = path.failing_location(is_guard) else { return Vec::new() };
         let action = Action::Fail(RouteFailure::UnsupportedProtection);
         let rule = self.rules.build_plain(self.place(name, host, path.path), action);
@@ -268,7 +301,7 @@ impl NginxPlanner<'_> {
 
     fn place<'p>(&self, name: &'p str, host: &'p HostPattern, path: &'p str) -> RulePlace<'p> {
         let facts = self.hosts.facts(host, self.owner());
-        RulePlace { name, host, path, is_catch_all: false, facts }
+        RulePlace { name, host, path, is_exact: false, is_catch_all: false, canary: None, facts }
     }
 
     /// The namespace to which hosts belong, if they do.
@@ -291,7 +324,8 @@ impl NginxPlanner<'_> {
             let is_root = |path: &LocationsOfPath| !path.is_exact && *path.path == *"/";
             if !self.locations(host).paths.iter().any(is_root) {
                 let name = format!("root.{index}");
-                let place = RulePlace { name: &name, host, path: "/", is_catch_all, facts };
+                let place =
+                    RulePlace { name: &name, host, path: "/", is_exact: false, is_catch_all, canary: None, facts };
                 let rule = match backend {
                     // Requests for hosts without rules have neither annotations nor the backend of an Ingress with
                     // rules.

@@ -1,25 +1,42 @@
 //! Builds the rules of an Ingress of the dialect `nginx`: what a location does with its requests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
+use super::access;
+use super::access::AccessSettings;
+use super::annotations;
 use super::annotations::NginxAnnotations;
+use super::canary::CanaryPath;
 use super::config_map::NginxConfig;
 use super::host_facts::HostFacts;
-use crate::api::networking::{Ingress, IngressBackend};
-use crate::api::{Kind, Object};
+use super::limits;
+use super::shared_parts::PartBuilder;
+use super::snippets::HostSnippets;
+use crate::api::networking::{Ingress, IngressBackend, IngressService, IngressServicePort};
+use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
+use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::ingress::dialects::plain_service;
 use crate::compile::ingress::dialects::plain_service::PlainService;
 use crate::compile::ingress::service_backend::IngressTarget;
 use crate::compile::ingress_class::dialect::Dialect;
-use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts, RuleChain};
+use crate::compile::kong::plugins::{
+    ChoiceSettings, ChosenService, OwnParts, PluginSite, Plugins, RouteFacts, RuleChain,
+};
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::{GroupTemplate, PathReplacement};
-use crate::snapshot::location_steps::{HttpsRedirectOfLocation, LocationSteps};
+use crate::snapshot::location_snippet::{MatchedLocation, Snippet, SnippetHost, SnippetSettings};
+use crate::snapshot::location_steps::{
+    CanaryRequests, HttpsRedirectOfLocation, LocationNames, LocationSnippets, LocationSteps,
+};
 use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::rule::{
     Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, WeightedBackends,
@@ -37,8 +54,11 @@ pub(super) struct RulePlace<'a> {
     pub host: &'a HostPattern,
     /// As the Ingress has it.
     pub path: &'a str,
+    pub is_exact: bool,
     /// Whether it is the root of an Ingress without rules, for which redirects and rewrites have no effect.
     pub is_catch_all: bool,
+    /// What gets a share of its requests.
+    pub canary: Option<&'a CanaryPath>,
     pub facts: HostFacts,
 }
 
@@ -48,15 +68,17 @@ pub(super) struct RuleBuilder<'a> {
     pub plugins: &'a Plugins,
     pub ingress: &'a Object<Ingress>,
     pub annotations: &'a NginxAnnotations<'a>,
+    pub access: &'a AccessSettings<'a>,
+    pub snippets: &'a BTreeMap<HostPattern, HostSnippets>,
+    /// Of all responses.
+    pub response_headers: &'a [(HeaderName, HeaderValue)],
+    pub parts: PartBuilder<'a>,
     pub config: &'a NginxConfig,
     /// Why no request may be forwarded.
     pub failure: Option<RouteFailure>,
     /// Whether a backend with a guard of another controller gets no request.
     pub refuses_guards: bool,
     pub limit: RegexLimit,
-    /// The steps of the plan before. Equal ones are kept, so that equal rules are known to be equal.
-    pub steps_before: &'a [Arc<LocationSteps>],
-    pub steps: Vec<Arc<LocationSteps>>,
     pub upstreams: BTreeSet<UpstreamKey>,
     pub errors: UniqueDiagnostics,
     pub notes: UniqueDiagnostics,
@@ -66,7 +88,7 @@ impl RuleBuilder<'_> {
     /// The rule for a backend. `field`: the field of the backend.
     pub(super) fn build(&mut self, place: RulePlace<'_>, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
         // The errors of the Ingress say why it fails; those of its backends are reported nevertheless.
-        let resolved = self.forward(backend, field);
+        let resolved = self.forward(place, backend, field);
         let replaced = self.path_replacement(place);
         if place.facts.is_closed && self.failure.is_none() {
             let host = place.host;
@@ -99,21 +121,66 @@ impl RuleBuilder<'_> {
 
     /// A rule with an action and global plugins, and without annotations.
     pub(super) fn build_plain(&mut self, place: RulePlace<'_>, action: Action) -> Arc<RouteRule> {
-        self.with_plugins(place, None, action, RuleOptions::default(), None)
+        self.with_plugins(place, None, action, RuleOptions::default(), OwnParts::default())
     }
 
     fn route(&self) -> Arc<str> {
         format!("{}/{}", Kind::Ingress, self.ingress.meta.key).into()
     }
 
-    fn forward(&mut self, backend: &IngressBackend, field: &str) -> Result<WeightedBackends, RouteFailure> {
-        let service = PlainService {
+    fn scope(&self, place: RulePlace<'_>) -> Arc<str> {
+        format!("{}/{}", self.route(), place.name).into()
+    }
+
+    /// The guards of a location, in any order.
+    fn guards(
+        &mut self,
+        place: RulePlace<'_>,
+        scope: &Arc<str>,
+    ) -> Result<Vec<(ExecutionPlace, PluginInstance)>, Vec<Diagnostic>> {
+        // The path of the rule is compared, as for redirects.
+        let asks = !self.config.no_auth_locations.iter().any(|start| place.path.starts_with(&**start));
+        let access = self.access.config(place.host, asks).map_err(|problem| vec![problem])?;
+        let limits = &self.annotations.limits;
+        let limits = limits.as_ref().map(|config| self.parts.guard_instance(limits::KIND, config, scope));
+        let access = access.map(|config| {
+            let built = self.parts.guard_instance(access::KIND, &config, scope);
+            built.map_err(|problems| problems.into_iter().map(closes).collect())
+        });
+        limits.into_iter().chain(access).collect()
+    }
+
+    /// How the Services of the Ingress are resolved.
+    fn service(&self, via_cluster_ip: bool) -> PlainService<'_> {
+        PlainService {
             dialect: Dialect::Nginx,
             namespace: &self.ingress.meta.key.namespace,
             refuses_guards: self.refuses_guards,
-            via_cluster_ip: self.annotations.via_cluster_ip,
+            via_cluster_ip,
             protocol: Some(self.annotations.protocol),
-        };
+        }
+    }
+
+    /// The canary of a path, unless it has the same backend, or none that can be used: then it gets no requests, and
+    /// the plan of the canary says why.
+    fn canary(&self, place: RulePlace<'_>, backend: &IngressBackend) -> Option<(CanaryRequests, ChosenService)> {
+        let canary = place.canary.filter(|canary| canary.backend != *backend)?;
+        let service = self.service(canary.via_cluster_ip);
+        let resolved = service.resolve(self.cx, &canary.backend, "spec.rules").ok()?;
+        let service =
+            ObjectKey { namespace: Arc::clone(&resolved.key.namespace), name: Arc::clone(&resolved.key.service) };
+        let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
+        let backend = Backend { weight: 1, filters: Filters::default(), target };
+        Some((canary.requests.clone(), ChosenService { backend, service, upstream: resolved.key }))
+    }
+
+    fn forward(
+        &mut self,
+        place: RulePlace<'_>,
+        backend: &IngressBackend,
+        field: &str,
+    ) -> Result<WeightedBackends, RouteFailure> {
+        let service = self.service(self.annotations.via_cluster_ip);
         let resolved = service.resolve(self.cx, backend, field).map_err(|(failure, problem)| {
             self.errors.push(problem);
             failure
@@ -123,8 +190,23 @@ impl RuleBuilder<'_> {
         self.upstreams.insert(resolved.key);
         let backend = Backend { weight: 1, filters: Filters::default(), target };
         let mut split = WeightedBackends::new(vec![backend]).ok_or(RouteFailure::NoService)?;
-        let NginxAnnotations { connect_timeout, send_timeout, read_timeout, retries, .. } = *self.annotations;
-        let timeouts = TimeoutsAndRetries::per_attempt(connect_timeout, send_timeout, read_timeout, retries);
+        let NginxAnnotations { connect_timeout, send_timeout, read_timeout, retries, protocol, .. } = *self.annotations;
+        // What a snippet says precedes what annotations say.
+        let settings = self.snippets.get(place.host).map(|snippets| &snippets.location.settings);
+        let of_snippet = |of_http: fn(&SnippetSettings) -> Option<Duration>, of_grpc: fn(&SnippetSettings) -> _| {
+            let is_grpc = matches!(protocol, AnnotatedProtocol::Grpc | AnnotatedProtocol::Grpcs);
+            settings.and_then(if is_grpc { of_grpc } else { of_http })
+        };
+        let connect = settings.and_then(|settings| settings.connect_timeout).unwrap_or(connect_timeout);
+        let send = of_snippet(|settings| settings.send_timeout, |settings| settings.grpc_send_timeout);
+        let read = of_snippet(|settings| settings.read_timeout, |settings| settings.grpc_read_timeout);
+        let retries = settings.and_then(|settings| settings.max_attempts).map_or(retries, annotations::retries_of);
+        let timeouts = TimeoutsAndRetries::per_attempt(
+            connect,
+            send.unwrap_or(send_timeout),
+            read.unwrap_or(read_timeout),
+            retries,
+        );
         split.timeouts_and_retries = Some(Box::new(timeouts));
         Ok(split)
     }
@@ -162,14 +244,41 @@ impl RuleBuilder<'_> {
         let options = RuleOptions {
             forwarding_headers: ForwardingHeaderStyle::SingleClient,
             path_replacement: replacement.clone().filter(|_| !is_redirect),
-            forwards_raw_target: true,
-            host: self.annotations.upstream_vhost.clone().map_or(UpstreamHost::Preserved, UpstreamHost::Fixed),
+            forwards_raw_target: !self
+                .snippets
+                .get(place.host)
+                .is_some_and(|of_host| of_host.location.changes_target()),
+            host: self.upstream_host(place),
             errors: ErrorStyle::RingBalancer,
             grpc_errors: GrpcErrorStyle::HttpStatus,
             ..RuleOptions::default()
         };
-        let steps = self.steps_of(place, replacement.filter(|_| is_redirect));
-        self.with_plugins(place, backend, action, options, steps)
+        let is_closed = matches!(action, Action::Fail(RouteFailure::UnsupportedProtection));
+        match self.own_parts(place, backend, replacement.filter(|_| is_redirect)) {
+            Ok(parts) => self.with_plugins(place, backend, action, options, parts),
+            Err(_) if is_closed => self.build_plain(place, action),
+            Err(problems) => {
+                self.errors.extend(problems);
+                self.build_plain(place, Action::Fail(RouteFailure::UnsupportedProtection))
+            }
+        }
+    }
+
+    /// What precedes all plugins: the steps of the location, and its guards.
+    fn own_parts(
+        &mut self,
+        place: RulePlace<'_>,
+        backend: Option<&IngressBackend>,
+        replacement: Option<Arc<PathReplacement>>,
+    ) -> Result<OwnParts, Vec<Diagnostic>> {
+        let scope = self.scope(place);
+        let canary = backend.and_then(|backend| self.canary(place, backend));
+        let (canary, chosen) = canary.unzip();
+        let steps = self.steps_of(place, backend, replacement, canary);
+        let mut instances: Vec<_> =
+            steps.map(|steps| steps.into_instance(Arc::clone(&scope), self.route())).into_iter().collect();
+        instances.extend(self.guards(place, &scope)?);
+        Ok(OwnParts { instances, chosen })
     }
 
     fn with_plugins(
@@ -178,12 +287,12 @@ impl RuleBuilder<'_> {
         backend: Option<&IngressBackend>,
         mut action: Action,
         mut options: RuleOptions,
-        steps: Option<Arc<LocationSteps>>,
+        parts: OwnParts,
     ) -> Arc<RouteRule> {
         let target = backend.map_or(IngressTarget::Unsupported, IngressTarget::from_backend);
         let names = plain_service::route_names(&self.ingress.meta, place.name, &target);
         let route = self.route();
-        let scope: Arc<str> = format!("{route}/{}", place.name).into();
+        let scope = self.scope(place);
         let site = PluginSite {
             kind: Kind::Ingress,
             meta: &self.ingress.meta,
@@ -206,17 +315,13 @@ impl RuleBuilder<'_> {
                 options: Some(&options),
                 action: &action,
             },
-            counter_scope: Arc::clone(&scope),
+            counter_scope: scope,
             choice: ChoiceSettings { settings: service_annotations::for_ingress, replaces_host: false },
         };
         let mut chain = match &action {
             // Nothing precedes the error of an Ingress whose protection is not known.
             Action::Fail(RouteFailure::UnsupportedProtection) => RuleChain::default(),
-            _ => self.plugins.chain_after(
-                self.cx,
-                &site,
-                steps.map(|steps| steps.into_instance(scope, Arc::clone(&route))),
-            ),
+            _ => self.plugins.chain_after(self.cx, &site, parts),
         };
         // Plugins decide about the normalized target, so the backend gets that one, too.
         options.forwards_raw_target &= !chain.is_attached;
@@ -231,28 +336,67 @@ impl RuleBuilder<'_> {
     fn steps_of(
         &mut self,
         place: RulePlace<'_>,
+        backend: Option<&IngressBackend>,
         replacement: Option<Arc<PathReplacement>>,
+        canary: Option<CanaryRequests>,
     ) -> Option<Arc<LocationSteps>> {
         let annotations = self.annotations;
+        let settings = self.snippets.get(place.host).map(|snippets| &snippets.location.settings);
         let steps = LocationSteps {
             cross_origin: annotations.cross_origin.clone(),
+            snippets: self.location_snippets(place, backend),
             response: annotations.response.clone().filter(|_| !place.is_catch_all),
             replacement,
             https_redirect: self.https_redirect(place),
-            denied: annotations.denied.clone(),
-            allowed: annotations.allowed.clone(),
-            max_body_bytes: annotations.max_body_bytes,
+            max_body_bytes: match settings.and_then(|settings| settings.max_body_bytes) {
+                Some(0) => None,
+                Some(bytes) => Some(bytes),
+                None => annotations.max_body_bytes,
+            },
             transport_security: self.config.transport_security.clone(),
+            response_headers: self.response_headers.into(),
+            canary,
         };
-        if steps.is_empty() {
+        (!steps.is_empty()).then(|| self.parts.steps(steps))
+    }
+
+    /// What the endpoint gets as `Host`. A snippet precedes the annotation.
+    fn upstream_host(&self, place: RulePlace<'_>) -> UpstreamHost {
+        let of_snippet = self.snippets.get(place.host).map(|snippets| snippets.location.host());
+        let of_snippet = of_snippet.and_then(|host| match host {
+            SnippetHost::Fixed(host) => HeaderValue::from_str(&host).ok(),
+            SnippetHost::Unchanged | SnippetHost::Expanded => None,
+        });
+        let fixed = of_snippet.or_else(|| self.annotations.upstream_vhost.clone());
+        fixed.map_or(UpstreamHost::Preserved, UpstreamHost::Fixed)
+    }
+
+    /// The snippets of a location; `None` if they do nothing.
+    fn location_snippets(&self, place: RulePlace<'_>, backend: Option<&IngressBackend>) -> Option<LocationSnippets> {
+        let HostSnippets { server, location } = self.snippets.get(place.host)?;
+        let has_effect = |snippet: &Arc<Snippet>| snippet.has_effect() || !snippet.locations.is_empty();
+        if !has_effect(location) && !server.iter().any(has_effect) {
             return None;
         }
-        let known = self.steps.iter().chain(self.steps_before).find(|known| ***known == steps).map(Arc::clone);
-        let steps = known.unwrap_or_else(|| Arc::new(steps));
-        if !self.steps.iter().any(|known| Arc::ptr_eq(known, &steps)) {
-            self.steps.push(Arc::clone(&steps));
-        }
-        Some(steps)
+        let service = backend.and_then(|backend| backend.service.as_ref());
+        let key = &self.ingress.meta.key;
+        Some(LocationSnippets {
+            server: server.clone(),
+            location: Arc::clone(location),
+            names: LocationNames {
+                namespace: Arc::clone(&key.namespace),
+                ingress: Arc::clone(&key.name),
+                service: service.map(|service| service.name.as_str()).unwrap_or_default().into(),
+                service_port: service.and_then(port_text).unwrap_or_default().into(),
+                path: place.path.into(),
+                host: if *place.host == HostPattern::Any { "_".into() } else { place.host.to_string().into() },
+            },
+            matched: match () {
+                () if place.facts.has_expressions => MatchedLocation::Expression,
+                () if place.is_exact => MatchedLocation::Exact,
+                () => MatchedLocation::Prefix(place.path.into()),
+            },
+        })
     }
 
     /// A host of no name has no certificate that a client could have asked for, so only the annotation that forces the
@@ -268,6 +412,19 @@ impl RuleBuilder<'_> {
             keeps_trailing_slash: preserve_trailing_slash,
         })
     }
+}
+
+/// An error about a guard that cannot be built.
+fn closes(problem: Diagnostic) -> Diagnostic {
+    let mut problem = access::about_annotation(problem);
+    problem.message.push_str(", so requests get status 503");
+    problem
+}
+
+/// The port as the Ingress has it.
+fn port_text(service: &IngressService) -> Option<String> {
+    let IngressServicePort { name, number } = service.port.as_ref()?;
+    name.clone().or_else(|| Some(number.as_ref()?.to_string()))
 }
 
 pub(super) const EXPRESSION_REMEDY: &str =

@@ -1,7 +1,8 @@
 //! The annotations of an Ingress that have no effect: those of ingress-nginx that are not supported, and those of other
 //! controllers. One that restricts requests takes the Ingress out of service.
 
-use super::annotations::{READ, written};
+use super::supported::READ;
+use super::value_reader::written;
 use crate::api::Meta;
 use crate::api::foreign_annotations::classify;
 use crate::api::ingress_nginx::{self, AnnotationScope, OnBadValue, PREFIX, find};
@@ -69,8 +70,6 @@ pub fn annotation_support(name: &str) -> AnnotationSupport {
         name if READ.contains(&name) => AnnotationSupport::Supported,
         name if INTERNAL.contains(&name) => AnnotationSupport::NotNeeded,
         "proxy-ssl-secret" => AnnotationSupport::Refused,
-        // The main Ingress is served, and gets the requests.
-        "canary" => AnnotationSupport::Reported,
         _ if is_guard() => AnnotationSupport::Refused,
         _ => AnnotationSupport::Reported,
     }
@@ -115,14 +114,6 @@ fn effect(meta: &Meta, key: &str, name: &str, value: &str) -> Effect {
         return Effect::BadValue(row.value.check(value).err().unwrap_or_default());
     }
     match name {
-        // The error about it says everything.
-        "canary" => {
-            if ingress_nginx::flag(value).is_some() {
-                Effect::None
-            } else {
-                Effect::Other
-            }
-        }
         _ if has_no_effect(meta, name, value) => Effect::None,
         _ if lacks_authorities(meta, name) => Effect::Other,
         // The backend authenticates itself.
@@ -130,16 +121,6 @@ fn effect(meta: &Meta, key: &str, name: &str, value: &str) -> Effect {
         _ if classify(key, value).is_some_and(|annotation| annotation.is_guard()) => Effect::Restricts,
         _ => Effect::Other,
     }
-}
-
-/// The error of an Ingress that is a canary.
-pub(super) fn canary() -> Diagnostic {
-    let message = "canaries are not supported yet, so all requests go to the Ingress with the same host and path";
-    Diagnostic::error(
-        annotation_field(&format!("{PREFIX}canary")),
-        message,
-        "remove the Ingress, or split the requests with an HTTPRoute",
-    )
 }
 
 /// Whether an annotation is about client certificates, and the Ingress asks for none.
@@ -155,13 +136,8 @@ fn has_no_effect(meta: &Meta, name: &str, value: &str) -> bool {
     INTERNAL.contains(&name)
         || find(name).is_some_and(|row| !row.default.is_empty() && row.default == value)
         || match name {
-            name if name.starts_with("canary-") => true,
             name if name.starts_with("proxy-ssl-") && name != "proxy-ssl-secret" => true,
             name if name.starts_with("session-cookie-") || name.starts_with("affinity-") => is_missing("affinity"),
-            "auth-realm" | "auth-secret-type" => is_missing("auth-type"),
-            "limit-burst-multiplier" | "limit-allowlist" | "limit-whitelist" => {
-                ["limit-rps", "limit-rpm", "limit-connections"].into_iter().all(is_missing)
-            }
             "enable-modsecurity" | "enable-owasp-core-rules" | "enable-opentelemetry" | "ssl-passthrough" => {
                 is_off(value)
             }
@@ -205,23 +181,16 @@ mod tests {
     #[test]
     fn guards_are_refused_and_others_are_reported() {
         for (name, value, expected) in [
-            ("auth-url", "https://auth.example", (1, 0)),
-            ("limit-rps", "5", (1, 0)),
-            ("configuration-snippet", "deny all;", (1, 0)),
             ("auth-tls-secret", "a/b", (1, 0)),
             ("custom-http-errors", "404", (0, 1)),
             ("custom-http-errors", "many", (1, 0)),
-            ("auth-url", "false", (1, 0)),
             ("global-rate-limit", "5", (1, 0)),
             ("proxy-ssl-secret", "a/b", (1, 0)),
             ("proxy-ssl-verify", "on", (0, 0)),
             ("proxy-buffer-size", "8k", (0, 0)),
             ("enable-modsecurity", "false", (0, 0)),
-            ("auth-realm", "shop", (0, 0)),
-            ("satisfy", "all", (0, 0)),
             ("rate-limit", "5", (0, 1)),
             ("whitelist-source-range", "10.0.0.0/8", (0, 0)),
-            ("auth-url", "", (0, 0)),
         ] {
             assert_eq!(check_annotation(name, value), expected, "{name}: {value}");
         }
@@ -233,7 +202,7 @@ mod tests {
         for name in ingress_nginx::names().filter(|name| !READ.contains(name) && !INTERNAL.contains(name)) {
             // The value is no default, and switches nothing off.
             let reported = check_annotation(name, "x");
-            let needs_another = ["canary", "session-cookie-", "affinity-", "auth-realm", "limit-", "proxy-ssl-"];
+            let needs_another = ["session-cookie-", "affinity-", "proxy-ssl-"];
             let is_dependent = needs_another.iter().any(|start| name.starts_with(start));
             assert!(reported != (0, 0) || is_dependent, "{name}");
         }

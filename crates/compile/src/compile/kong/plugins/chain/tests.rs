@@ -110,7 +110,7 @@ fn chain_with_trust(
         &RegisteredKind::<AnywhereGuard>::NEW,
         &RegisteredKind::<NamedBackendGuard>::NEW,
     ];
-    let mut inputs = TestInputs::new(const { PluginRegistry(&[&KINDS]) });
+    let mut inputs = TestInputs::new(const { PluginRegistry { kinds: &[&KINDS], internal: &[] } });
     inputs.plugin_factory.fail_open = fail_open;
     inputs.upstreams = UpstreamRegistry::new(TrustAnchors::new([]), trust);
     let inputs = inputs.as_inputs();

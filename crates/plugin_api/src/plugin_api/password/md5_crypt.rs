@@ -1,10 +1,11 @@
-//! The hash `apr1` of Apache's htpasswd: a thousand rounds of MD5 with a salt.
+//! The hashes `$apr1$` of Apache's htpasswd and `$1$` of crypt(3): a thousand rounds of MD5 with a salt.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::md5::md5;
 
-const MAGIC: &[u8] = b"$apr1$";
+/// What hashes begin with, and what is hashed with the password.
+const MAGICS: [&str; 2] = ["$apr1$", "$1$"];
 const ROUNDS: usize = 1000;
 const MAX_SALT: usize = 8;
 const ALPHABET: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -14,29 +15,31 @@ const ORDER: [[usize; 3]; 5] = [[0, 6, 12], [1, 7, 13], [2, 8, 14], [3, 9, 15], 
 const LAST_BYTE: usize = 11;
 
 /// A hash with its salt.
-pub(super) struct Apr1Hash {
+pub(super) struct Md5Hash {
+    magic: &'static str,
     salt: Box<[u8]>,
     digest: [u8; 16],
 }
 
-impl Apr1Hash {
-    /// Parses `$apr1$SALT$DIGEST`.
+impl Md5Hash {
+    /// Parses `$apr1$SALT$DIGEST`, or the same with `$1$`.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (salt, digest) = text.strip_prefix("$apr1$")?.split_once('$')?;
+        let (magic, rest) = MAGICS.into_iter().find_map(|magic| Some((magic, text.strip_prefix(magic)?)))?;
+        let (salt, digest) = rest.split_once('$')?;
         if salt.is_empty() || salt.len() > MAX_SALT {
             return None;
         }
-        Some(Apr1Hash { salt: salt.as_bytes().into(), digest: decode(digest.as_bytes())? })
+        Some(Md5Hash { magic, salt: salt.as_bytes().into(), digest: decode(digest.as_bytes())? })
     }
 
     pub(super) fn verify(&self, password: &[u8]) -> bool {
-        verify_slices_are_equal(&self.digest, &apr1(password, &self.salt)).is_ok()
+        verify_slices_are_equal(&self.digest, &md5_crypt(self.magic, password, &self.salt)).is_ok()
     }
 }
 
-fn apr1(password: &[u8], salt: &[u8]) -> [u8; 16] {
+fn md5_crypt(magic: &str, password: &[u8], salt: &[u8]) -> [u8; 16] {
     let inner = md5(&[password, salt, password]);
-    let mut first: Vec<&[u8]> = vec![password, MAGIC, salt];
+    let mut first: Vec<&[u8]> = vec![password, magic.as_bytes(), salt];
     for start in (0..password.len()).step_by(inner.len()) {
         first.push(&inner[..inner.len().min(password.len() - start)]);
     }

@@ -1,0 +1,183 @@
+//! Who may send requests to the paths of an Ingress: the configuration of the guard that asks for passwords, and asks
+//! servers. What cannot be resolved is an error, because of which no request is forwarded.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::addresses::AddressLists;
+use super::auth_server::AuthServerText;
+use super::config_map::NginxConfig;
+use super::value_reader::{ValueReader, written};
+use crate::api::ingress_nginx::PREFIX;
+use crate::api::{Kind, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::missing_object::missing_object;
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::host::HostPattern;
+
+/// The kind of guard.
+pub(super) const KIND: &str = "location-access";
+
+/// What protects the paths of an Ingress.
+#[derive(Debug, Default)]
+pub(super) struct AccessSettings<'a> {
+    addresses: AddressLists,
+    /// The realm and the users of HTTP Basic authentication.
+    passwords: Option<Value>,
+    server: Option<AuthServerText<'a>>,
+    /// The headers of the ConfigMap for requests to the server.
+    server_headers: Vec<(String, String)>,
+    any: bool,
+}
+
+impl<'a> AccessSettings<'a> {
+    pub(super) fn read(cx: CompileContext<'_>, reader: &mut ValueReader<'a>, config: &'a NginxConfig) -> Self {
+        let addresses = AddressLists::read(reader, config);
+        let passwords = passwords(cx, reader, config);
+        let own = AuthServerText::of_annotations(reader);
+        let is_global = reader.flag("enable-global-auth", true);
+        let global = config.global_auth.as_ref().filter(|_| is_global).map(AuthServerText::of_config_map);
+        let server_headers = server_headers(cx, reader, config);
+        AccessSettings {
+            addresses,
+            passwords,
+            server: own.or(global.flatten()),
+            server_headers,
+            any: reader.text("satisfy").is_some_and(|text| text.trim() == "any"),
+        }
+    }
+
+    /// Whether some clients may not send requests.
+    pub(super) fn restricts(&self) -> bool {
+        !self.addresses.is_empty() || self.passwords.is_some() || self.server.is_some()
+    }
+
+    /// The configuration for the paths of a host; `None` if nothing protects them. `asks`: whether clients have to log
+    /// in, or a server decides.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be known for this host.
+    pub(super) fn config(&self, host: &HostPattern, asks: bool) -> Result<Option<Value>, Diagnostic> {
+        let server = self.server.as_ref().filter(|_| asks);
+        let passwords = self.passwords.as_ref().filter(|_| asks);
+        if self.addresses.is_empty() && server.is_none() && passwords.is_none() {
+            return Ok(None);
+        }
+        let AddressLists { denied, allowed } = &self.addresses;
+        let mut addresses = json!({"denied": denied});
+        if let Some(allowed) = allowed {
+            addresses["allowed"] = json!(allowed);
+        }
+        let server_config = server.map(|server| server.config(host, &self.server_headers)).transpose()?;
+        let sign_in = server.and_then(AuthServerText::sign_in_config);
+        let mut config = json!({"addresses": addresses, "any": self.any});
+        for (field, value) in [("passwords", passwords.cloned()), ("server", server_config), ("sign_in", sign_in)] {
+            if let Some(value) = value {
+                config[field] = value;
+            }
+        }
+        Ok(Some(config))
+    }
+}
+
+/// A diagnostic about the configuration as one about the annotation that it comes from.
+pub(super) fn about_annotation(problem: Diagnostic) -> Diagnostic {
+    const FIELDS: [(&str, &str); 5] = [
+        ("config.cache_key", "auth-cache-key"),
+        ("config.headers", "auth-proxy-set-headers"),
+        ("config.response_headers", "auth-response-headers"),
+        ("config.url", "auth-url"),
+        ("config.users", "auth-secret"),
+    ];
+    let annotation = FIELDS.iter().find(|(field, _)| problem.field.starts_with(field));
+    match annotation {
+        Some((_, annotation)) => problem.at(annotation_field(&format!("{PREFIX}{annotation}"))),
+        None => problem,
+    }
+}
+
+/// The configuration of HTTP Basic authentication.
+fn passwords(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config: &NginxConfig) -> Option<Value> {
+    let kind = reader.text("auth-type")?;
+    let realm = reader.text("auth-realm").unwrap_or_default();
+    let is_map = reader.text("auth-secret-type").is_some_and(|text| text.trim() == "auth-map");
+    if kind.trim() != "basic" {
+        let remedy = "write basic, and give the users other passwords in the Secret";
+        reader.refuse("auth-type", "Digest authentication is not supported", remedy);
+        return None;
+    }
+    let Some(secret) = reader.text("auth-secret") else {
+        if written(reader.meta, "auth-secret").is_none() {
+            let remedy = "set auth-secret to a Secret with the key auth, as htpasswd writes it";
+            reader.refuse("auth-type", "auth-secret is missing", remedy);
+        }
+        return None;
+    };
+    let key = object_key(reader, "auth-secret", secret, config)?;
+    let Some(found) = cx.store.secrets.get(&key) else {
+        report_missing(cx, reader, "auth-secret", Kind::Secret, &key);
+        return None;
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let users = if is_map {
+        let lines = found.values().map(|(user, hash)| format!("{user}:{}\n", text(hash).trim()));
+        Some(lines.collect::<String>())
+    } else {
+        found.value("auth").map(text)
+    };
+    let Some(users) = users else {
+        let message = format!("Secret {key} has no key auth");
+        reader.refuse("auth-secret", &message, "add the key auth, whose value is a file of htpasswd");
+        return None;
+    };
+    Some(json!({"realm": realm, "users": users}))
+}
+
+/// The headers that requests to the server get.
+fn server_headers(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config: &NginxConfig) -> Vec<(String, String)> {
+    let Some(name) = reader.text("auth-proxy-set-headers") else { return Vec::new() };
+    let Some(key) = object_key(reader, "auth-proxy-set-headers", name, config) else { return Vec::new() };
+    let Some(found) = cx.store.config_maps.get(&key) else {
+        report_missing(cx, reader, "auth-proxy-set-headers", Kind::ConfigMap, &key);
+        return Vec::new();
+    };
+    found.data.iter().map(|(name, value)| (name.clone(), Arc::clone(value).to_string())).collect()
+}
+
+/// The object that an annotation names. It must be in the namespace of the Ingress, unless the ConfigMap permits
+/// others.
+pub(super) fn object_key(
+    reader: &mut ValueReader<'_>,
+    annotation: &'static str,
+    name: &str,
+    config: &NginxConfig,
+) -> Option<ObjectKey> {
+    let own = Arc::clone(&reader.meta.key.namespace);
+    let name = name.replace(' ', "");
+    let key = match name.split_once('/') {
+        Some((namespace, name)) => ObjectKey::new(namespace, name),
+        None => ObjectKey::new(&own, &name),
+    };
+    if key.namespace == own || config.allows_other_namespaces {
+        return Some(key);
+    }
+    let remedy = format!("name an object in namespace {own}, or set allow-cross-namespace-resources in the ConfigMap");
+    reader.refuse(annotation, &format!("{key} is in another namespace"), &remedy);
+    None
+}
+
+pub(super) fn report_missing(
+    cx: CompileContext<'_>,
+    reader: &mut ValueReader<'_>,
+    annotation: &str,
+    kind: Kind,
+    key: &ObjectKey,
+) {
+    let field = annotation_field(&format!("{PREFIX}{annotation}"));
+    let mut problem = missing_object(cx.store, field, kind, key);
+    problem.message.push_str(", so requests get status 503");
+    reader.errors.push(problem);
+}

@@ -1,0 +1,189 @@
+//! Canaries: Ingresses that get a share of the requests for the paths of another one, which keeps everything else.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::host_facts::NginxHosts;
+use super::path::written_path;
+use super::value_reader::{ValueReader, written};
+use crate::api::ingress_nginx::{self, PREFIX};
+use crate::api::networking::{Ingress, IngressBackend};
+use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::ingress::dialects::plain_service;
+use crate::compile::ingress::dialects::plain_service::PlainService;
+use crate::compile::ingress::plan::IngressPlan;
+use crate::compile::ingress_class::dialect::Dialect;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::diagnostic::{Diagnostic, Topic};
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::location_steps::{CanaryRequests, HeaderCondition};
+use crate::snapshot::regex::{Regex, RegexLimit};
+use crate::upstream::UpstreamKey;
+use crate::verdict::unique_diagnostics::UniqueDiagnostics;
+
+/// One path of a canary, as the Ingress with the same path sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct CanaryPath {
+    pub ingress: ObjectKey,
+    pub is_exact: bool,
+    pub path: Box<str>,
+    pub backend: IngressBackend,
+    pub requests: CanaryRequests,
+    pub via_cluster_ip: bool,
+}
+
+/// Whether an Ingress only gets a share of the requests for the paths of another one.
+pub(super) fn is_canary(ingress: &Object<Ingress>) -> bool {
+    written(&ingress.meta, "canary").and_then(ingress_nginx::flag) == Some(true)
+}
+
+/// The paths of a canary, each with its host.
+pub(super) fn paths(ingress: &Object<Ingress>, limit: RegexLimit) -> Vec<(HostPattern, Arc<CanaryPath>)> {
+    let mut reader = ValueReader::new(&ingress.meta);
+    let requests = requests(&mut reader, limit);
+    let via_cluster_ip = reader.flag("service-upstream", false);
+    let mut found = Vec::new();
+    for rule in &ingress.spec.rules {
+        let host = HostPattern::parse(rule.host.as_deref());
+        for path in rule.http.iter().flat_map(|http| &http.paths) {
+            let canary = CanaryPath {
+                ingress: ingress.meta.key.clone(),
+                is_exact: path.path_type.as_deref() == Some("Exact"),
+                path: written_path(path.path.as_deref()).into(),
+                backend: path.backend.clone(),
+                requests: requests.clone(),
+                via_cluster_ip,
+            };
+            found.push((host.clone(), Arc::new(canary)));
+        }
+    }
+    found
+}
+
+/// Which requests a canary gets.
+fn requests(reader: &mut ValueReader<'_>, limit: RegexLimit) -> CanaryRequests {
+    let weight = |number: i64| u32::try_from(number).unwrap_or_default();
+    let value = reader.text("canary-by-header-value").map(str::trim).filter(|value| !value.is_empty());
+    let pattern = reader.text("canary-by-header-pattern");
+    let header = reader.text("canary-by-header").and_then(|name| {
+        let name = match name.trim().parse::<HeaderName>() {
+            Ok(name) => name,
+            Err(_) => {
+                reader.note("canary-by-header", "it is not the name of a header", "write a name such as X-Canary");
+                return None;
+            }
+        };
+        let condition = match (value, pattern) {
+            (Some(value), _) => HeaderCondition::Value(value.into()),
+            // The dots before and after it let the expression match anywhere.
+            (None, Some(pattern)) => match Regex::compile(&format!("(?s:.*)(?:{pattern})(?s:.*)"), limit) {
+                Ok(regex) => HeaderCondition::Pattern(regex),
+                Err(error) => {
+                    let message = format!("it cannot be used as an expression: {error}");
+                    reader.note("canary-by-header-pattern", &message, "correct it");
+                    return None;
+                }
+            },
+            (None, None) => HeaderCondition::AlwaysOrNever,
+        };
+        Some((name, condition))
+    });
+    CanaryRequests {
+        header,
+        cookie: reader.text("canary-by-cookie").map(str::trim).filter(|name| !name.is_empty()).map(Into::into),
+        weight: reader.number("canary-weight").map(weight).unwrap_or_default(),
+        total: reader.number("canary-weight-total").map(weight).unwrap_or_default().max(LEAST_TOTAL),
+    }
+}
+
+/// The plan of a canary, which has no locations: what is to say about it.
+pub(super) fn plan(
+    cx: CompileContext<'_>,
+    hosts: &NginxHosts,
+    ingress: &Object<Ingress>,
+    refuses_guards: bool,
+) -> IngressPlan {
+    let mut reader = ValueReader::new(&ingress.meta);
+    let limit = cx.inputs.budgets.regex_limit();
+    requests(&mut reader, limit);
+    let mut errors = UniqueDiagnostics::default();
+    let mut notes = UniqueDiagnostics::default();
+    let mut upstreams: BTreeSet<UpstreamKey> = BTreeSet::new();
+    if ingress.spec.default_backend.is_some() {
+        let message = "a canary has no default backend, so it gets none of its requests";
+        errors.push(Diagnostic::error("spec.defaultBackend", message, "write the paths of the other Ingress"));
+    }
+    for (rule_index, rule) in ingress.spec.rules.iter().enumerate() {
+        let host = HostPattern::parse(rule.host.as_deref());
+        for (index, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+            let field = format!("spec.rules[{rule_index}].http.paths[{index}]");
+            let text = written_path(path.path.as_deref());
+            let is_exact = path.path_type.as_deref() == Some("Exact");
+            let namespace = &ingress.meta.key.namespace;
+            if !hosts.has_path(&host, is_exact, text, namespace) {
+                let message = format!(
+                    "no Ingress of namespace {namespace} has this path of {host}, so the canary gets no requests"
+                );
+                let remedy = "create the Ingress with the same host, path and path type, or correct them here";
+                errors.push(Diagnostic::error(field.as_str(), message, remedy));
+            } else if let Some(first) = hosts.canary(&host, is_exact, text, namespace)
+                && first.ingress != ingress.meta.key
+            {
+                let message =
+                    format!("Ingress {} is older and also a canary of it, so this one has no effect", first.ingress);
+                let note = Diagnostic::warning(field.as_str(), message, "remove one of them");
+                notes.push(note.with_topic(Topic::Conflict));
+            }
+            let service = PlainService {
+                dialect: Dialect::Nginx,
+                namespace,
+                refuses_guards,
+                via_cluster_ip: reader.flag("service-upstream", false),
+                protocol: None,
+            };
+            let field = format!("{field}.backend");
+            match service.resolve(cx, &path.backend, &field) {
+                Ok(resolved) => {
+                    notes.extend(plain_service::notes(&resolved, Dialect::Nginx, &field));
+                    upstreams.insert(resolved.key);
+                }
+                Err((_, mut problem)) => {
+                    problem.message = problem.message.replace("so requests get status 503", "so the canary gets none");
+                    errors.push(problem);
+                }
+            }
+        }
+    }
+    notes.extend(reader.notes);
+    notes.extend(of_the_other(ingress));
+    errors.extend(reader.errors);
+    IngressPlan {
+        dialect: Dialect::Nginx,
+        generation: ingress.meta.generation,
+        created: ingress.meta.created,
+        by_location: Some(Vec::new()),
+        upstreams: upstreams.into_iter().collect(),
+        errors: errors.into_vec(),
+        notes: notes.into_vec(),
+        ..IngressPlan::default()
+    }
+}
+
+/// The annotations that are those of the other Ingress for all of its requests.
+fn of_the_other(ingress: &Object<Ingress>) -> impl Iterator<Item = Diagnostic> {
+    let names = ingress.meta.annotations.iter().filter(|(_, value)| !value.is_empty());
+    let names = names.filter_map(|(key, _)| key.strip_prefix(PREFIX));
+    let without_effect =
+        names.filter(|name| ingress_nginx::has(name) && !name.starts_with("canary") && *name != "service-upstream");
+    without_effect.map(|name| {
+        let field = annotation_field(&format!("{PREFIX}{name}"));
+        let message = format!("it has no effect on a canary: that of the other {} applies", Kind::Ingress);
+        Diagnostic::warning(field, message, "remove it").with_topic(Topic::Annotation)
+    })
+}
+
+/// A smaller sum of the weights counts as this one.
+const LEAST_TOTAL: u32 = 100;

@@ -1,0 +1,100 @@
+//! The answer of the server, and what it does to the request and to the response of the endpoint.
+
+use http::header::{CACHE_CONTROL, SET_COOKIE, VARY, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::{AuthServer, Check, Refusal, failed};
+use crate::plugin_api::{RemoteResponse, RequestCx};
+use crate::plugin_kit::authentication::record_subject;
+
+/// What is kept of an answer.
+#[derive(Debug)]
+pub(super) struct Decision {
+    status: StatusCode,
+    /// For the endpoint.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    challenges: Vec<HeaderValue>,
+    cookies: Vec<HeaderValue>,
+    may_be_stored: bool,
+}
+
+/// Cookies of the server, for the client.
+#[derive(Debug, Default)]
+pub(in crate::location_guards::access) struct PassedCookies {
+    cookies: Vec<HeaderValue>,
+    with_any_status: bool,
+}
+
+impl Decision {
+    /// `names`: the headers for the endpoint.
+    pub(super) fn of(response: RemoteResponse, names: &[HeaderName]) -> Self {
+        let RemoteResponse { status, headers, body: _ } = response;
+        let all = |name: &HeaderName| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
+        let for_endpoint: Vec<_> =
+            names.iter().flat_map(|name| all(name).into_iter().map(|value| (name.clone(), value))).collect();
+        let bytes: usize = for_endpoint.iter().map(|(_, value)| value.len()).sum();
+        Decision {
+            status,
+            challenges: all(&WWW_AUTHENTICATE),
+            cookies: all(&SET_COOKIE),
+            may_be_stored: may_be_stored(&headers) && bytes <= MAX_STORED,
+            headers: for_endpoint,
+        }
+    }
+
+    pub(super) fn apply(&self, server: &AuthServer, cx: &mut RequestCx<'_>) -> Check {
+        let status = self.status;
+        if status.is_success() {
+            for (name, value) in &self.headers {
+                cx.assert_further_value(name, value.clone());
+            }
+            if !self.cookies.is_empty() {
+                cx.set_plugin_data(self.passed_cookies(server));
+            }
+            // The server may have let anyone through, so responses are stored for none of its clients.
+            record_subject(cx, None);
+            return Check::Passed;
+        }
+        let refusal = match status {
+            StatusCode::UNAUTHORIZED => Refusal::unauthorized("denied", self.challenges.clone()),
+            StatusCode::FORBIDDEN => Refusal::forbidden("denied"),
+            _ => return Check::Failed(failed()),
+        };
+        Check::Refused(Refusal { cookies: self.passed_cookies(server), ..refusal })
+    }
+
+    fn passed_cookies(&self, server: &AuthServer) -> PassedCookies {
+        PassedCookies { cookies: self.cookies.clone(), with_any_status: server.always_sets_cookie }
+    }
+}
+
+/// For how many seconds an answer is stored.
+pub(super) fn lifetime(decision: &Decision, by_status: &[(u16, u64)]) -> Option<u64> {
+    let (_, seconds) = by_status.iter().find(|(status, _)| *status == decision.status.as_u16())?;
+    (decision.may_be_stored && *seconds > 0).then_some(*seconds)
+}
+
+fn may_be_stored(headers: &HeaderMap) -> bool {
+    let has = |name: &HeaderName, words: &[&str]| {
+        let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let mut items = lines.flat_map(|line| line.split(',')).map(str::trim);
+        items.any(|item| words.iter().any(|word| item.eq_ignore_ascii_case(word)))
+    };
+    !headers.contains_key(SET_COOKIE)
+        && !has(&CACHE_CONTROL, &["no-store", "no-cache", "private", "max-age=0"])
+        && !has(&VARY, &["*"])
+}
+
+impl PassedCookies {
+    pub(in crate::location_guards::access) fn add_to(self, status: StatusCode, headers: &mut HeaderMap) {
+        let usual = matches!(status.as_u16(), 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
+        if usual || self.with_any_status {
+            for cookie in self.cookies {
+                headers.append(SET_COOKIE, cookie);
+            }
+        }
+    }
+}
+
+/// The longest values that are stored, in bytes. The cache has a fixed number of answers.
+const MAX_STORED: usize = 4096;

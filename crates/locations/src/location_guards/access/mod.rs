@@ -1,0 +1,238 @@
+//! Who may send requests to a location: clients with certain addresses, with a password, or those that another server
+//! permits.
+//!
+//! ```text
+//!   addresses ─▶ password ─▶ server         every one has to pass, or with `any` one of them
+//!       403         401       401, 403, 500
+//! ```
+
+mod addresses;
+mod external;
+mod passwords;
+
+use http::header::{AUTHORIZATION, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{
+    AccessOutcome, Assertions, BuildCx, ChangedFields, CredentialLocations, Phases, Plugin, PluginKind, Reply,
+    ReplyBody, RequestCx, ResponseCx, ResponseOutcome, Scopes,
+};
+use crate::plugin_kit::authentication::declare_identity;
+use addresses::Addresses;
+use external::{AuthServer, PassedCookies, SignIn};
+use passwords::Passwords;
+
+/// What protects the paths of an Ingress.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Lists of addresses.
+    #[serde(default)]
+    addresses: Addresses,
+    /// The users and their passwords.
+    #[serde(default)]
+    passwords: Option<passwords::Config>,
+    /// The server that permits requests.
+    #[serde(default)]
+    server: Option<external::Config>,
+    /// Where clients without a login are redirected.
+    #[serde(default)]
+    sign_in: Option<external::SignInConfig>,
+    /// Whether one of several protections suffices.
+    #[serde(default)]
+    any: bool,
+}
+
+/// Protects the paths of an Ingress.
+pub(crate) struct Access {
+    addresses: Addresses,
+    passwords: Option<Passwords>,
+    server: Option<AuthServer>,
+    sign_in: Option<SignIn>,
+    any: bool,
+}
+
+/// What a protection says about a request.
+enum Check {
+    /// It does not apply to the client.
+    Undecided,
+    Passed,
+    Refused(Refusal),
+    /// No other protection can admit the request.
+    Failed(Box<Reply>),
+}
+
+/// Why a request is refused.
+#[derive(Debug)]
+struct Refusal {
+    /// 401 or 403.
+    status: StatusCode,
+    /// The reason code of the reply.
+    reason: &'static str,
+    challenges: Vec<HeaderValue>,
+    cookies: PassedCookies,
+}
+
+impl Refusal {
+    fn forbidden(reason: &'static str) -> Self {
+        let (challenges, cookies) = (Vec::new(), PassedCookies::default());
+        Refusal { status: StatusCode::FORBIDDEN, reason, challenges, cookies }
+    }
+
+    fn unauthorized(reason: &'static str, challenges: Vec<HeaderValue>) -> Self {
+        Refusal { status: StatusCode::UNAUTHORIZED, reason, challenges, cookies: PassedCookies::default() }
+    }
+
+    /// The reply to the client. `sign_in`: where it can log in.
+    fn reply(self, sign_in: Option<HeaderValue>) -> Box<Reply> {
+        let Refusal { status, reason, challenges, cookies } = self;
+        let mut reply = match sign_in {
+            Some(page) => Reply::new(StatusCode::FOUND, ReplyBody::Empty, "sign_in").with_header(LOCATION, page),
+            None => {
+                let message = status.canonical_reason().unwrap_or_default();
+                let mut reply = Reply::negotiated(status, message, reason);
+                for challenge in challenges {
+                    reply.headers.append(WWW_AUTHENTICATE, challenge);
+                }
+                reply
+            }
+        };
+        cookies.add_to(reply.status, &mut reply.headers);
+        reply
+    }
+}
+
+impl PluginKind for Access {
+    const NAME: &'static str = "location-access";
+    const HAS_CREDENTIALS: bool = true;
+    const JUDGES_CONSUMERS: bool = false;
+    const PRIORITY: i32 = i32::MAX - 2;
+    const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
+    const FAIL_CLOSED: bool = true;
+    const ASSERTS: bool = true;
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
+    type Config = Config;
+    type Plugin = Self;
+
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+        Ok(Access {
+            addresses: config.addresses,
+            passwords: config.passwords.map(|config| Passwords::new(config, cx)).transpose()?,
+            server: config.server.map(|config| AuthServer::new(config, cx)).transpose()?,
+            sign_in: config.sign_in.map(SignIn::new).transpose()?,
+            any: config.any,
+        })
+    }
+}
+
+impl Plugin for Access {
+    fn may_wait(&self) -> bool {
+        // For the first check of a password, too.
+        self.server.is_some() || self.passwords.is_some()
+    }
+
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        declare_identity(assertions);
+        if let Some(server) = &self.server {
+            server.declare_assertions(assertions);
+        }
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        if self.passwords.is_some() {
+            fields.request.add(&AUTHORIZATION);
+        }
+        if self.server.is_some() {
+            fields.response.add(&SET_COOKIE);
+        }
+    }
+
+    fn credential_locations(&self) -> Option<CredentialLocations> {
+        let has_logins = self.passwords.is_some() || self.server.is_some();
+        has_logins.then(CredentialLocations::default)
+    }
+
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        if self.passwords.is_some() || self.server.is_some() {
+            return AccessOutcome::Wait(Box::pin(self.decide(cx)));
+        }
+        match self.addresses.check(cx.client.address) {
+            Check::Refused(refusal) => AccessOutcome::Reply(refusal.reply(None)),
+            Check::Failed(reply) => AccessOutcome::Reply(reply),
+            Check::Undecided | Check::Passed => AccessOutcome::Continue,
+        }
+    }
+
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
+        if let Some(cookies) = cx.plugin_data::<PassedCookies>() {
+            let cookies = std::mem::take(cookies);
+            cookies.add_to(cx.status, cx.headers);
+        }
+        ResponseOutcome::Continue
+    }
+}
+
+impl Access {
+    /// Asks one protection after the other.
+    async fn decide(&self, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
+        if let Some(server) = &self.server {
+            // Also if another protection admits the request, no client may send what only the server says.
+            server.remove_asserted(cx);
+        }
+        let mut refused: Option<Refusal> = None;
+        for protection in [Protection::Addresses, Protection::Passwords, Protection::Server] {
+            match self.check(protection, cx).await {
+                Check::Passed if self.any => {
+                    refused = None;
+                    break;
+                }
+                Check::Undecided | Check::Passed => {}
+                Check::Refused(refusal) if self.any => {
+                    // A client that can log in is asked to do so.
+                    if refused.as_ref().is_none_or(|known| known.status != StatusCode::UNAUTHORIZED) {
+                        refused = Some(refusal);
+                    }
+                }
+                Check::Refused(refusal) => return Some(self.refuse(cx, refusal)),
+                Check::Failed(reply) => return Some(reply),
+            }
+        }
+        if let Some(refusal) = refused {
+            return Some(self.refuse(cx, refusal));
+        }
+        if self.passwords.is_some() {
+            // The server has got it, and the endpoint does not.
+            cx.head.headers.remove(AUTHORIZATION);
+        }
+        None
+    }
+
+    async fn check(&self, protection: Protection, cx: &mut RequestCx<'_>) -> Check {
+        match (protection, &self.passwords, &self.server) {
+            (Protection::Addresses, ..) => self.addresses.check(cx.client.address),
+            (Protection::Passwords, Some(passwords), _) => passwords.check(cx).await,
+            (Protection::Server, _, Some(server)) => server.check(cx).await,
+            (Protection::Passwords | Protection::Server, ..) => Check::Undecided,
+        }
+    }
+
+    fn refuse(&self, cx: &RequestCx<'_>, refusal: Refusal) -> Box<Reply> {
+        let sign_in = self.sign_in.as_ref().filter(|_| refusal.status == StatusCode::UNAUTHORIZED);
+        let page = sign_in.and_then(|sign_in| sign_in.page(cx));
+        refusal.reply(page)
+    }
+}
+
+/// In this order.
+#[derive(Clone, Copy, Debug)]
+enum Protection {
+    Addresses,
+    Passwords,
+    Server,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+use http::Method;
+use http::header::{COOKIE, HOST, IF_NONE_MATCH};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plugin_api::scripted_server::{ScriptedServer, response};
+use crate::plugin_api::{PluginState, RegisteredKind, RemoteRequest, RemoteResponse};
+use crate::plugin_chain::testing::{TestOutcome, TestRequest, chain_with, noon};
+
+const KIND: RegisteredKind<Access> = RegisteredKind::NEW;
+/// The password of anna is `secret`.
+const USERS: &str = "anna:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\nbad line\n";
+const ANNA: &str = "Basic YW5uYTpzZWNyZXQ=";
+
+type Answer = Result<RemoteResponse, String>;
+
+struct Run {
+    outcome: TestOutcome,
+    sent: Vec<RemoteRequest>,
+}
+
+async fn run(config: Value, request: TestRequest, answer: Answer) -> Run {
+    let server = ScriptedServer::new(move |_| answer.clone());
+    let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
+    let outcome = request.run(&chain).await;
+    let sent = server.requests.lock().clone();
+    Run { outcome, sent }
+}
+
+async fn status(config: &Value, request: TestRequest, answer: Answer) -> Option<u16> {
+    run(config.clone(), request, answer).await.outcome.reply_status().map(|status| status.as_u16())
+}
+
+fn passwords() -> Value {
+    json!({"realm": "Shop", "users": USERS})
+}
+
+fn server(fields: Value) -> Value {
+    let mut server = json!({"url": "http://auth.example:81/check"});
+    server.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    json!({"server": server})
+}
+
+#[tokio::test]
+async fn denied_addresses_precede_allowed_ones() {
+    let config = json!({"addresses": {"denied": ["192.0.2.1"], "allowed": ["192.0.2.0/24"]}});
+    for (address, expected) in [("192.0.2.1", Some(403)), ("192.0.2.2", None), ("198.51.100.1", Some(403))] {
+        let mut request = TestRequest::get("/");
+        request.address = address.parse().unwrap();
+        assert_eq!(status(&config, request, Err(String::new())).await, expected, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_admits_its_user_and_does_not_reach_the_endpoint() {
+    let config = json!({"passwords": passwords()});
+    let request = || TestRequest::get("/");
+    let admitted = run(config.clone(), request().header("authorization", ANNA), Err(String::new())).await.outcome;
+    assert_eq!((admitted.reply_status(), admitted.upstream_header("authorization")), (None, None));
+    for (name, request) in [
+        ("nothing", request()),
+        ("another password", request().header("authorization", "Basic YW5uYTpTZWNyZXQ=")),
+        ("another user", request().header("authorization", "Basic ZXZlOnNlY3JldA==")),
+        ("another scheme", request().header("authorization", "Bearer YW5uYTpzZWNyZXQ=")),
+        ("two logins", request().header("authorization", ANNA).header("authorization", "Basic ZXZlOnNlY3JldA==")),
+    ] {
+        let outcome = run(config.clone(), request, Err(String::new())).await.outcome;
+        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(401), "{name}");
+        assert_eq!(outcome.response_header("www-authenticate"), Some("Basic realm=\"Shop\""), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_gets_what_ingress_nginx_sends() {
+    let request = TestRequest::post("/a/b?c=d", "text/plain", "hello")
+        .header("host", "shop.example:8080")
+        .header("cookie", "session=1")
+        .header("authorization", "Bearer x")
+        .header("if-none-match", "\"1\"")
+        .header("x-forwarded-host", "forged.example")
+        .header("x-original-url", "http://forged.example/")
+        .header("x_original_url", "http://forged.example/");
+    let fields = json!({"headers": [["X-From", "$host"], ["X-Empty", ""]]});
+    let Run { outcome, sent } = run(server(fields), request, Ok(response(204, "", ""))).await;
+    assert_eq!((outcome.reply_status(), sent.len()), (None, 1));
+    let RemoteRequest { method, target, headers, body, .. } = &sent[0];
+    assert_eq!((method, target.as_str(), body.len()), (&Method::GET, "/check", 0));
+    let value = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
+    for (name, expected) in [
+        (HOST.as_str(), Some("auth.example")),
+        (COOKIE.as_str(), Some("session=1")),
+        ("authorization", Some("Bearer x")),
+        ("x-original-url", Some("http://shop.example:8080/a/b?c=d")),
+        ("x-original-method", Some("POST")),
+        ("x-auth-request-redirect", Some("/a/b?c=d")),
+        ("x-sent-from", Some("nginx-ingress-controller")),
+        ("x-real-ip", Some("192.0.2.1")),
+        ("x-forwarded-for", Some("192.0.2.1")),
+        ("x-request-id", Some("0123456789abcdef0123456789abcdef")),
+        ("x-from", Some("shop.example")),
+        ("x-original-uri", None),
+        ("x-forwarded-host", None),
+        ("x-forwarded-proto", None),
+        ("x_original_url", None),
+        ("content-length", None),
+        (IF_NONE_MATCH.as_str(), None),
+    ] {
+        assert_eq!(value(name), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_method_of_the_configuration_also_sends_the_target() {
+    let fields = json!({"method": "POST", "url": "http://auth.example/check?to=$request_uri"});
+    let Run { sent, .. } = run(server(fields), TestRequest::get("/a?b=c"), Ok(response(200, "", ""))).await;
+    assert_eq!((&sent[0].method, sent[0].target.as_str()), (&Method::POST, "/check?to=/a?b=c"));
+    assert_eq!(sent[0].headers["x-original-uri"], "/a?b=c");
+    assert_eq!(sent[0].headers["x-scheme"], "http");
+}
+
+#[tokio::test]
+async fn only_the_server_says_what_the_endpoint_gets() {
+    let fields = json!({"response_headers": ["X-User", "X-Absent"]});
+    let request =
+        || TestRequest::get("/").header("x-user", "forged").header("x-absent", "forged").header("x_user", "forged");
+    let answer = response(200, "x-user: anna\nx-user: second\nset-cookie: a=1\nset-cookie: b=2", "");
+    let Run { outcome, .. } = run(server(fields.clone()), request(), Ok(answer)).await;
+    let users: Vec<_> = outcome.request.headers.get_all("x-user").iter().collect();
+    assert_eq!(users, ["anna", "second"]);
+    assert_eq!((outcome.upstream_header("x-absent"), outcome.upstream_header("x_user")), (None, None));
+    let cookies: Vec<_> = outcome.response.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+    // Another protection admits the request, so the server is not asked.
+    let mut any = server(fields);
+    any["any"] = json!(true);
+    any["passwords"] = passwords();
+    let Run { outcome, sent } = run(any, request().header("authorization", ANNA), Ok(response(403, "", ""))).await;
+    assert_eq!((outcome.reply_status(), sent.len()), (None, 0));
+    assert_eq!(outcome.upstream_header("x-user"), None);
+}
+
+#[tokio::test]
+async fn only_a_success_admits_a_request() {
+    let config = server(json!({}));
+    for (answer, expected) in [
+        (Ok(response(200, "", "")), None),
+        (Ok(response(204, "", "")), None),
+        (Ok(response(401, "www-authenticate: Bearer", "secret")), Some(401)),
+        (Ok(response(403, "", "secret")), Some(403)),
+        (Ok(response(302, "location: /login", "")), Some(500)),
+        (Ok(response(404, "", "")), Some(500)),
+        (Ok(response(503, "", "")), Some(500)),
+        (Err("refused".to_owned()), Some(500)),
+    ] {
+        let Run { outcome, .. } = run(config.clone(), TestRequest::get("/"), answer.clone()).await;
+        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{answer:?}");
+        assert!(!format!("{:?}", outcome.reply).contains("secret"), "{answer:?}");
+    }
+    let Run { outcome, .. } =
+        run(config, TestRequest::get("/"), Ok(response(401, "www-authenticate: Bearer", ""))).await;
+    assert_eq!(outcome.response_header("www-authenticate"), Some("Bearer"));
+}
+
+#[tokio::test]
+async fn clients_without_a_login_are_redirected() {
+    let sign_in = |url: &str| {
+        let mut config = server(json!({}));
+        config["sign_in"] = json!({"url": url, "parameter": "rd"});
+        config
+    };
+    let answer = || Ok(response(401, "set-cookie: csrf=1", ""));
+    for (url, expected) in [
+        ("http://h/auth/start", "http://h/auth/start?rd=http://test.example%2F%3Fa%3Db%26c%3Dd"),
+        ("http://h/start?x=1", "http://h/start?x=1&rd=http://test.example%2F%3Fa%3Db%26c%3Dd"),
+        ("https://$host/start?rd=$escaped_request_uri", "https://test.example/start?rd=%2F%3Fa%3Db%26c%3Dd"),
+    ] {
+        let Run { outcome, .. } = run(sign_in(url), TestRequest::get("/?a=b&c=d"), answer()).await;
+        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(302), "{url}");
+        assert_eq!(outcome.response_header("location"), Some(expected), "{url}");
+        assert_eq!(outcome.response_header("set-cookie"), Some("csrf=1"), "{url}");
+    }
+    assert_eq!(status(&sign_in("http://h/"), TestRequest::get("/"), Ok(response(403, "", ""))).await, Some(403));
+    let mut with_password = sign_in("http://h/");
+    with_password["passwords"] = passwords();
+    assert_eq!(status(&with_password, TestRequest::get("/"), answer()).await, Some(302), "also without a password");
+}
+
+#[tokio::test]
+async fn any_protection_suffices_if_the_configuration_says_so() {
+    let config = |any: bool| json!({"addresses": {"allowed": ["192.0.2.1"]}, "passwords": passwords(), "any": any});
+    let request = |address: &str, login: &str| {
+        let mut request = TestRequest::get("/").header("authorization", login);
+        request.address = address.parse().unwrap();
+        request
+    };
+    for (any, address, login, expected) in [
+        (true, "192.0.2.1", "", None),
+        (true, "192.0.2.2", ANNA, None),
+        (true, "192.0.2.2", "", Some(401)),
+        (false, "192.0.2.1", "", Some(401)),
+        (false, "192.0.2.2", ANNA, Some(403)),
+        (false, "192.0.2.1", ANNA, None),
+    ] {
+        let found = status(&config(any), request(address, login), Err(String::new())).await;
+        assert_eq!(found, expected, "{any} {address} {login}");
+    }
+    let denied = json!({"addresses": {"denied": ["192.0.2.9"]}, "passwords": passwords(), "any": true});
+    let found = status(&denied, request("192.0.2.1", ""), Err(String::new())).await;
+    assert_eq!(found, Some(401), "not to be denied is no permission");
+}
+
+#[tokio::test]
+async fn answers_are_stored_by_their_key_and_path() {
+    let fields = json!({"cache_key": "$http_authorization", "cache_seconds": [[200, 300], [401, 60]]});
+    let server = |fields| {
+        ScriptedServer::new(move |request: &RemoteRequest| {
+            let status = if request.headers.get("authorization").is_some_and(|value| value == "a") { 200 } else { 401 };
+            Ok(response(status, fields, ""))
+        })
+    };
+    let (stored, with_cookie) = (server("x-user: anna"), server("set-cookie: a=1"));
+    for (server, expected) in [(stored, 2), (with_cookie, 5)] {
+        let state = PluginState::default();
+        let mut config = super::tests::server(fields.clone());
+        config["server"]["response_headers"] = json!(["x-user"]);
+        let chain = chain_with(&[(&KIND, config)], &state, &server.services());
+        for (login, seconds, status) in
+            [("a", 0, None), ("b", 0, Some(401)), ("a", 299, None), ("b", 59, Some(401)), ("a", 10, None)]
+        {
+            let mut request = TestRequest::get("/").header("authorization", login);
+            request.now = noon() + std::time::Duration::from_secs(seconds);
+            let outcome = request.run(&chain).await;
+            assert_eq!(outcome.reply_status().map(|status| status.as_u16()), status, "{login} {seconds}");
+        }
+        assert_eq!(server.request_count(), expected);
+        let mut request = TestRequest::get("/").header("authorization", "a");
+        request.now = noon() + std::time::Duration::from_secs(301);
+        request.run(&chain).await;
+        assert_eq!(server.request_count(), expected + 1, "the answer has expired");
+    }
+}

@@ -1,0 +1,60 @@
+//! Snippets of nginx configuration, as the annotations `configuration-snippet` and `server-snippet` of ingress-nginx
+//! have them. nginx is not run, and no text is put into a configuration: a snippet is compiled to what a request reads.
+//!
+//! ```text
+//!   text ─ lexer ─▶ directive_tree ─ compile ─▶ Snippet ┬ program   set, if, return, rewrite, break: in order
+//!                        │                              ├ outer     fields and access rules outside of all `if`s
+//!                   RefusedSnippet                      └ blocks    the same for each `if`, with what it inherits
+//!
+//!   request ─▶ Snippet::run ─▶ SnippetRun ┬ reply, failed, target
+//!                                         ├ verdict, request_edits, host     of the active block
+//!                                         └ set_response_fields
+//! ```
+//!
+//! The active block is that of the last `if` that was true, as in nginx. One directive that is not supported refuses
+//! the whole snippet, because the others could depend on it.
+
+mod access;
+mod block;
+mod compile;
+mod directive_tree;
+mod expires;
+mod expression;
+mod field_value;
+mod ignored;
+mod inspection;
+mod lexer;
+mod program;
+mod refusal;
+mod remedies;
+mod request_fields;
+mod response_directives;
+mod response_fields;
+mod restriction;
+mod rewrite_directives;
+mod rewrite_state;
+mod run;
+mod server_locations;
+mod settings;
+mod snippet;
+mod target_encoding;
+#[cfg(test)]
+mod tests;
+mod text;
+mod units;
+mod variable;
+mod variable_scope;
+
+pub use access::SnippetVerdict;
+pub use compile::SnippetPlace;
+pub use ignored::IgnoredDirective;
+pub use inspection::SnippetHost;
+pub use refusal::RefusedSnippet;
+pub use request_fields::RequestFieldEdit;
+pub use response_fields::SnippetResponseOrigin;
+pub use run::{MAX_LOCATION_SEARCHES, SnippetFailure, SnippetReply, SnippetRun, SnippetTarget};
+pub use server_locations::MatchedLocation;
+pub use settings::SnippetSettings;
+pub use snippet::{LocationModifier, Snippet, SnippetLocation};
+pub use text::{InvalidSnippetText, SnippetText};
+pub use variable::{SnippetValues, SnippetVariable};

@@ -1,0 +1,242 @@
+//! What the snippets of a location and of its host do with requests and responses.
+//!
+//! ```text
+//!   snippet of the server ▶ its locations ▶ preflight ▶ snippet of the location ▶ …  ▶ fields for the endpoint
+//!                                                                                    ▶ fields of the response
+//! ```
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::request_values::{LocationNames, RequestValues};
+use super::{FixedResponse, redirect_to};
+use crate::plugin_api::fields::replace_target;
+use crate::plugin_api::{ChangedFields, Reply, ReplyBody, RequestCx, ResponseSource};
+use crate::snapshot::location_path::decoded_path;
+use crate::snapshot::location_snippet::{
+    MatchedLocation, Snippet, SnippetFailure, SnippetReply, SnippetResponseOrigin, SnippetRun, SnippetTarget,
+    SnippetValues, SnippetVariable, SnippetVerdict,
+};
+use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
+
+/// The snippets of one location.
+#[derive(Debug, PartialEq)]
+pub struct LocationSnippets {
+    /// That of the host.
+    pub server: Option<Arc<Snippet>>,
+    /// That of the location, with what it inherits from the host.
+    pub location: Arc<Snippet>,
+    pub names: LocationNames,
+    /// How requests have found the location, which decides whether one of the server precedes it.
+    pub matched: MatchedLocation,
+}
+
+/// What is kept of a request until its response.
+pub(super) struct KeptRun {
+    run: SnippetRun,
+    snippet: Arc<Snippet>,
+    values: KeptValues,
+}
+
+impl KeptRun {
+    fn new(run: SnippetRun, snippet: &Arc<Snippet>, values: &RequestValues<'_>) -> Self {
+        let variables = snippet.variables_after_access().into_iter();
+        let values = variables.map(|variable| {
+            let value = values.value(&variable).into_owned();
+            (variable, value)
+        });
+        KeptRun { run, snippet: Arc::clone(snippet), values: KeptValues(values.collect()) }
+    }
+
+    /// Changes the fields of the request to the endpoint.
+    pub(super) fn edit_request(&self, headers: &mut HeaderMap) {
+        for edit in self.run.request_edits(&self.snippet, &self.values) {
+            edit.apply(headers);
+        }
+    }
+}
+
+/// The values of the variables that the fields of responses need.
+#[derive(Default)]
+struct KeptValues(Vec<(SnippetVariable, String)>);
+
+impl SnippetValues for KeptValues {
+    fn value(&self, variable: &SnippetVariable) -> Cow<'_, str> {
+        let known = self.0.iter().find(|(known, _)| known == variable);
+        Cow::Borrowed(known.map_or("", |(_, value)| value))
+    }
+}
+
+impl LocationSnippets {
+    pub(super) fn changes_requests(&self) -> bool {
+        self.location.edits_requests()
+    }
+
+    pub(super) fn changes_responses(&self) -> bool {
+        let edits = |snippet: &Arc<Snippet>| snippet.edits_responses();
+        let of_server = |server: &Arc<Snippet>| server.locations.iter().any(|location| edits(&location.snippet));
+        self.server.iter().any(|server| edits(server) || of_server(server)) || edits(&self.location)
+    }
+
+    pub(super) fn declare_fields(&self, fields: &mut ChangedFields) {
+        let of_server = self.server.iter().flat_map(|server| server.locations.iter().map(|location| &location.snippet));
+        for snippet in self.server.iter().chain(of_server).chain([&self.location]) {
+            snippet.request_field_names().for_each(|name| fields.request.add(name));
+            snippet.response_field_names().for_each(|name| fields.response.add(name));
+        }
+    }
+
+    /// Runs the snippet of the server, and that of the location of it that precedes this one, which ends the request.
+    pub(super) fn begin(&self, cx: &mut RequestCx<'_>, kept: &mut Option<KeptRun>) -> Result<SnippetRun, Box<Reply>> {
+        let Some(server) = &self.server else { return Ok(SnippetRun::default()) };
+        let steps = RegexSteps::new(cx.regex_steps.remaining());
+        let values = RequestValues::of_location(cx, Some(&self.names));
+        let mut run = server.run(&values, &steps);
+        let mut snippet = server;
+        let mut end = self.end_of(&run, server, &values, cx);
+        if end.is_none() && !server.locations.is_empty() {
+            let path = decoded_path(cx.raw_target.split('?').next().unwrap_or_default()).unwrap_or_default();
+            match server.location_of(&path, &self.matched, &steps) {
+                Ok(Some(location)) => {
+                    run = location.run_after(run, &values, &steps);
+                    snippet = location;
+                    end = self.end_of(&run, snippet, &values, cx).or_else(|| Some(not_found()));
+                }
+                Ok(None) => {}
+                Err(failure) => end = Some(failed(failure)),
+            }
+        }
+        let result = match end {
+            Some(reply) => {
+                *kept = Some(KeptRun::new(run, snippet, &values));
+                Err(reply)
+            }
+            None => Ok(run),
+        };
+        cx.regex_steps.keep(steps.remaining());
+        result
+    }
+
+    /// Runs the snippet of the location after that of the server. The response, if the request ends here.
+    pub(super) fn access(
+        &self,
+        server: SnippetRun,
+        cx: &mut RequestCx<'_>,
+        kept: &mut Option<KeptRun>,
+    ) -> Option<Box<Reply>> {
+        let steps = RegexSteps::new(cx.regex_steps.remaining());
+        let values = RequestValues::of_location(cx, Some(&self.names));
+        let run = self.location.run_after(server, &values, &steps);
+        let end = self.end_of(&run, &self.location, &values, cx);
+        let target = run.target.clone().filter(|_| end.is_none());
+        if self.changes_responses() || self.changes_requests() {
+            *kept = Some(KeptRun::new(run, &self.location, &values));
+        }
+        cx.regex_steps.keep(steps.remaining());
+        if let Some(SnippetTarget { path, query, .. }) = target {
+            let query = query.unwrap_or_default();
+            if replace_target(cx.head, &path, query.as_bytes()).is_err() {
+                return Some(failed(SnippetFailure::InvalidTarget));
+            }
+        }
+        end
+    }
+
+    fn end_of(
+        &self,
+        run: &SnippetRun,
+        snippet: &Snippet,
+        values: &RequestValues<'_>,
+        cx: &RequestCx<'_>,
+    ) -> Option<Box<Reply>> {
+        if let Some(failure) = run.failed {
+            return Some(failed(failure));
+        }
+        if let Some(reply) = &run.reply {
+            return Some(self.reply(reply, values));
+        }
+        match run.verdict(snippet, cx.client.address.to_canonical(), &cx.head.method) {
+            SnippetVerdict::Deny => Some(Reply::negotiated(StatusCode::FORBIDDEN, "Forbidden", "denied_by_snippet")),
+            SnippetVerdict::Allow | SnippetVerdict::Unmatched => None,
+        }
+    }
+
+    fn reply(&self, reply: &SnippetReply, values: &RequestValues<'_>) -> Box<Reply> {
+        let SnippetReply { status, body, content_type, location, closes_connection } = reply;
+        if let Some(target) = location {
+            let Ok(target) = HeaderValue::try_from(target) else { return failed(SnippetFailure::InvalidTarget) };
+            return match status.is_redirection() {
+                true => FixedResponse { status: *status, target }.reply(values.client),
+                false => redirect_to(*status, Some(target)),
+            };
+        }
+        let mut response = match body {
+            Some(body) => Reply::new(*status, ReplyBody::Raw(body.clone().into()), Reply::NO_REASON),
+            None => {
+                let message = status.canonical_reason().unwrap_or("Refused");
+                Reply::negotiated(*status, message, "returned_by_snippet")
+            }
+        };
+        if body.as_ref().is_some_and(|body| !body.is_empty()) {
+            let content_type = content_type.clone().unwrap_or(DEFAULT_TYPE);
+            response.headers.insert(CONTENT_TYPE, content_type);
+        }
+        if *closes_connection {
+            response.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Changes the fields of the response, also of a request that has not reached the snippet.
+    pub(super) fn response(&self, kept: Option<&KeptRun>, cx: &mut FieldsOfResponse) {
+        let FieldsOfResponse { status, source, headers } = cx;
+        let origin = match source {
+            ResponseSource::Service => SnippetResponseOrigin::Upstream,
+            _ => SnippetResponseOrigin::Portico,
+        };
+        match kept {
+            Some(KeptRun { run, snippet, values }) => {
+                run.set_response_fields(snippet, values, (*status, origin), headers);
+            }
+            None => {
+                let run = SnippetRun::default();
+                run.set_response_fields(&self.location, &KeptValues::default(), (*status, origin), headers);
+            }
+        }
+    }
+}
+
+/// The fields of a response, with what decides about their changes.
+pub(super) struct FieldsOfResponse {
+    pub status: StatusCode,
+    pub source: ResponseSource,
+    pub headers: HeaderMap,
+}
+
+/// The media type of texts without another one in ingress-nginx.
+const DEFAULT_TYPE: HeaderValue = HeaderValue::from_static("text/html");
+
+/// The reply to a request for which a location of the server has no content.
+fn not_found() -> Box<Reply> {
+    Reply::negotiated(StatusCode::NOT_FOUND, "Not found", "no_content_in_snippet")
+}
+
+fn failed(failure: SnippetFailure) -> Box<Reply> {
+    match failure {
+        SnippetFailure::TooManySteps(RegexInput::Target) => {
+            let message = "The request target is too long to match";
+            Reply::negotiated(StatusCode::URI_TOO_LONG, message, "target_too_long_for_snippet")
+        }
+        SnippetFailure::TooManySteps(RegexInput::Header) => {
+            let message = "A request header is too long to match";
+            Reply::negotiated(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message, "header_too_long_for_snippet")
+        }
+        SnippetFailure::InvalidTarget | SnippetFailure::TextTooLong => {
+            let message = "An unexpected error occurred";
+            Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "invalid_result_of_snippet")
+        }
+    }
+}
