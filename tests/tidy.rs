@@ -327,6 +327,7 @@ const LAYERS: &[Row] = &[
             "subject_matrix",
         ],
     ),
+    ("location_guards", &["address_list", "access limits"]),
     ("client_certificate", &["test_authority", "distinguished_name trust", "names", "policy"]),
     (
         "kafka",
@@ -396,7 +397,7 @@ const LAYERS: &[Row] = &[
             "client_validation path_edit path_reach path_regex path_regexes",
             "certs",
             "redirect uri_template",
-            "fuzzing location_path upstream_path",
+            "fuzzing location_path location_snippet upstream_path",
             "location_steps",
             "rule_options",
             "rule",

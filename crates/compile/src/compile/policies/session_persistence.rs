@@ -133,7 +133,7 @@ fn header_carrier(header: &SessionHeader, field: &str, found: &mut Vec<Diagnosti
 }
 
 /// A hash of the name of the owner, equal in all processes.
-fn scope(owner: &str) -> u64 {
+pub(in crate::compile) fn scope(owner: &str) -> u64 {
     let hash = digest(&SHA256, owner.as_bytes());
     hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -44,7 +44,14 @@ fn server(fields: Value) -> Value {
 #[tokio::test]
 async fn denied_addresses_precede_allowed_ones() {
     let config = json!({"addresses": {"denied": ["192.0.2.1"], "allowed": ["192.0.2.0/24"]}});
-    for (address, expected) in [("192.0.2.1", Some(403)), ("192.0.2.2", None), ("198.51.100.1", Some(403))] {
+    for (address, expected) in [
+        ("192.0.2.1", Some(403)),
+        ("::ffff:192.0.2.1", Some(403)),
+        ("192.0.2.2", None),
+        ("198.51.100.1", Some(403)),
+        // The address is unknown.
+        ("0.0.0.0", Some(403)),
+    ] {
         let mut request = TestRequest::get("/");
         request.address = address.parse().unwrap();
         assert_eq!(status(&config, request, Err(String::new())).await, expected, "{address}");

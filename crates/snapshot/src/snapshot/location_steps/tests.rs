@@ -5,12 +5,12 @@ use http::Request;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, VARY};
 
 use super::*;
-use crate::address_ranges::parse_network;
 use crate::plugin_api::Scheme;
 use crate::plugin_chain::Chain;
 use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_chain::testing::{TestOutcome, TestRequest, names};
 use crate::snapshot::location_path::GroupTemplate;
+use crate::snapshot::location_snippet::{MatchedLocation, Snippet, SnippetPlace};
 use crate::snapshot::regex::RegexLimit;
 
 fn chain(steps: LocationSteps) -> Arc<Chain> {
@@ -65,7 +65,6 @@ async fn steps_run_in_their_order() {
         cross_origin: Some(Arc::new(cross_origin())),
         response: Some(FixedResponse { status: StatusCode::FOUND, target: HeaderValue::from_static("/other") }),
         https_redirect: https(false),
-        denied: Arc::new([parse_network("192.0.2.0/24").unwrap()].into_iter().collect()),
         max_body_bytes: Some(3),
         ..LocationSteps::default()
     };
@@ -77,23 +76,21 @@ async fn steps_run_in_their_order() {
         let request = Request::options("/a").header("origin", "https://a.example");
         TestRequest::new(request.body(Bytes::new()).unwrap())
     };
-    let mut steps: Vec<LocationSteps> = (0..5).map(|_| everything()).collect();
+    let mut steps: Vec<LocationSteps> = (0..4).map(|_| everything()).collect();
     steps[2].response = None;
     (steps[3].response, steps[3].https_redirect) = (None, None);
-    (steps[4].response, steps[4].https_redirect, steps[4].denied) = (None, None, Arc::default());
     let chains: Vec<Arc<Chain>> = steps.into_iter().map(chain).collect();
     for (index, request, status) in [
         (0, preflight(), 204),
         (1, post("https://a.example"), 302),
         (2, post("https://a.example"), 308),
-        (3, post("https://a.example"), 403),
-        (4, post("https://b.example"), 413),
+        (3, post("https://b.example"), 413),
     ] {
         let outcome = request.run(&chains[index]).await;
         assert_eq!(outcome.response.status.as_u16(), status, "{index}");
         // Also on redirects and rejections.
         let is_allowed = outcome.response.headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).is_some();
-        assert_eq!((is_allowed, outcome.response.headers.get(VARY).is_some()), (index != 4, index != 4), "{index}");
+        assert_eq!((is_allowed, outcome.response.headers.get(VARY).is_some()), (index != 3, index != 3), "{index}");
     }
 }
 
@@ -110,33 +107,6 @@ async fn redirects_of_a_location_are_absolute() {
         let response = Some(FixedResponse { status, target: HeaderValue::from_static(target) });
         let outcome = TestRequest::get("/a").run(&chain(LocationSteps { response, ..LocationSteps::default() })).await;
         assert_eq!((outcome.response.status, location(&outcome)), (status, expected), "{target}");
-    }
-}
-
-#[tokio::test]
-async fn addresses_are_denied_before_they_are_allowed() {
-    let ranges = |text: &str| text.split(' ').filter_map(parse_network).collect::<AddressRanges>();
-    for (denied, allowed, address, is_admitted) in [
-        ("", None, "192.0.2.1", true),
-        ("192.0.2.1", None, "192.0.2.1", false),
-        ("192.0.2.1", None, "::ffff:192.0.2.1", false),
-        ("", Some("10.0.0.0/8 2001:db8::/32"), "2001:db8::1", true),
-        ("", Some("10.0.0.0/8"), "192.0.2.1", false),
-        ("10.1.0.0/16", Some("10.0.0.0/8"), "10.1.0.1", false),
-        // A list that allows no client.
-        ("", Some(""), "192.0.2.1", false),
-        // The address is unknown.
-        ("192.0.2.1", None, "0.0.0.0", false),
-    ] {
-        let steps = LocationSteps {
-            denied: Arc::new(ranges(denied)),
-            allowed: allowed.map(ranges).map(Arc::new),
-            ..LocationSteps::default()
-        };
-        let mut request = TestRequest::get("/");
-        request.address = address.parse().unwrap();
-        let outcome = request.run(&chain(steps)).await;
-        assert_eq!(outcome.reply.is_none(), is_admitted, "{denied} {allowed:?} {address}");
     }
 }
 
@@ -165,5 +135,80 @@ async fn replaced_path_may_be_the_target_of_a_redirect() {
     ] {
         let outcome = TestRequest::get(target).run(&chain(steps())).await;
         assert_eq!(location(&outcome), expected, "{target}");
+    }
+}
+
+/// The snippets of a server and of a location that serves all paths.
+fn snippets(server: &str, location: &str) -> LocationSteps {
+    let server = Snippet::parse(server, SnippetPlace::Server, RegexLimit::MEMORY_ONLY).unwrap();
+    let location = Snippet::parse_below(location, &server, RegexLimit::MEMORY_ONLY).unwrap();
+    let snippets = LocationSnippets {
+        server: Some(Arc::new(server)),
+        location: Arc::new(location),
+        names: LocationNames { service: "cart".into(), ..LocationNames::default() },
+        matched: MatchedLocation::Prefix("/".into()),
+    };
+    LocationSteps { snippets: Some(snippets), ..LocationSteps::default() }
+}
+
+#[tokio::test]
+async fn snippets_run_before_redirects_and_those_of_the_server_before_preflights() {
+    let steps = |server: &str, location: &str| LocationSteps {
+        cross_origin: Some(Arc::new(cross_origin())),
+        response: Some(FixedResponse { status: StatusCode::FOUND, target: HeaderValue::from_static("/other") }),
+        ..snippets(server, location)
+    };
+    let request = |method: Method| {
+        let request = Request::builder().method(method).uri("/a").header("origin", "https://a.example");
+        TestRequest::new(request.body(Bytes::new()).unwrap())
+    };
+    for (server, location, method, status) in [
+        ("return 418;", "return 410;", Method::OPTIONS, 418),
+        ("", "return 410;", Method::OPTIONS, 204),
+        ("", "return 410;", Method::GET, 410),
+        ("", "set $a 1;", Method::GET, 302),
+        ("location = /a { return 200 text; }", "return 410;", Method::OPTIONS, 200),
+        ("location = /a { deny 192.0.2.1; }", "", Method::GET, 403),
+        ("location = /a { deny 192.0.2.2; }", "", Method::GET, 404),
+        ("", "deny all;", Method::GET, 403),
+    ] {
+        let outcome = request(method).run(&chain(steps(server, location))).await;
+        assert_eq!(outcome.response.status.as_u16(), status, "{server} {location}");
+    }
+}
+
+#[tokio::test]
+async fn texts_of_snippets_have_a_media_type_and_variables() {
+    let steps = snippets("add_header X-From $arg_a always;", "return 200 \"$service_name $request_uri\";");
+    let outcome = TestRequest::get("/b?a=c").run(&chain(steps)).await;
+    let reply = outcome.reply.as_ref().unwrap();
+    assert_eq!(reply.body, ReplyBody::Raw("cart /b?a=c".into()));
+    let header = |name: &str| outcome.response.headers.get(name).map(|value| value.to_str().unwrap());
+    assert_eq!((header("content-type"), header("x-from")), (Some("text/html"), Some("c")));
+}
+
+#[tokio::test]
+async fn the_endpoint_gets_the_fields_and_the_target_of_a_snippet() {
+    let steps =
+        snippets("", "proxy_set_header X-Host $host; rewrite ^/a/(.*) /b/$1 break; proxy_set_header X-Gone \"\";");
+    let request = TestRequest::get("/a/c?d=e").header("x-gone", "1").header("x-host", "forged");
+    let outcome = request.run(&chain(steps)).await;
+    assert!(outcome.reply.is_none());
+    assert_eq!(outcome.request.uri.to_string(), "/b/c?d=e");
+    assert_eq!((outcome.upstream_header("x-host"), outcome.upstream_header("x-gone")), (Some("test.example"), None));
+}
+
+#[tokio::test]
+async fn responses_have_the_fields_of_the_last_true_condition() {
+    let text = "add_header X-A outer; if ($arg_b) { add_header X-B $arg_b; } if ($arg_c) { return 403; }";
+    for (target, expected) in [
+        ("/", (Some("outer"), None)),
+        ("/?b=1", (None, Some("1"))),
+        // Without `always`, not on errors.
+        ("/?c=1", (None, None)),
+    ] {
+        let outcome = TestRequest::get(target).run(&chain(snippets("", text))).await;
+        let header = |name: &str| outcome.response.headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!((header("x-a"), header("x-b")), expected, "{target}");
     }
 }

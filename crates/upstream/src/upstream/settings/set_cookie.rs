@@ -52,6 +52,12 @@ impl SetCookie {
         SetCookie { name: name.into(), path: path.into(), max_age, same_site, attributes, requires_secure }
     }
 
+    /// With what follows all values in place of the usual attributes, and whether `Secure` follows them always.
+    #[must_use]
+    pub fn with_attributes(self, attributes: String, is_always_secure: bool) -> Self {
+        SetCookie { attributes: attributes.into(), requires_secure: is_always_secure, ..self }
+    }
+
     /// The field of a response for this value. `max_age`: for how many seconds clients keep it, if values have times of
     /// their own. `is_secure`: the client uses TLS.
     pub fn with_value(&self, value: impl fmt::Display, max_age: Option<u64>, is_secure: bool) -> String {

@@ -16,7 +16,7 @@ fn exercise(text: &str) -> Result<(), TestCaseError> {
     for place in [SnippetPlace::Location, SnippetPlace::Server] {
         let Ok(server) = Snippet::parse(text, place, RegexLimit { max_states: 2_000 }) else { continue };
         let request = Request::with("/old/a%0d%0a%FF%2e?a=b&c", &[("user-agent", "curl"), ("cookie", "c=\t")]);
-        for snippet in std::iter::once(&server).chain(server.locations.iter().map(|location| &location.snippet)) {
+        for snippet in std::iter::once(&server).chain(server.locations.iter().map(|location| &*location.snippet)) {
             let run = snippet.run_after(run(&server, &request), &request, &RegexSteps::default());
             let mut headers = HeaderMap::new();
             let response = (StatusCode::NOT_FOUND, SnippetResponseOrigin::Upstream);

@@ -1,13 +1,15 @@
 //! Snippets of servers, with locations, and what locations inherit from them.
 
+use std::sync::Arc;
+
 use super::*;
 
 /// The only location of a server's snippet, and the run of a request for it.
-fn in_location(text: &str, request: &Request) -> (Snippet, SnippetRun) {
+fn in_location(text: &str, request: &Request) -> (Arc<Snippet>, SnippetRun) {
     let server = server(text);
     let [location] = &server.locations[..] else { panic!("{text}: {server:?}") };
     let run = location.snippet.run_after(run(&server, request), request, &RegexSteps::default());
-    (location.snippet.clone(), run)
+    (Arc::clone(&location.snippet), run)
 }
 
 #[test]

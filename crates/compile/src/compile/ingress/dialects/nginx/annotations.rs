@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::config_map::NginxConfig;
 use super::limits;
+use super::session_cookie::SessionCookie;
 use super::value_reader::{ValueReader, written};
 use crate::api::ingress_nginx::{self, PREFIX};
 use crate::compile::backend::AnnotatedProtocol;
@@ -29,6 +30,7 @@ pub(super) struct NginxAnnotations<'a> {
     pub forwarded_prefix: Option<&'a str>,
     pub via_cluster_ip: bool,
     pub protocol: AnnotatedProtocol,
+    pub session_cookie: Option<SessionCookie>,
     /// The configuration of the guard that limits the requests of each client.
     pub limits: Option<Value>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
@@ -60,6 +62,7 @@ impl<'a> NginxAnnotations<'a> {
             forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
             via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
             protocol: protocol(reader),
+            session_cookie: SessionCookie::read(reader),
             limits: limits::read(reader, config),
             cross_origin: cross_origin(reader),
             connect_timeout: seconds(reader, "proxy-connect-timeout", config.connect_seconds),

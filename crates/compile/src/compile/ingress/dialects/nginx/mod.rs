@@ -23,6 +23,7 @@ mod limits;
 mod path;
 pub(super) mod path_conflicts;
 mod rule;
+mod session_cookie;
 mod shared_parts;
 mod snippets;
 mod supported;
@@ -86,14 +87,6 @@ pub(super) fn plan(
         return Ok((canary::plan(cx, hosts, ingress, refuses_guards), regexes.expansion_within_share(paths)?));
     }
     let (refused, mut notes) = refusal(cx, ingress);
-    let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
-    let expansion = regexes.expansion_within_share(paths)?;
-    budgets.check("spec.rules", "paths", paths, MAX_HOST_MATCHES, &mut over_budget);
-    if let BudgetShare::Exceeded(problem) = share {
-        over_budget.push(problem);
-    }
-    // An Ingress that is refused compiles no expression: its paths fail by their literal start.
-    let is_over_budget = over_budget.iter().any(Diagnostic::is_error);
     let config = &hosts.config;
     let mut reader = ValueReader::new(&ingress.meta);
     let annotations = NginxAnnotations::read(&mut reader, config);
@@ -108,6 +101,17 @@ pub(super) fn plan(
         budgets.regex_limit(),
         refuses_guards,
     );
+    let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
+    if over_budget.is_empty() && !regexes.add_bytes(snippets::regex_bytes(&snippets, hosts, &ingress.meta.key)) {
+        over_budget = regexes.problems("metadata.annotations");
+    }
+    let expansion = regexes.expansion_within_share(paths)?;
+    budgets.check("spec.rules", "paths", paths, MAX_HOST_MATCHES, &mut over_budget);
+    if let BudgetShare::Exceeded(problem) = share {
+        over_budget.push(problem);
+    }
+    // An Ingress that is refused compiles no expression: its paths fail by their literal start.
+    let is_over_budget = over_budget.iter().any(Diagnostic::is_error);
     let of_other_dialect = refused_annotations::check(&ingress.meta, Dialect::Nginx);
     let unsupported = unsupported::check(&ingress.meta, refuses_guards);
     let (over_budget, warnings): (Vec<_>, Vec<_>) = over_budget.into_iter().partition(Diagnostic::is_error);

@@ -187,6 +187,8 @@ impl RuleBuilder<'_> {
         })?;
         self.notes.extend(plain_service::notes(&resolved, Dialect::Nginx, field));
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
+        let cookie = self.annotations.session_cookie.as_ref();
+        let sessions = cookie.map(|cookie| cookie.settings(&self.route(), place.path, &resolved.key));
         self.upstreams.insert(resolved.key);
         let backend = Backend { weight: 1, filters: Filters::default(), target };
         let mut split = WeightedBackends::new(vec![backend]).ok_or(RouteFailure::NoService)?;
@@ -208,6 +210,7 @@ impl RuleBuilder<'_> {
             retries,
         );
         split.timeouts_and_retries = Some(Box::new(timeouts));
+        split.set_affinity(sessions);
         Ok(split)
     }
 

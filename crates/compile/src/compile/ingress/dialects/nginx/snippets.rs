@@ -33,6 +33,19 @@ pub(super) struct HostSnippets {
     pub location: Arc<Snippet>,
 }
 
+/// What the expressions of an Ingress take: its snippet is compiled for each host. That of a host counts for the Ingress
+/// that has it.
+pub(super) fn regex_bytes(
+    by_host: &BTreeMap<HostPattern, HostSnippets>,
+    hosts: &NginxHosts,
+    ingress: &ObjectKey,
+) -> usize {
+    let of_locations = by_host.values().map(|snippets| snippets.location.regex_bytes());
+    let of_servers = by_host.keys().filter_map(|host| hosts.server_snippet(host));
+    let own = of_servers.filter(|server| server.ingress == *ingress);
+    of_locations.chain(own.filter_map(|server| Some(server.snippet.as_ref()?.regex_bytes()))).sum()
+}
+
 /// A snippet as an annotation has it.
 struct WrittenSnippet<'a> {
     annotation: &'static str,

@@ -2,6 +2,8 @@
 
 /// Their names, sorted.
 pub(super) const READ: &[&str] = &[
+    "affinity",
+    "affinity-mode",
     "allowlist-source-range",
     "app-root",
     "auth-always-set-cookie",
@@ -56,6 +58,13 @@ pub(super) const READ: &[&str] = &[
     "satisfy",
     "server-snippet",
     "service-upstream",
+    "session-cookie-domain",
+    "session-cookie-expires",
+    "session-cookie-max-age",
+    "session-cookie-name",
+    "session-cookie-path",
+    "session-cookie-samesite",
+    "session-cookie-secure",
     "ssl-redirect",
     "temporal-redirect",
     "temporal-redirect-code",
