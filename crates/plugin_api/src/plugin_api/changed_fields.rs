@@ -4,7 +4,10 @@
 use std::collections::HashSet;
 
 use http::HeaderName;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 
 /// Fields of a connection, or of the framing and target of one message. They are never copied between a request and
 /// what a server decides about it.
@@ -20,6 +23,10 @@ pub static MESSAGE_FIELDS: [HeaderName; 10] = [
     TRANSFER_ENCODING,
     UPGRADE,
 ];
+
+/// Conditions and ranges, which are about the resource of the endpoint, and not about what another server says.
+pub static CONDITIONAL_FIELDS: [HeaderName; 6] =
+    [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
 
 /// The header fields that a plugin sets, changes or removes, as
 /// [`Plugin::declare_fields`](super::Plugin::declare_fields) names them.

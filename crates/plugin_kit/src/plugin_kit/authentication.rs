@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::NamedConsumer;
 use crate::plugin_api::assertions::Assertions;
+use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::consumers::{Consumer, EntityName};
 use crate::plugin_api::context::RequestCx;
 use crate::plugin_api::reply::Reply;
@@ -165,6 +166,24 @@ pub fn parse_header_name(path: &str, name: &str) -> Result<HeaderName, Diagnosti
             "use letters, digits, `-` and `_` only",
         )
     })
+}
+
+/// Parses names of headers that are copied from one message to another, so that they must not describe the connection or
+/// the body.
+pub fn parse_copied_headers(field: &str, names: &[String], invalid: &mut Vec<Diagnostic>) -> Box<[HeaderName]> {
+    let mut parsed = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let path = format!("{field}[{index}]");
+        match parse_header_name(&path, name) {
+            Ok(name) if MESSAGE_FIELDS.contains(&name) => {
+                let remedy = "remove it: it describes the connection or the body of one message";
+                invalid.push(Diagnostic::in_config(path, format!("`{name}` cannot be copied"), remedy));
+            }
+            Ok(name) => parsed.push(name),
+            Err(error) => invalid.push(error),
+        }
+    }
+    parsed.into()
 }
 
 fn assert_consumer(cx: &mut RequestCx<'_>, consumer: &Consumer) {

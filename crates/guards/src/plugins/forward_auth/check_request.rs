@@ -1,14 +1,11 @@
 //! The request that describes a request of a client to the server that decides about it.
 
 use bytes::Bytes;
-use http::header::{
-    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, RANGE,
-};
+use http::header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::ForwardAuth;
-use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
+use crate::plugin_api::changed_fields::{CONDITIONAL_FIELDS, MESSAGE_FIELDS};
 use crate::plugin_api::header_spoofing::remove_spoofed;
 use crate::plugin_api::{RemoteRequest, RequestCx};
 
@@ -45,9 +42,6 @@ static DESCRIPTION: [HeaderName; 9] = [
 /// Headers about the body of the client's request.
 static ABOUT_BODY: [HeaderName; 3] = [CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE];
 
-/// Conditions and ranges, which are about the resource of the endpoint and not about the decision.
-static CONDITIONS: [HeaderName; 6] = [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
-
 impl ForwardAuth {
     /// The request to the server. `None` if a part of the client's request is not a valid header value.
     pub(super) fn check_request(&self, cx: &RequestCx<'_>) -> Option<CheckMessage> {
@@ -59,7 +53,7 @@ impl ForwardAuth {
                 let sends_body = self.max_body > 0;
                 let is_copied = |name: &&HeaderName| {
                     !MESSAGE_FIELDS.contains(name)
-                        && !CONDITIONS.contains(name)
+                        && !CONDITIONAL_FIELDS.contains(name)
                         && (sends_body || !ABOUT_BODY.contains(name))
                 };
                 of_client.keys().filter(is_copied).for_each(|name| copy(name, of_client, &mut headers));

@@ -40,12 +40,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::{
     AccessOutcome, Assertions, ChangedFields, Plugin, RemoteUrl, Reply, RequestCx, ResponseCx, ResponseOutcome,
 };
-use crate::plugin_kit::authentication::{declare_identity, parse_header_name};
+use crate::plugin_kit::authentication::{declare_identity, parse_copied_headers, parse_header_name};
 use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig};
 use decision::AllowedResponse;
 
@@ -174,7 +173,7 @@ impl PluginKind for ForwardAuth {
             let remedy = "remove it: the server gets the header Authorization of the client";
             invalid.push(Diagnostic::in_config("address", "contains a username", remedy));
         }
-        let mut names = |field: &str, names: &[String]| parse_names(field, names, &mut invalid);
+        let mut names = |field: &str, names: &[String]| parse_copied_headers(field, names, &mut invalid);
         let request_headers = names("request_headers", &config.request_headers);
         let response_headers = names("response_headers", &config.response_headers);
         let client_response_headers = names("client_response_headers", &config.client_response_headers);
@@ -235,23 +234,6 @@ impl Config {
         let separator = if url.contains('?') { '&' } else { '?' };
         Some(SignIn { prefix: format!("{url}{separator}{name}=").into() })
     }
-}
-
-/// Parses names of headers, which must not be those that describe the connection or the body.
-fn parse_names(field: &str, names: &[String], invalid: &mut Vec<Diagnostic>) -> Box<[HeaderName]> {
-    let mut parsed = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        let path = format!("{field}[{index}]");
-        match parse_header_name(&path, name) {
-            Ok(name) if MESSAGE_FIELDS.contains(&name) => {
-                let remedy = "remove it: it describes the connection or the body of one message";
-                invalid.push(Diagnostic::in_config(path, format!("`{name}` cannot be copied"), remedy));
-            }
-            Ok(name) => parsed.push(name),
-            Err(error) => invalid.push(error),
-        }
-    }
-    parsed.into()
 }
 
 impl Plugin for ForwardAuth {

@@ -86,6 +86,18 @@ impl Refusal {
         Refusal { status: StatusCode::UNAUTHORIZED, reason, challenges, cookies: PassedCookies::default() }
     }
 
+    /// One reply for both. A client that can log in is asked to do so.
+    fn and(mut self, other: Refusal) -> Self {
+        if other.status == StatusCode::UNAUTHORIZED {
+            if self.status != StatusCode::UNAUTHORIZED {
+                (self.status, self.reason) = (other.status, other.reason);
+            }
+            self.challenges.extend(other.challenges);
+        }
+        self.cookies.extend(other.cookies);
+        self
+    }
+
     /// The reply to the client. `sign_in`: where it can log in.
     fn reply(self, sign_in: Option<HeaderValue>) -> Box<Reply> {
         let Refusal { status, reason, challenges, cookies } = self;
@@ -178,23 +190,21 @@ impl Plugin for Access {
 impl Access {
     /// Asks one protection after the other.
     async fn decide(&self, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
-        if let Some(server) = &self.server {
-            // Also if another protection admits the request, no client may send what only the server says.
-            server.remove_asserted(cx);
-        }
         let mut refused: Option<Refusal> = None;
+        let mut is_decided_by_server = false;
         for protection in [Protection::Addresses, Protection::Passwords, Protection::Server] {
             match self.check(protection, cx).await {
                 Check::Passed if self.any => {
                     refused = None;
+                    is_decided_by_server = protection == Protection::Server;
                     break;
                 }
                 Check::Undecided | Check::Passed => {}
                 Check::Refused(refusal) if self.any => {
-                    // A client that can log in is asked to do so.
-                    if refused.as_ref().is_none_or(|known| known.status != StatusCode::UNAUTHORIZED) {
-                        refused = Some(refusal);
-                    }
+                    refused = Some(match refused {
+                        Some(known) => known.and(refusal),
+                        None => refusal,
+                    });
                 }
                 Check::Refused(refusal) => return Some(self.refuse(cx, refusal)),
                 Check::Failed(reply) => return Some(reply),
@@ -202,6 +212,10 @@ impl Access {
         }
         if let Some(refusal) = refused {
             return Some(self.refuse(cx, refusal));
+        }
+        if let Some(server) = self.server.as_ref().filter(|_| self.any && !is_decided_by_server) {
+            // No client may send what only the server says.
+            server.remove_asserted(cx);
         }
         if self.passwords.is_some() {
             // The server has got it, and the endpoint does not.
@@ -227,7 +241,7 @@ impl Access {
 }
 
 /// In this order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protection {
     Addresses,
     Passwords,

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use super::{Check, Refusal};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::login::{Login, strip_scheme};
-use crate::plugin_api::password::{ChecksBusy, InvalidPasswordHash, PasswordChecks, PasswordHash, parse_htpasswd};
+use crate::plugin_api::password::{
+    ChecksBusy, InvalidPasswordHash, LineProblem, PasswordChecks, PasswordHash, parse_htpasswd,
+};
 use crate::plugin_api::{BuildCx, Reply, RequestCx, VerifiedSubject};
 use crate::plugin_kit::authentication::{AuthPolicy, VerifiedCredential, challenge, has_several_logins};
 
@@ -48,7 +50,11 @@ impl Passwords {
         let (users, invalid) = parse_htpasswd(&config.users);
         for line in invalid {
             let message = format!("{line}, so its user cannot log in");
-            cx.note(Diagnostic::in_config("users", message, InvalidPasswordHash::REMEDY));
+            let remedy = match line.problem {
+                LineProblem::Hash(_) => InvalidPasswordHash::REMEDY,
+                LineProblem::NoHash | LineProblem::RepeatedUsername => "write each user once, as USERNAME:HASH",
+            };
+            cx.note(Diagnostic::in_config("users", message, remedy));
         }
         Ok(Passwords {
             users: users.into_iter().map(|(name, hash)| (name.into(), Arc::new(hash))).collect(),

@@ -1,10 +1,12 @@
-use http::Method;
 use http::header::{COOKIE, HOST, IF_NONE_MATCH};
+use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::{PluginState, RegisteredKind, RemoteRequest, RemoteResponse};
+use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_chain::testing::{TestOutcome, TestRequest, chain_with, noon};
 
 const KIND: RegisteredKind<Access> = RegisteredKind::NEW;
@@ -131,10 +133,11 @@ async fn only_the_server_says_what_the_endpoint_gets() {
     let request =
         || TestRequest::get("/").header("x-user", "forged").header("x-absent", "forged").header("x_user", "forged");
     let answer = response(200, "x-user: anna\nx-user: second\nset-cookie: a=1\nset-cookie: b=2", "");
-    let Run { outcome, .. } = run(server(fields.clone()), request(), Ok(answer)).await;
+    let Run { outcome, sent } = run(server(fields.clone()), request(), Ok(answer)).await;
     let users: Vec<_> = outcome.request.headers.get_all("x-user").iter().collect();
     assert_eq!(users, ["anna", "second"]);
     assert_eq!((outcome.upstream_header("x-absent"), outcome.upstream_header("x_user")), (None, None));
+    assert_eq!(sent[0].headers["x-user"], "forged", "the server decides about all that the client has sent");
     let cookies: Vec<_> = outcome.response.headers.get_all("set-cookie").iter().collect();
     assert_eq!(cookies, ["a=1", "b=2"]);
     // Another protection admits the request, so the server is not asked.
@@ -144,6 +147,36 @@ async fn only_the_server_says_what_the_endpoint_gets() {
     let Run { outcome, sent } = run(any, request().header("authorization", ANNA), Ok(response(403, "", ""))).await;
     assert_eq!((outcome.reply_status(), sent.len()), (None, 0));
     assert_eq!(outcome.upstream_header("x-user"), None);
+}
+
+#[tokio::test]
+async fn a_token_of_the_server_replaces_the_login_that_it_has_checked() {
+    let mut config = server(json!({"response_headers": ["Authorization"]}));
+    config["passwords"] = passwords();
+    let request = TestRequest::get("/").header("authorization", ANNA);
+    let Run { outcome, sent } = run(config, request, Ok(response(200, "authorization: Bearer x", ""))).await;
+    assert_eq!((outcome.reply_status(), &sent[0].headers["authorization"]), (None, &HeaderValue::from_static(ANNA)));
+    // With passwords, the endpoint gets no login at all.
+    assert_eq!(outcome.upstream_header("authorization"), None);
+    let request = TestRequest::get("/").header("authorization", "Bearer client");
+    let config = server(json!({"response_headers": ["Authorization"]}));
+    let Run { outcome, .. } = run(config, request, Ok(response(200, "authorization: Bearer x", ""))).await;
+    assert_eq!(outcome.upstream_header("authorization"), Some("Bearer x"));
+}
+
+#[test]
+fn headers_of_messages_are_not_copied() {
+    for (fields, field) in [
+        (json!({"response_headers": ["X-User", "Content-Length"]}), "config.response_headers[1]"),
+        (json!({"headers": [["Transfer-Encoding", "a"]]}), "config.headers[0]"),
+        (json!({"headers": [["X-A", "$namespace"]]}), "config.headers"),
+        (json!({"headers": [["X A", "a"]]}), "config.headers[0]"),
+        (json!({"url": "ftp://a.example"}), "config.url"),
+        (json!({"url": "http://a.example/?a=$nope"}), "config.url"),
+    ] {
+        let problems = crate::plugin_chain::testing::build(&KIND, &server(fields.clone())).err().unwrap();
+        assert_eq!(problems[0].field, field, "{fields}: {problems:?}");
+    }
 }
 
 #[tokio::test]
@@ -187,6 +220,10 @@ async fn clients_without_a_login_are_redirected() {
         assert_eq!(outcome.response_header("set-cookie"), Some("csrf=1"), "{url}");
     }
     assert_eq!(status(&sign_in("http://h/"), TestRequest::get("/"), Ok(response(403, "", ""))).await, Some(403));
+    let mut any = sign_in("http://h/");
+    (any["passwords"], any["any"]) = (passwords(), json!(true));
+    let Run { outcome, .. } = run(any, TestRequest::get("/"), answer()).await;
+    assert_eq!(outcome.response_header("set-cookie"), Some("csrf=1"), "of the second refusal");
     let mut with_password = sign_in("http://h/");
     with_password["passwords"] = passwords();
     assert_eq!(status(&with_password, TestRequest::get("/"), answer()).await, Some(302), "also without a password");
@@ -216,33 +253,85 @@ async fn any_protection_suffices_if_the_configuration_says_so() {
     assert_eq!(found, Some(401), "not to be denied is no permission");
 }
 
+/// How often the server was asked for these requests, each with a login and seconds after noon.
+async fn asked(headers: &'static str, requests: &[(&str, u64, Option<u16>)]) -> usize {
+    let server = ScriptedServer::new(move |request: &RemoteRequest| {
+        let is_known = request.headers.get("authorization").is_some_and(|value| value.as_bytes().starts_with(b"a"));
+        Ok(response(if is_known { 200 } else { 401 }, headers, ""))
+    });
+    let fields = json!({
+        "cache_key": "$http_authorization",
+        "cache_seconds": [[200, 300], [401, 60]],
+        "response_headers": ["x-user"],
+    });
+    let chain = chain_with(&[(&KIND, super::tests::server(fields))], &PluginState::default(), &server.services());
+    for (login, seconds, expected) in requests {
+        let mut request = TestRequest::get("/").header("authorization", login);
+        request.now = noon() + std::time::Duration::from_secs(*seconds);
+        let status = request.run(&chain).await.reply_status().map(|status| status.as_u16());
+        assert_eq!(status, *expected, "{login} {seconds}");
+    }
+    server.request_count()
+}
+
 #[tokio::test]
-async fn answers_are_stored_by_their_key_and_path() {
-    let fields = json!({"cache_key": "$http_authorization", "cache_seconds": [[200, 300], [401, 60]]});
-    let server = |fields| {
-        ScriptedServer::new(move |request: &RemoteRequest| {
-            let status = if request.headers.get("authorization").is_some_and(|value| value == "a") { 200 } else { 401 };
-            Ok(response(status, fields, ""))
-        })
+async fn answers_are_stored_by_their_key() {
+    let requests = [("a", 0, None), ("b", 0, Some(401)), ("a", 299, None), ("b", 59, Some(401)), ("a", 10, None)];
+    for (headers, expected) in [
+        ("x-user: anna", 2),
+        ("set-cookie: a=1", 5),
+        ("vary: cookie", 5),
+        ("cache-control: private", 5),
+        ("expires: 0", 5),
+        ("cache-control: max-age=20", 4),
+        ("cache-control: max-age=0", 5),
+        ("cache-control: max-age=x", 5),
+    ] {
+        assert_eq!(asked(headers, &requests).await, expected, "{headers}");
+    }
+    let requests = [("a", 0, None), ("a", 299, None), ("a", 301, None)];
+    assert_eq!(asked("", &requests).await, 2, "the answer has expired");
+    // Both would be one text.
+    let requests = [("aé", 0, None), ("aé", 0, None)];
+    assert_eq!(asked("", &requests).await, 1);
+}
+
+#[tokio::test]
+async fn answers_are_not_those_of_other_paths_servers_or_logins_that_are_no_text() {
+    let scripted = ScriptedServer::new(|_: &RemoteRequest| Ok(response(200, "", "")));
+    let state = PluginState::default();
+    let config = |url: &str| {
+        let fields = json!({"cache_key": "$http_authorization", "cache_seconds": [[200, 300]], "url": url});
+        super::tests::server(fields)
     };
-    let (stored, with_cookie) = (server("x-user: anna"), server("set-cookie: a=1"));
-    for (server, expected) in [(stored, 2), (with_cookie, 5)] {
-        let state = PluginState::default();
-        let mut config = super::tests::server(fields.clone());
-        config["server"]["response_headers"] = json!(["x-user"]);
-        let chain = chain_with(&[(&KIND, config)], &state, &server.services());
-        for (login, seconds, status) in
-            [("a", 0, None), ("b", 0, Some(401)), ("a", 299, None), ("b", 59, Some(401)), ("a", 10, None)]
-        {
-            let mut request = TestRequest::get("/").header("authorization", login);
-            request.now = noon() + std::time::Duration::from_secs(seconds);
-            let outcome = request.run(&chain).await;
-            assert_eq!(outcome.reply_status().map(|status| status.as_u16()), status, "{login} {seconds}");
+    let run = |config: Value, login: &'static [u8], scope: &'static str| {
+        let (scripted, state) = (scripted.clone(), state.clone());
+        async move {
+            let plugin =
+                crate::plugin_chain::testing::build_with(&KIND, &config, &state, &scripted.services()).unwrap();
+            let instance =
+                PluginInstance { scope: scope.into(), ..crate::plugin_chain::testing::instance(&KIND, plugin) };
+            let mut builder = ChainBuilder::default();
+            builder.add(Access::NAME, Access::PRIORITY, AttachmentPoint::Base(BaseScope::Route), instance);
+            let chain = builder.build(crate::plugin_chain::testing::names()).unwrap();
+            let mut request = TestRequest::get("/");
+            request.request.headers_mut().insert("authorization", HeaderValue::from_bytes(login).unwrap());
+            request.run(&chain).await;
+            scripted.request_count()
         }
-        assert_eq!(server.request_count(), expected);
-        let mut request = TestRequest::get("/").header("authorization", "a");
-        request.now = noon() + std::time::Duration::from_secs(301);
-        request.run(&chain).await;
-        assert_eq!(server.request_count(), expected + 1, "the answer has expired");
+    };
+    let url = "http://auth.example/check";
+    // In the program, there is always one that has the answers.
+    let _kept = chain_with(&[(&KIND, config(url))], &state, &scripted.services());
+    for (url, login, scope, asked) in [
+        (url, &b"a"[..], "one", 1),
+        (url, b"a", "one", 1),
+        (url, b"a", "two", 2),
+        ("http://other.example/check", b"a", "one", 3),
+        (url, b"a\xff", "one", 4),
+        (url, b"a\xfe", "one", 5),
+        (url, b"a", "one", 5),
+    ] {
+        assert_eq!(run(config(url), login, scope).await, asked, "{url} {login:?} {scope}");
     }
 }

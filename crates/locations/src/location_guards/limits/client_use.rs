@@ -11,6 +11,8 @@ use crate::plugin_kit::counting::TableCounters;
 /// How fast a bucket empties, and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestRate {
+    /// Which bucket of a client it is for: a change of the limits leaves those of other periods as they are.
+    bucket: usize,
     /// Nanoseconds in which one request leaves the bucket.
     interval: u64,
     /// Nanoseconds in which a full bucket empties.
@@ -18,12 +20,18 @@ pub(super) struct RequestRate {
 }
 
 impl RequestRate {
-    /// `burst_multiplier`: the bucket holds this many times `requests`.
-    pub(super) fn new(requests: u64, period: Duration, burst_multiplier: u64) -> Self {
+    /// The periods that may have a limit, each with a bucket.
+    pub(super) const PERIODS: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
+
+    /// `period`: the index among [`RequestRate::PERIODS`]. `burst_multiplier`: the bucket holds this many times
+    /// `requests`.
+    pub(super) fn new(requests: u64, period: usize, burst_multiplier: u64) -> Self {
+        let bucket = period.min(RequestRate::PERIODS.len() - 1);
+        let period = RequestRate::PERIODS[bucket];
         let nanoseconds = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         let interval = (nanoseconds / requests.max(1)).max(1);
         let burst = requests.saturating_mul(burst_multiplier);
-        RequestRate { interval, capacity: interval.saturating_mul(burst) }
+        RequestRate { bucket, interval, capacity: interval.saturating_mul(burst) }
     }
 
     /// When the bucket is empty again if it gets a request now. `None` if it has no room.
@@ -38,7 +46,7 @@ impl RequestRate {
 #[derive(Debug, Default)]
 pub(super) struct ClientUse {
     /// When the bucket of each rate is empty, in nanoseconds since 1970.
-    empty_at: [AtomicU64; 2],
+    empty_at: [AtomicU64; RequestRate::PERIODS.len()],
     active: AtomicU64,
     /// Threads that use it, and requests in progress; [`RETIRED`] if it is no longer in the table.
     holders: AtomicU64,
@@ -75,17 +83,22 @@ impl ClientUse {
 
     /// Adds a request to all buckets if each has room.
     fn fill(&self, rates: &[RequestRate], now: u64) -> bool {
-        let buckets = || rates.iter().zip(&self.empty_at);
-        // A request that one bucket refuses counts in none.
+        let buckets = || rates.iter().map(|rate| (rate, &self.empty_at[rate.bucket]));
+        for (rate, empty_at) in buckets() {
+            // More than full after the clock was set back, or the limit was lowered: then it would refuse for longer.
+            let full = now.saturating_add(rate.capacity);
+            if empty_at.load(Relaxed) > full {
+                empty_at.fetch_min(full, Relaxed);
+            }
+        }
+        // A request that one bucket refuses counts in none, unless another thread fills that one meanwhile.
         if !buckets().all(|(rate, empty_at)| rate.after_request(empty_at.load(Relaxed), now).is_some()) {
             return false;
         }
-        let mut has_room = true;
-        for (rate, empty_at) in buckets() {
+        buckets().all(|(rate, empty_at)| {
             let fill = |empty_at| rate.after_request(empty_at, now);
-            has_room &= empty_at.fetch_update(Relaxed, Relaxed, fill).is_ok();
-        }
-        has_room
+            empty_at.fetch_update(Relaxed, Relaxed, fill).is_ok()
+        })
     }
 }
 
@@ -140,7 +153,7 @@ mod tests {
     const MILLISECOND: u64 = 1_000_000;
 
     fn rate(requests: u64) -> RequestRate {
-        RequestRate::new(requests, Duration::from_secs(1), 5)
+        RequestRate::new(requests, 0, 5)
     }
 
     /// How many requests of this time are admitted.
@@ -162,7 +175,7 @@ mod tests {
     #[test]
     fn a_request_must_have_room_in_all_buckets() {
         let client = Arc::new(ClientUse::default());
-        let rates = [rate(10), RequestRate::new(2, Duration::from_mins(1), 2)];
+        let rates = [rate(10), RequestRate::new(2, 1, 2)];
         let start = 1_700_000_000_000 * MILLISECOND;
         assert_eq!(admitted(&client, &rates, start, 200), 5);
         assert_eq!(admitted(&client, &rates[..1], start, 200), 46, "what the minute has refused is not in the second");
@@ -170,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_multiplier_of_zero_admits_the_rate_only() {
-        let (client, rates) = (Arc::new(ClientUse::default()), [RequestRate::new(1, Duration::from_secs(1), 0)]);
+        let (client, rates) = (Arc::new(ClientUse::default()), [RequestRate::new(1, 0, 0)]);
         assert_eq!(admitted(&client, &rates, 1_700_000_000_000 * MILLISECOND, 3), 1);
     }
 
@@ -197,8 +210,21 @@ mod tests {
     }
 
     #[test]
+    fn a_lower_limit_or_an_earlier_clock_refuses_no_longer_than_the_bucket_lasts() {
+        let client = Arc::new(ClientUse::default());
+        let start = 1_700_000_000_000 * MILLISECOND;
+        admitted(&client, &[RequestRate::new(60, 1, 100)], start, 10_000);
+        let low = [RequestRate::new(60, 1, 2)];
+        assert_eq!(admitted(&client, &low, start, 3), 0);
+        assert_eq!(admitted(&client, &low, start + 1_000 * MILLISECOND, 3), 1);
+        let hour = 3_600_000 * MILLISECOND;
+        assert_eq!(admitted(&client, &low, start - hour, 3), 0);
+        assert_eq!(admitted(&client, &low, start - hour + 1_000 * MILLISECOND, 3), 1);
+    }
+
+    #[test]
     fn large_limits_do_not_overflow() {
-        let rate = RequestRate::new(u64::MAX, Duration::from_mins(1), u64::MAX);
+        let rate = RequestRate::new(u64::MAX, 1, u64::MAX);
         assert_eq!(admitted(&Arc::new(ClientUse::default()), &[rate], u64::MAX, 10), 10);
     }
 }

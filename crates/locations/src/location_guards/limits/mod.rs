@@ -4,7 +4,7 @@ mod client_use;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::StatusCode;
 use schemars::JsonSchema;
@@ -64,8 +64,7 @@ impl PluginKind for ClientLimits {
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let status = |code| StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        let periods = [(config.per_second, Duration::from_secs(1)), (config.per_minute, Duration::from_mins(1))];
-        let rates = periods.into_iter().filter_map(|(requests, period)| {
+        let rates = (0..).zip([config.per_second, config.per_minute]).filter_map(|(period, requests)| {
             let requests = requests.filter(|requests| *requests > 0)?;
             Some(RequestRate::new(requests, period, config.burst_multiplier))
         });

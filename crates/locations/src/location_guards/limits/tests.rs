@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -29,7 +31,11 @@ async fn statuses(fields: Value, state: &PluginState, address: &str, requests: u
 async fn clients_have_limits_of_their_own_that_outlive_a_change() {
     let state = PluginState::default();
     let fields = || json!({"per_second": 2});
+    // In the program, there is always one that has the counters.
+    let services: Arc<dyn crate::plugin_api::PluginServices> = Arc::new(crate::plugin_api::services::OfflineServices);
+    let _kept = chain_with(&[(&KIND, config(fields()))], &state, &services);
     assert_eq!(statuses(fields(), &state, "192.0.2.1", 4).await, [None, None, None, Some(503)]);
+    assert_eq!(statuses(json!({"per_second": 1}), &state, "192.0.2.1", 1).await, [Some(503)], "after a change");
     assert_eq!(statuses(fields(), &state, "2001:db8::1", 1).await, [None]);
     assert_eq!(statuses(fields(), &state, "2001:db8::2", 1).await, [None], "each address counts, as in nginx");
 }

@@ -16,4 +16,4 @@ mod md5_crypt;
 
 pub use checks::{ChecksBusy, PasswordChecks};
 pub use hash::{InvalidPasswordHash, PasswordHash};
-pub use htpasswd::{InvalidLine, parse_htpasswd};
+pub use htpasswd::{InvalidLine, LineProblem, parse_htpasswd};

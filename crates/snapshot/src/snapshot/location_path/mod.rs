@@ -2,6 +2,7 @@
 
 mod backtracking;
 mod decoded_path;
+mod encoded_path;
 mod expression;
 mod replacement;
 
@@ -9,6 +10,7 @@ use std::fmt;
 
 pub use backtracking::BacktrackingRegex;
 pub(in crate::snapshot) use decoded_path::decoded_path;
+pub(in crate::snapshot) use encoded_path::{ENCODED_IN_PATHS, encode_text};
 pub use expression::{LocationExpression, expression_bytes, literal_part};
 pub use replacement::{GroupTemplate, InvalidReplacement, PathReplacement, ReplacedPath, UnknownVariable};
 

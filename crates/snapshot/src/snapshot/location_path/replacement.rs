@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_encode, percent_encode_byte};
-
 use super::backtracking::BacktrackingRegex;
-use super::decoded_path::{byte_of, decoded_path};
+use super::decoded_path::decoded_path;
+use super::encoded_path::encode_path;
 use super::expression::with_literal_braces;
 use crate::snapshot::path_regex::TextRegex;
 use crate::snapshot::regex::{RegexError, RegexLimit};
@@ -85,7 +84,7 @@ impl PathReplacement {
         if !self.is_redirect() && path.split('/').any(|segment| segment == "." || segment == "..") {
             return Err(InvalidReplacement);
         }
-        let path = encode(&path);
+        let path = encode_path(&path);
         let expand = |template: &GroupTemplate| template.expand(&captures).ok_or(InvalidReplacement);
         let forwarded_prefix = self.forwarded_prefix.as_ref().map(expand).transpose()?;
         Ok(Some(ReplacedPath { path, forwarded_prefix }))
@@ -173,36 +172,6 @@ impl fmt::Debug for GroupTemplate {
         self.configured.fmt(formatter)
     }
 }
-
-/// The path as it is sent.
-fn encode(path: &str) -> String {
-    let mut encoded = String::with_capacity(path.len());
-    for piece in path.split_inclusive(|character| byte_of(character).is_some()) {
-        let last = piece.char_indices().next_back().and_then(|(index, last)| Some((index, byte_of(last)?)));
-        let text = last.map_or(piece, |(index, _)| &piece[..index]);
-        encoded.extend(percent_encode(text.as_bytes(), ENCODED));
-        if let Some((_, byte)) = last {
-            encoded.push_str(percent_encode_byte(byte));
-        }
-    }
-    encoded
-}
-
-/// What nginx encodes in a path that it has changed.
-const ENCODED: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'\\')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
 
 /// In bytes, before it is encoded.
 const MAX_LENGTH: usize = 16 << 10;

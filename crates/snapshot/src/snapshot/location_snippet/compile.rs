@@ -60,7 +60,8 @@ fn compile(text: &str, place: SnippetPlace, server: &Snippet, limit: RegexLimit)
         regex_bytes: compiler.regex_bytes,
         variables: scope.set,
         ..snippet
-    })
+    }
+    .complete())
 }
 
 struct SnippetCompiler<'s> {
@@ -240,7 +241,13 @@ impl SnippetCompiler<'_> {
             let program = std::mem::take(&mut snippet.program);
             snippet.program = std::iter::once(SnippetStep::Groups(regex)).chain(program).collect();
         }
-        Ok(SnippetLocation { line: directive.line, modifier, path: path.into(), snippet: Arc::new(snippet), regex })
+        Ok(SnippetLocation {
+            line: directive.line,
+            modifier,
+            path: path.into(),
+            snippet: Arc::new(snippet.complete()),
+            regex,
+        })
     }
 }
 

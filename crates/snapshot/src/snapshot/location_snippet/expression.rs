@@ -87,17 +87,41 @@ impl SnippetRegex {
         }
     }
 
+    /// Whether the expression matches. Takes no groups.
+    pub(super) fn is_match(&self, text: &str, steps: &RegexSteps, input: RegexInput) -> Result<bool, StepsExhausted> {
+        let line = text.strip_suffix('\n');
+        for text in std::iter::once(text).chain(line) {
+            if !steps.admit(self.states(), text.len(), input) {
+                return Err(StepsExhausted);
+            }
+            let is_match = match &self.compiled {
+                CompiledExpression::Automaton(regex) => regex.is_match(text.as_bytes()),
+                CompiledExpression::Backtracking { regex, .. } => regex.is_match(text).map_err(|_| {
+                    steps.exhaust(input);
+                    StepsExhausted
+                })?,
+            };
+            if is_match {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn states(&self) -> u32 {
+        match &self.compiled {
+            CompiledExpression::Automaton(regex) => regex.states(),
+            CompiledExpression::Backtracking { .. } => BACKTRACKING_STATES,
+        }
+    }
+
     fn search(
         &self,
         text: &str,
         steps: &RegexSteps,
         input: RegexInput,
     ) -> Result<Option<MatchedGroups>, StepsExhausted> {
-        let states = match &self.compiled {
-            CompiledExpression::Automaton(regex) => regex.states(),
-            CompiledExpression::Backtracking { .. } => BACKTRACKING_STATES,
-        };
-        if !steps.admit(states, text.len(), input) {
+        if !steps.admit(self.states(), text.len(), input) {
             return Err(StepsExhausted);
         }
         let mut matched = MatchedGroups::default();

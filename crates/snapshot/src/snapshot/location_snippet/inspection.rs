@@ -3,7 +3,7 @@
 use http::header::HOST;
 
 use super::program::{RewriteEffect, RewriteFlag, SetVariable, SnippetStep};
-use super::snippet::Snippet;
+use super::snippet::{LocationModifier, Snippet};
 use super::text::SnippetText;
 use super::variable::SnippetVariable;
 
@@ -37,9 +37,14 @@ impl Snippet {
         })
     }
 
-    /// Whether fields of requests may be changed.
-    pub fn edits_requests(&self) -> bool {
-        self.all_blocks().any(|block| !block.request.is_empty())
+    /// Whether fields of requests may be changed for the endpoint.
+    pub fn edits_sent_requests(&self) -> bool {
+        self.all_blocks().any(|block| !block.request.sends_unchanged())
+    }
+
+    /// Whether it has locations that an expression of the host precedes.
+    pub fn has_prefix_locations(&self) -> bool {
+        self.locations.iter().any(|location| location.modifier == LocationModifier::Prefix)
     }
 
     /// What the endpoint gets as `Host`.
@@ -49,16 +54,24 @@ impl Snippet {
         if hosts.all(|host| host == first) { first } else { SnippetHost::Expanded }
     }
 
-    /// The variables that the fields of the request to the endpoint and of the response have.
-    pub fn variables_after_access(&self) -> Vec<SnippetVariable> {
-        let mut variables = Vec::new();
-        for text in self.all_blocks().flat_map(|block| block.request.texts().chain(block.response.texts())) {
-            variables.extend(text.request_variables().cloned());
+    /// The variables that the fields of the request to the endpoint and of the response have, each once.
+    pub fn later_variables(&self) -> &[SnippetVariable] {
+        &self.later_variables
+    }
+
+    /// Determines what need not be determined for each request.
+    pub(super) fn complete(mut self) -> Self {
+        let texts = self.all_blocks().flat_map(|block| block.request.sent_texts().chain(block.response.texts()));
+        let has_expiry = self.all_blocks().any(|block| block.response.expiry.is_some());
+        let clock = has_expiry.then_some(&SnippetVariable::Msec);
+        let mut variables: Vec<SnippetVariable> = Vec::new();
+        for variable in texts.flat_map(SnippetText::request_variables).chain(clock) {
+            if !variables.contains(variable) {
+                variables.push(variable.clone());
+            }
         }
-        if self.all_blocks().any(|block| block.response.expiry.is_some()) {
-            variables.push(SnippetVariable::Msec);
-        }
-        variables
+        self.later_variables = variables.into();
+        self
     }
 }
 
@@ -118,9 +131,10 @@ mod tests {
 
     #[test]
     fn variables_of_later_phases_are_listed() {
-        let snippet = snippet("set $a $arg_b; add_header X-A $http_a$a; proxy_set_header X-B \"$host\"; expires 1h;");
+        let snippet =
+            snippet("set $a $arg_b; add_header X-A $http_a$a$http_a; proxy_set_header X-B \"$host\"; expires 1h;");
         let host = SnippetVariable::Host;
         let field = SnippetVariable::RequestField("a".parse().unwrap());
-        assert_eq!(snippet.variables_after_access(), [host, field, SnippetVariable::Msec]);
+        assert_eq!(snippet.later_variables(), [host, field, SnippetVariable::Msec]);
     }
 }

@@ -7,7 +7,7 @@
 //!                   RefusedSnippet                      └ blocks    the same for each `if`, with what it inherits
 //!
 //!   request ─▶ Snippet::run ─▶ SnippetRun ┬ reply, failed, target
-//!                                         ├ verdict, request_edits, host     of the active block
+//!                                         ├ verdict, input_edits, sent_edits of the active block
 //!                                         └ set_response_fields
 //! ```
 //!
@@ -52,7 +52,7 @@ pub use inspection::SnippetHost;
 pub use refusal::RefusedSnippet;
 pub use request_fields::RequestFieldEdit;
 pub use response_fields::SnippetResponseOrigin;
-pub use run::{MAX_LOCATION_SEARCHES, SnippetFailure, SnippetReply, SnippetRun, SnippetTarget};
+pub use run::{SnippetFailure, SnippetReply, SnippetRun, SnippetTarget};
 pub use server_locations::MatchedLocation;
 pub use settings::SnippetSettings;
 pub use snippet::{LocationModifier, Snippet, SnippetLocation};

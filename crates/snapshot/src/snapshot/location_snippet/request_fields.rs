@@ -109,8 +109,9 @@ impl SnippetRequestFields {
         Ok(DirectiveEffect::Added)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.input.is_empty() && self.sent.as_ref().is_none_or(|sent| sent.fields.is_empty())
+    /// Whether the endpoint gets the fields of the request as they are.
+    pub(super) fn sends_unchanged(&self) -> bool {
+        self.sent.as_ref().is_none_or(|sent| sent.fields.is_empty())
     }
 
     /// The text of `Host`.
@@ -118,14 +119,10 @@ impl SnippetRequestFields {
         self.sent.as_ref()?.host.as_ref()
     }
 
-    /// The texts that are expanded.
-    pub(super) fn texts(&self) -> impl Iterator<Item = &SnippetText> {
-        let input = self.input.iter().filter_map(|edit| match edit {
-            InputEdit::Set(_, value) => Some(value),
-            InputEdit::Clear(_) => None,
-        });
+    /// The texts for the endpoint that are expanded.
+    pub(super) fn sent_texts(&self) -> impl Iterator<Item = &SnippetText> {
         let sent = self.sent.iter().flat_map(|sent| &sent.fields).filter_map(|(_, value)| value.as_ref());
-        input.chain(sent).filter_map(FieldText::expanded)
+        sent.filter_map(FieldText::expanded)
     }
 
     /// The fields that are set or removed by name.
@@ -143,29 +140,31 @@ impl SnippetRequestFields {
         self.sent = self.sent.take().or_else(|| outer.sent.clone());
     }
 
-    /// The changes for a request, in order. A field whose value is invalid is removed, so that the endpoint does not
-    /// take that of the client for it.
-    pub(super) fn edits(&self, values: &dyn PartValues) -> Vec<RequestFieldEdit> {
-        let set = |name: &HeaderName, value: &FieldText| match value.expand(values) {
-            ExpandedField::Value(value) => RequestFieldEdit::Set(name.clone(), value),
-            ExpandedField::Empty | ExpandedField::Invalid => RequestFieldEdit::Remove(name.clone()),
-        };
+    /// The changes of the request itself, in order, which guards see, too. A field whose value is invalid is removed, so
+    /// that nothing takes that of the client for it.
+    pub(super) fn input_edits(&self, values: &dyn PartValues) -> Vec<RequestFieldEdit> {
         let input = self.input.iter().map(|edit| match edit {
-            InputEdit::Set(name, value) => set(name, value),
+            InputEdit::Set(name, value) => set(name, value, values),
             InputEdit::Clear(FieldPattern::Name(name)) => RequestFieldEdit::Remove(name.clone()),
             InputEdit::Clear(FieldPattern::Prefix(prefix)) => RequestFieldEdit::RemovePrefix(prefix.clone()),
         });
-        let sent = self.sent.iter().flat_map(|sent| &sent.fields).map(|(name, value)| match value {
-            Some(value) => set(name, value),
-            None => RequestFieldEdit::Remove(name.clone()),
-        });
-        input.chain(sent).collect()
+        input.collect()
     }
 
-    /// The host that the endpoint gets. `None` without one, or if it is invalid.
-    pub(super) fn host(&self, values: &dyn PartValues) -> Option<String> {
-        let host = self.sent.as_ref()?.host.as_ref()?.expand_parts(values)?;
-        Authority::try_from(&*host).ok().filter(|host| !host.as_str().contains('@')).map(|_| host.into_owned())
+    /// The changes for the endpoint only.
+    pub(super) fn sent_edits(&self, values: &dyn PartValues) -> Vec<RequestFieldEdit> {
+        let sent = self.sent.iter().flat_map(|sent| &sent.fields).map(|(name, value)| match value {
+            Some(value) => set(name, value, values),
+            None => RequestFieldEdit::Remove(name.clone()),
+        });
+        sent.collect()
+    }
+}
+
+fn set(name: &HeaderName, value: &FieldText, values: &dyn PartValues) -> RequestFieldEdit {
+    match value.expand(values) {
+        ExpandedField::Value(value) => RequestFieldEdit::Set(name.clone(), value),
+        ExpandedField::Empty | ExpandedField::Invalid => RequestFieldEdit::Remove(name.clone()),
     }
 }
 

@@ -9,20 +9,30 @@ pub(super) fn restricts_access(directives: &[WrittenDirective]) -> bool {
     directives.iter().any(|directive| is_restricting(directive, false))
 }
 
-/// `depends_on_client`: whether it is in an `if` that could distinguish clients. Sending some of them to another place
-/// is a restriction, as a redirect to a login page is.
+/// `depends_on_client`: whether it is in an `if` that could distinguish clients or paths, or in a location. Sending some
+/// of the requests to another place is a restriction, as a redirect to a login page is.
 fn is_restricting(directive: &WrittenDirective, depends_on_client: bool) -> bool {
     let inner = directive.block.as_deref().unwrap_or_default();
     match &directive.name[..] {
         "return" => depends_on_client || !is_harmless_return(&directive.arguments),
-        "rewrite" => depends_on_client,
+        // Without it, the endpoint would get requests for other paths.
+        "rewrite" => depends_on_client || !is_redirect(&directive.arguments),
+        // The endpoint may trust a field that clients must not send.
+        "proxy_set_header" | "grpc_set_header" => directive.arguments.get(1).is_some_and(String::is_empty),
+        "more_clear_input_headers" => true,
         "if" => {
             let depends_on_client = depends_on_client || !is_harmless_condition(&directive.arguments);
             inner.iter().any(|directive| is_restricting(directive, depends_on_client))
         }
-        "location" => restricts_access(inner),
+        // What it returns is in place of what the endpoint would.
+        "location" => inner.iter().any(|directive| is_restricting(directive, true)),
         name => !HARMLESS.split_whitespace().any(|pattern| matches_name(pattern, name)),
     }
+}
+
+fn is_redirect(arguments: &[String]) -> bool {
+    matches!(arguments.last().map(String::as_str), Some("redirect" | "permanent"))
+        || arguments.get(1).is_some_and(|target| target.starts_with("http://") || target.starts_with("https://"))
 }
 
 /// Whether the status is below 400. A target without a status is a redirect.
@@ -39,10 +49,14 @@ fn is_harmless_return(arguments: &[String]) -> bool {
 /// Whether a condition reads only what says nothing about the client, such as the host.
 fn is_harmless_condition(arguments: &[String]) -> bool {
     let condition = arguments.join(" ");
-    let variable = condition.trim_start_matches(['(', ' ']).strip_prefix('$').unwrap_or_default();
-    let end = variable.find(|character: char| !character.is_ascii_alphanumeric() && character != '_');
-    let name = variable.get(..end.unwrap_or(variable.len())).unwrap_or_default();
-    HARMLESS_VARIABLES.contains(&name)
+    // All that is not a variable of this list, such as a file test, counts.
+    condition.trim_start_matches(['(', ' ']).starts_with('$')
+        && condition.split('$').skip(1).all(|variable| {
+            let end = variable.find(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+            let name = variable.get(..end.unwrap_or(variable.len())).unwrap_or_default();
+            // A dollar sign of an expression has no name.
+            name.is_empty() || HARMLESS_VARIABLES.contains(&name)
+        })
 }
 
 /// Patterns of directives that refuse no request.
@@ -72,12 +86,6 @@ const HARMLESS_VARIABLES: &[&str] = &[
     "pass_access_scheme",
     "http_x_forwarded_proto",
     "request_method",
-    "request_uri",
-    "uri",
-    "document_uri",
-    "args",
-    "query_string",
-    "is_args",
     "http_user_agent",
     "http_accept",
     "http_accept_language",
@@ -106,9 +114,20 @@ mod tests {
             ("if ($host = a) { return 403; }", true),
             ("if ($cookie_session = '') { return 302 /login; }", true),
             ("if ($flag) { rewrite ^ /login last; }", true),
+            ("if ($host = $cookie_a) { return 301 /b; }", true),
+            ("if ($host ~ ^a$) { return 301 /b; }", false),
+            ("rewrite ^/admin /login last;", true),
+            ("rewrite ^/api/(.*) /$1 break;", true),
+            ("rewrite ^/a https://b.example;", false),
+            ("proxy_set_header X-Remote-User '';", true),
+            ("proxy_set_header X-Remote-User $remote_user;", false),
+            ("more_clear_input_headers X-Remote-User;", true),
             ("if ($cookie_dark) { more_set_headers 'A: b'; }", false),
             ("rewrite ^/a /b permanent;", false),
+            ("if ($request_uri ~ ^/admin) { return 301 /; }", true),
             ("location /a { deny all; }", true),
+            ("location = /metrics { return 200; }", true),
+            ("location /a { add_header A b; }", false),
             ("location /a { add_header A b; if ($arg_a) { return 200; } }", true),
             ("auth_basic off;", true),
             ("limit_except GET { deny all; }", true),

@@ -18,8 +18,6 @@ pub(super) struct RewriteState {
     path: Option<String>,
     /// The query, if it was changed.
     args: Option<String>,
-    /// Whether the location of the changed path is to be searched.
-    pub(super) searches_again: bool,
 }
 
 impl RewriteState {

@@ -18,9 +18,6 @@ use super::text::SnippetText;
 use super::variable::{SnippetValues, SnippetVariable};
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 
-/// How often the location of a request may be searched because of [`SnippetTarget::searches_again`], as in nginx.
-pub const MAX_LOCATION_SEARCHES: usize = 10;
-
 /// What a snippet does with a request, until its response is sent.
 #[derive(Clone, Debug, Default)]
 pub struct SnippetRun {
@@ -56,9 +53,6 @@ pub struct SnippetTarget {
     pub path: String,
     /// Without the question mark; not empty.
     pub query: Option<String>,
-    /// Whether the location is that of the new path, at most [`MAX_LOCATION_SEARCHES`] times. A server's snippet runs
-    /// before the first search, so that this is for locations only.
-    pub searches_again: bool,
 }
 
 /// Why a request is not served.
@@ -82,7 +76,6 @@ impl Snippet {
     /// `rewrite` led to this one. Its variables and its changes of the target stay.
     pub fn run_after(&self, previous: SnippetRun, values: &dyn SnippetValues, steps: &RegexSteps) -> SnippetRun {
         let mut execution = Execution { snippet: self, values, steps, active: None, state: previous.state };
-        execution.state.searches_again = false;
         let mut run = SnippetRun::default();
         match execution.run(&self.program) {
             ControlFlow::Continue(()) | ControlFlow::Break(RunEnd::Stopped) => match execution.target() {
@@ -103,14 +96,14 @@ impl SnippetRun {
         snippet.block(self.active).access.verdict(address, method)
     }
 
-    /// The changes of the fields of the request to the endpoint, in order.
-    pub fn request_edits(&self, snippet: &Snippet, values: &dyn SnippetValues) -> Vec<RequestFieldEdit> {
-        snippet.block(self.active).request.edits(&self.values(values))
+    /// The changes of the fields of the request, in order, which guards see, too.
+    pub fn input_edits(&self, snippet: &Snippet, values: &dyn SnippetValues) -> Vec<RequestFieldEdit> {
+        snippet.block(self.active).request.input_edits(&self.values(values))
     }
 
-    /// The field `Host` of the request to the endpoint. `None` if the snippet sets none that is valid.
-    pub fn host(&self, snippet: &Snippet, values: &dyn SnippetValues) -> Option<String> {
-        snippet.block(self.active).request.host(&self.values(values))
+    /// The changes of the fields of the request to the endpoint, after those.
+    pub fn sent_edits(&self, snippet: &Snippet, values: &dyn SnippetValues) -> Vec<RequestFieldEdit> {
+        snippet.block(self.active).request.sent_edits(&self.values(values))
     }
 
     /// Changes the fields of a response.
@@ -195,7 +188,6 @@ impl Execution<'_> {
             SnippetStep::Return(step) => return Err(RunEnd::Reply(self.reply(step)?)),
             SnippetStep::Rewrite(step) => self.rewrite(step)?,
             SnippetStep::Break => {
-                self.state.searches_again = false;
                 return Err(RunEnd::Stopped);
             }
         }
@@ -299,7 +291,6 @@ impl Execution<'_> {
                     Some(query) => format!("{query}&{args}"),
                     None => args,
                 });
-                self.state.searches_again = *flag != RewriteFlag::Break;
                 if *flag == RewriteFlag::None { Ok(()) } else { Err(RunEnd::Stopped) }
             }
         }
@@ -323,7 +314,7 @@ impl Execution<'_> {
             return Err(SnippetFailure::InvalidTarget);
         }
         let query = Some(query).filter(|query| !query.is_empty());
-        Ok(Some(SnippetTarget { path, query, searches_again: self.state.searches_again }))
+        Ok(Some(SnippetTarget { path, query }))
     }
 }
 

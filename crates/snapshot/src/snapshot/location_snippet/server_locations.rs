@@ -39,14 +39,22 @@ impl Snippet {
         matched: &MatchedLocation,
         steps: &RegexSteps,
     ) -> Result<Option<&Arc<Snippet>>, SnippetFailure> {
-        let Some(length) = matched.prefix_length(path) else { return Ok(None) };
         let of_kind = |modifier| self.locations.iter().filter(move |location| location.modifier == modifier);
-        if let Some(location) = of_kind(LocationModifier::Exact).find(|location| *location.path == *path) {
+        let length = matched.prefix_length(path);
+        // nginx accepts no second location with the same path. Here, one that restricts requests has precedence.
+        if let Some(location) = of_kind(LocationModifier::Exact).find(|location| *location.path == *path)
+            && (length.is_some() || location.snippet.restricts())
+        {
             return Ok(Some(&location.snippet));
         }
+        let Some(length) = length else { return Ok(None) };
         let prefixes = of_kind(LocationModifier::Prefix).chain(of_kind(LocationModifier::PrefixBeforeExpressions));
         let longest = prefixes
-            .filter(|location| path.starts_with(&*location.path) && location.path.len() > length)
+            .filter(|location| path.starts_with(&*location.path))
+            .filter(|location| {
+                let own_length = location.path.len();
+                own_length > length || own_length == length && location.snippet.restricts()
+            })
             .max_by_key(|location| location.path.len());
         if let Some(location) =
             longest.filter(|location| location.modifier == LocationModifier::PrefixBeforeExpressions)
@@ -68,8 +76,8 @@ impl SnippetLocation {
     /// Whether its expression, if it has one, matches.
     fn matches(&self, path: &str, steps: &RegexSteps) -> Result<bool, SnippetFailure> {
         let Some(regex) = &self.regex else { return Ok(false) };
-        let matched = regex.groups(path, steps, RegexInput::Target);
-        Ok(matched.map_err(|_| SnippetFailure::TooManySteps(RegexInput::Target))?.is_some())
+        let is_match = regex.is_match(path, steps, RegexInput::Target);
+        is_match.map_err(|_| SnippetFailure::TooManySteps(RegexInput::Target))
     }
 }
 
@@ -84,6 +92,7 @@ mod tests {
         location /metrics { deny all; }
         location /metrics/public { allow all; }
         location ^~ /static/ { return 404; }
+        location = /health { deny all; }
         location ~ \\.php$ { return 403; }
         location ~* ^/ADMIN$ { return 401; }
     ";
@@ -111,12 +120,15 @@ mod tests {
             ("/metrics", MatchedLocation::Expression, None),
             ("/static/a.php", prefix("/"), Some(5)),
             ("/static/a.php", MatchedLocation::Expression, Some(5)),
-            ("/static/a.php", prefix("/static/a"), Some(6)),
+            ("/static/a.php", prefix("/static/a"), Some(7)),
             ("/a.php", prefix("/a.php"), None),
-            ("/b/a.php", prefix("/b"), Some(6)),
+            ("/b/a.php", prefix("/b"), Some(7)),
             ("/a.PHP", prefix("/"), None),
-            ("/admin", MatchedLocation::Expression, Some(7)),
-            ("/admin\n", prefix("/"), Some(7)),
+            ("/admin", MatchedLocation::Expression, Some(8)),
+            ("/admin\n", prefix("/"), Some(8)),
+            ("/health", MatchedLocation::Exact, Some(6)),
+            ("/metrics/a", prefix("/metrics/"), None),
+            ("/static/a", prefix("/static"), Some(5)),
             ("/", prefix("/"), None),
         ] {
             assert_eq!(line(path, &matched), expected, "{path:?} {matched:?}");

@@ -9,6 +9,7 @@ use super::expression::SnippetRegex;
 use super::ignored::IgnoredDirective;
 use super::program::SnippetStep;
 use super::settings::SnippetSettings;
+use super::variable::SnippetVariable;
 
 /// A snippet of a location or of a server, which is evaluated for each request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +28,7 @@ pub struct Snippet {
     pub(super) ignored: Vec<IgnoredDirective>,
     pub(super) restricts: bool,
     pub(super) regex_bytes: usize,
+    pub(super) later_variables: Box<[SnippetVariable]>,
 }
 
 /// A location in a snippet of a server.

@@ -52,10 +52,15 @@ impl SnippetText {
     pub fn parse(text: &str) -> Result<Self, InvalidSnippetText> {
         let parsed = SnippetText::parse_parts(text, None).map_err(InvalidSnippetText)?;
         let has_group = parsed.parts.iter().any(|part| matches!(part, TextPart::Group(_)));
-        match has_group {
-            true => Err(InvalidSnippetText("a group has no expression here".to_owned())),
-            false => Ok(parsed),
+        if has_group {
+            return Err(InvalidSnippetText("a group has no expression here".to_owned()));
         }
+        if parsed.request_variables().any(SnippetVariable::is_of_location) {
+            return Err(InvalidSnippetText(
+                "the variables of the rule, such as $namespace, are not known here".to_owned(),
+            ));
+        }
+        Ok(parsed)
     }
 
     pub(super) fn parse_in(text: &str, scope: &KnownVariables, phase: TextPhase) -> Result<Self, DirectiveRefusal> {

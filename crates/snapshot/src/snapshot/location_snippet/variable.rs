@@ -80,6 +80,19 @@ pub trait SnippetValues {
 }
 
 impl SnippetVariable {
+    /// Whether it is about the rule, and not about the request.
+    pub(super) fn is_of_location(&self) -> bool {
+        matches!(
+            self,
+            SnippetVariable::Namespace
+                | SnippetVariable::IngressName
+                | SnippetVariable::ServiceName
+                | SnippetVariable::ServicePort
+                | SnippetVariable::LocationPath
+                | SnippetVariable::ServerName
+        )
+    }
+
     /// The variable with this name, in lower case.
     pub(super) fn parse(name: &str) -> Option<Self> {
         if let Some((_, variable)) = NAMES.iter().find(|(known, _)| *known == name) {

@@ -1,9 +1,8 @@
 //! Which requests of a location go to its canary: by a header, by a cookie, or by chance.
 
-use http::HeaderMap;
-use http::HeaderName;
-use http::header::COOKIE;
+use http::{HeaderMap, HeaderName};
 
+use super::cookie_value::cookie_value;
 use crate::plugin_api::RemainingRegexSteps;
 use crate::snapshot::regex::Regex;
 
@@ -18,13 +17,15 @@ pub struct CanaryRequests {
     pub total: u32,
 }
 
-/// Which values of the header are for the canary. All others leave the decision open.
+/// Which values of the header are for the canary. Others leave the decision open, if nothing else is said.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeaderCondition {
     /// `always`; with `never`, the canary does not get the request.
     AlwaysOrNever,
     Value(Box<str>),
     Pattern(Regex),
+    /// No value is, because the pattern cannot be used: requests with the header are not for the canary.
+    Nothing,
 }
 
 impl CanaryRequests {
@@ -36,11 +37,16 @@ impl CanaryRequests {
                 HeaderCondition::Value(expected) => (value == expected.as_bytes()).then_some(true),
                 HeaderCondition::Pattern(regex) => {
                     let states = usize::try_from(regex.states()).unwrap_or(usize::MAX);
-                    (steps.take(states, value.len()) && regex.is_match(value)).then_some(true)
+                    match steps.take(states, value.len()) {
+                        true => regex.is_match(value).then_some(true),
+                        // Whether it matches is not known.
+                        false => Some(false),
+                    }
                 }
+                HeaderCondition::Nothing => Some(false),
             }
         });
-        let by_cookie = || always_or_never(cookie(headers, self.cookie.as_deref()?)?);
+        let by_cookie = || always_or_never(cookie_value(headers, self.cookie.as_deref()?)?);
         by_header.or_else(by_cookie).unwrap_or_else(|| self.weight > 0 && fastrand::u32(..self.total) < self.weight)
     }
 }
@@ -53,16 +59,10 @@ fn always_or_never(value: &[u8]) -> Option<bool> {
     }
 }
 
-/// The value of the first cookie with this name.
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let mut values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-    values.next()
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use http::header::COOKIE;
 
     use super::*;
     use crate::snapshot::regex::compile_regex;
@@ -85,7 +85,7 @@ mod tests {
         for (header, cookie, expected) in [
             (Some("always"), "canary=never", [true, true]),
             (Some("never"), "canary=always", [false, false]),
-            (Some("Always"), "a=1; canary=always", [true, true]),
+            (Some("Always"), "a=1; Canary=always", [true, true]),
             (None, "canary=never", [false, false]),
             (None, "canary=sometimes", [false, true]),
             (None, "xcanary=always", [false, true]),
@@ -115,8 +115,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_without_steps_leaves_the_decision_open() {
-        let pattern = requests(HeaderCondition::Pattern(compile_regex(".*a.*").unwrap()), 0);
+    fn without_a_result_the_canary_gets_no_requests() {
+        let nothing = requests(HeaderCondition::Nothing, 100);
+        assert!(!contains(&nothing, Some("a"), "canary=always"));
+        assert!(contains(&nothing, None, "canary=always"));
+        let pattern = requests(HeaderCondition::Pattern(compile_regex(".*a.*").unwrap()), 100);
         let mut headers = HeaderMap::new();
         headers.insert("x-canary", HeaderValue::from_static("aaaa"));
         assert!(!pattern.contains(&headers, &mut RemainingRegexSteps::new(3)));

@@ -10,6 +10,7 @@
 //! plugins of their own.
 
 mod canary;
+mod cookie_value;
 mod cross_origin;
 mod https_redirect;
 mod request_values;
@@ -26,7 +27,7 @@ pub use self::https_redirect::HttpsRedirectOfLocation;
 use self::https_redirect::without_port;
 pub use self::request_values::{ESCAPED, LocationNames, RequestValues};
 pub use self::snippets::LocationSnippets;
-use self::snippets::{FieldsOfResponse, KeptRun};
+use self::snippets::{FieldsOfResponse, KeptRun, forbidden};
 use super::location_path::PathReplacement;
 use super::location_snippet::SnippetRun;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
@@ -146,17 +147,20 @@ impl LocationSteps {
         if kept.allow_origin.is_some() && cx.head.method == Method::OPTIONS {
             return Some(cross_origin::preflight_reply());
         }
-        if let Some(snippets) = &self.snippets
-            && let Some(reply) = snippets.access(run, cx, &mut kept.snippet)
-        {
-            return Some(reply);
-        }
+        let is_denied = match self.snippets.as_ref().map(|snippets| snippets.access(run, cx, &mut kept.snippet)) {
+            Some(Ok(is_denied)) => is_denied,
+            Some(Err(reply)) => return Some(reply),
+            None => false,
+        };
         if let Some(reply) = self.response_of_location(cx) {
             return Some(reply);
         }
         if let Some(target) = self.https_redirect.and_then(|redirect| redirect.target(cx.client, cx.raw_target)) {
             let status = self.https_redirect.map_or(StatusCode::PERMANENT_REDIRECT, |redirect| redirect.status);
             return Some(redirect_to(status, HeaderValue::try_from(target).ok()));
+        }
+        if is_denied {
+            return Some(forbidden());
         }
         if self.canary.as_ref().is_some_and(|canary| canary.contains(&cx.head.headers, cx.regex_steps)) {
             cx.choose_backend(0, true);

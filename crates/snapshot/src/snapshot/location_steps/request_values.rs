@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::cookie_value::cookie_value;
 use super::https_redirect::without_port;
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::{ClientInfo, RequestCx};
@@ -59,21 +60,16 @@ impl<'r> RequestValues<'r> {
         }
     }
 
-    /// The first value of a field.
-    fn field(&self, name: &HeaderName) -> &'r str {
-        let value = self.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
-        std::str::from_utf8(value).unwrap_or_default()
+    /// The values of a field. Bytes that are no text do not hide the others, so that conditions still match them.
+    fn field(&self, name: &HeaderName) -> Cow<'r, str> {
+        let mut values = self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let separator = if *name == COOKIE { "; " } else { ", " };
+        let first = values.next().unwrap_or_default();
+        values.fold(first, |joined, value| Cow::Owned(format!("{joined}{separator}{value}")))
     }
 
     fn query(&self) -> &'r str {
         self.raw_target.split_once('?').map_or("", |(_, query)| query)
-    }
-
-    fn cookie(&self, name: &str) -> &'r str {
-        let lines = self.headers.get_all(COOKIE).iter().filter_map(|line| std::str::from_utf8(line.as_bytes()).ok());
-        let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        // Names of variables have no case.
-        pairs.find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
     }
 
     fn parameter(&self, name: &str) -> &'r str {
@@ -97,7 +93,7 @@ impl<'r> RequestValues<'r> {
 
     fn forwarded_for(&self) -> String {
         let address = self.client.address;
-        match self.field(&ORIGINAL_FORWARDED_FOR) {
+        match &*self.field(&ORIGINAL_FORWARDED_FOR) {
             "" => address.to_string(),
             before => format!("{before}, {address}"),
         }
@@ -111,9 +107,11 @@ impl SnippetValues for RequestValues<'_> {
             SnippetVariable::Host => Cow::Owned(without_port(client.host).trim_end_matches('.').to_ascii_lowercase()),
             SnippetVariable::BestHttpHost => Cow::Borrowed(client.host),
             SnippetVariable::RequestField(name) if *name == HOST => Cow::Borrowed(client.received.host),
-            SnippetVariable::RequestField(name) => Cow::Borrowed(self.field(name)),
+            SnippetVariable::RequestField(name) => self.field(name),
             SnippetVariable::Parameter(name) => Cow::Borrowed(self.parameter(name)),
-            SnippetVariable::Cookie(name) => Cow::Borrowed(self.cookie(name)),
+            SnippetVariable::Cookie(name) => {
+                String::from_utf8_lossy(cookie_value(self.headers, name).unwrap_or_default())
+            }
             SnippetVariable::Args => Cow::Borrowed(self.query()),
             SnippetVariable::IsArgs => Cow::Borrowed(if self.query().is_empty() { "" } else { "?" }),
             SnippetVariable::Uri => {
@@ -143,8 +141,8 @@ impl SnippetValues for RequestValues<'_> {
                 let elapsed = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                 Cow::Owned(format!("{}.{:03}", elapsed.as_secs(), elapsed.subsec_millis()))
             }
-            SnippetVariable::ContentType => Cow::Borrowed(self.field(&CONTENT_TYPE)),
-            SnippetVariable::ContentLength => Cow::Borrowed(self.field(&CONTENT_LENGTH)),
+            SnippetVariable::ContentType => self.field(&CONTENT_TYPE),
+            SnippetVariable::ContentLength => self.field(&CONTENT_LENGTH),
             SnippetVariable::Namespace => self.name(|names| &names.namespace),
             SnippetVariable::IngressName => self.name(|names| &names.ingress),
             SnippetVariable::ServiceName => self.name(|names| &names.service),

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::FixedResponse;
 use super::request_values::{LocationNames, RequestValues};
-use super::{FixedResponse, redirect_to};
 use crate::plugin_api::fields::replace_target;
 use crate::plugin_api::{ChangedFields, Reply, ReplyBody, RequestCx, ResponseSource};
 use crate::snapshot::location_path::decoded_path;
@@ -32,6 +32,9 @@ pub struct LocationSnippets {
     pub names: LocationNames,
     /// How requests have found the location, which decides whether one of the server precedes it.
     pub matched: MatchedLocation,
+    /// What of the snippet of the location is for later phases.
+    changes_requests: bool,
+    changes_responses: bool,
 }
 
 /// What is kept of a request until its response.
@@ -43,17 +46,14 @@ pub(super) struct KeptRun {
 
 impl KeptRun {
     fn new(run: SnippetRun, snippet: &Arc<Snippet>, values: &RequestValues<'_>) -> Self {
-        let variables = snippet.variables_after_access().into_iter();
-        let values = variables.map(|variable| {
-            let value = values.value(&variable).into_owned();
-            (variable, value)
-        });
+        let variables = snippet.later_variables().iter();
+        let values = variables.map(|variable| (variable.clone(), values.value(variable).into_owned()));
         KeptRun { run, snippet: Arc::clone(snippet), values: KeptValues(values.collect()) }
     }
 
     /// Changes the fields of the request to the endpoint.
     pub(super) fn edit_request(&self, headers: &mut HeaderMap) {
-        for edit in self.run.request_edits(&self.snippet, &self.values) {
+        for edit in self.run.sent_edits(&self.snippet, &self.values) {
             edit.apply(headers);
         }
     }
@@ -71,14 +71,30 @@ impl SnippetValues for KeptValues {
 }
 
 impl LocationSnippets {
+    pub fn new(
+        server: Option<Arc<Snippet>>,
+        location: Arc<Snippet>,
+        names: LocationNames,
+        matched: MatchedLocation,
+    ) -> Self {
+        let edits = |snippet: &Snippet| snippet.edits_responses();
+        let of_server = |server: &Arc<Snippet>| server.locations.iter().any(|location| edits(&location.snippet));
+        LocationSnippets {
+            changes_requests: location.edits_sent_requests(),
+            changes_responses: server.iter().any(|server| edits(server) || of_server(server)) || edits(&location),
+            server,
+            location,
+            names,
+            matched,
+        }
+    }
+
     pub(super) fn changes_requests(&self) -> bool {
-        self.location.edits_requests()
+        self.changes_requests
     }
 
     pub(super) fn changes_responses(&self) -> bool {
-        let edits = |snippet: &Arc<Snippet>| snippet.edits_responses();
-        let of_server = |server: &Arc<Snippet>| server.locations.iter().any(|location| edits(&location.snippet));
-        self.server.iter().any(|server| edits(server) || of_server(server)) || edits(&self.location)
+        self.changes_responses
     }
 
     pub(super) fn declare_fields(&self, fields: &mut ChangedFields) {
@@ -96,14 +112,15 @@ impl LocationSnippets {
         let values = RequestValues::of_location(cx, Some(&self.names));
         let mut run = server.run(&values, &steps);
         let mut snippet = server;
-        let mut end = self.end_of(&run, server, &values, cx);
+        let mut end = self.end_of(&run, &values);
         if end.is_none() && !server.locations.is_empty() {
             let path = decoded_path(cx.raw_target.split('?').next().unwrap_or_default()).unwrap_or_default();
             match server.location_of(&path, &self.matched, &steps) {
                 Ok(Some(location)) => {
                     run = location.run_after(run, &values, &steps);
                     snippet = location;
-                    end = self.end_of(&run, snippet, &values, cx).or_else(|| Some(not_found()));
+                    let denied = || denies(&run, snippet, cx).then(forbidden);
+                    end = self.end_of(&run, &values).or_else(denied).or_else(|| Some(not_found()));
                 }
                 Ok(None) => {}
                 Err(failure) => end = Some(failed(failure)),
@@ -120,58 +137,51 @@ impl LocationSnippets {
         result
     }
 
-    /// Runs the snippet of the location after that of the server. The response, if the request ends here.
+    /// Runs the snippet of the location after that of the server. Returns whether its rules deny the request, which is
+    /// known before a redirect and has its effect after it.
+    ///
+    /// # Errors
+    ///
+    /// The response, if the request ends here.
     pub(super) fn access(
         &self,
         server: SnippetRun,
         cx: &mut RequestCx<'_>,
         kept: &mut Option<KeptRun>,
-    ) -> Option<Box<Reply>> {
+    ) -> Result<bool, Box<Reply>> {
         let steps = RegexSteps::new(cx.regex_steps.remaining());
         let values = RequestValues::of_location(cx, Some(&self.names));
         let run = self.location.run_after(server, &values, &steps);
-        let end = self.end_of(&run, &self.location, &values, cx);
+        let end = self.end_of(&run, &values);
+        let is_denied = denies(&run, &self.location, cx);
+        let input = run.input_edits(&self.location, &values);
         let target = run.target.clone().filter(|_| end.is_none());
-        if self.changes_responses() || self.changes_requests() {
+        if self.changes_responses || self.changes_requests {
             *kept = Some(KeptRun::new(run, &self.location, &values));
         }
         cx.regex_steps.keep(steps.remaining());
+        for edit in input {
+            edit.apply(&mut cx.head.headers);
+        }
         if let Some(SnippetTarget { path, query, .. }) = target {
             let query = query.unwrap_or_default();
             if replace_target(cx.head, &path, query.as_bytes()).is_err() {
-                return Some(failed(SnippetFailure::InvalidTarget));
+                return Err(failed(SnippetFailure::InvalidTarget));
             }
         }
-        end
+        end.map_or(Ok(is_denied), Err)
     }
 
-    fn end_of(
-        &self,
-        run: &SnippetRun,
-        snippet: &Snippet,
-        values: &RequestValues<'_>,
-        cx: &RequestCx<'_>,
-    ) -> Option<Box<Reply>> {
-        if let Some(failure) = run.failed {
-            return Some(failed(failure));
-        }
-        if let Some(reply) = &run.reply {
-            return Some(self.reply(reply, values));
-        }
-        match run.verdict(snippet, cx.client.address.to_canonical(), &cx.head.method) {
-            SnippetVerdict::Deny => Some(Reply::negotiated(StatusCode::FORBIDDEN, "Forbidden", "denied_by_snippet")),
-            SnippetVerdict::Allow | SnippetVerdict::Unmatched => None,
-        }
+    fn end_of(&self, run: &SnippetRun, values: &RequestValues<'_>) -> Option<Box<Reply>> {
+        let failure = run.failed.map(failed);
+        failure.or_else(|| Some(self.reply(run.reply.as_ref()?, values)))
     }
 
     fn reply(&self, reply: &SnippetReply, values: &RequestValues<'_>) -> Box<Reply> {
         let SnippetReply { status, body, content_type, location, closes_connection } = reply;
         if let Some(target) = location {
             let Ok(target) = HeaderValue::try_from(target) else { return failed(SnippetFailure::InvalidTarget) };
-            return match status.is_redirection() {
-                true => FixedResponse { status: *status, target }.reply(values.client),
-                false => redirect_to(*status, Some(target)),
-            };
+            return FixedResponse { status: *status, target }.reply(values.client);
         }
         let mut response = match body {
             Some(body) => Reply::new(*status, ReplyBody::Raw(body.clone().into()), Reply::NO_REASON),
@@ -218,6 +228,15 @@ pub(super) struct FieldsOfResponse {
 
 /// The media type of texts without another one in ingress-nginx.
 const DEFAULT_TYPE: HeaderValue = HeaderValue::from_static("text/html");
+
+/// Whether the rules of a snippet deny the client.
+fn denies(run: &SnippetRun, snippet: &Snippet, cx: &RequestCx<'_>) -> bool {
+    run.verdict(snippet, cx.client.address.to_canonical(), &cx.head.method) == SnippetVerdict::Deny
+}
+
+pub(super) fn forbidden() -> Box<Reply> {
+    Reply::negotiated(StatusCode::FORBIDDEN, "Forbidden", "denied_by_snippet")
+}
 
 /// The reply to a request for which a location of the server has no content.
 fn not_found() -> Box<Reply> {

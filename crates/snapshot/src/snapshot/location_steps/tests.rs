@@ -142,12 +142,9 @@ async fn replaced_path_may_be_the_target_of_a_redirect() {
 fn snippets(server: &str, location: &str) -> LocationSteps {
     let server = Snippet::parse(server, SnippetPlace::Server, RegexLimit::MEMORY_ONLY).unwrap();
     let location = Snippet::parse_below(location, &server, RegexLimit::MEMORY_ONLY).unwrap();
-    let snippets = LocationSnippets {
-        server: Some(Arc::new(server)),
-        location: Arc::new(location),
-        names: LocationNames { service: "cart".into(), ..LocationNames::default() },
-        matched: MatchedLocation::Prefix("/".into()),
-    };
+    let names = LocationNames { service: "cart".into(), ..LocationNames::default() };
+    let matched = MatchedLocation::Prefix("/".into());
+    let snippets = LocationSnippets::new(Some(Arc::new(server)), Arc::new(location), names, matched);
     LocationSteps { snippets: Some(snippets), ..LocationSteps::default() }
 }
 
@@ -170,10 +167,38 @@ async fn snippets_run_before_redirects_and_those_of_the_server_before_preflights
         ("location = /a { return 200 text; }", "return 410;", Method::OPTIONS, 200),
         ("location = /a { deny 192.0.2.1; }", "", Method::GET, 403),
         ("location = /a { deny 192.0.2.2; }", "", Method::GET, 404),
-        ("", "deny all;", Method::GET, 403),
+        // A redirect precedes rules of addresses.
+        ("", "deny all;", Method::GET, 302),
+        ("deny all;", "", Method::OPTIONS, 204),
     ] {
         let outcome = request(method).run(&chain(steps(server, location))).await;
         assert_eq!(outcome.response.status.as_u16(), status, "{server} {location}");
+    }
+}
+
+#[tokio::test]
+async fn rules_of_addresses_are_those_of_the_location() {
+    for (server, location, status) in [
+        ("", "deny all;", 403),
+        ("deny all;", "", 403),
+        ("deny all;", "allow all;", 200),
+        ("deny all; location /a { allow all; return 410; }", "", 410),
+    ] {
+        let outcome = TestRequest::get("/a").run(&chain(snippets(server, location))).await;
+        assert_eq!(outcome.response.status.as_u16(), status, "{server} {location}");
+    }
+}
+
+#[tokio::test]
+async fn conditions_match_values_that_are_no_text() {
+    let text = "if ($http_user_agent ~* curl) { return 403; } if ($cookie_a = b) { return 410; }";
+    let chain = chain(snippets("", text));
+    for (name, value, status) in
+        [("user-agent", &b"curl\xff"[..], 403), ("cookie", b"x=\xff; A=b", 410), ("user-agent", b"\xff", 200)]
+    {
+        let mut request = TestRequest::get("/a");
+        request.request.headers_mut().insert(name, HeaderValue::from_bytes(value).unwrap());
+        assert_eq!(request.run(&chain).await.response.status.as_u16(), status, "{value:?}");
     }
 }
 

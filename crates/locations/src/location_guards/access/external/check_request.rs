@@ -1,11 +1,12 @@
 //! The request that describes a request of a client to the server.
 
-use http::header::{HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
+use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::AuthServer;
-use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
+use crate::plugin_api::changed_fields::{CONDITIONAL_FIELDS, MESSAGE_FIELDS};
 use crate::plugin_api::header_spoofing::remove_spoofed;
 use crate::plugin_api::{RemoteRequest, RequestCx, ResponseBodyUse};
 use crate::snapshot::location_steps::RequestValues;
@@ -46,16 +47,13 @@ static DESCRIPTION: [HeaderName; 14] = [
     HeaderName::from_static("proxy"),
 ];
 
-/// Conditions and ranges, which are about the resource of the endpoint: a 304 would be no decision.
-static CONDITIONS: [HeaderName; 6] = [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
-
 impl AuthServer {
     /// The request to the server. `None` if a part of the client's request is not valid in it.
     pub(super) fn check_request(&self, cx: &RequestCx<'_>) -> Option<CheckMessage> {
         let of_client = &cx.head.headers;
         let values = RequestValues::new(cx);
         let mut headers = HeaderMap::with_capacity(of_client.len() + DESCRIPTION.len());
-        let is_copied = |name: &HeaderName| !MESSAGE_FIELDS.contains(name) && !CONDITIONS.contains(name);
+        let is_copied = |name: &HeaderName| !MESSAGE_FIELDS.contains(name) && !CONDITIONAL_FIELDS.contains(name);
         for (name, value) in of_client.iter().filter(|(name, _)| is_copied(name)) {
             headers.append(name.clone(), value.clone());
         }
@@ -93,10 +91,14 @@ impl AuthServer {
     }
 }
 
+/// The target with the values of variables, in which no character ends it or begins another part.
 fn path_and_query(text: &str) -> Option<PathAndQuery> {
+    const ENCODED: &AsciiSet =
+        &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'`').add(b'{').add(b'}');
+    let encoded = utf8_percent_encode(text, ENCODED);
     match text.starts_with('/') {
-        true => text.parse().ok(),
-        false => format!("/{text}").parse().ok(),
+        true => encoded.to_string().parse().ok(),
+        false => format!("/{encoded}").parse().ok(),
     }
 }
 

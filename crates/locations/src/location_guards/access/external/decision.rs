@@ -1,6 +1,6 @@
 //! The answer of the server, and what it does to the request and to the response of the endpoint.
 
-use http::header::{CACHE_CONTROL, SET_COOKIE, VARY, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, EXPIRES, SET_COOKIE, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{AuthServer, Check, Refusal, failed};
@@ -16,6 +16,8 @@ pub(super) struct Decision {
     challenges: Vec<HeaderValue>,
     cookies: Vec<HeaderValue>,
     may_be_stored: bool,
+    /// For how many seconds, if the server says it.
+    max_age: Option<u64>,
 }
 
 /// Cookies of the server, for the client.
@@ -32,11 +34,14 @@ impl Decision {
         let all = |name: &HeaderName| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
         let for_endpoint: Vec<_> =
             names.iter().flat_map(|name| all(name).into_iter().map(|value| (name.clone(), value))).collect();
-        let bytes: usize = for_endpoint.iter().map(|(_, value)| value.len()).sum();
+        let challenges = all(&WWW_AUTHENTICATE);
+        let values = for_endpoint.iter().map(|(_, value)| value).chain(&challenges);
+        let bytes: usize = values.map(|value| value.len() + ENTRY_BYTES).sum();
         Decision {
             status,
-            challenges: all(&WWW_AUTHENTICATE),
+            challenges,
             cookies: all(&SET_COOKIE),
+            max_age: max_age(&headers),
             may_be_stored: may_be_stored(&headers) && bytes <= MAX_STORED,
             headers: for_endpoint,
         }
@@ -45,6 +50,7 @@ impl Decision {
     pub(super) fn apply(&self, server: &AuthServer, cx: &mut RequestCx<'_>) -> Check {
         let status = self.status;
         if status.is_success() {
+            server.remove_asserted(cx);
             for (name, value) in &self.headers {
                 cx.assert_further_value(name, value.clone());
             }
@@ -71,21 +77,37 @@ impl Decision {
 /// For how many seconds an answer is stored.
 pub(super) fn lifetime(decision: &Decision, by_status: &[(u16, u64)]) -> Option<u64> {
     let (_, seconds) = by_status.iter().find(|(status, _)| *status == decision.status.as_u16())?;
-    (decision.may_be_stored && *seconds > 0).then_some(*seconds)
+    // What the server says precedes what is configured.
+    let seconds = decision.max_age.unwrap_or(*seconds);
+    (decision.may_be_stored && seconds > 0).then_some(seconds)
 }
 
+/// The items of `Cache-Control`.
+fn cache_control(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+fn max_age(headers: &HeaderMap) -> Option<u64> {
+    let mut ages = cache_control(headers).filter_map(|item| item.split_once('='));
+    let (_, seconds) = ages.find(|(name, _)| name.trim().eq_ignore_ascii_case("max-age"))?;
+    // One that cannot be read stores nothing.
+    Some(seconds.trim().parse().unwrap_or_default())
+}
+
+/// An answer that has `Vary` is for some requests only, and one with `Expires` alone for an unknown time.
 fn may_be_stored(headers: &HeaderMap) -> bool {
-    let has = |name: &HeaderName, words: &[&str]| {
-        let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        let mut items = lines.flat_map(|line| line.split(',')).map(str::trim);
-        items.any(|item| words.iter().any(|word| item.eq_ignore_ascii_case(word)))
-    };
-    !headers.contains_key(SET_COOKIE)
-        && !has(&CACHE_CONTROL, &["no-store", "no-cache", "private", "max-age=0"])
-        && !has(&VARY, &["*"])
+    let forbids = |item: &str| ["no-store", "no-cache", "private"].iter().any(|word| item.eq_ignore_ascii_case(word));
+    let expires = headers.contains_key(EXPIRES) && max_age(headers).is_none();
+    !headers.contains_key(SET_COOKIE) && !headers.contains_key(VARY) && !expires && !cache_control(headers).any(forbids)
 }
 
 impl PassedCookies {
+    pub(in crate::location_guards::access) fn extend(&mut self, other: PassedCookies) {
+        self.cookies.extend(other.cookies);
+        self.with_any_status |= other.with_any_status;
+    }
+
     pub(in crate::location_guards::access) fn add_to(self, status: StatusCode, headers: &mut HeaderMap) {
         let usual = matches!(status.as_u16(), 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
         if usual || self.with_any_status {
@@ -96,5 +118,7 @@ impl PassedCookies {
     }
 }
 
+/// About, of the name of a field and its place in a list.
+const ENTRY_BYTES: usize = 64;
 /// The longest values that are stored, in bytes. The cache has a fixed number of answers.
 const MAX_STORED: usize = 4096;

@@ -15,7 +15,7 @@ use super::{Check, Refusal};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::{Assertions, BuildCx, Reply, RequestCx};
-use crate::plugin_kit::authentication::parse_header_name;
+use crate::plugin_kit::authentication::parse_copied_headers;
 use crate::plugin_kit::digest_cache::{DigestCache, Expiring};
 use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::snapshot::location_snippet::SnippetText;
@@ -74,7 +74,8 @@ struct AnswerCache {
     seconds: Box<[(u16, u64)]>,
     /// That of the process.
     stored: Arc<DigestCache<Expiring<Decision>>>,
-    object: Box<str>,
+    /// Of the Ingress and of all that the answers depend on.
+    of_server: Sha256Digest,
 }
 
 impl AuthServer {
@@ -100,33 +101,34 @@ impl AuthServer {
             parsed.map_err(|error| invalid.push(Diagnostic::in_config(field, error.to_string(), VARIABLE_REMEDY))).ok()
         };
         let target = has_variables.then(|| text("url", target)).flatten();
-        let headers: Vec<(HeaderName, SnippetText)> = config
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((parse_header_name("headers", name).ok()?, text("headers", value)?)))
-            .collect();
+        let values: Vec<Option<SnippetText>> = config.headers.iter().map(|(_, value)| text("headers", value)).collect();
         let key = config.cache_key.as_deref().and_then(|key| text("cache_key", key));
+        let names: Vec<String> = config.headers.iter().map(|(name, _)| name.clone()).collect();
+        let names = parse_copied_headers("headers", &names, &mut invalid);
+        let response_headers = parse_copied_headers("response_headers", &config.response_headers, &mut invalid);
+        if origin.starts_with("https://") {
+            let message = "the certificate of the server is not verified, as in ingress-nginx";
+            let remedy = "use a server that only Portico can reach, or the plugin forward-auth";
+            cx.note(Diagnostic::in_config("url", message, remedy));
+        }
         let cache = key.map(|key| AnswerCache {
             key,
-            seconds: config.cache_seconds.into(),
+            seconds: config.cache_seconds.clone().into(),
             stored: cx.state.get_or_create("location auth answers", DigestCache::default),
-            object: cx.object.into(),
+            of_server: sha256(format!("{}\n{config:?}", cx.object).as_bytes()),
         });
-        let response_headers: Result<Box<[HeaderName]>, Diagnostic> =
-            config.response_headers.iter().map(|name| parse_header_name("response_headers", name)).collect();
-        let response_headers = response_headers.map_err(|error| invalid.push(error)).ok();
         let method = config.method.as_deref().map(|method| Method::from_bytes(method.as_bytes()));
         let host = origin.split_once("//").map_or(origin, |(_, authority)| authority);
         let host = without_port(host).parse();
-        match (server, response_headers, method.transpose(), host) {
-            (Ok(server), Some(response_headers), Ok(method), Ok(host)) if invalid.is_empty() => Ok(AuthServer {
+        match (server, method.transpose(), host) {
+            (Ok(server), Ok(method), Ok(host)) if invalid.is_empty() => Ok(AuthServer {
                 server,
                 target,
                 host,
                 method,
                 response_headers,
                 request_redirect: config.request_redirect.and_then(|value| value.parse().ok()),
-                headers: headers.into(),
+                headers: names.into_iter().zip(values.into_iter().flatten()).collect(),
                 always_sets_cookie: config.always_set_cookie,
                 cache,
             }),
@@ -146,7 +148,7 @@ impl AuthServer {
         assertions.read.extend(self.response_headers.iter().cloned());
     }
 
-    /// Remembers and removes what the client has sent in place of the answer.
+    /// Removes what the client has sent in place of the answer.
     pub(super) fn remove_asserted(&self, cx: &mut RequestCx<'_>) {
         for name in &self.response_headers {
             cx.declare_request_field(name);
@@ -182,12 +184,16 @@ impl AuthServer {
 }
 
 impl AnswerCache {
-    /// `None` if the text is too long, so that the answer is not stored.
+    /// `None` if the answer is not stored: the text is too long, or is none.
     fn digest(&self, cx: &RequestCx<'_>) -> Option<Sha256Digest> {
         let values = RequestValues::new(cx);
         let key = self.key.expand(&values)?;
-        // The scope is the path of the rule, so that other paths and hosts never get the answer.
-        Some(sha256(format!("{}\n{}\n{key}", self.object, cx.scope).as_bytes()))
+        // In place of bytes that are no text, so that several values would have the same key.
+        if key.contains(char::REPLACEMENT_CHARACTER) {
+            return None;
+        }
+        // The scope has the host and the path of the rule, so that others never get the answer.
+        Some(sha256(&[&self.of_server[..], cx.scope.as_bytes(), b"\n", key.as_bytes()].concat()))
     }
 }
 

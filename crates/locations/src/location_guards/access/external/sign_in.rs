@@ -32,7 +32,7 @@ impl SignIn {
     pub(in crate::location_guards::access) fn new(config: SignInConfig) -> Result<Self, Vec<Diagnostic>> {
         let SignInConfig { url, parameter } = config;
         let text = SnippetText::parse(&url)
-            .map_err(|error| vec![Diagnostic::in_config("url", error.to_string(), VARIABLE_REMEDY)])?;
+            .map_err(|error| vec![Diagnostic::in_config("sign_in.url", error.to_string(), VARIABLE_REMEDY)])?;
         let query = url.split_once('?').map_or("", |(_, query)| query);
         // The page may name another URL itself.
         let names_url = query

@@ -21,7 +21,7 @@ fn exercise(text: &str) -> Result<(), TestCaseError> {
             let mut headers = HeaderMap::new();
             let response = (StatusCode::NOT_FOUND, SnippetResponseOrigin::Upstream);
             run.set_response_fields(snippet, &request, response, &mut headers);
-            for edit in run.request_edits(snippet, &request) {
+            for edit in run.input_edits(snippet, &request).into_iter().chain(run.sent_edits(snippet, &request)) {
                 edit.apply(&mut headers);
             }
             run.verdict(snippet, "10.0.0.1".parse().unwrap(), &Method::POST);

@@ -6,13 +6,13 @@ use super::*;
 fn paths_are_rewritten() {
     for (text, target, expected) in [
         ("rewrite ^/a/(.*)$ /b/$1 break;", "/a/c?d=e", "/b/c?d=e"),
-        ("rewrite ^/a/(.*)$ /b/$1 last;", "/a/c", "/b/c again"),
-        ("rewrite ^/a/(.*)$ /b/$1;", "/a/c", "/b/c again"),
+        ("rewrite ^/a/(.*)$ /b/$1 last;", "/a/c", "/b/c"),
+        ("rewrite ^/a/(.*)$ /b/$1;", "/a/c", "/b/c"),
         ("rewrite ^/a/(.*)$ /b/$1; break;", "/a/c", "/b/c"),
         ("rewrite ^/a/(.*)$ b/$1 break;", "/a/c", "/b/c"),
         // Both run, unless the first ends the steps.
         ("rewrite ^/a /b; rewrite ^/b /c break;", "/a", "/c"),
-        ("rewrite ^/a /b last; rewrite ^/b /c break;", "/a", "/b again"),
+        ("rewrite ^/a /b last; rewrite ^/b /c break;", "/a", "/b"),
         // The query.
         ("rewrite ^/a /b?c=d break;", "/a?e=f", "/b?c=d&e=f"),
         ("rewrite ^/a /b?c=d break;", "/a", "/b?c=d"),

@@ -105,8 +105,7 @@ fn outcome(run: &SnippetRun) -> String {
         None => "passes".to_owned(),
         Some(target) => {
             let query = target.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-            let again = if target.searches_again { " again" } else { "" };
-            format!("{}{query}{again}", target.path)
+            format!("{}{query}", target.path)
         }
     }
 }
@@ -114,7 +113,8 @@ fn outcome(run: &SnippetRun) -> String {
 /// The fields of a request to an endpoint.
 fn request_fields(snippet: &Snippet, request: &Request) -> HeaderMap {
     let mut headers: HeaderMap = request.headers.iter().map(|(name, value)| field(name, value)).collect();
-    for edit in run(snippet, request).request_edits(snippet, request) {
+    let run = run(snippet, request);
+    for edit in run.input_edits(snippet, request).into_iter().chain(run.sent_edits(snippet, request)) {
         edit.apply(&mut headers);
     }
     headers

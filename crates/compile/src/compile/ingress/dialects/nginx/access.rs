@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::addresses::AddressLists;
 use super::auth_server::AuthServerText;
 use super::config_map::NginxConfig;
+use super::referenced_objects::{object_key, report_missing};
 use super::value_reader::{ValueReader, written};
+use crate::api::Kind;
 use crate::api::ingress_nginx::PREFIX;
-use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 
@@ -85,10 +85,11 @@ impl<'a> AccessSettings<'a> {
 
 /// A diagnostic about the configuration as one about the annotation that it comes from.
 pub(super) fn about_annotation(problem: Diagnostic) -> Diagnostic {
-    const FIELDS: [(&str, &str); 5] = [
+    const FIELDS: [(&str, &str); 6] = [
         ("config.cache_key", "auth-cache-key"),
         ("config.headers", "auth-proxy-set-headers"),
         ("config.response_headers", "auth-response-headers"),
+        ("config.sign_in", "auth-signin"),
         ("config.url", "auth-url"),
         ("config.users", "auth-secret"),
     ];
@@ -101,6 +102,9 @@ pub(super) fn about_annotation(problem: Diagnostic) -> Diagnostic {
 
 /// The configuration of HTTP Basic authentication.
 fn passwords(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config: &NginxConfig) -> Option<Value> {
+    if written(reader.meta, "auth-type").is_none() {
+        reader.note_without(&["auth-realm", "auth-secret", "auth-secret-type"], "auth-type");
+    }
     let kind = reader.text("auth-type")?;
     let realm = reader.text("auth-realm").unwrap_or_default();
     let is_map = reader.text("auth-secret-type").is_some_and(|text| text.trim() == "auth-map");
@@ -138,6 +142,10 @@ fn passwords(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config: &Ngin
 
 /// The headers that requests to the server get.
 fn server_headers(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config: &NginxConfig) -> Vec<(String, String)> {
+    // A missing ConfigMap of a server that is not asked does no harm.
+    if written(reader.meta, "auth-url").is_none() {
+        return Vec::new();
+    }
     let Some(name) = reader.text("auth-proxy-set-headers") else { return Vec::new() };
     let Some(key) = object_key(reader, "auth-proxy-set-headers", name, config) else { return Vec::new() };
     let Some(found) = cx.store.config_maps.get(&key) else {
@@ -145,39 +153,4 @@ fn server_headers(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config: 
         return Vec::new();
     };
     found.data.iter().map(|(name, value)| (name.clone(), Arc::clone(value).to_string())).collect()
-}
-
-/// The object that an annotation names. It must be in the namespace of the Ingress, unless the ConfigMap permits
-/// others.
-pub(super) fn object_key(
-    reader: &mut ValueReader<'_>,
-    annotation: &'static str,
-    name: &str,
-    config: &NginxConfig,
-) -> Option<ObjectKey> {
-    let own = Arc::clone(&reader.meta.key.namespace);
-    let name = name.replace(' ', "");
-    let key = match name.split_once('/') {
-        Some((namespace, name)) => ObjectKey::new(namespace, name),
-        None => ObjectKey::new(&own, &name),
-    };
-    if key.namespace == own || config.allows_other_namespaces {
-        return Some(key);
-    }
-    let remedy = format!("name an object in namespace {own}, or set allow-cross-namespace-resources in the ConfigMap");
-    reader.refuse(annotation, &format!("{key} is in another namespace"), &remedy);
-    None
-}
-
-pub(super) fn report_missing(
-    cx: CompileContext<'_>,
-    reader: &mut ValueReader<'_>,
-    annotation: &str,
-    kind: Kind,
-    key: &ObjectKey,
-) {
-    let field = annotation_field(&format!("{PREFIX}{annotation}"));
-    let mut problem = missing_object(cx.store, field, kind, key);
-    problem.message.push_str(", so requests get status 503");
-    reader.errors.push(problem);
 }

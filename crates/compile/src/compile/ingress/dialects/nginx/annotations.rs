@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use serde_json::Value;
 
 use super::config_map::NginxConfig;
 use super::limits;
 use super::session_cookie::SessionCookie;
+use super::shared_parts::GuardConfig;
 use super::value_reader::{ValueReader, written};
 use crate::api::ingress_nginx::{self, PREFIX};
 use crate::compile::backend::AnnotatedProtocol;
@@ -32,7 +32,7 @@ pub(super) struct NginxAnnotations<'a> {
     pub protocol: AnnotatedProtocol,
     pub session_cookie: Option<SessionCookie>,
     /// The configuration of the guard that limits the requests of each client.
-    pub limits: Option<Value>,
+    pub limits: Option<GuardConfig>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
     pub connect_timeout: Duration,
     pub send_timeout: Duration,
@@ -63,7 +63,7 @@ impl<'a> NginxAnnotations<'a> {
             via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
             protocol: protocol(reader),
             session_cookie: SessionCookie::read(reader),
-            limits: limits::read(reader, config),
+            limits: limits::read(reader, config).map(GuardConfig::new),
             cross_origin: cross_origin(reader),
             connect_timeout: seconds(reader, "proxy-connect-timeout", config.connect_seconds),
             send_timeout: seconds(reader, "proxy-send-timeout", config.send_seconds),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::value_reader::ValueReader;
+use super::value_reader::{ValueReader, written};
 use crate::api::ingress_nginx::{self, PREFIX, cache_seconds, items};
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
@@ -28,6 +28,10 @@ pub(super) struct AuthServerText<'a> {
 impl<'a> AuthServerText<'a> {
     /// The server of an Ingress; `None` if it has none. A bad value of any annotation is reported.
     pub(super) fn of_annotations(reader: &mut ValueReader<'a>) -> Option<Self> {
+        if written(reader.meta, "auth-url").is_none() {
+            reader.note_without(&DEPENDENT, "auth-url");
+            return None;
+        }
         let text = AuthServerText {
             url: reader.text("auth-url").map(str::trim).unwrap_or_default(),
             method: reader.text("auth-method").map(str::trim),
@@ -111,7 +115,7 @@ impl<'a> AuthServerText<'a> {
             }
             _ => {
                 let message = format!(
-                    "the host {authority:?} depends on the request, and paths of {host} are not those of one host, so \
+                    "the host {authority:?} depends on the request, and for rules of {host} it is not known, so \
                      requests get status 503"
                 );
                 let field = annotation_field(&format!("{PREFIX}auth-url"));
@@ -120,6 +124,19 @@ impl<'a> AuthServerText<'a> {
         }
     }
 }
+
+/// The annotations about the server.
+const DEPENDENT: [&str; 9] = [
+    "auth-always-set-cookie",
+    "auth-cache-duration",
+    "auth-cache-key",
+    "auth-method",
+    "auth-proxy-set-headers",
+    "auth-request-redirect",
+    "auth-response-headers",
+    "auth-signin",
+    "auth-signin-redirect-param",
+];
 
 /// The query parameter with the URL of the request.
 const SIGN_IN_PARAMETER: &str = "rd";

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::config_map::NginxConfig;
 use super::host_facts::NginxHosts;
 use super::path::written_path;
 use super::value_reader::{ValueReader, written};
@@ -41,10 +42,14 @@ pub(super) fn is_canary(ingress: &Object<Ingress>) -> bool {
 }
 
 /// The paths of a canary, each with its host.
-pub(super) fn paths(ingress: &Object<Ingress>, limit: RegexLimit) -> Vec<(HostPattern, Arc<CanaryPath>)> {
+pub(super) fn paths(
+    ingress: &Object<Ingress>,
+    config: &NginxConfig,
+    limit: RegexLimit,
+) -> Vec<(HostPattern, Arc<CanaryPath>)> {
     let mut reader = ValueReader::new(&ingress.meta);
     let requests = requests(&mut reader, limit);
-    let via_cluster_ip = reader.flag("service-upstream", false);
+    let via_cluster_ip = reader.flag("service-upstream", config.service_upstream);
     let mut found = Vec::new();
     for rule in &ingress.spec.rules {
         let host = HostPattern::parse(rule.host.as_deref());
@@ -65,7 +70,7 @@ pub(super) fn paths(ingress: &Object<Ingress>, limit: RegexLimit) -> Vec<(HostPa
 
 /// Which requests a canary gets.
 fn requests(reader: &mut ValueReader<'_>, limit: RegexLimit) -> CanaryRequests {
-    let weight = |number: i64| u32::try_from(number).unwrap_or_default();
+    let weight = |number: i64| u32::try_from(number.clamp(0, u32::MAX.into())).unwrap_or_default();
     let value = reader.text("canary-by-header-value").map(str::trim).filter(|value| !value.is_empty());
     let pattern = reader.text("canary-by-header-pattern");
     let header = reader.text("canary-by-header").and_then(|name| {
@@ -83,8 +88,9 @@ fn requests(reader: &mut ValueReader<'_>, limit: RegexLimit) -> CanaryRequests {
                 Ok(regex) => HeaderCondition::Pattern(regex),
                 Err(error) => {
                     let message = format!("it cannot be used as an expression: {error}");
-                    reader.note("canary-by-header-pattern", &message, "correct it");
-                    return None;
+                    let message = format!("{message}, so requests with the header are not for the canary");
+                    reader.warn("canary-by-header-pattern", message, "correct it");
+                    HeaderCondition::Nothing
                 }
             },
             (None, None) => HeaderCondition::AlwaysOrNever,
@@ -141,7 +147,7 @@ pub(super) fn plan(
                 dialect: Dialect::Nginx,
                 namespace,
                 refuses_guards,
-                via_cluster_ip: reader.flag("service-upstream", false),
+                via_cluster_ip: reader.flag("service-upstream", hosts.config.service_upstream),
                 protocol: None,
             };
             let field = format!("{field}.backend");
@@ -184,6 +190,16 @@ fn of_the_other(ingress: &Object<Ingress>) -> impl Iterator<Item = Diagnostic> {
         Diagnostic::warning(field, message, "remove it").with_topic(Topic::Annotation)
     })
 }
+
+/// The annotations about a canary.
+pub(super) const DEPENDENT: [&str; 6] = [
+    "canary-by-cookie",
+    "canary-by-header",
+    "canary-by-header-pattern",
+    "canary-by-header-value",
+    "canary-weight",
+    "canary-weight-total",
+];
 
 /// A smaller sum of the weights counts as this one.
 const LEAST_TOTAL: u32 = 100;

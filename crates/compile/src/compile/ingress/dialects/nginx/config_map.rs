@@ -213,6 +213,7 @@ fn transport_security(is_on: bool, seconds: u64, subdomains: bool, preload: bool
 
 /// Keys that restrict requests. Snippets may contain any restriction.
 const GUARDS: &[&str] = &[
+    "annotation-value-word-blocklist",
     "block-cidrs",
     "block-referers",
     "block-user-agents",
@@ -239,7 +240,6 @@ const GLOBAL_AUTH: &[&str] = &[
 
 /// Keys about the inside of nginx, or about the controller itself.
 const INTERNAL: &[&str] = &[
-    "annotation-value-word-blocklist",
     "client-body-buffer-size",
     "enable-multi-accept",
     "error-log-level",

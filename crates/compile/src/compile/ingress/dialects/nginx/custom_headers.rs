@@ -2,11 +2,12 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::access::{object_key, report_missing};
 use super::config_map::NginxConfig;
+use super::referenced_objects::{object_key, report_missing};
 use super::value_reader::ValueReader;
 use crate::api::Kind;
 use crate::compile::CompileContext;
+use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 
 /// The headers, in the order of their names.
 pub(super) fn read(
@@ -29,6 +30,10 @@ pub(super) fn read(
             continue;
         }
         match (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            (Ok(name), Ok(_)) if MESSAGE_FIELDS.contains(&name) => {
+                let message = format!("header {name} of ConfigMap {key} describes the connection or the body");
+                reader.refuse(ANNOTATION, &message, "remove it");
+            }
             (Ok(name), Ok(value)) => headers.push((name, value)),
             _ => {
                 let message = format!("header {name} of ConfigMap {key} is not valid");

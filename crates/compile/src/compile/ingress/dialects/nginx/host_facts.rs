@@ -80,8 +80,16 @@ impl Host {
         with_tls.map(|((_, Reverse(key)), _)| Arc::clone(&key.namespace)).collect()
     }
 
+    /// What Ingresses say for all paths of the host: those of the namespace of the oldest one, since another namespace
+    /// could take requests over.
+    fn of_owner(&self) -> impl Iterator<Item = &SaidOfHost> {
+        let mut ordinary = self.said.values().filter(|said| said.canaries.is_empty()).peekable();
+        let owner = ordinary.peek().map(|said| Arc::clone(&said.namespace));
+        ordinary.filter(move |said| Some(&said.namespace) == owner.as_ref())
+    }
+
     fn find_server_snippet(&self) -> Option<&Arc<ServerSnippet>> {
-        self.said.values().find_map(|said| said.server_snippet.as_ref())
+        self.of_owner().find_map(|said| said.server_snippet.as_ref())
     }
 
     /// Only of the paths that are used, which are those of the oldest Ingresses.
@@ -97,7 +105,7 @@ impl Host {
         HostFacts {
             has_expressions: has_expressions || rewrites_root && !known.contains(&(false, "/")),
             has_tls: self.said.values().any(|said| said.has_tls),
-            is_closed: self.said.values().any(|said| said.closes_host)
+            is_closed: self.of_owner().any(|said| said.closes_host)
                 || self.find_server_snippet().is_some_and(|snippet| snippet.closes_host),
         }
     }
@@ -175,6 +183,14 @@ impl NginxHosts {
         HostFacts { has_tls: own.has_tls || wildcard == Some(true), ..own }
     }
 
+    /// An Ingress because of which a host is closed.
+    pub(super) fn closing_ingress(&self, host: &HostPattern) -> Option<&ObjectKey> {
+        let known = self.by_host.get(host)?;
+        let by_snippet = known.find_server_snippet().filter(|snippet| snippet.closes_host);
+        let by_guard = || known.said.iter().find(|(_, said)| said.closes_host).map(|((_, Reverse(key)), _)| key);
+        by_snippet.map(|snippet| &snippet.ingress).or_else(by_guard)
+    }
+
     /// The snippet of a host.
     pub(super) fn server_snippet(&self, host: &HostPattern) -> Option<&ServerSnippet> {
         self.by_host.get(host)?.server_snippet.as_deref()
@@ -240,20 +256,24 @@ fn said_of_hosts(
             && matches!(host, HostPattern::Exact(name) if !claims.belongs_to(name, &ingress.meta.key.namespace))
     };
     if canary::is_canary(ingress) {
-        for (host, path) in canary::paths(ingress, cx.inputs.budgets.regex_limit()) {
+        for (host, path) in canary::paths(ingress, config, cx.inputs.budgets.regex_limit()) {
             if !is_foreign(&host) {
                 said.entry(host).or_default().canaries.push(path);
             }
         }
         return said;
     }
-    if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
-        said.entry(HostPattern::Any).or_default().is_catch_all = true;
-    }
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
     let closes_host = refuses_guards && unsupported::guard_of_host(&ingress.meta).is_some();
     let limit = cx.inputs.budgets.regex_limit();
     let server_snippet = snippets::of_server(&ingress.meta, config, limit, refuses_guards).map(Arc::new);
+    if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
+        let known = said.entry(HostPattern::Any).or_default();
+        known.is_catch_all = true;
+        known.namespace = Arc::clone(&ingress.meta.key.namespace);
+        known.closes_host = closes_host;
+        known.server_snippet.clone_from(&server_snippet);
+    }
     let use_regex = written(&ingress.meta, "use-regex").and_then(ingress_nginx::flag) == Some(true);
     let target = written(&ingress.meta, "rewrite-target")
         .filter(|target| find("rewrite-target").is_none_or(|row| row.consequence(target).is_none()));

@@ -20,6 +20,9 @@ pub(super) fn read(reader: &mut ValueReader<'_>, config: &NginxConfig) -> Option
     let burst = reader.number("limit-burst-multiplier").and_then(|number| u64::try_from(number).ok());
     let exempt = reader.text("limit-allowlist").or_else(|| reader.text("limit-whitelist"));
     let is_limited = per_second.is_some() || per_minute.is_some() || concurrent.is_some();
+    if !is_limited {
+        reader.note_without(&["limit-allowlist", "limit-burst-multiplier", "limit-whitelist"], "limit-rps");
+    }
     is_limited.then(|| {
         json!({
             "per_second": per_second,

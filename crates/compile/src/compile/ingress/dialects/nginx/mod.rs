@@ -22,6 +22,7 @@ mod host_facts;
 mod limits;
 mod path;
 pub(super) mod path_conflicts;
+mod referenced_objects;
 mod rule;
 mod session_cookie;
 mod shared_parts;
@@ -90,17 +91,17 @@ pub(super) fn plan(
     let config = &hosts.config;
     let mut reader = ValueReader::new(&ingress.meta);
     let annotations = NginxAnnotations::read(&mut reader, config);
+    // A bad value is reported, and makes an ordinary Ingress.
+    reader.flag("canary", false);
+    reader.note_without(&canary::DEPENDENT, "canary");
     let access = AccessSettings::read(cx, &mut reader, config);
     let response_headers = custom_headers::read(cx, &mut reader, config);
-    let named: BTreeSet<HostPattern> =
+    let mut named: BTreeSet<HostPattern> =
         ingress.spec.rules.iter().map(|rule| HostPattern::parse(rule.host.as_deref())).collect();
-    let snippets = snippets::by_host(
-        &mut reader,
-        hosts,
-        named.iter().chain([&HostPattern::Any]),
-        budgets.regex_limit(),
-        refuses_guards,
-    );
+    if ingress.spec.rules.is_empty() {
+        named.insert(HostPattern::Any);
+    }
+    let snippets = snippets::by_host(&mut reader, hosts, named.iter(), budgets.regex_limit(), refuses_guards);
     let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
     if over_budget.is_empty() && !regexes.add_bytes(snippets::regex_bytes(&snippets, hosts, &ingress.meta.key)) {
         over_budget = regexes.problems("metadata.annotations");
@@ -137,12 +138,14 @@ pub(super) fn plan(
             access: &access,
             response_headers: &response_headers,
             snippets: &snippets,
+            access_configs: Vec::new(),
             parts: PartBuilder::new(
                 cx,
                 format!("{}/{}", Kind::Ingress, ingress.meta.key).into(),
                 before.map(|plan| &plan.location_parts),
             ),
             config,
+            hosts,
             failure,
             refuses_guards,
             limit: budgets.regex_limit(),
@@ -295,8 +298,7 @@ impl NginxPlanner<'_> {
         name: &str,
         host: &HostPattern,
     ) -> Vec<(LocationPrecedence, HostLocation)> {
-        let is_guard =
-            self.rules.failure.is_some() || self.rules.access.restricts() || self.rules.annotations.limits.is_some();
+        let is_guard = self.rules.failure.is_some() || self.rules.restricts(host);
         let Some(location_path) = path.failing_location(is_guard) else { return Vec::new() };
         let action = Action::Fail(RouteFailure::UnsupportedProtection);
         let rule = self.rules.build_plain(self.place(name, host, path.path), action);

@@ -12,9 +12,9 @@ use super::annotations;
 use super::annotations::NginxAnnotations;
 use super::canary::CanaryPath;
 use super::config_map::NginxConfig;
-use super::host_facts::HostFacts;
+use super::host_facts::{HostFacts, NginxHosts};
 use super::limits;
-use super::shared_parts::PartBuilder;
+use super::shared_parts::{GuardConfig, PartBuilder};
 use super::snippets::HostSnippets;
 use crate::api::networking::{Ingress, IngressBackend, IngressService, IngressServicePort};
 use crate::api::{Kind, Object, ObjectKey};
@@ -73,7 +73,10 @@ pub(super) struct RuleBuilder<'a> {
     /// Of all responses.
     pub response_headers: &'a [(HeaderName, HeaderValue)],
     pub parts: PartBuilder<'a>,
+    /// By host, and whether clients are asked to log in.
+    pub access_configs: Vec<(HostPattern, bool, Result<Option<GuardConfig>, Diagnostic>)>,
     pub config: &'a NginxConfig,
+    pub hosts: &'a NginxHosts,
     /// Why no request may be forwarded.
     pub failure: Option<RouteFailure>,
     /// Whether a backend with a guard of another controller gets no request.
@@ -92,9 +95,10 @@ impl RuleBuilder<'_> {
         let replaced = self.path_replacement(place);
         if place.facts.is_closed && self.failure.is_none() {
             let host = place.host;
+            let ingress = self.hosts.closing_ingress(host).map(ToString::to_string).unwrap_or_default();
             let message = format!(
-                "an Ingress with host {host} has an annotation that restricts all of its requests and is not supported \
-                 yet, so requests get status 503"
+                "Ingress {ingress} has an annotation that restricts all requests for {host} and is not in effect, so \
+                 they get status 503"
             );
             self.errors.push(Diagnostic::error("spec.rules", message, "see the error of that Ingress"));
         }
@@ -124,12 +128,31 @@ impl RuleBuilder<'_> {
         self.with_plugins(place, None, action, RuleOptions::default(), OwnParts::default())
     }
 
+    /// Whether not all requests for a host are forwarded.
+    pub(super) fn restricts(&self, host: &HostPattern) -> bool {
+        let by_snippet = self.snippets.get(host).is_some_and(|snippets| {
+            snippets.location.restricts() || snippets.server.iter().any(|server| server.restricts())
+        });
+        self.access.restricts() || self.annotations.limits.is_some() || by_snippet
+    }
+
     fn route(&self) -> Arc<str> {
         format!("{}/{}", Kind::Ingress, self.ingress.meta.key).into()
     }
 
     fn scope(&self, place: RulePlace<'_>) -> Arc<str> {
         format!("{}/{}", self.route(), place.name).into()
+    }
+
+    /// The configuration of the guard of access, which is made once for all paths of a host.
+    fn access_config(&mut self, host: &HostPattern, asks: bool) -> Result<Option<GuardConfig>, Diagnostic> {
+        let known = self.access_configs.iter().find(|known| (&known.0, known.1) == (host, asks));
+        if let Some((.., config)) = known {
+            return config.clone();
+        }
+        let config = self.access.config(host, asks).map(|config| config.map(GuardConfig::new));
+        self.access_configs.push((host.clone(), asks, config.clone()));
+        config
     }
 
     /// The guards of a location, in any order.
@@ -140,14 +163,15 @@ impl RuleBuilder<'_> {
     ) -> Result<Vec<(ExecutionPlace, PluginInstance)>, Vec<Diagnostic>> {
         // The path of the rule is compared, as for redirects.
         let asks = !self.config.no_auth_locations.iter().any(|start| place.path.starts_with(&**start));
-        let access = self.access.config(place.host, asks).map_err(|problem| vec![problem])?;
+        let access = self.access_config(place.host, asks).map_err(|problem| vec![problem])?;
         let limits = &self.annotations.limits;
         let limits = limits.as_ref().map(|config| self.parts.guard_instance(limits::KIND, config, scope));
-        let access = access.map(|config| {
-            let built = self.parts.guard_instance(access::KIND, &config, scope);
-            built.map_err(|problems| problems.into_iter().map(closes).collect())
-        });
-        limits.into_iter().chain(access).collect()
+        // What is stored for the path of one rule is for no other one, also after the rules have moved.
+        let kind = if place.is_exact { "exact" } else { "prefix" };
+        let of_path: Arc<str> = format!("{}/{}{} {kind}", self.route(), place.host, place.path).into();
+        let access = access.map(|config| self.parts.guard_instance(access::KIND, &config, &of_path));
+        let built = limits.into_iter().chain(access);
+        built.map(|guard| guard.map_err(|problems| problems.into_iter().map(closes).collect())).collect()
     }
 
     /// How the Services of the Ingress are resolved.
@@ -383,23 +407,20 @@ impl RuleBuilder<'_> {
         }
         let service = backend.and_then(|backend| backend.service.as_ref());
         let key = &self.ingress.meta.key;
-        Some(LocationSnippets {
-            server: server.clone(),
-            location: Arc::clone(location),
-            names: LocationNames {
-                namespace: Arc::clone(&key.namespace),
-                ingress: Arc::clone(&key.name),
-                service: service.map(|service| service.name.as_str()).unwrap_or_default().into(),
-                service_port: service.and_then(port_text).unwrap_or_default().into(),
-                path: place.path.into(),
-                host: if *place.host == HostPattern::Any { "_".into() } else { place.host.to_string().into() },
-            },
-            matched: match () {
-                () if place.facts.has_expressions => MatchedLocation::Expression,
-                () if place.is_exact => MatchedLocation::Exact,
-                () => MatchedLocation::Prefix(place.path.into()),
-            },
-        })
+        let names = LocationNames {
+            namespace: Arc::clone(&key.namespace),
+            ingress: Arc::clone(&key.name),
+            service: service.map(|service| service.name.as_str()).unwrap_or_default().into(),
+            service_port: service.and_then(port_text).unwrap_or_default().into(),
+            path: place.path.into(),
+            host: if *place.host == HostPattern::Any { "_".into() } else { place.host.to_string().into() },
+        };
+        let matched = match () {
+            () if place.facts.has_expressions => MatchedLocation::Expression,
+            () if place.is_exact => MatchedLocation::Exact,
+            () => MatchedLocation::Prefix(place.path.into()),
+        };
+        Some(LocationSnippets::new(server.clone(), Arc::clone(location), names, matched))
     }
 
     /// A host of no name has no certificate that a client could have asked for, so only the annotation that forces the

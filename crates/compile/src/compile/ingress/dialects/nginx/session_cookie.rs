@@ -48,6 +48,9 @@ impl SessionCookie {
             same_site,
             is_always_secure: reader.text("session-cookie-secure").and_then(ingress_nginx::flag) == Some(true),
         };
+        if !is_wanted {
+            reader.note_without(&DEPENDENT, "affinity");
+        }
         is_wanted.then_some(cookie)
     }
 
@@ -85,6 +88,18 @@ impl SessionCookie {
         })
     }
 }
+
+/// The annotations about the cookie.
+const DEPENDENT: [&str; 8] = [
+    "affinity-mode",
+    "session-cookie-domain",
+    "session-cookie-expires",
+    "session-cookie-max-age",
+    "session-cookie-name",
+    "session-cookie-path",
+    "session-cookie-samesite",
+    "session-cookie-secure",
+];
 
 const DEFAULT_NAME: &str = "INGRESSCOOKIE";
 

@@ -1,6 +1,7 @@
 //! What the locations of an Ingress share: steps and guards, each once for each configuration. Those of the plan before
 //! are kept, so that equal rules are known to be equal.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -8,23 +9,41 @@ use serde_json::Value;
 use crate::compile::CompileContext;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::assertions::Assertions;
-use crate::plugin_api::consumers::sha256;
+use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::{AnyPluginKind, Plugin};
 use crate::snapshot::location_steps::LocationSteps;
 
-/// A guard with its configuration.
+/// The configuration of a guard.
+#[derive(Clone)]
+pub(super) struct GuardConfig {
+    value: Arc<Value>,
+    /// Reveals nothing of the secrets in the configuration.
+    digest: Sha256Digest,
+}
+
+impl GuardConfig {
+    pub(super) fn new(value: Value) -> Self {
+        GuardConfig { digest: sha256(value.to_string().as_bytes()), value: Arc::new(value) }
+    }
+}
+
+/// Omits the value, which may contain secrets.
+impl std::fmt::Debug for GuardConfig {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("GuardConfig")
+    }
+}
+
+/// A guard, without its configuration.
 struct BuiltGuard {
     kind: &'static dyn AnyPluginKind,
-    config: Value,
-    /// Reveals nothing of the secrets in the configuration.
-    configuration_hash: u64,
+    digest: Sha256Digest,
     plugin: Arc<dyn Plugin>,
     assertions: Option<Arc<Assertions>>,
     notes: Vec<Diagnostic>,
 }
 
-/// Omits the configuration, which may contain secrets.
 impl std::fmt::Debug for BuiltGuard {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("BuiltGuard").field("kind", &self.kind.name()).finish_non_exhaustive()
@@ -34,7 +53,8 @@ impl std::fmt::Debug for BuiltGuard {
 /// The parts of the locations of one Ingress.
 #[derive(Debug, Default)]
 pub(in crate::compile::ingress) struct SharedParts {
-    steps: Vec<Arc<LocationSteps>>,
+    /// By what distinguishes those of most locations, if anything does.
+    steps: BTreeMap<Arc<str>, Vec<Arc<LocationSteps>>>,
     guards: Vec<Arc<BuiltGuard>>,
 }
 
@@ -59,12 +79,15 @@ impl<'a> PartBuilder<'a> {
 
     /// The steps of a location.
     pub(super) fn steps(&mut self, steps: LocationSteps) -> Arc<LocationSteps> {
-        let before = self.before.map(|parts| &*parts.steps).unwrap_or_default();
-        let known = self.parts.steps.iter().chain(before).find(|known| ***known == steps).map(Arc::clone);
-        let steps = known.unwrap_or_else(|| Arc::new(steps));
-        if !self.parts.steps.iter().any(|known| Arc::ptr_eq(known, &steps)) {
-            self.parts.steps.push(Arc::clone(&steps));
+        let path = steps.snippets.as_ref().map(|snippets| Arc::clone(&snippets.names.path)).unwrap_or_default();
+        let before = self.before.and_then(|parts| parts.steps.get(&path));
+        let own = self.parts.steps.entry(path).or_default();
+        if let Some(known) = own.iter().find(|known| ***known == steps) {
+            return Arc::clone(known);
         }
+        let known = before.into_iter().flatten().find(|known| ***known == steps).map(Arc::clone);
+        let steps = known.unwrap_or_else(|| Arc::new(steps));
+        own.push(Arc::clone(&steps));
         steps
     }
 
@@ -72,7 +95,7 @@ impl<'a> PartBuilder<'a> {
     pub(super) fn guard_instance(
         &mut self,
         kind: &str,
-        config: &Value,
+        config: &GuardConfig,
         scope: &Arc<str>,
     ) -> Result<(ExecutionPlace, PluginInstance), Vec<Diagnostic>> {
         let guard = self.guard(kind, config)?;
@@ -81,15 +104,15 @@ impl<'a> PartBuilder<'a> {
             phases: guard.kind.phases(),
             scope: Arc::clone(scope),
             object: Arc::clone(&self.object),
-            configuration_hash: guard.configuration_hash,
+            configuration_hash: guard.digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte)),
             first_backend: 0,
             assertions: guard.assertions.clone(),
         };
         Ok((ExecutionPlace { kind: guard.kind.name(), priority: guard.kind.priority() }, instance))
     }
 
-    fn guard(&mut self, kind: &str, config: &Value) -> Result<Arc<BuiltGuard>, Vec<Diagnostic>> {
-        let is_same = |guard: &&Arc<BuiltGuard>| guard.kind.name() == kind && guard.config == *config;
+    fn guard(&mut self, kind: &str, config: &GuardConfig) -> Result<Arc<BuiltGuard>, Vec<Diagnostic>> {
+        let is_same = |guard: &&Arc<BuiltGuard>| guard.kind.name() == kind && guard.digest == config.digest;
         if let Some(known) = self.parts.guards.iter().find(is_same) {
             return Ok(Arc::clone(known));
         }
@@ -101,23 +124,14 @@ impl<'a> PartBuilder<'a> {
         Ok(guard)
     }
 
-    fn build(&self, kind: &str, config: &Value) -> Result<BuiltGuard, Vec<Diagnostic>> {
+    fn build(&self, kind: &str, config: &GuardConfig) -> Result<BuiltGuard, Vec<Diagnostic>> {
         let factory = &self.cx.inputs.plugin_factory;
         let Some(kind) = factory.registry.find_internal(kind) else {
             let message = format!("{kind} is not a part of this program, so requests get status 503");
             return Err(vec![Diagnostic::of_object(message, "use a complete release of Portico")]);
         };
-        let (plugin, notes) = factory.build(kind, &self.object, config)?;
-        let mut hash = [0; 8];
-        hash.copy_from_slice(&sha256(config.to_string().as_bytes())[..8]);
-        Ok(BuiltGuard {
-            kind,
-            config: config.clone(),
-            configuration_hash: u64::from_le_bytes(hash),
-            assertions: plugin.assertions(),
-            plugin,
-            notes,
-        })
+        let (plugin, notes) = factory.build(kind, &self.object, &config.value)?;
+        Ok(BuiltGuard { kind, digest: config.digest, assertions: plugin.assertions(), plugin, notes })
     }
 
     /// What is to say about valid configurations.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use super::config_map::NginxConfig;
 use super::host_facts::NginxHosts;
 use super::value_reader::{ValueReader, written};
-use crate::api::ingress_nginx::PREFIX;
+use crate::api::ingress_nginx::{self, OnBadValue, PREFIX};
 use crate::api::{Meta, ObjectKey};
+use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_snippet::{RefusedSnippet, Snippet, SnippetHost, SnippetPlace};
 use crate::snapshot::regex::RegexLimit;
+use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// The snippet of a host.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,10 +73,22 @@ pub(super) fn of_server(
 ) -> Option<ServerSnippet> {
     let written = WrittenSnippet::server(meta)?;
     let (snippet, closes_host) = match written.compile(config, &Snippet::default(), limit) {
+        // That of an Ingress which is not served must not respond in its place.
+        Ok(snippet) if has_rejected_value(meta) => (None, snippet.restricts()),
         Ok(snippet) => (Some(Arc::new(snippet)), false),
-        Err(reason) => (None, reason.restricts && refuses_guards),
+        Err(reason) => (None, reason.restricts),
     };
+    let closes_host = closes_host && written.refuses(meta, refuses_guards);
     Some(ServerSnippet { ingress: meta.key.clone(), snippet, closes_host })
+}
+
+/// Whether an annotation has a value because of which the Ingress is not served.
+fn has_rejected_value(meta: &Meta) -> bool {
+    meta.annotations.iter().any(|(key, value)| {
+        let row = key.strip_prefix(PREFIX).and_then(ingress_nginx::find);
+        let consequence = row.and_then(|row| row.consequence(value));
+        matches!(consequence, Some(OnBadValue::Reject | OnBadValue::Deny503))
+    })
 }
 
 /// The snippets for each host, and in the reader what is to say about those of the Ingress.
@@ -86,29 +100,58 @@ pub(super) fn by_host<'h>(
     refuses_guards: bool,
 ) -> BTreeMap<HostPattern, HostSnippets> {
     let config = &hosts.config;
-    if let Some(written) = WrittenSnippet::server(reader.meta) {
-        let compiled = written.compile(config, &Snippet::default(), limit);
-        written.report(reader, compiled.as_ref(), refuses_guards);
+    let meta = reader.meta;
+    let (mut errors, mut notes) = (UniqueDiagnostics::default(), UniqueDiagnostics::default());
+    let mut report = |written: &WrittenSnippet<'_>, compiled: Result<&Snippet, &NotInEffect>| {
+        for problem in written.diagnostics(compiled, written.refuses(meta, refuses_guards)) {
+            let list = if problem.is_error() { &mut errors } else { &mut notes };
+            list.push(problem);
+        }
+    };
+    let of_server = WrittenSnippet::server(reader.meta);
+    if let Some(written) = &of_server {
+        report(written, written.compile(config, &Snippet::default(), limit).as_ref());
     }
+    let of_location = WrittenSnippet::location(reader.meta);
     let mut known: BTreeMap<HostPattern, HostSnippets> = BTreeMap::new();
-    let mut is_reported = false;
+    // Most hosts have no snippet, so that the same one is compiled once.
+    let mut without_server: Option<Arc<Snippet>> = None;
     for host in named {
-        let server = hosts.server_snippet(host).and_then(|server| server.snippet.clone());
-        let outer = server.as_deref().cloned().unwrap_or_default();
-        let location = match WrittenSnippet::location(reader.meta) {
-            Some(written) => {
-                let compiled = written.compile(config, &outer, limit);
-                if !is_reported {
-                    written.report(reader, compiled.as_ref(), refuses_guards);
-                    is_reported = true;
-                }
-                compiled.ok()
+        let server = hosts.server_snippet(host);
+        if let (Some(written), Some(server)) = (&of_server, server)
+            && server.ingress != reader.meta.key
+        {
+            reader.notes.push(written.second_of_host(host, &server.ingress));
+        }
+        if let (Some(written), Some(snippet)) = (&of_server, server.and_then(|server| server.snippet.as_ref()))
+            && snippet.has_prefix_locations()
+            && hosts.facts(host, None).has_expressions
+        {
+            let reason = format!("the paths of {host} are expressions, which precede the prefixes of the snippet");
+            let note = Diagnostic::warning(written.field(), reason, "write the locations as expressions, with ~");
+            reader.notes.push(note.with_topic(Topic::Conflict));
+        }
+        let server = server.and_then(|server| server.snippet.clone());
+        let location = match (&without_server, &server) {
+            (Some(compiled), None) => Arc::clone(compiled),
+            _ => {
+                let outer = server.as_deref().cloned().unwrap_or_default();
+                let compiled = of_location.as_ref().and_then(|written| {
+                    let compiled = written.compile(config, &outer, limit);
+                    report(written, compiled.as_ref());
+                    compiled.ok()
+                });
+                let inherited = || Snippet::parse_below("", &outer, limit).unwrap_or_default();
+                Arc::new(compiled.unwrap_or_else(inherited))
             }
-            None => None,
         };
-        let location = location.or_else(|| Snippet::parse_below("", &outer, limit).ok()).unwrap_or_default();
-        known.insert(host.clone(), HostSnippets { server, location: Arc::new(location) });
+        if server.is_none() {
+            without_server.get_or_insert_with(|| Arc::clone(&location));
+        }
+        known.insert(host.clone(), HostSnippets { server, location });
     }
+    reader.errors.extend(errors.into_vec());
+    reader.notes.extend(notes.into_vec());
     known
 }
 
@@ -182,37 +225,48 @@ impl<'a> WrittenSnippet<'a> {
         None
     }
 
-    fn report(&self, reader: &mut ValueReader<'_>, compiled: Result<&Snippet, &NotInEffect>, refuses_guards: bool) {
-        let field = annotation_field(&format!("{PREFIX}{}", self.annotation));
-        match compiled {
+    /// Whether requests must not be served without it.
+    fn refuses(&self, meta: &Meta, refuses_guards: bool) -> bool {
+        refuses_guards && !foreign_annotations::is_ignored(meta, &format!("{PREFIX}{}", self.annotation))
+    }
+
+    fn field(&self) -> String {
+        annotation_field(&format!("{PREFIX}{}", self.annotation))
+    }
+
+    /// What is to say about a snippet: an error if no request may be forwarded without it.
+    fn diagnostics(&self, compiled: Result<&Snippet, &NotInEffect>, refuses_guards: bool) -> Vec<Diagnostic> {
+        let snippet = match compiled {
             Err(NotInEffect { message, remedy, restricts: true }) if refuses_guards => {
                 let message = format!("{message}, and it may restrict requests, so they get status 503");
-                reader.errors.push(Diagnostic::error(field, message, remedy.as_str()));
+                return vec![Diagnostic::error(self.field(), message, remedy.as_str())];
             }
-            Err(NotInEffect { message, remedy, .. }) => {
-                let message = format!("{message}, so it has no effect");
-                let note = Diagnostic::warning(field, message, remedy.as_str());
-                reader.notes.push(note.with_topic(Topic::Annotation));
-            }
-            Ok(snippet) => {
-                let ignored = snippet.ignored().iter();
-                let mut reasons: Vec<String> = ignored
-                    .map(|directive| format!("line {}: {}: {}", directive.line, directive.directive, directive.reason))
-                    .collect();
-                let settings = &snippet.settings;
-                for (name, is_set) in [
-                    ("send_timeout", settings.client_send_timeout.is_some()),
-                    ("keepalive_timeout", settings.client_keepalive_timeout.is_some()),
-                    ("access_log", settings.is_access_log_off.is_some()),
-                ] {
-                    reasons.extend(is_set.then(|| format!("{name} is not supported")));
-                }
-                for reason in reasons {
-                    let message = format!("{reason}, so it has no effect");
-                    let note = Diagnostic::warning(field.as_str(), message, "remove the directive");
-                    reader.notes.push(note.with_topic(Topic::Annotation));
-                }
-            }
-        }
+            Err(NotInEffect { message, remedy, .. }) => return vec![self.without_effect(message, remedy)],
+            Ok(snippet) => snippet,
+        };
+        let ignored = snippet.ignored().iter();
+        let reasons =
+            ignored.map(|ignored| format!("line {}: {}: {}", ignored.line, ignored.directive, ignored.reason));
+        let settings = &snippet.settings;
+        let unsupported = [
+            ("send_timeout", settings.client_send_timeout.is_some()),
+            ("keepalive_timeout", settings.client_keepalive_timeout.is_some()),
+            ("access_log", settings.is_access_log_off.is_some()),
+        ];
+        let unsupported = unsupported.into_iter().filter(|(_, is_set)| *is_set);
+        let unsupported = unsupported.map(|(name, _)| format!("{name} is not supported"));
+        reasons.chain(unsupported).map(|reason| self.without_effect(&reason, "remove the directive")).collect()
+    }
+
+    fn without_effect(&self, reason: &str, remedy: &str) -> Diagnostic {
+        let note = Diagnostic::warning(self.field(), format!("{reason}, so it has no effect"), remedy);
+        note.with_topic(Topic::Annotation)
+    }
+
+    /// A host has the snippet of the oldest Ingress with one, in the namespace of the oldest of all.
+    fn second_of_host(&self, host: &HostPattern, first: &ObjectKey) -> Diagnostic {
+        let message = format!("{host} has the snippet of Ingress {first}, so this one has no effect there");
+        let note = Diagnostic::warning(self.field(), message, "write both in the snippet of one of them");
+        note.with_topic(Topic::Conflict)
     }
 }

@@ -48,8 +48,18 @@ impl<'a> ValueReader<'a> {
 
     /// Reports a value that has no effect.
     pub(super) fn note(&mut self, name: &str, message: &str, remedy: &str) {
+        self.warn(name, format!("{message}, so it has no effect"), remedy);
+    }
+
+    /// Reports annotations that have no effect without another one.
+    pub(super) fn note_without(&mut self, names: &[&str], needed: &str) {
+        for name in names.iter().filter(|name| written(self.meta, name).is_some()) {
+            self.note(name, &format!("{needed} is missing"), &format!("set {needed}, or remove it"));
+        }
+    }
+
+    pub(super) fn warn(&mut self, name: &str, message: String, remedy: &str) {
         let field = annotation_field(&format!("{PREFIX}{name}"));
-        let message = format!("{message}, so it has no effect");
         self.notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation));
     }
 
