@@ -13,6 +13,7 @@
 //! - `# Class: NAME` sets the ingress class to serve; `# Router: expressions` ranks Ingresses as Kong's expressions
 //!   router;
 //! - `# Host owner: namespace` reserves exact hosts of Ingresses for the namespace of the oldest one;
+//! - `# Nginx ConfigMap: NAMESPACE/NAME` sets the ConfigMap of ingress-nginx;
 //! - `# Published: NAMESPACE/NAME` sets the Service whose addresses are written into the status of Ingresses;
 //! - `# Degraded: KIND NAMESPACE/NAME, …` lists plugins whose server does not respond;
 //! - `# Trust: multi-tenant` blocks addresses that tenants must not use as backends;

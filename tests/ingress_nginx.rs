@@ -11,22 +11,34 @@
 //! decides what its own rules are, such as normalization, the order of locations, and rewrites.
 //!
 //! A report names the seed of each case: `run(subject, SEED..SEED + 1, requests)` repeats it.
+//!
+//! `directives` compares single Ingresses whose snippets and annotations become directives of nginx: those of tables,
+//! and those of `snippet_generator`.
 
+mod access_cases;
 pub(crate) mod annotations;
+mod auth_server_cases;
 pub(crate) mod cases;
 pub(crate) mod client;
 pub(crate) mod compare;
+mod directives;
 pub(crate) mod echo;
 pub(crate) mod expectations;
 pub(crate) mod generator;
+mod limits;
 pub(crate) mod locations;
 pub(crate) mod model;
 pub(crate) mod nginx;
 pub(crate) mod nginx_conf;
 pub(crate) mod random;
 pub(crate) mod requests;
+mod response_cases;
+mod rewrite_cases;
 mod served;
+mod server_cases;
+mod snippet_generator;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -37,6 +49,7 @@ use echo::Echo;
 use locations::{Reading, host_tables};
 use model::{CLASS_YAML, IngressSet, PathType, TestIngress, TestPath, Tls};
 use nginx::Nginx;
+use nginx_conf::NginxLines;
 use requests::Request;
 
 use crate::harness::eventually;
@@ -48,6 +61,15 @@ pub(crate) trait Subject {
 
     /// Makes it serve these objects, and no others, soon. [`Differential`] waits until it does.
     fn load(&mut self, yaml: &str) -> Result<(), String>;
+}
+
+/// What a test has in addition to Ingresses.
+#[derive(Default)]
+pub(crate) struct Additions {
+    /// Objects for the program, as YAML documents that begin with `---`.
+    pub(crate) objects: String,
+    /// For nginx, by host.
+    pub(crate) lines: BTreeMap<String, NginxLines>,
 }
 
 /// nginx and the backends of a comparison.
@@ -124,12 +146,22 @@ impl Differential {
 
     /// Makes both serve the Ingresses, and waits until they do.
     pub(crate) fn load(&mut self, subject: &mut dyn Subject, ingresses: &[TestIngress]) -> Result<(), String> {
+        self.load_with(subject, ingresses, &Additions::default())
+    }
+
+    /// Like [`Differential::load`], with further objects and lines.
+    pub(crate) fn load_with(
+        &mut self,
+        subject: &mut dyn Subject,
+        ingresses: &[TestIngress],
+        additions: &Additions,
+    ) -> Result<(), String> {
         self.loads += 1;
         let marker = marker(self.loads);
         let mut all = ingresses.to_vec();
         all.push(marker.clone());
-        self.nginx.load(&self.configuration(&all))?;
-        let mut yaml = CLASS_YAML.to_owned() + &self.echo.to_yaml();
+        self.nginx.load(&self.configuration(&all, additions))?;
+        let mut yaml = CLASS_YAML.to_owned() + &self.echo.to_yaml() + &additions.objects;
         for ingress in &all {
             write!(yaml, "{}", ingress.to_yaml()).expect("a string accepts all text");
         }
@@ -144,9 +176,27 @@ impl Differential {
     }
 
     /// The configuration of nginx for these Ingresses.
-    pub(crate) fn configuration(&self, ingresses: &[TestIngress]) -> String {
+    fn configuration(&self, ingresses: &[TestIngress], additions: &Additions) -> String {
         let tables = host_tables(ingresses, self.reading);
-        nginx_conf::configuration(&tables, self.echo.services(), self.nginx.address(), self.nginx.folder())
+        let (services, address) = (self.echo.services(), self.nginx.address());
+        nginx_conf::configuration(&tables, services, address, self.nginx.folder(), &additions.lines)
+    }
+
+    /// Address of nginx.
+    pub(crate) fn nginx_address(&self) -> SocketAddr {
+        self.nginx.address()
+    }
+
+    /// Writes a file that lines of nginx name.
+    pub(crate) fn write_for_nginx(&self, name: &str, text: &str) -> Result<(), String> {
+        let file = self.nginx.folder().join(name);
+        std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    /// Address of the backend of a Service. The name follows the namespace and a slash.
+    pub(crate) fn service_address(&self, service: &str) -> SocketAddr {
+        let found = self.echo.services().iter().find(|(known, _)| known == service);
+        found.map(|(_, address)| *address).expect("the Service has a backend")
     }
 }
 

@@ -153,6 +153,10 @@ impl Case {
                 } else {
                     HostOwnership::Namespace
                 },
+                nginx_config_map: header("Nginx ConfigMap").pop().map(|name| {
+                    let (namespace, name) = name.split_once('/').unwrap();
+                    ObjectKey::new(namespace, name)
+                }),
                 ignore_foreign_guards: !header("Ignore foreign guards").is_empty(),
                 ..ingress_settings(&header("Router"), &header("Published"), &header("Streams"))
             },

@@ -25,22 +25,49 @@ fn random_edits_of_shared_hosts_match_full_compile() {
         let class = json!({"metadata": metadata, "spec": {"controller": "portico.dev/ingress-controller"}});
         harness.apply(Batch { upserts: vec![parse(Kind::IngressClass, class)], removes: vec![] });
         for step in 0..EDITS {
-            let object = if random.u8(..8) == 0 { config_map(&mut random) } else { ingress(&mut random) };
+            let object = match random.u8(..10) {
+                0 => config_map(&mut random),
+                1 => referenced(&mut random),
+                _ => ingress(&mut random),
+            };
             let batch = put_or_remove(&mut random, object);
             let (_, state) = apply_and_compare(&mut harness, batch, (seed, step));
-            closed_states += usize::from(state.contains("restricts all of its requests"));
+            closed_states += usize::from(state.contains("restricts all requests for"));
         }
     }
     assert!(closed_states > 20, "too few states with a closed host: {closed_states}");
 }
 
 fn config_map(random: &mut fastrand::Rng) -> AnyObject {
-    let data = match random.u8(..3) {
+    let data = match random.u8(..6) {
+        2.. => json!({
+            "allow-snippet-annotations": "true",
+            "annotations-risk-level": "Critical",
+            "global-allowed-response-headers": "X-A",
+        }),
         0 => json!({"ssl-redirect": "false"}),
         1 => json!({"whitelist-source-range": "office"}),
-        _ => json!({}),
     };
     parse(Kind::ConfigMap, json!({"metadata": {"namespace": "system", "name": "nginx"}, "data": data}))
+}
+
+/// What annotations name.
+fn referenced(random: &mut fastrand::Rng) -> AnyObject {
+    let namespace = pick(random, &["a", "b"]);
+    match random.u8(..3) {
+        0 => {
+            let data = if random.bool() { json!({"auth": "anna:{PLAIN}a"}) } else { json!({"other": ""}) };
+            parse(Kind::Secret, json!({"metadata": {"namespace": namespace, "name": "users"}, "stringData": data}))
+        }
+        1 => {
+            let data = json!({(pick(random, &["X-A", "X-B"])): "a"});
+            parse(Kind::ConfigMap, json!({"metadata": {"namespace": namespace, "name": "headers"}, "data": data}))
+        }
+        _ => {
+            let metadata = json!({"namespace": namespace, "name": pick(random, &["s", "t"])});
+            parse(Kind::Service, json!({"metadata": metadata, "spec": {"ports": [{"port": 80}]}}))
+        }
+    }
 }
 
 fn ingress(random: &mut fastrand::Rng) -> AnyObject {
@@ -50,7 +77,17 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
         ("rewrite-target", "/$1"),
         ("canary", "true"),
         ("app-root", "/start"),
+        ("auth-tls-secret", "a/ca"),
         ("server-snippet", "deny all;"),
+        ("server-snippet", "set $key a; location = /a { return 200; }"),
+        ("configuration-snippet", "if ($http_x = $key) { return 403; }"),
+        ("configuration-snippet", "add_header X-A b;"),
+        ("auth-type", "basic"),
+        ("auth-secret", "users"),
+        ("custom-headers", "a/headers"),
+        ("limit-rps", "5"),
+        ("affinity", "cookie"),
+        ("from-to-www-redirect", "true"),
         ("ssl-redirect", "false"),
     ] {
         if random.u8(..6) == 0 {
@@ -63,7 +100,8 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
         "creationTimestamp": format!("2026-01-0{}T00:00:00Z", random.u8(1..4)),
         "annotations": annotations,
     });
-    let backend = || json!({"service": {"name": "s", "port": {"number": 80}}});
+    let service = pick(random, &["s", "t"]);
+    let backend = || json!({"service": {"name": service, "port": {"number": 80}}});
     let rule = |random: &mut fastrand::Rng| -> Value {
         let path = |random: &mut fastrand::Rng| {
             let (path, path_type) =
@@ -71,7 +109,7 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
             json!({"path": path, "pathType": path_type, "backend": backend()})
         };
         let paths: Vec<Value> = (0..random.usize(..3)).map(|_| path(random)).collect();
-        let host = pick(random, &["x.example", "y.example", "*.example", ""]);
+        let host = pick(random, &["x.example", "y.example", "www.x.example", "*.example", ""]);
         json!({"host": host, "http": {"paths": paths}})
     };
     let rules: Vec<Value> = (0..random.usize(..3)).map(|_| rule(random)).collect();

@@ -14,26 +14,54 @@ pub(crate) fn send(address: SocketAddr, request: &Request) -> Outcome {
 }
 
 fn exchange(address: SocketAddr, request: &Request) -> io::Result<Outcome> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_nodelay(true)?;
     let body = if request.method == "POST" { "content-length: 3\r\n\r\na=b" } else { "\r\n" };
     let Request { method, host, target } = request;
     let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
-    stream.write_all((head + body).as_bytes())?;
-    let mut response = Vec::new();
-    stream.read_to_end(&mut response)?;
-    outcome(&String::from_utf8_lossy(&response))
+    Ok(outcome(parse(&send_text(address, &(head + body))?)?))
 }
 
-fn outcome(response: &str) -> io::Result<Outcome> {
-    let (head, _) = response.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the response has no end"))?;
+/// Sends a text on a connection of its own, and returns all that arrives until the other end closes it.
+pub(crate) fn send_text(address: SocketAddr, text: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(text.as_bytes())?;
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    Ok(String::from_utf8_lossy(&response).into_owned())
+}
+
+/// A response as it arrived.
+#[derive(Debug)]
+pub(crate) struct RawResponse {
+    pub(crate) status: u16,
+    /// Names in lower case, and values.
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl RawResponse {
+    /// All values of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<String> {
+        let values = self.fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.as_str());
+        let values: Vec<_> = values.collect();
+        (!values.is_empty()).then(|| values.join(" & "))
+    }
+}
+
+pub(crate) fn parse(response: &str) -> io::Result<RawResponse> {
+    let (head, body) = response.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the response has no end"))?;
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
-    let mut outcome = Outcome { status: status.unwrap_or_default(), ..Outcome::default() };
-    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
-        let name = name.to_ascii_lowercase();
-        let value = Some(value.trim().to_owned());
+    let fields = lines.filter_map(|line| line.split_once(':'));
+    let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()));
+    Ok(RawResponse { status: status.unwrap_or_default(), fields: fields.collect(), body: body.to_owned() })
+}
+
+fn outcome(response: RawResponse) -> Outcome {
+    let mut outcome = Outcome { status: response.status, ..Outcome::default() };
+    for (name, value) in response.fields {
+        let value = Some(value);
         match name.strip_prefix(FACT).unwrap_or(&name) {
             "location" if name == "location" => outcome.location = value,
             "location" => outcome.nginx_location = value,
@@ -44,7 +72,7 @@ fn outcome(response: &str) -> io::Result<Outcome> {
             _ => {}
         }
     }
-    Ok(outcome)
+    outcome
 }
 
 /// Longer than any pause of a busy machine.
@@ -57,7 +85,7 @@ mod tests {
     #[test]
     fn facts_are_read_from_the_header() {
         let response = "HTTP/1.1 302 Found\r\nLocation: /a\r\nx-echo-location: 3 /b\r\nX-Echo-Service: one/s1\r\n\r\nx";
-        let outcome = outcome(response).unwrap();
+        let outcome = outcome(parse(response).unwrap());
         assert_eq!(outcome.status, 302);
         assert_eq!(outcome.location.as_deref(), Some("/a"));
         assert_eq!(outcome.nginx_location.as_deref(), Some("3 /b"));

@@ -1,11 +1,14 @@
 //! Backends that report the request as they received it. Each Service has a listener of its own, so that its port
 //! shows which Service a proxy has chosen.
+//!
+//! The target `/respond/404/X-Name/value` requests a status, and fields of the response.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 /// Namespaces of the Ingresses and Services of a test.
@@ -76,23 +79,27 @@ impl Drop for Echo {
     }
 }
 
+/// How many requests a Service has received for each target.
+type Counts = Mutex<BTreeMap<String, usize>>;
+
 fn accept(listener: &TcpListener, service: &str, stop: &AtomicBool) {
+    let counts = Arc::new(Counts::default());
     for stream in listener.incoming() {
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let service = service.to_owned();
+        let (service, counts) = (service.to_owned(), Arc::clone(&counts));
         // The thread ends with the connection, which the proxy closes.
-        thread::spawn(move || stream.and_then(|stream| serve(&stream, &service)));
+        thread::spawn(move || stream.and_then(|stream| serve(&stream, &service, &counts)));
     }
 }
 
 /// Serves requests until the proxy closes the connection or requests that.
-fn serve(stream: &TcpStream, service: &str) -> io::Result<()> {
+fn serve(stream: &TcpStream, service: &str, counts: &Counts) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     stream.set_nodelay(true)?;
     while let Some(request) = read_request(&mut reader)? {
-        let response = response(&request, service);
+        let response = response(&request, service, counted(counts, &request.target));
         (&*stream).write_all(response.as_bytes())?;
         if request.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
             break;
@@ -157,11 +164,21 @@ fn read_line(reader: &mut BufReader<&TcpStream>) -> io::Result<String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// The number of requests for a target, with this one.
+fn counted(counts: &Counts, target: &str) -> usize {
+    let mut counts = counts.lock().unwrap();
+    let count = counts.entry(target.to_owned()).or_default();
+    *count += 1;
+    *count
+}
+
 /// The facts are in the header, because the response to HEAD has no body, and in the body for readers.
-fn response(request: &EchoRequest, service: &str) -> String {
+fn response(request: &EchoRequest, service: &str, count: usize) -> String {
     let facts = [
         ("service", Some(service.to_owned())),
+        ("method", Some(request.method.clone())),
         ("target", Some(escaped(&request.target))),
+        ("count", Some(count.to_string())),
         ("host", request.field("host")),
         ("prefix", request.field("x-forwarded-prefix")),
         ("location", request.field("x-location")),
@@ -171,11 +188,33 @@ fn response(request: &EchoRequest, service: &str) -> String {
         write!(head, "{FACT}{name}: {value}\r\n").expect("a string accepts all text");
         writeln!(body, "{name}={value}").expect("a string accepts all text");
     }
+    for (name, value) in &request.fields {
+        write!(head, "{FACT}{FIELD}{name}: {}\r\n", escaped(value)).expect("a string accepts all text");
+    }
+    let (status, fields) = requested(&request.target);
+    for (name, value) in fields {
+        write!(head, "{name}: {value}\r\n").expect("a string accepts all text");
+    }
+    if [204, 304].contains(&status) {
+        return format!("HTTP/1.1 {status} Echo\r\n{head}\r\n");
+    }
     let length = body.len();
     if request.method == "HEAD" {
         body.clear();
     }
-    format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n{head}\r\n{body}")
+    format!("HTTP/1.1 {status} Echo\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n{head}\r\n{body}")
+}
+
+/// The status and the fields that a target requests.
+fn requested(target: &str) -> (u16, Vec<(&str, &str)>) {
+    let path = target.split('?').next().unwrap_or_default();
+    let mut parts = path.strip_prefix("/respond/").unwrap_or_default().split('/');
+    let Some(status) = parts.next().and_then(|status| status.parse().ok()) else { return (200, Vec::new()) };
+    let mut fields = Vec::new();
+    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+        fields.push((name, value));
+    }
+    (status, fields)
 }
 
 /// Bytes that a header cannot have in all programs are written as `\xNN`.
@@ -185,3 +224,5 @@ fn escaped(target: &str) -> String {
 
 /// The beginning of the names of headers with the facts.
 pub(crate) const FACT: &str = "x-echo-";
+/// What follows it for each field of the request, before its name.
+pub(crate) const FIELD: &str = "field-";

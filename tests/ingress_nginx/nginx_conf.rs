@@ -1,21 +1,47 @@
 //! The configuration of nginx that follows from Ingresses by the specification of the dialect.
 //!
 //! Each value is a quoted token. Only values whose characters were checked may contain a `$`, which is a variable.
+//! Lines that a test gives for a host stay as they are.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use super::locations::{HostTable, Location};
 
-/// A complete configuration. `services` are the names and addresses of all Services; `folder` is the prefix of nginx.
+/// What snippets and annotations of a host become.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NginxLines {
+    /// In the block `http`.
+    pub(crate) http: String,
+    /// In the server, before its locations.
+    pub(crate) server: String,
+    /// In each location, before what the test has there itself.
+    pub(crate) location: String,
+}
+
+impl NginxLines {
+    /// All lines, changed.
+    pub(crate) fn map(&self, change: impl Fn(&str) -> String) -> NginxLines {
+        let NginxLines { http, server, location } = self;
+        NginxLines { http: change(http), server: change(server), location: change(location) }
+    }
+}
+
+/// A complete configuration. `services` are the names and addresses of all Services; `folder` is the prefix of nginx;
+/// `lines` are those of some hosts.
 pub(crate) fn configuration(
     tables: &[HostTable],
     services: &[(String, SocketAddr)],
     listen: SocketAddr,
     folder: &Path,
+    lines: &BTreeMap<String, NginxLines>,
 ) -> String {
     let mut text = PREAMBLE.to_owned();
+    for NginxLines { http, .. } in lines.values() {
+        write_line(&mut text, 1, http);
+    }
     let default_backend = format!("unix:{}/default-backend.sock", folder.display());
     for (service, address) in services {
         write_line(&mut text, 1, &format!("upstream {} {{ server {address}; keepalive 4; }}", upstream(Some(service))));
@@ -26,13 +52,15 @@ pub(crate) fn configuration(
         1,
         &format!("server {{ listen {}; location / {{ return 404; }} }}", quoted(&default_backend)),
     );
+    let no_lines = NginxLines::default();
     for table in tables {
-        write_server(&mut text, table, listen);
+        let lines = table.host.as_ref().and_then(|host| lines.get(host)).unwrap_or(&no_lines);
+        write_server(&mut text, table, listen, lines);
     }
     text + "}\n"
 }
 
-fn write_server(text: &mut String, table: &HostTable, listen: SocketAddr) {
+fn write_server(text: &mut String, table: &HostTable, listen: SocketAddr, lines: &NginxLines) {
     write_line(text, 1, "server {");
     match &table.host {
         None => {
@@ -46,20 +74,23 @@ fn write_server(text: &mut String, table: &HostTable, listen: SocketAddr) {
             write_line(text, 2, &format!("server_name {};", quoted(&server_name(host))));
         }
     }
+    write_line(text, 2, &lines.server);
     for app_root in table.locations.iter().filter_map(|location| location.settings.app_root.as_ref()) {
         let target = quoted(&format!("$scheme://$http_host{app_root}"));
         write_line(text, 2, &format!("if ($uri = /) {{ return 302 {target}; }}"));
     }
     for (index, location) in table.locations.iter().enumerate() {
-        write_location(text, table, index, location);
+        write_location(text, table, index, location, lines);
     }
     write_line(text, 1, "}");
 }
 
-/// The order of the directives is that of the specification: the redirect of the Ingress, then that to HTTPS.
-fn write_location(text: &mut String, table: &HostTable, index: usize, location: &Location) {
+/// The order of the directives is that of the specification: the snippet, the redirect of the Ingress, then that to
+/// HTTPS.
+fn write_location(text: &mut String, table: &HostTable, index: usize, location: &Location, lines: &NginxLines) {
     let settings = &location.settings;
     write_line(text, 2, &format!("location {} {{", matcher(table, location)));
+    write_line(text, 3, &lines.location);
     if let Some(redirect) = &settings.redirect {
         write_line(text, 3, &format!("return {} {};", redirect.code, quoted(&redirect.url)));
     }
@@ -80,7 +111,9 @@ fn write_location(text: &mut String, table: &HostTable, index: usize, location: 
         write_line(text, 3, rewrite);
     }
     // nginx inherits these headers only if the location has none, so that each location has all.
-    write_line(text, 3, "proxy_set_header Host $http_host;");
+    if !lines.location.contains("proxy_set_header Host ") {
+        write_line(text, 3, "proxy_set_header Host $http_host;");
+    }
     write_line(text, 3, "proxy_set_header Connection \"\";");
     let name = format!("{index} {}", percent_encoded(&location.path));
     write_line(text, 3, &format!("proxy_set_header X-Location {};", quoted(&name)));
@@ -160,6 +193,7 @@ http {
     fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
+    default_type text/html;
     server_tokens off;
     server_names_hash_max_size 4096;
     server_names_hash_bucket_size 128;

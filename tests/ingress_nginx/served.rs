@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use super::{Differential, Subject, client, expectations};
+use super::directives::{self, DirectiveCase};
+use super::model::CLASS_YAML;
+use super::{Differential, Subject, client, expectations, snippet_generator};
 use crate::harness::program::{Program, run};
 use crate::harness::site::Site;
 
 /// Portico with the objects of one file.
-struct Served {
+pub(crate) struct Served {
     site: Site,
     address: SocketAddr,
     _program: Program,
@@ -16,17 +18,22 @@ struct Served {
 
 impl Served {
     fn start() -> Served {
+        Served::start_with("", &[])
+    }
+
+    /// With objects that exist from the start, as YAML documents that begin with `---`, and with further arguments.
+    pub(crate) fn start_with(objects: &str, more: &[&str]) -> Served {
         let site = Site::new();
-        site.save_bytes("manifests/all.yaml", super::model::CLASS_YAML.as_bytes());
+        site.save_bytes("manifests/all.yaml", (CLASS_YAML.to_owned() + objects).as_bytes());
         let address = site.address_of("other");
-        let arguments = ["--access-log", "off", "--ingress-http-listen", &address, "--ingress-https-listen", "off"];
-        let program = run(&site, &arguments);
+        let own = ["--access-log", "off", "--ingress-http-listen", &address, "--ingress-https-listen", "off"];
+        let program = run(&site, &[&own[..], more].concat());
         program.wait_started();
         Served { address: address.parse().unwrap(), site, _program: program }
     }
 
     /// nginx and the backends, next to the program.
-    fn differential(&self) -> Differential {
+    pub(crate) fn differential(&self) -> Differential {
         let folder = self.site.path("nginx");
         std::fs::create_dir(&folder).unwrap();
         let address = self.site.address_of("http").parse().unwrap();
@@ -84,4 +91,16 @@ fn generated_rules_for_all_hosts_are_served_as_by_nginx() {
     let mut differential = served.differential();
     let report = differential.run_for_all_hosts(&mut served, 0..sets() / 10, 60).unwrap();
     assert!(report.is_same(), "{report}");
+}
+
+#[test]
+fn generated_snippets_act_as_in_nginx() {
+    let mut served = directives::start();
+    let mut differential = served.differential();
+    let mut differences = Vec::new();
+    for seeds in batches(sets()) {
+        let cases: Vec<DirectiveCase> = seeds.map(snippet_generator::case).collect();
+        differences.extend(directives::differences(&mut served, &mut differential, &cases));
+    }
+    assert!(differences.is_empty(), "{} differences\n{}", differences.len(), differences.join("\n"));
 }

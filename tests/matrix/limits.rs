@@ -471,6 +471,14 @@ const LIMITS: &[(&str, &str, Division)] = &[
     ),
     ("Connections and queues of plugins", "cost of a hash", One),
     ("Connections and queues of plugins", "a password that is", One),
+    (
+        "Connections and queues of plugins",
+        "stored responses of [authorization",
+        Shared {
+            namespaces: Undivided("the server decides again without a stored response"),
+            clients: Undivided("the server decides again without a stored response"),
+        },
+    ),
     ("Connections and queues of plugins", "headers that a client", One),
     ("Connections and queues of plugins", "a signed body, and", One),
     ("Connections and queues of plugins", "body of a response", One),
@@ -538,6 +546,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
     ("What objects may expand to", "KongPlugin, KongClusterPlugin", One),
     ("What objects may expand to", "BackendTLSPolicy", One),
     ("What objects may expand to", "KongConsumerGroup", One),
+    ("What objects may expand to", "a [snippet of ingress-nginx]", One),
     ("What objects may expand to", "any other, such as", One),
 ];
 

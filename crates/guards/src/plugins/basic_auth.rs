@@ -20,11 +20,11 @@
 //! | `htpasswd`, `.htpasswd` or `auth` | a username and a hash in each line, as the program `htpasswd` writes them |
 //!
 //! A hash is one of bcrypt (`$2y$`, with a cost of at most 14), Argon2 (`$argon2id$`, with at most 64 MiB and 16
-//! passes), SHA-2 (`$5$` and `$6$`, with at most a million rounds, and passwords of at most 128 bytes), MD5 (`$apr1$` and
-//! `$1$`), `{SHA}`, `{SSHA}` or `{PLAIN}`. A slow hash is computed once after the start of Portico: later requests
-//! compare the password with what is then known of it, so they are as fast as without a hash. Checks against slow hashes
-//! run on half of the cores at most, which namespaces share; a request that would wait for longer than 5 seconds gets
-//! 503.
+//! passes), SHA-2 (`$5$` and `$6$`, with at most a million rounds, and passwords of at most 128 bytes), MD5 (`$apr1$`
+//! and `$1$`), `{SHA}`, `{SSHA}` or `{PLAIN}`. A slow hash is computed once after the start of Portico: later requests
+//! compare the password with what is then known of it, so they are as fast as without a hash. Checks against slow
+//! hashes run on half of the cores at most, which namespaces share; a request that would wait for longer than 5 seconds
+//! gets 503.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The guards of a location, in the order of nginx. They come after what the snapshot does for the location itself, such
-//! as redirects, and before all plugins.
+//! The guards of a location, in the order of nginx. They come after what the snapshot does for the location itself,
+//! such as redirects, and before all plugins.
 //!
 //! ```text
 //!   location steps ─▶ limits ─▶ access: addresses ▶ password ▶ server ─▶ plugins
@@ -12,4 +12,5 @@ mod limits;
 use crate::plugin_api::{PluginKinds, RegisteredKind};
 
 /// The names by which the compiler finds the guards. No KongPlugin can have them.
-pub static KINDS: PluginKinds = &[&RegisteredKind::<access::Access>::NEW, &RegisteredKind::<limits::ClientLimits>::NEW];
+pub static KINDS: PluginKinds =
+    &[&RegisteredKind::<access::AccessGuard>::NEW, &RegisteredKind::<limits::ClientLimits>::NEW];

@@ -168,8 +168,8 @@ pub fn parse_header_name(path: &str, name: &str) -> Result<HeaderName, Diagnosti
     })
 }
 
-/// Parses names of headers that are copied from one message to another, so that they must not describe the connection or
-/// the body.
+/// Parses names of headers that are copied from one message to another, so that they must not describe the connection
+/// or the body.
 pub fn parse_copied_headers(field: &str, names: &[String], invalid: &mut Vec<Diagnostic>) -> Box<[HeaderName]> {
     let mut parsed = Vec::new();
     for (index, name) in names.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Check, Refusal};
+use super::check::{Check, Refused};
 use crate::address_ranges::AddressRanges;
 use crate::location_guards::address_list;
 use crate::plugin_api::context::UNKNOWN_CLIENT;
@@ -26,7 +26,7 @@ pub(super) struct Addresses {
 
 impl Addresses {
     pub(super) fn check(&self, address: IpAddr) -> Check {
-        let refused = || Check::Refused(Refusal::forbidden("address_not_allowed"));
+        let refused = || Check::Refused(Refused::forbidden("address_not_allowed"));
         if self.denied.is_empty() && self.allowed.is_none() {
             return Check::Undecided;
         }

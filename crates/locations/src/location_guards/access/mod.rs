@@ -1,5 +1,5 @@
-//! Who may send requests to a location: clients with certain addresses, with a password, or those that another server
-//! permits.
+//! Which clients may send requests to a location: those with certain addresses, with a password, or those that another
+//! server permits.
 //!
 //! ```text
 //!   addresses ─▶ password ─▶ server         every one has to pass, or with `any` one of them
@@ -7,22 +7,26 @@
 //! ```
 
 mod addresses;
+mod check;
 mod external;
+mod passed_cookies;
 mod passwords;
 
-use http::header::{AUTHORIZATION, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
+use http::header::{AUTHORIZATION, SET_COOKIE};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{
     AccessOutcome, Assertions, BuildCx, ChangedFields, CredentialLocations, Phases, Plugin, PluginKind, Reply,
-    ReplyBody, RequestCx, ResponseCx, ResponseOutcome, Scopes,
+    RequestCx, ResponseCx, ResponseOutcome, Scopes,
 };
 use crate::plugin_kit::authentication::declare_identity;
 use addresses::Addresses;
-use external::{AuthServer, PassedCookies, SignIn};
+use check::{Check, Refused};
+use external::{AuthServer, SignInPage};
+use passed_cookies::PassedCookies;
 use passwords::Passwords;
 
 /// What protects the paths of an Ingress.
@@ -47,77 +51,15 @@ pub(crate) struct Config {
 }
 
 /// Protects the paths of an Ingress.
-pub(crate) struct Access {
+pub(crate) struct AccessGuard {
     addresses: Addresses,
     passwords: Option<Passwords>,
     server: Option<AuthServer>,
-    sign_in: Option<SignIn>,
+    sign_in: Option<SignInPage>,
     any: bool,
 }
 
-/// What a protection says about a request.
-enum Check {
-    /// It does not apply to the client.
-    Undecided,
-    Passed,
-    Refused(Refusal),
-    /// No other protection can admit the request.
-    Failed(Box<Reply>),
-}
-
-/// Why a request is refused.
-#[derive(Debug)]
-struct Refusal {
-    /// 401 or 403.
-    status: StatusCode,
-    /// The reason code of the reply.
-    reason: &'static str,
-    challenges: Vec<HeaderValue>,
-    cookies: PassedCookies,
-}
-
-impl Refusal {
-    fn forbidden(reason: &'static str) -> Self {
-        let (challenges, cookies) = (Vec::new(), PassedCookies::default());
-        Refusal { status: StatusCode::FORBIDDEN, reason, challenges, cookies }
-    }
-
-    fn unauthorized(reason: &'static str, challenges: Vec<HeaderValue>) -> Self {
-        Refusal { status: StatusCode::UNAUTHORIZED, reason, challenges, cookies: PassedCookies::default() }
-    }
-
-    /// One reply for both. A client that can log in is asked to do so.
-    fn and(mut self, other: Refusal) -> Self {
-        if other.status == StatusCode::UNAUTHORIZED {
-            if self.status != StatusCode::UNAUTHORIZED {
-                (self.status, self.reason) = (other.status, other.reason);
-            }
-            self.challenges.extend(other.challenges);
-        }
-        self.cookies.extend(other.cookies);
-        self
-    }
-
-    /// The reply to the client. `sign_in`: where it can log in.
-    fn reply(self, sign_in: Option<HeaderValue>) -> Box<Reply> {
-        let Refusal { status, reason, challenges, cookies } = self;
-        let mut reply = match sign_in {
-            Some(page) => Reply::new(StatusCode::FOUND, ReplyBody::Empty, "sign_in").with_header(LOCATION, page),
-            None => {
-                let message = status.canonical_reason().unwrap_or_default();
-                let mut reply = Reply::negotiated(status, message, reason);
-                for challenge in challenges {
-                    reply.headers.append(WWW_AUTHENTICATE, challenge);
-                }
-                reply
-            }
-        };
-        cookies.add_to(reply.status, &mut reply.headers);
-        reply
-    }
-}
-
-impl PluginKind for Access {
+impl PluginKind for AccessGuard {
     const NAME: &'static str = "location-access";
     const HAS_CREDENTIALS: bool = true;
     const JUDGES_CONSUMERS: bool = false;
@@ -130,17 +72,17 @@ impl PluginKind for Access {
     type Plugin = Self;
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Access {
+        Ok(AccessGuard {
             addresses: config.addresses,
             passwords: config.passwords.map(|config| Passwords::new(config, cx)).transpose()?,
             server: config.server.map(|config| AuthServer::new(config, cx)).transpose()?,
-            sign_in: config.sign_in.map(SignIn::new).transpose()?,
+            sign_in: config.sign_in.map(SignInPage::new).transpose()?,
             any: config.any,
         })
     }
 }
 
-impl Plugin for Access {
+impl Plugin for AccessGuard {
     fn may_wait(&self) -> bool {
         // For the first check of a password, too.
         self.server.is_some() || self.passwords.is_some()
@@ -187,10 +129,10 @@ impl Plugin for Access {
     }
 }
 
-impl Access {
+impl AccessGuard {
     /// Asks one protection after the other.
     async fn decide(&self, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
-        let mut refused: Option<Refusal> = None;
+        let mut refused: Option<Refused> = None;
         let mut is_decided_by_server = false;
         for protection in [Protection::Addresses, Protection::Passwords, Protection::Server] {
             match self.check(protection, cx).await {
@@ -233,7 +175,7 @@ impl Access {
         }
     }
 
-    fn refuse(&self, cx: &RequestCx<'_>, refusal: Refusal) -> Box<Reply> {
+    fn refuse(&self, cx: &RequestCx<'_>, refusal: Refused) -> Box<Reply> {
         let sign_in = self.sign_in.as_ref().filter(|_| refusal.status == StatusCode::UNAUTHORIZED);
         let page = sign_in.and_then(|sign_in| sign_in.page(cx));
         refusal.reply(page)

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Check, Refusal};
+use super::check::{Check, Refused};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::password::{
@@ -66,7 +66,7 @@ impl Passwords {
     }
 
     pub(super) async fn check(&self, cx: &mut RequestCx<'_>) -> Check {
-        let refused = |reason| Check::Refused(Refusal::unauthorized(reason, vec![self.challenge.clone()]));
+        let refused = |reason| Check::Refused(Refused::unauthorized(reason, vec![self.challenge.clone()]));
         // The endpoint of another proxy could take the second one for the login.
         if has_several_logins(&cx.head.headers) {
             return refused("wrong_credentials");

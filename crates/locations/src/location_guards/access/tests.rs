@@ -1,3 +1,5 @@
+//! Tests of protections, alone and together.
+
 use http::header::{COOKIE, HOST, IF_NONE_MATCH};
 use http::{HeaderValue, Method};
 use serde_json::{Value, json};
@@ -9,7 +11,7 @@ use crate::plugin_api::{PluginState, RegisteredKind, RemoteRequest, RemoteRespon
 use crate::plugin_chain::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_chain::testing::{TestOutcome, TestRequest, chain_with, noon};
 
-const KIND: RegisteredKind<Access> = RegisteredKind::NEW;
+const KIND: RegisteredKind<AccessGuard> = RegisteredKind::NEW;
 /// The password of anna is `secret`.
 const USERS: &str = "anna:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\nbad line\n";
 const ANNA: &str = "Basic YW5uYTpzZWNyZXQ=";
@@ -21,16 +23,16 @@ struct Run {
     sent: Vec<RemoteRequest>,
 }
 
-async fn run(config: Value, request: TestRequest, answer: Answer) -> Run {
-    let server = ScriptedServer::new(move |_| answer.clone());
+async fn run(config: Value, request: TestRequest, decision: Answer) -> Run {
+    let server = ScriptedServer::new(move |_| decision.clone());
     let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &server.services());
     let outcome = request.run(&chain).await;
     let sent = server.requests.lock().clone();
     Run { outcome, sent }
 }
 
-async fn status(config: &Value, request: TestRequest, answer: Answer) -> Option<u16> {
-    run(config.clone(), request, answer).await.outcome.reply_status().map(|status| status.as_u16())
+async fn status(config: &Value, request: TestRequest, decision: Answer) -> Option<u16> {
+    run(config.clone(), request, decision).await.outcome.reply_status().map(|status| status.as_u16())
 }
 
 fn passwords() -> Value {
@@ -132,8 +134,8 @@ async fn only_the_server_says_what_the_endpoint_gets() {
     let fields = json!({"response_headers": ["X-User", "X-Absent"]});
     let request =
         || TestRequest::get("/").header("x-user", "forged").header("x-absent", "forged").header("x_user", "forged");
-    let answer = response(200, "x-user: anna\nx-user: second\nset-cookie: a=1\nset-cookie: b=2", "");
-    let Run { outcome, sent } = run(server(fields.clone()), request(), Ok(answer)).await;
+    let decision = response(200, "x-user: anna\nx-user: second\nset-cookie: a=1\nset-cookie: b=2", "");
+    let Run { outcome, sent } = run(server(fields.clone()), request(), Ok(decision)).await;
     let users: Vec<_> = outcome.request.headers.get_all("x-user").iter().collect();
     assert_eq!(users, ["anna", "second"]);
     assert_eq!((outcome.upstream_header("x-absent"), outcome.upstream_header("x_user")), (None, None));
@@ -182,7 +184,7 @@ fn headers_of_messages_are_not_copied() {
 #[tokio::test]
 async fn only_a_success_admits_a_request() {
     let config = server(json!({}));
-    for (answer, expected) in [
+    for (decision, expected) in [
         (Ok(response(200, "", "")), None),
         (Ok(response(204, "", "")), None),
         (Ok(response(401, "www-authenticate: Bearer", "secret")), Some(401)),
@@ -192,9 +194,9 @@ async fn only_a_success_admits_a_request() {
         (Ok(response(503, "", "")), Some(500)),
         (Err("refused".to_owned()), Some(500)),
     ] {
-        let Run { outcome, .. } = run(config.clone(), TestRequest::get("/"), answer.clone()).await;
-        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{answer:?}");
-        assert!(!format!("{:?}", outcome.reply).contains("secret"), "{answer:?}");
+        let Run { outcome, .. } = run(config.clone(), TestRequest::get("/"), decision.clone()).await;
+        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{decision:?}");
+        assert!(!format!("{:?}", outcome.reply).contains("secret"), "{decision:?}");
     }
     let Run { outcome, .. } =
         run(config, TestRequest::get("/"), Ok(response(401, "www-authenticate: Bearer", ""))).await;
@@ -208,13 +210,13 @@ async fn clients_without_a_login_are_redirected() {
         config["sign_in"] = json!({"url": url, "parameter": "rd"});
         config
     };
-    let answer = || Ok(response(401, "set-cookie: csrf=1", ""));
+    let decision = || Ok(response(401, "set-cookie: csrf=1", ""));
     for (url, expected) in [
         ("http://h/auth/start", "http://h/auth/start?rd=http://test.example%2F%3Fa%3Db%26c%3Dd"),
         ("http://h/start?x=1", "http://h/start?x=1&rd=http://test.example%2F%3Fa%3Db%26c%3Dd"),
         ("https://$host/start?rd=$escaped_request_uri", "https://test.example/start?rd=%2F%3Fa%3Db%26c%3Dd"),
     ] {
-        let Run { outcome, .. } = run(sign_in(url), TestRequest::get("/?a=b&c=d"), answer()).await;
+        let Run { outcome, .. } = run(sign_in(url), TestRequest::get("/?a=b&c=d"), decision()).await;
         assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(302), "{url}");
         assert_eq!(outcome.response_header("location"), Some(expected), "{url}");
         assert_eq!(outcome.response_header("set-cookie"), Some("csrf=1"), "{url}");
@@ -222,11 +224,11 @@ async fn clients_without_a_login_are_redirected() {
     assert_eq!(status(&sign_in("http://h/"), TestRequest::get("/"), Ok(response(403, "", ""))).await, Some(403));
     let mut any = sign_in("http://h/");
     (any["passwords"], any["any"]) = (passwords(), json!(true));
-    let Run { outcome, .. } = run(any, TestRequest::get("/"), answer()).await;
+    let Run { outcome, .. } = run(any, TestRequest::get("/"), decision()).await;
     assert_eq!(outcome.response_header("set-cookie"), Some("csrf=1"), "of the second refusal");
     let mut with_password = sign_in("http://h/");
     with_password["passwords"] = passwords();
-    assert_eq!(status(&with_password, TestRequest::get("/"), answer()).await, Some(302), "also without a password");
+    assert_eq!(status(&with_password, TestRequest::get("/"), decision()).await, Some(302), "also without a password");
 }
 
 #[tokio::test]
@@ -253,7 +255,7 @@ async fn any_protection_suffices_if_the_configuration_says_so() {
     assert_eq!(found, Some(401), "not to be denied is no permission");
 }
 
-/// How often the server was asked for these requests, each with a login and seconds after noon.
+/// How many of these requests have reached the server, each with a login and seconds after noon.
 async fn asked(headers: &'static str, requests: &[(&str, u64, Option<u16>)]) -> usize {
     let server = ScriptedServer::new(move |request: &RemoteRequest| {
         let is_known = request.headers.get("authorization").is_some_and(|value| value.as_bytes().starts_with(b"a"));
@@ -275,7 +277,7 @@ async fn asked(headers: &'static str, requests: &[(&str, u64, Option<u16>)]) -> 
 }
 
 #[tokio::test]
-async fn answers_are_stored_by_their_key() {
+async fn verdicts_are_stored_by_their_key() {
     let requests = [("a", 0, None), ("b", 0, Some(401)), ("a", 299, None), ("b", 59, Some(401)), ("a", 10, None)];
     for (headers, expected) in [
         ("x-user: anna", 2),
@@ -290,14 +292,14 @@ async fn answers_are_stored_by_their_key() {
         assert_eq!(asked(headers, &requests).await, expected, "{headers}");
     }
     let requests = [("a", 0, None), ("a", 299, None), ("a", 301, None)];
-    assert_eq!(asked("", &requests).await, 2, "the answer has expired");
+    assert_eq!(asked("", &requests).await, 2, "the verdict has expired");
     // Both would be one text.
     let requests = [("aé", 0, None), ("aé", 0, None)];
     assert_eq!(asked("", &requests).await, 1);
 }
 
 #[tokio::test]
-async fn answers_are_not_those_of_other_paths_servers_or_logins_that_are_no_text() {
+async fn verdicts_are_not_those_of_other_paths_servers_or_logins_that_are_no_text() {
     let scripted = ScriptedServer::new(|_: &RemoteRequest| Ok(response(200, "", "")));
     let state = PluginState::default();
     let config = |url: &str| {
@@ -312,7 +314,7 @@ async fn answers_are_not_those_of_other_paths_servers_or_logins_that_are_no_text
             let instance =
                 PluginInstance { scope: scope.into(), ..crate::plugin_chain::testing::instance(&KIND, plugin) };
             let mut builder = ChainBuilder::default();
-            builder.add(Access::NAME, Access::PRIORITY, AttachmentPoint::Base(BaseScope::Route), instance);
+            builder.add(AccessGuard::NAME, AccessGuard::PRIORITY, AttachmentPoint::Base(BaseScope::Route), instance);
             let chain = builder.build(crate::plugin_chain::testing::names()).unwrap();
             let mut request = TestRequest::get("/");
             request.request.headers_mut().insert("authorization", HeaderValue::from_bytes(login).unwrap());
@@ -321,7 +323,7 @@ async fn answers_are_not_those_of_other_paths_servers_or_logins_that_are_no_text
         }
     };
     let url = "http://auth.example/check";
-    // In the program, there is always one that has the answers.
+    // In the program, there is always one that has the verdicts.
     let _kept = chain_with(&[(&KIND, config(url))], &state, &scripted.services());
     for (url, login, scope, asked) in [
         (url, &b"a"[..], "one", 1),

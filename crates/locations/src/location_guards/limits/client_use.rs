@@ -56,7 +56,7 @@ const RETIRED: u64 = u64::MAX;
 
 /// Which limit a request exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum ExceededLimit {
     Rate,
     Concurrent,
 }
@@ -68,16 +68,16 @@ impl ClientUse {
         rates: &[RequestRate],
         concurrent: Option<u64>,
         now: u64,
-    ) -> Option<Result<Option<ActiveRequest>, Refusal>> {
+    ) -> Option<Result<Option<AdmittedRequest>, ExceededLimit>> {
         let held = Holder::of(self)?;
         if !self.fill(rates, now) {
-            return Some(Err(Refusal::Rate));
+            return Some(Err(ExceededLimit::Rate));
         }
         let Some(limit) = concurrent else { return Some(Ok(None)) };
         let increase = |active: u64| (active < limit).then(|| active + 1);
         Some(match self.active.fetch_update(Relaxed, Relaxed, increase) {
-            Ok(_) => Ok(Some(ActiveRequest(held))),
-            Err(_) => Err(Refusal::Concurrent),
+            Ok(_) => Ok(Some(AdmittedRequest(held))),
+            Err(_) => Err(ExceededLimit::Concurrent),
         })
     }
 
@@ -137,11 +137,11 @@ impl Drop for Holder {
 
 /// A request in progress, until it is dropped.
 #[derive(Debug)]
-pub(super) struct ActiveRequest(Holder);
+pub(super) struct AdmittedRequest(Holder);
 
-impl Drop for ActiveRequest {
+impl Drop for AdmittedRequest {
     fn drop(&mut self) {
-        let ActiveRequest(Holder(client)) = self;
+        let AdmittedRequest(Holder(client)) = self;
         client.active.fetch_sub(1, Relaxed);
     }
 }
@@ -192,7 +192,7 @@ mod tests {
         let client = Arc::new(ClientUse::default());
         let admit = || client.admit(&[], Some(2), MILLISECOND).unwrap();
         let (first, second) = (admit(), admit());
-        assert_eq!(admit().err(), Some(Refusal::Concurrent));
+        assert_eq!(admit().err(), Some(ExceededLimit::Concurrent));
         drop(first);
         assert!(admit().is_ok());
         assert!(!client.retire(u64::MAX), "a request is in progress");

@@ -16,7 +16,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
 use crate::plugin_kit::counting::{CounterKey, CounterTable, EntryBudget};
 use crate::plugin_kit::default_limits::DEFAULT_ENTRIES;
-use client_use::{ActiveRequest, ClientUse, Refusal, RequestRate};
+use client_use::{AdmittedRequest, ClientUse, ExceededLimit, RequestRate};
 
 /// The limits of one Ingress.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -100,11 +100,11 @@ impl Plugin for ClientLimits {
                 cx.set_plugin_data(active);
                 AccessOutcome::Continue
             }
-            Err(Refusal::Rate) => {
+            Err(ExceededLimit::Rate) => {
                 let message = "Too many requests of this client";
                 AccessOutcome::Reply(Reply::negotiated(self.rate_status, message, "client_rate_limited"))
             }
-            Err(Refusal::Concurrent) => {
+            Err(ExceededLimit::Concurrent) => {
                 let message = "Too many requests of this client at the same time";
                 AccessOutcome::Reply(Reply::negotiated(self.concurrent_status, message, "client_concurrency_limited"))
             }
@@ -114,7 +114,7 @@ impl Plugin for ClientLimits {
 
 impl ClientLimits {
     /// Counts a request. With a limit of concurrent ones, it ends when the result is dropped.
-    fn admit(&self, address: IpAddr, now: SystemTime) -> Result<Option<ActiveRequest>, Refusal> {
+    fn admit(&self, address: IpAddr, now: SystemTime) -> Result<Option<AdmittedRequest>, ExceededLimit> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let nanoseconds = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let (v4, v6);

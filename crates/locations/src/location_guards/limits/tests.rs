@@ -1,3 +1,5 @@
+//! Tests of the limits of clients.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

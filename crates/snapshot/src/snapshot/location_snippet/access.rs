@@ -131,6 +131,12 @@ impl SnippetAccess {
         }
     }
 
+    /// Whether the rules of `limit_except` are for this method.
+    pub(super) fn limits(&self, method: &str) -> bool {
+        let is_limited = |limit: &Arc<MethodLimit>| !limit.except.iter().any(|except| except.as_str() == method);
+        self.method_limit.as_ref().is_some_and(is_limited)
+    }
+
     pub(super) fn verdict(&self, address: IpAddr, method: &Method) -> SnippetVerdict {
         // In nginx, `limit_except` is a block, whose rules replace those around it.
         let limit = self.method_limit.as_ref().filter(|limit| !limit.except.contains(method));
@@ -138,10 +144,6 @@ impl SnippetAccess {
             Some(rules) => rules.verdict(address),
             None => SnippetVerdict::Unmatched,
         }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.rules.is_none() && self.method_limit.is_none()
     }
 }
 

@@ -51,17 +51,19 @@ impl SnippetRegex {
         };
         let names = group_names(pattern);
         let has_groups = pattern.contains('(');
-        // As it is written, so that positions in the message are those of the snippet.
-        let (compiled, bytes) = match RegexSize::of(pattern, RegexAnchor::Anywhere, limit) {
+        let ascii = with_ascii_classes(pattern);
+        // Of the pattern as it is written, so that positions in the message are those of the snippet.
+        let checked = RegexSize::of(pattern, RegexAnchor::Anywhere, limit);
+        let (compiled, bytes) = match checked.and_then(|_| RegexSize::of(&ascii, RegexAnchor::Anywhere, limit)) {
             Ok(size) => {
-                let cased = if is_any_case { pattern.to_owned() } else { format!("(?-i){pattern}") };
+                let cased = if is_any_case { ascii } else { format!("(?-i){ascii}") };
                 let regex = TextRegex::compile(&cased, limit).map_err(|error| refuse(&error.message))?;
                 (CompiledExpression::Automaton(regex), 2 * size.bytes)
             }
             Err(error) if error.is_too_large => return Err(refuse(&error.message)),
             Err(error) => {
                 let compiled =
-                    CompiledExpression::backtracking(pattern, is_any_case).ok_or_else(|| refuse(&error.message))?;
+                    CompiledExpression::backtracking(&ascii, is_any_case).ok_or_else(|| refuse(&error.message))?;
                 (compiled, (1 + pattern.matches("(?").count()) * BYTES_PER_PART)
             }
         };
@@ -149,6 +151,47 @@ impl SnippetRegex {
         }
         Ok(Some(matched))
     }
+}
+
+/// The pattern with the classes of nginx, which have ASCII characters only.
+fn with_ascii_classes(pattern: &str) -> String {
+    let mut written = String::with_capacity(pattern.len());
+    let mut is_in_class = false;
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '[' if !is_in_class => is_in_class = true,
+            ']' if is_in_class => is_in_class = false,
+            '\\' => {
+                let escaped = characters.next();
+                match (escaped.and_then(ascii_class), is_in_class) {
+                    (Some(class), true) => written.push_str(class),
+                    (Some(class), false) => written.extend(["[", class, "]"]),
+                    (None, _) => {
+                        written.push('\\');
+                        written.extend(escaped);
+                    }
+                }
+                continue;
+            }
+            _ => {}
+        }
+        written.push(character);
+    }
+    written
+}
+
+/// The characters of a class that is written as this letter after a backslash.
+fn ascii_class(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        'd' => "0-9",
+        's' => "\\t\\n\\x0B\\x0C\\r ",
+        'w' => "0-9A-Za-z_",
+        'D' => "[^0-9]",
+        'S' => "[^\\t\\n\\x0B\\x0C\\r ]",
+        'W' => "[^0-9A-Za-z_]",
+        _ => return None,
+    })
 }
 
 fn owned<'g>(named: impl Iterator<Item = (&'g Box<str>, Option<&'g str>)>) -> Vec<(Box<str>, String)> {

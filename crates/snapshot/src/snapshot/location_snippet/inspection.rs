@@ -2,10 +2,12 @@
 
 use http::header::HOST;
 
+use super::expression::SnippetRegex;
 use super::program::{RewriteEffect, RewriteFlag, SetVariable, SnippetStep};
 use super::snippet::{LocationModifier, Snippet};
 use super::text::SnippetText;
 use super::variable::SnippetVariable;
+use crate::snapshot::regex::{RegexError, RegexLimit};
 
 /// The field `Host` of requests to the endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,18 @@ pub enum SnippetHost {
 }
 
 impl Snippet {
+    /// The same for the location of an expression, whose groups its texts may have.
+    ///
+    /// # Errors
+    ///
+    /// If the expression cannot be used.
+    pub fn with_groups_of(&self, path: &str, limit: RegexLimit) -> Result<Self, RegexError> {
+        let regex = SnippetRegex::compile(&format!("^{path}"), true, limit)
+            .map_err(|refusal| RegexError { message: refusal.message, is_too_large: false })?;
+        let groups = std::iter::once(SnippetStep::Groups(regex));
+        Ok(Snippet { program: groups.chain(self.program.iter().cloned()).collect(), ..self.clone() })
+    }
+
     /// Whether a `rewrite` lets nginx search the location of the new path.
     pub fn searches_again(&self) -> bool {
         any_step(&self.program, &mut |step| match step {
@@ -38,7 +52,7 @@ impl Snippet {
     }
 
     /// Whether fields of requests may be changed for the endpoint.
-    pub fn edits_sent_requests(&self) -> bool {
+    pub(crate) fn edits_sent_requests(&self) -> bool {
         self.all_blocks().any(|block| !block.request.sends_unchanged())
     }
 
@@ -55,7 +69,7 @@ impl Snippet {
     }
 
     /// The variables that the fields of the request to the endpoint and of the response have, each once.
-    pub fn later_variables(&self) -> &[SnippetVariable] {
+    pub(crate) fn later_variables(&self) -> &[SnippetVariable] {
         &self.later_variables
     }
 
@@ -95,7 +109,6 @@ fn any_step(steps: &[SnippetStep], is_searched: &mut dyn FnMut(&SnippetStep) -> 
 mod tests {
     use super::super::SnippetPlace;
     use super::*;
-    use crate::snapshot::regex::RegexLimit;
 
     fn snippet(text: &str) -> Snippet {
         Snippet::parse(text, SnippetPlace::Location, RegexLimit::MEMORY_ONLY).unwrap()

@@ -36,7 +36,7 @@ enum InputEdit {
 
 /// One change of the fields of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestFieldEdit {
+pub(crate) enum RequestFieldEdit {
     /// Replaces all values.
     Set(HeaderName, HeaderValue),
     Remove(HeaderName),
@@ -45,7 +45,7 @@ pub enum RequestFieldEdit {
 }
 
 impl RequestFieldEdit {
-    pub fn apply(&self, headers: &mut HeaderMap) {
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         match self {
             RequestFieldEdit::Set(name, value) => {
                 headers.insert(name, value.clone());
@@ -140,8 +140,8 @@ impl SnippetRequestFields {
         self.sent = self.sent.take().or_else(|| outer.sent.clone());
     }
 
-    /// The changes of the request itself, in order, which guards see, too. A field whose value is invalid is removed, so
-    /// that nothing takes that of the client for it.
+    /// The changes of the request itself, in order, which guards see, too. A field whose value is invalid is removed,
+    /// so that nothing takes that of the client for it.
     pub(super) fn input_edits(&self, values: &dyn PartValues) -> Vec<RequestFieldEdit> {
         let input = self.input.iter().map(|edit| match edit {
             InputEdit::Set(name, value) => set(name, value, values),

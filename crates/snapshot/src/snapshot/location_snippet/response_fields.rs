@@ -54,7 +54,7 @@ pub(super) struct AddedField {
 
 /// Where a response comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SnippetResponseOrigin {
+pub(crate) enum SnippetResponseOrigin {
     Upstream,
     /// Portico, also if the snippet determines it.
     Portico,

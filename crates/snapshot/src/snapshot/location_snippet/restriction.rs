@@ -9,8 +9,8 @@ pub(super) fn restricts_access(directives: &[WrittenDirective]) -> bool {
     directives.iter().any(|directive| is_restricting(directive, false))
 }
 
-/// `depends_on_client`: whether it is in an `if` that could distinguish clients or paths, or in a location. Sending some
-/// of the requests to another place is a restriction, as a redirect to a login page is.
+/// `depends_on_client`: whether it is in an `if` that could distinguish clients or paths, or in a location. Sending
+/// some of the requests to another place is a restriction, as a redirect to a login page is.
 fn is_restricting(directive: &WrittenDirective, depends_on_client: bool) -> bool {
     let inner = directive.block.as_deref().unwrap_or_default();
     match &directive.name[..] {

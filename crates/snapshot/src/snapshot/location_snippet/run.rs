@@ -74,10 +74,13 @@ impl Snippet {
 
     /// Runs the steps of a snippet after those of another one: that of the server, or that of the location whose
     /// `rewrite` led to this one. Its variables and its changes of the target stay.
-    pub fn run_after(&self, previous: SnippetRun, values: &dyn SnippetValues, steps: &RegexSteps) -> SnippetRun {
+    pub(crate) fn run_after(&self, previous: SnippetRun, values: &dyn SnippetValues, steps: &RegexSteps) -> SnippetRun {
         let mut execution = Execution { snippet: self, values, steps, active: None, state: previous.state };
         let mut run = SnippetRun::default();
-        match execution.run(&self.program) {
+        // In nginx, `limit_except` is a block without the other directives of the rewrite module.
+        let is_limited = self.outer.access.limits(&values.value(&SnippetVariable::RequestMethod));
+        let program = if is_limited { &[][..] } else { &self.program };
+        match execution.run(program) {
             ControlFlow::Continue(()) | ControlFlow::Break(RunEnd::Stopped) => match execution.target() {
                 Ok(target) => run.target = target,
                 Err(failure) => run.failed = Some(failure),
@@ -97,17 +100,17 @@ impl SnippetRun {
     }
 
     /// The changes of the fields of the request, in order, which guards see, too.
-    pub fn input_edits(&self, snippet: &Snippet, values: &dyn SnippetValues) -> Vec<RequestFieldEdit> {
+    pub(crate) fn input_edits(&self, snippet: &Snippet, values: &dyn SnippetValues) -> Vec<RequestFieldEdit> {
         snippet.block(self.active).request.input_edits(&self.values(values))
     }
 
     /// The changes of the fields of the request to the endpoint, after those.
-    pub fn sent_edits(&self, snippet: &Snippet, values: &dyn SnippetValues) -> Vec<RequestFieldEdit> {
+    pub(crate) fn sent_edits(&self, snippet: &Snippet, values: &dyn SnippetValues) -> Vec<RequestFieldEdit> {
         snippet.block(self.active).request.sent_edits(&self.values(values))
     }
 
     /// Changes the fields of a response.
-    pub fn set_response_fields(
+    pub(crate) fn set_response_fields(
         &self,
         snippet: &Snippet,
         values: &dyn SnippetValues,

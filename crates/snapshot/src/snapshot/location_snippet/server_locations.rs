@@ -33,7 +33,7 @@ impl Snippet {
     /// # Errors
     ///
     /// If the expressions take too many steps.
-    pub fn location_of(
+    pub(crate) fn location_of(
         &self,
         path: &str,
         matched: &MatchedLocation,

@@ -80,22 +80,17 @@ impl Snippet {
     }
 
     /// Whether responses may be changed.
-    pub fn edits_responses(&self) -> bool {
+    pub(crate) fn edits_responses(&self) -> bool {
         self.all_blocks().any(|block| !block.response.is_empty())
     }
 
-    /// Whether clients may be denied because of their address or method.
-    pub fn limits_access(&self) -> bool {
-        self.all_blocks().any(|block| !block.access.is_empty())
-    }
-
     /// The fields of requests that any block sets or removes, except those that it removes by the start of their names.
-    pub fn request_field_names(&self) -> impl Iterator<Item = &HeaderName> {
+    pub(crate) fn request_field_names(&self) -> impl Iterator<Item = &HeaderName> {
         self.all_blocks().flat_map(|block| block.request.names())
     }
 
     /// The fields of responses that any block sets or removes, with the same exception.
-    pub fn response_field_names(&self) -> impl Iterator<Item = &HeaderName> {
+    pub(crate) fn response_field_names(&self) -> impl Iterator<Item = &HeaderName> {
         self.all_blocks().flat_map(|block| block.response.names())
     }
 

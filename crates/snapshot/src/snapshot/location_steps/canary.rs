@@ -17,7 +17,7 @@ pub struct CanaryRequests {
     pub total: u32,
 }
 
-/// Which values of the header are for the canary. Others leave the decision open, if nothing else is said.
+/// Which values of the header are for the canary. Others leave the decision open, unless the condition excludes them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeaderCondition {
     /// `always`; with `never`, the canary does not get the request.

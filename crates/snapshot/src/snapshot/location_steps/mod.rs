@@ -12,6 +12,7 @@
 mod canary;
 mod cookie_value;
 mod cross_origin;
+mod host_redirect;
 mod https_redirect;
 mod request_values;
 mod snippets;
@@ -23,6 +24,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::canary::{CanaryRequests, HeaderCondition};
 pub use self::cross_origin::{AllowedOrigin, CrossOrigin};
+pub use self::host_redirect::HostRedirect;
 pub use self::https_redirect::HttpsRedirectOfLocation;
 use self::https_redirect::without_port;
 pub use self::request_values::{ESCAPED, LocationNames, RequestValues};
@@ -39,6 +41,8 @@ use crate::plugin_api::{
 /// The steps of one location. The default does nothing.
 #[derive(Debug, Default, PartialEq)]
 pub struct LocationSteps {
+    /// For all requests, before anything else.
+    pub host_redirect: Option<HostRedirect>,
     pub snippets: Option<LocationSnippets>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
     pub response: Option<FixedResponse>,
@@ -136,6 +140,9 @@ impl LocationSteps {
 
     /// The response to a request that does not go on.
     fn reply(&self, cx: &mut RequestCx<'_>, kept: &mut KeptOfRequest) -> Option<Box<Reply>> {
+        if let Some(redirect) = &self.host_redirect {
+            return Some(redirect.reply(cx.client, cx.raw_target));
+        }
         let run = match &self.snippets {
             Some(snippets) => match snippets.begin(cx, &mut kept.snippet) {
                 Ok(run) => run,

@@ -60,6 +60,22 @@ async fn plain_text_is_redirected_without_a_slash_at_the_end() {
 }
 
 #[tokio::test]
+async fn all_requests_of_a_host_are_redirected_to_its_twin() {
+    let steps = || {
+        let redirect = HostRedirect { host: "www.a.example".into(), status: StatusCode::PERMANENT_REDIRECT };
+        LocationSteps { host_redirect: Some(redirect), ..LocationSteps::default() }
+    };
+    for (target, expected) in [
+        ("/", "http://www.a.example:80"),
+        ("/foo/", "http://www.a.example:80/foo"),
+        ("/foo?a=b", "http://www.a.example:80/foo?a=b"),
+    ] {
+        let outcome = TestRequest::get(target).run(&chain(steps())).await;
+        assert_eq!((outcome.response.status.as_u16(), location(&outcome)), (308, Some(expected)), "{target}");
+    }
+}
+
+#[tokio::test]
 async fn steps_run_in_their_order() {
     let everything = || LocationSteps {
         cross_origin: Some(Arc::new(cross_origin())),

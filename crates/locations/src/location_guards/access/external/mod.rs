@@ -1,30 +1,31 @@
 //! A server that permits or refuses each request, as `auth_request` of nginx asks it.
 
-mod check_request;
-mod decision;
+mod auth_request;
+mod server_verdict;
 mod sign_in;
+mod stored_verdicts;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, Method};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Check, Refusal};
+use super::check::Check;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::consumers::{Sha256Digest, sha256};
-use crate::plugin_api::{Assertions, BuildCx, Reply, RequestCx};
+use crate::plugin_api::consumers::sha256;
+use crate::plugin_api::{Assertions, BuildCx, RequestCx};
 use crate::plugin_kit::authentication::parse_copied_headers;
-use crate::plugin_kit::digest_cache::{DigestCache, Expiring};
+use crate::plugin_kit::digest_cache::DigestCache;
 use crate::plugin_kit::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::snapshot::location_snippet::SnippetText;
-use crate::snapshot::location_steps::RequestValues;
-pub(super) use decision::PassedCookies;
-use decision::{Decision, lifetime};
-pub(super) use sign_in::{SignIn, SignInConfig};
+use auth_request::AuthRequestSettings;
+use server_verdict::{ServerVerdict, failed};
+use sign_in::VARIABLE_REMEDY;
+pub(super) use sign_in::{SignInConfig, SignInPage};
+use stored_verdicts::StoredVerdicts;
 
-/// The server, what it gets and what becomes of its answer.
+/// The server, what it gets and what becomes of its response.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
@@ -33,7 +34,7 @@ pub(super) struct Config {
     /// The method of requests to it.
     #[serde(default)]
     method: Option<String>,
-    /// Headers of its answer that the endpoint gets.
+    /// Headers of its response that the endpoint gets.
     #[serde(default)]
     response_headers: Vec<String>,
     /// The value of `X-Auth-Request-Redirect`, if it is not the target of the request.
@@ -45,10 +46,10 @@ pub(super) struct Config {
     /// Whether clients get its cookies with any status.
     #[serde(default)]
     always_set_cookie: bool,
-    /// With which text answers are stored. `None`: they are not.
+    /// With which text verdicts are stored. `None`: they are not.
     #[serde(default)]
     cache_key: Option<String>,
-    /// For how many seconds answers are stored: those with a status.
+    /// For how many seconds verdicts with a status are stored.
     #[serde(default)]
     cache_seconds: Vec<(u16, u64)>,
 }
@@ -56,26 +57,10 @@ pub(super) struct Config {
 /// The server of one Ingress.
 pub(super) struct AuthServer {
     server: RemoteServer,
-    /// `None` for that of the URL.
-    target: Option<SnippetText>,
-    host: http::HeaderValue,
-    /// `None` for GET; a method that is set also lets the server get the target of the request.
-    method: Option<Method>,
+    request: AuthRequestSettings,
     response_headers: Box<[HeaderName]>,
-    request_redirect: Option<http::HeaderValue>,
-    headers: Box<[(HeaderName, SnippetText)]>,
     always_sets_cookie: bool,
-    cache: Option<AnswerCache>,
-}
-
-/// Answers of the server, by a text of the request.
-struct AnswerCache {
-    key: SnippetText,
-    seconds: Box<[(u16, u64)]>,
-    /// That of the process.
-    stored: Arc<DigestCache<Expiring<Decision>>>,
-    /// Of the Ingress and of all that the answers depend on.
-    of_server: Sha256Digest,
+    stored: Option<StoredVerdicts>,
 }
 
 impl AuthServer {
@@ -92,7 +77,7 @@ impl AuthServer {
                 timeout: TIMEOUT,
                 keep_alive: KEEP_ALIVE,
                 verify: false,
-                max_response: MAX_ANSWER,
+                max_response: MAX_RESPONSE,
             },
             cx,
         );
@@ -111,10 +96,10 @@ impl AuthServer {
             let remedy = "use a server that only Portico can reach, or the plugin forward-auth";
             cx.note(Diagnostic::in_config("url", message, remedy));
         }
-        let cache = key.map(|key| AnswerCache {
+        let stored = key.map(|key| StoredVerdicts {
             key,
             seconds: config.cache_seconds.clone().into(),
-            stored: cx.state.get_or_create("location auth answers", DigestCache::default),
+            stored: cx.state.get_or_create("location auth verdicts", DigestCache::default),
             of_server: sha256(format!("{}\n{config:?}", cx.object).as_bytes()),
         });
         let method = config.method.as_deref().map(|method| Method::from_bytes(method.as_bytes()));
@@ -123,14 +108,16 @@ impl AuthServer {
         match (server, method.transpose(), host) {
             (Ok(server), Ok(method), Ok(host)) if invalid.is_empty() => Ok(AuthServer {
                 server,
-                target,
-                host,
-                method,
+                request: AuthRequestSettings {
+                    target,
+                    host,
+                    method,
+                    request_redirect: config.request_redirect.and_then(|value| value.parse().ok()),
+                    headers: names.into_iter().zip(values.into_iter().flatten()).collect(),
+                },
                 response_headers,
-                request_redirect: config.request_redirect.and_then(|value| value.parse().ok()),
-                headers: names.into_iter().zip(values.into_iter().flatten()).collect(),
                 always_sets_cookie: config.always_set_cookie,
-                cache,
+                stored,
             }),
             (server, ..) => {
                 invalid.extend(server.err().into_iter().flatten());
@@ -148,7 +135,7 @@ impl AuthServer {
         assertions.read.extend(self.response_headers.iter().cloned());
     }
 
-    /// Removes what the client has sent in place of the answer.
+    /// Removes what the client has sent in place of the response.
     pub(super) fn remove_asserted(&self, cx: &mut RequestCx<'_>) {
         for name in &self.response_headers {
             cx.declare_request_field(name);
@@ -157,50 +144,29 @@ impl AuthServer {
     }
 
     pub(super) async fn check(&self, cx: &mut RequestCx<'_>) -> Check {
-        let key = self.cache.as_ref().and_then(|cache| cache.digest(cx));
-        let stored = key.zip(self.cache.as_ref()).and_then(|(key, cache)| cache.stored.find_value(&key, cx.now));
-        let decision = match stored {
-            Some(decision) => decision,
+        let digest = self.stored.as_ref().and_then(|stored| Some((stored, stored.digest(cx)?)));
+        let verdict = match digest.as_ref().and_then(|(stored, digest)| stored.find(digest, cx)) {
+            Some(verdict) => verdict,
             None => {
-                let Some(decision) = self.ask(cx).await else { return Check::Failed(failed()) };
-                let decision = Arc::new(decision);
-                if let (Some(key), Some(cache)) = (key, &self.cache)
-                    && let Some(seconds) = lifetime(&decision, &cache.seconds)
-                {
-                    let expires = cx.now + Duration::from_secs(seconds);
-                    cache.stored.insert_value(key, Arc::clone(&decision), expires, cx.now);
+                let Some(verdict) = self.send(cx).await else { return Check::Failed(failed()) };
+                let verdict = Arc::new(verdict);
+                if let Some((stored, digest)) = digest {
+                    stored.insert(digest, &verdict, cx);
                 }
-                decision
+                verdict
             }
         };
-        decision.apply(self, cx)
-    }
-
-    async fn ask(&self, cx: &RequestCx<'_>) -> Option<Decision> {
-        let check = self.check_request(cx)?;
-        let response = self.server.send_for_client(cx.client.address, |request| check.write_to(request), |_| true);
-        Some(Decision::of(response.await.ok()?, &self.response_headers))
-    }
-}
-
-impl AnswerCache {
-    /// `None` if the answer is not stored: the text is too long, or is none.
-    fn digest(&self, cx: &RequestCx<'_>) -> Option<Sha256Digest> {
-        let values = RequestValues::new(cx);
-        let key = self.key.expand(&values)?;
-        // In place of bytes that are no text, so that several values would have the same key.
-        if key.contains(char::REPLACEMENT_CHARACTER) {
-            return None;
+        if verdict.is_success() {
+            self.remove_asserted(cx);
         }
-        // The scope has the host and the path of the rule, so that others never get the answer.
-        Some(sha256(&[&self.of_server[..], cx.scope.as_bytes(), b"\n", key.as_bytes()].concat()))
+        verdict.apply(self.always_sets_cookie, cx)
     }
-}
 
-/// The reply if the server has not decided.
-fn failed() -> Box<Reply> {
-    let message = "The server that authorizes requests did not decide";
-    Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "no_decision")
+    async fn send(&self, cx: &RequestCx<'_>) -> Option<ServerVerdict> {
+        let request = self.request.request(cx)?;
+        let response = self.server.send_for_client(cx.client.address, |message| request.write_to(message), |_| true);
+        Some(ServerVerdict::of(response.await.ok()?, &self.response_headers))
+    }
 }
 
 /// A URL as scheme and host, and what follows.
@@ -220,6 +186,5 @@ fn without_port(authority: &str) -> &str {
 /// As in nginx, whose default it is.
 const TIMEOUT: u32 = 60_000;
 const KEEP_ALIVE: u32 = 60_000;
-/// Nothing uses the body of an answer.
-const MAX_ANSWER: usize = 64 * 1024;
-const VARIABLE_REMEDY: &str = "use variables of nginx that requests have, such as $request_uri";
+/// Nothing uses the body of a response.
+const MAX_RESPONSE: usize = 64 * 1024;

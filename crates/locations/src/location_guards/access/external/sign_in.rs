@@ -5,7 +5,6 @@ use percent_encoding::utf8_percent_encode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::VARIABLE_REMEDY;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RequestCx;
 use crate::snapshot::location_snippet::SnippetText;
@@ -22,13 +21,13 @@ pub(in crate::location_guards::access) struct SignInConfig {
 }
 
 /// The page, as the value of `Location`.
-pub(in crate::location_guards::access) struct SignIn {
+pub(in crate::location_guards::access) struct SignInPage {
     url: SnippetText,
     /// What precedes the URL of the request; `None` if that is not sent.
     parameter: Option<Box<str>>,
 }
 
-impl SignIn {
+impl SignInPage {
     pub(in crate::location_guards::access) fn new(config: SignInConfig) -> Result<Self, Vec<Diagnostic>> {
         let SignInConfig { url, parameter } = config;
         let text = SnippetText::parse(&url)
@@ -40,7 +39,7 @@ impl SignIn {
             .any(|pair| pair.split_once('=').is_some_and(|(name, value)| name == parameter && !value.is_empty()));
         let separator = if query.is_empty() { '?' } else { '&' };
         let parameter = (!names_url).then(|| format!("{separator}{parameter}=").into());
-        Ok(SignIn { url: text, parameter })
+        Ok(SignInPage { url: text, parameter })
     }
 
     /// The page for a client. `None` if it is not a valid header value.
@@ -54,3 +53,5 @@ impl SignIn {
         HeaderValue::try_from(page).ok()
     }
 }
+
+pub(super) const VARIABLE_REMEDY: &str = "use variables of nginx that requests have, such as $request_uri";

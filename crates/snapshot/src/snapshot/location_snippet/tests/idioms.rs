@@ -30,7 +30,7 @@ fn security_headers_are_set_on_every_status() {
         ]
     );
     assert!(!snippet.restricts());
-    assert!(snippet.edits_responses() && !snippet.limits_access());
+    assert!(snippet.edits_responses() && !snippet.restricts());
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn locations_inherit_from_the_server() {
         let response = (StatusCode::OK, SnippetResponseOrigin::Upstream);
         run.set_response_fields(&location, &request, response, &mut headers);
         let denied = run.verdict(&location, "192.0.2.1".parse().unwrap(), &Method::GET) == SnippetVerdict::Deny;
-        let edits = run.sent_edits(&location, &request).len();
+        let edits = run.input_edits(&location, &request).len() + run.sent_edits(&location, &request).len();
         (lines(&headers), denied, edits, location.settings.max_body_bytes)
     };
     let strings = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();

@@ -1,5 +1,5 @@
-//! Who may send requests to the paths of an Ingress: the configuration of the guard that asks for passwords, and asks
-//! servers. What cannot be resolved is an error, because of which no request is forwarded.
+//! Which clients may send requests to the paths of an Ingress: the configuration of the guard of addresses, passwords
+//! and servers. What cannot be resolved is an error, because of which no request is forwarded.
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::config_map::NginxConfig;
 use super::limits;
-use super::session_cookie::SessionCookie;
+use super::session_cookie::AffinityCookie;
 use super::shared_parts::GuardConfig;
 use super::value_reader::{ValueReader, written};
 use crate::api::ingress_nginx::{self, PREFIX};
@@ -22,6 +22,8 @@ pub(super) struct NginxAnnotations<'a> {
     pub rewrite_target: Option<&'a str>,
     pub use_regex: bool,
     pub app_root: Option<&'a str>,
+    /// Whether the host with or without `www` redirects to this one.
+    pub has_www_redirect: bool,
     pub ssl_redirect: bool,
     pub force_ssl_redirect: bool,
     pub preserve_trailing_slash: bool,
@@ -30,7 +32,7 @@ pub(super) struct NginxAnnotations<'a> {
     pub forwarded_prefix: Option<&'a str>,
     pub via_cluster_ip: bool,
     pub protocol: AnnotatedProtocol,
-    pub session_cookie: Option<SessionCookie>,
+    pub session_cookie: Option<AffinityCookie>,
     /// The configuration of the guard that limits the requests of each client.
     pub limits: Option<GuardConfig>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
@@ -54,6 +56,7 @@ impl<'a> NginxAnnotations<'a> {
             rewrite_target: reader.text("rewrite-target"),
             use_regex: reader.flag("use-regex", false),
             app_root: reader.text("app-root"),
+            has_www_redirect: reader.flag("from-to-www-redirect", false),
             ssl_redirect: reader.flag("ssl-redirect", config.ssl_redirect),
             force_ssl_redirect: reader.flag("force-ssl-redirect", config.force_ssl_redirect),
             preserve_trailing_slash: reader.flag("preserve-trailing-slash", config.preserve_trailing_slash),
@@ -62,7 +65,7 @@ impl<'a> NginxAnnotations<'a> {
             forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
             via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
             protocol: protocol(reader),
-            session_cookie: SessionCookie::read(reader),
+            session_cookie: AffinityCookie::read(reader),
             limits: limits::read(reader, config).map(GuardConfig::new),
             cross_origin: cross_origin(reader),
             connect_timeout: seconds(reader, "proxy-connect-timeout", config.connect_seconds),

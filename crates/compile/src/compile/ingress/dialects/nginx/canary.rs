@@ -157,7 +157,8 @@ pub(super) fn plan(
                     upstreams.insert(resolved.key);
                 }
                 Err((_, mut problem)) => {
-                    problem.message = problem.message.replace("so requests get status 503", "so the canary gets none");
+                    problem.message =
+                        problem.message.replace("so requests get status 503", "so the canary gets no requests");
                     errors.push(problem);
                 }
             }

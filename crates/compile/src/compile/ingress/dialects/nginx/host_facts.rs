@@ -52,6 +52,9 @@ struct Host {
     canaries: Vec<Arc<CanaryPath>>,
     /// That of the oldest Ingress with one.
     server_snippet: Option<Arc<ServerSnippet>>,
+    closed_by: Option<ObjectKey>,
+    /// Whether an Ingress had it at the last update.
+    was_named: bool,
     /// The namespaces of the Ingresses that give it TLS. Those of a wildcard decide about the hosts below it.
     namespaces_with_tls: BTreeSet<Arc<str>>,
 }
@@ -60,7 +63,8 @@ struct Host {
 #[derive(Debug, Default)]
 struct SaidOfHost {
     has_tls: bool,
-    closes_host: bool,
+    /// The Ingress itself, if it closes the host.
+    closes_host: Option<ObjectKey>,
     /// Whether each path is exact, its text, and whether the Ingress makes it an expression.
     paths: Vec<(bool, Box<str>, bool)>,
     /// Whether it would rewrite requests for the root, if no Ingress has a path for that and it is the oldest one.
@@ -70,7 +74,7 @@ struct SaidOfHost {
     /// The paths of a canary, which says nothing else.
     canaries: Vec<Arc<CanaryPath>>,
     server_snippet: Option<Arc<ServerSnippet>>,
-    /// Who says it.
+    /// That of the Ingress.
     namespace: Arc<str>,
 }
 
@@ -88,8 +92,20 @@ impl Host {
         ordinary.filter(move |said| Some(&said.namespace) == owner.as_ref())
     }
 
+    /// The Ingress because of which the host is closed.
+    fn find_closing(&self) -> Option<&ObjectKey> {
+        let by_snippet = self.find_server_snippet().filter(|snippet| snippet.closes_host);
+        let by_guard = || self.of_owner().find_map(|said| said.closes_host.as_ref());
+        by_snippet.map(|snippet| &snippet.ingress).or_else(by_guard)
+    }
+
     fn find_server_snippet(&self) -> Option<&Arc<ServerSnippet>> {
         self.of_owner().find_map(|said| said.server_snippet.as_ref())
+    }
+
+    /// Whether an Ingress has it that is not a canary.
+    fn is_named(&self) -> bool {
+        self.said.values().any(|said| said.canaries.is_empty())
     }
 
     /// Only of the paths that are used, which are those of the oldest Ingresses.
@@ -105,8 +121,7 @@ impl Host {
         HostFacts {
             has_expressions: has_expressions || rewrites_root && !known.contains(&(false, "/")),
             has_tls: self.said.values().any(|said| said.has_tls),
-            is_closed: self.of_owner().any(|said| said.closes_host)
-                || self.find_server_snippet().is_some_and(|snippet| snippet.closes_host),
+            is_closed: self.find_closing().is_some(),
         }
     }
 }
@@ -122,15 +137,12 @@ impl NginxHosts {
     ) -> BTreeSet<ObjectKey> {
         self.config = config_map::read(cx);
         let mut touched: BTreeSet<HostPattern> = BTreeSet::new();
-        // What a canary refers to may have changed, too.
-        let mut with_touched_canary: BTreeSet<HostPattern> = BTreeSet::new();
         for key in ingresses {
             let (age, hosts) = self.by_ingress.remove(key).unwrap_or_default();
             let place = (age, Reverse(key.clone()));
             for host in hosts {
-                let said = self.by_host.get_mut(&host).and_then(|known| known.said.remove(&place));
-                if said.is_some_and(|said| !said.canaries.is_empty()) {
-                    with_touched_canary.insert(host.clone());
+                if let Some(known) = self.by_host.get_mut(&host) {
+                    known.said.remove(&place);
                 }
                 touched.insert(host);
             }
@@ -142,9 +154,6 @@ impl NginxHosts {
             self.by_ingress.insert(key.clone(), (ingress.meta.created, said.keys().cloned().collect()));
             for (host, said) in said {
                 let place = (ingress.meta.created, Reverse(key.clone()));
-                if !said.canaries.is_empty() {
-                    with_touched_canary.insert(host.clone());
-                }
                 self.by_host.entry(host.clone()).or_default().said.insert(place, said);
                 touched.insert(host);
             }
@@ -157,14 +166,26 @@ impl NginxHosts {
             let before = std::mem::replace(&mut known.facts, facts);
             let namespaces_before = std::mem::replace(&mut known.namespaces_with_tls, namespaces);
             let server_snippet = known.find_server_snippet().map(Arc::clone);
+            let closed_by = known.find_closing().cloned();
+            let closed_before = std::mem::replace(&mut known.closed_by, closed_by);
             let snippet_before = std::mem::replace(&mut known.server_snippet, server_snippet);
-            known.canaries = known.said.values().flat_map(|said| &said.canaries).map(Arc::clone).collect();
+            let canaries = known.said.values().flat_map(|said| &said.canaries).map(Arc::clone).collect();
+            let canaries_before = std::mem::replace(&mut known.canaries, canaries);
+            // A canary and the Ingress with the same path report about each other, and what the canary refers to may
+            // have changed as well.
+            let has_canaries = !canaries_before.is_empty() || !known.canaries.is_empty();
             let is_changed = before != known.facts
                 || namespaces_before != known.namespaces_with_tls
+                || closed_before != known.closed_by
                 || snippet_before != known.server_snippet
-                || with_touched_canary.contains(&host);
+                || has_canaries;
+            let is_named = known.is_named();
+            let was_named = std::mem::replace(&mut known.was_named, is_named);
             if known.said.is_empty() {
                 self.by_host.remove(&host);
+            }
+            if is_named != was_named {
+                changed.extend(www_twin(&host));
             }
             changed.extend(is_changed.then_some(host));
         }
@@ -183,12 +204,20 @@ impl NginxHosts {
         HostFacts { has_tls: own.has_tls || wildcard == Some(true), ..own }
     }
 
-    /// An Ingress because of which a host is closed.
+    /// Whether an Ingress has a host, which does not belong to another namespace.
+    pub(super) fn belongs_to(&self, host: &HostPattern, ingress: &Object<Ingress>) -> bool {
+        let place = (ingress.meta.created, Reverse(ingress.meta.key.clone()));
+        self.by_host.get(host).is_some_and(|known| known.said.contains_key(&place))
+    }
+
+    /// The host that redirects to this one, unless an Ingress has it.
+    pub(super) fn redirecting_twin(&self, host: &HostPattern) -> Option<HostPattern> {
+        www_twin(host).filter(|twin| !self.by_host.get(twin).is_some_and(Host::is_named))
+    }
+
+    /// The Ingress because of which a host is closed.
     pub(super) fn closing_ingress(&self, host: &HostPattern) -> Option<&ObjectKey> {
-        let known = self.by_host.get(host)?;
-        let by_snippet = known.find_server_snippet().filter(|snippet| snippet.closes_host);
-        let by_guard = || known.said.iter().find(|(_, said)| said.closes_host).map(|((_, Reverse(key)), _)| key);
-        by_snippet.map(|snippet| &snippet.ingress).or_else(by_guard)
+        self.by_host.get(host)?.closed_by.as_ref()
     }
 
     /// The snippet of a host.
@@ -238,6 +267,15 @@ impl NginxHosts {
     }
 }
 
+/// The same host with `www`, or without.
+fn www_twin(host: &HostPattern) -> Option<HostPattern> {
+    let HostPattern::Exact(name) = host else { return None };
+    Some(HostPattern::Exact(match name.strip_prefix("www.") {
+        Some(rest) => rest.into(),
+        None => format!("www.{name}").into(),
+    }))
+}
+
 /// What an Ingress says about the hosts of its rules. Nothing if it is not one of the dialect, and about hosts that
 /// belong to another namespace.
 fn said_of_hosts(
@@ -265,13 +303,14 @@ fn said_of_hosts(
     }
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
     let closes_host = refuses_guards && unsupported::guard_of_host(&ingress.meta).is_some();
+    let closes_host = closes_host.then(|| ingress.meta.key.clone());
     let limit = cx.inputs.budgets.regex_limit();
     let server_snippet = snippets::of_server(&ingress.meta, config, limit, refuses_guards).map(Arc::new);
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
         let known = said.entry(HostPattern::Any).or_default();
         known.is_catch_all = true;
         known.namespace = Arc::clone(&ingress.meta.key.namespace);
-        known.closes_host = closes_host;
+        known.closes_host.clone_from(&closes_host);
         known.server_snippet.clone_from(&server_snippet);
     }
     let use_regex = written(&ingress.meta, "use-regex").and_then(ingress_nginx::flag) == Some(true);
@@ -286,7 +325,7 @@ fn said_of_hosts(
         let known = said.entry(host).or_default();
         known.namespace = Arc::clone(&ingress.meta.key.namespace);
         known.has_tls = !ingress.spec.tls.is_empty();
-        known.closes_host = closes_host;
+        known.closes_host.clone_from(&closes_host);
         known.server_snippet.clone_from(&server_snippet);
         known.rewrites_root = !is_any && target.is_some_and(|target| target != "/");
         for path in rule.http.iter().flat_map(|http| &http.paths) {

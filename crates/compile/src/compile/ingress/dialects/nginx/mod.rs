@@ -1,12 +1,15 @@
 //! Plans an Ingress of the dialect `nginx`, which has the semantics and the annotations of ingress-nginx.
 //!
 //! ```text
-//!   all Ingresses ─ host_facts.rs: is a path of the host an expression? has it TLS?
+//!   all Ingresses ─ host_facts.rs: is a path of the host an expression? has it TLS, canaries, a snippet?
 //!                        │        └ config_map.rs: what applies to all
-//!   Ingress ┬ annotations.rs, unsupported.rs ─▶ what has an effect; a guard that has none makes all rules fail
-//!           ├ path.rs                        ─▶ the locations of a path
-//!           ├ rule.rs                        ─▶ what a location does ─ ../plain_service.rs
-//!           └ ../../plan.rs                  ─▶ spec.tls
+//!   Ingress ┬ annotations.rs, access.rs, snippets.rs, custom_headers.rs ─▶ what has an effect (value_reader.rs)
+//!           ├ unsupported.rs ─▶ what has none; a guard that has none makes all rules fail
+//!           ├ path.rs        ─▶ the locations of a path
+//!           ├ rule.rs        ─▶ what a location does ─ ../plain_service.rs
+//!           │     └ shared_parts.rs ─▶ its steps and its guards, which plugins of the program implement
+//!           ├ canary.rs      ─▶ an Ingress that gets a share of the requests of another one
+//!           └ ../../plan.rs  ─▶ spec.tls
 //!   all plans ┬ ../../joined_locations.rs    ─▶ the locations of a host
 //!             └ path_conflicts.rs
 //! ```
@@ -36,12 +39,14 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use self::host_facts::HostFacts;
 pub(in crate::compile::ingress) use self::host_facts::NginxHosts;
 use self::path::{IngressPath, written_path};
 use self::rule::{EXPRESSION_REMEDY, RuleBuilder, RulePlace};
 use self::shared_parts::PartBuilder;
 pub(in crate::compile::ingress) use self::shared_parts::SharedParts;
 use super::{refusal, refused_annotations};
+use crate::api::ingress_nginx::PREFIX;
 use crate::api::networking::{HttpIngressPath, Ingress, IngressClass, IngressRule};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
@@ -53,6 +58,7 @@ use crate::compile::ingress::settings::HostOwnership;
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::kong::plugins::Plugins;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::{LocationPath, expression_bytes, literal_part};
@@ -98,10 +104,11 @@ pub(super) fn plan(
     let response_headers = custom_headers::read(cx, &mut reader, config);
     let mut named: BTreeSet<HostPattern> =
         ingress.spec.rules.iter().map(|rule| HostPattern::parse(rule.host.as_deref())).collect();
-    if ingress.spec.rules.is_empty() {
+    if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
         named.insert(HostPattern::Any);
     }
-    let snippets = snippets::by_host(&mut reader, hosts, named.iter(), budgets.regex_limit(), refuses_guards);
+    let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
+    let snippets = snippets::by_host(&mut reader, hosts, own, budgets.regex_limit(), refuses_guards);
     let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
     if over_budget.is_empty() && !regexes.add_bytes(snippets::regex_bytes(&snippets, hosts, &ingress.meta.key)) {
         over_budget = regexes.problems("metadata.annotations");
@@ -138,6 +145,7 @@ pub(super) fn plan(
             access: &access,
             response_headers: &response_headers,
             snippets: &snippets,
+            refers_to_groups: snippets::refers_to_groups(&ingress.meta),
             access_configs: Vec::new(),
             parts: PartBuilder::new(
                 cx,
@@ -251,7 +259,7 @@ impl NginxPlanner<'_> {
                 false
             }
         };
-        let facts = self.hosts.facts(host, self.owner());
+        let facts = self.facts(host);
         let annotations = self.rules.annotations;
         let ingress_path = IngressPath {
             path,
@@ -272,7 +280,7 @@ impl NginxPlanner<'_> {
                         LocationPrecedence::Forced | LocationPrecedence::Written | LocationPrecedence::OfPrefix => {
                             Arc::clone(&rule)
                         }
-                        LocationPrecedence::AddsSlash => self.rules.build_plain(place, redirect_to(path)),
+                        LocationPrecedence::AddsSlash => self.rules.build_redirect(place, redirect_to(path)),
                     };
                     (precedence, HostLocation { path: location_path, rule })
                 };
@@ -306,8 +314,14 @@ impl NginxPlanner<'_> {
     }
 
     fn place<'p>(&self, name: &'p str, host: &'p HostPattern, path: &'p str) -> RulePlace<'p> {
-        let facts = self.hosts.facts(host, self.owner());
+        let facts = self.facts(host);
         RulePlace { name, host, path, is_exact: false, is_catch_all: false, canary: None, facts }
+    }
+
+    /// What is known of a host. Nothing if it belongs to another namespace, because it is not served for this Ingress.
+    fn facts(&self, host: &HostPattern) -> HostFacts {
+        let is_own = self.hosts.belongs_to(host, self.ingress);
+        if is_own { self.hosts.facts(host, self.owner()) } else { HostFacts::default() }
     }
 
     /// The namespace to which hosts belong, if they do.
@@ -324,9 +338,10 @@ impl NginxPlanner<'_> {
         if is_catch_all && backend.is_some() {
             self.locations(&HostPattern::Any).is_catch_all = true;
         }
+        self.add_www_redirects();
         let hosts: Vec<HostPattern> = self.by_host.keys().cloned().collect();
         for (index, host) in hosts.iter().enumerate() {
-            let facts = self.hosts.facts(host, self.owner());
+            let facts = self.facts(host);
             let is_root = |path: &LocationsOfPath| !path.is_exact && *path.path == *"/";
             if !self.locations(host).paths.iter().any(is_root) {
                 let name = format!("root.{index}");
@@ -355,6 +370,28 @@ impl NginxPlanner<'_> {
         }
     }
 
+    /// Lets the hosts with or without `www` redirect to those of the Ingress, except those that an Ingress has.
+    fn add_www_redirects(&mut self) {
+        if !self.rules.annotations.has_www_redirect {
+            return;
+        }
+        let hosts: Vec<HostPattern> = self.by_host.keys().cloned().collect();
+        for (index, host) in hosts.iter().enumerate() {
+            let is_own = self.hosts.belongs_to(host, self.ingress);
+            let twin = is_own.then(|| self.hosts.redirecting_twin(host)).flatten();
+            let Some(twin) = twin.filter(|twin| !self.by_host.contains_key(twin)) else { continue };
+            let rule = self.rules.build_www_redirect(self.place(&format!("www.{index}"), &twin, "/"), host);
+            let location = HostLocation { path: LocationPath::Prefix("/".into()), rule };
+            let precedence = LocationPrecedence::Written;
+            self.locations(&twin).paths.push(LocationsOfPath {
+                is_exact: false,
+                path: "/".into(),
+                locations: vec![(precedence, location)],
+                field: annotation_field(&format!("{PREFIX}from-to-www-redirect")),
+            });
+        }
+    }
+
     fn add_app_root(&mut self, host: &HostPattern, is_catch_all: bool) {
         // It would let requests pass to other locations of an Ingress that is not served.
         let Some(target) = self.rules.annotations.app_root.filter(|_| !is_catch_all && self.rules.failure.is_none())
@@ -364,7 +401,10 @@ impl NginxPlanner<'_> {
         let style = RedirectStyle::HostAsSent;
         let redirect =
             RedirectAction { path: Some(PathEdit::full(target)), style, ..RedirectAction::new(StatusCode::FOUND) };
-        let rule = self.rules.build_plain(self.place("app-root", host, "/"), Action::Redirect(redirect));
+        // No location of a snippet precedes it.
+        let facts = HostFacts { has_expressions: false, ..self.facts(host) };
+        let place = RulePlace { is_exact: true, facts, ..self.place("app-root", host, "/") };
+        let rule = self.rules.build_redirect(place, Action::Redirect(redirect));
         self.locations(host).app_root = Some(HostLocation { path: LocationPath::Exact("/".into()), rule });
     }
 

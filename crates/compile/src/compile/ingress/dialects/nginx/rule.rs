@@ -35,7 +35,7 @@ use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::{GroupTemplate, PathReplacement};
 use crate::snapshot::location_snippet::{MatchedLocation, Snippet, SnippetHost, SnippetSettings};
 use crate::snapshot::location_steps::{
-    CanaryRequests, HttpsRedirectOfLocation, LocationNames, LocationSnippets, LocationSteps,
+    CanaryRequests, HostRedirect, HttpsRedirectOfLocation, LocationNames, LocationSnippets, LocationSteps,
 };
 use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::rule::{
@@ -70,10 +70,12 @@ pub(super) struct RuleBuilder<'a> {
     pub annotations: &'a NginxAnnotations<'a>,
     pub access: &'a AccessSettings<'a>,
     pub snippets: &'a BTreeMap<HostPattern, HostSnippets>,
+    /// Whether the snippet of the Ingress refers to groups of an expression.
+    pub refers_to_groups: bool,
     /// Of all responses.
     pub response_headers: &'a [(HeaderName, HeaderValue)],
     pub parts: PartBuilder<'a>,
-    /// By host, and whether clients are asked to log in.
+    /// By host, and whether clients have to log in.
     pub access_configs: Vec<(HostPattern, bool, Result<Option<GuardConfig>, Diagnostic>)>,
     pub config: &'a NginxConfig,
     pub hosts: &'a NginxHosts,
@@ -126,6 +128,33 @@ impl RuleBuilder<'_> {
     /// A rule with an action and global plugins, and without annotations.
     pub(super) fn build_plain(&mut self, place: RulePlace<'_>, action: Action) -> Arc<RouteRule> {
         self.with_plugins(place, None, action, RuleOptions::default(), OwnParts::default())
+    }
+
+    /// A rule that only redirects: to a path with a slash, or to `app-root`. As in nginx, the snippet of the host runs
+    /// before.
+    pub(super) fn build_redirect(&mut self, place: RulePlace<'_>, action: Action) -> Arc<RouteRule> {
+        let server = self.snippets.get(place.host).and_then(|snippets| snippets.server.as_ref());
+        let Some(snippets) = server.and_then(|_| self.location_snippets(place, None)) else {
+            return self.build_plain(place, action);
+        };
+        let LocationSnippets { server, names, matched, .. } = snippets;
+        let snippets = LocationSnippets::new(server, Arc::default(), names, matched);
+        let steps = self.parts.steps(LocationSteps { snippets: Some(snippets), ..LocationSteps::default() });
+        let instances = vec![steps.into_instance(self.scope(place), self.route())];
+        self.with_plugins(place, None, action, RuleOptions::default(), OwnParts { instances, chosen: None })
+    }
+
+    /// The rule of a host that redirects to the same one with or without `www`. Annotations do not apply to it.
+    pub(super) fn build_www_redirect(&mut self, place: RulePlace<'_>, to: &HostPattern) -> Arc<RouteRule> {
+        let host_redirect = HostRedirect { host: to.to_string().into(), status: self.config.redirect_status };
+        let steps = self.parts.steps(LocationSteps {
+            host_redirect: Some(host_redirect),
+            transport_security: self.config.transport_security.clone(),
+            ..LocationSteps::default()
+        });
+        let instances = vec![steps.into_instance(self.scope(place), self.route())];
+        let action = Action::Fail(RouteFailure::NoDefaultBackend);
+        self.with_plugins(place, None, action, RuleOptions::default(), OwnParts { instances, chosen: None })
     }
 
     /// Whether not all requests for a host are forwarded.
@@ -271,19 +300,14 @@ impl RuleBuilder<'_> {
         let options = RuleOptions {
             forwarding_headers: ForwardingHeaderStyle::SingleClient,
             path_replacement: replacement.clone().filter(|_| !is_redirect),
-            forwards_raw_target: !self
-                .snippets
-                .get(place.host)
-                .is_some_and(|of_host| of_host.location.changes_target()),
+            forwards_raw_target: true,
             host: self.upstream_host(place),
             errors: ErrorStyle::RingBalancer,
             grpc_errors: GrpcErrorStyle::HttpStatus,
             ..RuleOptions::default()
         };
-        let is_closed = matches!(action, Action::Fail(RouteFailure::UnsupportedProtection));
         match self.own_parts(place, backend, replacement.filter(|_| is_redirect)) {
             Ok(parts) => self.with_plugins(place, backend, action, options, parts),
-            Err(_) if is_closed => self.build_plain(place, action),
             Err(problems) => {
                 self.errors.extend(problems);
                 self.build_plain(place, Action::Fail(RouteFailure::UnsupportedProtection))
@@ -371,6 +395,7 @@ impl RuleBuilder<'_> {
         let settings = self.snippets.get(place.host).map(|snippets| &snippets.location.settings);
         let steps = LocationSteps {
             cross_origin: annotations.cross_origin.clone(),
+            host_redirect: None,
             snippets: self.location_snippets(place, backend),
             response: annotations.response.clone().filter(|_| !place.is_catch_all),
             replacement,
@@ -407,6 +432,9 @@ impl RuleBuilder<'_> {
         }
         let service = backend.and_then(|backend| backend.service.as_ref());
         let key = &self.ingress.meta.key;
+        let with_groups = (place.facts.has_expressions && self.refers_to_groups)
+            .then(|| location.with_groups_of(place.path, self.limit).ok().map(Arc::new));
+        let location = with_groups.flatten().unwrap_or_else(|| Arc::clone(location));
         let names = LocationNames {
             namespace: Arc::clone(&key.namespace),
             ingress: Arc::clone(&key.name),
@@ -420,7 +448,7 @@ impl RuleBuilder<'_> {
             () if place.is_exact => MatchedLocation::Exact,
             () => MatchedLocation::Prefix(place.path.into()),
         };
-        Some(LocationSnippets::new(server.clone(), Arc::clone(location), names, matched))
+        Some(LocationSnippets::new(server.clone(), location, names, matched))
     }
 
     /// A host of no name has no certificate that a client could have asked for, so only the annotation that forces the

@@ -12,7 +12,7 @@ use crate::upstream::{AffinityCarrier, AffinitySettings, UpstreamKey};
 
 /// What the annotations say about the cookie.
 #[derive(Debug)]
-pub(super) struct SessionCookie {
+pub(super) struct AffinityCookie {
     name: String,
     /// `None` for the path of the rule.
     path: Option<String>,
@@ -23,7 +23,7 @@ pub(super) struct SessionCookie {
     is_always_secure: bool,
 }
 
-impl SessionCookie {
+impl AffinityCookie {
     /// The cookie of an Ingress; `None` if it asks for none.
     pub(super) fn read(reader: &mut ValueReader<'_>) -> Option<Self> {
         let is_wanted = reader.text("affinity").is_some();
@@ -39,7 +39,7 @@ impl SessionCookie {
             _ => None,
         });
         let expires = reader.number("session-cookie-expires");
-        let cookie = SessionCookie {
+        let cookie = AffinityCookie {
             name: text(reader, "session-cookie-name").unwrap_or_else(|| DEFAULT_NAME.to_owned()),
             path: text(reader, "session-cookie-path"),
             domain: text(reader, "session-cookie-domain"),
@@ -115,7 +115,7 @@ mod tests {
         let annotations: serde_json::Map<_, _> =
             annotations.iter().map(|(name, value)| (format!("{PREFIX}{name}"), (*value).into())).collect();
         let meta = serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap();
-        let cookie = SessionCookie::read(&mut ValueReader::new(&meta))?;
+        let cookie = AffinityCookie::read(&mut ValueReader::new(&meta))?;
         let settings = cookie.settings("Ingress/a/b", "/shop", &UpstreamKey::default());
         let AffinityCarrier::Cookie { cookie, .. } = &settings.carrier else { return None };
         Some([false, true].map(|is_secure| cookie.with_value("v", None, is_secure)))

@@ -35,8 +35,14 @@ pub(super) struct HostSnippets {
     pub location: Arc<Snippet>,
 }
 
-/// What the expressions of an Ingress take: its snippet is compiled for each host. That of a host counts for the Ingress
-/// that has it.
+/// Whether the snippet of a location has a group of an expression, such as `$1`.
+pub(super) fn refers_to_groups(meta: &Meta) -> bool {
+    let mut after_dollars = written(meta, "configuration-snippet").unwrap_or_default().split('$').skip(1);
+    after_dollars.any(|text| text.trim_start_matches('{').starts_with(|first: char| matches!(first, '1'..='9')))
+}
+
+/// What the expressions of an Ingress take: its snippet is compiled for each host. That of a host counts for the
+/// Ingress that has it.
 pub(super) fn regex_bytes(
     by_host: &BTreeMap<HostPattern, HostSnippets>,
     hosts: &NginxHosts,

@@ -40,6 +40,7 @@ pub(super) const READ: &[&str] = &[
     "enable-cors",
     "enable-global-auth",
     "force-ssl-redirect",
+    "from-to-www-redirect",
     "limit-allowlist",
     "limit-burst-multiplier",
     "limit-connections",

@@ -5,14 +5,14 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::AuthServer;
 use crate::plugin_api::changed_fields::{CONDITIONAL_FIELDS, MESSAGE_FIELDS};
 use crate::plugin_api::header_spoofing::remove_spoofed;
 use crate::plugin_api::{RemoteRequest, RequestCx, ResponseBodyUse};
+use crate::snapshot::location_snippet::SnippetText;
 use crate::snapshot::location_steps::RequestValues;
 
 /// What the request has, in addition to what its URL says.
-pub(super) struct CheckMessage {
+pub(super) struct AuthRequest {
     method: Method,
     target: Option<PathAndQuery>,
     headers: HeaderMap,
@@ -47,9 +47,21 @@ static DESCRIPTION: [HeaderName; 14] = [
     HeaderName::from_static("proxy"),
 ];
 
-impl AuthServer {
+/// What requests to the server have in addition to what the client has sent.
+pub(super) struct AuthRequestSettings {
+    /// `None` for the target of the URL.
+    pub target: Option<SnippetText>,
+    pub host: HeaderValue,
+    /// `None` for GET; a method that is set also lets the server get the target of the request.
+    pub method: Option<Method>,
+    /// The value of `X-Auth-Request-Redirect`, if it is not the target of the request.
+    pub request_redirect: Option<HeaderValue>,
+    pub headers: Box<[(HeaderName, SnippetText)]>,
+}
+
+impl AuthRequestSettings {
     /// The request to the server. `None` if a part of the client's request is not valid in it.
-    pub(super) fn check_request(&self, cx: &RequestCx<'_>) -> Option<CheckMessage> {
+    pub(super) fn request(&self, cx: &RequestCx<'_>) -> Option<AuthRequest> {
         let of_client = &cx.head.headers;
         let values = RequestValues::new(cx);
         let mut headers = HeaderMap::with_capacity(of_client.len() + DESCRIPTION.len());
@@ -87,7 +99,7 @@ impl AuthServer {
             Some(text) => Some(path_and_query(&text.expand(&values)?)?),
             None => None,
         };
-        Some(CheckMessage { method: self.method.clone().unwrap_or(Method::GET), target, headers })
+        Some(AuthRequest { method: self.method.clone().unwrap_or(Method::GET), target, headers })
     }
 }
 
@@ -102,7 +114,7 @@ fn path_and_query(text: &str) -> Option<PathAndQuery> {
     }
 }
 
-impl CheckMessage {
+impl AuthRequest {
     pub(super) fn write_to(self, request: &mut RemoteRequest) {
         request.method = self.method;
         request.headers.extend(self.headers);

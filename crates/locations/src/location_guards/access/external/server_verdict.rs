@@ -1,15 +1,16 @@
-//! The answer of the server, and what it does to the request and to the response of the endpoint.
+//! The response of the server, and what it does to the request and to the response of the endpoint.
 
 use http::header::{CACHE_CONTROL, EXPIRES, SET_COOKIE, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{AuthServer, Check, Refusal, failed};
-use crate::plugin_api::{RemoteResponse, RequestCx};
+use crate::location_guards::access::check::{Check, Refused};
+use crate::location_guards::access::passed_cookies::PassedCookies;
+use crate::plugin_api::{RemoteResponse, Reply, RequestCx};
 use crate::plugin_kit::authentication::record_subject;
 
-/// What is kept of an answer.
+/// What is kept of a response.
 #[derive(Debug)]
-pub(super) struct Decision {
+pub(super) struct ServerVerdict {
     status: StatusCode,
     /// For the endpoint.
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -20,14 +21,7 @@ pub(super) struct Decision {
     max_age: Option<u64>,
 }
 
-/// Cookies of the server, for the client.
-#[derive(Debug, Default)]
-pub(in crate::location_guards::access) struct PassedCookies {
-    cookies: Vec<HeaderValue>,
-    with_any_status: bool,
-}
-
-impl Decision {
+impl ServerVerdict {
     /// `names`: the headers for the endpoint.
     pub(super) fn of(response: RemoteResponse, names: &[HeaderName]) -> Self {
         let RemoteResponse { status, headers, body: _ } = response;
@@ -37,7 +31,7 @@ impl Decision {
         let challenges = all(&WWW_AUTHENTICATE);
         let values = for_endpoint.iter().map(|(_, value)| value).chain(&challenges);
         let bytes: usize = values.map(|value| value.len() + ENTRY_BYTES).sum();
-        Decision {
+        ServerVerdict {
             status,
             challenges,
             cookies: all(&SET_COOKIE),
@@ -47,35 +41,37 @@ impl Decision {
         }
     }
 
-    pub(super) fn apply(&self, server: &AuthServer, cx: &mut RequestCx<'_>) -> Check {
+    pub(super) fn is_success(&self) -> bool {
+        self.status.is_success()
+    }
+
+    /// `always_sets_cookie`: whether clients get cookies with any status.
+    pub(super) fn apply(&self, always_sets_cookie: bool, cx: &mut RequestCx<'_>) -> Check {
         let status = self.status;
-        if status.is_success() {
-            server.remove_asserted(cx);
+        let cookies = PassedCookies { cookies: self.cookies.clone(), with_any_status: always_sets_cookie };
+        if self.is_success() {
             for (name, value) in &self.headers {
                 cx.assert_further_value(name, value.clone());
             }
             if !self.cookies.is_empty() {
-                cx.set_plugin_data(self.passed_cookies(server));
+                cx.set_plugin_data(cookies);
             }
             // The server may have let anyone through, so responses are stored for none of its clients.
             record_subject(cx, None);
             return Check::Passed;
         }
-        let refusal = match status {
-            StatusCode::UNAUTHORIZED => Refusal::unauthorized("denied", self.challenges.clone()),
-            StatusCode::FORBIDDEN => Refusal::forbidden("denied"),
+        let mut refused = match status {
+            StatusCode::UNAUTHORIZED => Refused::unauthorized("denied", self.challenges.clone()),
+            StatusCode::FORBIDDEN => Refused::forbidden("denied"),
             _ => return Check::Failed(failed()),
         };
-        Check::Refused(Refusal { cookies: self.passed_cookies(server), ..refusal })
-    }
-
-    fn passed_cookies(&self, server: &AuthServer) -> PassedCookies {
-        PassedCookies { cookies: self.cookies.clone(), with_any_status: server.always_sets_cookie }
+        refused.cookies = cookies;
+        Check::Refused(refused)
     }
 }
 
-/// For how many seconds an answer is stored.
-pub(super) fn lifetime(decision: &Decision, by_status: &[(u16, u64)]) -> Option<u64> {
+/// For how many seconds a response is stored.
+pub(super) fn lifetime(decision: &ServerVerdict, by_status: &[(u16, u64)]) -> Option<u64> {
     let (_, seconds) = by_status.iter().find(|(status, _)| *status == decision.status.as_u16())?;
     // What the server says precedes what is configured.
     let seconds = decision.max_age.unwrap_or(*seconds);
@@ -95,30 +91,20 @@ fn max_age(headers: &HeaderMap) -> Option<u64> {
     Some(seconds.trim().parse().unwrap_or_default())
 }
 
-/// An answer that has `Vary` is for some requests only, and one with `Expires` alone for an unknown time.
+/// A response that has `Vary` is for some requests only, and one with `Expires` alone for an unknown time.
 fn may_be_stored(headers: &HeaderMap) -> bool {
     let forbids = |item: &str| ["no-store", "no-cache", "private"].iter().any(|word| item.eq_ignore_ascii_case(word));
     let expires = headers.contains_key(EXPIRES) && max_age(headers).is_none();
     !headers.contains_key(SET_COOKIE) && !headers.contains_key(VARY) && !expires && !cache_control(headers).any(forbids)
 }
 
-impl PassedCookies {
-    pub(in crate::location_guards::access) fn extend(&mut self, other: PassedCookies) {
-        self.cookies.extend(other.cookies);
-        self.with_any_status |= other.with_any_status;
-    }
-
-    pub(in crate::location_guards::access) fn add_to(self, status: StatusCode, headers: &mut HeaderMap) {
-        let usual = matches!(status.as_u16(), 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
-        if usual || self.with_any_status {
-            for cookie in self.cookies {
-                headers.append(SET_COOKIE, cookie);
-            }
-        }
-    }
+/// The reply if the server has not decided.
+pub(super) fn failed() -> Box<Reply> {
+    let message = "The server that authorizes requests did not decide";
+    Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "no_decision")
 }
 
 /// About, of the name of a field and its place in a list.
 const ENTRY_BYTES: usize = 64;
-/// The longest values that are stored, in bytes. The cache has a fixed number of answers.
+/// The longest values that are stored, in bytes. The cache has a fixed number of responses.
 const MAX_STORED: usize = 4096;
