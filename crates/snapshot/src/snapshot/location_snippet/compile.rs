@@ -37,7 +37,7 @@ impl Snippet {
     }
 
     /// Compiles a snippet of a location of a host whose server has a snippet, too. The result includes what the
-    /// location inherits; the text may be empty. Variables that the server sets are known, and [`Snippet::run_after`]
+    /// location inherits; the text may be empty. Variables that the server sets are known, and `Snippet::run_after`
     /// gives them their values.
     ///
     /// # Errors
