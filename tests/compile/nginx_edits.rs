@@ -88,6 +88,8 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
         ("limit-rps", "5"),
         ("affinity", "cookie"),
         ("from-to-www-redirect", "true"),
+        ("server-alias", "www.x.example,z.example"),
+        ("server-alias", ".z.example,y.example"),
         ("ssl-redirect", "false"),
     ] {
         if random.u8(..6) == 0 {

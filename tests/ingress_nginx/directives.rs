@@ -85,6 +85,12 @@ impl DirectiveCase {
         self
     }
 
+    /// A line that nginx only gets, for an annotation.
+    pub(crate) fn with_server_line(mut self, line: &str) -> DirectiveCase {
+        self.lines.server += line;
+        self
+    }
+
     /// What the client and the endpoint see of a request, in one line.
     fn outcome(&self, response: &io::Result<RawResponse>, has_body: bool) -> String {
         let response = match response {

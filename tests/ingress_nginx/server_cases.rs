@@ -208,6 +208,20 @@ fn hosts() -> Vec<DirectiveCase> {
                 "/ ; /app ; /b",
             ),
         )),
+        with_annotation(
+            "server-alias",
+            "alias.example, *.aliases.example, .dot.example",
+            DirectiveCase {
+                rules: MIXED_PATHS,
+                ..in_server(
+                    "a host has further names",
+                    r#"location /in { return 200 "$host $server_name"; }"#,
+                    "/app | Host: alias.example ; /in | Host: ALIAS.example ; /dir | Host: alias.example:80 ; \
+                     / | Host: a.aliases.example ; /in | Host: dot.example ; / | Host: a.dot.example ; /in",
+                )
+            },
+        )
+        .with_server_line("server_name alias.example *.aliases.example .dot.example;"),
         DirectiveCase {
             request_fields: &["x-a"],
             ..in_server(

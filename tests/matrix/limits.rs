@@ -546,6 +546,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
     ("What objects may expand to", "KongPlugin, KongClusterPlugin", One),
     ("What objects may expand to", "BackendTLSPolicy", One),
     ("What objects may expand to", "KongConsumerGroup", One),
+    ("What objects may expand to", "names in [`server-alias`]", One),
     ("What objects may expand to", "a [snippet of ingress-nginx]", One),
     ("What objects may expand to", "any other, such as", One),
 ];

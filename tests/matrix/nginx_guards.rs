@@ -398,6 +398,34 @@ fn objects_of_another_namespace_change_nothing_for_a_host() {
 }
 
 #[test]
+fn further_names_take_no_host_over_and_have_the_guards_of_theirs() {
+    for owner in ["any", "namespace"] {
+        let site = Site::new();
+        let mut objects = CLASS.to_owned() + &echo("owner") + &service("other", "dead", "@dns@");
+        objects += &ingress("owner", "shop", "01", "", &rule("shop.example", "/"));
+        let aliases = format!("{PREFIX}server-alias: \"shop.example, free.example\"");
+        objects += &ingress("other", "taker", "02", &aliases, &rule_for("taker.example", "/", "dead"));
+        let guarded = format!("{PREFIX}server-alias: second.example, {PREFIX}allowlist-source-range: 192.0.2.1");
+        objects += &ingress("owner", "guarded", "01", &guarded, &rule("guarded.example", "/"));
+        // The name is that of the older host.
+        let late = format!("{PREFIX}server-alias: second.example");
+        objects += &ingress("owner", "late", "02", &late, &rule("late.example", "/"));
+        site.save("manifests/all.yaml", &objects);
+        let (_program, address) = start(&site, &["--ingress-host-owner", owner]);
+        let statuses = ["shop.example", "free.example", "guarded.example", "second.example", "late.example"]
+            .map(|host| status(&address, host, "/"));
+        assert_eq!(statuses, [200, 502, 403, 403, 200], "{owner}");
+        // A rule precedes further names, unless the host belongs to the other namespace.
+        objects += &ingress("owner", "rule", "03", "", &rule("free.example", "/"));
+        objects += &ingress("owner", "last", "03", "", &rule("last.example", "/"));
+        site.save("manifests/all.yaml", &objects);
+        eventually("the new objects", || (status(&address, "last.example", "/") == 200).then_some(()));
+        let expected = if owner == "any" { 200 } else { 502 };
+        assert_eq!(status(&address, "free.example", "/"), expected, "{owner}");
+    }
+}
+
+#[test]
 fn ingress_is_closed_without_its_secret() {
     let site = Site::new();
     let objects = CLASS.to_owned()

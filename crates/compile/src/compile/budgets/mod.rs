@@ -199,6 +199,9 @@ const BYTES_PER_PAIR: usize = 512;
 /// The maximum number of `konghq.com/host-aliases`. Each is an entry in the map of hosts.
 pub(super) const MAX_HOST_ALIASES: usize = 4_096;
 
+/// The maximum number of names in `server-alias`. The other Ingresses of the host have their paths for them, too.
+pub(super) const MAX_SERVER_ALIASES: usize = 64;
+
 /// The maximum product of hosts and matches of a route, or of hosts and paths of an Ingress with host aliases. Without
 /// aliases, an HTTPRoute has at most 16 hosts and 128 matches, which are 2,048.
 pub(super) const MAX_HOST_MATCHES: usize = 16_384;

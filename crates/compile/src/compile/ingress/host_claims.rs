@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::dialects::nginx::server_aliases;
 use super::plan::IngressPlan;
+use crate::api::ingress_nginx::PREFIX;
 use crate::api::kong::annotations::{HOST_ALIASES, list};
 use crate::api::networking::Ingress;
 use crate::api::{Object, ObjectKey};
@@ -144,7 +146,7 @@ impl HostClaims {
             );
             let remedy = "remove the host, or delete the Ingresses of the other namespace that name it";
             plan.errors.push(Diagnostic::error(
-                field.unwrap_or_else(|| annotation_field(HOST_ALIASES)),
+                field.unwrap_or_else(|| field_of_alias(ingress, host)),
                 message,
                 remedy,
             ));
@@ -170,7 +172,7 @@ impl HostClaims {
             );
             let remedy = "use the host in one namespace only; with --ingress-host-owner namespace, it belongs to that \
                           of the oldest Ingress";
-            let field = field.unwrap_or_else(|| annotation_field(HOST_ALIASES));
+            let field = field.unwrap_or_else(|| field_of_alias(ingress, host));
             notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Conflict));
         }
         notes
@@ -189,6 +191,9 @@ fn claims_of(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> Option<Ingres
     if dialect::has_host_aliases(cx, ingress) {
         let aliases = ingress.meta.annotations.get(HOST_ALIASES).into_iter().flat_map(|value| list(value));
         hosts.extend(aliases.take(MAX_HOST_ALIASES).filter_map(exact_host).map(Arc::from));
+    }
+    if dialect::has_server_aliases(cx, ingress) {
+        hosts.extend(server_aliases(ingress).into_iter().filter_map(exact_name));
     }
     (!hosts.is_empty()).then_some(IngressClaims { created: ingress.meta.created, hosts })
 }
@@ -209,6 +214,19 @@ fn fields_of_hosts(ingress: &Ingress) -> BTreeMap<Box<str>, String> {
         }
     }
     fields
+}
+
+/// The annotation that names a host which no other field does.
+fn field_of_alias(ingress: &Object<Ingress>, host: &Arc<str>) -> String {
+    let is_of_nginx = server_aliases(ingress).into_iter().filter_map(exact_name).any(|name| name == *host);
+    if is_of_nginx { annotation_field(&format!("{PREFIX}server-alias")) } else { annotation_field(HOST_ALIASES) }
+}
+
+fn exact_name(host: HostPattern) -> Option<Arc<str>> {
+    match host {
+        HostPattern::Exact(name) => Some(name.into()),
+        HostPattern::Wildcard(_) | HostPattern::Any => None,
+    }
 }
 
 /// The name in lower case and without port; `None` if it has a wildcard or is invalid.

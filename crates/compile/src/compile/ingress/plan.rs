@@ -183,7 +183,7 @@ pub(super) struct HostPath {
 }
 
 /// What an Ingress has for one host of a dialect with locations.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct HostLocations {
     pub host: HostPattern,
     pub paths: Vec<LocationsOfPath>,
@@ -204,7 +204,7 @@ impl HostLocations {
 }
 
 /// One path of an Ingress with its locations: none if it has an expression that cannot be used.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct LocationsOfPath {
     pub is_exact: bool,
     pub path: Box<str>,

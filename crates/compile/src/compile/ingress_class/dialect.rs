@@ -70,6 +70,11 @@ pub(in crate::compile) fn has_host_aliases(cx: CompileContext<'_>, ingress: &Obj
     has_kong_annotations(cx, ingress)
 }
 
+/// Whether this process serves the Ingress in the dialect in which `server-alias` has an effect.
+pub(in crate::compile) fn has_server_aliases(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> bool {
+    super::served_class(cx, ingress).is_some_and(|class| of_served_ingress(cx, ingress, class) == Ok(Dialect::Nginx))
+}
+
 /// Whether this process serves the Ingress in a dialect in which annotations attach plugins.
 pub(in crate::compile) fn attaches_plugins(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> bool {
     has_kong_annotations(cx, ingress)

@@ -11,6 +11,8 @@ use super::canary::CanaryPath;
 use super::config_map;
 use super::config_map::NginxConfig;
 use super::path::written_path;
+use super::server_alias;
+use super::server_alias::{GivenAliases, IngressAge, WantedAliases};
 use super::snippets;
 use super::snippets::ServerSnippet;
 use super::unsupported;
@@ -32,6 +34,7 @@ pub(in crate::compile::ingress) struct NginxHosts {
     /// The age of each Ingress, and its hosts.
     by_ingress: BTreeMap<ObjectKey, (Option<i64>, BTreeSet<HostPattern>)>,
     by_host: BTreeMap<HostPattern, Host>,
+    aliases: WantedAliases,
 }
 
 /// What is known of a host.
@@ -46,13 +49,14 @@ pub(super) struct HostFacts {
 
 #[derive(Debug, Default)]
 struct Host {
-    /// By age; of equal age, the later name first, as in ingress-nginx.
-    said: BTreeMap<(Option<i64>, Reverse<ObjectKey>), SaidOfHost>,
+    said: BTreeMap<IngressAge, SaidOfHost>,
     facts: HostFacts,
     canaries: Vec<Arc<CanaryPath>>,
     /// That of the oldest Ingress with one.
     server_snippet: Option<Arc<ServerSnippet>>,
     closed_by: Option<ObjectKey>,
+    /// Those of the oldest Ingress with some.
+    aliases: Option<GivenAliases>,
     /// Whether an Ingress had it at the last update.
     was_named: bool,
     /// The namespaces of the Ingresses that give it TLS. Those of a wildcard decide about the hosts below it.
@@ -74,6 +78,7 @@ struct SaidOfHost {
     /// The paths of a canary, which says nothing else.
     canaries: Vec<Arc<CanaryPath>>,
     server_snippet: Option<Arc<ServerSnippet>>,
+    aliases: Vec<HostPattern>,
     /// That of the Ingress.
     namespace: Arc<str>,
 }
@@ -86,21 +91,26 @@ impl Host {
 
     /// What Ingresses say for all paths of the host: those of the namespace of the oldest one, since another namespace
     /// could take requests over.
-    fn of_owner(&self) -> impl Iterator<Item = &SaidOfHost> {
-        let mut ordinary = self.said.values().filter(|said| said.canaries.is_empty()).peekable();
-        let owner = ordinary.peek().map(|said| Arc::clone(&said.namespace));
-        ordinary.filter(move |said| Some(&said.namespace) == owner.as_ref())
+    fn of_owner(&self) -> impl Iterator<Item = (&IngressAge, &SaidOfHost)> {
+        let mut ordinary = self.said.iter().filter(|(_, said)| said.canaries.is_empty()).peekable();
+        let owner = ordinary.peek().map(|(_, said)| Arc::clone(&said.namespace));
+        ordinary.filter(move |(_, said)| Some(&said.namespace) == owner.as_ref())
+    }
+
+    fn find_aliases(&self) -> Option<GivenAliases> {
+        let (ingress, said) = self.of_owner().find(|(_, said)| !said.aliases.is_empty())?;
+        Some(GivenAliases { ingress: ingress.clone(), names: said.aliases.as_slice().into() })
     }
 
     /// The Ingress because of which the host is closed.
     fn find_closing(&self) -> Option<&ObjectKey> {
         let by_snippet = self.find_server_snippet().filter(|snippet| snippet.closes_host);
-        let by_guard = || self.of_owner().find_map(|said| said.closes_host.as_ref());
+        let by_guard = || self.of_owner().find_map(|(_, said)| said.closes_host.as_ref());
         by_snippet.map(|snippet| &snippet.ingress).or_else(by_guard)
     }
 
     fn find_server_snippet(&self) -> Option<&Arc<ServerSnippet>> {
-        self.of_owner().find_map(|said| said.server_snippet.as_ref())
+        self.of_owner().find_map(|(_, said)| said.server_snippet.as_ref())
     }
 
     /// Whether an Ingress has it that is not a canary.
@@ -159,6 +169,7 @@ impl NginxHosts {
             }
         }
         let mut changed = Vec::new();
+        let mut changed_names = BTreeSet::new();
         for host in touched {
             let Some(known) = self.by_host.get_mut(&host) else { continue };
             let facts = known.find_facts();
@@ -179,15 +190,23 @@ impl NginxHosts {
                 || closed_before != known.closed_by
                 || snippet_before != known.server_snippet
                 || has_canaries;
+            let aliases = known.find_aliases();
+            let aliases_before = std::mem::replace(&mut known.aliases, aliases);
+            changed_names.extend(self.aliases.replace(&host, aliases_before.as_ref(), known.aliases.as_ref()));
+            let is_changed = is_changed || aliases_before != known.aliases;
             let is_named = known.is_named();
             let was_named = std::mem::replace(&mut known.was_named, is_named);
             if known.said.is_empty() {
                 self.by_host.remove(&host);
             }
+            changed.extend(is_changed.then(|| host.clone()));
             if is_named != was_named {
-                changed.extend(www_twin(&host));
+                changed_names.insert(host);
             }
-            changed.extend(is_changed.then_some(host));
+        }
+        for name in &changed_names {
+            changed.extend(www_twin(name));
+            changed.extend(self.aliases.hosts(name).cloned());
         }
         changed.iter().flat_map(|host| self.affected_by(host)).cloned().collect()
     }
@@ -210,9 +229,25 @@ impl NginxHosts {
         self.by_host.get(host).is_some_and(|known| known.said.contains_key(&place))
     }
 
-    /// The host that redirects to this one, unless an Ingress has it.
+    /// The host that redirects to this one, unless an Ingress has it, or a host has this name.
     pub(super) fn redirecting_twin(&self, host: &HostPattern) -> Option<HostPattern> {
-        www_twin(host).filter(|twin| !self.by_host.get(twin).is_some_and(Host::is_named))
+        www_twin(host).filter(|twin| !self.is_named(twin) && self.aliases.hosts(twin).next().is_none())
+    }
+
+    /// The names that an Ingress gives to a host, whether it gets them or not.
+    pub(super) fn given_aliases(&self, host: &HostPattern) -> Option<&GivenAliases> {
+        self.by_host.get(host)?.aliases.as_ref()
+    }
+
+    /// The further names of a host.
+    pub(super) fn aliases(&self, host: &HostPattern) -> impl Iterator<Item = &HostPattern> {
+        let names = self.given_aliases(host).into_iter().flat_map(|given| given.names.iter());
+        names.filter(move |name| !self.is_named(name) && self.aliases.hosts(name).next() == Some(host))
+    }
+
+    /// Whether an Ingress has a rule for the host.
+    fn is_named(&self, host: &HostPattern) -> bool {
+        self.by_host.get(host).is_some_and(Host::is_named)
     }
 
     /// The Ingress because of which a host is closed.
@@ -313,6 +348,8 @@ fn said_of_hosts(
         known.closes_host.clone_from(&closes_host);
         known.server_snippet.clone_from(&server_snippet);
     }
+    let mut aliases = server_alias::names(&ingress.meta);
+    aliases.retain(|alias| !is_foreign(alias));
     let use_regex = written(&ingress.meta, "use-regex").and_then(ingress_nginx::flag) == Some(true);
     let target = written(&ingress.meta, "rewrite-target")
         .filter(|target| find("rewrite-target").is_none_or(|row| row.consequence(target).is_none()));
@@ -327,6 +364,9 @@ fn said_of_hosts(
         known.has_tls = !ingress.spec.tls.is_empty();
         known.closes_host.clone_from(&closes_host);
         known.server_snippet.clone_from(&server_snippet);
+        if !is_any {
+            known.aliases.clone_from(&aliases);
+        }
         known.rewrites_root = !is_any && target.is_some_and(|target| target != "/");
         for path in rule.http.iter().flat_map(|http| &http.paths) {
             let text = written_path(path.path.as_deref());

@@ -27,6 +27,7 @@ mod path;
 pub(super) mod path_conflicts;
 mod referenced_objects;
 mod rule;
+mod server_alias;
 mod session_cookie;
 mod shared_parts;
 mod snippets;
@@ -43,6 +44,7 @@ use self::host_facts::HostFacts;
 pub(in crate::compile::ingress) use self::host_facts::NginxHosts;
 use self::path::{IngressPath, written_path};
 use self::rule::{EXPRESSION_REMEDY, RuleBuilder, RulePlace};
+pub(in crate::compile::ingress) use self::server_alias::given_names as server_aliases;
 use self::shared_parts::PartBuilder;
 pub(in crate::compile::ingress) use self::shared_parts::SharedParts;
 use super::{refusal, refused_annotations};
@@ -87,7 +89,7 @@ pub(super) fn plan(
 ) -> Result<(IngressPlan, Expansion), Expansion> {
     let budgets = cx.inputs.budgets;
     let regexes = RegexBudget::new(budgets, &share);
-    let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
+    let paths = server_alias::paths_of_all_names(hosts, ingress);
     regexes.expansion_within_share(paths)?;
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
     if canary::is_canary(ingress) {
@@ -107,6 +109,7 @@ pub(super) fn plan(
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
         named.insert(HostPattern::Any);
     }
+    server_alias::report(&mut reader, hosts, ingress, &named);
     let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
     let snippets = snippets::by_host(&mut reader, hosts, own, budgets.regex_limit(), refuses_guards);
     let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
@@ -167,12 +170,14 @@ pub(super) fn plan(
     };
     ingress.spec.rules.iter().enumerate().for_each(|(index, rule)| planner.add_rule(index, rule));
     planner.add_roots();
+    planner.add_aliases();
     let NginxPlanner { rules, by_host, errors: route_errors, .. } = planner;
     errors.extend(route_errors);
     errors.extend(rules.errors.into_vec());
     notes.extend(rules.notes.into_vec());
     notes.extend(rules.parts.notes().cloned().map(access::about_annotation));
-    let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
+    let mut certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
+    server_alias::add_certificates(hosts, &named, &mut certificates);
     let plan = IngressPlan {
         dialect: Dialect::Nginx,
         generation: ingress.meta.generation,
@@ -389,6 +394,19 @@ impl NginxPlanner<'_> {
                 locations: vec![(precedence, location)],
                 field: annotation_field(&format!("{PREFIX}from-to-www-redirect")),
             });
+        }
+    }
+
+    /// Serves the locations of hosts under their further names.
+    fn add_aliases(&mut self) {
+        let own = self.by_host.values().filter(|locations| self.hosts.belongs_to(&locations.host, self.ingress));
+        let of_aliases = own.flat_map(|locations| {
+            let names = self.hosts.aliases(&locations.host);
+            names.map(|name| HostLocations { host: name.clone(), ..locations.clone() })
+        });
+        let of_aliases: Vec<HostLocations> = of_aliases.collect();
+        for locations in of_aliases {
+            self.by_host.entry(locations.host.clone()).or_insert(locations);
         }
     }
 

@@ -57,6 +57,7 @@ pub(super) const READ: &[&str] = &[
     "proxy-send-timeout",
     "rewrite-target",
     "satisfy",
+    "server-alias",
     "server-snippet",
     "service-upstream",
     "session-cookie-domain",
