@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::dialects::nginx::server_aliases;
+use super::dialects::nginx::server_alias::server_alias_names;
 use super::plan::IngressPlan;
 use crate::api::ingress_nginx::PREFIX;
 use crate::api::kong::annotations::{HOST_ALIASES, list};
@@ -193,7 +193,7 @@ fn claims_of(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> Option<Ingres
         hosts.extend(aliases.take(MAX_HOST_ALIASES).filter_map(exact_host).map(Arc::from));
     }
     if dialect::has_server_aliases(cx, ingress) {
-        hosts.extend(server_aliases(ingress).into_iter().filter_map(exact_name));
+        hosts.extend(server_alias_names(ingress).into_iter().filter_map(exact_name));
     }
     (!hosts.is_empty()).then_some(IngressClaims { created: ingress.meta.created, hosts })
 }
@@ -218,13 +218,13 @@ fn fields_of_hosts(ingress: &Ingress) -> BTreeMap<Box<str>, String> {
 
 /// The annotation that names a host which no other field does.
 fn field_of_alias(ingress: &Object<Ingress>, host: &Arc<str>) -> String {
-    let is_of_nginx = server_aliases(ingress).into_iter().filter_map(exact_name).any(|name| name == *host);
+    let is_of_nginx = server_alias_names(ingress).into_iter().filter_map(exact_name).any(|name| name == *host);
     if is_of_nginx { annotation_field(&format!("{PREFIX}server-alias")) } else { annotation_field(HOST_ALIASES) }
 }
 
 fn exact_name(host: HostPattern) -> Option<Arc<str>> {
     match host {
-        HostPattern::Exact(name) => Some(name.into()),
+        HostPattern::Exact(name) => Some(name),
         HostPattern::Wildcard(_) | HostPattern::Any => None,
     }
 }

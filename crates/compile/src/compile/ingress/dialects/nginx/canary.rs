@@ -8,7 +8,7 @@ use http::HeaderName;
 use super::config_map::NginxConfig;
 use super::host_facts::NginxHosts;
 use super::path::written_path;
-use super::value_reader::{ValueReader, written};
+use super::value_reader::ValueReader;
 use crate::api::ingress_nginx::{self, PREFIX};
 use crate::api::networking::{Ingress, IngressBackend};
 use crate::api::{Kind, Object, ObjectKey};
@@ -34,11 +34,6 @@ pub(super) struct CanaryPath {
     pub backend: IngressBackend,
     pub requests: CanaryRequests,
     pub via_cluster_ip: bool,
-}
-
-/// Whether an Ingress only gets a share of the requests for the paths of another one.
-pub(super) fn is_canary(ingress: &Object<Ingress>) -> bool {
-    written(&ingress.meta, "canary").and_then(ingress_nginx::flag) == Some(true)
 }
 
 /// The paths of a canary, each with its host.

@@ -16,7 +16,7 @@ use super::server_alias::{GivenAliases, IngressAge, WantedAliases};
 use super::snippets;
 use super::snippets::ServerSnippet;
 use super::unsupported;
-use super::value_reader::written;
+use super::value_reader::{is_canary, written};
 use crate::api::ingress_nginx::{self, find};
 use crate::api::networking::Ingress;
 use crate::api::{Object, ObjectKey};
@@ -328,7 +328,7 @@ fn said_of_hosts(
         cx.inputs.ingress.host_ownership == HostOwnership::Namespace
             && matches!(host, HostPattern::Exact(name) if !claims.belongs_to(name, &ingress.meta.key.namespace))
     };
-    if canary::is_canary(ingress) {
+    if is_canary(ingress) {
         for (host, path) in canary::paths(ingress, config, cx.inputs.budgets.regex_limit()) {
             if !is_foreign(&host) {
                 said.entry(host).or_default().canaries.push(path);

@@ -21,13 +21,14 @@ mod auth_server;
 mod canary;
 mod config_map;
 mod custom_headers;
+mod further_names;
 mod host_facts;
 mod limits;
 mod path;
 pub(super) mod path_conflicts;
 mod referenced_objects;
 mod rule;
-mod server_alias;
+pub(in crate::compile::ingress) mod server_alias;
 mod session_cookie;
 mod shared_parts;
 mod snippets;
@@ -44,7 +45,6 @@ use self::host_facts::HostFacts;
 pub(in crate::compile::ingress) use self::host_facts::NginxHosts;
 use self::path::{IngressPath, written_path};
 use self::rule::{EXPRESSION_REMEDY, RuleBuilder, RulePlace};
-pub(in crate::compile::ingress) use self::server_alias::given_names as server_aliases;
 use self::shared_parts::PartBuilder;
 pub(in crate::compile::ingress) use self::shared_parts::SharedParts;
 use super::{refusal, refused_annotations};
@@ -72,7 +72,7 @@ use crate::snapshot::rule::{Action, RedirectAction, RedirectStyle, RouteFailure}
 use access::AccessSettings;
 use annotations::NginxAnnotations;
 pub use unsupported::{AnnotationSupport, annotation_support};
-use value_reader::ValueReader;
+use value_reader::{ValueReader, is_canary};
 
 /// Plans a served Ingress of this class, which may be missing, and returns what it expands to. `before`: the plan that
 /// it had. An error if it expands to more than its share of its namespace's budget.
@@ -89,10 +89,10 @@ pub(super) fn plan(
 ) -> Result<(IngressPlan, Expansion), Expansion> {
     let budgets = cx.inputs.budgets;
     let regexes = RegexBudget::new(budgets, &share);
-    let paths = server_alias::paths_of_all_names(hosts, ingress);
+    let paths = further_names::paths_of_all_names(hosts, ingress);
     regexes.expansion_within_share(paths)?;
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
-    if canary::is_canary(ingress) {
+    if is_canary(ingress) {
         return Ok((canary::plan(cx, hosts, ingress, refuses_guards), regexes.expansion_within_share(paths)?));
     }
     let (refused, mut notes) = refusal(cx, ingress);
@@ -109,7 +109,7 @@ pub(super) fn plan(
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
         named.insert(HostPattern::Any);
     }
-    server_alias::report(&mut reader, hosts, ingress, &named);
+    further_names::report(&mut reader, hosts, ingress, &named);
     let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
     let snippets = snippets::by_host(&mut reader, hosts, own, budgets.regex_limit(), refuses_guards);
     let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
@@ -177,7 +177,7 @@ pub(super) fn plan(
     notes.extend(rules.notes.into_vec());
     notes.extend(rules.parts.notes().cloned().map(access::about_annotation));
     let mut certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
-    server_alias::add_certificates(hosts, &named, &mut certificates);
+    further_names::add_certificates(hosts, &named, &mut certificates);
     let plan = IngressPlan {
         dialect: Dialect::Nginx,
         generation: ingress.meta.generation,

@@ -1,7 +1,8 @@
 //! Reads the values of single annotations, and reports the bad ones with what they do.
 
-use crate::api::Meta;
 use crate::api::ingress_nginx::{self, OnBadValue, PREFIX};
+use crate::api::networking::Ingress;
+use crate::api::{Meta, Object};
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 
@@ -69,6 +70,11 @@ impl<'a> ValueReader<'a> {
         let message = format!("{message}, so requests get status 503");
         self.errors.push(Diagnostic::error(field, message, remedy));
     }
+}
+
+/// Whether an Ingress only gets a share of the requests for the paths of another one.
+pub(super) fn is_canary(ingress: &Object<Ingress>) -> bool {
+    written(&ingress.meta, "canary").and_then(ingress_nginx::flag) == Some(true)
 }
 
 /// The value of an annotation as it is written; an empty one counts as missing.
