@@ -326,7 +326,13 @@ mod tests {
         #[test]
         fn parsing_never_panics(
             prefix in prop_oneof![
-                Just("$2y$"), Just("$argon2id$"), Just("$apr1$"), Just("$6$"), Just("$5$rounds="), Just("{SSHA}"), Just("")
+                Just("$2y$"),
+                Just("$argon2id$"),
+                Just("$apr1$"),
+                Just("$6$"),
+                Just("$5$rounds="),
+                Just("{SSHA}"),
+                Just(""),
             ],
             rest in ".{0,70}",
         ) {
