@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::harness::client::{ContinuousClient, get};
+use crate::harness::client::{ContinuousClient, get, try_get};
+use crate::harness::eventually;
 use crate::harness::objects::GATEWAY;
 use crate::harness::program::run;
 use crate::harness::site::Site;
@@ -166,6 +167,86 @@ fn certificate_renewal_fails_no_request() {
     assert!(ended.messages().contains("Secret default/authority does not exist"), "{}", ended.messages());
 }
 
+/// A Secret with a certificate for clients, and with an authority if there is one.
+fn client_secret(authority: Option<&Authority>) -> String {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["portico.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let indented = |pem: String| pem.replace('\n', "\n    ");
+    let ca = authority.map(|authority| format!("  ca.crt: |\n    {}\n", indented(authority.0.pem())));
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: proxy\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n    \
+         {}\n  tls.key: |\n    {}\n{}",
+        indented(certificate.pem()),
+        indented(key.serialize_pem()),
+        ca.unwrap_or_default()
+    )
+}
+
+/// ingress-nginx, annotations `proxy-ssl-*`.
+#[test]
+fn annotations_of_ingress_nginx_verify_the_backend() {
+    let (trusted, other) = (Authority::new("trusted"), Authority::new("other"));
+    let certificate = RenewableCertificate(Arc::new(Mutex::new(trusted.issue("backend.example"))));
+    let address = backend(certificate);
+    let ingress = |host: &str, annotations: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: {host}
+  annotations:
+    nginx.ingress.kubernetes.io/backend-protocol: HTTPS
+    nginx.ingress.kubernetes.io/upstream-vhost: backend.example
+    {annotations}
+spec:
+  ingressClassName: nginx
+  rules:
+    - host: {host}.example
+      http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: secure, port: {{number: 443}}}}}}}}]}}
+---
+"
+        )
+    };
+    let verified = |name: &str| {
+        format!(
+            "nginx.ingress.kubernetes.io/proxy-ssl-secret: default/proxy
+    nginx.ingress.kubernetes.io/proxy-ssl-verify: \"on\"
+    nginx.ingress.kubernetes.io/proxy-ssl-name: {name}"
+        )
+    };
+    let mut objects = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: nginx}\n\
+                       spec: {controller: k8s.io/ingress-nginx}\n---\napiVersion: v1\nkind: Service\nmetadata:\n  \
+                       name: secure\n  annotations: {portico.dev/address: \"@backend@\"}\nspec: {ports: [{port: 443}]}\n---\n"
+        .replace("@backend@", &address.to_string());
+    objects += &ingress("unverified", "example.com/note: none");
+    objects += &ingress("verified", &verified("backend.example"));
+    objects += &ingress("wrong-name", &verified("other.example"));
+    objects += &ingress("no-name", &verified("\"\""));
+    let site = Site::new();
+    site.save("manifests/all.yaml", &objects);
+    site.save("manifests/proxy.yaml", &client_secret(Some(&trusted)));
+    let address = site.address_of("other");
+    let class = ["--nginx-controller-class", "k8s.io/ingress-nginx", "--ingress-http-listen", &address];
+    let program = run(&site, &[&class[..], &["--ingress-https-listen", "off"]].concat());
+    program.wait_started();
+    let status = |host: &str| try_get(&address, &format!("{host}.example"), "/").unwrap().status;
+    let statuses = || ["unverified", "verified", "wrong-name", "no-name"].map(status);
+    assert_eq!(statuses(), [200, 200, 502, 503]);
+    site.save("manifests/proxy.yaml", &client_secret(Some(&other)));
+    eventually("another authority", || (status("verified") == 502).then_some(()));
+    site.save("manifests/proxy.yaml", &client_secret(None));
+    eventually("no authority", || (status("verified") == 503).then_some(()));
+    site.save("manifests/proxy.yaml", &client_secret(Some(&trusted)));
+    eventually("the authority is back", || (status("verified") == 200).then_some(()));
+    site.remove("manifests/proxy.yaml");
+    eventually("no Secret", || (status("verified") == 503).then_some(()));
+    assert_eq!(status("unverified"), 200);
+    let ended = program.stop().expect_success();
+    for message in ["has no key ca.crt, which proxy-ssl-verify needs", "proxy-ssl-name is missing"] {
+        assert!(ended.messages().contains(message), "{message}: {}", ended.messages());
+    }
+}
+
 /// A route for each of these XBackends of host `localhost`: name, port and further fields.
 fn x_backends(backends: &[(&str, u16, &str)]) -> String {
     let documents = backends.iter().map(|(name, port, fields)| {
@@ -240,7 +321,7 @@ fn x_backends_are_reached_with_the_tls_that_they_require() {
         let reported = program.wait_messages(is_reported);
         reported.unwrap_or_else(|messages| panic!("edit {number} was not reported\n{messages}"));
     };
-    crate::harness::eventually("the name is resolved", || (get(&address, "/tls").status == 200).then_some(()));
+    eventually("the name is resolved", || (get(&address, "/tls").status == 200).then_some(()));
     assert_eq!(get(&address, "/wrong-name").status, 502, "the backend has no certificate for this name");
     assert_eq!(get(&address, "/mcp").status, 500, "nothing is sent with a protocol that is not supported");
 

@@ -3,5 +3,6 @@
 
 mod broken_guards;
 mod limits;
+mod nginx_balancing;
 mod nginx_guards;
 mod unread_files;

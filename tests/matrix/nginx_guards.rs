@@ -12,7 +12,7 @@ use crate::harness::eventually;
 use crate::harness::program::{Program, run};
 use crate::harness::site::Site;
 
-const CLASS: &str = "apiVersion: networking.k8s.io/v1
+pub(super) const CLASS: &str = "apiVersion: networking.k8s.io/v1
 kind: IngressClass
 metadata: {name: nginx}
 spec: {controller: k8s.io/ingress-nginx}
@@ -20,7 +20,7 @@ spec: {controller: k8s.io/ingress-nginx}
 ";
 
 /// An Ingress with the root of a host, and the echo server as backend.
-fn ingress(namespace: &str, name: &str, created: &str, annotations: &str, rules: &str) -> String {
+pub(super) fn ingress(namespace: &str, name: &str, created: &str, annotations: &str, rules: &str) -> String {
     format!(
         "apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -34,7 +34,7 @@ spec:
     )
 }
 
-fn rule(host: &str, path: &str) -> String {
+pub(super) fn rule(host: &str, path: &str) -> String {
     rule_for(host, path, "echo")
 }
 
@@ -50,7 +50,7 @@ fn echo(namespace: &str) -> String {
     service(namespace, "echo", "@echo@")
 }
 
-fn service(namespace: &str, name: &str, port: &str) -> String {
+pub(super) fn service(namespace: &str, name: &str, port: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Service
@@ -99,7 +99,7 @@ fn with_users() -> String {
     format!("{PREFIX}auth-type: basic, {PREFIX}auth-secret: users")
 }
 
-fn start(site: &Site, more: &[&str]) -> (Program, String) {
+pub(super) fn start(site: &Site, more: &[&str]) -> (Program, String) {
     let address = site.address_of("other");
     let own = ["--nginx-controller-class", "k8s.io/ingress-nginx", "--ingress-http-listen", &address];
     let off = ["--ingress-https-listen", "off", "--access-log", "off"];
@@ -112,7 +112,7 @@ fn status(address: &str, host: &str, path: &str) -> u16 {
     try_get(address, host, path).unwrap().status
 }
 
-fn get(address: &str, host: &str, path: &str, fields: &str) -> ClientResponse {
+pub(super) fn get(address: &str, host: &str, path: &str, fields: &str) -> ClientResponse {
     Connection::open(address).unwrap().get_with(host, path, fields).unwrap()
 }
 

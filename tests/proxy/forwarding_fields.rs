@@ -371,7 +371,7 @@ async fn they_are_hashed() {
     addresses.sort();
     let source = HashSource::Header(HeaderName::from_static("x-forwarded-host"));
     let keys = [HashKey { source, regex: None }].into();
-    let hash = RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None };
+    let hash = RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None, subset_size: None };
     web.set_endpoints(Endpoints {
         addresses: addresses.into_iter().map(EndpointAddress::Ip).collect(),
         balance: Balancing {

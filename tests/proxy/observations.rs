@@ -78,7 +78,7 @@ async fn observation_says_why_the_endpoint_was_picked() {
     let (endpoint, (refusing, _reserved)) = (Endpoint::ok().await, reserve_address());
     let hashed = upstream("hashed", &[]);
     let keys = [HashKey { source: HashSource::Path, regex: None }].into();
-    let hash = RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None };
+    let hash = RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None, subset_size: None };
     let algorithm = BalancingAlgorithm::ConsistentHash(HashTable::Maglev { table_size: 251 });
     hashed.set_endpoints(Endpoints {
         addresses: vec![EndpointAddress::Ip(endpoint.address)],

@@ -64,7 +64,7 @@ impl Halves {
 
 fn first(sources: &[HashSource]) -> RequestHash {
     let keys = sources.iter().map(|source| HashKey { source: source.clone(), regex: None }).collect();
-    RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None }
+    RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None, subset_size: None }
 }
 
 fn header(name: &'static str) -> HashSource {

@@ -54,6 +54,7 @@ fn endpoints() -> Endpoints {
             .into(),
             combine: CombineKeys::All,
             bounded_load_percent: Some(125),
+            subset_size: None,
         })),
         slow_start: Some(SlowStart { window: SECOND * 30, min_weight_percent: 20, aggression: 1500 }),
         locality: Locality {
@@ -402,7 +403,8 @@ fn fields_have_one_order() {
     let cookie = SetCookie::new("user", "/", None, SameSite::Strict);
     let sources = [HashSource::Cookie(cookie), HashSource::ClientIp { ipv6_prefix: 64 }];
     let keys = sources.map(|source| HashKey { source, regex: Some(Regex::new("a+").unwrap()) });
-    let hash = RequestHash { keys: keys.into(), combine: CombineKeys::First, bounded_load_percent: None };
+    let hash =
+        RequestHash { keys: keys.into(), combine: CombineKeys::First, bounded_load_percent: None, subset_size: None };
     let failover = [FailoverLevel::Nothing, FailoverLevel::Zone("a".into())].into();
     let ring = Balancing {
         algorithm: BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points: Some(1024) }),

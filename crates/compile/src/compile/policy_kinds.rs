@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   KindsWithUsers   BackendTLSPolicy, XBackendTrafficPolicy, BackendPolicy, XBackend ─▶ changes, verdicts
-//!   SOURCES          KongUpstreamPolicy, KongIngress, annotations ─▶ XBackendTrafficPolicy ─▶ BackendPolicy
+//!   SOURCES          KongUpstreamPolicy, KongIngress, annotations of the Service ─▶ annotations of Ingresses of the
+//!                    dialect nginx ─▶ XBackendTrafficPolicy ─▶ BackendPolicy
 //!                    ─▶ own sessions of an XBackend; later ones precede
 //! ```
 
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::affected::BackendChange;
-use super::backend::{x_backend, x_backend_verdict};
+use super::backend::{route_balancing, x_backend, x_backend_verdict};
 use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::upstream_policy;
 use super::policies::users::{Findings, Users, WithUsers};
@@ -173,6 +174,17 @@ const SOURCES: &[SettingsSource] = &[
     },
     SettingsSource {
         is_for_services_only: true,
+        apply: |query, (balance, traffic)| match &query.upstream.balancing {
+            Some(balancing) => (route_balancing::apply(balancing, balance), traffic),
+            None => (balance, traffic),
+        },
+        names: |query| match &query.upstream.balancing {
+            Some(_) => PolicySources::from([("loadBalancing", ROUTE_ANNOTATIONS.to_owned())]),
+            None => PolicySources::new(),
+        },
+    },
+    SettingsSource {
+        is_for_services_only: true,
         apply: |query, (balance, traffic)| (balance, backend_traffic::apply(query.store, &query.service(), traffic)),
         names: |query| backend_traffic::sources(query.store, &query.service()),
     },
@@ -194,6 +206,9 @@ const SOURCES: &[SettingsSource] = &[
         },
     },
 ];
+
+/// What sets the load balancing of an upstream that some Ingresses have for themselves.
+const ROUTE_ANNOTATIONS: &str = "annotations of Ingresses";
 
 /// The upstream whose settings are read.
 struct SettingsQuery<'a> {

@@ -179,6 +179,7 @@ fn first_of_service(key: &UpstreamKey) -> UpstreamKey {
         via_cluster_ip: false,
         proxy_protocol: None,
         source: UpstreamSource::default(),
+        balancing: None,
         ..key.clone()
     }
 }

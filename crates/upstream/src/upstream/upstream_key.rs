@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::proxy_protocol::ProxyProtocol;
+use super::route_balancing::RouteBalancing;
 use crate::endpoint_tls::UpstreamProtocol;
 use crate::endpoint_tls::UpstreamTlsSettings;
 use crate::transport_protocol::{TransportPort, TransportProtocol};
@@ -37,10 +38,12 @@ pub struct UpstreamKey {
     /// connections.
     pub proxy_protocol: Option<ProxyProtocol>,
     pub source: UpstreamSource,
+    /// The load balancing of the routes that have the upstream for themselves; `None` for that of the Service.
+    pub balancing: Option<Arc<RouteBalancing>>,
 }
 
 /// `namespace/service:port`, with `/UDP` for such a port, then ` as XBackend` for an XBackend, ` as FACADE` for a
-/// facade, ` via ClusterIP`, and ` with PROXY VERSION`.
+/// facade, ` via ClusterIP`, ` with PROXY VERSION`, and the load balancing of its routes.
 impl fmt::Display for UpstreamKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let port = TransportPort { transport: self.transport, number: self.port };
@@ -54,8 +57,11 @@ impl fmt::Display for UpstreamKey {
         if self.via_cluster_ip {
             formatter.write_str(" via ClusterIP")?;
         }
-        match self.proxy_protocol {
-            Some(version) => write!(formatter, " with PROXY {}", version.name()),
+        if let Some(version) = self.proxy_protocol {
+            write!(formatter, " with PROXY {}", version.name())?;
+        }
+        match &self.balancing {
+            Some(balancing) => write!(formatter, " {balancing}"),
             None => Ok(()),
         }
     }

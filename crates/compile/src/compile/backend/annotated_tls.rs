@@ -144,19 +144,22 @@ pub(super) fn referrer_problem(kind: Kind, meta: &Meta, problem: &Diagnostic, na
 }
 
 /// A note for the referrer of a Service whose certificate is not verified. `service`: its kind and name; `field`: the
-/// field that refers to it.
+/// field that refers to it; `remedy`: how it would be verified.
 pub(in crate::compile) fn unverified_note(
     tls_settings: Option<&UpstreamTlsSettings>,
     service: &str,
     field: &str,
+    remedy: &str,
 ) -> Option<Diagnostic> {
     tls_settings.filter(|tls_settings| !tls_settings.verifies()).map(|_| {
         let message = format!("connections to {service} use TLS, but its certificate is not verified");
-        let remedy = "set its annotation konghq.com/tls-verify to \"true\", and refer to its authority in \
-                      konghq.com/ca-certificates-secrets";
         Diagnostic::warning(field, message, remedy)
     })
 }
+
+/// How annotations of a Service make its certificate verified.
+pub(in crate::compile) const VERIFY_SERVICE: &str = "set its annotation konghq.com/tls-verify to \"true\", and refer to its authority in \
+     konghq.com/ca-certificates-secrets";
 
 /// A diagnostic if the TLS annotations of a Service or facade are invalid.
 pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Option<Diagnostic> {

@@ -23,6 +23,8 @@ pub(super) mod endpoints;
 pub(super) mod forbidden_addresses;
 pub(super) mod locality;
 pub(super) mod reference;
+pub(in crate::compile) mod route_balancing;
+pub(in crate::compile) mod route_tls;
 pub(super) mod traffic_distribution;
 pub(super) mod upstream_usage;
 pub(super) mod x_backend;
@@ -42,6 +44,7 @@ use crate::transport_protocol::TransportProtocol;
 use crate::upstream::{UpstreamKey, UpstreamSource};
 use annotated_proxy_protocol::annotated_proxy_protocol;
 use annotated_tls::BackendTlsSettings;
+use route_tls::RouteTls;
 
 /// How a dialect sends requests to a Service.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ pub(super) struct BackendSettings<'s> {
     /// Service, which has no ClusterIP.
     pub via_cluster_ip: bool,
     pub tls: BackendTlsSettings,
+    /// What an object about routes sets in place of `tls`.
+    pub route_tls: Option<&'s RouteTls>,
 }
 
 /// How a port is treated whose `appProtocol` is unknown.
@@ -178,8 +183,11 @@ pub(super) fn upstream_key(
         // A policy replaces all settings in annotations.
         Some(required) => Some(required.tls_settings(cx, Some(protocol))?),
         None => {
-            let annotated = is_tls.then(|| annotated_tls::tls_settings(cx, meta, protocol, &settings.tls)).transpose();
-            annotated.map_err(|problem| {
+            let configured = is_tls.then(|| match settings.route_tls {
+                Some(route_tls) => route_tls.settings(cx, protocol),
+                None => annotated_tls::tls_settings(cx, meta, protocol, &settings.tls),
+            });
+            configured.transpose().map_err(|problem| {
                 let (message, remedy) = annotated_tls::referrer_problem(kind, meta, &problem, referrer_namespace);
                 BackendError::InvalidTls(message, remedy)
             })?
@@ -197,6 +205,7 @@ pub(super) fn upstream_key(
         via_cluster_ip: settings.via_cluster_ip && !endpoints::is_headless(service),
         proxy_protocol: None,
         source: UpstreamSource::Service,
+        balancing: None,
     })
 }
 

@@ -10,6 +10,7 @@ use crate::api::networking::IngressBackend;
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend;
+use crate::compile::backend::route_tls::RouteTls;
 use crate::compile::backend::{
     AnnotatedProtocol, BackendError, BackendSettings, PortReference, UnknownAppProtocol, annotated_tls, find_port,
     find_service,
@@ -102,11 +103,9 @@ pub(in crate::compile::ingress) fn resolve<'s>(
     cx: CompileContext<'s>,
     namespace: &str,
     backend: &IngressBackend,
-    class_uses_cluster_ip: bool,
-    protocol: Option<AnnotatedProtocol>,
+    through: Connection<'_>,
     field: &str,
 ) -> Result<ResolvedBackend<'s>, Diagnostic> {
-    let through = Connection { via_cluster_ip: class_uses_cluster_ip, protocol };
     match IngressTarget::from_backend(backend) {
         IngressTarget::Service(name, port) => {
             let name_field = format!("{field}.service.name");
@@ -142,10 +141,12 @@ fn port_reference(port: &str) -> PortReference<'_> {
 }
 
 /// What precedes the settings of a Service.
-#[derive(Clone, Copy)]
-struct Connection {
-    via_cluster_ip: bool,
-    protocol: Option<AnnotatedProtocol>,
+#[derive(Clone, Copy, Default)]
+pub(in crate::compile::ingress) struct Connection<'a> {
+    /// Whether requests go to the ClusterIP instead of the endpoints.
+    pub via_cluster_ip: bool,
+    pub protocol: Option<AnnotatedProtocol>,
+    pub tls: Option<&'a RouteTls>,
 }
 
 /// `source` is the object whose annotations apply.
@@ -154,7 +155,7 @@ fn resolve_service<'s>(
     service: &'s Object<Service>,
     port: &ServicePort,
     source: (Kind, &'s Meta),
-    through: Connection,
+    through: Connection<'_>,
     field: &str,
 ) -> Result<ResolvedBackend<'s>, Diagnostic> {
     let (kind, meta) = source;
@@ -167,6 +168,7 @@ fn resolve_service<'s>(
         unknown_app_protocol: UnknownAppProtocol::Ignore,
         via_cluster_ip: through.via_cluster_ip || settings.via_cluster_ip,
         tls: settings.tls.clone(),
+        route_tls: through.tls,
     };
     let namespace = &service.meta.key.namespace;
     let key = backend::upstream_key(cx, namespace, service, port, &backend_settings).map_err(|error| {

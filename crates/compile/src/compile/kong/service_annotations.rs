@@ -109,6 +109,7 @@ pub(in crate::compile) fn for_gateway_api(service: &Object<Service>) -> BackendS
         unknown_app_protocol: UnknownAppProtocol::Reject,
         via_cluster_ip: AnnotationReader::new(&service.meta).bool(SERVICE_UPSTREAM).unwrap_or(false),
         tls: tls_settings(&service.meta),
+        route_tls: None,
     }
 }
 

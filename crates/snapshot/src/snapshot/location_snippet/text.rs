@@ -125,6 +125,15 @@ impl SnippetText {
         })
     }
 
+    /// The variables and, as errors, the texts between them, of a text outside of snippets.
+    pub fn request_parts(&self) -> impl Iterator<Item = Result<&SnippetVariable, &str>> {
+        self.parts.iter().filter_map(|part| match part {
+            TextPart::Literal(text) => Some(Err(&**text)),
+            TextPart::Request(variable) => Some(Ok(variable)),
+            TextPart::Set(_) | TextPart::Group(_) | TextPart::Response(_) => None,
+        })
+    }
+
     /// The text for a request. `None` if it is longer than 8 KiB.
     pub fn expand<'v>(&'v self, values: &'v dyn SnippetValues) -> Option<Cow<'v, str>> {
         match &self.parts[..] {

@@ -30,8 +30,12 @@ impl HasReferences for Ingress {
 }
 
 /// The annotations of ingress-nginx that name an object, as `name` or `namespace/name`.
-const OF_NGINX: [(&str, Kind); 3] =
-    [("auth-proxy-set-headers", Kind::ConfigMap), ("auth-secret", Kind::Secret), ("custom-headers", Kind::ConfigMap)];
+const OF_NGINX: [(&str, Kind); 4] = [
+    ("auth-proxy-set-headers", Kind::ConfigMap),
+    ("auth-secret", Kind::Secret),
+    ("custom-headers", Kind::ConfigMap),
+    ("proxy-ssl-secret", Kind::Secret),
+];
 
 impl HasReferences for IngressClass {
     fn add_references(&self, _: &Meta, collector: &mut DependencyCollector) {

@@ -1,10 +1,14 @@
 //! The choice of one endpoint of a set, by the algorithm of the set.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::endpoint_set::{EndpointSet, ResolvedEndpoint};
+use super::endpoint_table::EndpointTable;
 use super::picked::{NoEndpoint, Picked, PickedBecause};
 use super::rotation::Rotation;
 use super::slow_start::weight_factor;
@@ -136,13 +140,32 @@ impl<'c> Chooser<'c> {
     /// The first usable endpoint in the order of the hash table.
     fn by_hash(&mut self, hash: u64) -> Chosen {
         let table = self.set.table.as_ref()?;
-        let mut found = table.find(hash, |index| self.is_usable(index));
+        let mut found = match self.set.settings.subset_size {
+            None => table.find(hash, |index| self.is_usable(index)),
+            Some(size) => self.in_subset(table, hash, size),
+        };
         if found.is_none() && self.set.settings.bounded_load_percent.is_some() {
             // The others are ejected, and their load exceeds the bound.
             self.ignores_bound = true;
             found = table.find(hash, |index| self.is_usable(index));
         }
         found.map(|index| (index, self.skipped))
+    }
+
+    /// One of the first `size` usable endpoints in the order of the hash table, at random.
+    fn in_subset(&mut self, table: &EndpointTable, hash: u64, size: NonZeroU32) -> Option<usize> {
+        let (mut seen, mut chosen) = (SmallVec::<[usize; 8]>::new(), None);
+        table.find(hash, |index| {
+            if seen.contains(&index) || !self.is_usable(index) {
+                return false;
+            }
+            seen.push(index);
+            if fastrand::usize(..seen.len()) == 0 {
+                chosen = Some(index);
+            }
+            seen.len() >= size.get() as usize
+        });
+        chosen
     }
 
     fn in_turn(&mut self, set: &Arc<EndpointSet>, rotation: &mut Rotation) -> Chosen {

@@ -2,6 +2,7 @@
 //! whole set, so all parts of it belong together.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -48,6 +49,8 @@ pub struct EndpointSet {
 pub(in crate::upstream) struct SetSettings {
     pub(in crate::upstream) algorithm: BalancingAlgorithm,
     pub(in crate::upstream) bounded_load_percent: Option<u32>,
+    /// Among how many endpoints of the table a pick is random; `None` for one.
+    pub(in crate::upstream) subset_size: Option<NonZeroU32>,
     pub(in crate::upstream) slow_start: Option<SlowStart>,
     pub(in crate::upstream) panic_threshold_percent: u8,
     pub(in crate::upstream) must_exceed_threshold: bool,
@@ -70,6 +73,7 @@ impl SetSettings {
         SetSettings {
             algorithm: *algorithm,
             bounded_load_percent: hash.as_ref().and_then(|hash| hash.bounded_load_percent),
+            subset_size: hash.as_ref().and_then(|hash| hash.subset_size),
             slow_start: *slow_start,
             panic_threshold_percent: *panic_threshold_percent,
             must_exceed_threshold: *must_exceed_threshold,

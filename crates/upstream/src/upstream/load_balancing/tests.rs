@@ -1,8 +1,9 @@
 //! Tests of the promises of each algorithm, by simulation.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -330,6 +331,24 @@ fn keys_find_the_only_available_endpoint() {
         assert!(picks.iter().all(|number| number % 200 == 3), "{algorithm:?}");
         assert_eq!(mapping(&set, 200), picks);
     }
+}
+
+#[test]
+fn hash_selects_a_subset_of_which_each_request_gets_one_at_random() {
+    let size = NonZeroU32::new(3);
+    let settings = SetSettings { algorithm: RING, subset_size: size, ..SetSettings::default() };
+    let set = set_of(endpoints(0..10), settings.clone());
+    let chosen_for = |set: &Arc<EndpointSet>, hash| -> BTreeSet<usize> {
+        let pick = || choose(set, None, &PickContext { hash: Some(hash), ..PLAIN }).unwrap();
+        (0..200).map(|_| number(pick().address)).collect()
+    };
+    let subsets: BTreeSet<_> = (0..50_u64).map(|key| chosen_for(&set, hash64(&key.to_le_bytes()))).collect();
+    assert!(subsets.iter().all(|subset| subset.len() == 3) && subsets.len() > 10, "{subsets:?}");
+    let tried: Vec<_> = (0..8).map(address).collect();
+    let cx = PickContext { hash: Some(1), avoid: &tried, ..PLAIN };
+    assert!(choose(&set, None, &cx).is_ok_and(|picked| number(picked.address) >= 8), "the others are left");
+    let few = set_of(endpoints(0..2), settings);
+    assert_eq!(chosen_for(&few, 1).len(), 2, "there are no more");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What consistent hashing hashes of a request.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -19,6 +20,9 @@ pub struct RequestHash {
     pub keys: Box<[HashKey]>,
     /// How many requests in progress an endpoint may have, as a percentage of its share; 100 or more. `None`: no limit.
     pub bounded_load_percent: Option<u32>,
+    /// How many endpoints a hash selects, of which each request gets one at random. `None`: one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset_size: Option<NonZeroU32>,
 }
 
 /// How several keys are used.
@@ -29,6 +33,8 @@ pub enum CombineKeys {
     First,
     /// All keys that the request has, together.
     All,
+    /// The values one after the other, as one text, in which absent ones are empty. Every request has it.
+    Text,
 }
 
 /// One part of a request.
@@ -54,12 +60,16 @@ impl Serialize for HashKey {
         let (source, name) = match &self.source {
             HashSource::Header(name) => ("Header", Some(name.as_str())),
             HashSource::Cookie(cookie) => ("Cookie", Some(&*cookie.name)),
+            HashSource::CookieValue(name) => ("CookieValue", Some(&**name)),
             HashSource::ClientIp { .. } => ("ClientIP", None),
             HashSource::Query(name) | HashSource::QueryValues(name) => ("Query", Some(&**name)),
             HashSource::Path => ("Path", None),
             HashSource::UriCapture(name) => ("UriCapture", Some(&**name)),
             HashSource::Consumer => ("Consumer", None),
             HashSource::Host => ("Host", None),
+            HashSource::Target => ("Target", None),
+            HashSource::QueryText => ("QueryText", None),
+            HashSource::Literal(text) => ("Literal", Some(&**text)),
         };
         let mut key = serializer.serialize_struct("HashKey", 4)?;
         key.serialize_field("source", source)?;
@@ -92,6 +102,8 @@ pub enum HashSource {
     Header(HeaderName),
     /// A cookie, which is generated for a request that does not have it.
     Cookie(SetCookie),
+    /// A cookie that only the application sets.
+    CookieValue(Box<str>),
     /// The address of the client, after trusted proxies. Of an IPv6 address, only the prefix of this length counts.
     ClientIp {
         ipv6_prefix: u8,
@@ -107,4 +119,10 @@ pub enum HashSource {
     /// The authenticated consumer, or else its credential.
     Consumer,
     Host,
+    /// Path and query as the client has sent them.
+    Target,
+    /// The query without the question mark.
+    QueryText,
+    /// The same text for all requests.
+    Literal(Box<str>),
 }

@@ -9,9 +9,9 @@ use crate::api::kong::annotations::{
 };
 use crate::api::networking::IngressBackend;
 use crate::compile::CompileContext;
-use crate::compile::backend::{AnnotatedProtocol, annotated_tls};
+use crate::compile::backend::annotated_tls;
 use crate::compile::ingress::service_backend;
-use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
+use crate::compile::ingress::service_backend::{Connection, IngressTarget, ResolvedBackend};
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::rule_content::rule_content;
@@ -27,10 +27,8 @@ pub(super) struct PlainService<'a> {
     pub namespace: &'a str,
     /// Whether a Service with a guard of another controller gets no request.
     pub refuses_guards: bool,
-    /// Whether requests go to the ClusterIP instead of the endpoints.
-    pub via_cluster_ip: bool,
-    /// The protocol that the Ingress says, which precedes that of the Service.
-    pub protocol: Option<AnnotatedProtocol>,
+    /// What the Ingress says about connections.
+    pub through: Connection<'a>,
 }
 
 /// Annotations of a Service that apply to requests of Kong's routes, and have no effect here. Those about connections
@@ -54,7 +52,7 @@ impl PlainService<'_> {
             let problem = Diagnostic::error(format!("{field}.resource"), message, "refer to a Service");
             return Err((RouteFailure::NoService, problem));
         }
-        let resolved = service_backend::resolve(cx, self.namespace, backend, self.via_cluster_ip, self.protocol, field);
+        let resolved = service_backend::resolve(cx, self.namespace, backend, self.through, field);
         let resolved = resolved.map_err(|mut problem| {
             problem.message.push_str(", so requests get status 503");
             (RouteFailure::NoService, problem)
@@ -89,8 +87,17 @@ pub(super) fn notes(resolved: &ResolvedBackend<'_>, dialect: Dialect, field: &st
         let remedy = "remove it, unless routes of another dialect use the Service";
         Diagnostic::warning(format!("{field}.service.name"), message, remedy)
     });
-    annotated_tls::unverified_note(resolved.key.tls.as_ref(), &service, field).into_iter().chain(ineffective).collect()
+    let remedy = match dialect {
+        Dialect::Nginx => VERIFY_BY_INGRESS,
+        Dialect::Kong | Dialect::Kubernetes => annotated_tls::VERIFY_SERVICE,
+    };
+    let unverified = annotated_tls::unverified_note(resolved.key.tls.as_ref(), &service, field, remedy);
+    unverified.into_iter().chain(ineffective).collect()
 }
+
+/// How annotations of an Ingress make the certificate of its Service verified.
+const VERIFY_BY_INGRESS: &str = "set proxy-ssl-verify to on, proxy-ssl-name, and proxy-ssl-secret to a Secret with the authority as ca.crt, or \
+     target the Service by a BackendTLSPolicy";
 
 /// What plugins get as the names of a rule. `rule`: its name in the Ingress.
 pub(super) fn route_names(ingress: &Meta, rule: &str, target: &IngressTarget) -> RouteNames {

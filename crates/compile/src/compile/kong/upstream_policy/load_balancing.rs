@@ -26,7 +26,12 @@ pub(super) fn translate(
     }
     let algorithm = algorithm.unwrap_or_default();
     let hash = algorithm.is_hashing().then(|| {
-        Arc::new(RequestHash { keys: hash_keys.into(), combine: CombineKeys::First, bounded_load_percent: None })
+        Arc::new(RequestHash {
+            keys: hash_keys.into(),
+            combine: CombineKeys::First,
+            bounded_load_percent: None,
+            subset_size: None,
+        })
     });
     Some(Balancing {
         algorithm,

@@ -139,7 +139,12 @@ impl TranslatedRules {
     fn note_unverified(&mut self, translated: &TranslatedRule, field: &str) {
         for key in &translated.upstreams {
             let service = format!("Service {}/{}", key.namespace, key.service);
-            self.notes.extend(annotated_tls::unverified_note(key.tls.as_ref(), &service, field));
+            self.notes.extend(annotated_tls::unverified_note(
+                key.tls.as_ref(),
+                &service,
+                field,
+                annotated_tls::VERIFY_SERVICE,
+            ));
         }
     }
 

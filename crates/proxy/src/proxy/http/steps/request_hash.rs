@@ -67,6 +67,7 @@ fn inputs<'r>(
         host: &routed.host,
         path: routed.path.path(),
         query: routed.path.query(),
+        target: routed.path.raw(),
         captures: RouteCaptures::new(routed.matched, routed.path.path()),
         identity: cx.record.plugin_run.as_ref().map(|run| &run.state.identity),
     }
@@ -79,6 +80,8 @@ struct HashInputs<'r, C> {
     host: &'r RequestHost,
     path: &'r str,
     query: Option<&'r str>,
+    /// As the client has sent it.
+    target: &'r str,
     captures: C,
     identity: Option<&'r Identity>,
 }
@@ -110,12 +113,17 @@ impl<C: UriCaptures> HashInputs<'_, C> {
                 }
                 has_any.then(|| hasher.digest())
             }
+            CombineKeys::Text => {
+                let mut hasher = Xxh64::new(SEED);
+                values.flatten().for_each(|value| hasher.update(value.bytes()));
+                Some(hasher.digest())
+            }
         }
     }
 
     /// The value of a key. `None` if the request does not have it, or if it is empty: clients without a value would
     /// all get one endpoint.
-    fn value(&self, key: &HashKey) -> Option<KeyValue<'_>> {
+    fn value<'v>(&'v self, key: &'v HashKey) -> Option<KeyValue<'v>> {
         let value = self.source_value(&key.source)?;
         let value = match &key.regex {
             None => value,
@@ -124,16 +132,20 @@ impl<C: UriCaptures> HashInputs<'_, C> {
         (!value.bytes().is_empty()).then_some(value)
     }
 
-    fn source_value(&self, source: &HashSource) -> Option<KeyValue<'_>> {
+    fn source_value<'v>(&'v self, source: &'v HashSource) -> Option<KeyValue<'v>> {
         let text = match source {
             // What the client has sent, and not the host for the endpoint.
             HashSource::Header(name) if *name == HOST => self.host.raw.as_bytes(),
             HashSource::Header(name) => self.headers.get(name)?.as_bytes(),
             HashSource::Cookie(cookie) => cookies(self.headers, &cookie.name).find(|value| !value.is_empty())?,
+            HashSource::CookieValue(name) => cookies(self.headers, name).find(|value| !value.is_empty())?,
             HashSource::ClientIp { ipv6_prefix } => return address_value(self.client, *ipv6_prefix),
             HashSource::Query(name) => query_parameter(self.query?, name)?.as_bytes(),
             HashSource::QueryValues(name) => return query_values(self.query?, name),
             HashSource::Path => self.path.as_bytes(),
+            HashSource::Target => self.target.as_bytes(),
+            HashSource::QueryText => self.query?.as_bytes(),
+            HashSource::Literal(text) => text.as_bytes(),
             HashSource::UriCapture(name) => self.captures.named_group(name)?.as_bytes(),
             HashSource::Consumer => {
                 let identity = self.identity?;

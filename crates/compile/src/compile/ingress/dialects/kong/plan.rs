@@ -20,7 +20,7 @@ use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan;
 use crate::compile::ingress::plan::{IngressPlan, PathPosition};
 use crate::compile::ingress::service_backend;
-use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
+use crate::compile::ingress::service_backend::{Connection, IngressTarget, ResolvedBackend};
 use crate::compile::ingress_class;
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::ingress_class::foreign_annotations::{self, TlsUse};
@@ -377,15 +377,19 @@ impl<'a> IngressPlanner<'a> {
             return self.build_rule(identity, options, no_backends, Action::Fail(failure));
         }
         let mut backends = Vec::new();
-        let resolved =
-            service_backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, None, field);
+        let through = Connection { via_cluster_ip: self.class.service_upstream, ..Connection::default() };
+        let resolved = service_backend::resolve(self.cx, &key.namespace, backend, through, field);
         let action = match resolved {
             Ok(resolved) if let Some(failure) = self.unsupported_guard(&resolved, field) => Action::Fail(failure),
             Ok(resolved) => {
                 let settings = &resolved.settings;
                 let (kind, meta) = resolved.settings_source;
-                let note =
-                    annotated_tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
+                let note = annotated_tls::unverified_note(
+                    resolved.key.tls.as_ref(),
+                    &format!("{kind} {}", meta.key),
+                    field,
+                    annotated_tls::VERIFY_SERVICE,
+                );
                 self.notes.extend(note);
                 options.upstream_path = Some(self.upstream_path(settings.path.clone()));
                 if !self.settings.preserve_host {

@@ -8,7 +8,7 @@ use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
 use crate::compile::ingress::dialects::plain_service;
 use crate::compile::ingress::dialects::plain_service::PlainService;
-use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
+use crate::compile::ingress::service_backend::{Connection, IngressTarget, ResolvedBackend};
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts, RuleChain};
 use crate::compile::kong::service_annotations;
@@ -125,8 +125,7 @@ impl<'a> RuleBuilder<'a> {
             namespace: &self.ingress.meta.key.namespace,
             refuses_guards: self.refuses_guards,
             // The parameters of classes with the dialect `kubernetes` have no effect.
-            via_cluster_ip: false,
-            protocol: None,
+            through: Connection::default(),
         };
         service.resolve(self.cx, backend, field).map_err(|(failure, problem)| {
             self.errors.push(problem);

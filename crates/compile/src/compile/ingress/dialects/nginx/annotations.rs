@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use super::balancing;
 use super::config_map::NginxConfig;
 use super::limits;
 use super::session_cookie::AffinityCookie;
@@ -15,6 +16,7 @@ use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::location_steps::{AllowedOrigin, CrossOrigin, FixedResponse};
+use crate::upstream::RouteBalancing;
 
 /// The annotations of one Ingress that have an effect, with the defaults of ingress-nginx.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) struct NginxAnnotations<'a> {
     pub forwarded_prefix: Option<&'a str>,
     pub via_cluster_ip: bool,
     pub protocol: AnnotatedProtocol,
+    /// `None` for that of the Service.
+    pub balancing: Option<Arc<RouteBalancing>>,
     pub session_cookie: Option<AffinityCookie>,
     /// The configuration of the guard that limits the requests of each client.
     pub limits: Option<GuardConfig>,
@@ -65,6 +69,7 @@ impl<'a> NginxAnnotations<'a> {
             forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
             via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
             protocol: protocol(reader),
+            balancing: balancing::read(reader, config),
             session_cookie: AffinityCookie::read(reader),
             limits: limits::read(reader, config).map(GuardConfig::new),
             cross_origin: cross_origin(reader),

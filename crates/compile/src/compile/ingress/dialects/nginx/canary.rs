@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::balancing;
 use super::config_map::NginxConfig;
 use super::host_facts::NginxHosts;
 use super::path::written_path;
@@ -16,13 +17,14 @@ use crate::compile::CompileContext;
 use crate::compile::ingress::dialects::plain_service;
 use crate::compile::ingress::dialects::plain_service::PlainService;
 use crate::compile::ingress::plan::IngressPlan;
+use crate::compile::ingress::service_backend::Connection;
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_steps::{CanaryRequests, HeaderCondition};
 use crate::snapshot::regex::{Regex, RegexLimit};
-use crate::upstream::UpstreamKey;
+use crate::upstream::{RouteBalancing, UpstreamKey};
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// One path of a canary, as the Ingress with the same path sees it.
@@ -34,6 +36,8 @@ pub(super) struct CanaryPath {
     pub backend: IngressBackend,
     pub requests: CanaryRequests,
     pub via_cluster_ip: bool,
+    /// `None` for that of the Service.
+    pub balancing: Option<Arc<RouteBalancing>>,
 }
 
 /// The paths of a canary, each with its host.
@@ -45,6 +49,7 @@ pub(super) fn paths(
     let mut reader = ValueReader::new(&ingress.meta);
     let requests = requests(&mut reader, limit);
     let via_cluster_ip = reader.flag("service-upstream", config.service_upstream);
+    let balancing = balancing::read(&mut reader, config);
     let mut found = Vec::new();
     for rule in &ingress.spec.rules {
         let host = HostPattern::parse(rule.host.as_deref());
@@ -56,6 +61,7 @@ pub(super) fn paths(
                 backend: path.backend.clone(),
                 requests: requests.clone(),
                 via_cluster_ip,
+                balancing: balancing.clone(),
             };
             found.push((host.clone(), Arc::new(canary)));
         }
@@ -110,6 +116,7 @@ pub(super) fn plan(
     let mut reader = ValueReader::new(&ingress.meta);
     let limit = cx.inputs.budgets.regex_limit();
     requests(&mut reader, limit);
+    let balancing = balancing::read(&mut reader, &hosts.config);
     let mut errors = UniqueDiagnostics::default();
     let mut notes = UniqueDiagnostics::default();
     let mut upstreams: BTreeSet<UpstreamKey> = BTreeSet::new();
@@ -142,14 +149,16 @@ pub(super) fn plan(
                 dialect: Dialect::Nginx,
                 namespace,
                 refuses_guards,
-                via_cluster_ip: reader.flag("service-upstream", hosts.config.service_upstream),
-                protocol: None,
+                through: Connection {
+                    via_cluster_ip: reader.flag("service-upstream", hosts.config.service_upstream),
+                    ..Connection::default()
+                },
             };
             let field = format!("{field}.backend");
             match service.resolve(cx, &path.backend, &field) {
                 Ok(resolved) => {
                     notes.extend(plain_service::notes(&resolved, Dialect::Nginx, &field));
-                    upstreams.insert(resolved.key);
+                    upstreams.insert(UpstreamKey { balancing: balancing.clone(), ..resolved.key });
                 }
                 Err((_, mut problem)) => {
                     problem.message =
@@ -178,13 +187,17 @@ pub(super) fn plan(
 fn of_the_other(ingress: &Object<Ingress>) -> impl Iterator<Item = Diagnostic> {
     let names = ingress.meta.annotations.iter().filter(|(_, value)| !value.is_empty());
     let names = names.filter_map(|(key, _)| key.strip_prefix(PREFIX));
-    let without_effect =
-        names.filter(|name| ingress_nginx::has(name) && !name.starts_with("canary") && *name != "service-upstream");
+    let without_effect = names.filter(|name| ingress_nginx::has(name) && !is_of_canary(name));
     without_effect.map(|name| {
         let field = annotation_field(&format!("{PREFIX}{name}"));
         let message = format!("it has no effect on a canary: that of the other {} applies", Kind::Ingress);
         Diagnostic::warning(field, message, "remove it").with_topic(Topic::Annotation)
     })
+}
+
+/// Whether a canary has an annotation for itself.
+fn is_of_canary(name: &str) -> bool {
+    name.starts_with("canary") || name == "service-upstream" || balancing::NAMES.contains(&name)
 }
 
 /// The annotations about a canary.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
+use super::balancing;
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
+use crate::upstream::RouteBalancing;
 
 /// The settings, with the defaults of ingress-nginx for keys that are missing or have a bad value.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +34,8 @@ pub(super) struct NginxConfig {
     pub tries: u32,
     pub body_bytes: u64,
     pub service_upstream: bool,
+    /// `None` for that of each Service.
+    pub load_balance: Option<RouteBalancing>,
     /// Of requests above a rate, and above the number of concurrent ones.
     pub rate_status: StatusCode,
     pub concurrent_status: StatusCode,
@@ -69,6 +73,7 @@ impl Default for NginxConfig {
             tries: 3,
             body_bytes: 1 << 20,
             service_upstream: false,
+            load_balance: None,
             rate_status: StatusCode::SERVICE_UNAVAILABLE,
             concurrent_status: StatusCode::SERVICE_UNAVAILABLE,
             allows_other_namespaces: false,
@@ -105,6 +110,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "force-ssl-redirect" => set(&mut config.force_ssl_redirect, flag(text)),
             "preserve-trailing-slash" => set(&mut config.preserve_trailing_slash, flag(text)),
             "service-upstream" => set(&mut config.service_upstream, flag(text)),
+            "load-balance" => set(&mut config.load_balance, balancing::of_name(text).map(Some)),
             "http-redirect-code" => set(&mut config.redirect_status, redirect_status(text)),
             "no-tls-redirect-locations" => {
                 config.no_tls_redirect_locations = items(text).map(str::to_owned).collect();

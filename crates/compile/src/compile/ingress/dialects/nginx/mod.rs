@@ -18,6 +18,8 @@ mod access;
 mod addresses;
 mod annotations;
 mod auth_server;
+mod backend_tls;
+mod balancing;
 mod canary;
 mod config_map;
 mod custom_headers;
@@ -104,6 +106,7 @@ pub(super) fn plan(
     reader.note_without(&canary::DEPENDENT, "canary");
     let access = AccessSettings::read(cx, &mut reader, config);
     let response_headers = custom_headers::read(cx, &mut reader, config);
+    let backend_tls = backend_tls::read(cx, &mut reader, config);
     let mut named: BTreeSet<HostPattern> =
         ingress.spec.rules.iter().map(|rule| HostPattern::parse(rule.host.as_deref())).collect();
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
@@ -147,6 +150,7 @@ pub(super) fn plan(
             annotations: &annotations,
             access: &access,
             response_headers: &response_headers,
+            backend_tls,
             snippets: &snippets,
             refers_to_groups: snippets::refers_to_groups(&ingress.meta),
             access_configs: Vec::new(),

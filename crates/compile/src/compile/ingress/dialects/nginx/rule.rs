@@ -20,9 +20,10 @@ use crate::api::networking::{Ingress, IngressBackend, IngressService, IngressSer
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend::AnnotatedProtocol;
+use crate::compile::backend::route_tls::RouteTls;
 use crate::compile::ingress::dialects::plain_service;
 use crate::compile::ingress::dialects::plain_service::PlainService;
-use crate::compile::ingress::service_backend::IngressTarget;
+use crate::compile::ingress::service_backend::{Connection, IngressTarget};
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::kong::plugins::{
     ChoiceSettings, ChosenService, OwnParts, PluginSite, Plugins, RouteFacts, RuleChain,
@@ -74,6 +75,8 @@ pub(super) struct RuleBuilder<'a> {
     pub refers_to_groups: bool,
     /// Of all responses.
     pub response_headers: &'a [(HeaderName, HeaderValue)],
+    /// `None` for that of the Service.
+    pub backend_tls: Option<RouteTls>,
     pub parts: PartBuilder<'a>,
     /// By host, and whether clients have to log in.
     pub access_configs: Vec<(HostPattern, bool, Result<Option<GuardConfig>, Diagnostic>)>,
@@ -209,8 +212,11 @@ impl RuleBuilder<'_> {
             dialect: Dialect::Nginx,
             namespace: &self.ingress.meta.key.namespace,
             refuses_guards: self.refuses_guards,
-            via_cluster_ip,
-            protocol: Some(self.annotations.protocol),
+            through: Connection {
+                via_cluster_ip,
+                protocol: Some(self.annotations.protocol),
+                tls: self.backend_tls.as_ref(),
+            },
         }
     }
 
@@ -219,7 +225,8 @@ impl RuleBuilder<'_> {
     fn canary(&self, place: RulePlace<'_>, backend: &IngressBackend) -> Option<(CanaryRequests, ChosenService)> {
         let canary = place.canary.filter(|canary| canary.backend != *backend)?;
         let service = self.service(canary.via_cluster_ip);
-        let resolved = service.resolve(self.cx, &canary.backend, "spec.rules").ok()?;
+        let mut resolved = service.resolve(self.cx, &canary.backend, "spec.rules").ok()?;
+        resolved.key.balancing.clone_from(&canary.balancing);
         let service =
             ObjectKey { namespace: Arc::clone(&resolved.key.namespace), name: Arc::clone(&resolved.key.service) };
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
@@ -234,11 +241,12 @@ impl RuleBuilder<'_> {
         field: &str,
     ) -> Result<WeightedBackends, RouteFailure> {
         let service = self.service(self.annotations.via_cluster_ip);
-        let resolved = service.resolve(self.cx, backend, field).map_err(|(failure, problem)| {
+        let mut resolved = service.resolve(self.cx, backend, field).map_err(|(failure, problem)| {
             self.errors.push(problem);
             failure
         })?;
         self.notes.extend(plain_service::notes(&resolved, Dialect::Nginx, field));
+        resolved.key.balancing.clone_from(&self.annotations.balancing);
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
         let cookie = self.annotations.session_cookie.as_ref();
         let sessions = cookie.map(|cookie| cookie.settings(&self.route(), place.path, &resolved.key));

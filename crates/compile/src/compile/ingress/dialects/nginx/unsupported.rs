@@ -69,7 +69,6 @@ pub fn annotation_support(name: &str) -> AnnotationSupport {
     match name {
         name if READ.contains(&name) => AnnotationSupport::Supported,
         name if INTERNAL.contains(&name) => AnnotationSupport::NotNeeded,
-        "proxy-ssl-secret" => AnnotationSupport::Refused,
         _ if is_guard() => AnnotationSupport::Refused,
         _ => AnnotationSupport::Reported,
     }
@@ -116,8 +115,6 @@ fn effect(meta: &Meta, key: &str, name: &str, value: &str) -> Effect {
     match name {
         _ if has_no_effect(meta, name, value) => Effect::None,
         _ if lacks_authorities(meta, name) => Effect::Other,
-        // The backend authenticates itself.
-        "proxy-ssl-secret" => Effect::Restricts,
         _ if classify(key, value).is_some_and(|annotation| annotation.is_guard()) => Effect::Restricts,
         _ => Effect::Other,
     }
@@ -136,7 +133,7 @@ fn has_no_effect(meta: &Meta, name: &str, value: &str) -> bool {
     INTERNAL.contains(&name)
         || find(name).is_some_and(|row| !row.default.is_empty() && row.default == value)
         || match name {
-            name if name.starts_with("proxy-ssl-") && name != "proxy-ssl-secret" => true,
+            name if name.starts_with("proxy-ssl-") => is_missing("proxy-ssl-secret"),
             name if name.starts_with("session-cookie-") || name.starts_with("affinity-") => is_missing("affinity"),
             "enable-modsecurity" | "enable-owasp-core-rules" | "enable-opentelemetry" | "ssl-passthrough" => {
                 is_off(value)

@@ -17,6 +17,7 @@ pub(super) fn request_hash(spec: &HashSpec, block: &mut BlockReader<'_>) -> Requ
         keys: keys.collect(),
         combine: combine.unwrap_or_default(),
         bounded_load_percent: block.number("boundedLoadPercent", spec.bounded_load_percent, 100..=1000),
+        subset_size: None,
     }
 }
 

@@ -68,6 +68,7 @@ impl TestRequest {
             host: &RequestHost::parse(HeaderValue::from_static(self.host)).unwrap(),
             path: self.path,
             query: self.query,
+            target: "/cart/../cart/42?a=1",
             captures: CartCaptures(self.path),
             identity: Some(&identity),
         };
@@ -85,7 +86,7 @@ fn cookie() -> HashSource {
 
 fn settings(combine: CombineKeys, sources: &[HashSource]) -> RequestHash {
     let keys = sources.iter().map(|source| HashKey { source: source.clone(), regex: None }).collect();
-    RequestHash { keys, combine, bounded_load_percent: None }
+    RequestHash { keys, combine, bounded_load_percent: None, subset_size: None }
 }
 
 fn first(sources: &[HashSource]) -> RequestHash {
@@ -94,7 +95,7 @@ fn first(sources: &[HashSource]) -> RequestHash {
 
 fn with_regex(source: HashSource, regex: &str) -> RequestHash {
     let keys = [HashKey { source, regex: Some(Regex::new(regex).unwrap()) }].into();
-    RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None }
+    RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None, subset_size: None }
 }
 
 /// Other replicas and versions must compute the same hash, which is that of the text.
@@ -266,6 +267,26 @@ fn cookies_are_generated_only_if_their_key_is_reached() {
     assert_eq!((hash, of_application.len()), (None, 0), "a cookie of the application is not replaced");
 }
 
+#[test]
+fn text_is_hashed_with_its_parts_one_after_the_other() {
+    let text = |sources: &[HashSource]| settings(CombineKeys::Text, sources);
+    let request = REQUEST.with_header("cookie", "a=1; session=abc");
+    let literal = |text: &str| HashSource::Literal(text.into());
+    for (sources, expected) in [
+        (&[HashSource::Target][..], "/cart/../cart/42?a=1"),
+        (&[header("x-user"), literal("-"), HashSource::CookieValue("session".into())], "-abc"),
+        (&[HashSource::Host, HashSource::Path, HashSource::QueryText], "shop.example/cart/42"),
+        (&[header("x-user")], ""),
+        (&[cookie()], ""),
+    ] {
+        let mut generated = CookieValues::new();
+        assert_eq!(request.hash(&text(sources), None), hash_of(expected.as_bytes()), "{sources:?}");
+        let with_cookies = request.hash(&text(sources), Some(&mut generated));
+        assert_eq!(generated.is_empty(), sources != [cookie()], "{sources:?}");
+        assert!(with_cookies.is_some());
+    }
+}
+
 proptest! {
     /// Whatever a client sends.
     #[test]
@@ -286,14 +307,15 @@ proptest! {
         let regex = Regex::new(&regex).ok();
         let keys: Box<[_]> =
             sources.into_iter().map(|source| HashKey { source, regex: regex.clone() }).collect();
-        for combine in [CombineKeys::First, CombineKeys::All] {
-            let settings = Arc::new(RequestHash { keys: keys.clone(), combine, bounded_load_percent: None });
+        for combine in [CombineKeys::First, CombineKeys::All, CombineKeys::Text] {
+            let settings = Arc::new(RequestHash { keys: keys.clone(), combine, bounded_load_percent: None, subset_size: None });
             let inputs = HashInputs {
                 headers: &headers,
                 client: "2001:db8::1".parse().unwrap(),
                 host: &host,
                 path: "/cart/é",
                 query: Some(&query),
+                target: "/cart/é",
                 captures: CartCaptures("/cart/é"),
                 identity: None,
             };
