@@ -33,6 +33,7 @@ pub(crate) mod nginx_conf;
 pub(crate) mod random;
 pub(crate) mod requests;
 mod response_cases;
+mod response_rewrite_cases;
 mod rewrite_cases;
 mod served;
 mod server_cases;

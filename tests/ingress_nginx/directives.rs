@@ -18,7 +18,8 @@ use super::expectations::ingress;
 use super::nginx_conf::NginxLines;
 use super::served::Served;
 use super::{
-    Additions, Differential, Subject, access_cases, auth_server_cases, response_cases, rewrite_cases, server_cases,
+    Additions, Differential, Subject, access_cases, auth_server_cases, response_cases, response_rewrite_cases,
+    rewrite_cases, server_cases,
 };
 
 /// An Ingress of a host of its own, and requests for it.
@@ -244,6 +245,11 @@ fn check(cases: &[DirectiveCase]) {
 #[test]
 fn responses_are_changed_as_in_nginx() {
     check(&response_cases::all());
+}
+
+#[test]
+fn urls_and_cookies_of_endpoints_are_rewritten_as_by_nginx() {
+    check(&response_rewrite_cases::all());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Backends that report the request as they received it. Each Service has a listener of its own, so that its port
 //! shows which Service a proxy has chosen.
 //!
-//! The target `/respond/404/X-Name/value` requests a status, and fields of the response.
+//! The target `/respond/404/X-Name/value` requests a status, and fields of the response, whose values may have bytes in
+//! percent encoding.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -206,15 +207,28 @@ fn response(request: &EchoRequest, service: &str, count: usize) -> String {
 }
 
 /// The status and the fields that a target requests.
-fn requested(target: &str) -> (u16, Vec<(&str, &str)>) {
+fn requested(target: &str) -> (u16, Vec<(&str, String)>) {
     let path = target.split('?').next().unwrap_or_default();
     let mut parts = path.strip_prefix("/respond/").unwrap_or_default().split('/');
     let Some(status) = parts.next().and_then(|status| status.parse().ok()) else { return (200, Vec::new()) };
     let mut fields = Vec::new();
     while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-        fields.push((name, value));
+        fields.push((name, decoded(value)));
     }
     (status, fields)
+}
+
+/// A value of a field without percent encoding. Bytes that a field cannot have are left out.
+fn decoded(value: &str) -> String {
+    let mut parts = value.split('%');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        let byte = u8::from_str_radix(digits, 16).ok().filter(|byte| (b' '..=b'~').contains(byte));
+        text.extend(byte.map(char::from));
+        text += rest;
+    }
+    text
 }
 
 /// Bytes that a header cannot have in all programs are written as `\xNN`.

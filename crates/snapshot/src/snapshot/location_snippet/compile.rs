@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::block::SnippetBlock;
 use super::directive_tree::{self, WrittenDirective};
+use super::endpoint_rewrites::EndpointRewrites;
 use super::expression::SnippetRegex;
 use super::ignored::{self, DirectiveEffect, IgnoredDirective};
 use super::program::{RewriteStep, SnippetCondition, SnippetStep};
@@ -92,6 +93,8 @@ impl SnippetCompiler<'_> {
                 _ => self.add(directive, place, &mut snippet, &mut program).map_err(self.refusing(directive))?,
             }
         }
+        self.regex_bytes += snippet.rewrites.regex_bytes();
+        snippet.rewrites.inherit(&outer.rewrites);
         snippet.settings.inherit(&outer.settings);
         snippet.outer.inherit(&outer.outer);
         for block in &mut blocks {
@@ -125,7 +128,13 @@ impl SnippetCompiler<'_> {
         } else if place == SnippetPlace::Server && SENT_FIELDS.contains(&&directive.name[..]) {
             SnippetRequestFields::default().add(directive, self.scope)?;
             self.ignore(directive, "locations have request fields of their own, so that nginx ignores it, too");
-        } else if !self.add_to_block(directive, &mut snippet.outer)? && !snippet.settings.add(directive)? {
+        } else if place == SnippetPlace::Server && EndpointRewrites::is_of_each_location(&directive.name) {
+            EndpointRewrites::default().add(directive, self.scope, self.limit)?;
+            self.ignore(directive, "ingress-nginx sets it in all locations, so that nginx ignores it, too");
+        } else if !snippet.rewrites.add(directive, self.scope, self.limit)?
+            && !self.add_to_block(directive, &mut snippet.outer)?
+            && !snippet.settings.add(directive)?
+        {
             let reason = ignored::reason(directive)?.ok_or_else(|| remedies::unsupported(&directive.name))?;
             self.ignore(directive, reason);
         }
@@ -214,7 +223,7 @@ impl SnippetCompiler<'_> {
         if self.add_to_block(directive, block)? {
             return Ok(());
         }
-        if Snippet::default().settings.add(directive)? {
+        if EndpointRewrites::has(&directive.name) || Snippet::default().settings.add(directive)? {
             return Err(DirectiveRefusal::new("must not be in an `if`", "move it out of the `if`"));
         }
         let reason = ignored::reason(directive)?.ok_or_else(|| remedies::unsupported(&directive.name))?;

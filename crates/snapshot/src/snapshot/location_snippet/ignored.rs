@@ -65,7 +65,6 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("proxy_http_version", "1.1"),
     ("chunked_transfer_encoding", "on"),
     ("proxy_intercept_errors", "off"),
-    ("proxy_redirect", "off"),
     ("server_tokens", "off"),
     ("proxy_cache", "off"),
     ("proxy_socket_keepalive", "on"),

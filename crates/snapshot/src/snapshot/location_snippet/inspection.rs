@@ -76,10 +76,12 @@ impl Snippet {
     /// Determines what need not be determined for each request.
     pub(super) fn complete(mut self) -> Self {
         let texts = self.all_blocks().flat_map(|block| block.request.sent_texts().chain(block.response.texts()));
+        let texts = texts.chain(self.rewrites.texts());
+        let of_redirects = self.rewrites.variables_of_redirects();
         let has_expiry = self.all_blocks().any(|block| block.response.expiry.is_some());
         let clock = has_expiry.then_some(&SnippetVariable::Msec);
         let mut variables: Vec<SnippetVariable> = Vec::new();
-        for variable in texts.flat_map(SnippetText::request_variables).chain(clock) {
+        for variable in texts.flat_map(SnippetText::request_variables).chain(clock).chain(of_redirects) {
             if !variables.contains(variable) {
                 variables.push(variable.clone());
             }

@@ -4,7 +4,8 @@
 //! ```text
 //!   text ─ lexer ─▶ directive_tree ─ compile ─▶ Snippet ┬ program   set, if, return, rewrite, break: in order
 //!                        │                              ├ outer     fields and access rules outside of all `if`s
-//!                   RefusedSnippet                      └ blocks    the same for each `if`, with what it inherits
+//!                   RefusedSnippet                      ├ blocks    the same for each `if`, with what it inherits
+//!                                                       └ rewrites  of URLs and cookies in responses of endpoints
 //!
 //!   request ─▶ Snippet::run ─▶ SnippetRun ┬ reply, failed, target
 //!                                         ├ verdict, input_edits, sent_edits of the active block
@@ -18,6 +19,7 @@ mod access;
 mod block;
 mod compile;
 mod directive_tree;
+mod endpoint_rewrites;
 mod expires;
 mod expression;
 mod field_value;
@@ -35,6 +37,7 @@ mod rewrite_directives;
 mod rewrite_state;
 mod run;
 mod server_locations;
+mod set_cookie;
 mod settings;
 mod snippet;
 mod target_encoding;
@@ -42,11 +45,13 @@ mod target_encoding;
 mod tests;
 mod text;
 mod units;
+mod value_rewrite;
 mod variable;
 mod variable_scope;
 
 pub use access::SnippetVerdict;
 pub use compile::SnippetPlace;
+pub use endpoint_rewrites::EndpointRewrites;
 pub use ignored::IgnoredDirective;
 pub use inspection::SnippetHost;
 pub use refusal::RefusedSnippet;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::endpoint_rewrites::EndpointRewrites;
 use super::expires::ResponseExpiry;
 use super::field_value::{ExpandedField, FieldPattern, FieldText};
 use super::text::{PartValues, SnippetText, TextPart};
 use super::variable::ResponseVariable;
+use crate::snapshot::regex_steps::RegexSteps;
 
 /// The edits of one block.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,20 +83,30 @@ impl SnippetResponseFields {
         self.reads_upstream_fields = of_more || of_added;
     }
 
-    /// Changes the fields of a response in the order of nginx: hidden fields, `more_set_headers`, `expires`,
-    /// `add_header`.
+    /// Changes the fields of a response in the order of nginx: rewrites and hidden fields of an endpoint's response,
+    /// `more_set_headers`, `expires`, `add_header`.
     pub(super) fn apply(
         &self,
         values: &dyn PartValues,
         now: Option<i64>,
+        (rewrites, steps): (&EndpointRewrites, &RegexSteps),
         (status, origin): (StatusCode, SnippetResponseOrigin),
         headers: &mut HeaderMap,
     ) {
         let received = match origin {
-            SnippetResponseOrigin::Upstream if self.reads_upstream_fields => headers.clone(),
+            SnippetResponseOrigin::Upstream if self.reads_upstream_fields || rewrites.reads_upstream_fields() => {
+                headers.clone()
+            }
             SnippetResponseOrigin::Upstream | SnippetResponseOrigin::Portico => HeaderMap::new(),
         };
         if origin == SnippetResponseOrigin::Upstream {
+            let values = OfResponse { values, status, received: &received, headers };
+            for (name, values) in rewrites.edits(headers, &values, steps) {
+                headers.remove(name);
+                for value in values {
+                    headers.append(name, value);
+                }
+            }
             for name in self.hidden.iter().flat_map(|hidden| hidden.iter()) {
                 headers.remove(name);
             }

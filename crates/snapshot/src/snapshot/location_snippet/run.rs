@@ -109,21 +109,22 @@ impl SnippetRun {
         snippet.block(self.active).request.sent_edits(&self.values(values))
     }
 
-    /// Changes the fields of a response.
+    /// Changes the fields of a response. `steps`: those that the request has left.
     pub(crate) fn set_response_fields(
         &self,
         snippet: &Snippet,
         values: &dyn SnippetValues,
         (status, origin): (StatusCode, SnippetResponseOrigin),
         headers: &mut HeaderMap,
+        steps: &RegexSteps,
     ) {
         let fields = &snippet.block(self.active).response;
-        if fields.is_empty() {
+        if fields.is_empty() && snippet.rewrites.is_empty() {
             return;
         }
         let seconds = || values.value(&SnippetVariable::Msec).split('.').next().and_then(|text| text.parse().ok());
         let now = fields.expiry.as_ref().and_then(|_| seconds());
-        fields.apply(&self.values(values), now, (status, origin), headers);
+        fields.apply(&self.values(values), now, (&snippet.rewrites, steps), (status, origin), headers);
     }
 
     fn values<'r>(&'r self, values: &'r dyn SnippetValues) -> ChangedValues<'r> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::block::SnippetBlock;
+use super::endpoint_rewrites::EndpointRewrites;
 use super::expression::SnippetRegex;
 use super::ignored::IgnoredDirective;
 use super::program::SnippetStep;
@@ -19,6 +20,7 @@ pub struct Snippet {
     /// Locations of the host in addition to those of its Ingresses. Only a snippet of a server has some.
     pub locations: Vec<SnippetLocation>,
     pub(super) program: Box<[SnippetStep]>,
+    pub(super) rewrites: EndpointRewrites,
     /// Outside of all `if`s.
     pub(super) outer: SnippetBlock,
     /// Of the `if`s, with what they inherit.
@@ -76,12 +78,19 @@ impl Snippet {
 
     /// Whether it changes or refuses any request or response. Settings do not count.
     pub fn has_effect(&self) -> bool {
-        !self.program.is_empty() || self.outer != SnippetBlock::default()
+        !self.program.is_empty() || self.outer != SnippetBlock::default() || !self.rewrites.is_empty()
+    }
+
+    /// The same with further rewrites of responses of endpoints, which precede its own.
+    pub fn with_rewrites(mut self, rewrites: &EndpointRewrites) -> Self {
+        let own = std::mem::replace(&mut self.rewrites, rewrites.clone());
+        self.rewrites.inherit(&own);
+        self.complete()
     }
 
     /// Whether responses may be changed.
     pub(crate) fn edits_responses(&self) -> bool {
-        self.all_blocks().any(|block| !block.response.is_empty())
+        !self.rewrites.is_empty() || self.all_blocks().any(|block| !block.response.is_empty())
     }
 
     /// The fields of requests that any block sets or removes, except those that it removes by the start of their names.
@@ -91,7 +100,7 @@ impl Snippet {
 
     /// The fields of responses that any block sets or removes, with the same exception.
     pub(crate) fn response_field_names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.all_blocks().flat_map(|block| block.response.names())
+        self.all_blocks().flat_map(|block| block.response.names()).chain(self.rewrites.names())
     }
 
     pub(super) fn all_blocks(&self) -> impl Iterator<Item = &SnippetBlock> {

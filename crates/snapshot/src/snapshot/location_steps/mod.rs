@@ -32,6 +32,7 @@ pub use self::snippets::LocationSnippets;
 use self::snippets::{FieldsOfResponse, KeptRun, forbidden};
 use super::location_path::PathReplacement;
 use super::location_snippet::SnippetRun;
+use super::regex_steps::RegexSteps;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::{
     AccessOutcome, BeforeForwardCx, ChangedFields, ClientInfo, Phases, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
@@ -254,7 +255,12 @@ impl Plugin for LocationSteps {
     }
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
-        let mut fields = FieldsOfResponse { status: cx.status, source: cx.source, headers: std::mem::take(cx.headers) };
+        let mut fields = FieldsOfResponse {
+            status: cx.status,
+            source: cx.source,
+            headers: std::mem::take(cx.headers),
+            steps: RegexSteps::new(cx.regex_steps.remaining()),
+        };
         let kept = cx.plugin_data::<KeptOfRequest>();
         if let Some(snippets) = &self.snippets {
             snippets.response(kept.as_ref().and_then(|kept| kept.snippet.as_ref()), &mut fields);
@@ -265,6 +271,7 @@ impl Plugin for LocationSteps {
             rules.set_fields(allow_origin, &mut fields.headers);
         }
         *cx.headers = fields.headers;
+        cx.regex_steps.keep(fields.steps.remaining());
         ResponseOutcome::Continue
     }
 }

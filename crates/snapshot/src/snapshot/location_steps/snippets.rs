@@ -202,18 +202,19 @@ impl LocationSnippets {
 
     /// Changes the fields of the response, also of a request that has not reached the snippet.
     pub(super) fn response(&self, kept: Option<&KeptRun>, cx: &mut FieldsOfResponse) {
-        let FieldsOfResponse { status, source, headers } = cx;
+        let FieldsOfResponse { status, source, headers, steps } = cx;
         let origin = match source {
             ResponseSource::Service => SnippetResponseOrigin::Upstream,
             _ => SnippetResponseOrigin::Portico,
         };
         match kept {
             Some(KeptRun { run, snippet, values }) => {
-                run.set_response_fields(snippet, values, (*status, origin), headers);
+                run.set_response_fields(snippet, values, (*status, origin), headers, steps);
             }
             None => {
                 let run = SnippetRun::default();
-                run.set_response_fields(&self.location, &KeptValues::default(), (*status, origin), headers);
+                let values = KeptValues::default();
+                run.set_response_fields(&self.location, &values, (*status, origin), headers, steps);
             }
         }
     }
@@ -224,6 +225,8 @@ pub(super) struct FieldsOfResponse {
     pub status: StatusCode,
     pub source: ResponseSource,
     pub headers: HeaderMap,
+    /// What the expressions of the request may still take.
+    pub steps: RegexSteps,
 }
 
 /// The media type of texts without another one in ingress-nginx.

@@ -8,6 +8,7 @@ const SEEDS: &[&str] = &[
     "rewrite ^/old/(?<rest>.*)$ /new/$rest?a=$1 last; add_header A $uri always; expires 1h;",
     "location ~* ^/a/(.*) { more_set_headers -s '404 500' \"A: $1$status\"; deny 10.0.0.0/8; return 301 /$1; }",
     "limit_except GET { allow 10.0.0.1; deny all; } proxy_set_header Host $host; client_max_body_size 1m; # end",
+    "proxy_redirect ~^http://[^/]+(?<a>/.*) $a$uri; proxy_cookie_path / \"/; $arg_a\"; proxy_cookie_flags ~ secure;",
     "more_clear_headers 'X-*'; more_set_input_headers \"A: $arg_a\"; set $args $args&b=$cookie_c; break;",
 ];
 
@@ -18,9 +19,12 @@ fn exercise(text: &str) -> Result<(), TestCaseError> {
         let request = Request::with("/old/a%0d%0a%FF%2e?a=b&c", &[("user-agent", "curl"), ("cookie", "c=\t")]);
         for snippet in std::iter::once(&server).chain(server.locations.iter().map(|location| &*location.snippet)) {
             let run = snippet.run_after(run(&server, &request), &request, &RegexSteps::default());
-            let mut headers = HeaderMap::new();
+            let mut headers: HeaderMap = [("location", "http://a/b"), ("set-cookie", "a=b;;Path=/c")]
+                .map(|(name, value)| field(name, value))
+                .into_iter()
+                .collect();
             let response = (StatusCode::NOT_FOUND, SnippetResponseOrigin::Upstream);
-            run.set_response_fields(snippet, &request, response, &mut headers);
+            run.set_response_fields(snippet, &request, response, &mut headers, &RegexSteps::default());
             for edit in run.input_edits(snippet, &request).into_iter().chain(run.sent_edits(snippet, &request)) {
                 edit.apply(&mut headers);
             }

@@ -5,6 +5,7 @@ mod idioms;
 mod in_order;
 mod refusals;
 mod responses;
+mod rewrites_of_responses;
 mod servers;
 
 use std::borrow::Cow;
@@ -124,7 +125,8 @@ fn request_fields(snippet: &Snippet, request: &Request) -> HeaderMap {
 fn response_fields(snippet: &Snippet, request: &Request, status: u16, headers: &[(&str, &str)]) -> HeaderMap {
     let mut headers: HeaderMap = headers.iter().map(|(name, value)| field(name, value)).collect();
     let response = (StatusCode::from_u16(status).unwrap(), SnippetResponseOrigin::Upstream);
-    run(snippet, request).set_response_fields(snippet, request, response, &mut headers);
+    let steps = RegexSteps::default();
+    run(snippet, request).set_response_fields(snippet, request, response, &mut headers, &steps);
     headers
 }
 

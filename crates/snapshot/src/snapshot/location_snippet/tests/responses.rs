@@ -68,7 +68,8 @@ fn texts_read_the_response() {
     let mut headers: HeaderMap = [field("x-a", "1")].into_iter().collect();
     let request = Request::get("/");
     let response = (StatusCode::OK, SnippetResponseOrigin::Portico);
-    run(&snippet, &request).set_response_fields(&snippet, &request, response, &mut headers);
+    let steps = RegexSteps::default();
+    run(&snippet, &request).set_response_fields(&snippet, &request, response, &mut headers, &steps);
     assert_eq!(lines(&headers), ["x-a: 1", "x-b: -200", "x-c: -200", "x-d: 1"]);
 }
 

@@ -70,7 +70,7 @@ fn locations_inherit_from_the_server() {
         let run = location.run_after(run(&server, &request), &request, &RegexSteps::default());
         let mut headers = HeaderMap::new();
         let response = (StatusCode::OK, SnippetResponseOrigin::Upstream);
-        run.set_response_fields(&location, &request, response, &mut headers);
+        run.set_response_fields(&location, &request, response, &mut headers, &RegexSteps::default());
         let denied = run.verdict(&location, "192.0.2.1".parse().unwrap(), &Method::GET) == SnippetVerdict::Deny;
         let edits = run.input_edits(&location, &request).len() + run.sent_edits(&location, &request).len();
         (lines(&headers), denied, edits, location.settings.max_body_bytes)

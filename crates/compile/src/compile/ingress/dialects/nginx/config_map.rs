@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use super::balancing;
+use super::endpoint_rewrites;
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
@@ -36,6 +37,8 @@ pub(super) struct NginxConfig {
     pub service_upstream: bool,
     /// `None` for that of each Service.
     pub load_balance: Option<RouteBalancing>,
+    /// Of responses of backends, by the names of the annotations.
+    pub endpoint_rewrites: BTreeMap<Box<str>, Arc<str>>,
     /// Of requests above a rate, and above the number of concurrent ones.
     pub rate_status: StatusCode,
     pub concurrent_status: StatusCode,
@@ -74,6 +77,7 @@ impl Default for NginxConfig {
             body_bytes: 1 << 20,
             service_upstream: false,
             load_balance: None,
+            endpoint_rewrites: BTreeMap::new(),
             rate_status: StatusCode::SERVICE_UNAVAILABLE,
             concurrent_status: StatusCode::SERVICE_UNAVAILABLE,
             allows_other_namespaces: false,
@@ -140,6 +144,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "proxy-body-size" => set(&mut config.body_bytes, size(text)),
             "whitelist-source-range" => list(&mut config.allowed, name, value),
             "denylist-source-range" => list(&mut config.denied, name, value),
+            name if endpoint_rewrites::NAMES.contains(&name) => endpoint_rewrite(&mut config, name, value),
             name if GLOBAL_AUTH.contains(&name) => global_auth(&mut config, name, value),
             _ if INTERNAL.contains(&&**name) => Some(()),
             _ if GUARDS.contains(&&**name) && flag(text) != Some(false) => {
@@ -181,6 +186,14 @@ fn set<T>(target: &mut T, value: Option<T>) -> Option<()> {
 fn list(target: &mut Option<Arc<str>>, name: &str, value: &Arc<str>) -> Option<()> {
     let row = ingress_nginx::find(name)?;
     set(target, row.value.check(value).ok().map(|()| Some(Arc::clone(value))))
+}
+
+/// Adds a key about responses of backends, whose value is one of the annotation of this name.
+fn endpoint_rewrite(config: &mut NginxConfig, name: &str, value: &Arc<str>) -> Option<()> {
+    let row = ingress_nginx::find(name)?;
+    row.value.check(value).ok()?;
+    config.endpoint_rewrites.insert(name.into(), Arc::clone(value));
+    Some(())
 }
 
 /// Adds a key about the server that permits requests, whose value is one of the annotation of this name.
@@ -302,6 +315,7 @@ mod tests {
                 ("hsts-preload", "true"),
                 ("whitelist-source-range", "10.0.0.0/8"),
                 ("worker-processes", "4"),
+                ("proxy-cookie-path", "/a/ /"),
             ],
             false,
         );
@@ -310,6 +324,7 @@ mod tests {
         assert_eq!(config.no_tls_redirect_locations, ["/a", "/b"]);
         assert_eq!(config.transport_security.unwrap(), "max-age=60; includeSubDomains; preload");
         assert_eq!(config.allowed.as_deref(), Some("10.0.0.0/8"));
+        assert_eq!(config.endpoint_rewrites.get("proxy-cookie-path").map(|value| &**value), Some("/a/ /"));
         assert!(config.errors.is_empty() && config.notes.is_empty());
         assert_eq!(parsed(&[("hsts", "false")], false).transport_security, None);
     }
@@ -326,6 +341,8 @@ mod tests {
             ("enable-modsecurity", "true", 1, 0),
             ("enable-modsecurity", "false", 0, 1),
             ("use-gzip", "true", 0, 1),
+            ("proxy-cookie-domain", "a", 0, 1),
+            ("proxy-cookie-path", "/;", 0, 1),
             ("block-cidrs", "", 0, 0),
         ] {
             let config = parsed(&[(name, value)], false);

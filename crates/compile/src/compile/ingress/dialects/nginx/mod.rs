@@ -4,6 +4,7 @@
 //!   all Ingresses ─ host_facts.rs: is a path of the host an expression? has it TLS, canaries, a snippet?
 //!                        │        └ config_map.rs: what applies to all
 //!   Ingress ┬ annotations.rs, access.rs, snippets.rs, custom_headers.rs ─▶ what has an effect (value_reader.rs)
+//!           ├ endpoint_rewrites.rs ─▶ directives that the snippets of its locations inherit
 //!           ├ unsupported.rs ─▶ what has none; a guard that has none makes all rules fail
 //!           ├ path.rs        ─▶ the locations of a path
 //!           ├ rule.rs        ─▶ what a location does ─ ../plain_service.rs
@@ -23,6 +24,7 @@ mod balancing;
 mod canary;
 mod config_map;
 mod custom_headers;
+mod endpoint_rewrites;
 mod further_names;
 mod host_facts;
 mod limits;
@@ -114,9 +116,11 @@ pub(super) fn plan(
     }
     further_names::report(&mut reader, hosts, ingress, &named);
     let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
-    let snippets = snippets::by_host(&mut reader, hosts, own, budgets.regex_limit(), refuses_guards);
+    let rewrites = endpoint_rewrites::read(&mut reader, config, budgets.regex_limit());
+    let snippets = snippets::by_host(&mut reader, hosts, own, &rewrites, budgets.regex_limit(), refuses_guards);
     let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
-    if over_budget.is_empty() && !regexes.add_bytes(snippets::regex_bytes(&snippets, hosts, &ingress.meta.key)) {
+    let regex_bytes = rewrites.regex_bytes() + snippets::regex_bytes(&snippets, hosts, &ingress.meta.key);
+    if over_budget.is_empty() && !regexes.add_bytes(regex_bytes) {
         over_budget = regexes.problems("metadata.annotations");
     }
     let expansion = regexes.expansion_within_share(paths)?;

@@ -13,7 +13,7 @@ use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::location_snippet::{RefusedSnippet, Snippet, SnippetHost, SnippetPlace};
+use crate::snapshot::location_snippet::{EndpointRewrites, RefusedSnippet, Snippet, SnippetHost, SnippetPlace};
 use crate::snapshot::regex::RegexLimit;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
@@ -97,11 +97,13 @@ fn has_rejected_value(meta: &Meta) -> bool {
     })
 }
 
-/// The snippets for each host, and in the reader what is to say about those of the Ingress.
+/// The snippets for each host, and in the reader what is to say about those of the Ingress. `rewrites`: those that its
+/// annotations request, which its snippet replaces if it has some.
 pub(super) fn by_host<'h>(
     reader: &mut ValueReader<'_>,
     hosts: &NginxHosts,
     named: impl Iterator<Item = &'h HostPattern>,
+    rewrites: &EndpointRewrites,
     limit: RegexLimit,
     refuses_guards: bool,
 ) -> BTreeMap<HostPattern, HostSnippets> {
@@ -141,7 +143,7 @@ pub(super) fn by_host<'h>(
         let location = match (&without_server, &server) {
             (Some(compiled), None) => Arc::clone(compiled),
             _ => {
-                let outer = server.as_deref().cloned().unwrap_or_default();
+                let outer = server.as_deref().cloned().unwrap_or_default().with_rewrites(rewrites);
                 let compiled = of_location.as_ref().and_then(|written| {
                     let compiled = written.compile(config, &outer, limit);
                     report(written, compiled.as_ref());
