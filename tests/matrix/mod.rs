@@ -5,4 +5,5 @@ mod broken_guards;
 mod limits;
 mod nginx_balancing;
 mod nginx_guards;
+mod nginx_mirrors;
 mod unread_files;

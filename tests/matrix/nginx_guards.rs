@@ -46,7 +46,7 @@ fn rule_for(host: &str, path: &str, service: &str) -> String {
 }
 
 /// The echo server as a Service of this namespace.
-fn echo(namespace: &str) -> String {
+pub(super) fn echo(namespace: &str) -> String {
     service(namespace, "echo", "@echo@")
 }
 

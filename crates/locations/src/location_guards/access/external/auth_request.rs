@@ -3,8 +3,8 @@
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use crate::location_guards::server_url::path_and_query;
 use crate::plugin_api::changed_fields::{CONDITIONAL_FIELDS, MESSAGE_FIELDS};
 use crate::plugin_api::header_spoofing::remove_spoofed;
 use crate::plugin_api::{RemoteRequest, RequestCx, ResponseBodyUse};
@@ -100,17 +100,6 @@ impl AuthRequestSettings {
             None => None,
         };
         Some(AuthRequest { method: self.method.clone().unwrap_or(Method::GET), target, headers })
-    }
-}
-
-/// The target with the values of variables, in which no character ends it or begins another part.
-fn path_and_query(text: &str) -> Option<PathAndQuery> {
-    const ENCODED: &AsciiSet =
-        &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'`').add(b'{').add(b'}');
-    let encoded = utf8_percent_encode(text, ENCODED);
-    match text.starts_with('/') {
-        true => encoded.to_string().parse().ok(),
-        false => format!("/{encoded}").parse().ok(),
     }
 }
 

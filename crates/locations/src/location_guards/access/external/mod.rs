@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::check::Check;
 use crate::diagnostic::Diagnostic;
+use crate::location_guards::server_url::{host_of, split};
 use crate::plugin_api::consumers::sha256;
 use crate::plugin_api::{Assertions, BuildCx, RequestCx};
 use crate::plugin_kit::authentication::parse_copied_headers;
@@ -103,8 +104,7 @@ impl AuthServer {
             of_server: sha256(format!("{}\n{config:?}", cx.object).as_bytes()),
         });
         let method = config.method.as_deref().map(|method| Method::from_bytes(method.as_bytes()));
-        let host = origin.split_once("//").map_or(origin, |(_, authority)| authority);
-        let host = without_port(host).parse();
+        let host = host_of(origin).parse();
         match (server, method.transpose(), host) {
             (Ok(server), Ok(method), Ok(host)) if invalid.is_empty() => Ok(AuthServer {
                 server,
@@ -166,20 +166,6 @@ impl AuthServer {
         let request = self.request.request(cx)?;
         let response = self.server.send_for_client(cx.client.address, |message| request.write_to(message), |_| true);
         Some(ServerVerdict::of(response.await.ok()?, &self.response_headers))
-    }
-}
-
-/// A URL as scheme and host, and what follows.
-fn split(url: &str) -> (&str, &str) {
-    let host = url.find("://").map_or(0, |scheme| scheme + 3);
-    let end = url[host..].find(['/', '?']).map_or(url.len(), |path| host + path);
-    url.split_at(end)
-}
-
-fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
     }
 }
 

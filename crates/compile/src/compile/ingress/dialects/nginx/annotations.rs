@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode};
 use super::balancing;
 use super::config_map::NginxConfig;
 use super::limits;
+use super::mirror;
 use super::session_cookie::AffinityCookie;
 use super::shared_parts::GuardConfig;
 use super::value_reader::{ValueReader, written};
@@ -39,6 +40,8 @@ pub(super) struct NginxAnnotations<'a> {
     pub session_cookie: Option<AffinityCookie>,
     /// The configuration of the guard that limits the requests of each client.
     pub limits: Option<GuardConfig>,
+    /// The configuration of what sends copies of requests.
+    pub mirror: Option<GuardConfig>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
     pub connect_timeout: Duration,
     pub send_timeout: Duration,
@@ -72,6 +75,7 @@ impl<'a> NginxAnnotations<'a> {
             balancing: balancing::read(reader, config),
             session_cookie: AffinityCookie::read(reader),
             limits: limits::read(reader, config).map(GuardConfig::new),
+            mirror: mirror::read(reader).map(GuardConfig::new),
             cross_origin: cross_origin(reader),
             connect_timeout: seconds(reader, "proxy-connect-timeout", config.connect_seconds),
             send_timeout: seconds(reader, "proxy-send-timeout", config.send_seconds),
@@ -233,6 +237,9 @@ mod tests {
             ("upstream-vhost", "$service_name.svc", 1, 0),
             ("backend-protocol", "FCGI", 1, 0),
             ("backend-protocol", "h2", 0, 1),
+            ("mirror-target", "https://a.example;", 0, 1),
+            ("mirror-host", "b.example", 0, 1),
+            ("mirror-request-body", "off", 0, 1),
             ("cors-allow-origin", "https://a.example,b.example", 0, 1),
         ] {
             let meta = meta(&[(name, value)]);

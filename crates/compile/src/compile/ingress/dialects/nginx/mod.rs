@@ -8,7 +8,7 @@
 //!           ├ unsupported.rs ─▶ what has none; a guard that has none makes all rules fail
 //!           ├ path.rs        ─▶ the locations of a path
 //!           ├ rule.rs        ─▶ what a location does ─ ../plain_service.rs
-//!           │     └ shared_parts.rs ─▶ its steps and its guards, which plugins of the program implement
+//!           │     └ shared_parts.rs ─▶ its steps, its guards and its mirror, which plugins of the program implement
 //!           ├ canary.rs      ─▶ an Ingress that gets a share of the requests of another one
 //!           └ ../../plan.rs  ─▶ spec.tls
 //!   all plans ┬ ../../joined_locations.rs    ─▶ the locations of a host
@@ -28,6 +28,7 @@ mod endpoint_rewrites;
 mod further_names;
 mod host_facts;
 mod limits;
+mod mirror;
 mod path;
 pub(super) mod path_conflicts;
 mod referenced_objects;

@@ -14,6 +14,7 @@ use super::canary::CanaryPath;
 use super::config_map::NginxConfig;
 use super::host_facts::{HostFacts, NginxHosts};
 use super::limits;
+use super::mirror;
 use super::shared_parts::{GuardConfig, PartBuilder};
 use super::snippets::HostSnippets;
 use crate::api::networking::{Ingress, IngressBackend, IngressService, IngressServicePort};
@@ -187,7 +188,7 @@ impl RuleBuilder<'_> {
         config
     }
 
-    /// The guards of a location, in any order.
+    /// The guards of a location and its mirror, in any order.
     fn guards(
         &mut self,
         place: RulePlace<'_>,
@@ -203,7 +204,20 @@ impl RuleBuilder<'_> {
         let of_path: Arc<str> = format!("{}/{}{} {kind}", self.route(), place.host, place.path).into();
         let access = access.map(|config| self.parts.guard_instance(access::KIND, &config, &of_path));
         let built = limits.into_iter().chain(access);
-        built.map(|guard| guard.map_err(|problems| problems.into_iter().map(closes).collect())).collect()
+        let mirror = self.mirror(scope).map(Ok);
+        built.map(|guard| guard.map_err(|problems| problems.into_iter().map(closes).collect())).chain(mirror).collect()
+    }
+
+    /// What sends copies of requests. One that cannot be used is reported, because nothing depends on the copies.
+    fn mirror(&mut self, scope: &Arc<str>) -> Option<(ExecutionPlace, PluginInstance)> {
+        let annotations = self.annotations;
+        match self.parts.guard_instance(mirror::KIND, annotations.mirror.as_ref()?, scope) {
+            Ok(mirror) => Some(mirror),
+            Err(problems) => {
+                self.notes.extend(problems.into_iter().map(mirror::without_effect));
+                None
+            }
+        }
     }
 
     /// How the Services of the Ingress are resolved.
