@@ -51,7 +51,7 @@ impl TokenBinding {
     pub(crate) fn check(&self, certificate: ClientCertificate<'_>) -> Result<(), BindingViolation> {
         match (self, certificate) {
             (TokenBinding::None, _) => Ok(()),
-            (TokenBinding::Certificate(digest), ClientCertificate::Chain([own, ..], _)) if sha256(own) == *digest => {
+            (TokenBinding::Certificate(digest), ClientCertificate::Chain([own, ..], ..)) if sha256(own) == *digest => {
                 Ok(())
             }
             (TokenBinding::Certificate(_), ClientCertificate::NotRequested) => Err(BindingViolation::NotRequested),
@@ -83,6 +83,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::plugin_api::CertificateFindings;
 
     fn binding(cnf: &Value) -> TokenBinding {
         TokenBinding::of(json!({"sub": "anna", "cnf": cnf}).as_object().unwrap())
@@ -101,7 +102,8 @@ mod tests {
             .unwrap();
         let bound = binding(&json!({"x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"}));
         let chain = [CertificateDer::from(certificate)];
-        assert_eq!(bound.check(ClientCertificate::Chain(&chain, &Sha256Digest::default())), Ok(()));
+        let findings = CertificateFindings::default();
+        assert_eq!(bound.check(ClientCertificate::Chain(&chain, &Sha256Digest::default(), &findings)), Ok(()));
     }
 
     #[test]
@@ -109,7 +111,8 @@ mod tests {
         let (own, other) = (CertificateDer::from(vec![1]), CertificateDer::from(vec![2]));
         let digest = Sha256Digest::default();
         let chain = [own.clone(), other.clone()];
-        let client = ClientCertificate::Chain(&chain, &digest);
+        let findings = CertificateFindings::default();
+        let client = ClientCertificate::Chain(&chain, &digest, &findings);
         let (none, missing) = (ClientCertificate::NotRequested, ClientCertificate::Missing);
         let (another, unsupported) = (Err(BindingViolation::AnotherCertificate), Err(BindingViolation::Unsupported));
         let with = |member: &str| {
@@ -122,7 +125,7 @@ mod tests {
             (json!(null), client, Ok(())),
             (bound_to(&own), client, Ok(())),
             (bound_to(&other), client, another),
-            (bound_to(&own), ClientCertificate::Chain(&[], &digest), another),
+            (bound_to(&own), ClientCertificate::Chain(&[], &digest, &findings), another),
             (bound_to(&own), none, Err(BindingViolation::NotRequested)),
             (bound_to(&own), missing, another),
             (json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}), client, unsupported),

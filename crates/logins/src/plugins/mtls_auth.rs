@@ -177,7 +177,7 @@ impl Plugin for MtlsAuth {
             return AccessOutcome::Continue;
         }
         let reply = match cx.client.certificate {
-            ClientCertificate::Chain(chain, digest) => match self.policy.accept(cx, chain, digest) {
+            ClientCertificate::Chain(chain, digest, _) => match self.policy.accept(cx, chain, digest) {
                 Ok(()) => None,
                 Err(rejection) => self.policy.reject(cx, || refused(rejection)),
             },

@@ -1,6 +1,9 @@
 //! The client that a request came from, also as a trusted peer reports it, and the request as it has arrived.
 
+use std::any::Any;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
 
 use rustls::pki_types::CertificateDer;
 
@@ -62,8 +65,27 @@ pub enum ClientCertificate<'r> {
     NotRequested,
     /// The client has sent none.
     Missing,
-    /// The client's own certificate, then those that it sent with it, and the SHA-256 digest of all of them.
-    Chain(&'r [CertificateDer<'static>], &'r [u8; 32]),
+    /// The client's own certificate, then those that it sent with it, the SHA-256 digest of all of them, and what was
+    /// found out about them.
+    Chain(&'r [CertificateDer<'static>], &'r [u8; 32], &'r CertificateFindings),
+}
+
+/// What the first plugin that verifies the certificates of a connection has found out about them. It is kept as long as
+/// the connection, so that they need not be verified for each of its requests.
+#[derive(Default)]
+pub struct CertificateFindings(OnceLock<Box<dyn Any + Send + Sync>>);
+
+impl CertificateFindings {
+    /// What is kept, which `find` makes if nothing is. `None` if it is of another type.
+    pub fn get_or_init<T: Any + Send + Sync>(&self, find: impl FnOnce() -> T) -> Option<&T> {
+        self.0.get_or_init(|| Box::new(find())).downcast_ref()
+    }
+}
+
+impl fmt::Debug for CertificateFindings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("CertificateFindings")
+    }
 }
 
 /// Stands for a client whose address a trusted peer reports in an unreadable way. Plugins that restrict access by

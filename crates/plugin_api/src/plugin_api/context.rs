@@ -14,7 +14,7 @@ use super::assertions::{Assertions, FieldsOfClient};
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::chosen_backend::{BackendName, ChosenBackend};
-pub use super::client_info::{ArrivedRequest, ClientCertificate, ClientInfo, UNKNOWN_CLIENT};
+pub use super::client_info::{ArrivedRequest, CertificateFindings, ClientCertificate, ClientInfo, UNKNOWN_CLIENT};
 use super::completed_request::CompletedRequest;
 use super::consumers::ConsumerDirectory;
 use super::ended_session::EndedSession;

@@ -97,9 +97,9 @@ pub use chosen_backend::{BackendName, ChosenBackend, MAX_CHOSEN_BACKENDS};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    AfterForwardCx, ArrivedRequest, BeforeForwardCx, ClientCertificate, ClientInfo, CorrelationHeader, Framing, LogCx,
-    RequestCx, RequestLine, RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames,
-    UriCaptures,
+    AfterForwardCx, ArrivedRequest, BeforeForwardCx, CertificateFindings, ClientCertificate, ClientInfo,
+    CorrelationHeader, Framing, LogCx, RequestCx, RequestLine, RequestSummary, RespondedRequest, ResponseCx,
+    ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
 };
 pub use ended_session::EndedSession;
 pub use endpoint_token::EndpointToken;

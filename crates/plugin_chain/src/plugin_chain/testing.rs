@@ -27,8 +27,8 @@ use crate::plugin_api::completed_request::{CompletedRequest, LoggedHeads};
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::consumers::chain_digest;
 use crate::plugin_api::context::{
-    ArrivedRequest, BackgroundPlaces, BackgroundSlot, ClientCertificate, ClientInfo, Framing, RequestLine,
-    RequestSummary, RespondedRequest, ResponseSource, RouteNames, UriCaptures,
+    ArrivedRequest, BackgroundPlaces, BackgroundSlot, CertificateFindings, ClientCertificate, ClientInfo, Framing,
+    RequestLine, RequestSummary, RespondedRequest, ResponseSource, RouteNames, UriCaptures,
 };
 use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
@@ -308,6 +308,7 @@ impl TestRequest {
         let mut state = ChainState::default();
         let received = head.headers.clone();
         let buffers_body = self.may_buffer && chain.body_buffer_limit_for(&head).is_some();
+        let findings = CertificateFindings::default();
         let digest = chain_digest(self.certificates.as_deref().unwrap_or_default());
         let client = ClientInfo {
             address: self.address,
@@ -326,7 +327,7 @@ impl TestRequest {
             certificate: match self.certificates.as_deref() {
                 None => ClientCertificate::NotRequested,
                 Some([]) => ClientCertificate::Missing,
-                Some(chain) => ClientCertificate::Chain(chain, &digest),
+                Some(chain) => ClientCertificate::Chain(chain, &digest, &findings),
             },
         };
         let mut is_read = buffers_body;

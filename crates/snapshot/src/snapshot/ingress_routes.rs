@@ -136,6 +136,11 @@ impl IngressRoutes {
             })
     }
 
+    /// Whether a host verifies the certificates of its clients, as an annotation for all its locations says.
+    pub(super) fn verifies_clients(&self, host: &str) -> bool {
+        self.locations.single_label_candidates(host).next().is_some_and(|router| router.verifies_clients())
+    }
+
     /// The rule of each match, in the order of the dump.
     pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<RouteRule>> {
         let default_backend = match &self.default_backend {

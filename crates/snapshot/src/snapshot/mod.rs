@@ -240,6 +240,15 @@ impl HttpListener {
         }
     }
 
+    /// Whether requests for this host may not use a connection that was opened for this other one, because one of both
+    /// verifies the certificates of its clients.
+    fn separates_hosts(&self, server_name: &str, host: &str) -> bool {
+        match &self.routes {
+            Routes::Ingresses(routes) => routes.verifies_clients(host) || routes.verifies_clients(server_name),
+            Routes::ByHost(_) | Routes::ByConditions(_) => false,
+        }
+    }
+
     /// Whether the routes are those of Ingresses, which share one listener for all hosts.
     fn serves_ingresses(&self) -> bool {
         !matches!(self.routes, Routes::ByHost(_))

@@ -71,6 +71,8 @@ impl HttpBind {
                 }
                 let selected = self.listener_by_server_name(server_name);
                 !selected.is_some_and(|selected| Arc::ptr_eq(selected, listener))
+                    // Without a server name, there is no other host that the client could have meant.
+                    || server_name.is_some_and(|server_name| listener.separates_hosts(server_name, host))
             }
             // The port was changed from HTTP to HTTPS, or back, while the connection was open.
             (None, Some(_)) | (Some(_), None) => true,

@@ -87,7 +87,9 @@ pub(super) fn router(host: &HostPattern, of_host: &OfHost<'_>) -> Option<Locatio
     if let Some((_, app_root)) = app_root.or(own_root) {
         add(LocationPrecedence::Forced, app_root);
     }
-    Some(LocationRouter::new(chosen.into_iter().map(|(_, location)| location.clone()).collect()))
+    let verifies_clients = of_host.iter().any(|locations| locations.verifies_clients);
+    let router = LocationRouter::new(chosen.into_iter().map(|(_, location)| location.clone()).collect());
+    Some(router.with_client_verification(verifies_clients))
 }
 
 /// The locations of hosts that no Ingress names. Load balancers ask for the health of ingress-nginx with such hosts.

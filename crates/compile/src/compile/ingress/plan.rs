@@ -194,6 +194,8 @@ pub(super) struct HostLocations {
     pub app_root: Option<HostLocation>,
     /// Whether the Ingress has only a default backend, whose root precedes those of rules without a host.
     pub is_catch_all: bool,
+    /// Whether the host verifies the certificates of its clients.
+    pub verifies_clients: bool,
 }
 
 impl HostLocations {

@@ -25,9 +25,9 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::client_hello::{ReceivedHello, normalize_name};
-use crate::plugin_api::ClientCertificate;
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::consumers::chain_digest;
+use crate::plugin_api::{CertificateFindings, ClientCertificate};
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
 use crate::snapshot::routing::ClientTls;
@@ -84,12 +84,14 @@ pub(in crate::proxy) struct TlsSession {
 struct ClientChain {
     certificates: Vec<CertificateDer<'static>>,
     digest: Sha256Digest,
+    findings: CertificateFindings,
 }
 
 impl ClientChain {
     fn new(certificates: &[CertificateDer<'_>]) -> Self {
         let digest = chain_digest(certificates);
-        ClientChain { certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(), digest }
+        let certificates = certificates.iter().cloned().map(CertificateDer::into_owned).collect();
+        ClientChain { certificates, digest, findings: CertificateFindings::default() }
     }
 }
 
@@ -104,7 +106,9 @@ impl TlsSession {
         match self.client_chain.as_deref() {
             None => ClientCertificate::NotRequested,
             Some(ClientChain { certificates, .. }) if certificates.is_empty() => ClientCertificate::Missing,
-            Some(ClientChain { certificates, digest }) => ClientCertificate::Chain(certificates, digest),
+            Some(ClientChain { certificates, digest, findings }) => {
+                ClientCertificate::Chain(certificates, digest, findings)
+            }
         }
     }
 }

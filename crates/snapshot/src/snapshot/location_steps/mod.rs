@@ -2,7 +2,8 @@
 //! dialect `nginx` of Ingresses puts it first into the chains of its rules.
 //!
 //! ```text
-//!   snippet of the host ▶ preflight ▶ snippet ▶ redirect ▶ redirect to HTTPS ▶ size of the body ▶ guards ▶ plugins
+//!   client certificate ▶ snippet of the host ▶ preflight ▶ snippet ▶ redirect ▶ redirect to HTTPS
+//!                                                  ▶ size of the body ▶ guards ▶ plugins
 //! ```
 //!
 //! The order is visible to clients: a preflight request is never redirected, and a request in plain text that is going
@@ -10,6 +11,7 @@
 //! plugins of their own.
 
 mod canary;
+mod client_certificates;
 mod cookie_value;
 mod cross_origin;
 mod host_redirect;
@@ -23,6 +25,10 @@ use http::header::{CONTENT_LENGTH, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::canary::{CanaryRequests, HeaderCondition};
+use self::client_certificates::denied;
+pub use self::client_certificates::{
+    CERTIFICATE_FIELDS, CertificateMode, CertificateStep, ClientAuthorities, ClientCertificates,
+};
 pub use self::cross_origin::{AllowedOrigin, CrossOrigin};
 pub use self::host_redirect::HostRedirect;
 pub use self::https_redirect::HttpsRedirectOfLocation;
@@ -33,6 +39,7 @@ use self::snippets::{FieldsOfResponse, KeptRun, forbidden};
 use super::location_path::PathReplacement;
 use super::location_snippet::SnippetRun;
 use super::regex_steps::RegexSteps;
+use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::{
     AccessOutcome, BeforeForwardCx, ChangedFields, ClientInfo, Phases, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
@@ -44,6 +51,8 @@ use crate::plugin_api::{
 pub struct LocationSteps {
     /// For all requests, before anything else.
     pub host_redirect: Option<HostRedirect>,
+    /// For all requests of a host that verifies its clients.
+    pub certificates: Option<CertificateStep>,
     pub snippets: Option<LocationSnippets>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
     pub response: Option<FixedResponse>,
@@ -93,13 +102,13 @@ impl LocationSteps {
     pub fn into_instance(self: Arc<Self>, scope: Arc<str>, object: Arc<str>) -> (ExecutionPlace, PluginInstance) {
         let instance = PluginInstance {
             phases: self.phases(),
+            assertions: self.assertions(),
             plugin: self,
             scope,
             object,
             // The content of the rule includes the annotations.
             configuration_hash: 0,
             first_backend: 0,
-            assertions: None,
         };
         (LocationSteps::PLACE, instance)
     }
@@ -144,6 +153,14 @@ impl LocationSteps {
         if let Some(redirect) = &self.host_redirect {
             return Some(redirect.reply(cx.client, cx.raw_target));
         }
+        if let Some(certificates) = &self.certificates {
+            if let Err(reply) = certificates.check(cx) {
+                return Some(reply);
+            }
+            if certificates.requires_tls(cx.client) {
+                return Some(self.redirect_to_https(cx).unwrap_or_else(denied));
+            }
+        }
         let run = match &self.snippets {
             Some(snippets) => match snippets.begin(cx, &mut kept.snippet) {
                 Ok(run) => run,
@@ -163,9 +180,8 @@ impl LocationSteps {
         if let Some(reply) = self.response_of_location(cx) {
             return Some(reply);
         }
-        if let Some(target) = self.https_redirect.and_then(|redirect| redirect.target(cx.client, cx.raw_target)) {
-            let status = self.https_redirect.map_or(StatusCode::PERMANENT_REDIRECT, |redirect| redirect.status);
-            return Some(redirect_to(status, HeaderValue::try_from(target).ok()));
+        if let Some(redirect) = self.redirect_to_https(cx) {
+            return Some(redirect);
         }
         if is_denied {
             return Some(forbidden());
@@ -174,6 +190,12 @@ impl LocationSteps {
             cx.choose_backend(0, true);
         }
         self.limit_body(cx)
+    }
+
+    fn redirect_to_https(&self, cx: &RequestCx<'_>) -> Option<Box<Reply>> {
+        let redirect = self.https_redirect?;
+        let target = redirect.target(cx.client, cx.raw_target)?;
+        Some(redirect_to(redirect.status, HeaderValue::try_from(target).ok()))
     }
 
     /// Rejects a body that is too large, or lets the proxy count its bytes if its length is unknown.
@@ -211,6 +233,16 @@ fn invalid_target() -> Box<Reply> {
 impl Plugin for LocationSteps {
     fn may_wait(&self) -> bool {
         false
+    }
+
+    fn requests_client_certificate(&self) -> bool {
+        self.certificates.as_ref().is_some_and(CertificateStep::requests_certificate)
+    }
+
+    fn declare_assertions(&self, assertions: &mut Assertions) {
+        if self.certificates.is_some() {
+            CertificateStep::declare_assertions(assertions);
+        }
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {

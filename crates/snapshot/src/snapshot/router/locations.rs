@@ -37,6 +37,8 @@ pub struct LocationRouter {
     parents: Box<[Option<u32>]>,
     /// See [`LocationRouter::requests_client_certificate`]. Determined when a TLS handshake needs it.
     requests_client_certificate: OnceLock<bool>,
+    /// See [`LocationRouter::verifies_clients`].
+    verifies_clients: bool,
 }
 
 impl LocationRouter {
@@ -74,7 +76,13 @@ impl LocationRouter {
             prefix_start,
             parents,
             requests_client_certificate: OnceLock::new(),
+            verifies_clients: false,
         }
+    }
+
+    /// The same router, for a host that verifies the certificates of its clients.
+    pub fn with_client_verification(self, verifies_clients: bool) -> Self {
+        LocationRouter { verifies_clients, ..self }
     }
 
     /// The location that serves a request. None serves one whose path leads above the root. Must not be used if the
@@ -99,6 +107,12 @@ impl LocationRouter {
     pub(in crate::snapshot) fn requests_client_certificate(&self) -> bool {
         let requests = || self.locations.iter().any(|location| location.rule.requests_client_certificate());
         *self.requests_client_certificate.get_or_init(requests)
+    }
+
+    /// Whether connections for the host are not used for other hosts, and the reverse, because it verifies the
+    /// certificates of its clients.
+    pub(in crate::snapshot) fn verifies_clients(&self) -> bool {
+        self.verifies_clients
     }
 
     fn exact(&self, path: &str) -> Option<&HostLocation> {

@@ -30,9 +30,10 @@ impl HasReferences for Ingress {
 }
 
 /// The annotations of ingress-nginx that name an object, as `name` or `namespace/name`.
-const OF_NGINX: [(&str, Kind); 4] = [
+const OF_NGINX: [(&str, Kind); 5] = [
     ("auth-proxy-set-headers", Kind::ConfigMap),
     ("auth-secret", Kind::Secret),
+    ("auth-tls-secret", Kind::Secret),
     ("custom-headers", Kind::ConfigMap),
     ("proxy-ssl-secret", Kind::Secret),
 ];

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use super::canary;
 use super::canary::CanaryPath;
+use super::client_certificates;
+use super::client_certificates::{CertificateRequirement, HostCertificates};
 use super::config_map;
 use super::config_map::NginxConfig;
 use super::path::written_path;
@@ -16,7 +18,7 @@ use super::server_alias::{GivenAliases, IngressAge, WantedAliases};
 use super::snippets;
 use super::snippets::ServerSnippet;
 use super::unsupported;
-use super::value_reader::{is_canary, written};
+use super::value_reader::{ValueReader, is_canary, written};
 use crate::api::ingress_nginx::{self, find};
 use crate::api::networking::Ingress;
 use crate::api::{Object, ObjectKey};
@@ -55,6 +57,7 @@ struct Host {
     /// That of the oldest Ingress with one.
     server_snippet: Option<Arc<ServerSnippet>>,
     closed_by: Option<ObjectKey>,
+    certificates: Option<HostCertificates>,
     /// Those of the oldest Ingress with some.
     aliases: Option<GivenAliases>,
     /// Whether an Ingress had it at the last update.
@@ -69,6 +72,7 @@ struct SaidOfHost {
     has_tls: bool,
     /// The Ingress itself, if it closes the host.
     closes_host: Option<ObjectKey>,
+    certificates: Option<CertificateRequirement>,
     /// Whether each path is exact, its text, and whether the Ingress makes it an expression.
     paths: Vec<(bool, Box<str>, bool)>,
     /// Whether it would rewrite requests for the root, if no Ingress has a path for that and it is the oldest one.
@@ -107,6 +111,17 @@ impl Host {
         let by_snippet = self.find_server_snippet().filter(|snippet| snippet.closes_host);
         let by_guard = || self.of_owner().find_map(|(_, said)| said.closes_host.as_ref());
         by_snippet.map(|snippet| &snippet.ingress).or_else(by_guard)
+    }
+
+    /// What the host requires of the certificates of its clients. An Ingress whose requirement is not known closes the
+    /// host, whatever the others require; otherwise, the oldest one with a requirement decides.
+    fn find_certificates(&self) -> Option<HostCertificates> {
+        let required = || self.of_owner().filter_map(|(age, said)| Some((age, said.certificates.as_ref()?)));
+        let is_known =
+            |requirement: &CertificateRequirement| matches!(requirement, CertificateRequirement::Verified(_));
+        let unknown = required().find(|(_, requirement)| !is_known(requirement));
+        let ((_, Reverse(ingress)), requirement) = unknown.or_else(|| required().next())?;
+        Some(HostCertificates { ingress: ingress.clone(), requirement: requirement.clone() })
     }
 
     fn find_server_snippet(&self) -> Option<&Arc<ServerSnippet>> {
@@ -180,6 +195,12 @@ impl NginxHosts {
             let closed_by = known.find_closing().cloned();
             let closed_before = std::mem::replace(&mut known.closed_by, closed_by);
             let snippet_before = std::mem::replace(&mut known.server_snippet, server_snippet);
+            let certificates = known.find_certificates();
+            let have_certificates_changed = certificates != known.certificates;
+            if have_certificates_changed {
+                // Otherwise, the known ones stay, so that open connections need not be verified again.
+                known.certificates = certificates;
+            }
             let canaries = known.said.values().flat_map(|said| &said.canaries).map(Arc::clone).collect();
             let canaries_before = std::mem::replace(&mut known.canaries, canaries);
             // A canary and the Ingress with the same path report about each other, and what the canary refers to may
@@ -189,6 +210,7 @@ impl NginxHosts {
                 || namespaces_before != known.namespaces_with_tls
                 || closed_before != known.closed_by
                 || snippet_before != known.server_snippet
+                || have_certificates_changed
                 || has_canaries;
             let aliases = known.find_aliases();
             let aliases_before = std::mem::replace(&mut known.aliases, aliases);
@@ -253,6 +275,11 @@ impl NginxHosts {
     /// The Ingress because of which a host is closed.
     pub(super) fn closing_ingress(&self, host: &HostPattern) -> Option<&ObjectKey> {
         self.by_host.get(host)?.closed_by.as_ref()
+    }
+
+    /// What a host requires of the certificates of its clients.
+    pub(super) fn certificates(&self, host: &HostPattern) -> Option<&HostCertificates> {
+        self.by_host.get(host)?.certificates.as_ref()
     }
 
     /// The snippet of a host.
@@ -337,15 +364,18 @@ fn said_of_hosts(
         return said;
     }
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
-    let closes_host = refuses_guards && unsupported::guard_of_host(&ingress.meta).is_some();
-    let closes_host = closes_host.then(|| ingress.meta.key.clone());
     let limit = cx.inputs.budgets.regex_limit();
+    let certificates = client_certificates::read(cx, &mut ValueReader::new(&ingress.meta), config, limit).requirement;
+    let closes_host = refuses_guards && unsupported::guard_of_host(&ingress.meta).is_some()
+        || certificates == Some(CertificateRequirement::Rejected);
+    let closes_host = closes_host.then(|| ingress.meta.key.clone());
     let server_snippet = snippets::of_server(&ingress.meta, config, limit, refuses_guards).map(Arc::new);
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
         let known = said.entry(HostPattern::Any).or_default();
         known.is_catch_all = true;
         known.namespace = Arc::clone(&ingress.meta.key.namespace);
         known.closes_host.clone_from(&closes_host);
+        known.certificates.clone_from(&certificates);
         known.server_snippet.clone_from(&server_snippet);
     }
     let mut aliases = server_alias::names(&ingress.meta);
@@ -363,6 +393,7 @@ fn said_of_hosts(
         known.namespace = Arc::clone(&ingress.meta.key.namespace);
         known.has_tls = !ingress.spec.tls.is_empty();
         known.closes_host.clone_from(&closes_host);
+        known.certificates.clone_from(&certificates);
         known.server_snippet.clone_from(&server_snippet);
         if !is_any {
             known.aliases.clone_from(&aliases);

@@ -3,7 +3,8 @@
 //! ```text
 //!   all Ingresses ─ host_facts.rs: is a path of the host an expression? has it TLS, canaries, a snippet?
 //!                        │        └ config_map.rs: what applies to all
-//!   Ingress ┬ annotations.rs, access.rs, snippets.rs, custom_headers.rs ─▶ what has an effect (value_reader.rs)
+//!   Ingress ┬ annotations.rs, access.rs, client_certificates.rs, backend_tls.rs, snippets.rs, custom_headers.rs
+//!           │                      ─▶ what has an effect (value_reader.rs)
 //!           ├ endpoint_rewrites.rs ─▶ directives that the snippets of its locations inherit
 //!           ├ unsupported.rs ─▶ what has none; a guard that has none makes all rules fail
 //!           ├ path.rs        ─▶ the locations of a path
@@ -22,6 +23,7 @@ mod auth_server;
 mod backend_tls;
 mod balancing;
 mod canary;
+mod client_certificates;
 mod config_map;
 mod custom_headers;
 mod endpoint_rewrites;
@@ -108,6 +110,7 @@ pub(super) fn plan(
     reader.flag("canary", false);
     reader.note_without(&canary::DEPENDENT, "canary");
     let access = AccessSettings::read(cx, &mut reader, config);
+    let certificates = client_certificates::read(cx, &mut reader, config, budgets.regex_limit());
     let response_headers = custom_headers::read(cx, &mut reader, config);
     let backend_tls = backend_tls::read(cx, &mut reader, config);
     let mut named: BTreeSet<HostPattern> =
@@ -116,6 +119,7 @@ pub(super) fn plan(
         named.insert(HostPattern::Any);
     }
     further_names::report(&mut reader, hosts, ingress, &named);
+    client_certificates::report(&mut reader, hosts, ingress, &certificates, &named);
     let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
     let rewrites = endpoint_rewrites::read(&mut reader, config, budgets.regex_limit());
     let snippets = snippets::by_host(&mut reader, hosts, own, &rewrites, budgets.regex_limit(), refuses_guards);
@@ -154,6 +158,7 @@ pub(super) fn plan(
             ingress,
             annotations: &annotations,
             access: &access,
+            certificates: certificates.requirement.as_ref(),
             response_headers: &response_headers,
             backend_tls,
             snippets: &snippets,
@@ -179,21 +184,23 @@ pub(super) fn plan(
     };
     ingress.spec.rules.iter().enumerate().for_each(|(index, rule)| planner.add_rule(index, rule));
     planner.add_roots();
+    planner.separate_hosts();
     planner.add_aliases();
     let NginxPlanner { rules, by_host, errors: route_errors, .. } = planner;
     errors.extend(route_errors);
+    errors.extend(certificates.problem);
     errors.extend(rules.errors.into_vec());
     notes.extend(rules.notes.into_vec());
     notes.extend(rules.parts.notes().cloned().map(access::about_annotation));
-    let mut certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
-    further_names::add_certificates(hosts, &named, &mut certificates);
+    let mut host_certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
+    further_names::add_certificates(hosts, &named, &mut host_certificates);
     let plan = IngressPlan {
         dialect: Dialect::Nginx,
         generation: ingress.meta.generation,
         created: ingress.meta.created,
         by_location: Some(by_host.into_values().collect()),
         location_parts: rules.parts.into_parts(),
-        certificates,
+        certificates: host_certificates,
         upstreams: rules.upstreams.into_iter().collect(),
         errors,
         notes,
@@ -406,6 +413,15 @@ impl NginxPlanner<'_> {
         }
     }
 
+    /// Keeps the connections of hosts that verify their clients apart from those of others.
+    fn separate_hosts(&mut self) {
+        for locations in self.by_host.values_mut() {
+            let requirement = self.rules.certificates_of(&locations.host);
+            locations.verifies_clients = self.hosts.belongs_to(&locations.host, self.ingress)
+                && requirement.is_some_and(|requirement| requirement.verifies_clients());
+        }
+    }
+
     /// Serves the locations of hosts under their further names.
     fn add_aliases(&mut self) {
         let own = self.by_host.values().filter(|locations| self.hosts.belongs_to(&locations.host, self.ingress));
@@ -442,6 +458,7 @@ impl NginxPlanner<'_> {
             root: None,
             app_root: None,
             is_catch_all: false,
+            verifies_clients: false,
         })
     }
 }

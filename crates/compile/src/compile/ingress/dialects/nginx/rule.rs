@@ -11,6 +11,7 @@ use super::access::AccessSettings;
 use super::annotations;
 use super::annotations::NginxAnnotations;
 use super::canary::CanaryPath;
+use super::client_certificates::CertificateRequirement;
 use super::config_map::NginxConfig;
 use super::host_facts::{HostFacts, NginxHosts};
 use super::limits;
@@ -37,7 +38,8 @@ use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::{GroupTemplate, PathReplacement};
 use crate::snapshot::location_snippet::{MatchedLocation, Snippet, SnippetHost, SnippetSettings};
 use crate::snapshot::location_steps::{
-    CanaryRequests, HostRedirect, HttpsRedirectOfLocation, LocationNames, LocationSnippets, LocationSteps,
+    CanaryRequests, CertificateStep, HostRedirect, HttpsRedirectOfLocation, LocationNames, LocationSnippets,
+    LocationSteps,
 };
 use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::rule::{
@@ -71,6 +73,8 @@ pub(super) struct RuleBuilder<'a> {
     pub ingress: &'a Object<Ingress>,
     pub annotations: &'a NginxAnnotations<'a>,
     pub access: &'a AccessSettings<'a>,
+    /// What the Ingress requires of the certificates of clients.
+    pub certificates: Option<&'a CertificateRequirement>,
     pub snippets: &'a BTreeMap<HostPattern, HostSnippets>,
     /// Whether the snippet of the Ingress refers to groups of an expression.
     pub refers_to_groups: bool,
@@ -134,16 +138,23 @@ impl RuleBuilder<'_> {
         self.with_plugins(place, None, action, RuleOptions::default(), OwnParts::default())
     }
 
-    /// A rule that only redirects: to a path with a slash, or to `app-root`. As in nginx, the snippet of the host runs
-    /// before.
+    /// A rule that only redirects: to a path with a slash, or to `app-root`. As in nginx, the certificate of the client
+    /// is verified before, and the snippet of the host runs.
     pub(super) fn build_redirect(&mut self, place: RulePlace<'_>, action: Action) -> Arc<RouteRule> {
         let server = self.snippets.get(place.host).and_then(|snippets| snippets.server.as_ref());
-        let Some(snippets) = server.and_then(|_| self.location_snippets(place, None)) else {
+        let snippets = server.and_then(|_| self.location_snippets(place, None)).map(|snippets| {
+            let LocationSnippets { server, names, matched, .. } = snippets;
+            LocationSnippets::new(server, Arc::default(), names, matched)
+        });
+        let certificates = self.certificate_step(place);
+        // Otherwise, the redirect of the rule precedes the one to HTTPS.
+        let requires_tls = self.certificates_of(place.host).is_some_and(CertificateRequirement::requires_certificate);
+        let https_redirect = self.https_redirect(place).filter(|_| requires_tls);
+        let steps = LocationSteps { certificates, snippets, https_redirect, ..LocationSteps::default() };
+        if steps.is_empty() {
             return self.build_plain(place, action);
-        };
-        let LocationSnippets { server, names, matched, .. } = snippets;
-        let snippets = LocationSnippets::new(server, Arc::default(), names, matched);
-        let steps = self.parts.steps(LocationSteps { snippets: Some(snippets), ..LocationSteps::default() });
+        }
+        let steps = self.parts.steps(steps);
         let instances = vec![steps.into_instance(self.scope(place), self.route())];
         self.with_plugins(place, None, action, RuleOptions::default(), OwnParts { instances, chosen: None })
     }
@@ -166,7 +177,18 @@ impl RuleBuilder<'_> {
         let by_snippet = self.snippets.get(host).is_some_and(|snippets| {
             snippets.location.restricts() || snippets.server.iter().any(|server| server.restricts())
         });
-        self.access.restricts() || self.annotations.limits.is_some() || by_snippet
+        let by_certificates = self.certificates_of(host).is_some();
+        self.access.restricts() || self.annotations.limits.is_some() || by_snippet || by_certificates
+    }
+
+    /// What a host requires of the certificates of its clients. If the Ingresses that decide about the host require
+    /// nothing, what this one requires applies to its own paths.
+    pub(super) fn certificates_of(&self, host: &HostPattern) -> Option<&CertificateRequirement> {
+        self.hosts.certificates(host).map(|of_host| &of_host.requirement).or(self.certificates)
+    }
+
+    fn certificate_step(&self, place: RulePlace<'_>) -> Option<CertificateStep> {
+        Some(self.certificates_of(place.host)?.step(self.is_exempt_from_tls(place)))
     }
 
     fn route(&self) -> Arc<str> {
@@ -418,6 +440,7 @@ impl RuleBuilder<'_> {
         let steps = LocationSteps {
             cross_origin: annotations.cross_origin.clone(),
             host_redirect: None,
+            certificates: self.certificate_step(place),
             snippets: self.location_snippets(place, backend),
             response: annotations.response.clone().filter(|_| !place.is_catch_all),
             replacement,
@@ -479,12 +502,16 @@ impl RuleBuilder<'_> {
         let NginxAnnotations { ssl_redirect, force_ssl_redirect, preserve_trailing_slash, .. } = *self.annotations;
         let has_tls = place.facts.has_tls && *place.host != HostPattern::Any;
         let redirects = force_ssl_redirect || ssl_redirect && has_tls;
-        // The path of the rule is compared, so that only rules for challenges are exempt.
-        let is_exempt = self.config.no_tls_redirect_locations.iter().any(|start| place.path.starts_with(&**start));
-        (redirects && !is_exempt && !place.is_catch_all).then_some(HttpsRedirectOfLocation {
+        (redirects && !self.is_exempt_from_tls(place) && !place.is_catch_all).then_some(HttpsRedirectOfLocation {
             status: self.config.redirect_status,
             keeps_trailing_slash: preserve_trailing_slash,
         })
+    }
+
+    /// Whether requests may be in plain text although others must not. The path of the rule is compared, so that only
+    /// rules for challenges are exempt.
+    fn is_exempt_from_tls(&self, place: RulePlace<'_>) -> bool {
+        self.config.no_tls_redirect_locations.iter().any(|start| place.path.starts_with(&**start))
     }
 }
 

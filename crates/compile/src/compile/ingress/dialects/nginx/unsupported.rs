@@ -82,9 +82,7 @@ pub(super) fn guard_of_host(meta: &Meta) -> Option<&str> {
     let restricts = |key: &str, name: &str, value: &str| match effect(meta, key, name, value) {
         Effect::Restricts => true,
         // What was meant would restrict requests.
-        Effect::BadValue(_) => {
-            !lacks_authorities(meta, name) && classify(key, value).is_some_and(|annotation| annotation.is_guard())
-        }
+        Effect::BadValue(_) => classify(key, value).is_some_and(|annotation| annotation.is_guard()),
         Effect::None | Effect::Other => false,
     };
     let found = unsupported.find(|(key, name, value)| {
@@ -114,15 +112,9 @@ fn effect(meta: &Meta, key: &str, name: &str, value: &str) -> Effect {
     }
     match name {
         _ if has_no_effect(meta, name, value) => Effect::None,
-        _ if lacks_authorities(meta, name) => Effect::Other,
         _ if classify(key, value).is_some_and(|annotation| annotation.is_guard()) => Effect::Restricts,
         _ => Effect::Other,
     }
-}
-
-/// Whether an annotation is about client certificates, and the Ingress asks for none.
-fn lacks_authorities(meta: &Meta, name: &str) -> bool {
-    name.starts_with("auth-tls-") && name != "auth-tls-secret" && written(meta, "auth-tls-secret").is_none()
 }
 
 /// Whether an annotation would not change anything: it configures the inside of nginx, has its default as value, or
@@ -178,7 +170,7 @@ mod tests {
     #[test]
     fn guards_are_refused_and_others_are_reported() {
         for (name, value, expected) in [
-            ("auth-tls-secret", "a/b", (1, 0)),
+            ("auth-tls-secret", "a/b", (0, 0)),
             ("custom-http-errors", "404", (0, 1)),
             ("custom-http-errors", "many", (1, 0)),
             ("global-rate-limit", "5", (1, 0)),

@@ -17,6 +17,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
     headers: &mut HeaderMap,
     port: HeaderValue,
 ) {
+    remove_certificate_fields(headers);
     if exchange.client.trusted {
         // For other peers, the fields of which backends take one for a variable have been removed.
         headers.remove(HTTPOXY_HEADER);
@@ -46,5 +47,36 @@ pub(in crate::proxy) fn set_forwarding_headers(
     headers.insert(X_SCHEME, scheme);
 }
 
+/// Removes the fields with which endpoints get what is known of the certificate of the client, in all spellings. Only
+/// the steps of a location set them, afterwards.
+fn remove_certificate_fields(headers: &mut HeaderMap) {
+    let is_start = |name: &str| {
+        let start = name.bytes().take(CERTIFICATE_START.len());
+        start.map(|byte| if byte == b'_' { b'-' } else { byte }).eq(CERTIFICATE_START.bytes())
+    };
+    while let Some(name) = headers.keys().find(|name| is_start(name.as_str())).cloned() {
+        headers.remove(name);
+    }
+}
+
+const CERTIFICATE_START: &str = "ssl-client-";
+
 /// The fields that [`set_forwarding_headers`] sets, `X-Request-ID`, and `Via`.
 const HEADER_COUNT: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_about_certificates_are_removed_in_all_spellings() {
+        let sent =
+            ["ssl-client-verify", "ssl_client_subject_dn", "ssl-client_cert", "ssl-client-new", "ssl-clients", "ssl"];
+        let mut headers: HeaderMap =
+            sent.map(|name| (http::HeaderName::from_static(name), HeaderValue::from_static("1"))).into_iter().collect();
+        remove_certificate_fields(&mut headers);
+        let mut remaining: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
+        remaining.sort_unstable();
+        assert_eq!(remaining, ["ssl", "ssl-clients"]);
+    }
+}
