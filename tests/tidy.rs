@@ -392,7 +392,7 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "access_logs cors escape external_auth gateway_traces host own_udp_listeners regex \
+            "access_logs cors error_backend escape external_auth gateway_traces host own_udp_listeners regex \
              regex_steps timeouts_and_retries",
             "client_validation path_edit path_reach path_regex path_regexes",
             "certs",

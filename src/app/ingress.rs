@@ -45,12 +45,13 @@ impl IngressConfig {
             .map(|nginx| NginxClasses { controller: nginx.controller.clone(), annotated: nginx.annotated.clone() });
         let classes = Classes { name: class.class.clone(), controller: class.controller.clone(), nginx };
         let ignore_foreign_guards = class.ignore_foreign_guards;
-        let nginx_config_map = class.nginx_config_map.as_ref().map(|(namespace, name)| ObjectKey::new(namespace, name));
+        let key = |(namespace, name): &(String, String)| ObjectKey::new(namespace, name);
         let settings = IngressSettings {
             flavor,
             host_ownership,
             ignore_foreign_guards,
-            nginx_config_map,
+            nginx_config_map: class.nginx_config_map.as_ref().map(key),
+            nginx_default_backend: class.nginx_default_backend.as_ref().map(key),
             ..IngressSettings::default()
         };
         IngressConfig { classes, settings }

@@ -39,6 +39,11 @@ pub(super) struct IngressClassArgs {
     #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_CONFIGMAP", value_parser = parse_object_name)]
     nginx_configmap: Option<NamespacedName>,
 
+    /// Service that responds to requests for hosts and paths that no Ingress in the dialect of ingress-nginx has, and in
+    /// place of errors that they list
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_DEFAULT_BACKEND", value_parser = parse_object_name)]
+    nginx_default_backend: Option<NamespacedName>,
+
     /// Kong router flavor whose precedence orders the paths of Ingresses
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = KongRouter::TraditionalCompatible)]
     #[arg(env = "PORTICO_KONG_ROUTER")]
@@ -178,6 +183,7 @@ pub struct IngressClassOptions {
     /// `None` if no Ingresses of ingress-nginx are served.
     pub nginx: Option<NginxClassOptions>,
     pub nginx_config_map: Option<NamespacedName>,
+    pub nginx_default_backend: Option<NamespacedName>,
     pub router: KongRouter,
     pub host_owner: HostOwner,
     pub consumer_scope: ConsumerScopeArg,
@@ -236,6 +242,7 @@ impl IngressClassOptions {
             controller: INGRESS_CONTROLLER.to_owned(),
             nginx: None,
             nginx_config_map: None,
+            nginx_default_backend: None,
             router: KongRouter::TraditionalCompatible,
             host_owner: HostOwner::Any,
             consumer_scope: ConsumerScopeArg::Namespace,
@@ -260,6 +267,7 @@ impl IngressClassArgs {
             nginx_controller_class,
             nginx_class,
             nginx_configmap,
+            nginx_default_backend,
             kong_router,
             ingress_host_owner,
             consumer_scope,
@@ -271,6 +279,7 @@ impl IngressClassArgs {
             controller: ingress_controller_name,
             nginx: nginx_controller_class.map(|controller| NginxClassOptions { controller, annotated: nginx_class }),
             nginx_config_map: nginx_configmap,
+            nginx_default_backend,
             router: kong_router,
             host_owner: ingress_host_owner,
             consumer_scope,

@@ -130,6 +130,7 @@ impl IngressRoutes {
         by_host
             || by_location
             || self.by_conditions.requests_client_certificate()
+            || self.unnamed_hosts.as_ref().is_some_and(|router| router.requests_client_certificate())
             || self.default_backend.as_ref().is_some_and(|backend| match backend {
                 DefaultBackend::ByHost(router) => router.requests_client_certificate(),
                 DefaultBackend::ByConditions(router) => router.requests_client_certificate(),

@@ -22,6 +22,7 @@ pub mod certs;
 pub mod client_validation;
 pub mod cors;
 pub mod dump;
+pub mod error_backend;
 mod escape;
 pub mod external_auth;
 pub mod fingerprint;

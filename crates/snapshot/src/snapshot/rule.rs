@@ -144,6 +144,8 @@ pub struct WeightedBackends {
     chosen_by_plugins: Option<Box<Box<[Backend]>>>,
     /// The fields about which the authorization servers of backends decide. `None` without such servers.
     asserted_by_servers: Option<Box<AssertedFields>>,
+    /// What gets the requests for a backend without endpoints. It has none itself.
+    substitute: Option<Box<WeightedBackends>>,
 }
 
 impl WeightedBackends {
@@ -159,6 +161,7 @@ impl WeightedBackends {
             honors_call_deadlines: false,
             affinity: None,
             chosen_by_plugins: None,
+            substitute: None,
         })
     }
 
@@ -185,9 +188,10 @@ impl WeightedBackends {
         self.prepare_affinity();
     }
 
-    /// The backends with a weight above 0, and those that plugins may choose.
+    /// The backends with a weight above 0, those that plugins may choose, and that of the substitute.
     pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
-        self.backends.iter().chain(self.chosen_by_plugins())
+        let substitute = self.substitute.iter().flat_map(|substitute| &substitute.backends);
+        self.backends.iter().chain(self.chosen_by_plugins()).chain(substitute)
     }
 
     /// The backend that a plugin has chosen; `None` if it may be left out because no endpoint is available.
@@ -202,6 +206,31 @@ impl WeightedBackends {
             BackendTarget::Fail(_) => !chosen.has_fallback,
         };
         is_available.then_some(backend)
+    }
+
+    /// Sets what gets the requests for a backend without endpoints.
+    pub fn set_substitute(&mut self, substitute: Option<WeightedBackends>) {
+        self.substitute = substitute.map(Box::new);
+    }
+
+    /// The substitute and its backend, if it gets the requests for this backend now: that has no endpoints, or there is
+    /// no such Service.
+    pub fn in_place_of(&self, backend: &Backend) -> Option<(&WeightedBackends, &Backend)> {
+        let substitute = self.substitute.as_deref()?;
+        let is_empty = match &backend.target {
+            // The alternatives that its policy names precede.
+            BackendTarget::Upstream(upstream) => {
+                upstream.endpoints().addresses.is_empty() && !upstream.has_alternatives()
+            }
+            BackendTarget::Fail(failure) => *failure == RouteFailure::NoService,
+        };
+        is_empty.then_some(substitute).zip(substitute.backends.first())
+    }
+
+    /// Whether a backend is that of the substitute.
+    pub fn is_substitute(&self, backend: &Backend) -> bool {
+        let own = self.substitute.as_deref().and_then(|substitute| substitute.backends.first());
+        own.is_some_and(|own| std::ptr::eq(own, backend))
     }
 
     /// The sessions of the rule. `None` if it has none, so that those of each Service apply.
@@ -325,6 +354,18 @@ mod tests {
     fn no_split_without_weighted_backends() {
         assert!(WeightedBackends::new(Vec::new()).is_none());
         assert!(WeightedBackends::new(vec![backend(0), backend(0)]).is_none());
+    }
+
+    #[test]
+    fn substitute_gets_only_what_has_no_service() {
+        let failing = |failure| Backend { target: BackendTarget::Fail(failure), ..backend(1) };
+        let (missing, closed) = (failing(RouteFailure::NoService), failing(RouteFailure::UnsupportedProtection));
+        let mut split = WeightedBackends::new(vec![backend(1)]).unwrap();
+        assert!(split.in_place_of(&missing).is_none() && !split.is_substitute(&missing));
+        split.set_substitute(WeightedBackends::new(vec![backend(1)]));
+        let (_, substitute) = split.in_place_of(&missing).unwrap();
+        assert!(split.is_substitute(substitute) && !split.is_substitute(&missing));
+        assert!(split.in_place_of(&closed).is_none(), "protection that is not in effect");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::error_backend::ErrorBackend;
 use super::location_path::PathReplacement;
 use super::upstream_path::UpstreamPath;
 
@@ -30,6 +31,8 @@ pub struct RuleOptions {
     pub product_headers: Option<&'static ProductHeaderNames>,
     pub errors: ErrorStyle,
     pub grpc_errors: GrpcErrorStyle,
+    /// What responds in place of errors.
+    pub error_backend: Option<Arc<ErrorBackend>>,
 }
 
 /// The protocols that a rule accepts from clients.
@@ -180,6 +183,7 @@ impl RuleOptions {
         product_headers: None,
         errors: ErrorStyle::Unavailable,
         grpc_errors: GrpcErrorStyle::Cause,
+        error_backend: None,
     };
 }
 
@@ -229,6 +233,7 @@ impl RuleOptions {
         if protocols.https && !protocols.http {
             lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
         }
+        lines.extend(self.error_backend.iter().map(ToString::to_string));
         lines.extend(self.describe_styles());
         lines
     }

@@ -93,8 +93,10 @@ pub(super) fn router(host: &HostPattern, of_host: &OfHost<'_>) -> Option<Locatio
 }
 
 /// The locations of hosts that no Ingress names. Load balancers ask for the health of ingress-nginx with such hosts.
-pub(super) fn router_of_unnamed_hosts() -> LocationRouter {
-    LocationRouter::new(vec![health_location()])
+/// `rule`: that of all other requests.
+pub(super) fn router_of_unnamed_hosts(rule: Option<&Arc<RouteRule>>) -> LocationRouter {
+    let root = rule.map(|rule| HostLocation { path: LocationPath::Prefix("/".into()), rule: Arc::clone(rule) });
+    LocationRouter::new(root.into_iter().chain([health_location()]).collect())
 }
 
 fn health_location() -> HostLocation {

@@ -13,6 +13,7 @@ use crate::snapshot::host::HostPattern;
 use crate::snapshot::ingress_routes::{DefaultBackend, IngressRoutes, NamedHost};
 use crate::snapshot::router::by_conditions::{ConditionRoute, ConditionsRouter, RouterFlavor};
 use crate::snapshot::router::{HostRouter, RouteMatch};
+use crate::snapshot::rule::RouteRule;
 
 /// The routes of all Ingresses; both listeners share them.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct ListenerRoutes {
     dialects: Option<Arc<IngressRoutes>>,
     /// The plan whose default backend `dialects` has.
     default_plan: Option<Arc<IngressPlan>>,
+    /// The rule with which its router of unnamed hosts was built.
+    of_unnamed_hosts: Option<Arc<RouteRule>>,
 }
 
 /// The routes in the order by conditions that were removed and added.
@@ -52,16 +55,19 @@ impl ListenerRoutes {
             default_route: None,
             dialects: None,
             default_plan: None,
+            of_unnamed_hosts: None,
         }
     }
 
     /// Updates the routes of the changed hosts. `plans`: all Ingresses with one of these hosts, the oldest first.
+    /// `of_unnamed_hosts`: the rule for hosts that none names.
     pub(super) fn update(
         &mut self,
         ingresses: &PlannedIngresses,
         plans: &PlansByAge<'_>,
         changed_hosts: &BTreeSet<ClaimedHost>,
         changed_routes: ChangedRoutes,
+        of_unnamed_hosts: Option<&Arc<RouteRule>>,
     ) {
         let default_plan = ingresses.default_backend();
         let ChangedRoutes { mut removed, mut added } = changed_routes;
@@ -99,10 +105,12 @@ impl ListenerRoutes {
             self.default_plan = default_plan.cloned();
         }
         let has_health = ingresses.has_locations() && routes.default_backend.is_none();
-        routes.unnamed_hosts = has_health.then(|| match routes.unnamed_hosts.take() {
+        let is_same = self.of_unnamed_hosts.as_ref().map(Arc::as_ptr) == of_unnamed_hosts.map(Arc::as_ptr);
+        routes.unnamed_hosts = has_health.then(|| match routes.unnamed_hosts.take().filter(|_| is_same) {
             Some(known) => known,
-            None => Arc::new(joined_locations::router_of_unnamed_hosts()),
+            None => Arc::new(joined_locations::router_of_unnamed_hosts(of_unnamed_hosts)),
         });
+        self.of_unnamed_hosts = of_unnamed_hosts.cloned();
         self.dialects = Some(Arc::new(routes));
     }
 

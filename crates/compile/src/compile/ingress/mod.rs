@@ -50,8 +50,8 @@ use crate::store::Changes;
 use crate::upstream::UpstreamKey;
 use crate::verdict::{Code, Condition, PublishedAddress, Verdict};
 pub(super) use dialects::kong::streams::StreamIngressCompiler;
-use dialects::nginx::NginxHosts;
 pub use dialects::nginx::{AnnotationSupport, annotation_support};
+use dialects::nginx::{NginxHosts, error_backend};
 use host_claims::HostClaims;
 use host_index::{ClaimedHost, PlannedIngresses};
 use listener_routes::{ChangedRoutes, ListenerRoutes};
@@ -71,6 +71,8 @@ pub(super) struct IngressCompiler {
     conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     /// The routes of all Ingresses; `None` before the first update.
     routes: Option<ListenerRoutes>,
+    /// The rule of the default backend for hosts that no Ingress names.
+    of_unnamed_hosts: Option<Arc<RouteRule>>,
     /// The certificates of all hosts.
     tls: PortTls,
     /// The addresses for `status.loadBalancer`; `None` if it is not written.
@@ -133,7 +135,13 @@ impl IngressCompiler {
             // The default certificate is that of any host, unless an Ingress has one for any host.
             changed.hosts.insert(ClaimedHost::Host(None));
         }
-        if !changed.ingresses.is_empty() || is_default_secret_touched || is_first {
+        let of_unnamed_hosts = error_backend::of_unnamed_hosts(cx, plugins);
+        let is_default_backend_changed = of_unnamed_hosts != self.of_unnamed_hosts;
+        if is_default_backend_changed {
+            self.of_unnamed_hosts = of_unnamed_hosts;
+            updated.router_built = true;
+        }
+        if !changed.ingresses.is_empty() || is_default_secret_touched || is_default_backend_changed || is_first {
             self.join_plans(cx, secrets, changed, &mut updated);
         }
         let is_published_service = |id: &ObjectId| id.kind == Kind::Service && settings.publish.uses_service(&id.key);
@@ -161,6 +169,11 @@ impl IngressCompiler {
         let mut ingresses: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Ingress).cloned().collect();
         if let Some(config_map) = &cx.inputs.ingress.nginx_config_map
             && touched.contains(&ObjectId::new(Kind::ConfigMap, config_map.clone()))
+        {
+            ingresses.extend(self.ingresses.with_locations().cloned());
+        }
+        if let Some(service) = &cx.inputs.ingress.nginx_default_backend
+            && touched.contains(&ObjectId::new(Kind::Service, service.clone()))
         {
             ingresses.extend(self.ingresses.with_locations().cloned());
         }
@@ -241,7 +254,9 @@ impl IngressCompiler {
         let affected = self.ingresses.with_hosts(&changed_hosts);
         let mut routes = self.routes.take().unwrap_or_else(|| ListenerRoutes::new(settings.flavor));
         if updated.router_built {
-            routes.update(&self.ingresses, &self.ingresses.by_age(&affected), &changed_hosts, changed_routes);
+            let plans = self.ingresses.by_age(&affected);
+            let of_unnamed_hosts = self.of_unnamed_hosts.as_ref();
+            routes.update(&self.ingresses, &plans, &changed_hosts, changed_routes, of_unnamed_hosts);
         }
         self.routes = Some(routes);
         // An affected Ingress may also conflict with others because of hosts that did not change.

@@ -22,6 +22,8 @@ pub struct IngressSettings {
     pub ignore_foreign_guards: bool,
     /// The ConfigMap with the settings for all Ingresses of the dialect of ingress-nginx.
     pub nginx_config_map: Option<ObjectKey>,
+    /// The Service that responds to requests which no Ingress of that dialect has, and in place of errors.
+    pub nginx_default_backend: Option<ObjectKey>,
     /// The Secret with the certificate for hosts without one.
     pub default_secret: Option<ObjectKey>,
     /// The certificate if that Secret does not exist or is invalid. Without it, handshakes for hosts without a

@@ -30,11 +30,12 @@ impl HasReferences for Ingress {
 }
 
 /// The annotations of ingress-nginx that name an object, as `name` or `namespace/name`.
-const OF_NGINX: [(&str, Kind); 5] = [
+const OF_NGINX: [(&str, Kind); 6] = [
     ("auth-proxy-set-headers", Kind::ConfigMap),
     ("auth-secret", Kind::Secret),
     ("auth-tls-secret", Kind::Secret),
     ("custom-headers", Kind::ConfigMap),
+    ("default-backend", Kind::Service),
     ("proxy-ssl-secret", Kind::Secret),
 ];
 

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::affinity::{self, BackendAffinity};
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
+use super::error_backend;
 use super::plugins::may_stand_in_for_backend;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
@@ -54,6 +55,7 @@ pub(in crate::proxy) fn select<'r>(
                 chosen
             });
             let backend = chosen.unwrap_or_else(|| cx.view.pick_backend(backends));
+            let (backends, backend) = backends.in_place_of(backend).unwrap_or((backends, backend));
             cx.backend = Some(backend);
             Ok(SelectedAction::Forward(backends, backend))
         }
@@ -137,6 +139,12 @@ pub(in crate::proxy) fn rewrite_request<'r>(
     let hash = request_hash::of_request(cx, &routed, request.headers(), upstream);
     affinity::strip_from_request(cx.affinity.as_deref(), request.headers_mut());
     apply_filters(cx, &routed, backend, request)?;
+    if let (Some(error_backend), Action::Forward(split)) = (&rule.options().error_backend, &rule.action)
+        && split.is_substitute(backend)
+    {
+        cx.write_pending(request.headers_mut());
+        error_backend::set_headers(cx, error_backend, request.headers_mut());
+    }
     let call_timeout = if backends.honors_call_deadlines { call_deadline::read(request.headers()) } else { None };
     let call_deadline = call_timeout.and_then(|timeout| cx.exchange().activity.started_at.get().checked_add(timeout));
     // Plugins and filters may set it.

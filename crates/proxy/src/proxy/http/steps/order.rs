@@ -41,6 +41,10 @@ pub(in crate::proxy) enum RequestStep {
     Forwarding,
     /// Filters of the backend and of the rule edit the head of the response.
     ResponseFilters,
+    /// An error backend gets a description of a request that has failed, and responds in place of the error. After all
+    /// steps that may deny the request, which the description does not let pass, and before the plugins, whose changes
+    /// its response has like any other.
+    ErrorBackend,
     /// Plugins edit or replace the head of the response, wherever it comes from. After the filters, as their changes of
     /// the request came before.
     ResponsePlugins,
@@ -67,7 +71,7 @@ mod tests {
     }
 
     /// All steps: what they may send, and whether they may deny the request.
-    const STEPS: [(RequestStep, Sends, bool); 16] = [
+    const STEPS: [(RequestStep, Sends, bool); 17] = [
         (RequestStep::Target, Sends::NotOfBackend, true),
         (RequestStep::Route, Sends::NotOfBackend, true),
         (RequestStep::Protocols, Sends::NotOfBackend, true),
@@ -81,6 +85,7 @@ mod tests {
         (RequestStep::BackendReplacement, Sends::OfBackend, false),
         (RequestStep::Forwarding, Sends::OfBackend, false),
         (RequestStep::ResponseFilters, Sends::Nothing, false),
+        (RequestStep::ErrorBackend, Sends::OfBackend, false),
         (RequestStep::ResponsePlugins, Sends::NotOfBackend, false),
         (RequestStep::BodyFilters, Sends::NotOfBackend, false),
         (RequestStep::ResponseHead, Sends::Nothing, false),

@@ -62,8 +62,9 @@ fn changes_responses(rule: &RouteRule) -> bool {
         product_headers: _,
         errors: _,
         grpc_errors: _,
+        error_backend,
     } = rule.options();
-    plugins.is_some() || has_filter_for_responses(filters)
+    plugins.is_some() || error_backend.is_some() || has_filter_for_responses(filters)
 }
 
 /// The authorization server and the filter for CORS change only the responses to some requests.

@@ -5,8 +5,8 @@
 //!     └────────┴─────────┴──────────────┴──────────────────┴───────────┴─────────┴─────────────┤
 //!                                                                                          EarlyExit
 //!     ┌────────────────────┬───────────────────────────────────────────────────────────────────┤
-//!   before_forward ▶ request filters ▶ forwarding ▶ response filters ─▶ response plugins ▶ body filters ▶ head
-//!                          └▶ replacement of the backend ─▶ EarlyExit
+//!   before_forward ▶ request filters ▶ forwarding ▶ response filters ─┴▶ error backend ▶ response plugins ─┐
+//!                          └▶ replacement of the backend ─▶ EarlyExit       head ◀ body filters ◀──────────┘
 //! ```
 //!
 //! [`RequestStep`] says why each step has its place.
@@ -22,6 +22,7 @@ use super::access_plugins;
 use super::affinity;
 use super::backend::{self, SelectedAction};
 use super::early_exit::EarlyExit;
+use super::error_backend;
 use super::external_auth;
 use super::held_record::HeldRecord;
 use super::order::RequestStep;
@@ -82,6 +83,16 @@ pub(in crate::proxy) fn serve(
                 Ok(response) => response,
                 Err(exit) => exit.into_response(&mut cx),
             };
+            if cx.record.described.is_some()
+                && let Some(described) = error_backend::take_for(&mut cx, response.status(), origin.source)
+            {
+                cx.enter(RequestStep::ErrorBackend);
+                // Boxed, so that the future of requests without error backends stays small.
+                Box::pin(error_backend::replace(&mut cx, &mut response, described)).await;
+                // No cache may take it for what the endpoint has sent.
+                origin.source = ResponseSource::Proxy;
+                origin.began_at = turn_clock::now();
+            }
             apply_request_decisions(&mut cx, &mut response, origin.source);
             plugins::attach_unmatched(&mut cx);
             if cx.record.plugin_run.is_some() {
@@ -204,6 +215,7 @@ async fn run_steps_before_forwarding<'r>(
     cx.enter(RequestStep::RequestHeaders);
     request_headers::set(cx, &mut routed, request)?;
     server_assertions::remove_from_request(routed.rule, request.headers_mut());
+    error_backend::describe(cx, &routed, request);
     cx.write_trace(request.headers_mut());
     cx.enter(RequestStep::AccessPlugins);
     if let Some(chain) = &routed.rule.plugins {

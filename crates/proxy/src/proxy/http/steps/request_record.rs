@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, Request, StatusCode};
 use tokio::time::Instant;
 
+use super::error_backend::DescribedRequest;
 use super::external_auth::authorization_record::AuthorizationRecord;
 use super::plugin_run::PluginRun;
 use super::request_client::RequestClient;
@@ -33,6 +34,8 @@ pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) facts: RequestFacts,
     /// The CORS headers of the response.
     pub(in crate::proxy) cors_headers: Option<Box<CorsHeaders>>,
+    /// The request as an error backend gets it, if it may replace the response.
+    pub(in crate::proxy) described: Option<Box<DescribedRequest>>,
     /// What an authorization server adds to the response.
     pub(in crate::proxy) authorization: Option<Box<AuthorizationRecord>>,
     /// The plugin execution, if plugins ran.
@@ -63,6 +66,7 @@ impl RequestRecord {
             exchange: Rc::clone(exchange),
             facts: RequestFacts::new(request_id, observed, logged),
             cors_headers: None,
+            described: None,
             authorization: None,
             plugin_run: None,
             trailers: None,
@@ -90,6 +94,7 @@ impl RequestRecord {
             // They have a decision of their own.
             facts: _,
             cors_headers,
+            described,
             authorization,
             plugin_run,
             // A head with the trailers' names has a map.
@@ -97,7 +102,7 @@ impl RequestRecord {
             has_whole_response: _,
             finished: _,
         } = self;
-        cors_headers.is_some() || authorization.is_some() || plugin_run.is_some()
+        cors_headers.is_some() || described.is_some() || authorization.is_some() || plugin_run.is_some()
     }
 
     /// The bytes of the response's body that count already.

@@ -54,6 +54,11 @@ impl<'a> AccessSettings<'a> {
         !self.addresses.is_empty() || self.passwords.is_some() || self.server.is_some()
     }
 
+    /// Whether clients without a login are redirected.
+    pub(super) fn redirects_to_login(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.sign_in_config().is_some())
+    }
+
     /// The configuration for the paths of a host; `None` if nothing protects them. `asks`: whether clients have to log
     /// in, or a server decides.
     ///

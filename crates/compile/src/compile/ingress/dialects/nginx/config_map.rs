@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::balancing;
 use super::endpoint_rewrites;
+use super::error_backend;
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
@@ -54,6 +55,10 @@ pub(super) struct NginxConfig {
     pub no_auth_locations: Vec<String>,
     /// The server that permits requests of Ingresses without one, by the names of the annotations.
     pub global_auth: Option<BTreeMap<Box<str>, Arc<str>>>,
+    /// The statuses that error backends replace, sorted.
+    pub custom_errors: Box<[u16]>,
+    /// Whether those of endpoints are not replaced.
+    pub passes_endpoint_errors: bool,
     /// Why no request may be forwarded.
     pub errors: Vec<Diagnostic>,
     pub notes: Vec<Diagnostic>,
@@ -86,6 +91,8 @@ impl Default for NginxConfig {
             allows_critical_annotations: false,
             no_auth_locations: vec![ACME_CHALLENGE.to_owned()],
             global_auth: None,
+            custom_errors: Box::default(),
+            passes_endpoint_errors: false,
             errors: Vec::new(),
             notes: Vec::new(),
         }
@@ -133,6 +140,8 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "annotations-risk-level" => set(&mut config.allows_critical_annotations, is_critical(text)),
             "limit-req-status-code" => set(&mut config.rate_status, error_status(text)),
             "limit-conn-status-code" => set(&mut config.concurrent_status, error_status(text)),
+            "custom-http-errors" => set(&mut config.custom_errors, error_backend::statuses(text, 300)),
+            "disable-proxy-intercept-errors" => set(&mut config.passes_endpoint_errors, flag(text)),
             "hsts" => set(&mut hsts.0, flag(text)),
             "hsts-max-age" => set(&mut hsts.1, integer(text).and_then(|seconds| u64::try_from(seconds).ok())),
             "hsts-include-subdomains" => set(&mut hsts.2, flag(text)),
@@ -316,12 +325,15 @@ mod tests {
                 ("whitelist-source-range", "10.0.0.0/8"),
                 ("worker-processes", "4"),
                 ("proxy-cookie-path", "/a/ /"),
+                ("custom-http-errors", "503,404"),
+                ("disable-proxy-intercept-errors", "true"),
             ],
             false,
         );
         assert_eq!((config.ssl_redirect, config.redirect_status.as_u16()), (false, 301));
         assert_eq!((config.body_bytes, config.read_seconds, config.send_seconds), (8 << 20, 300, 60));
         assert_eq!(config.no_tls_redirect_locations, ["/a", "/b"]);
+        assert_eq!((&*config.custom_errors, config.passes_endpoint_errors), (&[404, 503][..], true));
         assert_eq!(config.transport_security.unwrap(), "max-age=60; includeSubDomains; preload");
         assert_eq!(config.allowed.as_deref(), Some("10.0.0.0/8"));
         assert_eq!(config.endpoint_rewrites.get("proxy-cookie-path").map(|value| &**value), Some("/a/ /"));

@@ -9,7 +9,8 @@
 //!           ├ unsupported.rs ─▶ what has none; a guard that has none makes all rules fail
 //!           ├ path.rs        ─▶ the locations of a path
 //!           ├ rule.rs        ─▶ what a location does ─ ../plain_service.rs
-//!           │     └ shared_parts.rs ─▶ its steps, its guards and its mirror, which plugins of the program implement
+//!           │     ├ shared_parts.rs ─▶ its steps, its guards and its mirror, which plugins of the program implement
+//!           │     └ error_backend.rs ─▶ what responds in place of errors
 //!           ├ canary.rs      ─▶ an Ingress that gets a share of the requests of another one
 //!           └ ../../plan.rs  ─▶ spec.tls
 //!   all plans ┬ ../../joined_locations.rs    ─▶ the locations of a host
@@ -27,6 +28,7 @@ mod client_certificates;
 mod config_map;
 mod custom_headers;
 mod endpoint_rewrites;
+pub(in crate::compile::ingress) mod error_backend;
 mod further_names;
 mod host_facts;
 mod limits;
@@ -78,6 +80,7 @@ use crate::snapshot::router::locations::HostLocation;
 use crate::snapshot::rule::{Action, RedirectAction, RedirectStyle, RouteFailure};
 use access::AccessSettings;
 use annotations::NginxAnnotations;
+use error_backend::ErrorSettings;
 pub use unsupported::{AnnotationSupport, annotation_support};
 use value_reader::{ValueReader, is_canary};
 
@@ -113,6 +116,7 @@ pub(super) fn plan(
     let certificates = client_certificates::read(cx, &mut reader, config, budgets.regex_limit());
     let response_headers = custom_headers::read(cx, &mut reader, config);
     let backend_tls = backend_tls::read(cx, &mut reader, config);
+    let error_settings = ErrorSettings::read(cx, &mut reader, config, refuses_guards);
     let mut named: BTreeSet<HostPattern> =
         ingress.spec.rules.iter().map(|rule| HostPattern::parse(rule.host.as_deref())).collect();
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
@@ -161,6 +165,7 @@ pub(super) fn plan(
             certificates: certificates.requirement.as_ref(),
             response_headers: &response_headers,
             backend_tls,
+            errors_of: &error_settings,
             snippets: &snippets,
             refers_to_groups: snippets::refers_to_groups(&ingress.meta),
             access_configs: Vec::new(),
@@ -174,7 +179,7 @@ pub(super) fn plan(
             failure,
             refuses_guards,
             limit: budgets.regex_limit(),
-            upstreams: Default::default(),
+            upstreams: error_settings.upstreams().cloned().collect(),
             errors: Default::default(),
             notes: Default::default(),
         },
@@ -371,9 +376,7 @@ impl NginxPlanner<'_> {
                 let rule = match backend {
                     // Requests for hosts without rules have neither annotations nor the backend of an Ingress with
                     // rules.
-                    _ if *host == HostPattern::Any && !is_catch_all => {
-                        self.rules.build_plain(place, Action::Fail(RouteFailure::NoDefaultBackend))
-                    }
+                    _ if *host == HostPattern::Any && !is_catch_all => self.rules.build_default(place),
                     Some(backend) => self.rules.build(place, backend, "spec.defaultBackend"),
                     None => self.rules.build_without_backend(place),
                 };

@@ -13,6 +13,8 @@ use super::annotations::NginxAnnotations;
 use super::canary::CanaryPath;
 use super::client_certificates::CertificateRequirement;
 use super::config_map::NginxConfig;
+use super::error_backend;
+use super::error_backend::ErrorSettings;
 use super::host_facts::{HostFacts, NginxHosts};
 use super::limits;
 use super::mirror;
@@ -34,6 +36,7 @@ use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
+use crate::snapshot::error_backend::ErrorBackend;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::{GroupTemplate, PathReplacement};
 use crate::snapshot::location_snippet::{MatchedLocation, Snippet, SnippetHost, SnippetSettings};
@@ -45,7 +48,7 @@ use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::rule::{
     Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, WeightedBackends,
 };
-use crate::snapshot::rule_options::{ErrorStyle, ForwardingHeaderStyle, GrpcErrorStyle, RuleOptions, UpstreamHost};
+use crate::snapshot::rule_options::{RuleOptions, UpstreamHost};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::upstream::UpstreamKey;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
@@ -78,6 +81,8 @@ pub(super) struct RuleBuilder<'a> {
     pub snippets: &'a BTreeMap<HostPattern, HostSnippets>,
     /// Whether the snippet of the Ingress refers to groups of an expression.
     pub refers_to_groups: bool,
+    /// What responds in place of errors.
+    pub errors_of: &'a ErrorSettings,
     /// Of all responses.
     pub response_headers: &'a [(HeaderName, HeaderValue)],
     /// `None` for that of the Service.
@@ -127,7 +132,10 @@ impl RuleBuilder<'_> {
     /// The rule of the root of a host without a backend for it.
     pub(super) fn build_without_backend(&mut self, place: RulePlace<'_>) -> Arc<RouteRule> {
         let closed = place.facts.is_closed.then_some(RouteFailure::UnsupportedProtection);
-        let action = Action::Fail(self.failure.or(closed).unwrap_or(RouteFailure::NoDefaultBackend));
+        let action = match self.failure.or(closed) {
+            Some(failure) => Action::Fail(failure),
+            None => self.default_action(place),
+        };
         // Only a redirect has an effect. A rewrite that cannot be used is reported for the paths.
         let replaced = self.path_replacement(place).ok().flatten().filter(PathReplacement::is_redirect);
         self.with_steps(place, None, action, replaced)
@@ -138,25 +146,48 @@ impl RuleBuilder<'_> {
         self.with_plugins(place, None, action, RuleOptions::default(), OwnParts::default())
     }
 
-    /// A rule that only redirects: to a path with a slash, or to `app-root`. As in nginx, the certificate of the client
-    /// is verified before, and the snippet of the host runs.
+    /// The rule for the requests that no path has, to which the annotations of paths do not apply.
+    pub(super) fn build_default(&mut self, place: RulePlace<'_>) -> Arc<RouteRule> {
+        let action = match place.facts.is_closed {
+            true => Action::Fail(RouteFailure::UnsupportedProtection),
+            false => self.default_action(place),
+        };
+        self.build_of_host(place, action, error_backend::forwarding_options())
+    }
+
+    /// Forwards to the default backend of all Ingresses. An error if there is none.
+    fn default_action(&self, place: RulePlace<'_>) -> Action {
+        let Some(mut split) = self.errors_of.default_backend(self.cx) else {
+            return Action::Fail(RouteFailure::NoDefaultBackend);
+        };
+        split.timeouts_and_retries = Some(Box::new(self.timeouts(place)));
+        Action::Forward(split)
+    }
+
+    /// A rule that only redirects: to a path with a slash, or to `app-root`.
     pub(super) fn build_redirect(&mut self, place: RulePlace<'_>, action: Action) -> Arc<RouteRule> {
+        self.build_of_host(place, action, RuleOptions::default())
+    }
+
+    /// A rule with what applies to all requests for a host: as in nginx, the certificate of the client is verified
+    /// before the action, and the snippet of the host runs.
+    fn build_of_host(&mut self, place: RulePlace<'_>, action: Action, options: RuleOptions) -> Arc<RouteRule> {
         let server = self.snippets.get(place.host).and_then(|snippets| snippets.server.as_ref());
         let snippets = server.and_then(|_| self.location_snippets(place, None)).map(|snippets| {
             let LocationSnippets { server, names, matched, .. } = snippets;
             LocationSnippets::new(server, Arc::default(), names, matched)
         });
         let certificates = self.certificate_step(place);
-        // Otherwise, the redirect of the rule precedes the one to HTTPS.
+        // Otherwise, the action precedes the redirect to HTTPS.
         let requires_tls = self.certificates_of(place.host).is_some_and(CertificateRequirement::requires_certificate);
         let https_redirect = self.https_redirect(place).filter(|_| requires_tls);
         let steps = LocationSteps { certificates, snippets, https_redirect, ..LocationSteps::default() };
         if steps.is_empty() {
-            return self.build_plain(place, action);
+            return self.with_plugins(place, None, action, options, OwnParts::default());
         }
         let steps = self.parts.steps(steps);
         let instances = vec![steps.into_instance(self.scope(place), self.route())];
-        self.with_plugins(place, None, action, RuleOptions::default(), OwnParts { instances, chosen: None })
+        self.with_plugins(place, None, action, options, OwnParts { instances, chosen: None })
     }
 
     /// The rule of a host that redirects to the same one with or without `www`. Annotations do not apply to it.
@@ -216,9 +247,7 @@ impl RuleBuilder<'_> {
         place: RulePlace<'_>,
         scope: &Arc<str>,
     ) -> Result<Vec<(ExecutionPlace, PluginInstance)>, Vec<Diagnostic>> {
-        // The path of the rule is compared, as for redirects.
-        let asks = !self.config.no_auth_locations.iter().any(|start| place.path.starts_with(&**start));
-        let access = self.access_config(place.host, asks).map_err(|problem| vec![problem])?;
+        let access = self.access_config(place.host, self.asks_for_login(place)).map_err(|problem| vec![problem])?;
         let limits = &self.annotations.limits;
         let limits = limits.as_ref().map(|config| self.parts.guard_instance(limits::KIND, config, scope));
         // What is stored for the path of one rule is for no other one, also after the rules have moved.
@@ -277,10 +306,26 @@ impl RuleBuilder<'_> {
         field: &str,
     ) -> Result<WeightedBackends, RouteFailure> {
         let service = self.service(self.annotations.via_cluster_ip);
-        let mut resolved = service.resolve(self.cx, backend, field).map_err(|(failure, problem)| {
-            self.errors.push(problem);
-            failure
-        })?;
+        let mut substitute = self.errors_of.substitute(self.cx);
+        if let Some(substitute) = &mut substitute {
+            substitute.timeouts_and_retries = Some(Box::new(self.timeouts(place)));
+        }
+        let mut resolved = match service.resolve(self.cx, backend, field) {
+            Ok(resolved) => resolved,
+            Err((failure @ RouteFailure::NoService, mut problem)) if substitute.is_some() => {
+                let effect = "so the Service of default-backend gets the requests";
+                problem.message = problem.message.replace("so requests get status 503", effect);
+                self.errors.push(problem);
+                let missing = Backend { weight: 1, filters: Filters::default(), target: BackendTarget::Fail(failure) };
+                let mut split = WeightedBackends::new(vec![missing]).ok_or(failure)?;
+                split.set_substitute(substitute);
+                return Ok(split);
+            }
+            Err((failure, problem)) => {
+                self.errors.push(problem);
+                return Err(failure);
+            }
+        };
         self.notes.extend(plain_service::notes(&resolved, Dialect::Nginx, field));
         resolved.key.balancing.clone_from(&self.annotations.balancing);
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
@@ -289,6 +334,13 @@ impl RuleBuilder<'_> {
         self.upstreams.insert(resolved.key);
         let backend = Backend { weight: 1, filters: Filters::default(), target };
         let mut split = WeightedBackends::new(vec![backend]).ok_or(RouteFailure::NoService)?;
+        split.timeouts_and_retries = Some(Box::new(self.timeouts(place)));
+        split.set_affinity(sessions);
+        split.set_substitute(substitute);
+        Ok(split)
+    }
+
+    fn timeouts(&self, place: RulePlace<'_>) -> TimeoutsAndRetries {
         let NginxAnnotations { connect_timeout, send_timeout, read_timeout, retries, protocol, .. } = *self.annotations;
         // What a snippet says precedes what annotations say.
         let settings = self.snippets.get(place.host).map(|snippets| &snippets.location.settings);
@@ -300,15 +352,7 @@ impl RuleBuilder<'_> {
         let send = of_snippet(|settings| settings.send_timeout, |settings| settings.grpc_send_timeout);
         let read = of_snippet(|settings| settings.read_timeout, |settings| settings.grpc_read_timeout);
         let retries = settings.and_then(|settings| settings.max_attempts).map_or(retries, annotations::retries_of);
-        let timeouts = TimeoutsAndRetries::per_attempt(
-            connect,
-            send.unwrap_or(send_timeout),
-            read.unwrap_or(read_timeout),
-            retries,
-        );
-        split.timeouts_and_retries = Some(Box::new(timeouts));
-        split.set_affinity(sessions);
-        Ok(split)
+        TimeoutsAndRetries::per_attempt(connect, send.unwrap_or(send_timeout), read.unwrap_or(read_timeout), retries)
     }
 
     /// What replaces the path of requests, if anything does.
@@ -341,14 +385,13 @@ impl RuleBuilder<'_> {
     ) -> Arc<RouteRule> {
         let is_redirect = replacement.as_ref().is_some_and(PathReplacement::is_redirect);
         let replacement = replacement.map(Arc::new);
+        // Nothing is known of the protection of an Ingress that fails, also not what its errors may show.
+        let is_closed = matches!(action, Action::Fail(RouteFailure::UnsupportedProtection));
         let options = RuleOptions {
-            forwarding_headers: ForwardingHeaderStyle::SingleClient,
             path_replacement: replacement.clone().filter(|_| !is_redirect),
-            forwards_raw_target: true,
             host: self.upstream_host(place),
-            errors: ErrorStyle::RingBalancer,
-            grpc_errors: GrpcErrorStyle::HttpStatus,
-            ..RuleOptions::default()
+            error_backend: if is_closed { None } else { self.error_backend(place, backend) },
+            ..error_backend::forwarding_options()
         };
         match self.own_parts(place, backend, replacement.filter(|_| is_redirect)) {
             Ok(parts) => self.with_plugins(place, backend, action, options, parts),
@@ -357,6 +400,21 @@ impl RuleBuilder<'_> {
                 self.build_plain(place, Action::Fail(RouteFailure::UnsupportedProtection))
             }
         }
+    }
+
+    /// What replaces the errors of a location.
+    fn error_backend(&self, place: RulePlace<'_>, backend: Option<&IngressBackend>) -> Option<Arc<ErrorBackend>> {
+        let service = backend.map(|backend| match &backend.service {
+            Some(service) => (service.name.as_str(), port_text(service)),
+            None => ("", None),
+        });
+        let signs_in = self.access.redirects_to_login() && self.asks_for_login(place);
+        self.errors_of.of_location(self.cx, &self.ingress.meta, service, signs_in)
+    }
+
+    /// Whether clients have to log in. The path of the rule is compared, as for redirects.
+    fn asks_for_login(&self, place: RulePlace<'_>) -> bool {
+        !self.config.no_auth_locations.iter().any(|start| place.path.starts_with(&**start))
     }
 
     /// What precedes all plugins: the steps of the location, and its guards.

@@ -171,8 +171,7 @@ mod tests {
     fn guards_are_refused_and_others_are_reported() {
         for (name, value, expected) in [
             ("auth-tls-secret", "a/b", (0, 0)),
-            ("custom-http-errors", "404", (0, 1)),
-            ("custom-http-errors", "many", (1, 0)),
+            ("custom-http-errors", "404", (0, 0)),
             ("global-rate-limit", "5", (1, 0)),
             ("proxy-ssl-secret", "a/b", (1, 0)),
             ("proxy-ssl-verify", "on", (0, 0)),

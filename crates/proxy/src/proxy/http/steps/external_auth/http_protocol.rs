@@ -18,6 +18,7 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::steps::request_context::RoutedRequest;
+use crate::proxy::http::steps::side_request;
 use crate::snapshot::external_auth::HttpAuthorization;
 use crate::upstream::Upstream;
 
@@ -36,7 +37,7 @@ pub(super) async fn check(
         return Ok(Decision::Denied { response: Box::new(response), kept: None });
     }
     let (head, body) = response.into_parts();
-    server_call::drain(body).await;
+    side_request::drain(body).await;
     let request = copied_headers(settings.response_headers.as_ref().map(AssertedFields::names), &head.headers);
     Ok(Decision::Allowed { request, response: HeaderChanges::default() })
 }

@@ -9,20 +9,17 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body;
 
 use crate::hop_count::HopCount;
-use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
-use crate::proxy::http::fields::field_policy::InformationalPolicy;
-use crate::proxy::http::forwarding::attempt_policy::{AttemptPolicy, ReplayPolicy, is_idempotent};
-use crate::proxy::http::forwarding::attempts::forward;
+use crate::proxy::http::forwarding::attempt_policy::is_idempotent;
 use crate::proxy::http::forwarding::caller::Caller;
-use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::forwarding::failover::{MAX_REPLACED_BODY, admit};
 use crate::proxy::http::forwarding::forwarded::ForwardError;
-use crate::proxy::http::forwarding::outgoing_request::{OutgoingRequest, UnsentRequest, copy_request};
+use crate::proxy::http::forwarding::outgoing_request::{UnsentRequest, copy_request};
 use crate::proxy::http::record::request_error::RequestError;
+use crate::proxy::http::steps::side_request;
 use crate::upstream::settings::FallbackResponse;
 use crate::upstream::{Alternatives, ClientSlot, RequestArrival, Upstream};
 
@@ -37,25 +34,9 @@ pub(super) async fn send(
     client: ClientSlot,
     hash: Option<u64>,
 ) -> Result<Response<BodySource>, RequestError> {
-    let destination = |upstream| Destination {
-        upstream,
-        policy: AttemptPolicy::default(),
-        settings: None,
-        upgrade: None,
-        may_have_te: false,
-        trace: EndpointTrace::Unchanged,
-        forwarding: None,
-        hops,
-        client,
-        pinned: None,
-        pinned_others: Box::default(),
-        hash,
-        admitted: None,
-        // Informational responses are about the request to the server, not about that of the client.
-        informational: InformationalPolicy::default(),
-    };
+    let destination = |upstream| side_request::destination(upstream, hops, client, hash);
     let Some(alternatives) = upstream.alternatives() else {
-        let (outcome, _) = attempt(exchange, destination(upstream), request).await;
+        let (outcome, _) = side_request::attempt(exchange, destination(upstream), request).await;
         return outcome.or_else(|error| decide(error, true));
     };
     let spare = spare_copy(exchange, &alternatives, &request);
@@ -65,7 +46,7 @@ pub(super) async fn send(
     let mut is_server = Arc::ptr_eq(first.upstream, upstream);
     let mut tried = vec![upstream, first.upstream];
     let (mut outcome, mut unsent) = match admitted {
-        Ok(()) => attempt(exchange, first, request).await,
+        Ok(()) => side_request::attempt(exchange, first, request).await,
         Err(error) => (Err(error), None),
     };
     while let Some(UnsentRequest { body, .. }) = unsent.take()
@@ -74,38 +55,15 @@ pub(super) async fn send(
         is_server = false;
         tried.push(next);
         let request = copy_request(&head, body, exchange.header_maps());
-        (outcome, unsent) = attempt(exchange, destination(next), request).await;
+        (outcome, unsent) = side_request::attempt(exchange, destination(next), request).await;
     }
     let response = outcome.or_else(|error| decide(error, is_server))?;
     match (alternatives.next(upstream), spare) {
         (Some(next), Some(spare)) if is_server && alternatives.replaces(response.status().as_u16()) => {
             // A bad response is better than none: it denies the request.
-            Ok(attempt(exchange, destination(next), spare).await.0.unwrap_or(response))
+            Ok(side_request::attempt(exchange, destination(next), spare).await.0.unwrap_or(response))
         }
         _ => Ok(response),
-    }
-}
-
-/// Sends the request to one upstream. Also returns what another one can get if no endpoint could be reached.
-async fn attempt(
-    exchange: &Rc<ClientExchange>,
-    destination: Destination<'_>,
-    request: Request<RequestBody>,
-) -> (Result<Response<BodySource>, ForwardError>, Option<UnsentRequest<RequestBody>>) {
-    let replay = ReplayPolicy {
-        complete: true,
-        idempotent: is_idempotent(request.method()),
-        allows_resending: true,
-        keeps_sent: false,
-    };
-    let outgoing = OutgoingRequest::converted_for_endpoint(Rc::clone(exchange), destination, request, replay);
-    let mut outgoing = match outgoing {
-        Ok(outgoing) => outgoing,
-        Err(error) => return (Err(error.into()), None),
-    };
-    match forward(&mut outgoing, None).await {
-        Ok(response) => (Ok(response.map(BodySource::from)), None),
-        Err(error) => (Err(error), outgoing.take_unsent()),
     }
 }
 
@@ -147,21 +105,6 @@ fn authorization_error(error: RequestError) -> RequestError {
     }
 }
 
-/// Reads a body that has no meaning, so that its connection can take another request.
-pub(super) async fn drain(mut body: BodySource) {
-    let mut read = 0;
-    while !body.is_end_stream() && read <= MAX_DRAINED {
-        match poll_fn(|cx| body.poll_next(None, cx)).await {
-            Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
-            Some(Err(_)) => return,
-            None => break,
-        }
-    }
-    if body.is_end_stream() {
-        body.release();
-    }
-}
-
 /// A response body that was read to its end.
 pub(super) struct CollectedBody {
     pub data: Bytes,
@@ -194,6 +137,3 @@ pub(super) async fn collect(
     body.release();
     Ok(CollectedBody { data: data.freeze(), trailers, kept })
 }
-
-/// After a longer body the connection is closed, not reused.
-const MAX_DRAINED: usize = 64 * 1024;
