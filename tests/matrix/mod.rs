@@ -4,6 +4,7 @@
 mod broken_guards;
 mod limits;
 mod nginx_balancing;
+mod nginx_client_certificates;
 mod nginx_guards;
 mod nginx_mirrors;
 mod unread_files;

@@ -108,6 +108,16 @@ pub(super) fn start(site: &Site, more: &[&str]) -> (Program, String) {
     (program, address)
 }
 
+/// Starts the program with both listeners, and returns their addresses.
+pub(super) fn start_with_tls(site: &Site) -> (Program, String, String) {
+    let (http, https) = (site.address_of("other"), site.address_of("guarded"));
+    let class = ["--nginx-controller-class", "k8s.io/ingress-nginx", "--access-log", "off"];
+    let listeners = ["--ingress-http-listen", &http, "--ingress-https-listen", &https];
+    let program = run(site, &[class, listeners].concat());
+    program.wait_started();
+    (program, http, https)
+}
+
 fn status(address: &str, host: &str, path: &str) -> u16 {
     try_get(address, host, path).unwrap().status
 }
@@ -142,6 +152,8 @@ fn restricting_value(name: &str) -> (&'static str, u16) {
         "auth-url" => ("\"http://@address@:@dns@/verify\"", 500),
         // Without auth-type and auth-url, these restrict nothing.
         "auth-secret" | "auth-signin" => ("a/b", 200),
+        // The Secret is in another namespace.
+        "auth-tls-secret" => ("a/b", 403),
         // It needs a Secret in `auth-tls-secret`, which another row has.
         "auth-tls-verify-client" => ("\"on\"", 200),
         "enable-modsecurity" | "enable-owasp-core-rules" => ("\"true\"", 503),
@@ -180,8 +192,8 @@ fn every_guard_of_ingress_nginx_restricts_or_fails_closed() {
 fn guard_of_a_host_closes_the_paths_of_all_ingresses() {
     // What each annotation does to another path of its host and to its own, without the ConfigMap and with it.
     let cases = [
-        ("tls", "auth-tls-secret: a/b", [503, 503], [503, 503]),
-        ("typo", "auth-tls-secret: b", [503, 503], [503, 503]),
+        ("tls", "auth-tls-secret: a/b", [403, 403], [403, 403]),
+        ("typo", "auth-tls-secret: b", [403, 403], [403, 403]),
         // It has no effect without a Secret.
         ("verify", "auth-tls-verify-client: optional", [200, 200], [200, 200]),
         ("snippet", "server-snippet: \"deny all;\"", [503, 503], [403, 403]),

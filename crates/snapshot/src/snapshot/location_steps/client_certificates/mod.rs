@@ -14,7 +14,7 @@ mod fields;
 mod trust;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::LOCATION;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -22,7 +22,7 @@ use rustls::pki_types::CertificateDer;
 
 use self::fields::CertificateFields;
 pub use self::trust::ClientAuthorities;
-use self::trust::RejectedCertificate;
+use self::trust::{RejectedCertificate, seconds};
 use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::{ClientCertificate, ClientInfo, Reply, ReplyBody, RequestCx, Scheme};
 use crate::snapshot::regex::Regex;
@@ -206,10 +206,6 @@ impl VerifiedChain {
         let is_same = Arc::ptr_eq(&self.settings, settings) || self.settings == *settings;
         is_same && seconds(now.duration_since(UNIX_EPOCH).unwrap_or_default()) <= self.ends
     }
-}
-
-fn seconds(since: Duration) -> i64 {
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 pub(super) fn denied() -> Box<Reply> {

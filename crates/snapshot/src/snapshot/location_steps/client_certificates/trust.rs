@@ -12,8 +12,6 @@ use webpki::{
 };
 use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
-use super::seconds;
-
 /// The authorities whose certificates are trusted.
 pub struct ClientAuthorities {
     certificates: Vec<CertificateDer<'static>>,
@@ -176,6 +174,10 @@ fn missing_authority(chain: &[CertificateDer<'_>]) -> &'static str {
         [_] => "unable to verify the first certificate",
         _ => "unable to get local issuer certificate",
     }
+}
+
+pub(super) fn seconds(since: Duration) -> i64 {
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl fmt::Debug for ClientAuthorities {
