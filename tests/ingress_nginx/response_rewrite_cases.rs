@@ -135,6 +135,17 @@ fn of_annotations() -> Vec<DirectiveCase> {
                  /respond/200/Set-Cookie/a=b;Path=%2F;Domain=c.internal",
             )
         },
+        annotated(
+            "relative-redirects",
+            &[
+                ("relative-redirects", "true"),
+                ("proxy-redirect-from", "http://b/a/"),
+                ("proxy-redirect-to", "/c/"),
+                ("configuration-snippet", "if ($arg_r) { return 302 /r; }"),
+            ],
+            "absolute_redirect off; proxy_redirect http://b/a/ /c/; if ($arg_r) { return 302 /r; }",
+            "/respond/302/Location/http:%2F%2Fb%2Fa%2Fd ; /respond/302/Location/%2Fd ; /?r=1",
+        ),
         DirectiveCase {
             response_fields: &["set-cookie", "x-a"],
             ..annotated(

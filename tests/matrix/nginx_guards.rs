@@ -69,7 +69,7 @@ endpoints: [{{addresses: [\"@address@\"]}}]
 }
 
 /// The ConfigMap of the controller, which permits snippets, with more keys.
-fn config_map(more: &str) -> String {
+pub(super) fn config_map(more: &str) -> String {
     format!(
         "apiVersion: v1
 kind: ConfigMap
@@ -80,7 +80,7 @@ data: {{allow-snippet-annotations: \"true\", annotations-risk-level: Critical{mo
     )
 }
 
-const WITH_CONFIG_MAP: [&str; 2] = ["--nginx-configmap", "ops/nginx"];
+pub(super) const WITH_CONFIG_MAP: [&str; 2] = ["--nginx-configmap", "ops/nginx"];
 
 /// A Secret with one key in the form of htpasswd. `users`: a text of YAML without its quotes.
 fn secret(namespace: &str, key: &str, users: &str) -> String {

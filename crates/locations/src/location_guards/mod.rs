@@ -1,5 +1,5 @@
-//! The guards of a location, in the order of nginx, and the mirror behind them. They come after what the snapshot does for the location itself,
-//! such as redirects, and before all plugins.
+//! The guards of a location, in the order of nginx, and the mirror behind them. They come after what the snapshot does
+//! for the location itself, such as redirects, and before all plugins.
 //!
 //! ```text
 //!   location steps ─▶ limits ─▶ access: addresses ▶ password ▶ server ─▶ mirror ─▶ plugins

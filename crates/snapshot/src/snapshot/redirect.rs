@@ -27,6 +27,8 @@ pub enum RedirectStyle {
     /// The host without port, in lower case, and the query if it is not empty, as nginx redirects to a path with a
     /// slash at its end.
     WithoutPort,
+    /// No host, and the query if it is not empty: the client is at the right one.
+    PathOnly,
     /// The host as the client sent it, without the query, as ingress-nginx redirects to its `app-root`.
     HostAsSent,
 }
@@ -55,7 +57,9 @@ impl RedirectAction {
             return format!("{scheme}://{host}{path}");
         }
         let mut location = String::new();
-        write!(location, "{scheme}://{}", RedirectHost::parse(host)).expect("writing to a string cannot fail");
+        if self.style != RedirectStyle::PathOnly {
+            write!(location, "{scheme}://{}", RedirectHost::parse(host)).expect("writing to a string cannot fail");
+        }
         match self.style {
             RedirectStyle::SelectedPort if port != scheme.port() => {
                 write!(location, ":{port}").expect("writing to a string cannot fail");
@@ -64,10 +68,10 @@ impl RedirectAction {
                 location.make_ascii_lowercase();
                 location.truncate(location.trim_end_matches('.').len());
             }
-            RedirectStyle::SelectedPort | RedirectStyle::HostAsSent => {}
+            RedirectStyle::SelectedPort | RedirectStyle::PathOnly | RedirectStyle::HostAsSent => {}
         }
         location.push_str(path);
-        let is_left_out = |query: &&str| query.is_empty() && self.style == RedirectStyle::WithoutPort;
+        let is_left_out = |query: &&str| query.is_empty() && self.style != RedirectStyle::SelectedPort;
         if let Some(query) = query.filter(|query| !is_left_out(query)) {
             location.push('?');
             location.push_str(query);
@@ -119,6 +123,7 @@ mod tests {
         for (style, expected) in [
             (RedirectStyle::SelectedPort, "http://a.example:8080/new?b"),
             (RedirectStyle::WithoutPort, "http://a.example/new?b"),
+            (RedirectStyle::PathOnly, "/new?b"),
             (RedirectStyle::HostAsSent, "http://a.example:81/new"),
         ] {
             let path = Some(PathEdit::full("/new"));

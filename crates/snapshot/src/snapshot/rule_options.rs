@@ -33,6 +33,8 @@ pub struct RuleOptions {
     pub grpc_errors: GrpcErrorStyle,
     /// What responds in place of errors.
     pub error_backend: Option<Arc<ErrorBackend>>,
+    /// Whether the access log has the requests.
+    pub access_log: bool,
 }
 
 /// The protocols that a rule accepts from clients.
@@ -184,6 +186,7 @@ impl RuleOptions {
         errors: ErrorStyle::Unavailable,
         grpc_errors: GrpcErrorStyle::Cause,
         error_backend: None,
+        access_log: true,
     };
 }
 
@@ -249,6 +252,7 @@ impl RuleOptions {
             product_headers,
             errors,
             grpc_errors,
+            access_log,
             ..
         } = self;
         let of_requests = [
@@ -257,6 +261,7 @@ impl RuleOptions {
             (*forwarding_headers == ForwardingHeaderStyle::RealIp, "real-IP headers"),
             (*forwarding_headers == ForwardingHeaderStyle::SingleClient, "single-client headers"),
             (*upgrades == AcceptedUpgrades::WebSocket, "WebSocket upgrades only"),
+            (!access_log, "no access log"),
         ];
         let of_responses = [
             (*trailer_header == TrailerHeader::IfAccepted, "Trailer if accepted"),
@@ -286,7 +291,7 @@ mod tests {
         };
         let default = RuleOptions::default;
         let with_path = |path| RuleOptions { upstream_path: Some(path), ..default() };
-        let cases: [(RuleOptions, &[&str]); 9] = [
+        let cases: [(RuleOptions, &[&str]); 10] = [
             (default(), &[]),
             (with_path(UpstreamPath::default()), &["requests with normalized path"]),
             (
@@ -297,6 +302,7 @@ mod tests {
                 RuleOptions { upgrades: AcceptedUpgrades::WebSocket, ..default() },
                 &["requests with WebSocket upgrades only"],
             ),
+            (RuleOptions { access_log: false, ..default() }, &["requests with no access log"]),
             (
                 RuleOptions { forwarding_headers: ForwardingHeaderStyle::RealIp, ..default() },
                 &["requests with real-IP headers"],

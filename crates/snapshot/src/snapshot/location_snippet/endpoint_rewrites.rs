@@ -20,6 +20,8 @@ use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 /// because of `off`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EndpointRewrites {
+    /// Whether a path as the new `Location` stays one.
+    pub redirects_to_paths: bool,
     redirects: Option<Arc<Vec<ValueRewrite>>>,
     cookie_paths: Option<Arc<Vec<ValueRewrite>>>,
     cookie_domains: Option<Arc<Vec<ValueRewrite>>>,
@@ -102,7 +104,8 @@ impl EndpointRewrites {
 
     /// Adds the kinds that this one does not have.
     pub(super) fn inherit(&mut self, outer: &EndpointRewrites) {
-        let EndpointRewrites { redirects, cookie_paths, cookie_domains, cookie_flags } = outer;
+        let EndpointRewrites { redirects_to_paths, redirects, cookie_paths, cookie_domains, cookie_flags } = outer;
+        self.redirects_to_paths |= redirects_to_paths;
         self.redirects = self.redirects.take().or_else(|| redirects.clone());
         self.cookie_paths = self.cookie_paths.take().or_else(|| cookie_paths.clone());
         self.cookie_domains = self.cookie_domains.take().or_else(|| cookie_domains.clone());
@@ -185,7 +188,10 @@ impl EndpointRewrites {
         let redirects = list(&self.redirects);
         if !redirects.is_empty() {
             let [location, refresh] = &REDIRECT_FIELDS;
-            add(location, &|value| rewritten(redirects, value, values, steps).map(|url| absolute(url, values)));
+            add(location, &|value| {
+                let url = rewritten(redirects, value, values, steps)?;
+                Some(if self.redirects_to_paths { url } else { absolute(url, values) })
+            });
             add(refresh, &|value| {
                 let (before, url) = split_refresh(value)?;
                 Some([before, &rewritten(redirects, url, values, steps)?[..]].concat())

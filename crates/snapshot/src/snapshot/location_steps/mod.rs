@@ -56,6 +56,8 @@ pub struct LocationSteps {
     pub snippets: Option<LocationSnippets>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
     pub response: Option<FixedResponse>,
+    /// Whether it keeps a path as its target.
+    pub redirects_to_paths: bool,
     /// Redirects to the URL that replaces the path.
     pub replacement: Option<Arc<PathReplacement>>,
     pub https_redirect: Option<HttpsRedirectOfLocation>,
@@ -73,18 +75,19 @@ pub struct LocationSteps {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FixedResponse {
     pub status: StatusCode,
-    /// `Location`. A path is one of the host of the request.
+    /// `Location`. A path is one of the host of the request, unless it stays a path.
     pub target: HeaderValue,
 }
 
 impl FixedResponse {
-    fn reply(&self, client: ClientInfo<'_>) -> Box<Reply> {
+    /// `keeps_path`: whether a path stays one, and is not that of the host of the request.
+    fn reply(&self, client: ClientInfo<'_>, keeps_path: bool) -> Box<Reply> {
         // Of the statuses from 300 to 308, nginx sends only these with a `Location`.
         if !matches!(self.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Reply::new(self.status, ReplyBody::Empty, Reply::NO_REASON);
         }
         let target = match self.target.to_str() {
-            Ok(path) if path.starts_with('/') => {
+            Ok(path) if path.starts_with('/') && !keeps_path => {
                 let host = without_port(client.host).trim_end_matches('.').to_ascii_lowercase();
                 HeaderValue::try_from(format!("{}://{host}{path}", client.scheme)).ok()
             }
@@ -129,7 +132,7 @@ impl LocationSteps {
 
     fn response_of_location(&self, cx: &RequestCx<'_>) -> Option<Box<Reply>> {
         if let Some(response) = &self.response {
-            return Some(response.reply(cx.client));
+            return Some(response.reply(cx.client, self.redirects_to_paths));
         }
         if let Some(replacement) = &self.replacement {
             let path = cx.raw_target.split('?').next().unwrap_or_default();

@@ -32,6 +32,8 @@ pub struct LocationSnippets {
     pub names: LocationNames,
     /// How requests have found the location, which decides whether one of the server precedes it.
     pub matched: MatchedLocation,
+    /// Whether redirects of the snippet of the location to a path keep it as their target.
+    pub redirects_to_paths: bool,
     /// What of the snippet of the location is for later phases.
     changes_requests: bool,
     changes_responses: bool,
@@ -86,6 +88,7 @@ impl LocationSnippets {
             location,
             names,
             matched,
+            redirects_to_paths: false,
         }
     }
 
@@ -112,7 +115,7 @@ impl LocationSnippets {
         let values = RequestValues::of_location(cx, Some(&self.names));
         let mut run = server.run(&values, &steps);
         let mut snippet = server;
-        let mut end = self.end_of(&run, &values);
+        let mut end = self.end_of(&run, &values, false);
         if end.is_none() && !server.locations.is_empty() {
             let path = decoded_path(cx.raw_target.split('?').next().unwrap_or_default()).unwrap_or_default();
             match server.location_of(&path, &self.matched, &steps) {
@@ -120,7 +123,7 @@ impl LocationSnippets {
                     run = location.run_after(run, &values, &steps);
                     snippet = location;
                     let denied = || denies(&run, snippet, cx).then(forbidden);
-                    end = self.end_of(&run, &values).or_else(denied).or_else(|| Some(not_found()));
+                    end = self.end_of(&run, &values, false).or_else(denied).or_else(|| Some(not_found()));
                 }
                 Ok(None) => {}
                 Err(failure) => end = Some(failed(failure)),
@@ -152,7 +155,7 @@ impl LocationSnippets {
         let steps = RegexSteps::new(cx.regex_steps.remaining());
         let values = RequestValues::of_location(cx, Some(&self.names));
         let run = self.location.run_after(server, &values, &steps);
-        let end = self.end_of(&run, &values);
+        let end = self.end_of(&run, &values, self.redirects_to_paths);
         let is_denied = denies(&run, &self.location, cx);
         let input = run.input_edits(&self.location, &values);
         let target = run.target.clone().filter(|_| end.is_none());
@@ -172,16 +175,16 @@ impl LocationSnippets {
         end.map_or(Ok(is_denied), Err)
     }
 
-    fn end_of(&self, run: &SnippetRun, values: &RequestValues<'_>) -> Option<Box<Reply>> {
+    fn end_of(&self, run: &SnippetRun, values: &RequestValues<'_>, keeps_path: bool) -> Option<Box<Reply>> {
         let failure = run.failed.map(failed);
-        failure.or_else(|| Some(self.reply(run.reply.as_ref()?, values)))
+        failure.or_else(|| Some(self.reply(run.reply.as_ref()?, values, keeps_path)))
     }
 
-    fn reply(&self, reply: &SnippetReply, values: &RequestValues<'_>) -> Box<Reply> {
+    fn reply(&self, reply: &SnippetReply, values: &RequestValues<'_>, keeps_path: bool) -> Box<Reply> {
         let SnippetReply { status, body, content_type, location, closes_connection } = reply;
         if let Some(target) = location {
             let Ok(target) = HeaderValue::try_from(target) else { return failed(SnippetFailure::InvalidTarget) };
-            return FixedResponse { status: *status, target }.reply(values.client);
+            return FixedResponse { status: *status, target }.reply(values.client, keeps_path);
         }
         let mut response = match body {
             Some(body) => Reply::new(*status, ReplyBody::Raw(body.clone().into()), Reply::NO_REASON),

@@ -127,6 +127,24 @@ async fn redirects_of_a_location_are_absolute() {
 }
 
 #[tokio::test]
+async fn redirects_to_paths_may_stay_relative() {
+    let response = || Some(FixedResponse { status: StatusCode::FOUND, target: HeaderValue::from_static("/login") });
+    let steps = LocationSteps { response: response(), redirects_to_paths: true, ..LocationSteps::default() };
+    assert_eq!(location(&TestRequest::get("/a").run(&chain(steps)).await), Some("/login"));
+    for (server, of_location, expected) in [
+        ("", "return 302 /b;", "/b"),
+        ("", "return 302 http://c/;", "http://c/"),
+        // That of the server is none of a location.
+        ("return 302 /b;", "", "http://test.example/b"),
+    ] {
+        let mut steps = snippets(server, of_location);
+        steps.snippets.as_mut().unwrap().redirects_to_paths = true;
+        let outcome = TestRequest::get("/a").run(&chain(steps)).await;
+        assert_eq!(location(&outcome), Some(expected), "{server} {of_location}");
+    }
+}
+
+#[tokio::test]
 async fn transport_security_is_for_tls_only() {
     let value = Some(HeaderValue::from_static("max-age=1"));
     let steps = || LocationSteps { transport_security: value.clone(), ..LocationSteps::default() };

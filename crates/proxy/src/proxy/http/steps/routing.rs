@@ -93,6 +93,9 @@ pub(in crate::proxy) fn select_rule<'r>(
         path.replace(normalized);
     }
     cx.rule = Some(rule);
+    if !rule.options().access_log {
+        cx.record.facts.logged = None;
+    }
     if let Some(observed) = &mut cx.record.facts.observed {
         observed.set_path(matched);
     }

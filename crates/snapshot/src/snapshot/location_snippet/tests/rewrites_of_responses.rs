@@ -96,6 +96,12 @@ fn rewrites_are_inherited_unless_a_location_has_some() {
         let fields = [("location", "http://b/"), ("set-cookie", "a=b")];
         assert_eq!(lines(&response_fields(&inner, &Request::get("/"), 302, &fields)), expected, "{text}");
     }
+    let mut relative = set(["http://b", "/c"]);
+    relative.redirects_to_paths = true;
+    let inner =
+        Snippet::parse_below("", &Snippet::default().with_rewrites(&relative), RegexLimit::MEMORY_ONLY).unwrap();
+    let fields = response_fields(&inner, &Request::get("/"), 302, &[("location", "http://b/d")]);
+    assert_eq!(lines(&fields), ["location: /c/d"]);
     // A response of Portico says nothing about URLs of the endpoint.
     let snippet = location("proxy_redirect / https://b/;");
     let mut headers: HeaderMap = [field("location", "/a")].into_iter().collect();

@@ -34,6 +34,10 @@ pub(super) struct NginxAnnotations<'a> {
     pub upstream_vhost: Option<HeaderValue>,
     pub forwarded_prefix: Option<&'a str>,
     pub via_cluster_ip: bool,
+    /// Whether the access log has the requests.
+    pub access_log: bool,
+    /// Whether a redirect to a path stays one.
+    pub relative_redirects: bool,
     pub protocol: AnnotatedProtocol,
     /// `None` for that of the Service.
     pub balancing: Option<Arc<RouteBalancing>>,
@@ -68,6 +72,8 @@ impl<'a> NginxAnnotations<'a> {
             force_ssl_redirect: reader.flag("force-ssl-redirect", config.force_ssl_redirect),
             preserve_trailing_slash: reader.flag("preserve-trailing-slash", config.preserve_trailing_slash),
             response: redirect(reader),
+            access_log: reader.flag("enable-access-log", true),
+            relative_redirects: reader.flag("relative-redirects", config.relative_redirects),
             upstream_vhost: upstream_vhost(reader),
             forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
             via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
@@ -240,6 +246,8 @@ mod tests {
             ("mirror-target", "https://a.example;", 0, 1),
             ("mirror-host", "b.example", 0, 1),
             ("mirror-request-body", "off", 0, 1),
+            ("enable-access-log", "off", 0, 1),
+            ("relative-redirects", "on", 1, 0),
             ("cors-allow-origin", "https://a.example,b.example", 0, 1),
         ] {
             let meta = meta(&[(name, value)]);

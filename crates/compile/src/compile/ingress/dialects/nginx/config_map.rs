@@ -21,6 +21,7 @@ pub(super) struct NginxConfig {
     pub ssl_redirect: bool,
     pub force_ssl_redirect: bool,
     pub preserve_trailing_slash: bool,
+    pub relative_redirects: bool,
     /// Of redirects to HTTPS.
     pub redirect_status: StatusCode,
     /// Rules whose path begins with one of these are not redirected to HTTPS.
@@ -70,6 +71,7 @@ impl Default for NginxConfig {
             ssl_redirect: true,
             force_ssl_redirect: false,
             preserve_trailing_slash: false,
+            relative_redirects: false,
             redirect_status: StatusCode::PERMANENT_REDIRECT,
             no_tls_redirect_locations: vec![ACME_CHALLENGE.to_owned()],
             transport_security: transport_security(true, HSTS_SECONDS, true, false),
@@ -120,6 +122,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "ssl-redirect" => set(&mut config.ssl_redirect, flag(text)),
             "force-ssl-redirect" => set(&mut config.force_ssl_redirect, flag(text)),
             "preserve-trailing-slash" => set(&mut config.preserve_trailing_slash, flag(text)),
+            "relative-redirects" => set(&mut config.relative_redirects, flag(text)),
             "service-upstream" => set(&mut config.service_upstream, flag(text)),
             "load-balance" => set(&mut config.load_balance, balancing::of_name(text).map(Some)),
             "http-redirect-code" => set(&mut config.redirect_status, redirect_status(text)),
@@ -347,6 +350,7 @@ mod tests {
             ("proxy-read-timeout", "60s", 0, 1),
             ("http-redirect-code", "200", 0, 1),
             ("ssl-redirect", "on", 0, 1),
+            ("relative-redirects", "on", 0, 1),
             ("whitelist-source-range", "office", 1, 0),
             ("denylist-source-range", "10.0.0.0/99", 1, 0),
             ("block-user-agents", "curl", 1, 0),

@@ -125,7 +125,8 @@ pub(super) fn plan(
     further_names::report(&mut reader, hosts, ingress, &named);
     client_certificates::report(&mut reader, hosts, ingress, &certificates, &named);
     let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
-    let rewrites = endpoint_rewrites::read(&mut reader, config, budgets.regex_limit());
+    let mut rewrites = endpoint_rewrites::read(&mut reader, config, budgets.regex_limit());
+    rewrites.redirects_to_paths = annotations.relative_redirects;
     let snippets = snippets::by_host(&mut reader, hosts, own, &rewrites, budgets.regex_limit(), refuses_guards);
     let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
     let regex_bytes = rewrites.regex_bytes() + snippets::regex_bytes(&snippets, hosts, &ingress.meta.key);
@@ -306,7 +307,9 @@ impl NginxPlanner<'_> {
                         LocationPrecedence::Forced | LocationPrecedence::Written | LocationPrecedence::OfPrefix => {
                             Arc::clone(&rule)
                         }
-                        LocationPrecedence::AddsSlash => self.rules.build_redirect(place, redirect_to(path)),
+                        LocationPrecedence::AddsSlash => {
+                            self.rules.build_redirect(place, redirect_to(path, annotations.relative_redirects))
+                        }
                     };
                     (precedence, HostLocation { path: location_path, rule })
                 };
@@ -467,7 +470,8 @@ impl NginxPlanner<'_> {
 }
 
 /// The redirect to a path with a slash at its end.
-fn redirect_to(path: &str) -> Action {
-    let (path, style) = (Some(PathEdit::full(path)), RedirectStyle::WithoutPort);
+fn redirect_to(path: &str, is_relative: bool) -> Action {
+    let style = if is_relative { RedirectStyle::PathOnly } else { RedirectStyle::WithoutPort };
+    let path = Some(PathEdit::full(path));
     Action::Redirect(RedirectAction { path, style, ..RedirectAction::new(StatusCode::MOVED_PERMANENTLY) })
 }

@@ -391,6 +391,7 @@ impl RuleBuilder<'_> {
             path_replacement: replacement.clone().filter(|_| !is_redirect),
             host: self.upstream_host(place),
             error_backend: if is_closed { None } else { self.error_backend(place, backend) },
+            access_log: self.is_logged(place),
             ..error_backend::forwarding_options()
         };
         match self.own_parts(place, backend, replacement.filter(|_| is_redirect)) {
@@ -501,6 +502,7 @@ impl RuleBuilder<'_> {
             certificates: self.certificate_step(place),
             snippets: self.location_snippets(place, backend),
             response: annotations.response.clone().filter(|_| !place.is_catch_all),
+            redirects_to_paths: annotations.response.is_some() && annotations.relative_redirects,
             replacement,
             https_redirect: self.https_redirect(place),
             max_body_bytes: match settings.and_then(|settings| settings.max_body_bytes) {
@@ -513,6 +515,12 @@ impl RuleBuilder<'_> {
             canary,
         };
         (!steps.is_empty()).then(|| self.parts.steps(steps))
+    }
+
+    /// Whether the access log has the requests. A snippet precedes the annotation.
+    fn is_logged(&self, place: RulePlace<'_>) -> bool {
+        let is_off = self.snippets.get(place.host).and_then(|snippets| snippets.location.settings.is_access_log_off);
+        is_off.map_or(self.annotations.access_log, |is_off| !is_off)
     }
 
     /// What the endpoint gets as `Host`. A snippet precedes the annotation.
@@ -551,7 +559,9 @@ impl RuleBuilder<'_> {
             () if place.is_exact => MatchedLocation::Exact,
             () => MatchedLocation::Prefix(place.path.into()),
         };
-        Some(LocationSnippets::new(server.clone(), location, names, matched))
+        let mut snippets = LocationSnippets::new(server.clone(), location, names, matched);
+        snippets.redirects_to_paths = self.annotations.relative_redirects;
+        Some(snippets)
     }
 
     /// A host of no name has no certificate that a client could have asked for, so only the annotation that forces the

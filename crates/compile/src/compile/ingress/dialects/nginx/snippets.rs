@@ -259,7 +259,6 @@ impl<'a> WrittenSnippet<'a> {
         let unsupported = [
             ("send_timeout", settings.client_send_timeout.is_some()),
             ("keepalive_timeout", settings.client_keepalive_timeout.is_some()),
-            ("access_log", settings.is_access_log_off.is_some()),
         ];
         let unsupported = unsupported.into_iter().filter(|(_, is_set)| *is_set);
         let unsupported = unsupported.map(|(name, _)| format!("{name} is not supported"));
