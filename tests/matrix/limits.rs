@@ -313,6 +313,17 @@ const LIMITS: &[(&str, &str, Division)] = &[
             clients: Tested("tests/proxy/mirror.rs::incomplete_requests_leave_the_places_to_others"),
         },
     ),
+    (
+        "Backends",
+        "copies of requests for `mirror-target`",
+        Shared {
+            namespaces: Tested(
+                "crates/locations/src/location_guards/mirror/tests.rs::copies_of_one_namespace_leave_places_for_those_of_others",
+            ),
+            clients: Undivided("a request without a copy has the same response"),
+        },
+    ),
+    ("Backends", "body of a request of which `mirror-target`", One),
     ("Backends", "body of a response that", One),
     ("Backends", "body that [jq](plugins/jq.md) transforms,", One),
     ("Backends", "fields of values into", One),

@@ -6,7 +6,6 @@ mod limits;
 mod nginx_access_log;
 mod nginx_balancing;
 mod nginx_client_certificates;
-
 mod nginx_guards;
 mod nginx_mirrors;
 mod unread_files;

@@ -82,10 +82,21 @@ async fn bodies_without_a_moderate_length_have_no_copy() {
 async fn without_a_place_requests_have_no_copy() {
     let state = PluginState::default();
     let limit = state.get_or_create("location mirrors", || SharedLimit::new(1));
-    let request = || TestRequest::get("/");
-    assert_eq!(copies_with(&state, config("http://mirror.example", true), request()).await.len(), 1);
-    let _place = limit.try_take(&limit.share("other"), 1).ok();
-    assert_eq!(copies_with(&state, config("http://mirror.example", true), request()).await.len(), 0);
+    let sent = async || copies_with(&state, config("http://mirror.example", true), TestRequest::get("/")).await.len();
+    let place = limit.try_take(&limit.share("other"), 1).unwrap();
+    assert_eq!(sent().await, 0);
+    drop(place);
+    assert_eq!(sent().await, 1);
+}
+
+#[tokio::test]
+async fn copies_of_one_namespace_leave_places_for_those_of_others() {
+    let state = PluginState::default();
+    let limit = state.get_or_create("location mirrors", || SharedLimit::new(16));
+    let other = limit.share("other");
+    let held: Vec<_> = std::iter::from_fn(|| limit.try_take(&other, 1).ok()).collect();
+    assert!(held.len() > 8, "{}", held.len());
+    assert_eq!(copies_with(&state, config("http://mirror.example", true), TestRequest::get("/")).await.len(), 1);
 }
 
 #[test]
