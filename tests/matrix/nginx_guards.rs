@@ -38,7 +38,7 @@ pub(super) fn rule(host: &str, path: &str) -> String {
     rule_for(host, path, "echo")
 }
 
-fn rule_for(host: &str, path: &str, service: &str) -> String {
+pub(super) fn rule_for(host: &str, path: &str, service: &str) -> String {
     format!(
         "{{host: {host}, http: {{paths: [{{path: \"{path}\", pathType: ImplementationSpecific, \
          backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}]}}}}"
@@ -83,7 +83,7 @@ data: {{allow-snippet-annotations: \"true\", annotations-risk-level: Critical{mo
 pub(super) const WITH_CONFIG_MAP: [&str; 2] = ["--nginx-configmap", "ops/nginx"];
 
 /// A Secret with one key in the form of htpasswd. `users`: a text of YAML without its quotes.
-fn secret(namespace: &str, key: &str, users: &str) -> String {
+pub(super) fn secret(namespace: &str, key: &str, users: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Secret
@@ -95,7 +95,7 @@ stringData: {{{key}: \"{users}\"}}
 }
 
 /// The annotations for the Secret `users` of the namespace of the Ingress.
-fn with_users() -> String {
+pub(super) fn with_users() -> String {
     format!("{PREFIX}auth-type: basic, {PREFIX}auth-secret: users")
 }
 

@@ -43,6 +43,12 @@ pub(in crate::proxy) enum EarlyExit {
     StandIn(Box<Reply>),
     /// The response that the circuit breaker of the Service has instead of an error.
     CircuitFallback(RequestError, Arc<CircuitBreakerSettings>),
+    /// A response that needs nothing more of the exit.
+    Complete {
+        response: Box<Response<BodySource>>,
+        source: ResponseSource,
+        must_close: bool,
+    },
     /// The response of the authorization server that denies the request.
     AuthorizationDenied(Box<Response<BodySource>>),
 }
@@ -66,13 +72,18 @@ impl EarlyExit {
     /// Whether the connection must close. After a malformed request, the client and Portico may disagree about where
     /// the next request begins.
     pub(in crate::proxy) fn must_close(&self) -> bool {
-        matches!(self, EarlyExit::Error(error) if error.details().status == StatusCode::BAD_REQUEST)
+        match self {
+            EarlyExit::Error(error) => error.details().status == StatusCode::BAD_REQUEST,
+            EarlyExit::Complete { must_close, .. } => *must_close,
+            _ => false,
+        }
     }
 
     /// Where the response comes from.
     pub(in crate::proxy) fn source(&self) -> ResponseSource {
         match self {
             EarlyExit::PluginReply(_) | EarlyExit::StandIn(_) => ResponseSource::Plugin,
+            EarlyExit::Complete { source, .. } => *source,
             _ => ResponseSource::Proxy,
         }
     }
@@ -95,6 +106,7 @@ impl EarlyExit {
                 return response;
             }
             EarlyExit::CircuitFallback(error, settings) => return circuit_fallback(error, &settings, cx),
+            EarlyExit::Complete { response, .. } => return *response,
             EarlyExit::AuthorizationDenied(mut response) => {
                 cx.record.facts.error = Some(EXTERNAL_AUTH_DENIED);
                 cx.set_request_id(response.headers_mut());

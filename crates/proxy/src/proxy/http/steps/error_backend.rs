@@ -21,6 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tokio::time::timeout_at;
 
 use super::early_exit::EarlyExit;
+use super::order::RequestStep;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
 use super::side_request;
@@ -152,34 +153,36 @@ pub(super) fn set_headers(cx: &RequestContext<'_>, backend: &ErrorBackend, heade
     headers.insert(X_REQUEST_ID, cx.record.facts.request_id.clone());
 }
 
-/// The description of the request, if an error backend replaces this response.
-pub(super) fn take_for(
-    cx: &mut RequestContext<'_>,
-    status: StatusCode,
-    source: ResponseSource,
-) -> Option<Box<DescribedRequest>> {
-    let described = cx.record.described.take()?;
-    // The backend that takes the place of one without endpoints is the error backend.
-    let is_final = match (cx.rule.map(|rule| &rule.action), cx.backend) {
-        (Some(Action::Forward(split)), Some(backend)) => split.is_substitute(backend),
-        _ => false,
-    };
-    (!is_final && described.backend.replaces(status.as_u16(), source == ResponseSource::Service)).then_some(described)
-}
-
-/// Replaces the response by that of the error backend, or by the error of the request to it.
+/// Replaces the response to a request by that of the error backend, or by the error of the request to it, if the rule
+/// lists its status.
 pub(super) async fn replace(
     cx: &mut RequestContext<'_>,
-    response: &mut Response<BodySource>,
+    outcome: Result<Response<BodySource>, EarlyExit>,
     described: Box<DescribedRequest>,
-) {
+) -> Result<Response<BodySource>, EarlyExit> {
+    if is_substitute(cx) {
+        // It is the error backend, whose response is final.
+        return outcome;
+    }
+    let (former, source, must_close) = match outcome {
+        Ok(response) => (response, ResponseSource::Service, false),
+        Err(exit) => {
+            let (source, must_close) = (exit.source(), exit.must_close());
+            (exit.into_response(cx), source, must_close)
+        }
+    };
+    if !described.backend.replaces(former.status().as_u16(), source == ResponseSource::Service) {
+        return match source {
+            ResponseSource::Service => Ok(former),
+            _ => Err(EarlyExit::Complete { response: Box::new(former), source, must_close }),
+        };
+    }
+    cx.enter(RequestStep::ErrorBackend);
     let reason = cx.record.facts.error;
-    let former = std::mem::replace(response, Response::new(BodySource::Local(Bytes::new())));
     let (former, body) = former.into_parts();
-    let outcome = send(cx, *described, former.status, body).await;
-    *response = match outcome {
+    let mut response = match send(cx, *described, former.status, body).await {
         Ok(mut response) => {
-            cx.apply_response_filters(response.headers_mut());
+            cx.set_request_id(response.headers_mut());
             response
         }
         Err(error) => EarlyExit::from(error).into_response(cx),
@@ -191,6 +194,16 @@ pub(super) async fn replace(
         for challenge in former.headers.get_all(WWW_AUTHENTICATE) {
             response.headers_mut().append(WWW_AUTHENTICATE, challenge.clone());
         }
+    }
+    // Not one of the Service, for which caches would take it.
+    Err(EarlyExit::Complete { response: Box::new(response), source: ResponseSource::Proxy, must_close })
+}
+
+/// Whether the request went to what takes the place of a Service without endpoints.
+fn is_substitute(cx: &RequestContext<'_>) -> bool {
+    match (cx.rule.map(|rule| &rule.action), cx.backend) {
+        (Some(Action::Forward(split)), Some(backend)) => split.is_substitute(backend),
+        _ => false,
     }
 }
 

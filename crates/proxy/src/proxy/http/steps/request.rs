@@ -77,22 +77,16 @@ pub(in crate::proxy) fn serve(
             // When it is dropped, which a disconnecting client also does, it selects the metric series of the request.
             let mut cx = RequestContext::new(&view, &mut record, &request);
             let request = request.map(|incoming| RequestBody::new(incoming, &exchange));
-            let outcome = respond(&mut cx, request).await;
+            let mut outcome = respond(&mut cx, request).await;
+            if let Some(described) = cx.record.described.take() {
+                // Boxed, so that the future of requests without error backends stays small.
+                outcome = Box::pin(error_backend::replace(&mut cx, outcome, described)).await;
+            }
             let mut origin = ResponseOrigin::of(&cx, &outcome);
             let mut response = match outcome {
                 Ok(response) => response,
                 Err(exit) => exit.into_response(&mut cx),
             };
-            if cx.record.described.is_some()
-                && let Some(described) = error_backend::take_for(&mut cx, response.status(), origin.source)
-            {
-                cx.enter(RequestStep::ErrorBackend);
-                // Boxed, so that the future of requests without error backends stays small.
-                Box::pin(error_backend::replace(&mut cx, &mut response, described)).await;
-                // No cache may take it for what the endpoint has sent.
-                origin.source = ResponseSource::Proxy;
-                origin.began_at = turn_clock::now();
-            }
             apply_request_decisions(&mut cx, &mut response, origin.source);
             plugins::attach_unmatched(&mut cx);
             if cx.record.plugin_run.is_some() {
