@@ -20,13 +20,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tokio::time::timeout_at;
 
+use super::described_request::DescribedRequest;
 use super::early_exit::EarlyExit;
 use super::order::RequestStep;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
 use super::side_request;
 use crate::forwarding_fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID};
-use crate::hop_count::HopCount;
 use crate::plugin_api::ResponseSource;
 use crate::plugin_api::changed_fields::{CONDITIONAL_FIELDS, MESSAGE_FIELDS};
 use crate::plugin_api::header_spoofing::remove_spoofed;
@@ -39,7 +39,6 @@ use crate::snapshot::error_backend::ErrorBackend;
 use crate::snapshot::router::is_call;
 use crate::snapshot::rule::{Action, RouteFailure};
 use crate::turn_clock;
-use crate::upstream::ClientSlot;
 
 const X_CODE: HeaderName = HeaderName::from_static("x-code");
 const X_FORMAT: HeaderName = HeaderName::from_static("x-format");
@@ -60,15 +59,6 @@ static OF_CLIENT: [HeaderName; 9] = [
     X_REQUEST_ID,
     HeaderName::from_static("x-scheme"),
 ];
-
-/// A request as an error backend gets it. Made before plugins and filters change the request.
-pub(in crate::proxy) struct DescribedRequest {
-    backend: Arc<ErrorBackend>,
-    head: Request<()>,
-    hops: HopCount,
-    client: ClientSlot,
-    hash: Option<u64>,
-}
 
 /// Describes the request if an error backend may replace its response. Not that of a gRPC call or an upgrade, whose
 /// clients could not read a page.

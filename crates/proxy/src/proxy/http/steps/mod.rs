@@ -7,6 +7,7 @@ pub(in crate::proxy) mod backend;
 mod background_request;
 pub(in crate::proxy) mod condition_fields;
 pub(in crate::proxy) mod cross_origin;
+mod described_request;
 pub(in crate::proxy) mod early_exit;
 pub(in crate::proxy) mod error_backend;
 pub(in crate::proxy) mod error_response;

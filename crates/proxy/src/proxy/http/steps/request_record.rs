@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, Request, StatusCode};
 use tokio::time::Instant;
 
-use super::error_backend::DescribedRequest;
+use super::described_request::DescribedRequest;
 use super::external_auth::authorization_record::AuthorizationRecord;
 use super::plugin_run::PluginRun;
 use super::request_client::RequestClient;

@@ -7,7 +7,6 @@ use http::{HeaderValue, StatusCode};
 
 use super::balancing;
 use super::endpoint_rewrites;
-use super::error_backend;
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
@@ -143,7 +142,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "annotations-risk-level" => set(&mut config.allows_critical_annotations, is_critical(text)),
             "limit-req-status-code" => set(&mut config.rate_status, error_status(text)),
             "limit-conn-status-code" => set(&mut config.concurrent_status, error_status(text)),
-            "custom-http-errors" => set(&mut config.custom_errors, error_backend::statuses(text, 300)),
+            "custom-http-errors" => set(&mut config.custom_errors, statuses(text, 300)),
             "disable-proxy-intercept-errors" => set(&mut config.passes_endpoint_errors, flag(text)),
             "hsts" => set(&mut hsts.0, flag(text)),
             "hsts-max-age" => set(&mut hsts.1, integer(text).and_then(|seconds| u64::try_from(seconds).ok())),
@@ -225,6 +224,17 @@ fn is_critical(text: &str) -> Option<bool> {
 fn error_status(text: &str) -> Option<StatusCode> {
     let status = StatusCode::from_bytes(text.as_bytes()).ok()?;
     (400..600).contains(&status.as_u16()).then_some(status)
+}
+
+/// A list of statuses, sorted; `None` if it is bad.
+pub(super) fn statuses(text: &str, least: u16) -> Option<Box<[u16]>> {
+    let mut statuses = Vec::new();
+    for item in items(text) {
+        statuses.push(item.parse().ok().filter(|status| (least..600).contains(status))?);
+    }
+    statuses.sort_unstable();
+    statuses.dedup();
+    Some(statuses.into())
 }
 
 fn count(text: &str) -> Option<u64> {
@@ -312,6 +322,20 @@ mod tests {
     fn parsed(data: &[(&str, &str)], ignores_guards: bool) -> NginxConfig {
         let data = data.iter().map(|(name, value)| ((*name).to_owned(), Arc::from(*value))).collect();
         parse(&ObjectKey::new("ns", "controller"), &data, ignores_guards)
+    }
+
+    #[test]
+    fn statuses_are_sorted_and_in_their_range() {
+        for (text, least, expected) in [
+            ("503, 404,404", 400, Some(&[404, 503][..])),
+            ("301", 300, Some(&[301])),
+            ("301", 400, None),
+            ("600", 300, None),
+            ("4xx", 300, None),
+            ("404 503", 400, None),
+        ] {
+            assert_eq!(statuses(text, least).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

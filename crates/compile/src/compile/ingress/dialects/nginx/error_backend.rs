@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use super::config_map::NginxConfig;
+use super::config_map::{NginxConfig, statuses};
 use super::value_reader::ValueReader;
-use crate::api::ingress_nginx::items;
 use crate::api::networking::{IngressBackend, IngressService, IngressServicePort};
 use crate::api::{Kind, Meta, ObjectKey};
 use crate::compile::CompileContext;
@@ -129,17 +128,6 @@ impl ErrorSettings {
     }
 }
 
-/// A list of statuses, sorted; `None` if it is bad.
-pub(super) fn statuses(text: &str, least: u16) -> Option<Box<[u16]>> {
-    let mut statuses = Vec::new();
-    for item in items(text) {
-        statuses.push(item.parse().ok().filter(|status| (least..600).contains(status))?);
-    }
-    statuses.sort_unstable();
-    statuses.dedup();
-    Some(statuses.into())
-}
-
 /// The first port of a Service, over HTTP.
 fn resolve(cx: CompileContext<'_>, key: &ObjectKey, refuses_guards: bool) -> Result<UpstreamKey, Diagnostic> {
     let service = cx.store.services.get(key).ok_or_else(|| missing_object(cx.store, "", Kind::Service, key))?;
@@ -225,22 +213,3 @@ pub(in crate::compile::ingress) fn of_unnamed_hosts(
 const ERRORS: &str = "custom-http-errors";
 const BACKEND: &str = "default-backend";
 const PASSES_ERRORS: &str = "disable-proxy-intercept-errors";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_are_sorted_and_in_their_range() {
-        for (text, least, expected) in [
-            ("503, 404,404", 400, Some(&[404, 503][..])),
-            ("301", 300, Some(&[301])),
-            ("301", 400, None),
-            ("600", 300, None),
-            ("4xx", 300, None),
-            ("404 503", 400, None),
-        ] {
-            assert_eq!(statuses(text, least).as_deref(), expected, "{text}");
-        }
-    }
-}

@@ -152,7 +152,11 @@ impl RuleBuilder<'_> {
             true => Action::Fail(RouteFailure::UnsupportedProtection),
             false => self.default_action(place),
         };
-        self.build_of_host(place, action, error_backend::forwarding_options())
+        let options = match &action {
+            Action::Forward(_) => error_backend::forwarding_options(),
+            Action::Fail(_) | Action::Redirect(_) => RuleOptions::default(),
+        };
+        self.build_of_host(place, action, options)
     }
 
     /// Forwards to the default backend of all Ingresses. An error if there is none.
