@@ -322,7 +322,9 @@ fn rows(document: &str) -> BTreeSet<(String, String, String)> {
 
 fn flags_of_the_program() -> BTreeSet<String> {
     let mut known = BTreeSet::new();
-    for command in ["run", "check", "verify", "convert kong", "slo", "echo", "version", "completion"] {
+    let commands =
+        ["run", "check", "verify", "convert kong", "convert ingress-nginx", "slo", "echo", "version", "completion"];
+    for command in commands {
         let words = command.split(' ').chain(["--help"]);
         let output = Command::new(env!("CARGO_BIN_EXE_portico")).args(words).output();
         let output = output.expect("cargo built the program").stdout;

@@ -201,7 +201,7 @@ const LAYERS: &[Row] = &[
     (
         "args",
         &[
-            "access_log budgets kong location network object_name otlp output_format tls",
+            "access_log budgets kong location network nginx_classes object_name otlp output_format tls",
             "tracing",
             "convert slo",
             "cluster gateways",
@@ -374,7 +374,7 @@ const LAYERS: &[Row] = &[
             "fuzzing",
         ],
     ),
-    ("report", &["diagnostic plain", "json summary terminal", "table", "changes"]),
+    ("report", &["diagnostic plain", "json summary terminal", "migration table", "changes"]),
     ("request_target", &["error path_encoding", "host path", "fuzzing"]),
     (
         "schema",

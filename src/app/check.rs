@@ -26,7 +26,7 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let mut update = reading(&options.paths, || manifests.read());
     // A path of the command line that does not exist is a usage error.
     let argument_missing = update.lacks_one_of(&options.paths);
-    let FileProblems { mut diagnostics, left_out } = offline::find_problems(&manifests, &mut update, settings);
+    let FileProblems { mut diagnostics, left_out, .. } = offline::find_problems(&manifests, &mut update, settings);
     let is_empty = update.objects == 0 && update.ignored.is_empty();
     if is_empty && diagnostics.is_empty() {
         diagnostics.push(nothing_found(&options.paths));

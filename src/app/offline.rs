@@ -34,6 +34,8 @@ pub(super) struct FileProblems {
     pub(super) diagnostics: Vec<ReportedDiagnostic>,
     /// Objects that would be served with another `--ingress-class`: by class, the number of each kind.
     pub(super) left_out: BTreeMap<String, BTreeMap<&'static str, usize>>,
+    /// The compiled objects.
+    pub(super) control: Control,
 }
 
 /// Compiles the objects of the first reading of files. Takes the batch of the reading.
@@ -63,5 +65,5 @@ pub(super) fn find_problems(
     diagnostics.extend(foreign_policies::problems(&control, update, ignore_foreign_guards));
     report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));
     report::sort(&mut diagnostics);
-    FileProblems { diagnostics, left_out: control.left_out_objects() }
+    FileProblems { diagnostics, left_out: control.left_out_objects(), control }
 }

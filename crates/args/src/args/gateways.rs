@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use super::object_name::parse_controller_name;
 use super::{UsageError, network};
 use crate::api::core::ServiceType;
 use crate::api::names::GATEWAY_CONTROLLER;
@@ -129,27 +130,6 @@ impl From<ServiceTypeArg> for ServiceType {
 
 fn parse_gateway_controller_name(text: &str) -> Result<String, String> {
     parse_controller_name(text, 253, GATEWAY_CONTROLLER)
-}
-
-/// Validates the name of a controller: a domain, a slash and a path. `example`: a valid name, for the message.
-pub(super) fn parse_controller_name(text: &str, max_length: usize, example: &str) -> Result<String, String> {
-    let is_label = |label: &str| {
-        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !label.is_empty() && label.bytes().all(is_allowed) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    let is_path = |path: &str| {
-        let punctuation = b"/-._~%!$&'()*+,;=:";
-        !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || punctuation.contains(&byte))
-    };
-    match text.split_once('/') {
-        Some((domain, path)) if text.len() <= max_length && domain.split('.').all(is_label) && is_path(path) => {
-            Ok(text.to_owned())
-        }
-        _ => Err(format!(
-            "not a controller name; write a domain and a path with at most {max_length} characters, for example \
-             {example}"
-        )),
-    }
 }
 
 fn parse_pool_network(text: &str) -> Result<IpNet, String> {

@@ -4,8 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::{Args, ValueEnum};
 
-use super::gateways::parse_controller_name;
 use super::network::ListenArg;
+use super::nginx_classes::{NGINX_CLASS, NginxClassOptions};
+use super::object_name::{
+    NamespacedName, is_dns_subdomain, parse_class, parse_ingress_controller_name, parse_namespaced_name,
+};
 use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
 
 /// How Ingresses are interpreted, for `run` and `check` alike.
@@ -36,7 +39,7 @@ pub(super) struct IngressClassArgs {
     nginx_class: String,
 
     /// ConfigMap with the settings of ingress-nginx for all Ingresses of its dialect
-    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_CONFIGMAP", value_parser = parse_object_name)]
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_CONFIGMAP", value_parser = parse_namespaced_name)]
     nginx_configmap: Option<NamespacedName>,
 
     /// Service that responds to requests for hosts and paths that no Ingress in the dialect of ingress-nginx has, and in
@@ -71,9 +74,6 @@ pub(super) struct IngressClassArgs {
     kong_compat_fail_open: bool,
 }
 
-/// The class of ingress-nginx in its installation instructions.
-const NGINX_CLASS: &str = "nginx";
-
 /// Flags that exist only for commands that serve Ingresses.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ingress")]
@@ -100,12 +100,12 @@ pub(super) struct IngressArgs {
     ingress_public_ports: Option<PublicPorts>,
 
     /// Secret with the certificate for Ingress hosts without one; default: a self-signed certificate created at startup
-    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_INGRESS_DEFAULT_CERTIFICATE", value_parser = parse_object_name)]
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_INGRESS_DEFAULT_CERTIFICATE", value_parser = parse_namespaced_name)]
     ingress_default_certificate: Option<NamespacedName>,
 
     /// Service in front of Portico whose addresses are published in the status of Ingresses (repeatable)
     #[arg(long, value_name = "NAMESPACE/NAME", value_delimiter = ',', env = "PORTICO_PUBLISH_SERVICE")]
-    #[arg(value_parser = parse_object_name)]
+    #[arg(value_parser = parse_namespaced_name)]
     publish_service: Vec<NamespacedName>,
 
     /// Address or host name to publish in the status of Ingresses instead of those of a Service (repeatable)
@@ -146,9 +146,6 @@ enum OnOff {
     On,
     Off,
 }
-
-/// Namespace and name.
-pub type NamespacedName = (String, String);
 
 /// The ports for HTTP and HTTPS.
 type PublicPorts = (u16, u16);
@@ -191,14 +188,6 @@ pub struct IngressClassOptions {
     pub fail_open: bool,
 }
 
-/// Which Ingresses of ingress-nginx are served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NginxClassOptions {
-    pub controller: String,
-    /// The value of the annotation with the class.
-    pub annotated: String,
-}
-
 /// Listeners and status of Ingresses, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngressOptions {
@@ -227,11 +216,6 @@ pub enum PublishOptions {
     Nothing,
     Addresses(Vec<String>),
     Services(Vec<NamespacedName>),
-}
-
-/// An IngressClass has a shorter controller name than a GatewayClass.
-fn parse_ingress_controller_name(text: &str) -> Result<String, String> {
-    parse_controller_name(text, 250, INGRESS_CONTROLLER)
 }
 
 impl IngressClassOptions {
@@ -329,29 +313,6 @@ impl IngressArgs {
 const DEFAULT_HTTP_PORT: u16 = 8000;
 const DEFAULT_HTTPS_PORT: u16 = 8443;
 
-/// Whether the characters and the length are allowed in a DNS subdomain. The labels are not checked.
-fn is_dns_subdomain(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    !text.is_empty() && text.len() <= 253 && text.bytes().all(is_allowed)
-}
-
-fn parse_class(text: &str) -> Result<String, String> {
-    if is_dns_subdomain(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("not the name of an IngressClass; write for example kong".into())
-    }
-}
-
-fn parse_object_name(text: &str) -> Result<NamespacedName, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if is_dns_subdomain(namespace) && is_dns_subdomain(name) => {
-            Ok((namespace.to_owned(), name.to_owned()))
-        }
-        _ => Err("not a namespace and a name; write for example portico-system/portico".into()),
-    }
-}
-
 fn parse_ports(text: &str) -> Result<PublicPorts, String> {
     let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
     let both = text.split_once(',').and_then(|(http, https)| Some((port(http)?, port(https)?)));
@@ -388,7 +349,7 @@ mod tests {
     #[test]
     fn values_are_validated() {
         assert_eq!(parse_ports("80,443"), Ok((80, 443)));
-        assert_eq!(parse_object_name("a/b"), Ok(("a".to_owned(), "b".to_owned())));
+        assert_eq!(parse_namespaced_name("a/b"), Ok(("a".to_owned(), "b".to_owned())));
         for (text, is_valid) in
             [("192.0.2.1", true), ("2001:db8::1", true), ("lb.example.com", true), ("", false), ("a b", false)]
         {
@@ -398,7 +359,7 @@ mod tests {
             assert!(parse_ports(text).is_err(), "{text}");
         }
         for text in ["a", "a/", "/b", "a/b/c", "A/b"] {
-            assert!(parse_object_name(text).is_err(), "{text}");
+            assert!(parse_namespaced_name(text).is_err(), "{text}");
         }
         assert!(parse_class("kong").is_ok() && parse_class("Kong!").is_err());
     }

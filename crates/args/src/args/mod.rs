@@ -17,6 +17,7 @@ mod ingress;
 mod kong;
 mod location;
 mod network;
+mod nginx_classes;
 mod object_name;
 mod otlp;
 mod output_format;
@@ -43,15 +44,17 @@ pub(crate) use check::CheckArgs;
 pub use check::CheckOptions;
 pub use cluster::{ClusterAccess, ClusterOptions};
 pub(crate) use convert::ConvertArgs;
-pub use convert::{ConvertOptions, ConvertedSource};
+pub use convert::{ConvertIngressNginxOptions, ConvertKongOptions, ConvertOptions, ConvertedSource, MigrationFormat};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
-    ConsumerScopeArg, HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName,
-    PublishOptions, StreamPortProtocol,
+    ConsumerScopeArg, HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions,
+    StreamPortProtocol,
 };
 pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;
 pub use network::PathFormArg;
+pub use nginx_classes::NginxClassOptions;
+pub use object_name::NamespacedName;
 pub use otlp::{OtlpOptions, OtlpProtocolArg};
 pub use output_format::OutputFormat;
 pub(crate) use run::RunArgs;
@@ -130,7 +133,8 @@ fn try_parse(
         CliCommand::Verify(args) => args.resolve(&color, environment).map(CliRequest::Verify),
         CliCommand::Convert(args) => {
             let color = color.resolve(environment.stderr_is_terminal, environment);
-            Ok(CliRequest::Convert(args.resolve(color)))
+            let checked = run::require_single_standard_input("PATH", args.paths());
+            checked.map(|()| CliRequest::Convert(args.resolve(color)))
         }
         CliCommand::Echo(args) => {
             Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, environment) }))

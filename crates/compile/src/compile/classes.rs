@@ -73,7 +73,7 @@ impl Classes {
     /// Whether to serve an Ingress in place of ingress-nginx. Its field decides if it is set; the annotation is for
     /// Ingresses without it. A class that is marked as default has no effect, because the API server has written it
     /// into the field.
-    pub(crate) fn claims_for_nginx(&self, store: &Store, meta: &Meta, spec_class: Option<&str>) -> bool {
+    pub fn claims_for_nginx(&self, store: &Store, meta: &Meta, spec_class: Option<&str>) -> bool {
         let Some(nginx) = &self.nginx else { return false };
         match spec_class {
             Some(name) => store

@@ -56,7 +56,7 @@ pub use gateways::served_gateways::{
 };
 pub use ingress::publish::PublishSource;
 pub use ingress::settings::{HostOwnership, IngressListener, IngressSettings, StreamListener, StreamProtocol};
-pub use ingress::{AnnotationSupport, annotation_support};
+pub use ingress::{AnnotationSupport, annotation_support, config_map_problem};
 pub use ingress_class::dialect::has_path_expressions;
 pub use kong::plugins::with_degraded_plugins;
 pub use objects::route_kind::RouteKind;

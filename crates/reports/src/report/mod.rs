@@ -7,6 +7,7 @@
 //!                       └─▶ verdicts (a table of all objects), changes (what a reload changed)
 //!   RouteRow ─────────────▶ routes (a table of all matches)
 //!   ReportedDiagnostic ───▶ findings (a table of what a conversion leaves out)
+//!   MigrationReport ──────▶ migration (verdicts on the objects of another gateway)
 //! ```
 //!
 //! The renderers are pure and return a `String`; the caller decides about color and output.
@@ -14,6 +15,7 @@
 mod changes;
 mod diagnostic;
 mod json;
+pub mod migration;
 mod plain;
 mod summary;
 mod table;

@@ -1,5 +1,5 @@
-//! What files say about objects that other programs read or write: policies of other gateways, and what controllers of
-//! a cluster write because of an object.
+//! What files say about objects that other programs read or write: policies of other gateways, webhooks, and what
+//! controllers of a cluster write because of an object.
 
 use std::collections::BTreeSet;
 
@@ -124,6 +124,13 @@ pub(super) fn add_written_later(object: &Value, written: &mut BTreeSet<ObjectId>
         }
         _ => {}
     }
+}
+
+/// The name of a ValidatingWebhookConfiguration. One whose program is removed lets the API server reject changes.
+pub(super) fn validating_webhook(object: &Value) -> Option<&str> {
+    let is_of_group = text(object, "apiVersion")?.starts_with("admissionregistration.k8s.io/");
+    let is_webhook = is_of_group && text(object, "kind")? == "ValidatingWebhookConfiguration";
+    text(&object["metadata"], "name").filter(|_| is_webhook)
 }
 
 fn namespace(object: &Value) -> &str {

@@ -42,6 +42,8 @@ pub(super) struct FileRecord {
     pub(super) ignored: BTreeMap<String, usize>,
     /// Policies of other gateways, with their positions.
     pub(super) foreign_policies: Vec<(ForeignPolicy, FilePosition)>,
+    /// The names of ValidatingWebhookConfigurations.
+    pub(super) webhooks: BTreeSet<String>,
     /// What controllers write because of objects in the text that was read last, except for unchanged documents.
     pub(super) written_later: BTreeSet<ObjectId>,
     /// Only for input that cannot be read twice: standard input and pipes.
@@ -121,6 +123,7 @@ impl FileRecord {
         self.first_unknown = reading.first_unknown;
         self.ignored = std::mem::take(&mut reading.ignored);
         self.written_later = std::mem::take(&mut reading.written_later);
+        self.webhooks = std::mem::take(&mut reading.webhooks);
         self.foreign_policies = locate_policies(file, &documents, std::mem::take(&mut reading.foreign_policies));
         (self.entries, self.diagnostics) = reading.finish(file, &documents, &previous);
     }
@@ -309,6 +312,7 @@ struct FileReading {
     first_unknown: Option<usize>,
     ignored: BTreeMap<String, usize>,
     foreign_policies: Vec<(ForeignPolicy, ObjectPosition)>,
+    webhooks: BTreeSet<String>,
     written_later: BTreeSet<ObjectId>,
     /// The number of diagnostics of all objects.
     total: usize,
@@ -380,6 +384,7 @@ impl FileReading {
         }
         foreign::add_written_later(&value, &mut self.written_later);
         let policy = ForeignPolicy::read(&value);
+        self.webhooks.extend(foreign::validating_webhook(&value).map(str::to_owned));
         match read_object::read_object(value, settings, accepted_before) {
             ReadOutcome::Ignored(kind) => {
                 *self.ignored.entry(kind).or_default() += 1;

@@ -42,6 +42,8 @@ pub struct ManifestUpdate {
     pub ignored: BTreeMap<String, usize>,
     /// Policies of other gateways, with their positions.
     pub foreign_policies: Vec<(ForeignPolicy, FilePosition)>,
+    /// The names of ValidatingWebhookConfigurations, which Portico does not read.
+    pub webhooks: BTreeSet<String>,
     /// What controllers of a cluster write because of the objects: Secrets, and Services whose endpoints they write.
     /// Complete after the first reading.
     pub written_later: BTreeSet<ObjectId>,
@@ -220,6 +222,7 @@ impl Manifests {
             unread,
             ignored,
             foreign_policies: self.records.values().flat_map(|record| record.foreign_policies.clone()).collect(),
+            webhooks: self.records.values().flat_map(|record| record.webhooks.clone()).collect(),
             written_later: self.records.values().flat_map(|record| record.written_later.clone()).collect(),
             objects: self.claims.object_count(),
             files: self.records.len(),

@@ -112,6 +112,14 @@ pub(super) fn read(cx: CompileContext<'_>) -> NginxConfig {
     parse(key, &config_map.data, cx.inputs.ingress.ignore_foreign_guards)
 }
 
+/// What is wrong with one key of the ConfigMap, as all Ingresses report it. `None` if it has its effect, or if it
+/// configures what Portico does in another way.
+pub fn config_map_problem(config_map: &ObjectKey, name: &str, value: &Arc<str>) -> Option<Diagnostic> {
+    let data = BTreeMap::from([(name.to_owned(), Arc::clone(value))]);
+    let NginxConfig { errors, notes, .. } = parse(config_map, &data, false);
+    errors.into_iter().chain(notes).next()
+}
+
 fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: bool) -> NginxConfig {
     let mut config = NginxConfig::default();
     let mut hsts = (true, HSTS_SECONDS, true, false);

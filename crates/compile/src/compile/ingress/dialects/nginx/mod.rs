@@ -81,6 +81,7 @@ use crate::snapshot::rule::{Action, RedirectAction, RedirectStyle, RouteFailure}
 use access::AccessSettings;
 use annotations::NginxAnnotations;
 use error_backend::ErrorSettings;
+pub use config_map::config_map_problem;
 pub use unsupported::{AnnotationSupport, annotation_support};
 use value_reader::{ValueReader, is_canary};
 

@@ -13,11 +13,11 @@ use anyhow::{Context, bail};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::kong_config;
-use super::offline::{self, OfflineSettings};
-use super::stdout::{print, reading};
+use crate::app::kong_config;
+use crate::app::offline::{self, OfflineSettings};
+use crate::app::stdout::{print, reading};
 use crate::args::{
-    BudgetOptions, ConvertOptions, ConvertedSource, ExitStatus, GatewayOptions, IngressClassOptions, OutputFormat,
+    BudgetOptions, ConvertKongOptions, ConvertedSource, ExitStatus, GatewayOptions, IngressClassOptions, OutputFormat,
 };
 use crate::kong_config::{ScriptContext, TranslationSettings, translate_admin_calls};
 use crate::manifests::{FileTranslator, ManifestUpdate, Manifests, TranslatedFormat, TranslatedObject, Translation};
@@ -36,7 +36,7 @@ struct ConvertedFile {
 
 /// Prints the manifests to stdout and the report to stderr. The objects are compiled as if they were served, because
 /// only that shows what is wrong with configurations of plugins, certificates and references.
-pub fn convert(options: ConvertOptions) -> anyhow::Result<ExitStatus> {
+pub(super) fn convert(options: ConvertKongOptions) -> anyhow::Result<ExitStatus> {
     let settings = TranslationSettings { namespace: options.namespace, class: options.ingress_class.clone() };
     let (ConvertedSource::DeclarativeFile(file) | ConvertedSource::AdminCalls(file)) = &options.source;
     if file.is_dir() {

@@ -1,31 +1,18 @@
-//! Flags of `portico convert` and the options they resolve to.
+//! Flags of `portico convert kong` and the options they resolve to.
 
 use std::path::PathBuf;
 
+use clap::Args;
 use clap::builder::BoolishValueParser;
-use clap::{Args, Subcommand};
 
-use super::object_name::parse_short_name;
-use super::output_format::OutputFormat;
+use super::super::object_name::parse_short_name;
+use super::super::output_format::OutputFormat;
 use crate::api::names::INGRESS_CLASS_NAME;
-
-/// Convert the configuration of another gateway into manifests
-#[derive(Debug, Args)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-pub(crate) struct ConvertArgs {
-    #[command(subcommand)]
-    source: ConvertSource,
-}
-
-#[derive(Debug, Subcommand)]
-enum ConvertSource {
-    Kong(ConvertKongArgs),
-}
 
 /// Convert a declarative file of Kong (kong.yml), or a script of calls to its Admin API, into manifests
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-struct ConvertKongArgs {
+pub(super) struct ConvertKongArgs {
     /// Declarative file of format 1.1, 2.1 or 3.0
     #[arg(value_name = "FILE", required_unless_present = "admin_calls")]
     file: Option<PathBuf>,
@@ -55,7 +42,7 @@ struct ConvertKongArgs {
 
 /// `portico convert kong`, resolved.
 #[derive(Clone, Debug)]
-pub struct ConvertOptions {
+pub struct ConvertKongOptions {
     pub source: ConvertedSource,
     pub namespace: String,
     pub ingress_class: String,
@@ -72,19 +59,18 @@ pub enum ConvertedSource {
     AdminCalls(PathBuf),
 }
 
-impl ConvertArgs {
-    pub(super) fn resolve(self, color_stderr: bool) -> ConvertOptions {
-        let ConvertSource::Kong(args) = self.source;
-        let source = match (args.admin_calls, args.file) {
+impl ConvertKongArgs {
+    pub(super) fn resolve(self, color_stderr: bool) -> ConvertKongOptions {
+        let source = match (self.admin_calls, self.file) {
             (Some(script), _) => ConvertedSource::AdminCalls(script),
             (None, file) => ConvertedSource::DeclarativeFile(file.unwrap_or_default()),
         };
-        ConvertOptions {
+        ConvertKongOptions {
             source,
-            namespace: args.namespace,
-            ingress_class: args.ingress_class,
-            allow_partial: args.allow_partial,
-            report: args.report,
+            namespace: self.namespace,
+            ingress_class: self.ingress_class,
+            allow_partial: self.allow_partial,
+            report: self.report,
             color_stderr,
         }
     }

@@ -1,0 +1,122 @@
+//! Flags of `portico convert ingress-nginx` and the options they resolve to.
+
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+
+use super::super::nginx_classes::{NGINX_CLASS, NginxClassOptions};
+use super::super::object_name::{NamespacedName, parse_class, parse_ingress_controller_name, parse_namespaced_name};
+
+/// Report which Ingresses of ingress-nginx Portico serves with the same responses, and what becomes of the others
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ConvertIngressNginxArgs {
+    /// Files and folders of YAML with Ingresses, IngressClasses and ConfigMaps, or - for standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+
+    /// Also report what takes the place of the flags of ingress-nginx in this file: a manifest of its Deployment or
+    /// DaemonSet, the values of its Helm chart, or flags, one in each line
+    #[arg(long, value_name = "FILE", env = "PORTICO_ARGS")]
+    args: Option<PathBuf>,
+
+    /// Controller of the IngressClasses of ingress-nginx
+    #[arg(long, value_name = "NAME", env = "PORTICO_NGINX_CONTROLLER_CLASS", default_value = NGINX_CONTROLLER)]
+    #[arg(value_parser = parse_ingress_controller_name)]
+    nginx_controller_class: String,
+
+    /// Value of the annotation kubernetes.io/ingress.class of the Ingresses of ingress-nginx without ingressClassName
+    #[arg(long, value_name = "NAME", env = "PORTICO_NGINX_CLASS", value_parser = parse_class)]
+    #[arg(default_value = NGINX_CLASS)]
+    nginx_class: String,
+
+    /// ConfigMap of ingress-nginx among the objects; default: the one that --args names, else the only one whose name
+    /// is usual for it
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_CONFIGMAP", value_parser = parse_namespaced_name)]
+    nginx_configmap: Option<NamespacedName>,
+
+    /// Exit with status 0 although something is left out or invalid, unless it restricts requests
+    #[arg(long, env = "PORTICO_ALLOW_PARTIAL", value_parser = BoolishValueParser::new())]
+    allow_partial: bool,
+
+    /// Also exit with status 1 if there is this verdict
+    #[arg(long, value_enum, value_name = "VERDICT", env = "PORTICO_FAIL_ON")]
+    fail_on: Option<FailOn>,
+
+    /// Format of the report
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = MigrationFormat::Text, env = "PORTICO_REPORT")]
+    report: MigrationFormat,
+
+    /// File for the report, instead of standard output, which then has its last line only
+    #[arg(long, value_name = "FILE", env = "PORTICO_REPORT_FILE")]
+    report_file: Option<PathBuf>,
+}
+
+/// Values of `--report`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MigrationFormat {
+    Text,
+    Json,
+    Markdown,
+}
+
+/// Values of `--fail-on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    Differs,
+}
+
+/// `portico convert ingress-nginx`, resolved.
+#[derive(Clone, Debug)]
+pub struct ConvertIngressNginxOptions {
+    /// At least one; `-` means standard input and occurs at most once.
+    pub paths: Vec<PathBuf>,
+    /// The file with the flags of ingress-nginx.
+    pub args: Option<PathBuf>,
+    pub classes: NginxClassOptions,
+    pub config_map: Option<NamespacedName>,
+    pub allow_partial: bool,
+    pub fail_on_differences: bool,
+    pub report: MigrationFormat,
+    pub report_file: Option<PathBuf>,
+    pub color_stderr: bool,
+}
+
+impl ConvertIngressNginxArgs {
+    pub(super) fn resolve(self, color_stderr: bool) -> ConvertIngressNginxOptions {
+        ConvertIngressNginxOptions {
+            paths: self.paths,
+            args: self.args,
+            classes: NginxClassOptions { controller: self.nginx_controller_class, annotated: self.nginx_class },
+            config_map: self.nginx_configmap,
+            allow_partial: self.allow_partial,
+            fail_on_differences: self.fail_on == Some(FailOn::Differs),
+            report: self.report,
+            report_file: self.report_file,
+            color_stderr,
+        }
+    }
+}
+
+/// The controller of ingress-nginx in its installation instructions.
+const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
+
+const EXAMPLES: &str = "\
+Exit codes: 0 Portico serves all of them, maybe with differences; 1 something is left out or invalid and
+--allow-partial is not set, or it restricts requests; 1 with --fail-on differs also for differences; 2 a file
+cannot be read.
+
+Services and Secrets are not needed: what Ingresses refer to and is not among the objects has no effect on
+the verdicts.
+
+Examples:
+  # All Ingresses of a cluster
+  kubectl get ingress,ingressclass,configmap -A -o yaml | portico convert ingress-nginx -
+
+  # Those of a chart
+  helm template my-chart | portico convert ingress-nginx -
+
+  # Also the flags of the controller, as tables for a ticket
+  kubectl get deployment -n ingress-nginx ingress-nginx-controller -o yaml > controller.yaml
+  portico convert ingress-nginx --args controller.yaml --report markdown ./manifests";

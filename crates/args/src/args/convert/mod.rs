@@ -1,0 +1,51 @@
+//! Flags of `portico convert`: a subcommand for each gateway whose configuration is converted.
+
+mod ingress_nginx;
+mod kong;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use self::ingress_nginx::ConvertIngressNginxArgs;
+pub use self::ingress_nginx::{ConvertIngressNginxOptions, MigrationFormat};
+use self::kong::ConvertKongArgs;
+pub use self::kong::{ConvertKongOptions, ConvertedSource};
+
+/// Convert the configuration of another gateway, or report what becomes of it
+#[derive(Debug, Args)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct ConvertArgs {
+    #[command(subcommand)]
+    source: ConvertSource,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConvertSource {
+    Kong(ConvertKongArgs),
+    IngressNginx(ConvertIngressNginxArgs),
+}
+
+/// `portico convert`, resolved.
+#[derive(Clone, Debug)]
+pub enum ConvertOptions {
+    Kong(ConvertKongOptions),
+    IngressNginx(ConvertIngressNginxOptions),
+}
+
+impl ConvertArgs {
+    /// The paths of files and folders, among which standard input may be.
+    pub(super) fn paths(&self) -> &[PathBuf] {
+        match &self.source {
+            ConvertSource::Kong(_) => &[],
+            ConvertSource::IngressNginx(args) => &args.paths,
+        }
+    }
+
+    pub(super) fn resolve(self, color_stderr: bool) -> ConvertOptions {
+        match self.source {
+            ConvertSource::Kong(args) => ConvertOptions::Kong(args.resolve(color_stderr)),
+            ConvertSource::IngressNginx(args) => ConvertOptions::IngressNginx(args.resolve(color_stderr)),
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! A migration report as text and as Markdown: the same tables and lines, in two forms.
+
+use std::collections::BTreeSet;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+
+use super::model::{MigratedIngress, MigrationReport};
+use super::verdict::MigrationVerdict;
+use crate::report::plain::escape_controls;
+use crate::report::summary::count;
+
+/// Tables for a terminal: what needs attention first, and long lists shortened.
+pub fn text(report: &MigrationReport) -> String {
+    let mut out = String::new();
+    for section in sections(report) {
+        if !section.title.is_empty() {
+            out += &format!("{}:\n", section.title);
+        }
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_header(section.heading);
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+        for row in section.rows {
+            table.add_row(row.iter().map(|cell| escape_controls(cell)));
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        out += &format!("{}\n\n", table.trim_fmt());
+    }
+    for line in remarks(report) {
+        out += &format!("{}\n", escape_controls(&line));
+    }
+    out + &summary_line(report)
+}
+
+/// The same as Markdown.
+pub fn markdown(report: &MigrationReport) -> String {
+    let mut out = "# Migration from ingress-nginx\n".to_owned();
+    for section in sections(report) {
+        let title = if section.title.is_empty() { "Ingresses" } else { &section.title };
+        let heading = section.heading.map(str::to_lowercase).join(" | ");
+        out += &format!("\n## {}\n\n| {heading} |\n|", in_markdown(title));
+        out += &" --- |".repeat(section.heading.len());
+        out.push('\n');
+        for row in section.rows {
+            let cells: Vec<String> = row.iter().map(|cell| in_markdown(cell)).collect();
+            out += &format!("| {} |\n", cells.join(" | "));
+        }
+    }
+    out += "\n## Summary\n\n";
+    for line in remarks(report) {
+        out += &format!("- {}\n", in_markdown(&line));
+    }
+    out + &format!("- {}\n", in_markdown(summary_line(report).trim_end()))
+}
+
+/// `41 Ingresses: 37 same, 3 differ, 1 left out; 0 unknown annotations`.
+pub fn summary_line(report: &MigrationReport) -> String {
+    let summary = report.summary();
+    let verdicts = summary.verdicts;
+    let noun = if summary.total == 1 { "1 Ingress".to_owned() } else { format!("{} Ingresses", summary.total) };
+    let invalid = if verdicts.invalid > 0 { format!(", {} invalid", verdicts.invalid) } else { String::new() };
+    let differ = if verdicts.differs == 1 { "differs" } else { "differ" };
+    let mut line = format!(
+        "{noun}: {} same, {} {differ}, {} left out{invalid}; {}",
+        verdicts.same,
+        verdicts.differs,
+        verdicts.left_out,
+        count(summary.unknown as u64, "unknown annotation"),
+    );
+    for webhook in &report.webhooks {
+        line += &format!("; webhook {} is still installed", escape_controls(webhook));
+    }
+    line + "\n"
+}
+
+/// A table.
+struct Section {
+    /// Empty for the first one.
+    title: String,
+    heading: [&'static str; 4],
+    rows: Vec<[String; 4]>,
+}
+
+/// The tables that have rows.
+fn sections(report: &MigrationReport) -> Vec<Section> {
+    let flags = report.flags.iter().map(|row| {
+        let replacement = row.replacement.clone().unwrap_or_else(|| "none".to_owned());
+        [row.flag.clone(), shortened(&row.value, MAX_VALUE), replacement, row.note.clone()]
+    });
+    let settings = report.config_map.iter().filter(|row| row.verdict != MigrationVerdict::Same).map(|row| {
+        let why = with_remedy(&row.effect, &row.remedy);
+        [row.key.clone(), shortened(&row.value, MAX_VALUE), row.verdict.name().to_owned(), why]
+    });
+    let differences = report.ingresses.iter().flat_map(|ingress| {
+        let of_ingress = ingress.differences.iter();
+        of_ingress.map(|difference| {
+            [ingress.object.clone(), difference.request.clone(), difference.before.clone(), difference.after.clone()]
+        })
+    });
+    let config_map = report.config_map_name.as_deref().unwrap_or_default();
+    let sections = [
+        Section {
+            title: String::new(),
+            heading: ["INGRESS", "HOSTS", "VERDICT", "WHY"],
+            rows: ingress_rows(&report.ingresses),
+        },
+        Section {
+            title: "Differences".to_owned(),
+            heading: ["INGRESS", "REQUEST", "BEFORE", "AFTER"],
+            rows: limited(differences.collect(), "differences"),
+        },
+        Section {
+            title: format!("ConfigMap {}", escape_controls(config_map)),
+            heading: ["KEY", "VALUE", "VERDICT", "WHY"],
+            rows: settings.collect(),
+        },
+        Section { title: "Flags".to_owned(), heading: ["FLAG", "VALUE", "IN PORTICO", "NOTE"], rows: flags.collect() },
+    ];
+    sections.into_iter().filter(|section| !section.rows.is_empty()).collect()
+}
+
+/// What needs attention first, and only the number of what does not if it is much.
+fn ingress_rows(ingresses: &[MigratedIngress]) -> Vec<[String; 4]> {
+    let mut sorted: Vec<&MigratedIngress> = ingresses.iter().collect();
+    sorted.sort_by(|left, right| right.verdict.cmp(&left.verdict).then_with(|| left.object.cmp(&right.object)));
+    let same = sorted.iter().filter(|ingress| ingress.verdict == MigrationVerdict::Same).count();
+    if same > MAX_SAME {
+        sorted.truncate(sorted.len() - same + MAX_SAME);
+    }
+    let mut rows: Vec<_> = sorted
+        .iter()
+        .map(|ingress| [ingress.object.clone(), hosts(ingress), ingress.verdict.name().to_owned(), why(ingress)])
+        .collect();
+    if same > MAX_SAME {
+        let more = format!("and {} more; JSON lists all", same - MAX_SAME);
+        rows.push(["…".to_owned(), String::new(), MigrationVerdict::Same.name().to_owned(), more]);
+    }
+    rows
+}
+
+/// The first rows, and a last one for the others.
+fn limited(mut rows: Vec<[String; 4]>, noun: &str) -> Vec<[String; 4]> {
+    if rows.len() > MAX_DIFFERENCES {
+        let more = format!("and {} more {noun}; JSON lists all", rows.len() - MAX_DIFFERENCES);
+        rows.truncate(MAX_DIFFERENCES);
+        rows.push(["…".to_owned(), more, String::new(), String::new()]);
+    }
+    rows
+}
+
+fn hosts(ingress: &MigratedIngress) -> String {
+    match &ingress.hosts[..] {
+        [] => "*".to_owned(),
+        [only] => only.clone(),
+        [first, others @ ..] => format!("{first} (+{})", others.len()),
+    }
+}
+
+/// The reasons of a verdict, the most severe first.
+fn why(ingress: &MigratedIngress) -> String {
+    let of_annotations = ingress.annotations.iter().map(|found| {
+        (found.verdict, found.guard, format!("{}: {}", found.name, with_remedy(&found.effect, &found.remedy)))
+    });
+    let of_snippets = ingress.snippets.iter().map(|found| {
+        let line = found.line.map(|line| format!(" line {line}")).unwrap_or_default();
+        let subject = match found.directive.is_empty() {
+            true => format!("{}{line}:", found.annotation),
+            false => format!("{}{line}: {}", found.annotation, found.directive),
+        };
+        (found.verdict, found.guard, format!("{subject} {}", with_remedy(&found.effect, &found.remedy)))
+    });
+    let of_problems = ingress.problems.iter().map(|found| {
+        let field = if found.field.is_empty() { String::new() } else { format!("{}: ", found.field) };
+        (found.verdict, found.guard, format!("{field}{}", with_remedy(&found.effect, &found.remedy)))
+    });
+    let of_differences = ingress.differences.iter();
+    let of_differences = of_differences
+        .map(|difference| (MigrationVerdict::Differs, false, format!("{}: {}", difference.name, difference.after)));
+    let all = of_annotations.chain(of_snippets).chain(of_problems).chain(of_differences);
+    let mut reasons: Vec<_> = all.filter(|(verdict, ..)| *verdict != MigrationVerdict::Same).collect();
+    // The sort is stable, so that annotations keep their order.
+    reasons.sort_by(|left, right| (right.0, right.1).cmp(&(left.0, left.1)));
+    let mut reasons: Vec<String> = reasons.into_iter().map(|(.., reason)| reason).collect();
+    if reasons.len() > MAX_REASONS {
+        let more = reasons.len() - MAX_REASONS;
+        reasons.truncate(MAX_REASONS);
+        reasons.push(format!("and {more} more"));
+    }
+    reasons.join("; ")
+}
+
+fn with_remedy(effect: &str, remedy: &str) -> String {
+    if remedy.is_empty() { effect.to_owned() } else { format!("{effect} → {remedy}") }
+}
+
+/// Sentences below the tables.
+fn remarks(report: &MigrationReport) -> Vec<String> {
+    let mut remarks = report.notes.clone();
+    if !report.without_class.is_empty() {
+        let names = shortened_list(&report.without_class);
+        remarks.push(format!(
+            "{} without a class, which ingress-nginx serves only with --watch-ingress-without-class: {names}; set \
+             ingressClassName for Portico",
+            of_ingresses(report.without_class.len()),
+        ));
+    }
+    if report.of_other_classes > 0 {
+        remarks.push(format!("{} of other classes have no verdict", of_ingresses(report.of_other_classes)));
+    }
+    let missing: BTreeSet<&str> =
+        report.ingresses.iter().flat_map(|ingress| &ingress.not_in_input).map(String::as_str).collect();
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.into_iter().map(str::to_owned).collect();
+        remarks.push(format!("Not in the input, so not part of the verdicts: {}", shortened_list(&names)));
+    }
+    if !report.webhooks.is_empty() {
+        remarks.push(
+            "Remove the ValidatingWebhookConfiguration with ingress-nginx: with failurePolicy Fail and without its \
+             Service, the API server rejects every change of an Ingress"
+                .to_owned(),
+        );
+    }
+    remarks
+}
+
+fn of_ingresses(number: usize) -> String {
+    if number == 1 { "1 Ingress".to_owned() } else { format!("{number} Ingresses") }
+}
+
+fn shortened_list(names: &[String]) -> String {
+    let more = names.len().saturating_sub(MAX_NAMES);
+    let shown = names[..names.len() - more].join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
+/// The first line of a value, and not more than this number of characters of it.
+fn shortened(value: &str, most: usize) -> String {
+    let line = value.trim().lines().next().unwrap_or_default();
+    let short: String = line.chars().take(most).collect();
+    if short.len() == value.trim().len() { short } else { format!("{short}…") }
+}
+
+/// Text that Markdown shows as it is.
+fn in_markdown(text: &str) -> String {
+    escape_controls(text).chars().fold(String::new(), |mut escaped, character| {
+        if "|\\`*_<>[]#".contains(character) {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+        escaped
+    })
+}
+
+/// The columns of a table, which most terminals have.
+const WIDTH: u16 = 120;
+/// Maximum number of Ingresses with the verdict `Same` in a text.
+const MAX_SAME: usize = 20;
+const MAX_DIFFERENCES: usize = 40;
+/// Maximum number of reasons for one Ingress.
+const MAX_REASONS: usize = 3;
+const MAX_NAMES: usize = 6;
+const MAX_VALUE: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::migration::{Difference, FoundAnnotation};
+
+    fn ingress(object: &str, verdict: MigrationVerdict) -> MigratedIngress {
+        MigratedIngress {
+            object: object.to_owned(),
+            hosts: vec!["a.example".to_owned(), "b.example".to_owned()],
+            verdict,
+            ..MigratedIngress::default()
+        }
+    }
+
+    #[test]
+    fn what_needs_attention_comes_first() {
+        let mut left_out = ingress("shop/z", MigrationVerdict::LeftOut);
+        left_out.annotations.push(FoundAnnotation {
+            name: "mirror-target".to_owned(),
+            verdict: MigrationVerdict::LeftOut,
+            effect: "it has no effect".to_owned(),
+            remedy: "remove it".to_owned(),
+            ..FoundAnnotation::default()
+        });
+        let report = MigrationReport {
+            ingresses: vec![ingress("shop/a", MigrationVerdict::Same), left_out],
+            webhooks: ["ingress-nginx-admission".to_owned()].into(),
+            ..MigrationReport::default()
+        };
+        let lines: Vec<String> = text(&report).lines().map(str::to_owned).collect();
+        assert!(lines[1].starts_with("shop/z"), "{lines:#?}");
+        assert!(lines[1].contains("mirror-target: it has no effect → remove it"), "{lines:#?}");
+        assert!(lines[2].starts_with("shop/a") && lines[2].contains("a.example (+1)"), "{lines:#?}");
+        let last = "2 Ingresses: 1 same, 0 differ, 1 left out; 0 unknown annotations; webhook ingress-nginx-admission \
+                    is still installed";
+        assert_eq!(lines.last().map(String::as_str), Some(last));
+    }
+
+    #[test]
+    fn long_lists_are_counted() {
+        let many = (0..50).map(|number| ingress(&format!("shop/{number:02}"), MigrationVerdict::Same));
+        let report = MigrationReport { ingresses: many.collect(), ..MigrationReport::default() };
+        let text = text(&report);
+        assert!(text.contains("and 30 more"), "{text}");
+        assert!(text.lines().count() < 30, "{text}");
+        let mut differing = ingress("shop/a", MigrationVerdict::Differs);
+        let difference = |number| Difference {
+            name: "canary",
+            request: format!("GET /{number}"),
+            before: "200".to_owned(),
+            after: "503".to_owned(),
+        };
+        differing.differences = (0..5).map(difference).collect();
+        assert!(why(&differing).ends_with("; and 2 more"));
+    }
+
+    #[test]
+    fn markdown_escapes_what_it_would_interpret() {
+        let report = MigrationReport {
+            ingresses: vec![ingress("shop/a|b", MigrationVerdict::Same)],
+            notes: vec!["see *that*".to_owned()],
+            ..MigrationReport::default()
+        };
+        let markdown = markdown(&report);
+        assert!(markdown.contains("| shop/a\\|b | a.example (+1) | Same |  |"), "{markdown}");
+        assert!(markdown.contains("- see \\*that\\*"), "{markdown}");
+    }
+}

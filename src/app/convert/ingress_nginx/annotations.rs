@@ -1,0 +1,194 @@
+//! What becomes of the annotations of an Ingress: the compiler decides, and the table of annotations says what
+//! ingress-nginx does with each.
+
+use super::findings::IngressFindings;
+use super::snippets;
+use super::subject::Subject;
+use crate::api::foreign_annotations::classify;
+use crate::api::ingress_nginx::{self, OnBadValue, PREFIX, items};
+use crate::compile::{AnnotationSupport, annotation_support};
+use crate::diagnostic::Diagnostic;
+use crate::report::migration::{FoundAnnotation, FoundSnippet, MigrationVerdict};
+
+/// All annotations that one of both reads, and the snippets among them.
+pub(super) fn evaluate(subject: Subject<'_>, found: &IngressFindings<'_>) -> (Vec<FoundAnnotation>, Vec<FoundSnippet>) {
+    let (mut annotations, mut directives) = (Vec::new(), Vec::new());
+    for (key, value) in &subject.ingress.meta.annotations {
+        let Some(name) = key.strip_prefix(PREFIX) else {
+            annotations.extend(of_other_program(found, key, value));
+            continue;
+        };
+        match snippets::place(name).filter(|_| !value.is_empty()) {
+            Some((annotation, place)) => {
+                let (of_snippet, rows) = snippets::evaluate(subject, found, annotation, place, value);
+                annotations.push(of_snippet);
+                directives.extend(rows);
+            }
+            None => annotations.push(of_nginx(subject, found, key, name, value)),
+        }
+    }
+    (annotations, directives)
+}
+
+/// An annotation of Kong or of another controller. ingress-nginx reads none, so one that closes the Ingress here is
+/// left out, and the others change nothing.
+fn of_other_program(found: &IngressFindings<'_>, key: &str, value: &str) -> Option<FoundAnnotation> {
+    let error = found.at(&field(key)).find(|problem| problem.is_error())?;
+    Some(FoundAnnotation {
+        name: key.to_owned(),
+        value: value.to_owned(),
+        verdict: MigrationVerdict::LeftOut,
+        guard: true,
+        effect: error.message.clone(),
+        remedy: error.remedy.clone(),
+        ..FoundAnnotation::default()
+    })
+}
+
+fn of_nginx(subject: Subject<'_>, found: &IngressFindings<'_>, key: &str, name: &str, value: &str) -> FoundAnnotation {
+    let field = field(key);
+    let row = FoundAnnotation { name: name.to_owned(), value: value.to_owned(), ..FoundAnnotation::default() };
+    let same = |effect: String| FoundAnnotation { effect, is_without_effect: true, ..row.clone() };
+    if value.is_empty() {
+        return same("an empty value counts as unset".to_owned());
+    }
+    let problems: Vec<&Diagnostic> = found.at(&field).collect();
+    if let Some(error) = problems.iter().find(|problem| problem.is_error()) {
+        let verdict =
+            if is_wrong_for_both(name, value) { MigrationVerdict::Invalid } else { MigrationVerdict::LeftOut };
+        let guard = verdict == MigrationVerdict::LeftOut && is_guard(key, name, value);
+        let (effect, remedy) = (error.message.clone(), error.remedy.clone());
+        return FoundAnnotation { verdict, guard, effect, remedy, ..row };
+    }
+    if !ingress_nginx::has(name) {
+        let effect = match ingress_nginx::removed(name) {
+            Some(_) => "only earlier releases of ingress-nginx read it",
+            None => "ingress-nginx has no such annotation",
+        };
+        let remedy = problems.first().map(|problem| problem.remedy.clone()).unwrap_or_default();
+        let effect = effect.to_owned();
+        return FoundAnnotation { effect, remedy, is_unknown: true, is_without_effect: true, ..row };
+    }
+    if let Some(object) = found.missing_at(&field) {
+        let effect = format!("{object} is not in the input, so that it was not checked");
+        return FoundAnnotation { effect, ..row };
+    }
+    match problems.first() {
+        Some(problem) => match why_same(subject, name, value) {
+            Some(effect) => same(effect.to_owned()),
+            None => {
+                let remedy = replacement(name).map_or_else(|| problem.remedy.clone(), str::to_owned);
+                let (verdict, effect) = (MigrationVerdict::LeftOut, problem.message.clone());
+                FoundAnnotation { verdict, effect, remedy, ..row }
+            }
+        },
+        None => match annotation_support(name) {
+            AnnotationSupport::Supported => FoundAnnotation { effect: "it is in effect".to_owned(), ..row },
+            AnnotationSupport::NotNeeded => same("it configures the inside of nginx".to_owned()),
+            AnnotationSupport::Refused | AnnotationSupport::Reported => {
+                same("with this value, it changes nothing in ingress-nginx either".to_owned())
+            }
+        },
+    }
+}
+
+/// Why an annotation that the compiler warns of has no effect in ingress-nginx either. `None` if it has.
+fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static str> {
+    if ingress_nginx::find(name)?.consequence(value).is_some() {
+        return Some("ingress-nginx ignores the value, too");
+    }
+    if subject.is_canary() && !name.starts_with("canary") {
+        let is_of_canary = OF_CANARIES.contains(&name);
+        return (!is_of_canary).then_some("that of the main Ingress applies, as in ingress-nginx");
+    }
+    if name.starts_with("auth-tls-") && subject.value("auth-tls-secret").is_none() {
+        return Some("it needs auth-tls-secret, as in ingress-nginx");
+    }
+    if CHANGES_NO_RESPONSE.contains(&name) {
+        return Some("it changes no response");
+    }
+    if annotation_support(name) != AnnotationSupport::Supported {
+        return None;
+    }
+    match name {
+        // A user whose hash is not supported, and an expression, would have their effect in ingress-nginx.
+        "auth-secret" | "canary-by-header-pattern" => None,
+        "server-alias" if items(value).any(|name| !is_host(name)) || subject.shares_host_with_other_namespace() => None,
+        "server-alias" => Some("another host or Ingress has the name, as in ingress-nginx"),
+        _ => Some("it has no effect in ingress-nginx either"),
+    }
+}
+
+/// Whether ingress-nginx rejects the Ingress, too.
+fn is_wrong_for_both(name: &str, value: &str) -> bool {
+    let consequence = ingress_nginx::find(name).and_then(|row| row.consequence(value));
+    matches!(consequence, Some(OnBadValue::Reject | OnBadValue::Deny503)) || REFER_TO_OBJECTS.contains(&name)
+}
+
+/// Whether an annotation that is not in effect restricts requests.
+fn is_guard(key: &str, name: &str, value: &str) -> bool {
+    let is_refused = annotation_support(name) == AnnotationSupport::Refused;
+    is_refused || classify(key, value).is_some_and(|annotation| annotation.is_guard())
+}
+
+fn is_host(name: &str) -> bool {
+    let name = name.strip_prefix("*.").or_else(|| name.strip_prefix('.')).unwrap_or(name);
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+}
+
+/// What has the effect of an annotation that is not supported.
+fn replacement(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "load-balance" => "set annotation portico.dev/balance of the Service",
+        "upstream-hash-by" => "configure consistent hashing of the Service in a BackendPolicy",
+        "ssl-passthrough" => "write a TLSRoute",
+        "ssl-ciphers" | "ssl-prefer-server-ciphers" => "run Portico with --tls-ciphers, which applies to all hosts",
+        _ => return None,
+    })
+}
+
+fn field(key: &str) -> String {
+    format!("metadata.annotations[{key}]")
+}
+
+/// Annotations that ingress-nginx reads on a canary, and not only on the main Ingress.
+const OF_CANARIES: &[&str] =
+    &["affinity-canary-behavior", "load-balance", "upstream-hash-by", "upstream-hash-by-subset"];
+
+/// Annotations about logs and traces. The table of differences says what Portico does.
+const CHANGES_NO_RESPONSE: &[&str] =
+    &["enable-access-log", "enable-opentelemetry", "opentelemetry-operation-name", "opentelemetry-trust-incoming-span"];
+
+/// Annotations whose other errors are about objects that ingress-nginx does not accept either.
+const REFER_TO_OBJECTS: &[&str] = &["auth-proxy-set-headers", "auth-secret", "custom-headers"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ingress_nginx::names;
+
+    #[test]
+    fn names_in_tables_exist() {
+        for name in OF_CANARIES.iter().chain(CHANGES_NO_RESPONSE).chain(REFER_TO_OBJECTS) {
+            assert!(ingress_nginx::has(name), "{name}");
+        }
+        let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();
+        assert_eq!(replaced.len(), 5, "{replaced:?}");
+        for name in replaced {
+            assert_ne!(annotation_support(name), AnnotationSupport::Supported, "{name}");
+        }
+    }
+
+    #[test]
+    fn values_are_wrong_for_both_or_left_out() {
+        for (name, value, expected) in [
+            ("auth-tls-secret", "a/b", false),
+            ("auth-cache-duration", "5x", true),
+            ("limit-rps", "ten", true),
+            ("backend-protocol", "FCGI", false),
+            ("auth-secret", "users", true),
+        ] {
+            assert_eq!(is_wrong_for_both(name, value), expected, "{name}: {value}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What takes the place of the flags of ingress-nginx.
+
+use super::args_file::WrittenFlag;
+use crate::report::migration::FlagRow;
+
+/// A row for each flag.
+pub(super) fn rows(flags: &[WrittenFlag]) -> Vec<FlagRow> {
+    flags.iter().map(row).collect()
+}
+
+fn row(flag: &WrittenFlag) -> FlagRow {
+    let WrittenFlag { name, value } = flag;
+    let known = FLAGS.iter().find(|known| known.names.iter().any(|pattern| is_match(pattern, name)));
+    let (replacement, note) = match known.map(|known| (&known.replacement, known.note)) {
+        Some((Replacement::WithValue(flag), note)) => (Some(format!("{flag} {value}").trim_end().to_owned()), note),
+        Some((Replacement::Seconds(flag), note)) => (Some(format!("{flag} {value}s")), note),
+        Some((Replacement::Port(flag), note)) => (Some(format!("{flag} 0.0.0.0:{value}")), note),
+        Some((Replacement::IfSet(flag), note)) if is_true(value) => (Some((*flag).to_owned()), note),
+        Some((Replacement::IfUnset(flag), note)) if !is_true(value) => (Some((*flag).to_owned()), note),
+        Some((Replacement::IfSet(_) | Replacement::IfUnset(_), _)) => (None, "nothing to set: it is the default"),
+        Some((Replacement::None, note)) => (None, note),
+        None => (None, "this flag is unknown"),
+    };
+    let is_secret = name == "maxmind-license-key";
+    FlagRow {
+        flag: format!("--{name}"),
+        value: if is_secret { "…".to_owned() } else { value.clone() },
+        replacement,
+        note: note.to_owned(),
+    }
+}
+
+/// Whether a name is that of a row; a `*` at its end stands for any text.
+fn is_match(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
+}
+
+fn is_true(value: &str) -> bool {
+    value.is_empty() || crate::api::ingress_nginx::flag(value) == Some(true)
+}
+
+struct KnownFlag {
+    /// Without hyphens.
+    names: &'static [&'static str],
+    replacement: Replacement,
+    /// What differs, or why nothing takes its place. A clause, or empty.
+    note: &'static str,
+}
+
+enum Replacement {
+    /// A flag with the same value.
+    WithValue(&'static str),
+    /// A flag with the number of seconds.
+    Seconds(&'static str),
+    /// A flag with an address of this port.
+    Port(&'static str),
+    /// A flag, if the value is true.
+    IfSet(&'static str),
+    /// A flag, if the value is false.
+    IfUnset(&'static str),
+    None,
+}
+
+const fn flag(names: &'static [&'static str], replacement: Replacement, note: &'static str) -> KnownFlag {
+    KnownFlag { names, replacement, note }
+}
+
+const fn none(names: &'static [&'static str], note: &'static str) -> KnownFlag {
+    KnownFlag { names, replacement: Replacement::None, note }
+}
+
+const FLAGS: &[KnownFlag] = &[
+    flag(&["configmap"], Replacement::WithValue("--nginx-configmap"), "write the namespace of the Pod as it is"),
+    none(
+        &["tcp-services-configmap", "udp-services-configmap"],
+        "there is no equivalent yet; write a TCPIngress or UDPIngress for each port, and list it in \
+         --ingress-stream-ports",
+    ),
+    none(
+        &["default-backend-service"],
+        "there is no equivalent yet; write an Ingress that has only spec.defaultBackend",
+    ),
+    flag(&["default-ssl-certificate"], Replacement::WithValue("--ingress-default-certificate"), ""),
+    flag(&["ingress-class"], Replacement::WithValue("--nginx-class"), ""),
+    flag(&["controller-class"], Replacement::WithValue("--nginx-controller-class"), ""),
+    none(&["ingress-class-by-name"], "there is no equivalent yet; the controller of the IngressClass decides"),
+    none(&["watch-ingress-without-class"], "there is no equivalent yet; set ingressClassName in these Ingresses"),
+    flag(&["publish-service"], Replacement::WithValue("--publish-service"), "name the Service of Portico"),
+    flag(&["publish-status-address"], Replacement::WithValue("--publish-status-address"), ""),
+    flag(&["update-status"], Replacement::IfUnset("--ingress-status off"), ""),
+    none(&["update-status-on-shutdown"], "Portico keeps the status when it stops"),
+    none(
+        &["report-node-internal-ip-address"],
+        "there is no equivalent yet; list addresses in --publish-status-address",
+    ),
+    flag(&["watch-namespace"], Replacement::WithValue("--watch-namespaces"), ""),
+    none(&["watch-namespace-selector"], "there is no equivalent yet; list namespaces in --watch-namespaces"),
+    none(&["disable-catch-all"], "there is no equivalent yet"),
+    flag(&["disable-svc-external-name"], Replacement::IfSet("--deny-external-names"), "it is for the whole process"),
+    flag(&["http-port"], Replacement::Port("--ingress-http-listen"), "clients see --ingress-public-ports"),
+    flag(&["https-port"], Replacement::Port("--ingress-https-listen"), "clients see --ingress-public-ports"),
+    flag(&["healthz-port"], Replacement::Port("--status-listen"), "/readyz shows whether it is ready"),
+    none(&["enable-ssl-passthrough"], "there is no equivalent yet; write a TLSRoute"),
+    none(&["enable-ssl-chain-completion"], "write complete chains into the Secrets"),
+    none(&["validating-webhook*"], "there is no equivalent yet; remove the ValidatingWebhookConfiguration"),
+    none(&["enable-metrics"], "metrics are always at --status-listen, with other names"),
+    none(
+        &["metrics-per-host", "metrics-per-undefined-host", "report-status-classes"],
+        "metrics have routes as labels, within --metrics-max-series",
+    ),
+    flag(&["shutdown-grace-period"], Replacement::Seconds("--drain-delay"), ""),
+    flag(&["post-shutdown-grace-period"], Replacement::Seconds("--drain-timeout"), ""),
+    none(&["annotations-prefix"], "there is no equivalent yet; Portico reads nginx.ingress.kubernetes.io"),
+    none(&["enable-topology-aware-routing"], "nothing to set: --zone and annotations of the Services decide"),
+    none(
+        &["election-id", "election-ttl", "disable-leader-election"],
+        "the holder of the Lease portico-leader writes statuses; --leader-election-namespace is its namespace",
+    ),
+    flag(&["kubeconfig"], Replacement::WithValue("--kubeconfig"), ""),
+    none(&["apiserver-host", "certificate-authority"], "name the cluster in --kubeconfig"),
+    none(&["v", "logtostderr", "alsologtostderr", "stderrthreshold", "vmodule"], "--log-level sets what is logged"),
+    none(
+        &["enable-annotation-validation", "deep-inspect"],
+        "values are always validated, and none is interpreted as code",
+    ),
+    none(&["maxmind-*"], "there is no database of locations"),
+    none(
+        &[
+            "sync-*",
+            "health-check-*",
+            "profiling",
+            "profiler-*",
+            "internal-logger-address",
+            "disable-full-test",
+            "disable-sync-events",
+            "default-server-port",
+            "status-port",
+            "stream-port",
+            "ssl-passthrough-proxy-port",
+            "dynamic-configuration-retries",
+            "monitor-max-batch-size",
+            "exclude-socket-metrics",
+            "time-buckets",
+            "length-buckets",
+            "size-buckets",
+            "bucket-factor",
+            "max-buckets",
+            "status-update-interval",
+        ],
+        "it is about the inside of ingress-nginx",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn replaced(name: &str, value: &str) -> Option<String> {
+        row(&WrittenFlag { name: name.to_owned(), value: value.to_owned() }).replacement
+    }
+
+    #[test]
+    fn flags_have_a_replacement_or_a_reason() {
+        for (name, value, expected) in [
+            ("configmap", "ingress-nginx/c", Some("--nginx-configmap ingress-nginx/c")),
+            ("update-status", "false", Some("--ingress-status off")),
+            ("update-status", "true", None),
+            ("disable-svc-external-name", "true", Some("--deny-external-names")),
+            ("disable-svc-external-name", "", Some("--deny-external-names")),
+            ("http-port", "8080", Some("--ingress-http-listen 0.0.0.0:8080")),
+            ("shutdown-grace-period", "30", Some("--drain-delay 30s")),
+            ("validating-webhook-key", "/key", None),
+            ("no-such-flag", "x", None),
+        ] {
+            assert_eq!(replaced(name, value).as_deref(), expected, "{name}={value}");
+        }
+        let secret = row(&WrittenFlag { name: "maxmind-license-key".to_owned(), value: "s3cret".to_owned() });
+        assert!(!format!("{secret:?}").contains("s3cret"), "{secret:?}");
+    }
+
+    /// A flag that Portico does not have would be no replacement.
+    #[test]
+    fn named_flags_exist() {
+        let command = crate::args::command();
+        let run = command.find_subcommand("run").unwrap();
+        let known: BTreeSet<String> =
+            run.get_arguments().filter_map(|flag| flag.get_long()).map(|long| format!("--{long}")).collect();
+        for KnownFlag { names, replacement, note } in FLAGS {
+            let flag = match replacement {
+                Replacement::WithValue(flag)
+                | Replacement::Seconds(flag)
+                | Replacement::Port(flag)
+                | Replacement::IfSet(flag)
+                | Replacement::IfUnset(flag) => flag,
+                Replacement::None => "",
+            };
+            assert!(!flag.is_empty() || !note.is_empty(), "{names:?}");
+            let words = flag.split(' ').chain(note.split([' ', ';', ','])).filter(|word| word.starts_with("--"));
+            for word in words {
+                assert!(known.contains(word), "{names:?}: {word}");
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! `portico convert ingress-nginx`: reports which Ingresses of ingress-nginx Portico serves with the same responses.
+//!
+//! ```text
+//!   paths ─▶ assumptions.rs ─▶ ../../offline.rs: the compiler ─▶ diagnostics
+//!               the class and the ConfigMap,                      │ findings.rs: without what the input lacks
+//!               if the input lacks them                           ▼
+//!                                     verdicts.rs ◀─ annotations.rs ◀─ snippets.rs
+//!                                        │    ▲
+//!                                        │    └── differences.rs: a table of what Portico intends (subject.rs)
+//!   --args ─▶ args_file.rs ─▶ flags.rs ──┤
+//!   ConfigMap ─▶ config_map.rs ──────────┤
+//!                                        ▼
+//!                                     MigrationReport
+//! ```
+
+mod annotations;
+mod args_file;
+mod assumptions;
+mod config_map;
+mod differences;
+mod findings;
+mod flags;
+mod snippets;
+mod subject;
+mod verdicts;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use self::args_file::ArgsFile;
+use self::assumptions::Assumptions;
+use crate::api::Object;
+use crate::api::kong::annotations::INGRESS_CLASS;
+use crate::api::names::INGRESS_CLASS_NAME;
+use crate::api::networking::Ingress;
+use crate::app::offline::{self, FileProblems, OfflineSettings};
+use crate::app::stdout::{print, reading};
+use crate::args::{
+    BudgetOptions, ConvertIngressNginxOptions, ExitStatus, GatewayOptions, IngressClassOptions, MigrationFormat,
+};
+use crate::compile::{Classes, NginxClasses};
+use crate::manifests::{ManifestUpdate, Manifests};
+use crate::report::migration::{self, MigrationReport, MigrationVerdict};
+use crate::report::{self, ReportedDiagnostic};
+use crate::schema::Channel;
+
+/// Prints the report. The exit status shows whether something is left out or invalid.
+pub(super) fn convert(options: ConvertIngressNginxOptions) -> anyhow::Result<ExitStatus> {
+    let args = options.args.as_deref().map(ArgsFile::read).transpose()?.unwrap_or_default();
+    let mut manifests = Manifests::new(options.paths.clone(), Channel::Experimental);
+    let mut update = reading(&options.paths, || manifests.read());
+    let unread = unread_files(&update);
+    if !unread.is_empty() {
+        // If stderr is closed, the exit status still shows the result.
+        write!(io::stderr(), "{}", report::terminal(&unread, options.color_stderr)).ok();
+    }
+    let is_unreadable = update.diagnostics.iter().any(|problem| UNREADABLE.contains(&problem.reason()));
+
+    let report = evaluate(&manifests, &mut update, &options, &args);
+    write_report(&report, &options)?;
+
+    let worst = report.worst();
+    let is_partial = worst >= MigrationVerdict::LeftOut || !unread.is_empty();
+    let differs = options.fail_on_differences && worst >= MigrationVerdict::Differs;
+    Ok(if is_unreadable {
+        ExitStatus::Usage
+    } else if is_partial && !options.allow_partial || report.leaves_out_guard() || differs {
+        ExitStatus::Rejected
+    } else {
+        ExitStatus::Success
+    })
+}
+
+/// Compiles the objects as if Portico served them in place of ingress-nginx.
+fn evaluate(
+    manifests: &Manifests,
+    update: &mut ManifestUpdate,
+    options: &ConvertIngressNginxOptions,
+    args: &ArgsFile,
+) -> MigrationReport {
+    let Assumptions { notes, config_map, has_config } = assumptions::add(&mut update.batch, options, args);
+    let settings = OfflineSettings {
+        gateways: GatewayOptions::default(),
+        ingress_class: IngressClassOptions {
+            nginx: Some(options.classes.clone()),
+            nginx_config_map: config_map.as_ref().map(|key| (key.namespace.to_string(), key.name.to_string())),
+            ..IngressClassOptions::of_class(INGRESS_CLASS_NAME.to_owned())
+        },
+        budgets: BudgetOptions::default(),
+        for_cluster: false,
+    };
+    let FileProblems { diagnostics, control, .. } = offline::find_problems(manifests, update, settings);
+    let store = &control.store;
+    let (controller, annotated) = (options.classes.controller.clone(), options.classes.annotated.clone());
+    let classes = Classes { nginx: Some(NginxClasses { controller, annotated }), ..Classes::default() };
+
+    let (mut claimed, mut without_class, mut of_other_classes) = (Vec::new(), Vec::new(), 0);
+    let rejected = verdicts::of_rejected(&diagnostics);
+    for ingress in store.ingresses.values() {
+        let class = ingress.spec.ingress_class_name.as_deref();
+        if classes.claims_for_nginx(store, &ingress.meta, class) {
+            claimed.push(Arc::clone(ingress));
+        } else if has_no_class(ingress) {
+            without_class.push(ingress.meta.key.to_string());
+        } else {
+            of_other_classes += 1;
+        }
+    }
+    let no_keys = BTreeMap::new();
+    let config = config_map.as_ref().and_then(|key| store.config_maps.get(key));
+    let data = config.as_ref().map_or(&no_keys, |config| &config.data);
+    let mut ingresses = verdicts::evaluate(&claimed, &diagnostics, data);
+    verdicts::without(&mut ingresses, &rejected);
+    ingresses.extend(rejected);
+    ingresses.sort_by(|left, right| left.object.cmp(&right.object));
+    let reported_config = config_map.as_ref().filter(|_| has_config);
+    let is_of_nginx = |name: &&String| name.contains("ingress-nginx-admission");
+    MigrationReport {
+        ingresses,
+        flags: flags::rows(&args.flags),
+        config_map_name: reported_config.map(ToString::to_string),
+        config_map: reported_config.map(|key| config_map::rows(key, data)).unwrap_or_default(),
+        notes,
+        webhooks: update.webhooks.iter().filter(is_of_nginx).cloned().collect(),
+        of_other_classes,
+        without_class,
+    }
+}
+
+fn has_no_class(ingress: &Object<Ingress>) -> bool {
+    ingress.spec.ingress_class_name.is_none() && !ingress.meta.annotations.contains_key(INGRESS_CLASS)
+}
+
+/// Errors about files and about what is no object. Others are about objects, of which only Ingresses matter.
+fn unread_files(update: &ManifestUpdate) -> Vec<ReportedDiagnostic> {
+    let of_files =
+        update.diagnostics.iter().filter(|problem| problem.object.is_none() && problem.diagnostic.is_error());
+    of_files.map(report::from_manifest).collect()
+}
+
+fn write_report(report: &MigrationReport, options: &ConvertIngressNginxOptions) -> anyhow::Result<()> {
+    let text = match options.report {
+        MigrationFormat::Text => migration::text(report),
+        MigrationFormat::Json => migration::json(report),
+        MigrationFormat::Markdown => migration::markdown(report),
+    };
+    let Some(file) = &options.report_file else { return print(&text) };
+    fs::write(file, text).with_context(|| format!("--report-file {}: cannot write the report", file.display()))?;
+    print(&migration::summary_line(report))
+}
+
+/// The reasons of errors about a path that cannot be read.
+const UNREADABLE: [&str; 3] = ["NotAFile", "NotFound", "Unreadable"];

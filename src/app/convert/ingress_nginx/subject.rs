@@ -1,0 +1,136 @@
+//! An Ingress of ingress-nginx with what decides about its requests: its annotations, the other Ingresses, and the
+//! ConfigMap.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::api::Object;
+use crate::api::ingress_nginx::{self, PREFIX};
+use crate::api::networking::{HttpIngressPath, Ingress, IngressBackend};
+
+/// An Ingress among others.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) ingress: &'a Object<Ingress>,
+    /// All Ingresses of ingress-nginx, this one included.
+    pub(super) all: &'a [Arc<Object<Ingress>>],
+    /// The ConfigMap of ingress-nginx.
+    pub(super) config: &'a BTreeMap<String, Arc<str>>,
+}
+
+impl<'a> Subject<'a> {
+    /// The value of an annotation; an empty one counts as missing.
+    pub(super) fn value(&self, name: &str) -> Option<&'a str> {
+        value(self.ingress, name)
+    }
+
+    /// Whether an annotation is a boolean that is true.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.value(name).and_then(ingress_nginx::flag) == Some(true)
+    }
+
+    /// The value of an annotation, or else of the key of the ConfigMap with its name.
+    pub(super) fn value_or_key(&self, name: &str) -> Option<&'a str> {
+        self.value(name).or_else(|| self.config.get(name).map(|value| &**value).filter(|value| !value.is_empty()))
+    }
+
+    pub(super) fn is_canary(&self) -> bool {
+        is_canary(self.ingress)
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        !self.ingress.spec.tls.is_empty()
+    }
+
+    /// The hosts of its rules, without rules for all hosts.
+    pub(super) fn hosts(&self) -> Vec<String> {
+        let mut hosts: Vec<String> = Vec::new();
+        for host in self.ingress.spec.rules.iter().filter_map(|rule| rule.host.as_deref()) {
+            if !host.is_empty() && !hosts.iter().any(|known| known == host) {
+                hosts.push(host.to_owned());
+            }
+        }
+        hosts
+    }
+
+    /// Whether an Ingress of another namespace has one of its hosts.
+    pub(super) fn shares_host_with_other_namespace(&self) -> bool {
+        let hosts = self.hosts();
+        let others = self.all.iter().filter(|other| other.meta.key.namespace != self.ingress.meta.key.namespace);
+        let mut of_others = others.flat_map(|other| other.spec.rules.iter().filter_map(|rule| rule.host.as_deref()));
+        of_others.any(|host| hosts.iter().any(|own| own.eq_ignore_ascii_case(host)))
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = IngressPathOf<'a>> {
+        paths(self.ingress)
+    }
+
+    /// The Ingress that has a path of this canary, and the path.
+    pub(super) fn main_of(&self, canary: IngressPathOf<'_>) -> Option<(&'a Object<Ingress>, IngressPathOf<'a>)> {
+        let others = self.all.iter().filter(|other| !is_canary(other));
+        let found = others.flat_map(|other| paths(other).map(move |path| (&**other, path)));
+        let mut found: Vec<_> = found.filter(|(_, path)| path.is_same_as(canary)).collect();
+        // One of its own namespace is the one that counts.
+        found.sort_by_key(|(other, _)| other.meta.key.namespace != self.ingress.meta.key.namespace);
+        found.into_iter().next()
+    }
+
+    /// The URL of a path, for an example.
+    pub(super) fn url(&self, host: Option<&str>, path: &str) -> String {
+        let scheme = if self.has_tls() { "https" } else { "http" };
+        let host = match host.filter(|host| !host.is_empty()) {
+            Some(host) => host.strip_prefix('*').map_or_else(|| host.to_owned(), |rest| format!("a{rest}")),
+            None => "any.example".to_owned(),
+        };
+        format!("{scheme}://{host}{path}")
+    }
+
+    /// The URL of its first path up to the first character of an expression.
+    pub(super) fn first_url(&self) -> String {
+        match self.paths().next() {
+            Some(IngressPathOf { host, path, .. }) => {
+                let end = path.find(['(', '[', '.', '*', '?', '|', '$', '\\']).unwrap_or(path.len());
+                self.url(host, &path[..end])
+            }
+            None => self.url(self.ingress.spec.rules.first().and_then(|rule| rule.host.as_deref()), "/"),
+        }
+    }
+}
+
+/// A path of a rule.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IngressPathOf<'a> {
+    pub(super) host: Option<&'a str>,
+    pub(super) path: &'a str,
+    pub(super) is_exact: bool,
+    pub(super) backend: &'a IngressBackend,
+}
+
+impl IngressPathOf<'_> {
+    pub(super) fn is_same_as(&self, other: IngressPathOf<'_>) -> bool {
+        let host = |host: Option<&str>| host.unwrap_or_default().to_ascii_lowercase();
+        (self.path, self.is_exact) == (other.path, other.is_exact) && host(self.host) == host(other.host)
+    }
+}
+
+/// The value of an annotation; an empty one counts as missing.
+pub(super) fn value<'a>(ingress: &'a Object<Ingress>, name: &str) -> Option<&'a str> {
+    let value = ingress.meta.annotations.get(&*format!("{PREFIX}{name}"));
+    value.map(|value| &**value).filter(|value| !value.is_empty())
+}
+
+pub(super) fn is_canary(ingress: &Object<Ingress>) -> bool {
+    value(ingress, "canary").and_then(ingress_nginx::flag) == Some(true)
+}
+
+pub(super) fn paths(ingress: &Object<Ingress>) -> impl Iterator<Item = IngressPathOf<'_>> {
+    ingress.spec.rules.iter().flat_map(|rule| {
+        let paths = rule.http.iter().flat_map(|http| &http.paths);
+        paths.map(|HttpIngressPath { path, path_type, backend }| IngressPathOf {
+            host: rule.host.as_deref(),
+            path: path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/"),
+            is_exact: path_type.as_deref() == Some("Exact"),
+            backend,
+        })
+    })
+}
