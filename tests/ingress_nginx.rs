@@ -27,6 +27,7 @@ pub(crate) mod expectations;
 pub(crate) mod generator;
 mod limits;
 pub(crate) mod locations;
+mod migration;
 pub(crate) mod model;
 pub(crate) mod nginx;
 pub(crate) mod nginx_conf;

@@ -67,7 +67,7 @@ fn of_nginx(subject: Subject<'_>, found: &IngressFindings<'_>, key: &str, name: 
         };
         let remedy = problems.first().map(|problem| problem.remedy.clone()).unwrap_or_default();
         let effect = effect.to_owned();
-        return FoundAnnotation { effect, remedy, is_unknown: true, is_without_effect: true, ..row };
+        return FoundAnnotation { effect, remedy, is_unknown: true, ..row };
     }
     if let Some(object) = found.missing_at(&field) {
         let effect = format!("{object} is not in the input, so that it was not checked");

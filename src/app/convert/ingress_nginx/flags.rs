@@ -21,12 +21,15 @@ fn row(flag: &WrittenFlag) -> FlagRow {
         Some((Replacement::None, note)) => (None, note),
         None => (None, "this flag is unknown"),
     };
+    // A container has its namespace in a variable.
+    let variable = if value.contains("$(") { "write the namespace in place of the variable" } else { "" };
+    let notes: Vec<&str> = [note, variable].into_iter().filter(|note| !note.is_empty()).collect();
     let is_secret = name == "maxmind-license-key";
     FlagRow {
         flag: format!("--{name}"),
         value: if is_secret { "…".to_owned() } else { value.clone() },
         replacement,
-        note: note.to_owned(),
+        note: notes.join("; "),
     }
 }
 
@@ -70,7 +73,7 @@ const fn none(names: &'static [&'static str], note: &'static str) -> KnownFlag {
 }
 
 const FLAGS: &[KnownFlag] = &[
-    flag(&["configmap"], Replacement::WithValue("--nginx-configmap"), "write the namespace of the Pod as it is"),
+    flag(&["configmap"], Replacement::WithValue("--nginx-configmap"), ""),
     none(
         &["tcp-services-configmap", "udp-services-configmap"],
         "there is no equivalent yet; write a TCPIngress or UDPIngress for each port, and list it in \

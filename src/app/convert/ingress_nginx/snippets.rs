@@ -30,15 +30,16 @@ pub(super) fn evaluate(
     let worst = rows.iter().max_by_key(|row| row.verdict);
     let verdict = worst.map(|row| row.verdict).unwrap_or_default();
     let effect = match verdict {
-        MigrationVerdict::Same if rows.iter().any(|row| row.line.is_none()) => "it has no effect, as in ingress-nginx",
+        MigrationVerdict::Same if rows.iter().any(|row| row.directive.is_empty()) => {
+            "it has no effect, as in ingress-nginx"
+        }
         MigrationVerdict::Same => "it is in effect",
         _ => "it is not in effect",
     };
     let found = FoundAnnotation {
         name: annotation.to_owned(),
         value: text.to_owned(),
-        // The row of the snippet has the verdict, so that it is reported once.
-        verdict: MigrationVerdict::Same.max(verdict),
+        verdict,
         guard: rows.iter().any(|row| row.guard),
         effect: effect.to_owned(),
         remedy: String::new(),
@@ -90,15 +91,20 @@ fn rows(
                 guard: problem.is_error(),
                 ..row(MigrationVerdict::LeftOut, &refused.message, &refused.remedy)
             },
-            None if problem.is_error() => {
-                FoundSnippet { guard: true, ..row(MigrationVerdict::LeftOut, &problem.message, &problem.remedy) }
-            }
+            None if problem.is_error() => FoundSnippet {
+                line: line_of_change(text, &problem.message),
+                guard: true,
+                ..row(MigrationVerdict::LeftOut, &problem.message, &problem.remedy)
+            },
             None if problem.topic == Topic::Conflict => of_shared_host(subject, &row, problem),
             None => match ignored_directive(&problem.message) {
-                Some((line, directive)) => {
-                    FoundSnippet { line, directive, ..row(MigrationVerdict::Same, &problem.message, "") }
+                Some(IgnoredDirective { line, directive, reason }) => {
+                    FoundSnippet { line, directive, ..row(MigrationVerdict::Same, reason, "") }
                 }
-                None => row(MigrationVerdict::LeftOut, &problem.message, &problem.remedy),
+                None => FoundSnippet {
+                    line: line_of_change(text, &problem.message),
+                    ..row(MigrationVerdict::LeftOut, &problem.message, &problem.remedy)
+                },
             },
         });
     }
@@ -125,15 +131,41 @@ fn of_shared_host(
     }
 }
 
-/// The line and the name of a directive that changes no response. `None` if the message is about the whole snippet.
-fn ignored_directive(message: &str) -> Option<(Option<usize>, String)> {
+/// A directive that changes no response.
+#[derive(Debug, PartialEq, Eq)]
+struct IgnoredDirective<'m> {
+    line: Option<usize>,
+    directive: String,
+    reason: &'m str,
+}
+
+/// The directive that a message is about. `None` if it is about the whole snippet.
+fn ignored_directive(message: &str) -> Option<IgnoredDirective<'_>> {
     if let Some((line, rest)) = message.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
-        let (directive, _) = rest.split_once(':')?;
-        return Some((line.parse().ok(), directive.to_owned()));
+        let (directive, reason) = rest.split_once(": ")?;
+        return Some(IgnoredDirective { line: line.parse().ok(), directive: directive.to_owned(), reason });
     }
     let names = ["send_timeout", "keepalive_timeout", "access_log"];
     let name = names.iter().find(|name| message.starts_with(&format!("{name} is not supported")))?;
-    Some((None, (*name).to_owned()))
+    let reason = message.get(name.len() + 1..).unwrap_or_default();
+    Some(IgnoredDirective { line: None, directive: (*name).to_owned(), reason })
+}
+
+/// The first line of a directive that changes the target or Host, if the message is about that.
+fn line_of_change(text: &str, message: &str) -> Option<usize> {
+    let is_rewrite = |line: &str| {
+        let is_redirect = ["redirect;", "permanent;"].iter().any(|flag| line.ends_with(flag));
+        line.starts_with("rewrite ") && !is_redirect
+    };
+    let is_host = |line: &str| line.starts_with("proxy_set_header Host") || line.starts_with("grpc_set_header Host");
+    let is_about_host = message.contains("sets Host");
+    let is_about_target = message.contains("changes the target") || message.contains("leads to another location");
+    let mut lines = text.lines().zip(1..);
+    let found = lines.find(|(line, _)| match line.trim() {
+        line if is_about_host => is_host(line),
+        line => is_about_target && is_rewrite(line),
+    });
+    found.map(|(_, number)| number)
 }
 
 #[cfg(test)]
@@ -143,13 +175,30 @@ mod tests {
     #[test]
     fn directives_without_effect_are_recognized() {
         for (message, expected) in [
-            ("line 3: proxy_buffers: Portico forwards messages as they arrive", Some((Some(3), "proxy_buffers"))),
-            ("access_log is not supported, so it has no effect", Some((None, "access_log"))),
+            ("line 3: proxy_buffers: Portico forwards them", Some((Some(3), "proxy_buffers", "Portico forwards them"))),
+            ("access_log is not supported, so", Some((None, "access_log", "is not supported, so"))),
             ("it has a rewrite that leads to another location", None),
             ("line 3: root is not supported", None),
         ] {
-            let expected = expected.map(|(line, name): (Option<usize>, &str)| (line, name.to_owned()));
+            let expected = expected.map(|(line, directive, reason)| IgnoredDirective {
+                line,
+                directive: str::to_owned(directive),
+                reason,
+            });
             assert_eq!(ignored_directive(message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_target_has_a_line() {
+        let text = "rewrite ^/a /b permanent;\nset $a b;\n  rewrite ^/b /c last;\nproxy_set_header Host $a;\n";
+        for (message, expected) in [
+            ("it changes the target before the location is chosen", Some(3)),
+            ("it has a rewrite that leads to another location", Some(3)),
+            ("it sets Host by a variable or in an if", Some(4)),
+            ("the ConfigMap does not allow snippets", None),
+        ] {
+            assert_eq!(line_of_change(text, message), expected, "{message}");
         }
     }
 }

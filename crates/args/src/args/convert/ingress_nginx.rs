@@ -103,12 +103,11 @@ impl ConvertIngressNginxArgs {
 const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
 
 const EXAMPLES: &str = "\
-Exit codes: 0 Portico serves all of them, maybe with differences; 1 something is left out or invalid and
---allow-partial is not set, or it restricts requests; 1 with --fail-on differs also for differences; 2 a file
-cannot be read.
+Exit codes: 0 Portico serves all of them, maybe with differences; 1 something is left out or invalid and \
+--allow-partial is not set, or it restricts requests; 1 also for differences with --fail-on differs; 2 a file cannot \
+be read.
 
-Services and Secrets are not needed: what Ingresses refer to and is not among the objects has no effect on
-the verdicts.
+Services and Secrets are not needed: what Ingresses refer to and the input does not have changes no verdict.
 
 Examples:
   # All Ingresses of a cluster

@@ -43,8 +43,9 @@ struct Document<'a> {
 mod tests {
     use serde_json::Value;
 
+    use super::super::rows::FoundAnnotation;
+    use super::super::verdict::MigrationVerdict;
     use super::*;
-    use crate::report::migration::{FoundAnnotation, MigrationVerdict};
 
     #[test]
     fn json_has_every_part() {

@@ -1,5 +1,6 @@
 //! A migration report as text and as Markdown: the same tables and lines, in two forms.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use comfy_table::presets::NOTHING;
@@ -158,37 +159,59 @@ fn hosts(ingress: &MigratedIngress) -> String {
     }
 }
 
-/// The reasons of a verdict, the most severe first.
+/// The reasons of a verdict, the most severe first and with its remedy.
 fn why(ingress: &MigratedIngress) -> String {
-    let of_annotations = ingress.annotations.iter().map(|found| {
-        (found.verdict, found.guard, format!("{}: {}", found.name, with_remedy(&found.effect, &found.remedy)))
+    let mut reasons = reasons(ingress);
+    // The sort is stable, so that annotations keep their order.
+    reasons.sort_by_key(|reason| (Reverse(reason.verdict), !reason.guard));
+    let texts = reasons.iter().enumerate().map(|(index, reason)| match index {
+        // The first of several remedies; JSON has all.
+        0 => with_remedy(&reason.text, reason.remedy.split(';').next().unwrap_or_default()),
+        _ => reason.text.clone(),
+    });
+    let mut texts: Vec<String> = texts.take(MAX_REASONS).collect();
+    if reasons.len() > MAX_REASONS {
+        texts.push(format!("and {} more", reasons.len() - MAX_REASONS));
+    }
+    texts.join("; ")
+}
+
+/// Why a verdict is not `Same`.
+struct Reason<'a> {
+    verdict: MigrationVerdict,
+    guard: bool,
+    text: String,
+    remedy: &'a str,
+}
+
+fn reasons(ingress: &MigratedIngress) -> Vec<Reason<'_>> {
+    // The rows of a snippet say more than its annotation.
+    let has_rows = |name: &str| ingress.snippets.iter().any(|found| found.annotation == name);
+    let of_annotations = ingress.annotations.iter().filter(|found| !has_rows(&found.name)).map(|found| Reason {
+        verdict: found.verdict,
+        guard: found.guard,
+        text: format!("{}: {}", found.name, found.effect),
+        remedy: &found.remedy,
     });
     let of_snippets = ingress.snippets.iter().map(|found| {
         let line = found.line.map(|line| format!(" line {line}")).unwrap_or_default();
-        let subject = match found.directive.is_empty() {
-            true => format!("{}{line}:", found.annotation),
-            false => format!("{}{line}: {}", found.annotation, found.directive),
-        };
-        (found.verdict, found.guard, format!("{subject} {}", with_remedy(&found.effect, &found.remedy)))
+        let directive = if found.directive.is_empty() { String::new() } else { format!(" {}", found.directive) };
+        let text = format!("{}{line}:{directive} {}", found.annotation, found.effect);
+        Reason { verdict: found.verdict, guard: found.guard, text, remedy: &found.remedy }
     });
     let of_problems = ingress.problems.iter().map(|found| {
         let field = if found.field.is_empty() { String::new() } else { format!("{}: ", found.field) };
-        (found.verdict, found.guard, format!("{field}{}", with_remedy(&found.effect, &found.remedy)))
+        let text = format!("{field}{}", found.effect);
+        Reason { verdict: found.verdict, guard: found.guard, text, remedy: &found.remedy }
     });
-    let of_differences = ingress.differences.iter();
-    let of_differences = of_differences
-        .map(|difference| (MigrationVerdict::Differs, false, format!("{}: {}", difference.name, difference.after)));
-    let all = of_annotations.chain(of_snippets).chain(of_problems).chain(of_differences);
-    let mut reasons: Vec<_> = all.filter(|(verdict, ..)| *verdict != MigrationVerdict::Same).collect();
-    // The sort is stable, so that annotations keep their order.
-    reasons.sort_by(|left, right| (right.0, right.1).cmp(&(left.0, left.1)));
-    let mut reasons: Vec<String> = reasons.into_iter().map(|(.., reason)| reason).collect();
-    if reasons.len() > MAX_REASONS {
-        let more = reasons.len() - MAX_REASONS;
-        reasons.truncate(MAX_REASONS);
-        reasons.push(format!("and {more} more"));
+    let all = of_annotations.chain(of_snippets).chain(of_problems);
+    let mut reasons: Vec<Reason<'_>> = all.filter(|reason| reason.verdict != MigrationVerdict::Same).collect();
+    let names: BTreeSet<&str> = ingress.differences.iter().map(|difference| difference.name).collect();
+    if !names.is_empty() {
+        let text = format!("{}: see Differences", names.into_iter().collect::<Vec<_>>().join(", "));
+        reasons.push(Reason { verdict: MigrationVerdict::Differs, guard: false, text, remedy: "" });
     }
-    reasons.join("; ")
+    reasons
 }
 
 fn with_remedy(effect: &str, remedy: &str) -> String {
@@ -207,7 +230,8 @@ fn remarks(report: &MigrationReport) -> Vec<String> {
         ));
     }
     if report.of_other_classes > 0 {
-        remarks.push(format!("{} of other classes have no verdict", of_ingresses(report.of_other_classes)));
+        let verb = if report.of_other_classes == 1 { "has" } else { "have" };
+        remarks.push(format!("{} of other classes {verb} no verdict", of_ingresses(report.of_other_classes)));
     }
     let missing: BTreeSet<&str> =
         report.ingresses.iter().flat_map(|ingress| &ingress.not_in_input).map(String::as_str).collect();
@@ -265,8 +289,8 @@ const MAX_VALUE: usize = 40;
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::{Difference, FoundAnnotation};
     use super::*;
-    use crate::report::migration::{Difference, FoundAnnotation};
 
     fn ingress(object: &str, verdict: MigrationVerdict) -> MigratedIngress {
         MigratedIngress {
@@ -277,16 +301,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_needs_attention_comes_first() {
-        let mut left_out = ingress("shop/z", MigrationVerdict::LeftOut);
-        left_out.annotations.push(FoundAnnotation {
-            name: "mirror-target".to_owned(),
+    fn left_out_annotation(name: &str) -> FoundAnnotation {
+        FoundAnnotation {
+            name: name.to_owned(),
             verdict: MigrationVerdict::LeftOut,
             effect: "it has no effect".to_owned(),
             remedy: "remove it".to_owned(),
             ..FoundAnnotation::default()
-        });
+        }
+    }
+
+    #[test]
+    fn what_needs_attention_comes_first() {
+        let mut left_out = ingress("shop/z", MigrationVerdict::LeftOut);
+        left_out.annotations.push(left_out_annotation("mirror-target"));
         let report = MigrationReport {
             ingresses: vec![ingress("shop/a", MigrationVerdict::Same), left_out],
             webhooks: ["ingress-nginx-admission".to_owned()].into(),
@@ -308,6 +336,16 @@ mod tests {
         let text = text(&report);
         assert!(text.contains("and 30 more"), "{text}");
         assert!(text.lines().count() < 30, "{text}");
+        let mut left_out = ingress("shop/a", MigrationVerdict::LeftOut);
+        left_out.annotations = (0..5).map(|number| left_out_annotation(&format!("a{number}"))).collect();
+        assert_eq!(
+            why(&left_out),
+            "a0: it has no effect → remove it; a1: it has no effect; a2: it has no effect; and 2 more"
+        );
+    }
+
+    #[test]
+    fn differences_have_a_table() {
         let mut differing = ingress("shop/a", MigrationVerdict::Differs);
         let difference = |number| Difference {
             name: "canary",
@@ -315,8 +353,11 @@ mod tests {
             before: "200".to_owned(),
             after: "503".to_owned(),
         };
-        differing.differences = (0..5).map(difference).collect();
-        assert!(why(&differing).ends_with("; and 2 more"));
+        differing.differences = (0..50).map(difference).collect();
+        assert_eq!(why(&differing), "canary: see Differences");
+        let text = text(&MigrationReport { ingresses: vec![differing], ..MigrationReport::default() });
+        assert!(text.contains("GET /39") && !text.contains("GET /40"), "{text}");
+        assert!(text.contains("and 10 more differences"), "{text}");
     }
 
     #[test]
