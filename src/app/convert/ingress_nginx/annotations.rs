@@ -101,8 +101,10 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
         let is_of_canary = OF_CANARIES.contains(&name);
         return (!is_of_canary).then_some("that of the main Ingress applies, as in ingress-nginx");
     }
-    if name.starts_with("auth-tls-") && subject.value("auth-tls-secret").is_none() {
-        return Some("it needs auth-tls-secret, as in ingress-nginx");
+    if let Some((_, needed)) = NEEDS.iter().find(|(dependent, _)| *dependent == name)
+        && subject.value_or_key(needed).is_none()
+    {
+        return Some("it needs another annotation, which is missing, as in ingress-nginx");
     }
     if CHANGES_NO_RESPONSE.contains(&name) {
         return Some("it changes no response");
@@ -155,6 +157,26 @@ fn field(key: &str) -> String {
 const OF_CANARIES: &[&str] =
     &["affinity-canary-behavior", "load-balance", "upstream-hash-by", "upstream-hash-by-subset"];
 
+/// Annotations without an effect in ingress-nginx unless another one is set.
+const NEEDS: &[(&str, &str)] = &[
+    ("auth-secret", "auth-type"),
+    ("auth-tls-error-page", "auth-tls-secret"),
+    ("auth-tls-match-cn", "auth-tls-secret"),
+    ("auth-tls-pass-certificate-to-upstream", "auth-tls-secret"),
+    ("auth-tls-verify-client", "auth-tls-secret"),
+    ("auth-tls-verify-depth", "auth-tls-secret"),
+    ("canary-by-header-pattern", "canary"),
+    ("fastcgi-index", "backend-protocol"),
+    ("fastcgi-params-configmap", "backend-protocol"),
+    ("limit-rate-after", "limit-rate"),
+    ("mirror-host", "mirror-target"),
+    ("mirror-request-body", "mirror-target"),
+    ("modsecurity-transaction-id", "enable-modsecurity"),
+    ("proxy-redirect-to", "proxy-redirect-from"),
+    ("upstream-hash-by-subset", "upstream-hash-by"),
+    ("upstream-hash-by-subset-size", "upstream-hash-by"),
+];
+
 /// Annotations about logs and traces. The table of differences says what Portico does.
 const CHANGES_NO_RESPONSE: &[&str] =
     &["enable-access-log", "enable-opentelemetry", "opentelemetry-operation-name", "opentelemetry-trust-incoming-span"];
@@ -169,7 +191,8 @@ mod tests {
 
     #[test]
     fn names_in_tables_exist() {
-        for name in OF_CANARIES.iter().chain(CHANGES_NO_RESPONSE).chain(REFER_TO_OBJECTS) {
+        let needed = NEEDS.iter().flat_map(|(dependent, needed)| [dependent, needed]);
+        for name in OF_CANARIES.iter().chain(CHANGES_NO_RESPONSE).chain(REFER_TO_OBJECTS).chain(needed) {
             assert!(ingress_nginx::has(name), "{name}");
         }
         let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();

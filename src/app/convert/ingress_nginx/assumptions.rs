@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::args_file::ArgsFile;
@@ -24,8 +25,13 @@ pub(super) struct Assumptions {
     pub(super) has_config: bool,
 }
 
-/// Adds to the objects what they lack.
-pub(super) fn add(batch: &mut Batch, options: &ConvertIngressNginxOptions, args: &ArgsFile) -> Assumptions {
+/// Adds to the objects what they lack. An error if they lack the ConfigMap of the options: what it sets would be
+/// unknown.
+pub(super) fn add(
+    batch: &mut Batch,
+    options: &ConvertIngressNginxOptions,
+    args: &ArgsFile,
+) -> anyhow::Result<Assumptions> {
     let mut assumptions = Assumptions::default();
     assumptions.add_class(batch, options);
     match assumptions.find_config_map(batch, options, args) {
@@ -33,9 +39,15 @@ pub(super) fn add(batch: &mut Batch, options: &ConvertIngressNginxOptions, args:
             assumptions.config_map = Some(key);
             assumptions.has_config = true;
         }
-        None => assumptions.add_config_map(batch, options, args),
+        None => match options.config_map.as_ref().filter(|_| args.config.is_empty()) {
+            Some((namespace, name)) => bail!(
+                "--nginx-configmap {namespace}/{name}: this ConfigMap is not in the input; add it, or leave the flag \
+                 out to assume a ConfigMap that allows snippets and sets nothing else"
+            ),
+            None => assumptions.add_config_map(batch, options, args),
+        },
     }
-    assumptions
+    Ok(assumptions)
 }
 
 impl Assumptions {
@@ -100,10 +112,6 @@ impl Assumptions {
         let has_snippets = ingresses(batch).any(|ingress| {
             ["configuration-snippet", "server-snippet"].iter().any(|name| subject::value(ingress, name).is_some())
         });
-        let named = options.config_map.as_ref();
-        if let Some((namespace, name)) = named {
-            self.notes.push(format!("ConfigMap {namespace}/{name} is not in the input"));
-        }
         let mut data: BTreeMap<String, Arc<str>> = args.config.clone();
         self.has_config = !data.is_empty();
         if self.has_config {
@@ -119,7 +127,7 @@ impl Assumptions {
         } else {
             return;
         }
-        let (namespace, name) = named.cloned().unwrap_or_else(usual_config_map);
+        let (namespace, name) = options.config_map.clone().unwrap_or_else(usual_config_map);
         let config_map = json!({"metadata": {"namespace": namespace, "name": name}, "data": data});
         if add_object(batch, Kind::ConfigMap, config_map) {
             self.config_map = Some(ObjectKey::new(&namespace, &name));

@@ -33,10 +33,10 @@ use anyhow::Context;
 
 use self::args_file::ArgsFile;
 use self::assumptions::Assumptions;
-use crate::api::Object;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::INGRESS_CLASS_NAME;
 use crate::api::networking::Ingress;
+use crate::api::{Kind, Object};
 use crate::app::offline::{self, FileProblems, OfflineSettings};
 use crate::app::stdout::{print, reading};
 use crate::args::{
@@ -60,7 +60,7 @@ pub(super) fn convert(options: ConvertIngressNginxOptions) -> anyhow::Result<Exi
     }
     let is_unreadable = update.diagnostics.iter().any(|problem| UNREADABLE.contains(&problem.reason()));
 
-    let report = evaluate(&manifests, &mut update, &options, &args);
+    let report = evaluate(&manifests, &mut update, &options, &args)?;
     write_report(&report, &options)?;
 
     let worst = report.worst();
@@ -81,8 +81,8 @@ fn evaluate(
     update: &mut ManifestUpdate,
     options: &ConvertIngressNginxOptions,
     args: &ArgsFile,
-) -> MigrationReport {
-    let Assumptions { notes, config_map, has_config } = assumptions::add(&mut update.batch, options, args);
+) -> anyhow::Result<MigrationReport> {
+    let Assumptions { mut notes, config_map, has_config } = assumptions::add(&mut update.batch, options, args)?;
     let settings = OfflineSettings {
         gateways: GatewayOptions::default(),
         ingress_class: IngressClassOptions {
@@ -117,9 +117,13 @@ fn evaluate(
     verdicts::without(&mut ingresses, &rejected);
     ingresses.extend(rejected);
     ingresses.sort_by(|left, right| left.object.cmp(&right.object));
+    if ingresses.is_empty() {
+        let flags = "--nginx-class and --nginx-controller-class";
+        notes.push(format!("No Ingress of ingress-nginx is in the input; check the paths, and {flags}"));
+    }
     let reported_config = config_map.as_ref().filter(|_| has_config);
     let is_of_nginx = |name: &&String| name.contains("ingress-nginx-admission");
-    MigrationReport {
+    Ok(MigrationReport {
         ingresses,
         flags: flags::rows(&args.flags),
         config_map_name: reported_config.map(ToString::to_string),
@@ -128,18 +132,20 @@ fn evaluate(
         webhooks: update.webhooks.iter().filter(is_of_nginx).cloned().collect(),
         of_other_classes,
         without_class,
-    }
+    })
 }
 
 fn has_no_class(ingress: &Object<Ingress>) -> bool {
     ingress.spec.ingress_class_name.is_none() && !ingress.meta.annotations.contains_key(INGRESS_CLASS)
 }
 
-/// Errors about files and about what is no object. Others are about objects, of which only Ingresses matter.
+/// Errors about files, about what is no object, and about objects that decide about all Ingresses. The report has those
+/// about single Ingresses, and others do not matter.
 fn unread_files(update: &ManifestUpdate) -> Vec<ReportedDiagnostic> {
-    let of_files =
-        update.diagnostics.iter().filter(|problem| problem.object.is_none() && problem.diagnostic.is_error());
-    of_files.map(report::from_manifest).collect()
+    let decides = [Kind::ConfigMap, Kind::IngressClass].map(|kind| format!("{kind} "));
+    let matters = |object: &String| decides.iter().any(|start| object.starts_with(start));
+    let errors = update.diagnostics.iter().filter(|problem| problem.diagnostic.is_error());
+    errors.filter(|problem| problem.object.as_ref().is_none_or(matters)).map(report::from_manifest).collect()
 }
 
 fn write_report(report: &MigrationReport, options: &ConvertIngressNginxOptions) -> anyhow::Result<()> {
