@@ -100,7 +100,8 @@ pub(super) struct IngressArgs {
     ingress_public_ports: Option<PublicPorts>,
 
     /// Secret with the certificate for Ingress hosts without one; default: a self-signed certificate created at startup
-    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_INGRESS_DEFAULT_CERTIFICATE", value_parser = parse_namespaced_name)]
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_INGRESS_DEFAULT_CERTIFICATE")]
+    #[arg(value_parser = parse_namespaced_name)]
     ingress_default_certificate: Option<NamespacedName>,
 
     /// Service in front of Portico whose addresses are published in the status of Ingresses (repeatable)

@@ -207,10 +207,22 @@ mod tests {
     fn lists_and_manifests_have_flags() {
         let list = "# the flags\n/nginx-ingress-controller\n--ingress-class=nginx\n--v 3\n- \"--enable-metrics\"\n";
         assert_eq!(written(list), ["ingress-class=nginx", "v=3", "enable-metrics="]);
-        let manifest = "kind: Service\nspec: {}\n---\nkind: Deployment\nspec:\n  template:\n    spec:\n      \
-                        containers:\n        - name: sidecar\n          args: [--other]\n        - name: controller\n          \
-                        args:\n            - /nginx-ingress-controller\n            - \
-                        --configmap=$(POD_NAMESPACE)/controller\n";
+        let manifest = "
+kind: Service
+spec: {}
+---
+kind: Deployment
+spec:
+  template:
+    spec:
+      containers:
+        - name: sidecar
+          args: [--other]
+        - name: controller
+          args:
+            - /nginx-ingress-controller
+            - --configmap=$(POD_NAMESPACE)/controller
+";
         assert_eq!(written(manifest), ["configmap=$(POD_NAMESPACE)/controller"]);
         assert_eq!(ArgsFile::parse(manifest).config_map(), Some((None, "controller")));
         assert_eq!(ArgsFile::parse("kind: ConfigMap\ndata: {}\n"), ArgsFile::default());
@@ -218,9 +230,14 @@ mod tests {
 
     #[test]
     fn values_of_the_chart_have_flags_and_keys() {
-        let values = "controller:\n  extraArgs:\n    default-ssl-certificate: ns/tls\n  config:\n    use-gzip: true\n  \
-                      ingressClassResource:\n    controllerValue: k8s.io/internal\n  admissionWebhooks:\n    enabled: \
-                      false\ntcp:\n  \"9000\": a/b:80\n";
+        let values = "
+controller:
+  extraArgs: {default-ssl-certificate: ns/tls}
+  config: {use-gzip: true}
+  ingressClassResource: {controllerValue: k8s.io/internal}
+  admissionWebhooks: {enabled: false}
+tcp: {\"9000\": \"a/b:80\"}
+";
         let expected = [
             "controller-class=k8s.io/internal",
             "tcp-services-configmap=$(POD_NAMESPACE)/ingress-nginx-tcp",

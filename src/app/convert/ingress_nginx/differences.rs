@@ -1,8 +1,10 @@
 //! The requests to which Portico intends to respond in another way than ingress-nginx, if an Ingress has what they
 //! need. What concerns every Ingress is in the guide only, because no verdict would be `Same` otherwise.
 
-use super::subject::{IngressPathOf, Subject, paths, value};
+use super::subject::{self, IngressPathOf, Subject, paths, value};
+use crate::api::Object;
 use crate::api::ingress_nginx::{self, items};
+use crate::api::networking::Ingress;
 use crate::report::migration::Difference;
 
 /// Those that an Ingress shows.
@@ -58,12 +60,13 @@ const KNOWN: &[KnownDifference] = &[
     KnownDifference {
         name: "affinity",
         request: |subject| {
-            let canaries = subject.all.iter().filter(|other| super::subject::is_canary(other));
-            let canaries = canaries.filter(|other| other.meta.key.namespace == subject.ingress.meta.key.namespace);
-            let of_canaries: Vec<IngressPathOf<'_>> = canaries.flat_map(|canary| paths(canary)).collect();
-            let has_canary = subject.paths().any(|path| of_canaries.iter().any(|canary| canary.is_same_as(path)));
+            let namespace = &subject.ingress.meta.key.namespace;
+            let is_canary =
+                |other: &Object<Ingress>| subject::is_canary(other) && other.meta.key.namespace == *namespace;
+            let has_canary = has_session(subject)
+                && subject.paths().any(|path| subject.all.with_path(path).iter().any(|(other, _)| is_canary(other)));
             let request = || format!("GET {} with a cookie, and a canary", subject.first_url());
-            (has_session(subject) && has_canary).then(request)
+            has_canary.then(request)
         },
         before: "the version of its first request serves it",
         after: "the canary is chosen for each request",
@@ -245,8 +248,8 @@ fn path_with_same_service<'a>(subject: Subject<'a>) -> Option<(&'a str, Option<&
     let namespace = &subject.ingress.meta.key.namespace;
     let own: Vec<IngressPathOf<'a>> = subject.paths().collect();
     let shared: Vec<_> = own.iter().filter_map(|path| Some(subject.main_of(*path)?.1.backend)).collect();
-    let others = subject.all.iter().filter(|other| other.meta.key.namespace == *namespace);
-    let others = others.filter(|other| !super::subject::is_canary(other)).flat_map(|other| paths(other));
+    let others = subject.all.in_namespace(namespace).iter().filter(|other| !subject::is_canary(other));
+    let others = others.flat_map(|other| paths(other));
     let mut unshared = others.filter(|path| !own.iter().any(|canary| canary.is_same_as(*path)));
     unshared.find(|path| shared.contains(&path.backend)).map(|path| (path.path, path.host))
 }
@@ -258,11 +261,11 @@ fn has_strict_transport(subject: Subject<'_>) -> bool {
 
 /// Whether the paths of a host are expressions.
 fn has_expressions(subject: Subject<'_>, host: Option<&str>) -> bool {
-    let of_host = subject.all.iter().flat_map(|other| paths(other).map(move |path| (other, path)));
-    let mut of_host = of_host.filter(|(_, path)| path.host == host);
-    of_host.any(|(other, path)| {
+    subject.all.with_host(host).iter().any(|other| {
         let uses_regex = value(other, "use-regex").and_then(ingress_nginx::flag) == Some(true);
-        uses_regex || value(other, "rewrite-target").is_some_and(|target| target != path.path)
+        let target = value(other, "rewrite-target");
+        let is_rewritten = |path: IngressPathOf<'_>| path.host == host && target.is_some_and(|to| to != path.path);
+        uses_regex || paths(other).any(is_rewritten)
     })
 }
 
@@ -288,10 +291,10 @@ mod tests {
 
     use serde_json::json;
 
+    use super::subject::IngressSet;
     use super::*;
+    use crate::api::Kind;
     use crate::api::ingress_nginx::PREFIX;
-    use crate::api::networking::Ingress;
-    use crate::api::{Kind, Object};
     use crate::store::AnyObject;
 
     fn ingress(name: &str, path: &str, service: &str, annotations: &[(&str, &str)]) -> Arc<Object<Ingress>> {
@@ -310,8 +313,8 @@ mod tests {
     }
 
     fn names(all: &[Arc<Object<Ingress>>]) -> Vec<&'static str> {
-        let config = BTreeMap::new();
-        of(Subject { ingress: &all[0], all, config: &config }).iter().map(|found| found.name).collect()
+        let (set, config) = (IngressSet::new(all), BTreeMap::new());
+        of(Subject { ingress: &all[0], all: &set, config: &config }).iter().map(|found| found.name).collect()
     }
 
     #[test]

@@ -22,7 +22,8 @@ fn row(flag: &WrittenFlag) -> FlagRow {
         None => (None, "this flag is unknown"),
     };
     // A container has its namespace in a variable.
-    let variable = if value.contains("$(") { "write the namespace in place of the variable" } else { "" };
+    let has_variable = replacement.is_some() && value.contains("$(");
+    let variable = if has_variable { "write the namespace in place of the variable" } else { "" };
     let notes: Vec<&str> = [note, variable].into_iter().filter(|note| !note.is_empty()).collect();
     let is_secret = name == "maxmind-license-key";
     FlagRow {

@@ -1,7 +1,7 @@
 //! An Ingress of ingress-nginx with what decides about its requests: its annotations, the other Ingresses, and the
 //! ConfigMap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::api::Object;
@@ -13,7 +13,7 @@ use crate::api::networking::{HttpIngressPath, Ingress, IngressBackend};
 pub(super) struct Subject<'a> {
     pub(super) ingress: &'a Object<Ingress>,
     /// All Ingresses of ingress-nginx, this one included.
-    pub(super) all: &'a [Arc<Object<Ingress>>],
+    pub(super) all: &'a IngressSet<'a>,
     /// The ConfigMap of ingress-nginx.
     pub(super) config: &'a BTreeMap<String, Arc<str>>,
 }
@@ -55,10 +55,8 @@ impl<'a> Subject<'a> {
 
     /// Whether an Ingress of another namespace has one of its hosts.
     pub(super) fn shares_host_with_other_namespace(&self) -> bool {
-        let hosts = self.hosts();
-        let others = self.all.iter().filter(|other| other.meta.key.namespace != self.ingress.meta.key.namespace);
-        let mut of_others = others.flat_map(|other| other.spec.rules.iter().filter_map(|rule| rule.host.as_deref()));
-        of_others.any(|host| hosts.iter().any(|own| own.eq_ignore_ascii_case(host)))
+        let of_hosts = self.hosts().into_iter().flat_map(|host| self.all.with_host(Some(&host)));
+        of_hosts.into_iter().any(|other| other.meta.key.namespace != self.ingress.meta.key.namespace)
     }
 
     pub(super) fn paths(&self) -> impl Iterator<Item = IngressPathOf<'a>> {
@@ -66,10 +64,9 @@ impl<'a> Subject<'a> {
     }
 
     /// The Ingress that has a path of this canary, and the path.
-    pub(super) fn main_of(&self, canary: IngressPathOf<'_>) -> Option<(&'a Object<Ingress>, IngressPathOf<'a>)> {
-        let others = self.all.iter().filter(|other| !is_canary(other));
-        let found = others.flat_map(|other| paths(other).map(move |path| (&**other, path)));
-        let mut found: Vec<_> = found.filter(|(_, path)| path.is_same_as(canary)).collect();
+    pub(super) fn main_of(&self, canary: IngressPathOf<'a>) -> Option<(&'a Object<Ingress>, IngressPathOf<'a>)> {
+        let found = self.all.with_path(canary).iter().filter(|(other, _)| !is_canary(other));
+        let mut found: Vec<_> = found.copied().collect();
         // One of its own namespace is the one that counts.
         found.sort_by_key(|(other, _)| other.meta.key.namespace != self.ingress.meta.key.namespace);
         found.into_iter().next()
@@ -106,10 +103,57 @@ pub(super) struct IngressPathOf<'a> {
     pub(super) backend: &'a IngressBackend,
 }
 
-impl IngressPathOf<'_> {
-    pub(super) fn is_same_as(&self, other: IngressPathOf<'_>) -> bool {
-        let host = |host: Option<&str>| host.unwrap_or_default().to_ascii_lowercase();
-        (self.path, self.is_exact) == (other.path, other.is_exact) && host(self.host) == host(other.host)
+impl<'a> IngressPathOf<'a> {
+    pub(super) fn is_same_as(self, other: IngressPathOf<'_>) -> bool {
+        (self.path, self.is_exact) == (other.path, other.is_exact) && lower_host(self.host) == lower_host(other.host)
+    }
+
+    fn key(self) -> (String, &'a str, bool) {
+        (lower_host(self.host), self.path, self.is_exact)
+    }
+}
+
+/// A host as a key; that of rules for all hosts is empty.
+fn lower_host(host: Option<&str>) -> String {
+    host.unwrap_or_default().to_ascii_lowercase()
+}
+
+/// Ingresses, by what they share with others.
+#[derive(Debug, Default)]
+pub(super) struct IngressSet<'a> {
+    by_path: HashMap<(String, &'a str, bool), Vec<(&'a Object<Ingress>, IngressPathOf<'a>)>>,
+    by_host: HashMap<String, Vec<&'a Object<Ingress>>>,
+    by_namespace: HashMap<&'a str, Vec<&'a Object<Ingress>>>,
+}
+
+impl<'a> IngressSet<'a> {
+    pub(super) fn new(ingresses: &'a [Arc<Object<Ingress>>]) -> Self {
+        let mut set = IngressSet::default();
+        for ingress in ingresses.iter().map(|ingress| &**ingress) {
+            set.by_namespace.entry(&*ingress.meta.key.namespace).or_default().push(ingress);
+            for path in paths(ingress) {
+                set.by_path.entry(path.key()).or_default().push((ingress, path));
+            }
+            for rule in &ingress.spec.rules {
+                set.by_host.entry(lower_host(rule.host.as_deref())).or_default().push(ingress);
+            }
+        }
+        set
+    }
+
+    /// Those with a path, and their paths.
+    pub(super) fn with_path(&self, path: IngressPathOf<'a>) -> &[(&'a Object<Ingress>, IngressPathOf<'a>)] {
+        let key = (lower_host(path.host), path.path, path.is_exact);
+        self.by_path.get(&key).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Those with a rule for a host.
+    pub(super) fn with_host(&self, host: Option<&str>) -> &[&'a Object<Ingress>] {
+        self.by_host.get(&lower_host(host)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    pub(super) fn in_namespace(&self, namespace: &str) -> &[&'a Object<Ingress>] {
+        self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::findings::IngressFindings;
-use super::subject::Subject;
+use super::subject::{IngressSet, Subject};
 use super::{annotations, differences};
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::networking::Ingress;
@@ -23,10 +23,11 @@ pub(super) fn evaluate(
     for (id, reported) in reported.iter().filter_map(|reported| Some((reported.id.as_ref()?, reported))) {
         by_object.entry(id).or_default().push(&reported.diagnostic);
     }
+    let all = IngressSet::new(ingresses);
     let verdicts = ingresses.iter().map(|ingress| {
         let id = ObjectId::new(Kind::Ingress, ingress.meta.key.clone());
         let diagnostics = by_object.get(&id).into_iter().flatten().copied();
-        let subject = Subject { ingress, all: ingresses, config };
+        let subject = Subject { ingress, all: &all, config };
         of_ingress(subject, &IngressFindings::new(diagnostics))
     });
     verdicts.collect()
