@@ -103,8 +103,10 @@ const KNOWN: &[KnownDifference] = &[
     KnownDifference {
         name: "canary",
         request: |subject| {
+            let namespace = &subject.ingress.meta.key.namespace;
+            let is_near = |path| subject.main_of(path).is_some_and(|(main, _)| main.meta.key.namespace == *namespace);
             let request = || format!("GET {} while the main Service has no endpoint", subject.first_url());
-            subject.is_canary().then(request)
+            (subject.is_canary() && subject.paths().any(is_near)).then(request)
         },
         before: "503",
         after: "the canary serves it",
