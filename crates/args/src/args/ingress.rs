@@ -44,7 +44,7 @@ pub(super) struct IngressClassArgs {
 
     /// Service that responds to requests for hosts and paths that no Ingress in the dialect of ingress-nginx has, and in
     /// place of errors that they list
-    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_DEFAULT_BACKEND", value_parser = parse_object_name)]
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_DEFAULT_BACKEND", value_parser = parse_namespaced_name)]
     nginx_default_backend: Option<NamespacedName>,
 
     /// Kong router flavor whose precedence orders the paths of Ingresses

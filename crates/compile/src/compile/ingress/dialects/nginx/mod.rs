@@ -80,8 +80,8 @@ use crate::snapshot::router::locations::HostLocation;
 use crate::snapshot::rule::{Action, RedirectAction, RedirectStyle, RouteFailure};
 use access::AccessSettings;
 use annotations::NginxAnnotations;
-use error_backend::ErrorSettings;
 pub use config_map::config_map_problem;
+use error_backend::ErrorSettings;
 pub use unsupported::{AnnotationSupport, annotation_support};
 use value_reader::{ValueReader, is_canary};
 
