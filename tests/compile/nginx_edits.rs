@@ -54,7 +54,11 @@ fn config_map(random: &mut fastrand::Rng) -> AnyObject {
 /// What annotations name.
 fn referenced(random: &mut fastrand::Rng) -> AnyObject {
     let namespace = pick(random, &["a", "b"]);
-    match random.u8(..3) {
+    match random.u8(..4) {
+        3 => {
+            let data = if random.bool() { json!({"ca.crt": AUTHORITY}) } else { json!({"other": ""}) };
+            parse(Kind::Secret, json!({"metadata": {"namespace": namespace, "name": "ca"}, "stringData": data}))
+        }
         0 => {
             let data = if random.bool() { json!({"auth": "anna:{PLAIN}a"}) } else { json!({"other": ""}) };
             parse(Kind::Secret, json!({"metadata": {"namespace": namespace, "name": "users"}, "stringData": data}))
@@ -78,6 +82,12 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
         ("canary", "true"),
         ("app-root", "/start"),
         ("auth-tls-secret", "a/ca"),
+        ("auth-tls-verify-client", "optional"),
+        ("proxy-ssl-secret", "a/ca"),
+        ("default-backend", "t"),
+        ("custom-http-errors", "404"),
+        ("upstream-hash-by", "$host"),
+        ("server-snippet", "include /etc/nginx/a; deny all;"),
         ("server-snippet", "deny all;"),
         ("server-snippet", "set $key a; location = /a { return 200; }"),
         ("configuration-snippet", "if ($http_x = $key) { return 403; }"),
@@ -124,3 +134,16 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
     }
     parse(Kind::Ingress, json!({"metadata": metadata, "spec": spec}))
 }
+
+/// A certificate of an authority.
+const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
+MIIBcTCCARegAwIBAgIUEwEGEPObgYT12KaDOC7+GIRXHB0wCgYIKoZIzj0EAwIw
+DTELMAkGA1UEAwwCY2EwIBcNMjYxMTMwMjAzNDQ1WhgPMjEyNjExMDYyMDM0NDVa
+MA0xCzAJBgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE1Zdj+jqi
+TbYCGY2H/nnEDd5Zrx1rzEQ8CzlvGOZJGLAwSuLMc9ASRv3U6XPpKAjApcpxbrMQ
+WawzRqiTMkx3oKNTMFEwHQYDVR0OBBYEFHgd7tb2sDV9ioch2aJvgxOsrieOMB8G
+A1UdIwQYMBaAFHgd7tb2sDV9ioch2aJvgxOsrieOMA8GA1UdEwEB/wQFMAMBAf8w
+CgYIKoZIzj0EAwIDSAAwRQIhAIs8aECeDfpTwNYCwv6tKO3C5WSdQwZ6gyZ0B/Xj
+wFo1AiAY82UTF0Z+Hri923W1eju0R7+JFGve3fWofyYe/fs58w==
+-----END CERTIFICATE-----
+";

@@ -24,7 +24,7 @@ pub(super) fn ingress(namespace: &str, name: &str, created: &str, annotations: &
     format!(
         "apiVersion: networking.k8s.io/v1
 kind: Ingress
-metadata: {{namespace: {namespace}, name: {name}, creationTimestamp: \"2026-01-{created}T00:00:00Z\", \
+metadata: {{namespace: {namespace}, name: \"{name}\", creationTimestamp: \"2026-01-{created}T00:00:00Z\", \
          annotations: {{{annotations}}}}}
 spec:
   ingressClassName: nginx

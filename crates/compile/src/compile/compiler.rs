@@ -173,7 +173,8 @@ impl Compiler {
             run: &mut run,
         };
         self.routes.update(cx, &touched, parents.routes, inputs, outputs);
-        let ingresses = self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched);
+        let ingresses =
+            self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched, self.affected.endpoints_changed());
         for [before, after] in ingresses.upstreams() {
             self.upstream_usage.replace(before, after, &mut run.upstreams_changed);
         }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::CertificateDer;
 
@@ -70,15 +70,33 @@ pub enum ClientCertificate<'r> {
     Chain(&'r [CertificateDer<'static>], &'r [u8; 32], &'r CertificateFindings),
 }
 
-/// What the first plugin that verifies the certificates of a connection has found out about them. It is kept as long as
-/// the connection, so that they need not be verified for each of its requests.
+/// What those who verify the certificates of a connection have found out about them. It is kept as long as the
+/// connection, so that they need not be verified for each of its requests.
 #[derive(Default)]
-pub struct CertificateFindings(OnceLock<Box<dyn Any + Send + Sync>>);
+pub struct CertificateFindings([OnceLock<Arc<dyn Any + Send + Sync>>; MAX_FINDINGS]);
+
+/// How many findings a connection keeps: each of its hosts may require something else, which edits may change.
+const MAX_FINDINGS: usize = 4;
 
 impl CertificateFindings {
-    /// What is kept, which `find` makes if nothing is. `None` if it is of another type.
-    pub fn get_or_init<T: Any + Send + Sync>(&self, find: impl FnOnce() -> T) -> Option<&T> {
-        self.0.get_or_init(|| Box::new(find())).downcast_ref()
+    /// What is kept and fits, or else, as an error, what `find` has made. It is kept while there is space.
+    pub fn find_or_add<T: Any + Send + Sync>(
+        &self,
+        fits: impl Fn(&T) -> bool,
+        find: impl FnOnce() -> T,
+    ) -> Result<&T, Arc<T>> {
+        let kept = self.0.iter().filter_map(OnceLock::get).filter_map(|kept| kept.downcast_ref::<T>());
+        kept.into_iter().find(|kept| fits(kept)).map_or_else(
+            || {
+                let found = Arc::new(find());
+                if let Some(place) = self.0.iter().find(|place| place.get().is_none()) {
+                    // Another request may have taken the place, and keeps something itself.
+                    place.set(Arc::clone(&found) as Arc<dyn Any + Send + Sync>).ok();
+                }
+                Err(found)
+            },
+            Ok,
+        )
     }
 }
 

@@ -30,6 +30,7 @@ use super::shared_values::{LogObjectField, SharedValues};
 use super::timing::PhaseTimings;
 use super::trace::RequestTrace;
 use super::trace::attempts::RequestClock;
+use crate::hop_count::HopCount;
 use crate::shared_limit::{Held, SharedLimit};
 
 /// Context of the `access` phase.
@@ -158,6 +159,9 @@ pub struct BeforeForwardCx<'r> {
     pub body: Option<&'r Bytes>,
     /// Whether the client requests another protocol, such as WebSocket.
     pub is_upgrade: bool,
+    /// How many Portico processes have forwarded the request, with this one. Requests that the plugin sends have the
+    /// number, so that loops end.
+    pub hops: HopCount,
     /// The path that the router matched, as in `access`.
     pub path: &'r str,
     /// The query as the client sent it.

@@ -365,6 +365,7 @@ impl TestRequest {
                 has_body,
                 body: Some(&current).filter(|_| is_read),
                 is_upgrade: false,
+                hops: HopCount::new(1),
                 path,
                 query,
                 client,

@@ -23,9 +23,14 @@ pub struct ErrorBackend {
 impl ErrorBackend {
     /// Whether a response with this status is replaced. `of_endpoint`: an endpoint has sent it.
     pub fn replaces(&self, status: u16, of_endpoint: bool) -> bool {
-        (!of_endpoint || self.replaces_endpoint_errors) && self.statuses.binary_search(&status).is_ok()
+        // Clients open another connection because of it.
+        status != MISDIRECTED
+            && (!of_endpoint || self.replaces_endpoint_errors)
+            && self.statuses.binary_search(&status).is_ok()
     }
 }
+
+const MISDIRECTED: u16 = 421;
 
 /// Text for dumps.
 impl fmt::Display for ErrorBackend {

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::error_backend::ErrorBackend;
 use super::location_path::PathReplacement;
 use super::upstream_path::UpstreamPath;
+use crate::upstream::settings::RequestHash;
 
 /// The options of a rule in addition to its filters. Each option is independent of the others.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +34,8 @@ pub struct RuleOptions {
     pub grpc_errors: GrpcErrorStyle,
     /// What responds in place of errors.
     pub error_backend: Option<Arc<ErrorBackend>>,
+    /// What is hashed of the requests, for upstreams that leave it to their rules.
+    pub request_hash: Option<Arc<RequestHash>>,
     /// Whether the access log has the requests.
     pub access_log: bool,
 }
@@ -186,6 +189,7 @@ impl RuleOptions {
         errors: ErrorStyle::Unavailable,
         grpc_errors: GrpcErrorStyle::Cause,
         error_backend: None,
+        request_hash: None,
         access_log: true,
     };
 }
@@ -237,6 +241,10 @@ impl RuleOptions {
             lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
         }
         lines.extend(self.error_backend.iter().map(ToString::to_string));
+        if let Some(hash) = &self.request_hash {
+            let parts: Vec<String> = hash.keys.iter().map(|key| format!("{:?}", key.source)).collect();
+            lines.push(format!("hash of {}", parts.join(", ")));
+        }
         lines.extend(self.describe_styles());
         lines
     }

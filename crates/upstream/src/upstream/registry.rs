@@ -63,11 +63,13 @@ impl UpstreamRegistry {
         created.addresses = self.trust_model.address_policy();
         created.check_queue = Arc::clone(&self.check_queue);
         created.probe_queue = Arc::clone(&self.probe_queue);
-        // Other TLS settings, such as a renewed certificate, create a new upstream, and so does another PROXY header.
+        // Other TLS settings, such as a renewed certificate, create a new upstream, and so does another PROXY header or
+        // load balancing of routes.
         // It inherits the resolved addresses, so that it is usable at once.
         let has_same_endpoints = |other: &UpstreamKey| {
-            let UpstreamKey { tls, proxy_protocol, .. } = key;
-            UpstreamKey { tls: tls.clone(), proxy_protocol: *proxy_protocol, ..other.clone() } == *key
+            let UpstreamKey { tls, proxy_protocol, balancing, .. } = key;
+            UpstreamKey { tls: tls.clone(), proxy_protocol: *proxy_protocol, balancing: *balancing, ..other.clone() }
+                == *key
         };
         let with_name = upstreams.range(first_of_service(key)..);
         let with_name =

@@ -39,7 +39,7 @@ pub struct UpstreamKey {
     pub proxy_protocol: Option<ProxyProtocol>,
     pub source: UpstreamSource,
     /// The load balancing of the routes that have the upstream for themselves; `None` for that of the Service.
-    pub balancing: Option<Arc<RouteBalancing>>,
+    pub balancing: Option<RouteBalancing>,
 }
 
 /// `namespace/service:port`, with `/UDP` for such a port, then ` as XBackend` for an XBackend, ` as FACADE` for a

@@ -15,21 +15,15 @@ pub(in crate::compile) fn apply(balancing: &RouteBalancing, of_service: Balancin
         RouteBalancing::PeakEwma => BalancingAlgorithm::PeakEwma(LatencyAverage::DEFAULT),
         RouteBalancing::Hash { .. } => BalancingAlgorithm::ConsistentHash(HashTable::RingHash { points: None }),
     };
-    let hash = match balancing {
+    let hash = match *balancing {
         RouteBalancing::RoundRobin | RouteBalancing::PeakEwma => None,
-        // The text was checked when the object was read.
-        RouteBalancing::Hash { text, subset_size } => parse_hash(text).ok().map(|keys| RequestHash {
-            keys,
-            combine: CombineKeys::Text,
-            bounded_load_percent: None,
-            subset_size: *subset_size,
-        }),
+        RouteBalancing::Hash { subset_size } => Some(RequestHash { subset_size, ..of_text(Box::default()) }),
     };
     Balancing { algorithm, hash: hash.map(Arc::new), ..of_service }
 }
 
 /// What a text with variables of nginx takes from requests.
-pub(in crate::compile) fn parse_hash(text: &str) -> Result<Box<[HashKey]>, String> {
+pub(in crate::compile) fn parse_hash(text: &str) -> Result<RequestHash, String> {
     // As a key, the bytes of an address are as good as its text.
     let text = SnippetText::parse(&text.replace("binary_remote_addr", "remote_addr"));
     let text = text.map_err(|error: InvalidSnippetText| error.to_string())?;
@@ -40,7 +34,11 @@ pub(in crate::compile) fn parse_hash(text: &str) -> Result<Box<[HashKey]>, Strin
         };
         Ok(HashKey { source, regex: None })
     });
-    keys.collect()
+    keys.collect::<Result<_, String>>().map(of_text)
+}
+
+fn of_text(keys: Box<[HashKey]>) -> RequestHash {
+    RequestHash { keys, combine: CombineKeys::Text, bounded_load_percent: None, subset_size: None }
 }
 
 fn source(variable: &SnippetVariable) -> Option<HashSource> {
@@ -59,11 +57,14 @@ fn source(variable: &SnippetVariable) -> Option<HashSource> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     #[test]
     fn variables_of_requests_are_hashed() {
-        let sources = |text| parse_hash(text).map(|keys| keys.iter().map(|key| key.source.clone()).collect::<Vec<_>>());
+        let sources =
+            |text| parse_hash(text).map(|hash| hash.keys.iter().map(|key| key.source.clone()).collect::<Vec<_>>());
         let header = HashSource::Header(http::HeaderName::from_static("x-user"));
         let address = HashSource::ClientIp { ipv6_prefix: 128 };
         for (text, expected) in [
@@ -88,10 +89,11 @@ mod tests {
     #[test]
     fn the_other_settings_are_those_of_the_service() {
         let of_service = Balancing { panic_threshold_percent: 7, ..Balancing::default() };
-        let hash = RouteBalancing::Hash { text: "$host".into(), subset_size: None };
+        let hash = RouteBalancing::Hash { subset_size: NonZeroU32::new(3) };
         let applied = apply(&hash, of_service.clone());
         assert_eq!((applied.panic_threshold_percent, applied.algorithm.name()), (7, "RingHash"));
-        assert_eq!(applied.hash.unwrap().keys[0].source, HashSource::Host);
+        let hash = applied.hash.unwrap();
+        assert!(hash.keys.is_empty() && hash.subset_size == NonZeroU32::new(3));
         let in_turn = apply(&RouteBalancing::RoundRobin, of_service.clone());
         assert_eq!(in_turn, of_service);
     }

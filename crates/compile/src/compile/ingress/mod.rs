@@ -115,17 +115,19 @@ struct ChangedParts {
 }
 
 impl IngressCompiler {
-    /// Plans the touched Ingresses, and what all of them serve together as far as that changes it.
+    /// Plans the touched Ingresses, and what all of them serve together as far as that changes it. `endpoints_changed`:
+    /// what was touched because of its endpoints only.
     pub(super) fn update(
         &mut self,
         cx: CompileContext<'_>,
         plugins: &Plugins,
         secrets: &mut SecretCache,
         touched: &Changes,
+        endpoints_changed: &BTreeSet<ObjectId>,
     ) -> IngressUpdate {
         let mut updated = IngressUpdate::default();
         let settings = cx.inputs.ingress;
-        let mut changed = self.plan_touched(cx, plugins, secrets, touched, &mut updated);
+        let mut changed = self.plan_touched(cx, plugins, secrets, touched, endpoints_changed, &mut updated);
         let is_default_secret_touched = settings
             .default_secret
             .as_ref()
@@ -162,6 +164,7 @@ impl IngressCompiler {
         plugins: &Plugins,
         secrets: &mut SecretCache,
         touched: &Changes,
+        endpoints_changed: &BTreeSet<ObjectId>,
         updated: &mut IngressUpdate,
     ) -> ChangedParts {
         let mut changed_parts = ChangedParts::default();
@@ -173,7 +176,9 @@ impl IngressCompiler {
             ingresses.extend(self.ingresses.with_locations().cloned());
         }
         if let Some(service) = &cx.inputs.ingress.nginx_default_backend
-            && touched.contains(&ObjectId::new(Kind::Service, service.clone()))
+            && let service = ObjectId::new(Kind::Service, service.clone())
+            && touched.contains(&service)
+            && !endpoints_changed.contains(&service)
         {
             ingresses.extend(self.ingresses.with_locations().cloned());
         }

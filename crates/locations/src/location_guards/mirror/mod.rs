@@ -129,7 +129,7 @@ impl Plugin for RequestMirror {
             && let Some(address) = cx.stored_in_access::<CopyAddress>()
             && let Ok(place) = self.copies.try_take(&self.share, 1)
         {
-            let request = self.copy(cx.head, address, body);
+            let request = self.copy(cx, address, body);
             let sending = self.services.send_for_client(cx.client.address, request);
             // The client does not wait for the task, which ends within the timeout of the request.
             self.services.spawn(Box::pin(async move {
@@ -151,13 +151,15 @@ impl RequestMirror {
         Some(CopyAddress { target, host })
     }
 
-    fn copy(&self, head: &request::Parts, address: &CopyAddress, body: Bytes) -> RemoteRequest {
+    fn copy(&self, cx: &BeforeForwardCx<'_>, address: &CopyAddress, body: Bytes) -> RemoteRequest {
+        let head = &*cx.head;
         let mut headers = HeaderMap::with_capacity(head.headers.len() + 1);
         let is_copied = |name: &HeaderName| !MESSAGE_FIELDS.contains(name);
         for (name, value) in head.headers.iter().filter(|(name, _)| is_copied(name)) {
             headers.append(name.clone(), value.clone());
         }
         headers.insert(HOST, address.host.clone());
+        cx.hops.set(&mut headers);
         RemoteRequest {
             remote: self.server.clone(),
             method: head.method.clone(),
@@ -187,8 +189,9 @@ fn length(headers: &HeaderMap) -> Option<usize> {
 
 /// The variables that begin with a slash.
 const PATHS: [&str; 3] = ["request_uri", "uri", "document_uri"];
-/// The copies of the process, with [`MAX_BODY`] bytes each.
-const MAX_COPIES: usize = 256;
+/// The copies of the process, with [`MAX_BODY`] bytes each. They are fewer than the requests that plugins may send, so
+/// that a slow server of copies leaves most of these to logins.
+const MAX_COPIES: usize = 64;
 /// The largest body of a request that is copied, in bytes, as for the mirrors of routes.
 const MAX_BODY: usize = 64 << 10;
 /// From the connection to the end of the response, as for the mirrors of routes.

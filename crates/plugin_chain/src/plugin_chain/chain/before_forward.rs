@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use super::Chain;
 use super::selected::slot_number;
 use super::state::ChainState;
+use crate::hop_count::HopCount;
 use crate::plugin_api::context::{AfterForwardCx, BackgroundPlaces, BackgroundSlot, BeforeForwardCx, ClientInfo};
 use crate::plugin_api::reply::Reply;
 use crate::plugin_api::timing::PluginPhase;
@@ -20,6 +21,7 @@ pub struct AllowedRequest<'r> {
     /// The whole body, if it was buffered.
     pub body: Option<&'r Bytes>,
     pub is_upgrade: bool,
+    pub hops: HopCount,
     pub path: &'r str,
     pub query: Option<&'r str>,
     pub client: ClientInfo<'r>,
@@ -66,6 +68,7 @@ impl Chain {
                 has_body: request.has_body,
                 body: request.body,
                 is_upgrade: request.is_upgrade,
+                hops: request.hops,
                 path: request.path,
                 query: request.query,
                 client: request.client,

@@ -16,7 +16,7 @@ use super::set_cookie::SetCookie;
 #[serde(rename_all = "camelCase")]
 pub struct RequestHash {
     pub combine: CombineKeys,
-    /// Not empty.
+    /// Empty if each rule says what is hashed of its requests.
     pub keys: Box<[HashKey]>,
     /// How many requests in progress an endpoint may have, as a percentage of its share; 100 or more. `None`: no limit.
     pub bounded_load_percent: Option<u32>,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use http::header::{CONNECTION, VIA};
 use http::{HeaderMap, HeaderName, Response};
 
-use super::headers::{CLIENT_REPORTS, MANAGED_HEADERS, connection_options, strip_hop_by_hop};
+use super::headers::{CLIENT_REPORTS, MANAGED_HEADERS, connection_options, is_certificate_field, strip_hop_by_hop};
 use super::product_names::ProductHeaders;
 use crate::forwarding_fields::X_REQUEST_ID;
 use crate::http1::is_permitted_trailer;
@@ -218,6 +218,7 @@ fn add_edits(names: &mut FieldNames, edits: Option<&HeaderEdits>) {
 /// Whether the proxy sets or removes the field in the heads of requests, whatever the rule.
 fn is_managed_in_requests(name: &HeaderName) -> bool {
     *name == VIA
+        || is_certificate_field(name)
         || MANAGED_HEADERS.iter().chain(&CLIENT_REPORTS).any(|managed| header_spoofing::is_alike(name, managed))
 }
 
@@ -251,6 +252,7 @@ mod tests {
         all.extend(alike);
         all.extend([AUTHORIZATION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, VIA, CONNECTION]);
         all.extend(["keep-alive", "proxy-connection", "upgrade", "trailer"].map(HeaderName::from_static));
+        all.extend(["ssl-client-verify", "ssl_client_cert", "ssl-client-new"].map(HeaderName::from_static));
         let is_trailer = |name: &HeaderName| is_permitted_trailer(name) && !is_managed_in_requests(name);
         for name in &all {
             assert!(!is_trailer(name), "{name}");

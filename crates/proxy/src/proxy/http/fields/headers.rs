@@ -296,6 +296,14 @@ pub(in crate::proxy) const X_SCHEME: HeaderName = HeaderName::from_static("x-sch
 pub(in crate::proxy) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub(in crate::proxy) const HTTPOXY_HEADER: HeaderName = HeaderName::from_static("proxy");
 
+/// Whether endpoints get something about the certificate of the client in a field with this name.
+pub(in crate::proxy) fn is_certificate_field(name: &HeaderName) -> bool {
+    let start = name.as_str().bytes().take(CERTIFICATE_START.len());
+    start.map(|byte| if byte == b'_' { b'-' } else { byte }).eq(CERTIFICATE_START.bytes())
+}
+
+const CERTIFICATE_START: &str = "ssl-client-";
+
 #[cfg(test)]
 mod tests {
     use http::header::VIA;

@@ -63,6 +63,7 @@ fn changes_responses(rule: &RouteRule) -> bool {
         errors: _,
         grpc_errors: _,
         error_backend,
+        request_hash: _,
         access_log: _,
     } = rule.options();
     plugins.is_some() || error_backend.is_some() || has_filter_for_responses(filters)

@@ -71,6 +71,7 @@ pub(in crate::proxy) async fn run_before_forward(
             has_body: !body.is_end_stream(),
             body: whole_body.as_ref(),
             is_upgrade: routed.upgrade.is_some(),
+            hops: routed.hops,
             path: routed.path.path(),
             query: routed.path.query(),
             client,

@@ -33,7 +33,7 @@ pub(in crate::proxy) fn of_request(
     headers: &HeaderMap,
     upstream: &Arc<Upstream>,
 ) -> Option<u64> {
-    let settings = upstream.request_hash()?;
+    let settings = settings_of(routed, upstream)?;
     let mut generated = CookieValues::new();
     let hash = inputs(cx, routed, headers).hash(&settings, Some(&mut generated));
     if !generated.is_empty() {
@@ -52,8 +52,17 @@ pub(in crate::proxy) fn of_side_request(
     headers: &HeaderMap,
     upstream: &Upstream,
 ) -> Option<u64> {
-    let settings = upstream.request_hash()?;
+    let settings = settings_of(routed, upstream)?;
     inputs(cx, routed, headers).hash(&settings, None)
+}
+
+/// What is hashed: what the settings of the upstream say, or the rule if they leave it to rules.
+fn settings_of(routed: &RoutedRequest<'_>, upstream: &Upstream) -> Option<Arc<RequestHash>> {
+    let settings = upstream.request_hash()?;
+    match settings.keys.is_empty() {
+        false => Some(settings),
+        true => routed.rule.options().request_hash.as_ref().map(Arc::clone),
+    }
 }
 
 fn inputs<'r>(

@@ -31,7 +31,7 @@ use crate::snapshot::regex::Regex;
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientCertificates {
     pub mode: CertificateMode,
-    pub authorities: ClientAuthorities,
+    pub authorities: Arc<ClientAuthorities>,
     /// How many certificates may be between that of a client and that of an authority.
     pub max_intermediates: usize,
     /// Where clients without a valid certificate are redirected to.
@@ -91,16 +91,21 @@ impl CertificateStep {
     /// Rejects the request, or sets the fields for the endpoint. A request in plain text has no certificate, and passes
     /// unless [`CertificateStep::requires_tls`].
     pub(super) fn check(&self, cx: &mut RequestCx<'_>) -> Result<(), Box<Reply>> {
-        let CertificateStep::Verify { settings, .. } = self else { return Err(denied()) };
+        let CertificateStep::Verify { settings, permits_plain_text } = self else { return Err(denied()) };
         match (cx.client.received.scheme, cx.client.certificate) {
+            // A challenge has no subject either.
+            (Scheme::Http, _) if *permits_plain_text => {
+                CERTIFICATE_FIELDS.iter().for_each(|name| cx.assert_none(name));
+                Ok(())
+            }
             (Scheme::Http, _) => settings.accept(cx, Verified::default()),
             _ if settings.mode == CertificateMode::Off => settings.accept(cx, Verified::no_certificate()),
             (_, ClientCertificate::Chain(chain, _, findings)) => {
-                let kept = findings.get_or_init(|| VerifiedChain::new(settings, chain, cx.now));
-                match kept.filter(|kept| kept.is_of(settings, cx.now)) {
-                    Some(kept) => settings.accept_chain(cx, kept),
-                    // The settings have changed since the first request of the connection, or something has expired.
-                    None => settings.accept_chain(cx, &VerifiedChain::new(settings, chain, cx.now)),
+                let now = cx.now;
+                let is_kept = |kept: &VerifiedChain| kept.is_of(settings, now);
+                match findings.find_or_add(is_kept, || VerifiedChain::new(settings, chain, now)) {
+                    Ok(kept) => settings.accept_chain(cx, kept),
+                    Err(added) => settings.accept_chain(cx, &added),
                 }
             }
             (_, ClientCertificate::NotRequested) if cx.needs_another_connection() => Err(another_connection()),

@@ -77,7 +77,7 @@ fn settings(authorities: &[&Issuer], lists: Option<&str>, mode: CertificateMode)
     let pem: String = authorities.iter().map(|authority| authority.pem()).collect();
     ClientCertificates {
         mode,
-        authorities: ClientAuthorities::parse(pem.as_bytes(), lists.map(str::as_bytes)).unwrap(),
+        authorities: Arc::new(ClientAuthorities::parse(pem.as_bytes(), lists.map(str::as_bytes)).unwrap()),
         max_intermediates: 1,
         error_page: None,
         forwards_certificate: false,

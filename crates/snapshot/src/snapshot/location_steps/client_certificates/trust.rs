@@ -10,6 +10,7 @@ use webpki::{
     ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath, anchor_from_trusted_cert,
 };
+use x509_parser::x509::X509Version;
 use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 /// The authorities whose certificates are trusted.
@@ -70,6 +71,10 @@ impl ClientAuthorities {
             let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| invalid())?;
             let period = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
             self.ends.push(period.1);
+            // OpenSSL would trust it for itself only, and the library for certificates that its key has signed.
+            if parsed.version() == X509Version::V3 && !parsed.is_ca() {
+                return Err("ca.crt has a certificate that is not one of an authority (CA:TRUE)".to_owned());
+            }
             let anchor = anchor_from_trusted_cert(certificate).map_err(|_| invalid())?.to_owned();
             if has_roots && !is_self_issued(certificate) {
                 self.intermediates.push(certificate.clone());
@@ -114,6 +119,8 @@ impl ClientAuthorities {
                 .build()
         });
         let time = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()));
+        // The library tries all orders of what a client sends, so that a few certificates may take long.
+        let sent = &sent[..sent.len().min(max_intermediates.saturating_add(1).min(MAX_SENT))];
         let intermediates: Vec<CertificateDer<'_>> = sent.iter().chain(&self.intermediates).cloned().collect();
         let check_path = |path: &VerifiedPath<'_>| {
             if path.intermediate_certificates().count() > max_intermediates {
@@ -162,6 +169,9 @@ impl ClientAuthorities {
     }
 }
 
+/// How many of the certificates that a client sends with its own are used. The chains of public authorities have fewer.
+const MAX_SENT: usize = 6;
+
 fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
     parse_x509_certificate(certificate).is_ok_and(|(_, parsed)| parsed.subject().as_raw() == parsed.issuer().as_raw())
 }
@@ -193,9 +203,10 @@ impl fmt::Debug for ClientAuthorities {
 /// Equal if both were read from the same certificates and lists.
 impl PartialEq for ClientAuthorities {
     fn eq(&self, other: &Self) -> bool {
-        let of =
-            |lists: &[CertificateRevocationListDer<'_>]| lists.iter().map(|list| list.to_vec()).collect::<Vec<_>>();
-        self.certificates == other.certificates && of(&self.lists) == of(&other.lists)
+        fn bytes<'l>(lists: &'l [CertificateRevocationListDer<'_>]) -> impl Iterator<Item = &'l [u8]> {
+            lists.iter().map(|list| &**list)
+        }
+        self.certificates == other.certificates && bytes(&self.lists).eq(bytes(&other.lists))
     }
 }
 

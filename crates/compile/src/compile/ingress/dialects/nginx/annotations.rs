@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 
 use super::balancing;
+use super::balancing::OwnBalancing;
 use super::config_map::NginxConfig;
 use super::limits;
 use super::mirror;
@@ -17,7 +18,6 @@ use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::location_steps::{AllowedOrigin, CrossOrigin, FixedResponse};
-use crate::upstream::RouteBalancing;
 
 /// The annotations of one Ingress that have an effect, with the defaults of ingress-nginx.
 #[derive(Debug)]
@@ -39,8 +39,7 @@ pub(super) struct NginxAnnotations<'a> {
     /// Whether a redirect to a path stays one.
     pub relative_redirects: bool,
     pub protocol: AnnotatedProtocol,
-    /// `None` for that of the Service.
-    pub balancing: Option<Arc<RouteBalancing>>,
+    pub balancing: OwnBalancing,
     pub session_cookie: Option<AffinityCookie>,
     /// The configuration of the guard that limits the requests of each client.
     pub limits: Option<GuardConfig>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::balancing;
+use super::balancing::OwnBalancing;
 use super::config_map::NginxConfig;
 use super::host_facts::NginxHosts;
 use super::path::written_path;
@@ -24,7 +25,7 @@ use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_steps::{CanaryRequests, HeaderCondition};
 use crate::snapshot::regex::{Regex, RegexLimit};
-use crate::upstream::{RouteBalancing, UpstreamKey};
+use crate::upstream::UpstreamKey;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// One path of a canary, as the Ingress with the same path sees it.
@@ -36,8 +37,7 @@ pub(super) struct CanaryPath {
     pub backend: IngressBackend,
     pub requests: CanaryRequests,
     pub via_cluster_ip: bool,
-    /// `None` for that of the Service.
-    pub balancing: Option<Arc<RouteBalancing>>,
+    pub balancing: OwnBalancing,
 }
 
 /// The paths of a canary, each with its host.
@@ -158,7 +158,7 @@ pub(super) fn plan(
             match service.resolve(cx, &path.backend, &field) {
                 Ok(resolved) => {
                     notes.extend(plain_service::notes(&resolved, Dialect::Nginx, &field));
-                    upstreams.insert(UpstreamKey { balancing: balancing.clone(), ..resolved.key });
+                    upstreams.insert(UpstreamKey { balancing: balancing.algorithm, ..resolved.key });
                 }
                 Err((_, mut problem)) => {
                     problem.message =

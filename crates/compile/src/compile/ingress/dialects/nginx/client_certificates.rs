@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::authority_cache::AuthorityCache;
 use super::config_map::NginxConfig;
 use super::host_facts::NginxHosts;
 use super::value_reader::{ValueReader, written};
@@ -26,7 +27,7 @@ use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_steps::{CertificateMode, CertificateStep, ClientAuthorities, ClientCertificates};
-use crate::snapshot::regex::{Regex, RegexLimit};
+use crate::snapshot::regex::{Regex, RegexAnchor, RegexLimit, RegexSize};
 
 /// What the annotations of an Ingress require of the clients of its hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub(super) struct OwnCertificates {
     pub requirement: Option<CertificateRequirement>,
     /// Why the authorities are not known. It is no error of the rules, which respond with 403.
     pub problem: Option<Diagnostic>,
+    /// What the automaton of the expression takes.
+    pub regex_bytes: usize,
 }
 
 /// Reads the annotations. Errors of the reader are those of rejected values.
@@ -81,6 +84,7 @@ pub(super) fn read(
     cx: CompileContext<'_>,
     reader: &mut ValueReader<'_>,
     config: &NginxConfig,
+    cache: &AuthorityCache,
     limit: RegexLimit,
 ) -> OwnCertificates {
     let errors_before = reader.errors.len();
@@ -97,8 +101,8 @@ pub(super) fn read(
     let depth = reader.number("auth-tls-verify-depth").and_then(|depth| usize::try_from(depth).ok());
     let error_page = error_page(reader);
     let forwards_certificate = reader.flag("auth-tls-pass-certificate-to-upstream", false);
-    let subject = subject(reader, limit);
-    let authorities = authorities(cx, reader, config);
+    let (subject, regex_bytes) = subject(reader, limit).unzip();
+    let authorities = authorities(cx, reader, config, cache);
     let (requirement, problem) = match authorities {
         _ if !has_secret => (None, None),
         _ if reader.errors.len() > errors_before => (Some(CertificateRequirement::Rejected), None),
@@ -116,7 +120,7 @@ pub(super) fn read(
         }
         Err(problem) => (Some(CertificateRequirement::UnknownAuthorities), problem),
     };
-    OwnCertificates { requirement, problem }
+    OwnCertificates { requirement, problem, regex_bytes: regex_bytes.unwrap_or_default() }
 }
 
 /// The authorities in the Secret.
@@ -128,7 +132,8 @@ fn authorities(
     cx: CompileContext<'_>,
     reader: &mut ValueReader<'_>,
     config: &NginxConfig,
-) -> Result<ClientAuthorities, Option<Diagnostic>> {
+    cache: &AuthorityCache,
+) -> Result<Arc<ClientAuthorities>, Option<Diagnostic>> {
     let field = || annotation_field(&format!("{PREFIX}{SECRET}"));
     let denied = |mut problem: Diagnostic| {
         problem.message.push_str(", so requests for its hosts get status 403");
@@ -158,7 +163,7 @@ fn authorities(
         reader.refuse(SECRET, &format!("Secret {key} has no key ca.crt"), remedy);
         return Err(None);
     };
-    match ClientAuthorities::parse(authorities, secret.value("ca.crl")) {
+    match cache.parse(secret, authorities) {
         Ok(authorities) => Ok(authorities),
         Err(clause) => denied(Diagnostic::error(field(), format!("Secret {key}: {clause}"), "correct the Secret")),
     }
@@ -176,20 +181,20 @@ fn error_page(reader: &mut ValueReader<'_>) -> Option<HeaderValue> {
     url
 }
 
-/// What the subject of a certificate must match somewhere.
-fn subject(reader: &mut ValueReader<'_>, limit: RegexLimit) -> Option<Regex> {
+/// What the subject of a certificate must match somewhere, and what its automaton takes.
+fn subject(reader: &mut ValueReader<'_>, limit: RegexLimit) -> Option<(Regex, usize)> {
     let pattern = reader.text(MATCH_CN)?;
     // By itself, too, so that the parentheses around it are not its own.
-    let compiled =
-        Regex::compile(pattern, limit).and_then(|_| Regex::compile(&format!("(?s:.*)(?:{pattern})(?s:.*)"), limit));
-    match compiled {
-        Ok(regex) => Some(regex),
-        Err(error) => {
+    let compiled = RegexSize::of(pattern, RegexAnchor::Whole, limit).and_then(|size| {
+        let regex = Regex::compile(&format!("(?s:.*)(?:{pattern})(?s:.*)"), limit)?;
+        Ok((regex, 2 * size.bytes))
+    });
+    compiled
+        .inspect_err(|error| {
             let message = format!("{pattern:?} cannot be used as an expression: {error}");
             reader.refuse(MATCH_CN, &message, "correct it");
-            None
-        }
-    }
+        })
+        .ok()
 }
 
 /// Reports the hosts for which the annotations do not have their whole effect. `named`: those of the Ingress.
@@ -203,10 +208,18 @@ pub(super) fn report(
     if own.requirement.is_none() {
         return;
     }
+    let own_namespace = &ingress.meta.key.namespace;
     for host in named.iter().filter(|host| hosts.belongs_to(host, ingress)) {
         match hosts.certificates(host) {
             Some(of_host) if of_host.ingress == ingress.meta.key => {}
             Some(of_host) if Some(&of_host.requirement) == own.requirement.as_ref() => {}
+            Some(of_host) if is_weaker(&of_host.requirement, own) && of_host.ingress.namespace != *own_namespace => {
+                let message = format!(
+                    "Ingress {} of another namespace decides about the client certificates of {host}, and requires less",
+                    of_host.ingress
+                );
+                reader.refuse(SECRET, &message, "use a host of your own, or remove the annotation");
+            }
             Some(of_host) => {
                 let message = format!("Ingress {} decides about the client certificates of {host}", of_host.ingress);
                 reader.note(SECRET, &message, "write the annotations only in the oldest Ingress of the host");
@@ -219,6 +232,16 @@ pub(super) fn report(
             }
         }
     }
+}
+
+/// Whether a host may serve clients that the Ingress would not.
+fn is_weaker(of_host: &CertificateRequirement, own: &OwnCertificates) -> bool {
+    let requires = |requirement: &CertificateRequirement| match requirement {
+        CertificateRequirement::Verified(settings) => settings.mode == CertificateMode::Required,
+        // No client is served.
+        CertificateRequirement::UnknownAuthorities | CertificateRequirement::Rejected => true,
+    };
+    own.requirement.as_ref().is_some_and(requires) && !requires(of_host)
 }
 
 const SECRET: &str = "auth-tls-secret";

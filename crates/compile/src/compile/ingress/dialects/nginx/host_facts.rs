@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::authority_cache::AuthorityCache;
 use super::canary;
 use super::canary::CanaryPath;
 use super::client_certificates;
@@ -37,6 +38,7 @@ pub(in crate::compile::ingress) struct NginxHosts {
     by_ingress: BTreeMap<ObjectKey, (Option<i64>, BTreeSet<HostPattern>)>,
     by_host: BTreeMap<HostPattern, Host>,
     aliases: WantedAliases,
+    pub(super) authorities: AuthorityCache,
 }
 
 /// What is known of a host.
@@ -161,6 +163,7 @@ impl NginxHosts {
         ingresses: impl Iterator<Item = &'k ObjectKey>,
     ) -> BTreeSet<ObjectKey> {
         self.config = config_map::read(cx);
+        self.authorities.sweep(cx.store);
         let mut touched: BTreeSet<HostPattern> = BTreeSet::new();
         for key in ingresses {
             let (age, hosts) = self.by_ingress.remove(key).unwrap_or_default();
@@ -172,7 +175,7 @@ impl NginxHosts {
                 touched.insert(host);
             }
             let Some(ingress) = cx.store.ingresses.get(key) else { continue };
-            let said = said_of_hosts(cx, &self.config, claims, ingress);
+            let said = said_of_hosts(cx, &self.config, &self.authorities, claims, ingress);
             if said.is_empty() {
                 continue;
             }
@@ -343,6 +346,7 @@ fn www_twin(host: &HostPattern) -> Option<HostPattern> {
 fn said_of_hosts(
     cx: CompileContext<'_>,
     config: &NginxConfig,
+    authorities: &AuthorityCache,
     claims: &HostClaims,
     ingress: &Object<Ingress>,
 ) -> BTreeMap<HostPattern, SaidOfHost> {
@@ -365,7 +369,8 @@ fn said_of_hosts(
     }
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
     let limit = cx.inputs.budgets.regex_limit();
-    let certificates = client_certificates::read(cx, &mut ValueReader::new(&ingress.meta), config, limit).requirement;
+    let mut reader = ValueReader::new(&ingress.meta);
+    let certificates = client_certificates::read(cx, &mut reader, config, authorities, limit).requirement;
     let closes_host = refuses_guards && unsupported::guard_of_host(&ingress.meta).is_some()
         || certificates == Some(CertificateRequirement::Rejected);
     let closes_host = closes_host.then(|| ingress.meta.key.clone());

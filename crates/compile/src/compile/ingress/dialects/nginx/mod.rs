@@ -21,6 +21,7 @@ mod access;
 mod addresses;
 mod annotations;
 mod auth_server;
+mod authority_cache;
 mod backend_tls;
 mod balancing;
 mod canary;
@@ -114,7 +115,7 @@ pub(super) fn plan(
     reader.flag("canary", false);
     reader.note_without(&canary::DEPENDENT, "canary");
     let access = AccessSettings::read(cx, &mut reader, config);
-    let certificates = client_certificates::read(cx, &mut reader, config, budgets.regex_limit());
+    let certificates = client_certificates::read(cx, &mut reader, config, &hosts.authorities, budgets.regex_limit());
     let response_headers = custom_headers::read(cx, &mut reader, config);
     let backend_tls = backend_tls::read(cx, &mut reader, config);
     let error_settings = ErrorSettings::read(cx, &mut reader, config, refuses_guards);
@@ -130,7 +131,8 @@ pub(super) fn plan(
     rewrites.redirects_to_paths = annotations.relative_redirects;
     let snippets = snippets::by_host(&mut reader, hosts, own, &rewrites, budgets.regex_limit(), refuses_guards);
     let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
-    let regex_bytes = rewrites.regex_bytes() + snippets::regex_bytes(&snippets, hosts, &ingress.meta.key);
+    let of_snippets = snippets::regex_bytes(&snippets, hosts, &ingress.meta.key);
+    let regex_bytes = rewrites.regex_bytes() + of_snippets + certificates.regex_bytes;
     if over_budget.is_empty() && !regexes.add_bytes(regex_bytes) {
         over_budget = regexes.problems("metadata.annotations");
     }

@@ -51,6 +51,7 @@ use crate::snapshot::rule::{
 use crate::snapshot::rule_options::{RuleOptions, UpstreamHost};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::upstream::UpstreamKey;
+use crate::upstream::settings::RequestHash;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// The place of a rule in its Ingress.
@@ -295,7 +296,7 @@ impl RuleBuilder<'_> {
         let canary = place.canary.filter(|canary| canary.backend != *backend)?;
         let service = self.service(canary.via_cluster_ip);
         let mut resolved = service.resolve(self.cx, &canary.backend, "spec.rules").ok()?;
-        resolved.key.balancing.clone_from(&canary.balancing);
+        resolved.key.balancing = canary.balancing.algorithm;
         let service =
             ObjectKey { namespace: Arc::clone(&resolved.key.namespace), name: Arc::clone(&resolved.key.service) };
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
@@ -331,7 +332,7 @@ impl RuleBuilder<'_> {
             }
         };
         self.notes.extend(plain_service::notes(&resolved, Dialect::Nginx, field));
-        resolved.key.balancing.clone_from(&self.annotations.balancing);
+        resolved.key.balancing = self.annotations.balancing.algorithm;
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
         let cookie = self.annotations.session_cookie.as_ref();
         let sessions = cookie.map(|cookie| cookie.settings(&self.route(), place.path, &resolved.key));
@@ -395,6 +396,7 @@ impl RuleBuilder<'_> {
             path_replacement: replacement.clone().filter(|_| !is_redirect),
             host: self.upstream_host(place),
             error_backend: if is_closed { None } else { self.error_backend(place, backend) },
+            request_hash: self.request_hash(place),
             access_log: self.is_logged(place),
             ..error_backend::forwarding_options()
         };
@@ -525,6 +527,12 @@ impl RuleBuilder<'_> {
     fn is_logged(&self, place: RulePlace<'_>) -> bool {
         let is_off = self.snippets.get(place.host).and_then(|snippets| snippets.location.settings.is_access_log_off);
         is_off.map_or(self.annotations.access_log, |is_off| !is_off)
+    }
+
+    /// What is hashed of requests. The canary of a path has the same, if only it needs one.
+    fn request_hash(&self, place: RulePlace<'_>) -> Option<Arc<RequestHash>> {
+        let own = self.annotations.balancing.hash.as_ref();
+        own.or(place.canary.and_then(|canary| canary.balancing.hash.as_ref())).map(Arc::clone)
     }
 
     /// What the endpoint gets as `Host`. A snippet precedes the annotation.

@@ -6,7 +6,7 @@ use super::ForwardedRequest;
 use crate::forwarding_fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::{
-    HTTPOXY_HEADER, X_FORWARDED_SCHEME, X_ORIGINAL_FORWARDED_FOR, X_REAL_IP, X_SCHEME,
+    HTTPOXY_HEADER, X_FORWARDED_SCHEME, X_ORIGINAL_FORWARDED_FOR, X_REAL_IP, X_SCHEME, is_certificate_field,
 };
 
 /// Sets all of them. Those of a trusted peer about the scheme, host and port of its client are kept, and its list of
@@ -50,16 +50,10 @@ pub(in crate::proxy) fn set_forwarding_headers(
 /// Removes the fields with which endpoints get what is known of the certificate of the client, in all spellings. Only
 /// the steps of a location set them, afterwards.
 fn remove_certificate_fields(headers: &mut HeaderMap) {
-    let is_start = |name: &str| {
-        let start = name.bytes().take(CERTIFICATE_START.len());
-        start.map(|byte| if byte == b'_' { b'-' } else { byte }).eq(CERTIFICATE_START.bytes())
-    };
-    while let Some(name) = headers.keys().find(|name| is_start(name.as_str())).cloned() {
+    while let Some(name) = headers.keys().find(|name| is_certificate_field(name)).cloned() {
         headers.remove(name);
     }
 }
-
-const CERTIFICATE_START: &str = "ssl-client-";
 
 /// The fields that [`set_forwarding_headers`] sets, `X-Request-ID`, and `Via`.
 const HEADER_COUNT: usize = 10;
