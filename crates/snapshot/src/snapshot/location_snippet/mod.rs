@@ -61,4 +61,4 @@ pub use server_locations::MatchedLocation;
 pub use settings::SnippetSettings;
 pub use snippet::{LocationModifier, Snippet, SnippetLocation};
 pub use text::{InvalidSnippetText, SnippetText};
-pub use variable::{SnippetValues, SnippetVariable};
+pub use variable::{CertificateVariable, SnippetValues, SnippetVariable};

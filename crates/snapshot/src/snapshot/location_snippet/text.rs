@@ -57,7 +57,8 @@ impl SnippetText {
         }
         if parsed.request_variables().any(SnippetVariable::is_of_location) {
             return Err(InvalidSnippetText(
-                "the variables of the rule, such as $namespace, are not known here".to_owned(),
+                "the variables of the rule, such as $namespace, and of client certificates are not known here"
+                    .to_owned(),
             ));
         }
         Ok(parsed)

@@ -61,6 +61,21 @@ pub enum SnippetVariable {
     ServicePort,
     LocationPath,
     RemoteUser,
+    /// `$ssl_client_…`
+    ClientCertificate(CertificateVariable),
+}
+
+/// A variable about the certificate of the client, which has a value if the host verifies certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateVariable {
+    /// `$ssl_client_verify`: `NONE` if there is no certificate. Empty in plain text.
+    Result,
+    /// `$ssl_client_s_dn`
+    Subject,
+    /// `$ssl_client_i_dn`
+    Issuer,
+    /// `$ssl_client_escaped_cert`: in PEM, with escapes as in URLs.
+    EscapedPem,
 }
 
 /// A variable that has a value once there is a response.
@@ -80,7 +95,7 @@ pub trait SnippetValues {
 }
 
 impl SnippetVariable {
-    /// Whether it is about the rule, and not about the request.
+    /// Whether its value is that of a rule, or depends on what the host of a rule says about certificates.
     pub(super) fn is_of_location(&self) -> bool {
         matches!(
             self,
@@ -90,6 +105,7 @@ impl SnippetVariable {
                 | SnippetVariable::ServicePort
                 | SnippetVariable::LocationPath
                 | SnippetVariable::ServerName
+                | SnippetVariable::ClientCertificate(_)
         )
     }
 
@@ -163,4 +179,8 @@ const NAMES: &[(&str, SnippetVariable)] = &[
     ("service_port", SnippetVariable::ServicePort),
     ("location_path", SnippetVariable::LocationPath),
     ("remote_user", SnippetVariable::RemoteUser),
+    ("ssl_client_verify", SnippetVariable::ClientCertificate(CertificateVariable::Result)),
+    ("ssl_client_s_dn", SnippetVariable::ClientCertificate(CertificateVariable::Subject)),
+    ("ssl_client_i_dn", SnippetVariable::ClientCertificate(CertificateVariable::Issuer)),
+    ("ssl_client_escaped_cert", SnippetVariable::ClientCertificate(CertificateVariable::EscapedPem)),
 ];

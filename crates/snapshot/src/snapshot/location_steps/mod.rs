@@ -164,8 +164,9 @@ impl LocationSteps {
                 return Some(self.redirect_to_https(cx).unwrap_or_else(denied));
             }
         }
+        let certificates = self.certificates.as_ref();
         let run = match &self.snippets {
-            Some(snippets) => match snippets.begin(cx, &mut kept.snippet) {
+            Some(snippets) => match snippets.begin(cx, certificates, &mut kept.snippet) {
                 Ok(run) => run,
                 Err(reply) => return Some(reply),
             },
@@ -175,9 +176,11 @@ impl LocationSteps {
         if kept.allow_origin.is_some() && cx.head.method == Method::OPTIONS {
             return Some(cross_origin::preflight_reply());
         }
-        let is_denied = match self.snippets.as_ref().map(|snippets| snippets.access(run, cx, &mut kept.snippet)) {
-            Some(Ok(is_denied)) => is_denied,
-            Some(Err(reply)) => return Some(reply),
+        let is_denied = match &self.snippets {
+            Some(snippets) => match snippets.access(run, cx, certificates, &mut kept.snippet) {
+                Ok(is_denied) => is_denied,
+                Err(reply) => return Some(reply),
+            },
             None => false,
         };
         if let Some(reply) = self.response_of_location(cx) {

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::client_certificates::CertificateStep;
 use super::cookie_value::cookie_value;
 use super::https_redirect::without_port;
 use crate::plugin_api::login::{Login, strip_scheme};
@@ -39,15 +40,21 @@ pub struct RequestValues<'r> {
     pub(super) id: &'r HeaderValue,
     pub(super) now: SystemTime,
     pub(super) names: Option<&'r LocationNames>,
+    /// What the location does about certificates.
+    pub(super) certificates: Option<&'r CertificateStep>,
 }
 
 impl<'r> RequestValues<'r> {
     /// Those of a request in `access`, whose location has no names.
     pub fn new(cx: &'r RequestCx<'_>) -> Self {
-        RequestValues::of_location(cx, None)
+        RequestValues::of_location(cx, None, None)
     }
 
-    pub(super) fn of_location(cx: &'r RequestCx<'_>, names: Option<&'r LocationNames>) -> Self {
+    pub(super) fn of_location(
+        cx: &'r RequestCx<'_>,
+        names: Option<&'r LocationNames>,
+        certificates: Option<&'r CertificateStep>,
+    ) -> Self {
         RequestValues {
             headers: &cx.head.headers,
             method: &cx.head.method,
@@ -57,6 +64,7 @@ impl<'r> RequestValues<'r> {
             id: cx.id,
             now: cx.now,
             names,
+            certificates,
         }
     }
 
@@ -149,6 +157,9 @@ impl SnippetValues for RequestValues<'_> {
             SnippetVariable::ServicePort => self.name(|names| &names.service_port),
             SnippetVariable::LocationPath => self.name(|names| &names.path),
             SnippetVariable::RemoteUser => self.remote_user().map_or(Cow::Borrowed(""), Cow::Owned),
+            SnippetVariable::ClientCertificate(variable) => {
+                CertificateStep::variable(self.certificates, client, self.now, *variable)
+            }
         }
     }
 }

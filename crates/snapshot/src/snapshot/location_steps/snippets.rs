@@ -12,6 +12,7 @@ use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::FixedResponse;
+use super::client_certificates::CertificateStep;
 use super::request_values::{LocationNames, RequestValues};
 use crate::plugin_api::fields::replace_target;
 use crate::plugin_api::{ChangedFields, Reply, ReplyBody, RequestCx, ResponseSource};
@@ -109,10 +110,16 @@ impl LocationSnippets {
     }
 
     /// Runs the snippet of the server, and that of the location of it that precedes this one, which ends the request.
-    pub(super) fn begin(&self, cx: &mut RequestCx<'_>, kept: &mut Option<KeptRun>) -> Result<SnippetRun, Box<Reply>> {
+    /// `certificates`: what the location does about those of clients.
+    pub(super) fn begin(
+        &self,
+        cx: &mut RequestCx<'_>,
+        certificates: Option<&CertificateStep>,
+        kept: &mut Option<KeptRun>,
+    ) -> Result<SnippetRun, Box<Reply>> {
         let Some(server) = &self.server else { return Ok(SnippetRun::default()) };
         let steps = RegexSteps::new(cx.regex_steps.remaining());
-        let values = RequestValues::of_location(cx, Some(&self.names));
+        let values = RequestValues::of_location(cx, Some(&self.names), certificates);
         let mut run = server.run(&values, &steps);
         let mut snippet = server;
         let mut end = self.end_of(&run, &values, false);
@@ -150,10 +157,11 @@ impl LocationSnippets {
         &self,
         server: SnippetRun,
         cx: &mut RequestCx<'_>,
+        certificates: Option<&CertificateStep>,
         kept: &mut Option<KeptRun>,
     ) -> Result<bool, Box<Reply>> {
         let steps = RegexSteps::new(cx.regex_steps.remaining());
-        let values = RequestValues::of_location(cx, Some(&self.names));
+        let values = RequestValues::of_location(cx, Some(&self.names), certificates);
         let run = self.location.run_after(server, &values, &steps);
         let end = self.end_of(&run, &values, self.redirects_to_paths);
         let is_denied = denies(&run, &self.location, cx);

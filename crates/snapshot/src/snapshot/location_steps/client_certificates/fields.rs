@@ -29,7 +29,8 @@ impl CertificateFields {
     }
 }
 
-fn escaped_pem(certificate: &[u8]) -> String {
+/// The certificate in PEM, with escapes as in URLs.
+pub(super) fn escaped_pem(certificate: &[u8]) -> String {
     let encoded = BASE64.encode(certificate);
     let mut pem = String::with_capacity(encoded.len() + encoded.len() / PEM_COLUMNS + 64);
     pem.push_str("-----BEGIN CERTIFICATE-----\n");

@@ -12,6 +12,7 @@
 mod distinguished_name;
 mod fields;
 mod trust;
+mod variables;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,7 +25,7 @@ use self::fields::CertificateFields;
 pub use self::trust::ClientAuthorities;
 use self::trust::{RejectedCertificate, seconds};
 use crate::plugin_api::assertions::Assertions;
-use crate::plugin_api::{ClientCertificate, ClientInfo, Reply, ReplyBody, RequestCx, Scheme};
+use crate::plugin_api::{CertificateFindings, ClientCertificate, ClientInfo, Reply, ReplyBody, RequestCx, Scheme};
 use crate::snapshot::regex::Regex;
 
 /// What a host requires of the certificates of its clients.
@@ -101,12 +102,7 @@ impl CertificateStep {
             (Scheme::Http, _) => settings.accept(cx, Verified::default()),
             _ if settings.mode == CertificateMode::Off => settings.accept(cx, Verified::no_certificate()),
             (_, ClientCertificate::Chain(chain, _, findings)) => {
-                let now = cx.now;
-                let is_kept = |kept: &VerifiedChain| kept.is_of(settings, now);
-                match findings.find_or_add(is_kept, || VerifiedChain::new(settings, chain, now)) {
-                    Ok(kept) => settings.accept_chain(cx, kept),
-                    Err(added) => settings.accept_chain(cx, &added),
-                }
+                VerifiedChain::with(settings, (chain, findings), cx.now, |verified| settings.accept_chain(cx, verified))
             }
             (_, ClientCertificate::NotRequested) if cx.needs_another_connection() => Err(another_connection()),
             (_, ClientCertificate::NotRequested | ClientCertificate::Missing) => match settings.mode {
@@ -205,6 +201,20 @@ impl VerifiedChain {
         };
         let fields = chain.first().map(|own| CertificateFields::new(own, settings.forwards_certificate));
         VerifiedChain { settings: Arc::clone(settings), result, fields: fields.unwrap_or_default(), ends }
+    }
+
+    /// Reads what is known of the certificates of a connection, which is found out if it is not.
+    fn with<R>(
+        settings: &Arc<ClientCertificates>,
+        (chain, findings): (&[CertificateDer<'static>], &CertificateFindings),
+        now: SystemTime,
+        read: impl FnOnce(&VerifiedChain) -> R,
+    ) -> R {
+        let is_kept = |kept: &VerifiedChain| kept.is_of(settings, now);
+        match findings.find_or_add(is_kept, || VerifiedChain::new(settings, chain, now)) {
+            Ok(kept) => read(kept),
+            Err(added) => read(&added),
+        }
     }
 
     fn is_of(&self, settings: &Arc<ClientCertificates>, now: SystemTime) -> bool {

@@ -35,7 +35,7 @@ fn authority_parameters(name: &str) -> CertificateParams {
     params
 }
 
-fn authority(name: &str) -> Issuer {
+pub(super) fn authority(name: &str) -> Issuer {
     CertifiedIssuer::self_signed(authority_parameters(name), KeyPair::generate().unwrap()).unwrap()
 }
 
@@ -43,7 +43,7 @@ fn intermediate(name: &str, issuer: &Issuer) -> Issuer {
     CertifiedIssuer::signed_by(authority_parameters(name), KeyPair::generate().unwrap(), issuer).unwrap()
 }
 
-fn client(name: &str, serial: u64, issuer: &Issuer) -> CertificateDer<'static> {
+pub(super) fn client(name: &str, serial: u64, issuer: &Issuer) -> CertificateDer<'static> {
     let mut params = parameters(name);
     params.serial_number = Some(serial.into());
     params.signed_by(&KeyPair::generate().unwrap(), issuer).unwrap().der().clone()
@@ -73,7 +73,7 @@ fn at_day(day: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_767_225_600 + (day - 1) * 86_400 + 43_200)
 }
 
-fn settings(authorities: &[&Issuer], lists: Option<&str>, mode: CertificateMode) -> ClientCertificates {
+pub(super) fn settings(authorities: &[&Issuer], lists: Option<&str>, mode: CertificateMode) -> ClientCertificates {
     let pem: String = authorities.iter().map(|authority| authority.pem()).collect();
     ClientCertificates {
         mode,
@@ -90,7 +90,7 @@ fn chain(settings: ClientCertificates, https_redirect: Option<HttpsRedirectOfLoc
     chain_of(LocationSteps { certificates: Some(step), https_redirect, ..LocationSteps::default() })
 }
 
-fn chain_of(steps: LocationSteps) -> Arc<Chain> {
+pub(super) fn chain_of(steps: LocationSteps) -> Arc<Chain> {
     let mut builder = ChainBuilder::default();
     let (ExecutionPlace { kind, priority }, instance) = Arc::new(steps).into_instance("a".into(), "a".into());
     builder.add(kind, priority, AttachmentPoint::Base(BaseScope::Route), instance);
@@ -98,7 +98,7 @@ fn chain_of(steps: LocationSteps) -> Arc<Chain> {
 }
 
 /// A request on a TLS connection with these certificates; `None` if it was opened without the request for one.
-async fn run(chain: &Arc<Chain>, certificates: Option<&[CertificateDer<'static>]>, day: u64) -> TestOutcome {
+pub(super) async fn run(chain: &Arc<Chain>, certificates: Option<&[CertificateDer<'static>]>, day: u64) -> TestOutcome {
     let mut request = TestRequest::get("/")
         .header("ssl-client-verify", "SUCCESS")
         .header("ssl_client_subject_dn", "CN=forged")
