@@ -279,15 +279,11 @@ fn rewrites() -> Vec<DirectiveCase> {
             "rewrite ^/a/(?<rest>.*)$ /b/$rest?y=1&z=$host break;",
             "/a/x?q=1 ; /a/x",
         ),
-        // nginx searches the location again, which is not supported: the Ingress gets an error.
-        DirectiveCase {
-            differences: &[("/a", "503"), ("/b/x", "503"), ("/ax?q", "503"), ("/d", "503")],
-            ..in_location(
-                "rewrites one after the other",
-                "rewrite ^/a /b; rewrite ^/b(.*)$ /c$1 break;",
-                "/a ; /b/x ; /ax?q ; /d",
-            )
-        },
+        in_location(
+            "rewrites one after the other",
+            "rewrite ^/a /b; rewrite ^/b(.*)$ /c$1 break;",
+            "/a ; /b/x ; /ax?q ; /d",
+        ),
         in_location(
             "rewrite with look-ahead and alternatives",
             r#"rewrite ^/(?!api/)(.*)$ /web/$1 break; rewrite "^/api/(v[0-9]{1,2})/(users|groups)" /$2/$1 break;"#,
@@ -310,15 +306,41 @@ fn rewrites() -> Vec<DirectiveCase> {
                 "/a/x ; /a/x?n=2 ; /c?n=3",
             )
         },
-        // nginx searches the location again, which is not supported: the Ingress gets an error.
         DirectiveCase {
             response_fields: &["x-a"],
-            differences: &[("/a/x", "503")],
             ..in_location(
-                "rewrite that searches another location",
+                "rewrite that leads to the only location",
                 "rewrite ^/a/(.*)$ /b/$1 last; add_header X-A b;",
-                "/a/x",
+                "/a/x ; /a/a/x?q ; /b/x",
             )
+        },
+        DirectiveCase {
+            response_fields: &["x-r"],
+            ..in_location(
+                "steps of a location run again",
+                r#"
+                    set $r "$r($uri)"; if ($uri = /b) { add_header X-R "in $r"; } rewrite ^/(.)/last$ /$1 last;
+                    rewrite ^/a$ /b; if ($uri = /c) { return 410; } rewrite ^/d$ /c last; rewrite ^/e$ /d;
+                    if ($arg_stop) { break; } add_header X-R "$r";
+                "#,
+                "/a ; /a/last ; /b ; /b/last ; /c ; /d ; /d/last ; /e ; /e/last ; /e?stop=1 ; /a?stop=1 ; /f",
+            )
+        },
+        in_location(
+            "rewrites that lead to each other end",
+            r#"
+                set $n "${n}1"; if ($uri = /loop) { rewrite ^ /loop last; }
+                if ($uri = /ten) { set $m "${m}1"; } if ($m = 1111111111) { return 200 $n; }
+                if ($uri = /ten) { rewrite ^ /ten last; } if ($n = $arg_n) { return 200 $n; }
+                if ($arg_n) { rewrite ^ /n last; }
+            "#,
+            "/loop ; /ten ; /?n=1 ; /?n=11 ; /?n=1111111111 ; /?n=11111111111 ; /?n=111111111111",
+        ),
+        // Which of several locations a path has is not searched again: the Ingress gets an error.
+        DirectiveCase {
+            rules: &["/ Prefix s0", "/b Prefix s1"],
+            differences: &[("/a/x", "503"), ("/b/x", "503")],
+            ..in_location("rewrite that leads to another location", "rewrite ^/a/(.*)$ /b/$1 last;", "/a/x ; /b/x")
         },
         in_location(
             "rewrites to unusual paths",

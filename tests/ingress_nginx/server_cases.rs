@@ -230,10 +230,27 @@ fn hosts() -> Vec<DirectiveCase> {
                 "/ | X-A: client",
             )
         },
-        // The location would be another one, which is not supported: the Ingress gets an error.
+        in_server(
+            "server rewrite to the only location",
+            "rewrite ^/a/(.*)$ /b/$1 last; rewrite ^/c$ /d?x=1; rewrite ^/d$ /e break; rewrite ^/e$ /f;",
+            "/a/x ; /c ; /c?y ; /d ; /e ; /b/x",
+        )
+        .with_location("if ($uri = /b/y) { return 410; } rewrite ^/b/(.*)$ /a/$1 last;"),
+        in_server(
+            "rewrites in locations of the server",
+            "
+                rewrite ^/start/(.*)$ /$1; location = /old { rewrite ^ /new last; } location = /new { return 410; }
+                location = /older { rewrite ^ /app; } location /private { deny all; }
+                location = /loop { rewrite ^ /loop last; } location = /stay { rewrite ^ /new; return 403; }
+            ",
+            "/old ; /start/old ; /older ; /start/older?q ; /open/x ; /private/x ; /start/private ; /loop ; /stay",
+        )
+        .with_location("if ($uri = /app) { return 418; } rewrite ^/open/(.*)$ /private/$1 last;"),
+        // Which of several locations a path has is not searched again: the Ingress gets an error.
         DirectiveCase {
+            rules: MIXED_PATHS,
             differences: &[("/a/x", "503")],
-            ..in_server("server rewrite that searches a location", "rewrite ^/a/(.*)$ /b/$1 last;", "/a/x")
+            ..in_server("server rewrite to one of several locations", "rewrite ^/a/(.*)$ /app/$1 last;", "/a/x")
         },
         DirectiveCase {
             response_fields: &["x-a"],

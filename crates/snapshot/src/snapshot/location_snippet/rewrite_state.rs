@@ -18,6 +18,8 @@ pub(super) struct RewriteState {
     path: Option<String>,
     /// The query, if it was changed.
     args: Option<String>,
+    /// How often the location of a new path was searched.
+    searches: u8,
 }
 
 impl RewriteState {
@@ -45,11 +47,20 @@ impl RewriteState {
         self.args = Some(args);
     }
 
+    /// Counts a search of the location of a new path. Returns whether it is permitted.
+    pub(super) fn count_search(&mut self) -> bool {
+        self.searches = self.searches.saturating_add(1);
+        self.searches <= MAX_SEARCHES
+    }
+
     /// Whether the request to the endpoint has another target than that of the client.
     pub(super) fn has_changed_target(&self) -> bool {
         self.path.is_some() || self.args.is_some()
     }
 }
+
+/// As in nginx, so that rewrites which lead to each other end.
+const MAX_SEARCHES: u8 = 10;
 
 /// The values of a request, with what has changed.
 pub(super) struct ChangedValues<'r> {

@@ -1,5 +1,6 @@
 //! Runs a snippet for a request.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
@@ -27,6 +28,9 @@ pub struct SnippetRun {
     pub failed: Option<SnippetFailure>,
     /// In place of the target of the request, after this snippet and those before it.
     pub target: Option<SnippetTarget>,
+    /// A `rewrite` of a location lets nginx search the location of the new path. After the snippet of a server, it is
+    /// searched in any case.
+    pub(crate) search: Option<LocationSearch>,
     /// The block of the last `if` that was true.
     active: Option<usize>,
     state: RewriteState,
@@ -44,6 +48,15 @@ pub struct SnippetReply {
     pub location: Option<String>,
     /// `return 444`: the connection is closed without a response.
     pub closes_connection: bool,
+}
+
+/// When the location of a new path is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LocationSearch {
+    /// Now: `last` has ended the steps.
+    AtOnce,
+    /// After all steps of the location, of which the snippet may not be the last.
+    AfterSteps,
 }
 
 /// Where a request is sent.
@@ -64,6 +77,8 @@ pub enum SnippetFailure {
     InvalidTarget,
     /// A text is longer than 8 KiB.
     TextTooLong,
+    /// Each location has a `rewrite` that leads to another one, or to itself.
+    TooManySearches,
 }
 
 impl Snippet {
@@ -75,20 +90,46 @@ impl Snippet {
     /// Runs the steps of a snippet after those of another one: that of the server, or that of the location whose
     /// `rewrite` led to this one. Its variables and its changes of the target stay.
     pub(crate) fn run_after(&self, previous: SnippetRun, values: &dyn SnippetValues, steps: &RegexSteps) -> SnippetRun {
-        let mut execution = Execution { snippet: self, values, steps, active: None, state: previous.state };
+        let state = previous.state;
+        let mut execution = Execution { snippet: self, values, steps, active: None, state, is_path_new: false };
         let mut run = SnippetRun::default();
         // In nginx, `limit_except` is a block without the other directives of the rewrite module.
         let is_limited = self.outer.access.limits(&values.value(&SnippetVariable::RequestMethod));
         let program = if is_limited { &[][..] } else { &self.program };
-        match execution.run(program) {
-            ControlFlow::Continue(()) | ControlFlow::Break(RunEnd::Stopped) => match execution.target() {
-                Ok(target) => run.target = target,
-                Err(failure) => run.failed = Some(failure),
-            },
-            ControlFlow::Break(RunEnd::Reply(reply)) => run.reply = Some(reply),
-            ControlFlow::Break(RunEnd::Failed(failure)) => run.failed = Some(failure),
+        let search = match execution.run(program) {
+            ControlFlow::Continue(()) => LocationSearch::AfterSteps,
+            ControlFlow::Break(RunEnd::Stopped) => LocationSearch::AtOnce,
+            ControlFlow::Break(RunEnd::Reply(reply)) => {
+                run.reply = Some(reply);
+                return SnippetRun { active: execution.active, state: execution.state, ..run };
+            }
+            ControlFlow::Break(RunEnd::Failed(failure)) => {
+                run.failed = Some(failure);
+                return SnippetRun { active: execution.active, state: execution.state, ..run };
+            }
+        };
+        match execution.target() {
+            Ok(target) => (run.target, run.search) = (target, execution.is_path_new.then_some(search)),
+            Err(failure) => run.failed = Some(failure),
         }
         SnippetRun { active: execution.active, state: execution.state, ..run }
+    }
+}
+
+impl SnippetRun {
+    /// The run with which the location that was found for the new path begins.
+    ///
+    /// # Errors
+    ///
+    /// After ten searches, as in nginx.
+    pub(crate) fn after_search(mut self) -> Result<Self, SnippetFailure> {
+        self.search = None;
+        if self.state.count_search() { Ok(self) } else { Err(SnippetFailure::TooManySearches) }
+    }
+
+    /// The decoded path, after the steps so far.
+    pub(crate) fn path<'r>(&'r self, values: &'r dyn SnippetValues) -> Cow<'r, str> {
+        self.values(values).path()
     }
 }
 
@@ -139,6 +180,8 @@ struct Execution<'r> {
     steps: &'r RegexSteps,
     active: Option<usize>,
     state: RewriteState,
+    /// Whether the last `rewrite` of the path was one without `break`.
+    is_path_new: bool,
 }
 
 /// Why no further step runs.
@@ -192,6 +235,7 @@ impl Execution<'_> {
             SnippetStep::Return(step) => return Err(RunEnd::Reply(self.reply(step)?)),
             SnippetStep::Rewrite(step) => self.rewrite(step)?,
             SnippetStep::Break => {
+                self.is_path_new = false;
                 return Err(RunEnd::Stopped);
             }
         }
@@ -295,6 +339,7 @@ impl Execution<'_> {
                     Some(query) => format!("{query}&{args}"),
                     None => args,
                 });
+                self.is_path_new = *flag != RewriteFlag::Break;
                 if *flag == RewriteFlag::None { Ok(()) } else { Err(RunEnd::Stopped) }
             }
         }

@@ -35,9 +35,9 @@ pub use self::https_redirect::HttpsRedirectOfLocation;
 use self::https_redirect::without_port;
 pub use self::request_values::{ESCAPED, LocationNames, RequestValues};
 pub use self::snippets::LocationSnippets;
-use self::snippets::{FieldsOfResponse, KeptRun, forbidden};
+use self::snippets::{FieldsOfResponse, KeptRun, LocationRun, forbidden};
 use super::location_path::PathReplacement;
-use super::location_snippet::SnippetRun;
+use super::location_snippet::{LocationSearch, SnippetRun};
 use super::regex_steps::RegexSteps;
 use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
@@ -177,7 +177,7 @@ impl LocationSteps {
             return Some(cross_origin::preflight_reply());
         }
         let is_denied = match &self.snippets {
-            Some(snippets) => match snippets.access(run, cx, certificates, &mut kept.snippet) {
+            Some(snippets) => match self.run_snippet(snippets, run, cx, kept) {
                 Ok(is_denied) => is_denied,
                 Err(reply) => return Some(reply),
             },
@@ -196,6 +196,37 @@ impl LocationSteps {
             cx.choose_backend(0, true);
         }
         self.limit_body(cx)
+    }
+
+    /// Runs the snippet of the location, again for each path to which its rewrites lead. Returns whether it denies the
+    /// request.
+    fn run_snippet(
+        &self,
+        snippets: &LocationSnippets,
+        mut run: SnippetRun,
+        cx: &mut RequestCx<'_>,
+        kept: &mut KeptOfRequest,
+    ) -> Result<bool, Box<Reply>> {
+        let certificates = self.certificates.as_ref();
+        loop {
+            let (search, rewritten) = match snippets.access(run, cx, certificates, &mut kept.snippet)? {
+                LocationRun::Ended { is_denied } => return Ok(is_denied),
+                LocationRun::Searches(search, rewritten) => (search, rewritten),
+            };
+            // In nginx, these are further steps of the location, which run before the search.
+            let response = (search == LocationSearch::AfterSteps).then(|| self.response_of_location(cx)).flatten();
+            if let Some(reply) = response.or_else(|| self.redirect_to_https(cx)) {
+                return Err(reply);
+            }
+            run = match snippets.search(rewritten, cx, certificates, &mut kept.snippet) {
+                Ok(run) => run,
+                Err(reply) => {
+                    // A location of the server has nothing of what the Ingress says about other origins.
+                    kept.allow_origin = None;
+                    return Err(reply);
+                }
+            };
+        }
     }
 
     fn redirect_to_https(&self, cx: &RequestCx<'_>) -> Option<Box<Reply>> {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   snippet of the server ▶ its locations ▶ preflight ▶ snippet of the location ▶ …  ▶ fields for the endpoint
-//!                                                                                    ▶ fields of the response
+//!                                 ▲                               │                  ▶ fields of the response
+//!                                 └─────── rewrite ◀──────────────┘
 //! ```
 
 use std::borrow::Cow;
@@ -16,10 +17,9 @@ use super::client_certificates::CertificateStep;
 use super::request_values::{LocationNames, RequestValues};
 use crate::plugin_api::fields::replace_target;
 use crate::plugin_api::{ChangedFields, Reply, ReplyBody, RequestCx, ResponseSource};
-use crate::snapshot::location_path::decoded_path;
 use crate::snapshot::location_snippet::{
-    MatchedLocation, Snippet, SnippetFailure, SnippetReply, SnippetResponseOrigin, SnippetRun, SnippetTarget,
-    SnippetValues, SnippetVariable, SnippetVerdict,
+    LocationSearch, MatchedLocation, RequestFieldEdit, Snippet, SnippetFailure, SnippetReply, SnippetResponseOrigin,
+    SnippetRun, SnippetTarget, SnippetValues, SnippetVariable, SnippetVerdict,
 };
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 
@@ -38,6 +38,14 @@ pub struct LocationSnippets {
     /// What of the snippet of the location is for later phases.
     changes_requests: bool,
     changes_responses: bool,
+}
+
+/// What the snippet of a location has done with a request that it does not respond to.
+pub(super) enum LocationRun {
+    /// Whether its rules deny the request, which is known before a redirect and has its effect after it.
+    Ended { is_denied: bool },
+    /// A `rewrite` leads to the location of another path.
+    Searches(LocationSearch, SnippetRun),
 }
 
 /// What is kept of a request until its response.
@@ -120,35 +128,66 @@ impl LocationSnippets {
         let Some(server) = &self.server else { return Ok(SnippetRun::default()) };
         let steps = RegexSteps::new(cx.regex_steps.remaining());
         let values = RequestValues::of_location(cx, Some(&self.names), certificates);
-        let mut run = server.run(&values, &steps);
-        let mut snippet = server;
-        let mut end = self.end_of(&run, &values, false);
-        if end.is_none() && !server.locations.is_empty() {
-            let path = decoded_path(cx.raw_target.split('?').next().unwrap_or_default()).unwrap_or_default();
-            match server.location_of(&path, &self.matched, &steps) {
-                Ok(Some(location)) => {
-                    run = location.run_after(run, &values, &steps);
-                    snippet = location;
-                    let denied = || denies(&run, snippet, cx).then(forbidden);
-                    end = self.end_of(&run, &values, false).or_else(denied).or_else(|| Some(not_found()));
-                }
-                Ok(None) => {}
-                Err(failure) => end = Some(failed(failure)),
-            }
-        }
-        let result = match end {
+        let run = server.run(&values, &steps);
+        let result = match self.end_of(&run, &values, false) {
             Some(reply) => {
-                *kept = Some(KeptRun::new(run, snippet, &values));
+                *kept = Some(KeptRun::new(run, server, &values));
                 Err(reply)
             }
-            None => Ok(run),
+            None => self.run_server_locations(run, cx, (&values, &steps), kept),
         };
         cx.regex_steps.keep(steps.remaining());
-        result
+        result.map(|(run, edits)| edit_input(run, &edits, cx))
     }
 
-    /// Runs the snippet of the location after that of the server. Returns whether its rules deny the request, which is
-    /// known before a redirect and has its effect after it.
+    /// Searches the location of the path that a `rewrite` of this location has set. The compiler permits such a
+    /// `rewrite` only if that is this location, or one of the server.
+    pub(super) fn search(
+        &self,
+        run: SnippetRun,
+        cx: &mut RequestCx<'_>,
+        certificates: Option<&CertificateStep>,
+        kept: &mut Option<KeptRun>,
+    ) -> Result<SnippetRun, Box<Reply>> {
+        let run = run.after_search().map_err(failed)?;
+        let steps = RegexSteps::new(cx.regex_steps.remaining());
+        let values = RequestValues::of_location(cx, Some(&self.names), certificates);
+        let result = self.run_server_locations(run, cx, (&values, &steps), kept);
+        cx.regex_steps.keep(steps.remaining());
+        result.map(|(run, edits)| edit_input(run, &edits, cx))
+    }
+
+    /// Runs the locations of the server that precede this one for the path. They end the request, unless their
+    /// rewrites lead to this one. Then their changes of the fields of the request are part of the result.
+    fn run_server_locations(
+        &self,
+        mut run: SnippetRun,
+        cx: &RequestCx<'_>,
+        (values, steps): (&RequestValues<'_>, &RegexSteps),
+        kept: &mut Option<KeptRun>,
+    ) -> Result<(SnippetRun, Vec<RequestFieldEdit>), Box<Reply>> {
+        let mut edits = Vec::new();
+        let server = self.server.as_ref().filter(|server| !server.locations.is_empty());
+        let Some(server) = server else { return Ok((run, edits)) };
+        loop {
+            let found = server.location_of(&run.path(values), &self.matched, steps);
+            let Some(location) = found.map_err(failed)? else { return Ok((run, edits)) };
+            run = location.run_after(run, values, steps);
+            let end = match self.end_of(&run, values, false) {
+                None if run.search.is_some() => {
+                    edits.extend(run.input_edits(location, values));
+                    run = run.after_search().map_err(failed)?;
+                    continue;
+                }
+                None if denies(&run, location, cx) => forbidden(),
+                end => end.unwrap_or_else(not_found),
+            };
+            *kept = Some(KeptRun::new(run, location, values));
+            return Err(end);
+        }
+    }
+
+    /// Runs the snippet of the location after that of the server.
     ///
     /// # Errors
     ///
@@ -159,14 +198,15 @@ impl LocationSnippets {
         cx: &mut RequestCx<'_>,
         certificates: Option<&CertificateStep>,
         kept: &mut Option<KeptRun>,
-    ) -> Result<bool, Box<Reply>> {
+    ) -> Result<LocationRun, Box<Reply>> {
         let steps = RegexSteps::new(cx.regex_steps.remaining());
         let values = RequestValues::of_location(cx, Some(&self.names), certificates);
         let run = self.location.run_after(server, &values, &steps);
         let end = self.end_of(&run, &values, self.redirects_to_paths);
         let is_denied = denies(&run, &self.location, cx);
         let input = run.input_edits(&self.location, &values);
-        let target = run.target.clone().filter(|_| end.is_none());
+        let target = run.target.clone();
+        let search = run.search.map(|search| (search, run.clone()));
         if self.changes_responses || self.changes_requests {
             *kept = Some(KeptRun::new(run, &self.location, &values));
         }
@@ -174,13 +214,19 @@ impl LocationSnippets {
         for edit in input {
             edit.apply(&mut cx.head.headers);
         }
+        if let Some(end) = end {
+            return Err(end);
+        }
+        if let Some((search, run)) = search {
+            return Ok(LocationRun::Searches(search, run));
+        }
         if let Some(SnippetTarget { path, query, .. }) = target {
             let query = query.unwrap_or_default();
             if replace_target(cx.head, &path, query.as_bytes()).is_err() {
                 return Err(failed(SnippetFailure::InvalidTarget));
             }
         }
-        end.map_or(Ok(is_denied), Err)
+        Ok(LocationRun::Ended { is_denied })
     }
 
     fn end_of(&self, run: &SnippetRun, values: &RequestValues<'_>, keeps_path: bool) -> Option<Box<Reply>> {
@@ -243,6 +289,14 @@ pub(super) struct FieldsOfResponse {
 /// The media type of texts without another one in ingress-nginx.
 const DEFAULT_TYPE: HeaderValue = HeaderValue::from_static("text/html");
 
+/// Changes the fields of the request, which the run goes on with.
+fn edit_input(run: SnippetRun, edits: &[RequestFieldEdit], cx: &mut RequestCx<'_>) -> SnippetRun {
+    for edit in edits {
+        edit.apply(&mut cx.head.headers);
+    }
+    run
+}
+
 /// Whether the rules of a snippet deny the client.
 fn denies(run: &SnippetRun, snippet: &Snippet, cx: &RequestCx<'_>) -> bool {
     run.verdict(snippet, cx.client.address.to_canonical(), &cx.head.method) == SnippetVerdict::Deny
@@ -267,7 +321,7 @@ fn failed(failure: SnippetFailure) -> Box<Reply> {
             let message = "A request header is too long to match";
             Reply::negotiated(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message, "header_too_long_for_snippet")
         }
-        SnippetFailure::InvalidTarget | SnippetFailure::TextTooLong => {
+        SnippetFailure::InvalidTarget | SnippetFailure::TextTooLong | SnippetFailure::TooManySearches => {
             let message = "An unexpected error occurred";
             Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "invalid_result_of_snippet")
         }

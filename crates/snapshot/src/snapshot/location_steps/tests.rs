@@ -271,3 +271,64 @@ async fn responses_have_the_fields_of_the_last_true_condition() {
         assert_eq!((header("x-a"), header("x-b")), expected, "{target}");
     }
 }
+
+/// The status of the reply, or else the target that the endpoint gets.
+fn status_or_target(outcome: &TestOutcome) -> String {
+    outcome.reply_status().map_or_else(|| outcome.request.uri.to_string(), |status| status.as_str().to_owned())
+}
+
+#[tokio::test]
+async fn rewrites_lead_to_the_location_again() {
+    let locations = "location = /old { rewrite ^ /new last; } location = /new { return 410; } \
+                     location = /older { rewrite ^ /app; } location /private { deny all; }";
+    let moves = "rewrite ^/a/(.*) /b/$1 last; rewrite ^/b/(.*) /c/$1 break;";
+    let count = |limit: usize| {
+        let ones = "1".repeat(limit);
+        format!("set $n \"${{n}}1\"; if ($n != {ones}) {{ rewrite ^ /n last; }} return 200 $n;")
+    };
+    for (server, location, target, expected) in [
+        ("", moves, "/a/x?y", "/c/x?y"),
+        ("", "rewrite ^/a /b; rewrite ^/b(.*)$ /c$1 break;", "/a", "/c"),
+        ("", "if ($uri = /b) { return 410; } rewrite ^/a /b; break;", "/a", "/b"),
+        ("", "if ($uri = /b) { return 410; } rewrite ^/a /b;", "/a", "410"),
+        ("", "rewrite ^(.*)$ /a$1 last;", "/x", "500"),
+        ("", &*count(11), "/", "200"),
+        ("", &*count(12), "/", "500"),
+        // The location is that of the path after the snippet of the server.
+        ("rewrite ^/a/(.*) /b/$1 last; location = /b/x { return 410; }", "", "/a/x", "410"),
+        ("rewrite ^/a/(.*) /b/$1; location = /b/x { return 410; }", "", "/a/y?z", "/b/y?z"),
+        ("rewrite ^/a/(.*) /b/$1 break; location = /b/x { return 410; }", "", "/a/x", "410"),
+        ("rewrite ^/a/(.*) /b/$1 last; location = /a/x { return 410; }", moves, "/a/x", "/c/x"),
+        // Locations of the server.
+        (locations, "", "/old", "410"),
+        (locations, "if ($uri = /app) { return 418; }", "/older", "418"),
+        (locations, "", "/older", "/app"),
+        (
+            "location = /old { more_set_input_headers 'X-A: b'; rewrite ^ /new last; }",
+            "if ($http_x_a = b) { return 418; }",
+            "/old",
+            "418",
+        ),
+        (locations, "rewrite ^/open/(.*) /private/$1 last;", "/open/x", "403"),
+        (locations, "rewrite ^/open/(.*) /private/$1;", "/open/x", "403"),
+        ("location / { rewrite ^(.*)$ /a$1 last; }", "", "/x", "500"),
+    ] {
+        let outcome = TestRequest::get(target).run(&chain(snippets(server, location))).await;
+        assert_eq!(status_or_target(&outcome), expected, "{server} {location} {target}");
+    }
+}
+
+#[tokio::test]
+async fn a_search_comes_after_the_steps_of_the_location() {
+    let redirect = || Some(FixedResponse { status: StatusCode::FOUND, target: HeaderValue::from_static("/other") });
+    for (flag, response, https_redirect, expected) in [
+        ("last", None, None, "410"),
+        ("last", redirect(), None, "410"),
+        ("", redirect(), None, "302"),
+        ("last", redirect(), https(false), "308"),
+    ] {
+        let snippets = snippets("", &format!("if ($uri = /b) {{ return 410; }} rewrite ^/a /b {flag};"));
+        let outcome = TestRequest::get("/a").run(&chain(LocationSteps { response, https_redirect, ..snippets })).await;
+        assert_eq!(status_or_target(&outcome), expected, "{flag}");
+    }
+}

@@ -13,6 +13,7 @@ use super::client_certificates;
 use super::client_certificates::{CertificateRequirement, HostCertificates};
 use super::config_map;
 use super::config_map::NginxConfig;
+use super::host_paths::HostPaths;
 use super::path::written_path;
 use super::server_alias;
 use super::server_alias::{GivenAliases, IngressAge, WantedAliases};
@@ -49,6 +50,8 @@ pub(super) struct HostFacts {
     pub has_tls: bool,
     /// Whether an Ingress has a guard for all paths of the host that is not supported.
     pub is_closed: bool,
+    /// Whether the prefix `/` is its only location, to which therefore every rewrite leads.
+    pub has_one_location: bool,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +80,8 @@ struct SaidOfHost {
     certificates: Option<CertificateRequirement>,
     /// Whether each path is exact, its text, and whether the Ingress makes it an expression.
     paths: Vec<(bool, Box<str>, bool)>,
+    /// Whether there is a location that it has no path for: that of `app-root`, or that of the health of ingress-nginx.
+    has_further_location: bool,
     /// Whether it would rewrite requests for the root, if no Ingress has a path for that and it is the oldest one.
     rewrites_root: bool,
     /// It has only a default backend, which precedes paths for the root.
@@ -109,10 +114,10 @@ impl Host {
     }
 
     /// The Ingress because of which the host is closed.
-    fn find_closing(&self) -> Option<&ObjectKey> {
+    fn find_closing(&self) -> Option<ObjectKey> {
         let by_snippet = self.find_server_snippet().filter(|snippet| snippet.closes_host);
-        let by_guard = || self.of_owner().find_map(|(_, said)| said.closes_host.as_ref());
-        by_snippet.map(|snippet| &snippet.ingress).or_else(by_guard)
+        let by_guard = || self.of_owner().find_map(|(_, said)| said.closes_host.clone());
+        by_snippet.map(|snippet| snippet.ingress.clone()).or_else(by_guard)
     }
 
     /// What the host requires of the certificates of its clients. An Ingress whose requirement is not known closes the
@@ -126,8 +131,10 @@ impl Host {
         Some(HostCertificates { ingress: ingress.clone(), requirement: requirement.clone() })
     }
 
-    fn find_server_snippet(&self) -> Option<&Arc<ServerSnippet>> {
-        self.of_owner().find_map(|(_, said)| said.server_snippet.as_ref())
+    fn find_server_snippet(&self) -> Option<Arc<ServerSnippet>> {
+        let written = self.of_owner().find_map(|(_, said)| said.server_snippet.as_ref())?;
+        let is_in_effect = !written.needs_one_location() || self.find_paths().has_one_location();
+        Some(if is_in_effect { Arc::clone(written) } else { Arc::new(written.refused()) })
     }
 
     /// Whether an Ingress has it that is not a canary.
@@ -136,7 +143,7 @@ impl Host {
     }
 
     /// Only of the paths that are used, which are those of the oldest Ingresses.
-    fn find_facts(&self) -> HostFacts {
+    fn find_paths(&self) -> HostPaths<'_> {
         let has_catch_all = self.said.values().any(|said| said.is_catch_all);
         let mut known: BTreeSet<(bool, &str)> = has_catch_all.then_some((false, "/")).into_iter().collect();
         let mut has_expressions = false;
@@ -145,8 +152,18 @@ impl Host {
         }
         let oldest = self.said.values().find(|said| said.canaries.is_empty());
         let rewrites_root = oldest.is_some_and(|oldest| oldest.rewrites_root);
-        HostFacts {
+        HostPaths {
             has_expressions: has_expressions || rewrites_root && !known.contains(&(false, "/")),
+            has_further_location: self.said.values().any(|said| said.has_further_location),
+            written: known,
+        }
+    }
+
+    fn find_facts(&self) -> HostFacts {
+        let paths = self.find_paths();
+        HostFacts {
+            has_expressions: paths.has_expressions,
+            has_one_location: paths.has_one_location(),
             has_tls: self.said.values().any(|said| said.has_tls),
             is_closed: self.find_closing().is_some(),
         }
@@ -194,8 +211,8 @@ impl NginxHosts {
             let namespaces = known.find_namespaces_with_tls();
             let before = std::mem::replace(&mut known.facts, facts);
             let namespaces_before = std::mem::replace(&mut known.namespaces_with_tls, namespaces);
-            let server_snippet = known.find_server_snippet().map(Arc::clone);
-            let closed_by = known.find_closing().cloned();
+            let server_snippet = known.find_server_snippet();
+            let closed_by = known.find_closing();
             let closed_before = std::mem::replace(&mut known.closed_by, closed_by);
             let snippet_before = std::mem::replace(&mut known.server_snippet, server_snippet);
             let certificates = known.find_certificates();
@@ -378,6 +395,7 @@ fn said_of_hosts(
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_some() {
         let known = said.entry(HostPattern::Any).or_default();
         known.is_catch_all = true;
+        known.has_further_location = true;
         known.namespace = Arc::clone(&ingress.meta.key.namespace);
         known.closes_host.clone_from(&closes_host);
         known.certificates.clone_from(&certificates);
@@ -403,6 +421,7 @@ fn said_of_hosts(
         if !is_any {
             known.aliases.clone_from(&aliases);
         }
+        known.has_further_location = is_any || written(&ingress.meta, "app-root").is_some();
         known.rewrites_root = !is_any && target.is_some_and(|target| target != "/");
         for path in rule.http.iter().flat_map(|http| &http.paths) {
             let text = written_path(path.path.as_deref());

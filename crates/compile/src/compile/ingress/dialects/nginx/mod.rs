@@ -32,6 +32,7 @@ mod endpoint_rewrites;
 pub(in crate::compile::ingress) mod error_backend;
 mod further_names;
 mod host_facts;
+mod host_paths;
 mod limits;
 mod mirror;
 mod path;

@@ -25,6 +25,20 @@ pub(super) struct ServerSnippet {
     /// `None` if it is not in effect.
     pub snippet: Option<Arc<Snippet>>,
     pub closes_host: bool,
+    /// Whether it would close the host if it were not in effect.
+    guards_host: bool,
+}
+
+impl ServerSnippet {
+    /// Whether it is in effect only for hosts with one location: it may lead to any location of a host.
+    pub(super) fn needs_one_location(&self) -> bool {
+        self.snippet.as_ref().is_some_and(|snippet| leads_to_locations(snippet))
+    }
+
+    /// The same, where it is not in effect.
+    pub(super) fn refused(&self) -> Self {
+        ServerSnippet { snippet: None, closes_host: self.guards_host, ..self.clone() }
+    }
 }
 
 /// The snippets in effect for the locations of a host.
@@ -69,6 +83,25 @@ struct NotInEffect {
     restricts: bool,
 }
 
+impl NotInEffect {
+    /// The target that a snippet sets may be that of another location, and the host has several.
+    fn elsewhere(snippet: &Snippet, place: SnippetPlace) -> Self {
+        let (message, remedy) = if place == SnippetPlace::Server && snippet.changes_target() {
+            let remedy = "write it in the snippet of the location, with break or with redirect";
+            ("it changes the target before the location is chosen", remedy)
+        } else {
+            let remedy = "end the rewrite with break, redirect or permanent";
+            ("it has a rewrite that leads to another location", remedy)
+        };
+        NotInEffect { message: message.to_owned(), remedy: remedy.to_owned(), restricts: snippet.restricts() }
+    }
+}
+
+/// Whether the location of a request depends on the snippet, so that it may be any of the host.
+fn leads_to_locations(server: &Snippet) -> bool {
+    server.changes_target() || server.locations.iter().any(|location| location.snippet.searches_again())
+}
+
 /// What the annotation of an Ingress says for its hosts; `None` without one. `refuses_guards`: whether one that is not
 /// in effect and could restrict access closes them.
 pub(super) fn of_server(
@@ -78,14 +111,18 @@ pub(super) fn of_server(
     refuses_guards: bool,
 ) -> Option<ServerSnippet> {
     let written = WrittenSnippet::server(meta)?;
-    let (snippet, closes_host) = match written.compile(config, &Snippet::default(), limit) {
+    let (snippet, restricts) = match written.compile(config, &Snippet::default(), limit) {
         // That of an Ingress which is not served must not respond in its place.
         Ok(snippet) if has_rejected_value(meta) => (None, snippet.restricts()),
-        Ok(snippet) => (Some(Arc::new(snippet)), false),
+        Ok(snippet) => {
+            let restricts = snippet.restricts();
+            (Some(Arc::new(snippet)), restricts)
+        }
         Err(reason) => (None, reason.restricts),
     };
-    let closes_host = closes_host && written.refuses(meta, refuses_guards);
-    Some(ServerSnippet { ingress: meta.key.clone(), snippet, closes_host })
+    let guards_host = restricts && written.refuses(meta, refuses_guards);
+    let closes_host = guards_host && snippet.is_none();
+    Some(ServerSnippet { ingress: meta.key.clone(), snippet, closes_host, guards_host })
 }
 
 /// Whether an annotation has a value because of which the Ingress is not served.
@@ -122,9 +159,16 @@ pub(super) fn by_host<'h>(
     }
     let of_location = WrittenSnippet::location(reader.meta);
     let mut known: BTreeMap<HostPattern, HostSnippets> = BTreeMap::new();
-    // Most hosts have no snippet, so that the same one is compiled once.
-    let mut without_server: Option<Arc<Snippet>> = None;
+    // Most hosts have no snippet, so that the same one is compiled once: for those with one location, and for others.
+    let mut without_server: BTreeMap<bool, Arc<Snippet>> = BTreeMap::new();
     for host in named {
+        let has_one_location = hosts.facts(host, None).has_one_location;
+        if let Some(written) = of_server.as_ref().filter(|_| !has_one_location)
+            && let Ok(snippet) = written.compile(config, &Snippet::default(), limit)
+            && leads_to_locations(&snippet)
+        {
+            report(written, Err(&NotInEffect::elsewhere(&snippet, written.place)));
+        }
         let server = hosts.server_snippet(host);
         if let (Some(written), Some(server)) = (&of_server, server)
             && server.ingress != reader.meta.key
@@ -140,12 +184,16 @@ pub(super) fn by_host<'h>(
             reader.notes.push(note.with_topic(Topic::Conflict));
         }
         let server = server.and_then(|server| server.snippet.clone());
-        let location = match (&without_server, &server) {
+        let location = match (without_server.get(&has_one_location), &server) {
             (Some(compiled), None) => Arc::clone(compiled),
             _ => {
                 let outer = server.as_deref().cloned().unwrap_or_default().with_rewrites(rewrites);
                 let compiled = of_location.as_ref().and_then(|written| {
                     let compiled = written.compile(config, &outer, limit);
+                    let compiled = compiled.and_then(|snippet| match has_one_location || !snippet.searches_again() {
+                        true => Ok(snippet),
+                        false => Err(NotInEffect::elsewhere(&snippet, written.place)),
+                    });
                     report(written, compiled.as_ref());
                     compiled.ok()
                 });
@@ -154,7 +202,7 @@ pub(super) fn by_host<'h>(
             }
         };
         if server.is_none() {
-            without_server.get_or_insert_with(|| Arc::clone(&location));
+            without_server.entry(has_one_location).or_insert_with(|| Arc::clone(&location));
         }
         known.insert(host.clone(), HostSnippets { server, location });
     }
@@ -214,15 +262,6 @@ impl<'a> WrittenSnippet<'a> {
 
     /// What a whole snippet has that no request could be served with as in nginx.
     fn unsupported(&self, snippet: &Snippet) -> Option<(&'static str, &'static str)> {
-        if self.place == SnippetPlace::Server && snippet.changes_target() {
-            let remedy = "write it in the snippet of the location, with break or with redirect";
-            return Some(("it changes the target before the location is chosen", remedy));
-        }
-        let of_locations = || snippet.locations.iter().any(|location| location.snippet.searches_again());
-        if snippet.searches_again() || of_locations() {
-            let remedy = "end the rewrite with break, redirect or permanent";
-            return Some(("it has a rewrite that leads to another location", remedy));
-        }
         if snippet.changes_target() && self.has_rewrite_target {
             let remedy = "write one of both, with the groups that it needs";
             return Some(("it changes the target, which rewrite-target changes, too", remedy));
