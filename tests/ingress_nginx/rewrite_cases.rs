@@ -366,6 +366,29 @@ fn rewrites() -> Vec<DirectiveCase> {
 
 fn redirects() -> Vec<DirectiveCase> {
     vec![
+        DirectiveCase {
+            response_fields: &["x-a", "x-b"],
+            ..in_location(
+                "error pages that are URLs",
+                r#"
+                    error_page 403 404 http://x.example/e?u=$request_uri; error_page 410 =301 https://y.example/;
+                    error_page 418 =200 $scheme://z.example$uri; error_page 404 http://second.example/;
+                    if ($arg_a) { return 403; } if ($arg_b) { return 410; } if ($arg_c) { return 403 text; }
+                    if ($arg_d) { return 404; } if ($arg_e) { return 418; } if ($arg_f) { return 409; }
+                    add_header X-A a; add_header X-B b always;
+                "#,
+                "/ ; /x?a=1 ; /x?b=1 ; /x?c=1 ; /x?d=1 ; /x/y?e=1 ; /x?f=1 ; /respond/404/X-A/1",
+            )
+        },
+        in_location("an error page of denied clients", "error_page 403 https://x.example/denied; deny all;", "/"),
+        in_location(
+            "an error page in an if",
+            "
+                error_page 403 http://x.example/; if ($arg_a) { error_page 404 http://y.example/; return 403; }
+                if ($arg_b) { error_page 404 http://y.example/; return 404; } if ($arg_c) { return 403; }
+            ",
+            "/?a=1 ; /?b=1 ; /?c=1",
+        ),
         // In nginx, an encoded question mark of a group begins the query.
         DirectiveCase {
             differences: &[("/old/b%3Fc", "301, location http://@/new/b%3Fc")],

@@ -237,6 +237,15 @@ fn hosts() -> Vec<DirectiveCase> {
         )
         .with_location("if ($uri = /b/y) { return 410; } rewrite ^/b/(.*)$ /a/$1 last;"),
         in_server(
+            "error pages of the server",
+            "
+                error_page 403 https://x.example/denied; location /in { return 403; }
+                location /own { error_page 404 https://x.example/none; return 403; } location /text { return 403 a; }
+            ",
+            "/ ; /in ; /own ; /text ; /?a=1",
+        )
+        .with_location("if ($arg_a) { return 403; }"),
+        in_server(
             "rewrites in locations of the server",
             "
                 rewrite ^/start/(.*)$ /$1; location = /old { rewrite ^ /new last; } location = /new { return 410; }

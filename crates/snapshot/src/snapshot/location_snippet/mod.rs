@@ -20,6 +20,7 @@ mod block;
 mod compile;
 mod directive_tree;
 mod endpoint_rewrites;
+mod error_page;
 mod expires;
 mod expression;
 mod field_value;

@@ -1,10 +1,11 @@
-//! Parses the directives about fields of responses.
+//! Parses the directives about responses and their fields.
 
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use super::directive_tree::WrittenDirective;
+use super::error_page::ErrorPage;
 use super::expires::ResponseExpiry;
 use super::field_value::{FieldPattern, FieldText, editable_name, split_field};
 use super::ignored::DirectiveEffect;
@@ -30,6 +31,10 @@ pub(super) fn add(
         "proxy_hide_header" | "grpc_hide_header" => {
             let [name] = directive.exactly()?;
             Arc::make_mut(fields.hidden.get_or_insert_default()).push(editable_name(name)?);
+        }
+        "error_page" => {
+            let page = ErrorPage::parse(directive, scope)?;
+            Arc::make_mut(fields.error_pages.get_or_insert_default()).push(page);
         }
         "expires" => {
             let [time] = directive.exactly()?;

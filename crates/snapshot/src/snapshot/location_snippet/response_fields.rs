@@ -7,6 +7,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::endpoint_rewrites::EndpointRewrites;
+use super::error_page::ErrorPage;
 use super::expires::ResponseExpiry;
 use super::field_value::{ExpandedField, FieldPattern, FieldText};
 use super::text::{PartValues, SnippetText, TextPart};
@@ -25,6 +26,8 @@ pub(super) struct SnippetResponseFields {
     pub(super) expiry: Option<ResponseExpiry>,
     /// `default_type`: of the text of `return`.
     pub(super) default_type: Option<HeaderValue>,
+    /// `error_page`. `None` if the block has none.
+    pub(super) error_pages: Option<Arc<Vec<ErrorPage>>>,
     reads_upstream_fields: bool,
 }
 
@@ -69,6 +72,7 @@ impl SnippetResponseFields {
         self.added = self.added.take().or_else(|| outer.added.clone());
         self.hidden = self.hidden.take().or_else(|| outer.hidden.clone());
         self.expiry = self.expiry.take().or_else(|| outer.expiry.clone());
+        self.error_pages = self.error_pages.take().or_else(|| outer.error_pages.clone());
         self.default_type = self.default_type.take().or_else(|| outer.default_type.clone());
     }
 
@@ -170,12 +174,17 @@ impl SnippetResponseFields {
             ResponseEdit::Clear(_) => None,
         });
         let added = self.added.iter().flat_map(|added| added.iter()).map(|field| &field.value);
-        more.chain(added).filter_map(FieldText::expanded)
+        more.chain(added).filter_map(FieldText::expanded).chain(self.all_error_pages().map(|page| &page.url))
+    }
+
+    pub(super) fn all_error_pages(&self) -> impl Iterator<Item = &ErrorPage> {
+        self.error_pages.iter().flat_map(|pages| pages.iter())
     }
 
     /// Whether responses stay as they are.
     pub(super) fn is_empty(&self) -> bool {
-        self.more.is_empty() && self.added.is_none() && self.hidden.is_none() && self.expiry.is_none()
+        let edits_none = self.more.is_empty() && self.added.is_none() && self.hidden.is_none();
+        edits_none && self.expiry.is_none() && self.error_pages.is_none()
     }
 }
 

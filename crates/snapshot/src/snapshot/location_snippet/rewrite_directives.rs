@@ -68,11 +68,11 @@ fn return_step(directive: &WrittenDirective, scope: &KnownVariables) -> Result<R
 }
 
 /// Whether nginx sends a response of this status with `Location`.
-fn is_redirect(status: StatusCode) -> bool {
+pub(super) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn is_url(text: &str) -> bool {
+pub(super) fn is_url(text: &str) -> bool {
     ["http://", "https://", "$scheme", "${scheme}"].iter().any(|start| text.starts_with(start))
 }
 

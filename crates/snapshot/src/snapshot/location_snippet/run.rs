@@ -168,6 +168,21 @@ impl SnippetRun {
         fields.apply(&self.values(values), now, (&snippet.rewrites, steps), (status, origin), headers);
     }
 
+    /// The status and the URL of the redirect in place of an error that no endpoint has sent. A `return` with a text
+    /// is none, and neither is one that closes the connection.
+    pub(crate) fn error_page(
+        &self,
+        snippet: &Snippet,
+        values: &dyn SnippetValues,
+        status: StatusCode,
+    ) -> Option<(StatusCode, String)> {
+        if self.reply.as_ref().is_some_and(|reply| reply.body.is_some() || reply.closes_connection) {
+            return None;
+        }
+        let mut pages = snippet.block(self.active).response.all_error_pages();
+        pages.find(|page| page.is_for(status))?.redirect(&self.values(values))
+    }
+
     fn values<'r>(&'r self, values: &'r dyn SnippetValues) -> ChangedValues<'r> {
         ChangedValues { values, state: &self.state }
     }

@@ -43,7 +43,7 @@ use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::{
     AccessOutcome, BeforeForwardCx, ChangedFields, ClientInfo, Phases, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
-    ResponseOutcome, Scheme,
+    ResponseOutcome, ResponseSource, Scheme,
 };
 
 /// The steps of one location. The default does nothing.
@@ -324,13 +324,24 @@ impl Plugin for LocationSteps {
     }
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
+        let (status, source) = (cx.status, cx.source);
         let mut fields = FieldsOfResponse {
-            status: cx.status,
-            source: cx.source,
+            status,
+            source,
             headers: std::mem::take(cx.headers),
             steps: RegexSteps::new(cx.regex_steps.remaining()),
         };
         let kept = cx.plugin_data::<KeptOfRequest>();
+        let kept_run = kept.as_ref().and_then(|kept| kept.snippet.as_ref());
+        let page = match (&self.snippets, kept_run) {
+            (Some(snippets), Some(run)) if source != ResponseSource::Service => snippets.error_page(run, status),
+            _ => None,
+        };
+        // The fields are then those of the redirect, and the error keeps its own until it is replaced.
+        let of_error = page.as_ref().map(|page| {
+            fields.status = page.status;
+            std::mem::replace(&mut fields.headers, page.headers.clone())
+        });
         if let Some(snippets) = &self.snippets {
             snippets.response(kept.as_ref().and_then(|kept| kept.snippet.as_ref()), &mut fields);
         }
@@ -339,9 +350,18 @@ impl Plugin for LocationSteps {
         {
             rules.set_fields(allow_origin, &mut fields.headers);
         }
-        *cx.headers = fields.headers;
         cx.regex_steps.keep(fields.steps.remaining());
-        ResponseOutcome::Continue
+        match page.zip(of_error) {
+            Some((mut page, of_error)) => {
+                page.headers = fields.headers;
+                *cx.headers = of_error;
+                ResponseOutcome::Replace(page)
+            }
+            None => {
+                *cx.headers = fields.headers;
+                ResponseOutcome::Continue
+            }
+        }
     }
 }
 

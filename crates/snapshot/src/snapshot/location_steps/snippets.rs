@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::FixedResponse;
@@ -255,6 +255,14 @@ impl LocationSnippets {
             response.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// The redirect that replaces an error which no endpoint has sent.
+    pub(super) fn error_page(&self, kept: &KeptRun, status: StatusCode) -> Option<Box<Reply>> {
+        let KeptRun { run, snippet, values } = kept;
+        let (status, url) = run.error_page(snippet, values, status)?;
+        let target = HeaderValue::try_from(url).ok()?;
+        Some(Reply::new(status, ReplyBody::Empty, "redirected").with_header(LOCATION, target))
     }
 
     /// Changes the fields of the response, also of a request that has not reached the snippet.

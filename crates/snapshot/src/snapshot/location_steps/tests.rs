@@ -332,3 +332,21 @@ async fn a_search_comes_after_the_steps_of_the_location() {
         assert_eq!(status_or_target(&outcome), expected, "{flag}");
     }
 }
+
+#[tokio::test]
+async fn errors_have_a_page_with_the_fields_of_its_redirect() {
+    let text = "error_page 403 https://b.example/?u=$uri; add_header X-A b; if ($arg_c) { return 403; } \
+                if ($arg_d) { return 403 text; } if ($arg_e) { return 410; }";
+    for (target, expected) in [
+        ("/", (200, None, Some("b"))),
+        ("/x?c=1", (302, Some("https://b.example/?u=/x"), Some("b"))),
+        ("/x?d=1", (403, None, None)),
+        ("/x?e=1", (410, None, None)),
+    ] {
+        let outcome = TestRequest::get(target).run(&chain(snippets("", text))).await;
+        let found = (outcome.response.status.as_u16(), location(&outcome), outcome.response_header("x-a"));
+        assert_eq!(found, expected, "{target}");
+    }
+    let outcome = TestRequest::get("/").run(&chain(snippets("error_page 403 http://b.example;", "deny all;"))).await;
+    assert_eq!((outcome.response.status.as_u16(), location(&outcome)), (302, Some("http://b.example")));
+}

@@ -19,7 +19,7 @@ use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::regex_steps::RegexSteps;
 
 /// A request, whose variables have the values that the proxy would give them.
-struct Request {
+pub(super) struct Request {
     method: &'static str,
     host: &'static str,
     target: &'static str,
@@ -27,7 +27,7 @@ struct Request {
 }
 
 impl Request {
-    fn get(target: &'static str) -> Self {
+    pub(super) fn get(target: &'static str) -> Self {
         Request { method: "GET", host: "a.example", target, headers: &[] }
     }
 
@@ -73,21 +73,21 @@ impl SnippetValues for Request {
     }
 }
 
-fn location(text: &str) -> Snippet {
+pub(super) fn location(text: &str) -> Snippet {
     match Snippet::parse(text, SnippetPlace::Location, RegexLimit::MEMORY_ONLY) {
         Ok(snippet) => snippet,
         Err(refused) => panic!("{text}: {refused}"),
     }
 }
 
-fn server(text: &str) -> Snippet {
+pub(super) fn server(text: &str) -> Snippet {
     match Snippet::parse(text, SnippetPlace::Server, RegexLimit::MEMORY_ONLY) {
         Ok(snippet) => snippet,
         Err(refused) => panic!("{text}: {refused}"),
     }
 }
 
-fn run(snippet: &Snippet, request: &Request) -> SnippetRun {
+pub(super) fn run(snippet: &Snippet, request: &Request) -> SnippetRun {
     snippet.run(request, &RegexSteps::default())
 }
 
