@@ -65,6 +65,14 @@ fn what_the_server_gets() -> Vec<DirectiveCase> {
     ];
     const WITH_METHOD: &[&str] =
         &["x-echo-method", "x-echo-target", "x-echo-field-x-original-uri", "x-echo-field-x-scheme"];
+    const OF_SNIPPET: &[&str] = &[
+        "x-echo-method",
+        "x-echo-field-x-a",
+        "x-echo-field-x-c",
+        "x-echo-field-cookie",
+        "x-echo-field-authorization",
+        "x-echo-field-x-sent-from",
+    ];
     const TARGETS: &[&str] = &["x-echo-field-x-original-url", "x-echo-field-x-auth-request-redirect"];
     let rewrite = "rewrite ^/a/(.*)$ /b/$1 break;";
     let posting = "proxy_method POST; proxy_set_header X-Original-URI $request_uri; proxy_set_header X-Scheme $scheme;";
@@ -92,6 +100,27 @@ fn what_the_server_gets() -> Vec<DirectiveCase> {
                 ),
                 "/respond/200/to$request_uri",
                 posting,
+            )
+        },
+        DirectiveCase {
+            request_fields: OF_SNIPPET,
+            ..with_snippet(
+                "the server gets what a snippet says",
+                OF_SNIPPET,
+                r#"
+                    proxy_set_header X-A "$http_x_b-$request_method"; proxy_set_header X-C ""; proxy_method PUT;
+                    proxy_set_header Cookie "a=$cookie_a";
+                "#,
+                "/ ; POST /x | X-A: client | X-B: 1 | X-C: 2 | Cookie: b=1; a=2 | X-Original-URI: /forged",
+            )
+        },
+        DirectiveCase {
+            request_fields: OF_SNIPPET,
+            ..with_snippet(
+                "the server gets no headers of the client",
+                OF_SNIPPET,
+                "proxy_pass_request_headers off; proxy_set_header X-A $http_x_b;",
+                "/ | Cookie: a=1 | X-C: 2 ; POST / | X-B: b | X-A: c | Authorization: Basic YTpi",
             )
         },
         DirectiveCase {
@@ -234,6 +263,13 @@ fn case(name: &str, target: &str, more: &[(&'static str, &str)], lines: &str, re
     let annotations = [&[("auth-url", &*url)][..], more].concat();
     let case = annotated(name, &annotations, format!("auth_request /_auth; {lines}"), requests);
     with_server_lines(case, target, "")
+}
+
+/// A server whose requests have a snippet. The endpoint gets these fields of its responses.
+fn with_snippet(name: &str, fields: &[&str], snippet: &str, requests: &str) -> DirectiveCase {
+    let joined = fields.join(",");
+    let annotations = [("auth-snippet", snippet), ("auth-response-headers", &*joined)];
+    with_server_lines(case(name, "/respond/200", &annotations, &copies(fields), requests), "/respond/200", snippet)
 }
 
 /// Sets the location for requests to the server, as ingress-nginx has it, with further lines.

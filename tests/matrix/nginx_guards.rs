@@ -151,7 +151,7 @@ fn restricting_value(name: &str) -> (&'static str, u16) {
         // No server listens there.
         "auth-url" => ("\"http://@address@:@dns@/verify\"", 500),
         // Without auth-type and auth-url, these restrict nothing.
-        "auth-secret" | "auth-signin" => ("a/b", 200),
+        "auth-secret" | "auth-signin" | "auth-snippet" => ("a/b", 200),
         // The Secret is in another namespace.
         "auth-tls-secret" => ("a/b", 403),
         // It needs a Secret in `auth-tls-secret`, which another row has.

@@ -121,6 +121,16 @@ async fn the_server_gets_what_ingress_nginx_sends() {
 }
 
 #[tokio::test]
+async fn the_server_gets_no_headers_of_the_client_if_the_configuration_says_so() {
+    let fields = json!({"hides_client_headers": true, "headers": [["X-From", "$http_x_a"]]});
+    let request = TestRequest::get("/a").header("x-a", "b").header("cookie", "session=1");
+    let Run { sent, .. } = run(server(fields), request, Ok(response(200, "", ""))).await;
+    let headers = &sent[0].headers;
+    assert_eq!((headers.get("x-a"), headers.get(COOKIE)), (None, None));
+    assert_eq!((&headers["x-from"], &headers["x-original-method"]), (&"b".parse().unwrap(), &"GET".parse().unwrap()));
+}
+
+#[tokio::test]
 async fn a_method_of_the_configuration_also_sends_the_target() {
     let fields = json!({"method": "POST", "url": "http://auth.example/check?to=$request_uri"});
     let Run { sent, .. } = run(server(fields), TestRequest::get("/a?b=c"), Ok(response(200, "", ""))).await;

@@ -16,6 +16,7 @@
 //! the whole snippet, because the others could depend on it.
 
 mod access;
+mod auth_snippet;
 mod block;
 mod compile;
 mod directive_tree;
@@ -51,6 +52,7 @@ mod variable;
 mod variable_scope;
 
 pub use access::SnippetVerdict;
+pub use auth_snippet::AuthSnippet;
 pub use compile::SnippetPlace;
 pub use endpoint_rewrites::EndpointRewrites;
 pub use ignored::IgnoredDirective;

@@ -54,6 +54,8 @@ pub(super) struct AuthRequestSettings {
     pub host: HeaderValue,
     /// `None` for GET; a method that is set also lets the server get the target of the request.
     pub method: Option<Method>,
+    /// Whether the server gets no headers of the client.
+    pub hides_client_headers: bool,
     /// The value of `X-Auth-Request-Redirect`, if it is not the target of the request.
     pub request_redirect: Option<HeaderValue>,
     pub headers: Box<[(HeaderName, SnippetText)]>,
@@ -65,7 +67,9 @@ impl AuthRequestSettings {
         let of_client = &cx.head.headers;
         let values = RequestValues::new(cx);
         let mut headers = HeaderMap::with_capacity(of_client.len() + DESCRIPTION.len());
-        let is_copied = |name: &HeaderName| !MESSAGE_FIELDS.contains(name) && !CONDITIONAL_FIELDS.contains(name);
+        let is_copied = |name: &HeaderName| {
+            !self.hides_client_headers && !MESSAGE_FIELDS.contains(name) && !CONDITIONAL_FIELDS.contains(name)
+        };
         for (name, value) in of_client.iter().filter(|(name, _)| is_copied(name)) {
             headers.append(name.clone(), value.clone());
         }

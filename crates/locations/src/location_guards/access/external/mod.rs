@@ -35,6 +35,9 @@ pub(super) struct Config {
     /// The method of requests to it.
     #[serde(default)]
     method: Option<String>,
+    /// Whether it gets no headers of the client, but only those that describe the request, and further ones.
+    #[serde(default)]
+    hides_client_headers: bool,
     /// Headers of its response that the endpoint gets.
     #[serde(default)]
     response_headers: Vec<String>,
@@ -112,6 +115,7 @@ impl AuthServer {
                     target,
                     host,
                     method,
+                    hides_client_headers: config.hides_client_headers,
                     request_redirect: config.request_redirect.and_then(|value| value.parse().ok()),
                     headers: names.into_iter().zip(values.into_iter().flatten()).collect(),
                 },

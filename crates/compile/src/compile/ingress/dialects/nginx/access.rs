@@ -36,7 +36,7 @@ impl<'a> AccessSettings<'a> {
     pub(super) fn read(cx: CompileContext<'_>, reader: &mut ValueReader<'a>, config: &'a NginxConfig) -> Self {
         let addresses = AddressLists::read(reader, config);
         let passwords = passwords(cx, reader, config);
-        let own = AuthServerText::of_annotations(reader);
+        let own = AuthServerText::of_annotations(reader, config);
         let is_global = reader.flag("enable-global-auth", true);
         let global = config.global_auth.as_ref().filter(|_| is_global).map(AuthServerText::of_config_map);
         let server_headers = server_headers(cx, reader, config);

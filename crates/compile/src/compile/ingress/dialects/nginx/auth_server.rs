@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::Method;
 use serde_json::{Value, json};
 
+use super::config_map::NginxConfig;
 use super::value_reader::{ValueReader, written};
 use crate::api::ingress_nginx::{self, PREFIX, cache_seconds, items};
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
+use crate::snapshot::location_snippet::{AuthSnippet, RefusedSnippet};
 
 /// The texts of the annotations, which are valid.
 #[derive(Debug, Default)]
@@ -23,11 +26,12 @@ pub(super) struct AuthServerText<'a> {
     cache_key: Option<&'a str>,
     cache_duration: Option<&'a str>,
     always_sets_cookie: bool,
+    snippet: Option<AuthSnippet>,
 }
 
 impl<'a> AuthServerText<'a> {
     /// The server of an Ingress; `None` if it has none. A bad value of any annotation is reported.
-    pub(super) fn of_annotations(reader: &mut ValueReader<'a>) -> Option<Self> {
+    pub(super) fn of_annotations(reader: &mut ValueReader<'a>, config: &NginxConfig) -> Option<Self> {
         if written(reader.meta, "auth-url").is_none() {
             reader.note_without(&DEPENDENT, "auth-url");
             return None;
@@ -42,6 +46,7 @@ impl<'a> AuthServerText<'a> {
             cache_key: reader.text("auth-cache-key").map(str::trim),
             cache_duration: reader.text("auth-cache-duration"),
             always_sets_cookie: reader.flag("auth-always-set-cookie", false),
+            snippet: snippet(reader, config),
         };
         Some(text).filter(|text| !text.url.is_empty())
     }
@@ -59,6 +64,7 @@ impl<'a> AuthServerText<'a> {
             cache_key: text("auth-cache-key"),
             cache_duration: text("auth-cache-duration"),
             always_sets_cookie: text("auth-always-set-cookie").and_then(ingress_nginx::flag) == Some(true),
+            snippet: None,
         })
     }
 
@@ -72,12 +78,14 @@ impl<'a> AuthServerText<'a> {
         let mut config = json!({
             "url": self.url_for(host)?,
             "response_headers": listed(self.response_headers),
-            "headers": headers,
+            "headers": self.headers_with(headers),
             "always_set_cookie": self.always_sets_cookie,
         });
         let cache = self.cache_key.map(|key| (key, cache_seconds(self.cache_duration.unwrap_or(CACHE_DURATION))));
+        let hides_headers = self.snippet.as_ref().is_some_and(|snippet| !snippet.passes_client_fields);
         let optional = [
-            ("method", self.method.map(Value::from)),
+            ("hides_client_headers", hides_headers.then_some(Value::Bool(true))),
+            ("method", self.method.or(self.snippet_method()).map(Value::from)),
             ("request_redirect", self.request_redirect.map(Value::from)),
             ("cache_key", cache.as_ref().map(|(key, _)| Value::from(*key))),
             ("cache_seconds", cache.as_ref().map(|(_, seconds)| json!(seconds))),
@@ -88,6 +96,18 @@ impl<'a> AuthServerText<'a> {
             }
         }
         Ok(config)
+    }
+
+    fn snippet_method(&self) -> Option<&str> {
+        self.snippet.as_ref()?.method.as_ref().map(Method::as_str)
+    }
+
+    /// The headers of requests to the server: these, then those of the snippet, which replace them.
+    fn headers_with(&self, headers: &[(String, String)]) -> Vec<(String, String)> {
+        // Only auth-method also adds them.
+        let removed = self.snippet_method().map(|_| OF_METHOD.map(|name| (name.to_owned(), String::new())));
+        let of_snippet = self.snippet.iter().flat_map(|snippet| &snippet.fields);
+        removed.into_iter().flatten().chain(headers.iter().cloned()).chain(of_snippet.cloned()).collect()
     }
 
     /// Where clients without a login are redirected.
@@ -125,8 +145,43 @@ impl<'a> AuthServerText<'a> {
     }
 }
 
+/// The snippet of requests to the server. One that is not in effect is an error: the server decides by what it gets.
+fn snippet(reader: &mut ValueReader<'_>, config: &NginxConfig) -> Option<AuthSnippet> {
+    let text = reader.text(SNIPPET)?;
+    if !config.allows_snippets || !config.allows_critical_annotations {
+        let message = "the ConfigMap of ingress-nginx does not allow snippets, or not the risk level Critical";
+        let remedy = "set allow-snippet-annotations to true there, and annotations-risk-level to Critical, and name \
+                      it with --nginx-configmap; or remove the snippet";
+        reader.refuse(SNIPPET, message, remedy);
+        return None;
+    }
+    match AuthSnippet::parse(text) {
+        Ok(snippet) if snippet.method.is_some() && written(reader.meta, "auth-method").is_some() => {
+            reader.refuse(SNIPPET, "proxy_method is given twice, because auth-method sets it", "write one of both");
+            None
+        }
+        Ok(snippet) => {
+            for ignored in &snippet.ignored {
+                let reason = format!("line {}: {}: {}", ignored.line, ignored.directive, ignored.reason);
+                reader.note(SNIPPET, &reason, "remove the directive");
+            }
+            Some(snippet)
+        }
+        Err(RefusedSnippet { line, directive, message, remedy, .. }) => {
+            let subject = if directive.is_empty() { "the snippet" } else { &directive };
+            reader.refuse(SNIPPET, &format!("line {line}: {subject} {message}"), &remedy);
+            None
+        }
+    }
+}
+
+const SNIPPET: &str = "auth-snippet";
+
+/// The headers that requests with a method of the configuration have.
+const OF_METHOD: [&str; 2] = ["X-Original-URI", "X-Scheme"];
+
 /// The annotations about the server.
-const DEPENDENT: [&str; 9] = [
+const DEPENDENT: [&str; 10] = [
     "auth-always-set-cookie",
     "auth-cache-duration",
     "auth-cache-key",
@@ -136,6 +191,7 @@ const DEPENDENT: [&str; 9] = [
     "auth-response-headers",
     "auth-signin",
     "auth-signin-redirect-param",
+    SNIPPET,
 ];
 
 /// The query parameter with the URL of the request.

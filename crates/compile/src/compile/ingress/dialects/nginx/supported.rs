@@ -18,6 +18,7 @@ pub(super) const READ: &[&str] = &[
     "auth-secret-type",
     "auth-signin",
     "auth-signin-redirect-param",
+    "auth-snippet",
     "auth-tls-error-page",
     "auth-tls-match-cn",
     "auth-tls-pass-certificate-to-upstream",
