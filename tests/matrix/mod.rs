@@ -9,4 +9,5 @@ mod nginx_client_certificates;
 mod nginx_error_backends;
 mod nginx_guards;
 mod nginx_mirrors;
+mod nginx_retries;
 mod unread_files;

@@ -25,7 +25,7 @@ use portico::snapshot::regex::RegexLimit;
 use portico::snapshot::router::{HostRouter, PathMatch, PathPattern, RouteMatch, TieBreaker};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, WeightedBackends};
 use portico::snapshot::rule_options::{RuleOptions, UnmatchedStyle};
-use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
+use portico::snapshot::timeouts_and_retries::{RetryPolicy, RetryScope, TimeoutsAndRetries};
 use portico::snapshot::{Bind, HttpListener, Routes, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey};
 use socket2::{Domain, Socket, Type};
@@ -221,7 +221,8 @@ pub(crate) fn with_timeouts_and_retries(action: Action, policy: TimeoutsAndRetri
 
 /// Up to `max_retries` retries after responses with these codes, almost without a delay.
 pub(crate) fn retries(max_retries: u32, codes: &[u16]) -> TimeoutsAndRetries {
-    let retry = RetryPolicy { max_retries, codes: codes.into(), backoff: Duration::from_millis(1) };
+    let (backoff, scope) = (Duration::from_millis(1), RetryScope::default());
+    let retry = RetryPolicy { max_retries, codes: codes.into(), backoff, scope };
     TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
 }
 

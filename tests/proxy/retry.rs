@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portico::limits::ProxyLimits;
-use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
+use portico::snapshot::timeouts_and_retries::{RetryPolicy, RetryScope, TimeoutSetting, TimeoutsAndRetries};
 
 use crate::accounting::scrape;
 use crate::harness::{
@@ -241,7 +241,12 @@ async fn requests_are_retried_as_configured() {
             name: "the request timeout ends the back-off",
             policy: TimeoutsAndRetries {
                 request: TimeoutSetting::After(SHORT),
-                retry: Some(RetryPolicy { max_retries: 1, codes: [500].into(), backoff: Duration::from_secs(60) }),
+                retry: Some(RetryPolicy {
+                    max_retries: 1,
+                    codes: [500].into(),
+                    backoff: Duration::from_secs(60),
+                    scope: RetryScope::default(),
+                }),
                 ..TimeoutsAndRetries::default()
             },
             request: GET,
@@ -298,7 +303,8 @@ async fn refused_connection_moves_on_without_backoff() {
     let reserved: Vec<_> = (0..5).map(|_| reserve_address()).collect();
     let mut addresses: Vec<_> = reserved.iter().map(|(address, _)| *address).collect();
     let with_long_backoff = |attempts| {
-        let retry = RetryPolicy { max_retries: attempts, codes: [].into(), backoff: Duration::from_secs(60) };
+        let (backoff, scope) = (Duration::from_secs(60), RetryScope::default());
+        let retry = RetryPolicy { max_retries: attempts, codes: [].into(), backoff, scope };
         TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
     };
     let action =

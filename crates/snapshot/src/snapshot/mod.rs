@@ -34,6 +34,7 @@ pub mod ingress_routes;
 pub mod location_path;
 pub mod location_snippet;
 pub mod location_steps;
+pub mod next_upstream;
 pub mod own_udp_listeners;
 pub mod path_edit;
 pub mod path_reach;

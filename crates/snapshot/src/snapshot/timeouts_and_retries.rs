@@ -80,6 +80,28 @@ pub struct RetryPolicy {
     pub codes: Box<[u16]>,
     /// The delay before the first retry; it doubles with every further retry.
     pub backoff: Duration,
+    pub scope: RetryScope,
+}
+
+/// Which failures and requests are retried, and for how long. The default value is that of routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryScope {
+    /// No connection, one that closes before a response, and requests that the endpoint did not process.
+    pub errors: bool,
+    /// Connecting, or an attempt, takes longer than its timeout.
+    pub timeouts: bool,
+    /// Responses that cannot be read.
+    pub invalid_responses: bool,
+    /// Requests that may have been processed are retried with any method. Otherwise, only idempotent ones are.
+    pub non_idempotent: bool,
+    /// How long after the beginning of the first attempt another one may begin.
+    pub window: Option<Duration>,
+}
+
+impl Default for RetryScope {
+    fn default() -> Self {
+        RetryScope { errors: true, timeouts: true, invalid_responses: false, non_idempotent: false, window: None }
+    }
 }
 
 impl TimeoutSetting {
@@ -95,7 +117,8 @@ impl TimeoutsAndRetries {
     /// Timeouts for each attempt, and retries without delay, which use another endpoint if there is one.
     pub fn per_attempt(connect: Duration, write: Duration, read: Duration, retries: u32) -> Self {
         let [connect, write, read] = [connect, write, read].map(|timeout| TimeoutSetting::After(timeout).into());
-        let retry = Some(RetryPolicy { max_retries: retries, codes: [].into(), backoff: Duration::ZERO });
+        let scope = RetryScope::default();
+        let retry = Some(RetryPolicy { max_retries: retries, codes: [].into(), backoff: Duration::ZERO, scope });
         TimeoutsAndRetries { connect, write, read, retry, retry_is_of_service: true, ..TimeoutsAndRetries::default() }
     }
 
@@ -175,7 +198,24 @@ impl fmt::Display for RetryPolicy {
             // In addition to failed connects.
             write!(formatter, ", also on {}", codes.join(", "))?;
         }
-        write!(formatter, ", after {:?}", self.backoff)
+        write!(formatter, ", after {:?}", self.backoff)?;
+        self.scope.fmt(formatter)
+    }
+}
+
+/// What differs from the default.
+impl fmt::Display for RetryScope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RetryScope { errors, timeouts, invalid_responses, non_idempotent, window } = *self;
+        for (is_listed, text) in [
+            (!errors, ", not after errors"),
+            (!timeouts, ", not after timeouts"),
+            (invalid_responses, ", also after invalid responses"),
+            (non_idempotent, ", also of requests that are not idempotent"),
+        ] {
+            formatter.write_str(if is_listed { text } else { "" })?;
+        }
+        window.map_or(Ok(()), |window| write!(formatter, ", within {window:?}"))
     }
 }
 
@@ -185,7 +225,12 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_the_cap() {
-        let retry = |backoff| RetryPolicy { max_retries: 1, codes: [].into(), backoff: Duration::from_millis(backoff) };
+        let retry = |backoff| RetryPolicy {
+            max_retries: 1,
+            codes: [].into(),
+            backoff: Duration::from_millis(backoff),
+            scope: RetryScope::default(),
+        };
         // (first back-off, index of the retry, random number, delay)
         let cases = [
             (100, 0, 0.0, 100),
@@ -204,5 +249,24 @@ mod tests {
         // The greatest values do not overflow, which would panic.
         let longest = RetryPolicy { backoff: Duration::MAX, ..retry(0) };
         assert!(longest.backoff_delay(u32::MAX, 1.0) >= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn dumps_have_what_differs_from_the_retries_of_routes() {
+        let default = RetryScope::default();
+        for (scope, expected) in [
+            (default, "retries 2, also on 503, after 0ns"),
+            (
+                RetryScope { errors: false, timeouts: false, ..default },
+                "retries 2, also on 503, after 0ns, not after errors, not after timeouts",
+            ),
+            (
+                RetryScope { non_idempotent: true, window: Some(Duration::from_secs(5)), ..default },
+                "retries 2, also on 503, after 0ns, also of requests that are not idempotent, within 5s",
+            ),
+        ] {
+            let policy = RetryPolicy { max_retries: 2, codes: [503].into(), backoff: Duration::ZERO, scope };
+            assert_eq!(policy.to_string(), expected);
+        }
     }
 }

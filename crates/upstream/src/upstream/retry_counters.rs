@@ -28,6 +28,8 @@ pub enum RetryReason {
     GrpcStatus,
     /// A field of the response.
     Header,
+    /// The response could not be read.
+    InvalidResponse,
 }
 
 /// Why a failed request was not sent again, although its failure is one that is retried.
@@ -79,7 +81,7 @@ pub struct RetryMetrics {
 pub struct HedgeCounters([SingleWriterCounter; HedgeOutcome::ALL.len()]);
 
 impl RetryReason {
-    pub const ALL: [RetryReason; 7] = [
+    pub const ALL: [RetryReason; 8] = [
         RetryReason::ConnectFailure,
         RetryReason::RefusedStream,
         RetryReason::Reset,
@@ -87,6 +89,7 @@ impl RetryReason {
         RetryReason::Status,
         RetryReason::GrpcStatus,
         RetryReason::Header,
+        RetryReason::InvalidResponse,
     ];
 
     /// The value of a label.
@@ -99,6 +102,7 @@ impl RetryReason {
             RetryReason::Status => "status",
             RetryReason::GrpcStatus => "grpc_status",
             RetryReason::Header => "header",
+            RetryReason::InvalidResponse => "invalid_response",
         }
     }
 }

@@ -141,8 +141,7 @@ const KEYS: &[KnownKey] = &[
     unsupported(&["ignore-invalid-headers", "use-http2"], "true"),
     unsupported(&["proxy-http-version"], "1.1"),
     unsupported(&["load-balance"], "round_robin"),
-    unsupported(&["proxy-next-upstream"], "error timeout"),
-    unsupported(&["proxy-next-upstream-timeout", "limit-rate", "limit-rate-after"], "0"),
+    unsupported(&["limit-rate", "limit-rate-after"], "0"),
     unsupported(&["proxy-redirect-from", "proxy-redirect-to", "proxy-cookie-domain", "proxy-cookie-path"], "off"),
 ];
 

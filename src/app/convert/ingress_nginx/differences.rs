@@ -3,7 +3,7 @@
 
 use super::subject::{self, IngressPathOf, Subject, paths, value};
 use crate::api::Object;
-use crate::api::ingress_nginx::{self, items};
+use crate::api::ingress_nginx::{self, flag, items};
 use crate::api::networking::Ingress;
 use crate::report::migration::Difference;
 
@@ -99,6 +99,20 @@ const KNOWN: &[KnownDifference] = &[
         },
         before: "as many attempts as the value permits; 0 is no limit",
         after: "at most 10 attempts",
+    },
+    KnownDifference {
+        name: "proxy-next-upstream",
+        request: |subject| {
+            let conditions = subject.value_or_key("proxy-next-upstream").unwrap_or_default();
+            let mut conditions = conditions.split_whitespace();
+            let is_off = subject.is_canary() || conditions.clone().any(|condition| condition == "off");
+            let repeats_processed = |condition: &str| !matches!(condition, "error" | "timeout");
+            let is_key_set = subject.config.get("retry-non-idempotent").and_then(|value| flag(value)) == Some(true);
+            let request = || format!("PUT or POST {} with a body above 64 KiB, which fails", subject.first_url());
+            (!is_off && (is_key_set || conditions.any(repeats_processed))).then(request)
+        },
+        before: "another endpoint gets it",
+        after: "it is not sent again: only bodies up to 64 KiB are kept for that",
     },
     KnownDifference {
         name: "canary",
@@ -337,6 +351,9 @@ mod tests {
             ),
             ("/", &[("proxy-next-upstream-tries", "3")], &[]),
             ("/", &[("proxy-next-upstream-tries", "0")], &["proxy-next-upstream-tries"]),
+            ("/", &[("proxy-next-upstream", "error timeout")], &[]),
+            ("/", &[("proxy-next-upstream", "error http_503")], &["proxy-next-upstream"]),
+            ("/", &[("proxy-next-upstream", "http_503 off")], &[]),
             ("/docs/", &[], &["path"]),
             ("/docs/", &[("use-regex", "true")], &[]),
             ("/", &[("app-root", "/ui")], &["app-root"]),

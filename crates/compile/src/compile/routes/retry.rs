@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::compile::objects::duration::parse_duration;
 use crate::compile::objects::request_route::RequestRouteRule;
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
+use crate::snapshot::timeouts_and_retries::{RetryPolicy, RetryScope, TimeoutSetting, TimeoutsAndRetries};
 
 /// `None` if the rule has neither timeouts nor retries. A rule with an unsupported value is rejected rather than served
 /// without that value.
@@ -37,6 +37,7 @@ pub(in crate::compile) fn translate(
             max_retries: retry.attempts.map_or(1, |attempts| u32::try_from(attempts).unwrap_or(0)),
             codes: codes.into(),
             backoff: read_duration("retry.backoff", &retry.backoff).unwrap_or(RetryPolicy::DEFAULT_BACKOFF),
+            scope: RetryScope::default(),
         });
     }
     (!translated.is_empty()).then(|| Box::new(translated))

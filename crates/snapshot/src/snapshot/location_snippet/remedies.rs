@@ -45,8 +45,6 @@ const REMEDIES: &[(&str, &str)] = &[
     ("proxy_intercept_errors", "use the plugin error-pages"),
     ("access_log log_format", "use the flags --access-log and --access-log-format"),
     ("error_log", "remove it; Portico has one log of errors"),
-    ("proxy_next_upstream", "use a BackendPolicy"),
-    ("proxy_next_upstream_timeout", "use the annotation `proxy-next-upstream-tries`"),
     ("proxy_ssl_* grpc_ssl_*", "use a BackendTLSPolicy"),
     ("proxy_pass_header", "set the field with `more_set_headers`"),
     ("proxy_bind", "remove it; the node selects the address of connections to endpoints"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::directive_tree::WrittenDirective;
 use super::refusal::DirectiveRefusal;
 use super::units::{parse_size, parse_time};
+use crate::snapshot::next_upstream::NextUpstream;
 
 /// The settings of a snippet; `None` for those that it does not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,10 @@ pub struct SnippetSettings {
     pub client_keepalive_timeout: Option<Duration>,
     /// `proxy_next_upstream_tries`. 0 is no limit.
     pub max_attempts: Option<u32>,
+    /// `proxy_next_upstream`.
+    pub next_upstream: Option<NextUpstream>,
+    /// `proxy_next_upstream_timeout`. 0 is no limit.
+    pub next_upstream_time: Option<Duration>,
     /// `access_log off`.
     pub is_access_log_off: Option<bool>,
 }
@@ -39,6 +44,7 @@ impl SnippetSettings {
             "grpc_read_timeout" => &mut self.grpc_read_timeout,
             "grpc_send_timeout" => &mut self.grpc_send_timeout,
             "send_timeout" => &mut self.client_send_timeout,
+            "proxy_next_upstream_timeout" | "grpc_next_upstream_timeout" => &mut self.next_upstream_time,
             "keepalive_timeout" => &mut self.client_keepalive_timeout,
             "client_max_body_size" => {
                 let [text] = directive.exactly()?;
@@ -48,6 +54,11 @@ impl SnippetSettings {
             "proxy_next_upstream_tries" | "grpc_next_upstream_tries" => {
                 let [text] = directive.exactly()?;
                 set_once(&mut self.max_attempts, text.parse().ok(), "has no number")?;
+                return Ok(true);
+            }
+            "proxy_next_upstream" | "grpc_next_upstream" => {
+                let conditions = NextUpstream::parse(directive.some_arguments()?.iter().map(|word| &word[..]));
+                set_once(&mut self.next_upstream, conditions, "has no conditions such as `error timeout http_502`")?;
                 return Ok(true);
             }
             "access_log" if directive.arguments.first().is_some_and(|first| first == "off") => {
@@ -75,6 +86,8 @@ impl SnippetSettings {
             client_send_timeout,
             client_keepalive_timeout,
             max_attempts,
+            next_upstream,
+            next_upstream_time,
             is_access_log_off,
         } = outer;
         self.max_body_bytes = self.max_body_bytes.or(*max_body_bytes);
@@ -86,6 +99,10 @@ impl SnippetSettings {
         self.client_send_timeout = self.client_send_timeout.or(*client_send_timeout);
         self.client_keepalive_timeout = self.client_keepalive_timeout.or(*client_keepalive_timeout);
         self.max_attempts = self.max_attempts.or(*max_attempts);
+        if self.next_upstream.is_none() {
+            self.next_upstream.clone_from(next_upstream);
+        }
+        self.next_upstream_time = self.next_upstream_time.or(*next_upstream_time);
         self.is_access_log_off = self.is_access_log_off.or(*is_access_log_off);
     }
 }

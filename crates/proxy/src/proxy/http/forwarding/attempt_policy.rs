@@ -6,7 +6,8 @@
 //!   that it did not process the request, and the replay buffer has the whole sent body,
 //! - the endpoint certainly did not process it, and there is another endpoint,
 //! - the rule has retries (GEP-1731), and the request was not processed, or it is idempotent, is available as a whole,
-//!   and got one of the rule's statuses, no response in the time of one attempt, or a closed connection,
+//!   and got one of the rule's statuses, no response in the time of one attempt, or a closed connection; the rules of
+//!   ingress-nginx may narrow that, and add other methods and invalid responses,
 //! - the rule has no retries, but its Service (`service_attempts.rs`), and the outcome meets one of its conditions.
 //!
 //! Another attempt needs a place in the retry budget of the Service (GEP-3388), unless no connection was established.
@@ -25,7 +26,7 @@ use crate::limits::{MAX_ENDPOINTS, ProxyLimits};
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::rule::RuleId;
-use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
+use crate::snapshot::timeouts_and_retries::{RetryPolicy, RetryScope, TimeoutsAndRetries};
 use crate::upstream::settings::RequestTimeouts;
 use crate::upstream::{GivenTime, ResponseTimes, RetryReason, RetryStop};
 
@@ -109,8 +110,14 @@ impl<'r> AttemptPolicy<'r> {
 
     /// Whether a body is read before the request is sent, so that it can be sent again.
     pub(super) fn buffers<B: Body>(&self, request: &Request<B>, protocol: UpstreamProtocol) -> bool {
-        let may_retry =
-            |retry: &RetryPolicy| retry.max_retries > 0 && (!retry.codes.is_empty() || self.attempt_time().is_some());
+        let may_retry = |retry: &RetryPolicy| {
+            let RetryScope { invalid_responses, non_idempotent, .. } = retry.scope;
+            let repeats_processed = !retry.codes.is_empty() || invalid_responses || non_idempotent;
+            retry.max_retries > 0
+                && (repeats_processed || self.attempt_time().is_some())
+                // Over HTTP/2, such a body may be a stream of gRPC messages, which has no end.
+                && (is_idempotent(request.method()) || protocol == UpstreamProtocol::Http1)
+        };
         let is_kept = self.retry().is_some_and(may_retry)
             || self.service_retries().is_some_and(RequestRetries::repeats_processed)
                 && protocol == UpstreamProtocol::Http1;
@@ -135,7 +142,9 @@ impl<'r> AttemptPolicy<'r> {
     }
 
     fn is_idempotent(&self, method: &Method) -> bool {
-        is_idempotent(method) || self.service_retries().is_some_and(|retries| retries.is_idempotent)
+        is_idempotent(method)
+            || self.service_retries().is_some_and(|retries| retries.is_idempotent)
+            || self.retry().is_some_and(|retry| retry.scope.non_idempotent)
     }
 
     /// Whether another attempt follows this many retries.
@@ -196,7 +205,7 @@ impl<'r> AttemptPolicy<'r> {
         error: &AttemptError,
         has_others: impl FnOnce() -> bool,
     ) -> NextAttempt {
-        let Some(reason) = error.retry_reason() else { return NextAttempt::Never };
+        let Some(reason) = self.failure_reason(error) else { return NextAttempt::Never };
         let was_not_processed = error.was_not_processed();
         let delay = if was_not_processed && has_others() { RetryDelay::None } else { RetryDelay::Backoff };
         let is_retried = match delay {
@@ -213,6 +222,26 @@ impl<'r> AttemptPolicy<'r> {
         } else {
             NextAttempt::Retry(Retry { reason, delay })
         }
+    }
+
+    /// The reason to retry after a failure. `None` if it is not retried.
+    fn failure_reason(&self, error: &AttemptError) -> Option<RetryReason> {
+        let Some(RetryPolicy { scope, .. }) = self.retry() else { return error.retry_reason() };
+        let is_included = match error {
+            AttemptError::NotConnected(RequestError::ConnectTimeout)
+            | AttemptError::Failed(RequestError::BackendRequestTimeout) => scope.timeouts,
+            AttemptError::Failed(RequestError::InvalidResponse) => {
+                return scope.invalid_responses.then_some(RetryReason::InvalidResponse);
+            }
+            _ => scope.errors,
+        };
+        error.retry_reason().filter(|_| is_included)
+    }
+
+    /// Whether it is too late for an attempt that would begin now, if the rule limits the time for that.
+    pub(super) fn is_after_window(&self, first_started: Instant, now: Instant) -> bool {
+        let window = self.retry().and_then(|retry| retry.scope.window);
+        window.is_some_and(|window| now.saturating_duration_since(first_started) >= window)
     }
 
     /// How long a retry waits that follows this many others.

@@ -119,7 +119,11 @@ impl<C: Caller> EndedAttempt<C> {
         let stop = match next {
             NextAttempt::Never => return ControlFlow::Break(self.last_outcome(outgoing)),
             NextAttempt::Stop(stop) => Err((stop, None)),
-            NextAttempt::Retry(retry) => self.begin_retry(outgoing, retry),
+            NextAttempt::Retry(retry) => {
+                let first = attempts.as_deref().and_then(|attempts| attempts.as_slice().first());
+                let first_started = first.map_or(self.started_at, |first| first.started_at);
+                self.begin_retry(outgoing, retry, first_started)
+            }
         };
         let (stop, error) = match stop {
             Ok(another) => {
@@ -183,11 +187,15 @@ impl<C: Caller> EndedAttempt<C> {
         &self,
         outgoing: &mut OutgoingRequest<'_, C>,
         retry: Retry,
+        first_started: Instant,
     ) -> Result<AnotherAttempt, (RetryStop, Option<RequestError>)> {
         let Retry { reason, delay } = retry;
         let delay = outgoing.policy.delay(delay, self.retries);
         if let Some(error) = outgoing.policy.missed_limit(turn_clock::now(), delay) {
             return Err((RetryStop::Deadline, self.outcome.is_err().then_some(error)));
+        }
+        if outgoing.policy.is_after_window(first_started, turn_clock::now() + delay) {
+            return Err((RetryStop::Deadline, None));
         }
         // First the limit, which is given back with the admission: a retry that is not sent must not use the budget.
         if !outgoing.admission.take_retry() {

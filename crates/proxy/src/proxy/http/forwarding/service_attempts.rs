@@ -165,7 +165,10 @@ impl<'s> RequestRetries<'s> {
                     RetryReason::RefusedStream => on.refused_stream,
                     RetryReason::Reset => on.reset,
                     RetryReason::Timeout => on.timeout,
-                    RetryReason::Status | RetryReason::GrpcStatus | RetryReason::Header => false,
+                    RetryReason::Status
+                    | RetryReason::GrpcStatus
+                    | RetryReason::Header
+                    | RetryReason::InvalidResponse => false,
                 };
                 is_on.then_some(reason)
             }

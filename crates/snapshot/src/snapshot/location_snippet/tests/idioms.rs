@@ -1,6 +1,7 @@
 //! What issues and documents of ingress-nginx recommend.
 
 use super::*;
+use crate::snapshot::next_upstream::NextUpstream;
 
 fn check(text: &str, cases: &[(Request, &str)]) {
     let snippet = location(text);
@@ -163,6 +164,7 @@ fn settings_have_units() {
     let snippet = location(
         "client_max_body_size 100m; proxy_connect_timeout 5; proxy_read_timeout 1h; proxy_send_timeout 600s;
          send_timeout 1m; keepalive_timeout 0; proxy_next_upstream_tries 2; access_log off;
+         proxy_next_upstream error http_503; proxy_next_upstream_timeout 5s;
          proxy_buffering off; proxy_buffers 8 16k; proxy_http_version 1.1;",
     );
     let seconds = |seconds| Some(std::time::Duration::from_secs(seconds));
@@ -174,6 +176,8 @@ fn settings_have_units() {
         client_send_timeout: seconds(60),
         client_keepalive_timeout: seconds(0),
         max_attempts: Some(2),
+        next_upstream: NextUpstream::parse(["error", "http_503"]),
+        next_upstream_time: seconds(5),
         is_access_log_off: Some(true),
         ..SnippetSettings::default()
     };

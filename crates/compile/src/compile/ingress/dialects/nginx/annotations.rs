@@ -10,6 +10,7 @@ use super::balancing::OwnBalancing;
 use super::config_map::NginxConfig;
 use super::limits;
 use super::mirror;
+use super::retries::Retries;
 use super::session_cookie::AffinityCookie;
 use super::shared_parts::GuardConfig;
 use super::value_reader::{ValueReader, written};
@@ -49,8 +50,7 @@ pub(super) struct NginxAnnotations<'a> {
     pub connect_timeout: Duration,
     pub send_timeout: Duration,
     pub read_timeout: Duration,
-    /// How often a request is sent again.
-    pub retries: u32,
+    pub retries: Retries,
     /// `None` without a limit.
     pub max_body_bytes: Option<u64>,
 }
@@ -85,7 +85,7 @@ impl<'a> NginxAnnotations<'a> {
             connect_timeout: seconds(reader, "proxy-connect-timeout", config.connect_seconds),
             send_timeout: seconds(reader, "proxy-send-timeout", config.send_seconds),
             read_timeout: seconds(reader, "proxy-read-timeout", config.read_seconds),
-            retries: retries(reader, config.tries),
+            retries: Retries::read(reader, config),
             max_body_bytes: max_body_bytes(reader, config.body_bytes),
         }
     }
@@ -177,27 +177,11 @@ fn allowed_origins(reader: &mut ValueReader<'_>, list: &str) -> Option<Box<[Allo
     Some(origins.into())
 }
 
-/// 0 has no limit there, and here that of the largest number of attempts.
-fn retries(reader: &mut ValueReader<'_>, default: u32) -> u32 {
-    let tries = reader.number("proxy-next-upstream-tries").and_then(|tries| u32::try_from(tries).ok());
-    retries_of(tries.unwrap_or(default))
-}
-
-/// How often a request is sent again. `tries`: how often it is sent, and 0 without a limit.
-pub(super) fn retries_of(tries: u32) -> u32 {
-    match tries {
-        0 => MAX_TRIES - 1,
-        tries => tries.min(MAX_TRIES) - 1,
-    }
-}
-
 fn max_body_bytes(reader: &mut ValueReader<'_>, default: u64) -> Option<u64> {
     let size = reader.text("proxy-body-size").and_then(ingress_nginx::size).unwrap_or(default);
     (size > 0).then_some(size)
 }
 
-/// The most attempts, in place of an unlimited number.
-const MAX_TRIES: u32 = 10;
 const MAX_AGE_SECONDS: i64 = 1_728_000;
 const ALLOW_METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS";
 const ALLOW_HEADERS: &str =
@@ -226,7 +210,7 @@ mod tests {
         let meta = meta(&[]);
         let (read, reader) = read(&meta);
         assert!(read.ssl_redirect && !read.force_ssl_redirect && !read.use_regex);
-        assert_eq!((read.max_body_bytes, read.retries, read.cross_origin), (Some(1 << 20), 2, None));
+        assert_eq!((read.max_body_bytes, read.cross_origin), (Some(1 << 20), None));
         assert_eq!([read.connect_timeout, read.read_timeout].map(|timeout| timeout.as_secs()), [5, 60]);
         assert!(reader.errors.is_empty() && reader.notes.is_empty());
     }
@@ -281,9 +265,8 @@ mod tests {
 
     #[test]
     fn numbers_and_sizes_replace_defaults() {
-        let meta =
-            meta(&[("proxy-body-size", "0"), ("proxy-connect-timeout", "7"), ("proxy-next-upstream-tries", "0")]);
+        let meta = meta(&[("proxy-body-size", "0"), ("proxy-connect-timeout", "7")]);
         let read = read(&meta).0;
-        assert_eq!((read.max_body_bytes, read.connect_timeout.as_secs(), read.retries), (None, 7, 9));
+        assert_eq!((read.max_body_bytes, read.connect_timeout.as_secs()), (None, 7));
     }
 }

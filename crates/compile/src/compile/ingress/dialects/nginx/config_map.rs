@@ -12,6 +12,7 @@ use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
+use crate::snapshot::next_upstream::NextUpstream;
 use crate::upstream::RouteBalancing;
 
 /// The settings, with the defaults of ingress-nginx for keys that are missing or have a bad value.
@@ -34,6 +35,11 @@ pub(super) struct NginxConfig {
     pub send_seconds: u64,
     pub read_seconds: u64,
     pub tries: u32,
+    /// After which outcomes a request is sent again, in which time, and whether also with other methods than
+    /// idempotent ones.
+    pub next_upstream: NextUpstream,
+    pub next_upstream_seconds: u64,
+    pub retries_non_idempotent: bool,
     pub body_bytes: u64,
     pub service_upstream: bool,
     /// `None` for that of each Service.
@@ -80,6 +86,9 @@ impl Default for NginxConfig {
             send_seconds: 60,
             read_seconds: 60,
             tries: 3,
+            next_upstream: NextUpstream::default(),
+            next_upstream_seconds: 0,
+            retries_non_idempotent: false,
             body_bytes: 1 << 20,
             service_upstream: false,
             load_balance: None,
@@ -160,6 +169,9 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "proxy-send-timeout" => set(&mut config.send_seconds, count(text)),
             "proxy-read-timeout" => set(&mut config.read_seconds, count(text)),
             "proxy-next-upstream-tries" => set(&mut config.tries, count(text).and_then(|tries| tries.try_into().ok())),
+            "proxy-next-upstream" => set(&mut config.next_upstream, NextUpstream::parse(text.split_whitespace())),
+            "proxy-next-upstream-timeout" => set(&mut config.next_upstream_seconds, count(text)),
+            "retry-non-idempotent" => set(&mut config.retries_non_idempotent, flag(text)),
             "proxy-body-size" => set(&mut config.body_bytes, size(text)),
             "whitelist-source-range" => list(&mut config.allowed, name, value),
             "denylist-source-range" => list(&mut config.denied, name, value),
@@ -355,6 +367,9 @@ mod tests {
                 ("no-tls-redirect-locations", "/a, /b"),
                 ("proxy-body-size", "8m"),
                 ("proxy-read-timeout", "300"),
+                ("proxy-next-upstream", "error http_502"),
+                ("proxy-next-upstream-timeout", "5"),
+                ("retry-non-idempotent", "true"),
                 ("hsts-max-age", "60"),
                 ("hsts-preload", "true"),
                 ("whitelist-source-range", "10.0.0.0/8"),
@@ -368,6 +383,8 @@ mod tests {
         assert_eq!((config.ssl_redirect, config.redirect_status.as_u16()), (false, 301));
         assert_eq!((config.body_bytes, config.read_seconds, config.send_seconds), (8 << 20, 300, 60));
         assert_eq!(config.no_tls_redirect_locations, ["/a", "/b"]);
+        assert_eq!(config.next_upstream, NextUpstream::parse(["error", "http_502"]).unwrap());
+        assert_eq!((config.next_upstream_seconds, config.retries_non_idempotent), (5, true));
         assert_eq!((&*config.custom_errors, config.passes_endpoint_errors), (&[404, 503][..], true));
         assert_eq!(config.transport_security.unwrap(), "max-age=60; includeSubDomains; preload");
         assert_eq!(config.allowed.as_deref(), Some("10.0.0.0/8"));
@@ -380,6 +397,8 @@ mod tests {
     fn bad_values_keep_defaults_and_guards_fail_closed() {
         for (name, value, errors, notes) in [
             ("proxy-read-timeout", "60s", 0, 1),
+            ("proxy-next-upstream", "error,timeout", 0, 1),
+            ("proxy-next-upstream-timeout", "-1", 0, 1),
             ("http-redirect-code", "200", 0, 1),
             ("ssl-redirect", "on", 0, 1),
             ("relative-redirects", "on", 0, 1),

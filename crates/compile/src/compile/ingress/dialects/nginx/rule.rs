@@ -8,7 +8,6 @@ use http::{HeaderName, HeaderValue};
 
 use super::access;
 use super::access::AccessSettings;
-use super::annotations;
 use super::annotations::NginxAnnotations;
 use super::canary::CanaryPath;
 use super::client_certificates::CertificateRequirement;
@@ -346,7 +345,7 @@ impl RuleBuilder<'_> {
     }
 
     fn timeouts(&self, place: RulePlace<'_>) -> TimeoutsAndRetries {
-        let NginxAnnotations { connect_timeout, send_timeout, read_timeout, retries, protocol, .. } = *self.annotations;
+        let NginxAnnotations { connect_timeout, send_timeout, read_timeout, protocol, .. } = *self.annotations;
         // What a snippet says precedes what annotations say.
         let settings = self.snippets.get(place.host).map(|snippets| &snippets.location.settings);
         let of_snippet = |of_http: fn(&SnippetSettings) -> Option<Duration>, of_grpc: fn(&SnippetSettings) -> _| {
@@ -356,8 +355,9 @@ impl RuleBuilder<'_> {
         let connect = settings.and_then(|settings| settings.connect_timeout).unwrap_or(connect_timeout);
         let send = of_snippet(|settings| settings.send_timeout, |settings| settings.grpc_send_timeout);
         let read = of_snippet(|settings| settings.read_timeout, |settings| settings.grpc_read_timeout);
-        let retries = settings.and_then(|settings| settings.max_attempts).map_or(retries, annotations::retries_of);
-        TimeoutsAndRetries::per_attempt(connect, send.unwrap_or(send_timeout), read.unwrap_or(read_timeout), retries)
+        let retry = Some(self.annotations.retries.policy(settings));
+        let [send, read] = [send.unwrap_or(send_timeout), read.unwrap_or(read_timeout)];
+        TimeoutsAndRetries { retry, ..TimeoutsAndRetries::per_attempt(connect, send, read, 0) }
     }
 
     /// What replaces the path of requests, if anything does.

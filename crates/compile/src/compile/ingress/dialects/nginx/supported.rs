@@ -69,6 +69,8 @@ pub(super) const READ: &[&str] = &[
     "proxy-connect-timeout",
     "proxy-cookie-domain",
     "proxy-cookie-path",
+    "proxy-next-upstream",
+    "proxy-next-upstream-timeout",
     "proxy-next-upstream-tries",
     "proxy-read-timeout",
     "proxy-redirect-from",

@@ -4,12 +4,16 @@ use http_body_util::{Empty, Full};
 
 use super::super::service_attempts::OVERLOADED;
 use super::*;
-use crate::snapshot::timeouts_and_retries::TimeoutSetting;
+use crate::snapshot::timeouts_and_retries::{RetryScope, TimeoutSetting};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn rule(max_retries: u32, codes: &[u16]) -> TimeoutsAndRetries {
-    let retry = RetryPolicy { max_retries, codes: codes.into(), backoff: SECOND };
+    scoped_rule(max_retries, codes, RetryScope::default())
+}
+
+fn scoped_rule(max_retries: u32, codes: &[u16], scope: RetryScope) -> TimeoutsAndRetries {
+    let retry = RetryPolicy { max_retries, codes: codes.into(), backoff: SECOND, scope };
     TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
 }
 
@@ -66,6 +70,58 @@ fn failed_attempts_are_followed_by_others() {
     ] {
         assert_eq!(policy.next::<()>(retries, replay, Err(&error), || has_others), expected, "{case}");
     }
+}
+
+#[test]
+fn failures_are_retried_as_the_scope_says() {
+    use NextAttempt::Never;
+    use RetryReason::{ConnectFailure, InvalidResponse, Reset, Timeout};
+    let refused = AttemptError::NotConnected(RequestError::ConnectionRefused);
+    let slow = AttemptError::NotConnected(RequestError::ConnectTimeout);
+    let timed_out = AttemptError::Failed(RequestError::BackendRequestTimeout);
+    let invalid = AttemptError::Failed(RequestError::InvalidResponse);
+    let closed = AttemptError::NoResponse;
+    let none = RetryScope { errors: false, timeouts: false, ..RetryScope::default() };
+    let errors = scoped_rule(1, &[503], RetryScope { errors: true, ..none });
+    let timeouts = scoped_rule(1, &[503], RetryScope { timeouts: true, ..none });
+    let invalid_responses = scoped_rule(1, &[], RetryScope { invalid_responses: true, ..none });
+    let any_method = scoped_rule(1, &[503], RetryScope { non_idempotent: true, ..RetryScope::default() });
+    for (case, rule, replay, error, expected) in [
+        ("errors, refused", &errors, WHOLE, refused, at_once(ConnectFailure)),
+        ("errors, closed", &errors, WHOLE, closed, delayed(Reset)),
+        ("errors, slow", &errors, WHOLE, slow, Never),
+        ("errors, timed out", &errors, WHOLE, timed_out, Never),
+        ("errors, invalid", &errors, WHOLE, invalid, Never),
+        ("timeouts, refused", &timeouts, WHOLE, refused, Never),
+        ("timeouts, closed", &timeouts, WHOLE, closed, Never),
+        ("timeouts, slow", &timeouts, WHOLE, slow, at_once(ConnectFailure)),
+        ("timeouts, timed out", &timeouts, WHOLE, timed_out, delayed(Timeout)),
+        ("invalid, refused", &invalid_responses, WHOLE, refused, Never),
+        ("invalid", &invalid_responses, WHOLE, invalid, delayed(InvalidResponse)),
+        ("invalid, body not kept", &invalid_responses, STREAMED, invalid, BODY),
+        ("invalid, not idempotent", &invalid_responses, POST, invalid, Never),
+        ("any method, stream reset", &any_method, WHOLE, AttemptError::StreamReset, Never),
+    ] {
+        assert_eq!(policy(rule).next::<()>(0, replay, Err(&error), || true), expected, "{case}");
+    }
+    let replay = |rule, protocol| policy(rule).replay(true, &Method::POST, protocol).idempotent;
+    let post = || Request::post("/").body(Full::new(bytes::Bytes::from_static(b"body"))).unwrap();
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        assert_eq!((replay(&errors, protocol), replay(&any_method, protocol)), (false, true));
+        assert!(!policy(&errors).buffers(&post(), protocol));
+        // A call whose messages have no end must not be read in advance.
+        assert_eq!(policy(&any_method).buffers(&post(), protocol), protocol == UpstreamProtocol::Http1);
+    }
+}
+
+#[test]
+fn attempts_begin_within_the_window() {
+    let window = Some(5 * SECOND);
+    let rule = scoped_rule(9, &[], RetryScope { window, ..RetryScope::default() });
+    let now = Instant::now();
+    let has_passed = |policy: AttemptPolicy<'_>, seconds| policy.is_after_window(now, now + seconds * SECOND);
+    assert_eq!([0, 4, 5].map(|seconds| has_passed(policy(&rule), seconds)), [false, false, true]);
+    assert!(!has_passed(AttemptPolicy::default(), 60));
 }
 
 #[test]

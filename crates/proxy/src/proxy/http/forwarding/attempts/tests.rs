@@ -26,7 +26,7 @@ use crate::limits::ProxyLimits;
 use crate::plugin_api::trace::EndpointTrace;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
-use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
+use crate::snapshot::timeouts_and_retries::{RetryPolicy, RetryScope, TimeoutSetting, TimeoutsAndRetries};
 use crate::upstream::settings::{HealthSettings, HedgeSettings, PassiveChecks, RequestTimeouts, RetrySettings};
 use crate::upstream::{
     AlternativeBackends, Availability, BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector,
@@ -207,7 +207,12 @@ async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
 async fn endpoints_are_tried_as_the_policy_allows() {
     use Endpoint::{Closes, IsSilent, Refuses, Responds};
     let retry = |max_retries, codes: &[u16]| TimeoutsAndRetries {
-        retry: Some(RetryPolicy { max_retries, codes: codes.into(), backoff: Duration::from_millis(1) }),
+        retry: Some(RetryPolicy {
+            max_retries,
+            codes: codes.into(),
+            backoff: Duration::from_millis(1),
+            scope: RetryScope::default(),
+        }),
         ..TimeoutsAndRetries::default()
     };
     let in_time = |limit| TimeoutSetting::After(Duration::from_millis(limit));

@@ -1,0 +1,157 @@
+//! After which outcomes the Ingresses of the dialect nginx send a request to another endpoint.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use portico::api::ingress_nginx::PREFIX;
+
+use super::nginx_guards::{CLASS, WITH_CONFIG_MAP, config_map, ingress, rule, start};
+use crate::harness::client::{ClientResponse, Connection};
+use crate::harness::site::Site;
+
+/// Starts a backend that sends this in response to each request, until the test ends.
+fn backend(response: &'static str, delay: Duration) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            thread::spawn(move || serve(socket, response, delay));
+        }
+    });
+    port
+}
+
+fn serve(mut socket: TcpStream, response: &str, delay: Duration) {
+    let mut reader = BufReader::new(socket.try_clone().unwrap());
+    loop {
+        let mut body_bytes = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or_default() == 0 {
+                return;
+            }
+            if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                body_bytes = length.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; body_bytes];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        thread::sleep(delay);
+        if socket.write_all(response.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// The Service `echo` with these backends.
+fn service(ports: &[u16]) -> String {
+    let slices = ports.iter().map(|port| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{namespace: default, name: echo-{port}, labels: {{kubernetes.io/service-name: echo}}}}
+addressType: IPv4
+ports: [{{port: {port}}}]
+endpoints: [{{addresses: [127.0.0.1]}}]
+---
+"
+        )
+    });
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata: {namespace: default, name: echo}\nspec: {ports: [{port: 80}]}\n---\n";
+    slices.fold(service.to_owned(), |objects, slice| objects + &slice)
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
+const INVALID: &str = "HTTP/1.1 2 OK\r\n\r\n";
+
+/// One Ingress for each list of annotations, named after it.
+fn ingresses(all: &[(&str, &str)]) -> String {
+    let objects = all.iter().map(|(name, annotations)| {
+        // Otherwise, one endpoint could get all requests.
+        let all = ["load-balance: round_robin"].into_iter().chain(annotations.split_terminator(", "));
+        let annotations: Vec<_> = all.map(|one| format!("{PREFIX}{one}")).collect();
+        ingress("default", name, "01", &annotations.join(", "), &rule(&format!("{name}.example"), "/"))
+    });
+    objects.collect()
+}
+
+/// The statuses of several requests, which begin at different endpoints.
+fn statuses(address: &str, host: &str, method: &str, body: &str) -> BTreeSet<u16> {
+    let request = || -> ClientResponse {
+        let mut connection = Connection::open(address).unwrap();
+        let length = body.len();
+        connection
+            .send(&format!("{method} / HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n{body}"))
+            .unwrap()
+    };
+    (0..6).map(|_| request().status).collect()
+}
+
+#[test]
+fn requests_go_to_another_endpoint_after_the_outcomes_of_the_list() {
+    for (failing, error, condition) in [(UNAVAILABLE, 503, "http_503"), (INVALID, 502, "invalid_header")] {
+        let site = Site::new();
+        let list = format!("proxy-next-upstream: \"error {condition}\"");
+        let any_method = format!("proxy-next-upstream: \"{condition} non_idempotent\"");
+        let objects = ingresses(&[
+            ("plain", ""),
+            ("listed", &list),
+            ("once", &format!("{list}, proxy-next-upstream-tries: \"1\"")),
+            ("off", "proxy-next-upstream: \"off\""),
+            ("any", &any_method),
+        ]);
+        let ports = [backend(failing, Duration::ZERO), backend(OK, Duration::ZERO)];
+        site.save("manifests/all.yaml", &(CLASS.to_owned() + &service(&ports) + &objects));
+        let (program, address) = start(&site, &[]);
+        let (all, good) = (BTreeSet::from([200, error]), BTreeSet::from([200]));
+        for (host, method, body, expected) in [
+            ("plain", "GET", "", &all),
+            ("listed", "GET", "", &good),
+            ("listed", "PUT", "body", &good),
+            ("listed", "POST", "body", &all),
+            ("once", "GET", "", &all),
+            ("off", "GET", "", &all),
+            ("any", "POST", "body", &good),
+        ] {
+            let found = statuses(&address, &format!("{host}.example"), method, body);
+            assert_eq!(found, *expected, "{condition}, {host}, {method}");
+        }
+        program.stop().expect_success();
+    }
+}
+
+#[test]
+fn attempts_begin_only_within_their_time() {
+    let site = Site::new();
+    let list = "proxy-next-upstream: \"http_503\", proxy-next-upstream-timeout";
+    let objects = ingresses(&[("short", &format!("{list}: \"1\"")), ("long", &format!("{list}: \"60\""))]);
+    let ports = [backend(UNAVAILABLE, Duration::from_millis(1500)), backend(OK, Duration::ZERO)];
+    site.save("manifests/all.yaml", &(CLASS.to_owned() + &service(&ports) + &objects));
+    let (program, address) = start(&site, &[]);
+    assert_eq!(statuses(&address, "short.example", "GET", ""), BTreeSet::from([200, 503]));
+    assert_eq!(statuses(&address, "long.example", "GET", ""), BTreeSet::from([200]));
+    program.stop().expect_success();
+}
+
+#[test]
+fn the_config_map_has_defaults() {
+    let site = Site::new();
+    let keys = ", proxy-next-upstream: \"http_503\", retry-non-idempotent: \"true\"";
+    let objects = ingresses(&[("default", ""), ("own", "proxy-next-upstream: \"error\"")]);
+    let ports = [backend(UNAVAILABLE, Duration::ZERO), backend(OK, Duration::ZERO)];
+    site.save("manifests/all.yaml", &(CLASS.to_owned() + &config_map(keys) + &service(&ports) + &objects));
+    let (program, address) = start(&site, &WITH_CONFIG_MAP);
+    assert_eq!(statuses(&address, "default.example", "POST", "body"), BTreeSet::from([200]));
+    assert_eq!(statuses(&address, "own.example", "POST", "body"), BTreeSet::from([200, 503]));
+    program.stop().expect_success();
+}
