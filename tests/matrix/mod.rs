@@ -10,4 +10,5 @@ mod nginx_error_backends;
 mod nginx_guards;
 mod nginx_mirrors;
 mod nginx_retries;
+mod nginx_session_cookies;
 mod unread_files;

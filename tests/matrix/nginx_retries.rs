@@ -13,7 +13,11 @@ use crate::harness::client::{ClientResponse, Connection};
 use crate::harness::site::Site;
 
 /// Starts a backend that sends this in response to each request, until the test ends.
-fn backend(response: &'static str, delay: Duration) -> u16 {
+pub(super) fn backend(response: &'static str) -> u16 {
+    slow_backend(response, Duration::ZERO)
+}
+
+fn slow_backend(response: &'static str, delay: Duration) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -52,7 +56,7 @@ fn serve(mut socket: TcpStream, response: &str, delay: Duration) {
 }
 
 /// The Service `echo` with these backends.
-fn service(ports: &[u16]) -> String {
+pub(super) fn service(ports: &[u16]) -> String {
     let slices = ports.iter().map(|port| {
         format!(
             "apiVersion: discovery.k8s.io/v1
@@ -70,8 +74,8 @@ endpoints: [{{addresses: [127.0.0.1]}}]
     slices.fold(service.to_owned(), |objects, slice| objects + &slice)
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+pub(super) const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
 const INVALID: &str = "HTTP/1.1 2 OK\r\n\r\n";
 
 /// One Ingress for each list of annotations, named after it.
@@ -110,7 +114,7 @@ fn requests_go_to_another_endpoint_after_the_outcomes_of_the_list() {
             ("off", "proxy-next-upstream: \"off\""),
             ("any", &any_method),
         ]);
-        let ports = [backend(failing, Duration::ZERO), backend(OK, Duration::ZERO)];
+        let ports = [backend(failing), backend(OK)];
         site.save("manifests/all.yaml", &(CLASS.to_owned() + &service(&ports) + &objects));
         let (program, address) = start(&site, &[]);
         let (all, good) = (BTreeSet::from([200, error]), BTreeSet::from([200]));
@@ -135,7 +139,7 @@ fn attempts_begin_only_within_their_time() {
     let site = Site::new();
     let list = "proxy-next-upstream: \"http_503\", proxy-next-upstream-timeout";
     let objects = ingresses(&[("short", &format!("{list}: \"1\"")), ("long", &format!("{list}: \"60\""))]);
-    let ports = [backend(UNAVAILABLE, Duration::from_millis(1500)), backend(OK, Duration::ZERO)];
+    let ports = [slow_backend(UNAVAILABLE, Duration::from_millis(1500)), backend(OK)];
     site.save("manifests/all.yaml", &(CLASS.to_owned() + &service(&ports) + &objects));
     let (program, address) = start(&site, &[]);
     assert_eq!(statuses(&address, "short.example", "GET", ""), BTreeSet::from([200, 503]));
@@ -148,7 +152,7 @@ fn the_config_map_has_defaults() {
     let site = Site::new();
     let keys = ", proxy-next-upstream: \"http_503\", retry-non-idempotent: \"true\"";
     let objects = ingresses(&[("default", ""), ("own", "proxy-next-upstream: \"error\"")]);
-    let ports = [backend(UNAVAILABLE, Duration::ZERO), backend(OK, Duration::ZERO)];
+    let ports = [backend(UNAVAILABLE), backend(OK)];
     site.save("manifests/all.yaml", &(CLASS.to_owned() + &config_map(keys) + &service(&ports) + &objects));
     let (program, address) = start(&site, &WITH_CONFIG_MAP);
     assert_eq!(statuses(&address, "default.example", "POST", "body"), BTreeSet::from([200]));

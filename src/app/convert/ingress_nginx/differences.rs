@@ -48,6 +48,15 @@ const KNOWN: &[KnownDifference] = &[
         after: "the client stays at its endpoint",
     },
     KnownDifference {
+        name: "session-cookie-change-on-failure",
+        request: |subject| {
+            let stays = has_session(subject) && !subject.is_set("session-cookie-change-on-failure");
+            stays.then(|| format!("GET {} with a cookie, while its endpoint has failed", subject.first_url()))
+        },
+        before: "all attempts go to the endpoint of the cookie",
+        after: "another endpoint serves it, and the client gets a new cookie",
+    },
+    KnownDifference {
         name: "session-cookie-max-age",
         request: |subject| {
             let names = ["session-cookie-max-age", "session-cookie-expires"];
@@ -338,8 +347,20 @@ mod tests {
         type Case = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
         let cases: &[Case] = &[
             ("/", &[], &[]),
-            ("/", &[("affinity", "cookie"), ("affinity-mode", "persistent")], &["affinity"]),
-            ("/", &[("affinity", "cookie")], &["affinity", "affinity-mode"]),
+            (
+                "/",
+                &[
+                    ("affinity", "cookie"),
+                    ("affinity-mode", "persistent"),
+                    ("session-cookie-change-on-failure", "true"),
+                ],
+                &["affinity"],
+            ),
+            (
+                "/",
+                &[("affinity", "cookie")],
+                &["affinity", "affinity-mode", "session-cookie-change-on-failure"],
+            ),
             ("/", &[("affinity-mode", "balanced"), ("session-cookie-max-age", "60")], &[]),
             ("/", &[("enable-cors", "true")], &[]),
             ("/", &[("enable-cors", "true"), ("cors-allow-origin", "*")], &[]),

@@ -23,6 +23,9 @@ pub struct SetCookie {
     /// Whether clients keep the cookie only with `Secure`.
     #[serde(skip)]
     requires_secure: bool,
+    /// Whether clients that do not support `SameSite=None` get the cookie without it.
+    #[serde(skip)]
+    is_conditional: bool,
 }
 
 /// The attribute `SameSite` of a cookie.
@@ -49,13 +52,32 @@ impl SetCookie {
         });
         let requires_secure = requires_secure(name, same_site == SameSite::None);
         let attributes = attributes.into();
-        SetCookie { name: name.into(), path: path.into(), max_age, same_site, attributes, requires_secure }
+        let (name, path) = (name.into(), path.into());
+        SetCookie { name, path, max_age, same_site, attributes, requires_secure, is_conditional: false }
     }
 
     /// With what follows all values in place of the usual attributes, and whether `Secure` follows them always.
     #[must_use]
     pub fn with_attributes(self, attributes: String, is_always_secure: bool) -> Self {
         SetCookie { attributes: attributes.into(), requires_secure: is_always_secure, ..self }
+    }
+
+    /// Whether clients that do not support `SameSite=None` get the cookie without it. The attributes have to end with
+    /// it.
+    #[must_use]
+    pub fn with_conditional_same_site(self, is_conditional: bool) -> Self {
+        SetCookie { is_conditional, ..self }
+    }
+
+    pub fn has_conditional_same_site(&self) -> bool {
+        self.is_conditional
+    }
+
+    /// The cookie for clients that do not support `SameSite=None`.
+    #[must_use]
+    pub fn without_same_site_none(&self) -> Self {
+        let attributes = self.attributes.strip_suffix(SAME_SITE_NONE).unwrap_or(&self.attributes);
+        SetCookie { attributes: attributes.into(), ..self.clone() }
     }
 
     /// The field of a response for this value. `max_age`: for how many seconds clients keep it, if values have times of
@@ -72,6 +94,8 @@ impl SetCookie {
         field
     }
 }
+
+const SAME_SITE_NONE: &str = "; SameSite=None";
 
 #[cfg(test)]
 mod tests {
@@ -97,7 +121,10 @@ mod tests {
             let field = SetCookie::new(name, "/", None, same_site).with_value(1, None, false);
             assert_eq!(field.ends_with("; Secure"), is_secure, "browsers keep it only so: {field}");
         }
+        let cookie = SetCookie::new("c", "/", None, SameSite::None);
+        assert_eq!(cookie.without_same_site_none().with_value(1, None, true), "c=1; Path=/; HttpOnly; Secure");
         let cookie = SetCookie::new("c", "/", None, SameSite::Strict);
+        assert_eq!(cookie.without_same_site_none(), cookie);
         assert_eq!(cookie.with_value("v", Some(9), true), "c=v; Path=/; HttpOnly; SameSite=Strict; Max-Age=9; Secure");
     }
 }

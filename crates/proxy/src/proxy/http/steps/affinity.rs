@@ -9,6 +9,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use tracing::warn;
 
+use super::same_site::lacks_same_site_none;
 use crate::plugin_api::Scheme;
 use crate::snapshot::rule::WeightedBackends;
 use crate::upstream::{AffinityCarrier, RequestAffinity, SessionValue, Upstream};
@@ -22,6 +23,8 @@ pub(in crate::proxy) struct BackendAffinity<'r> {
     others: Vec<(Arc<Upstream>, RequestAffinity)>,
     /// The scheme that the client uses.
     scheme: Scheme,
+    /// The client does not support `SameSite=None`, and a cookie depends on that.
+    lacks_same_site_none: bool,
 }
 
 impl<'r> BackendAffinity<'r> {
@@ -41,7 +44,10 @@ impl<'r> BackendAffinity<'r> {
         if session.is_none() && others.is_empty() {
             return None;
         }
-        Some(Box::new(BackendAffinity { upstream, session, others, scheme }))
+        let sessions = session.iter().chain(others.iter().map(|(_, session)| session));
+        let is_conditional = sessions.into_iter().any(has_conditional_same_site);
+        let lacks_same_site_none = is_conditional && lacks_same_site_none(headers);
+        Some(Box::new(BackendAffinity { upstream, session, others, scheme, lacks_same_site_none }))
     }
 
     /// The endpoint of the session with the backend.
@@ -69,6 +75,13 @@ impl<'r> BackendAffinity<'r> {
 
     fn sessions(&self) -> impl Iterator<Item = &RequestAffinity> {
         self.session.iter().chain(self.others.iter().map(|(_, session)| session))
+    }
+}
+
+fn has_conditional_same_site(session: &RequestAffinity) -> bool {
+    match session.carrier() {
+        AffinityCarrier::Cookie { cookie, .. } => cookie.has_conditional_same_site(),
+        AffinityCarrier::Header(_) => false,
     }
 }
 
@@ -120,9 +133,13 @@ pub(in crate::proxy) fn add_to_response(
     };
     match session.carrier() {
         AffinityCarrier::Cookie { cookie, .. } => {
-            if let Ok(value) = HeaderValue::try_from(cookie.with_value(value, max_age, backend.scheme == Scheme::Https))
-            {
-                headers.append(SET_COOKIE, value);
+            let is_secure = backend.scheme == Scheme::Https;
+            let field = match backend.lacks_same_site_none && cookie.has_conditional_same_site() {
+                true => cookie.without_same_site_none().with_value(value, max_age, is_secure),
+                false => cookie.with_value(value, max_age, is_secure),
+            };
+            if let Ok(field) = HeaderValue::try_from(field) {
+                headers.append(SET_COOKIE, field);
             }
         }
         AffinityCarrier::Header(name) => {

@@ -33,6 +33,7 @@ pub(in crate::proxy) mod request_record;
 pub(in crate::proxy) mod response_filters;
 pub(in crate::proxy) mod route_captures;
 pub(in crate::proxy) mod routing;
+mod same_site;
 mod server_assertions;
 mod side_request;
 pub(in crate::proxy) mod trailer_header;

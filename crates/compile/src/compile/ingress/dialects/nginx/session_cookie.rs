@@ -21,6 +21,8 @@ pub(super) struct AffinityCookie {
     same_site: Option<SameSite>,
     /// With any connection, and not only with TLS.
     is_always_secure: bool,
+    /// Clients that do not support `SameSite=None` get the cookie without it.
+    is_conditional: bool,
 }
 
 impl AffinityCookie {
@@ -29,10 +31,16 @@ impl AffinityCookie {
         let is_wanted = reader.text("affinity").is_some();
         // Both keep a client at its endpoint here, until that is gone.
         reader.text("affinity-mode");
+        // Another endpoint gets each further attempt, and the client its cookie, with any value.
+        reader.text("session-cookie-change-on-failure");
         let text = |reader: &mut ValueReader<'_>, name| {
             reader.text(name).map(|value| value.replace(' ', "")).filter(|value| !value.is_empty())
         };
-        let same_site = text(reader, "session-cookie-samesite").and_then(|value| match &*value.to_ascii_lowercase() {
+        let same_site = text(reader, "session-cookie-samesite");
+        // ingress-nginx compares the value as it is written.
+        let is_conditional =
+            reader.flag("session-cookie-conditional-samesite-none", false) && same_site.as_deref() == Some("None");
+        let same_site = same_site.and_then(|value| match &*value.to_ascii_lowercase() {
             "strict" => Some(SameSite::Strict),
             "lax" => Some(SameSite::Lax),
             "none" => Some(SameSite::None),
@@ -47,6 +55,7 @@ impl AffinityCookie {
             max_age: reader.number("session-cookie-max-age").or(expires),
             same_site,
             is_always_secure: reader.text("session-cookie-secure").and_then(ingress_nginx::flag) == Some(true),
+            is_conditional,
         };
         if !is_wanted {
             reader.note_without(&DEPENDENT, "affinity");
@@ -77,7 +86,8 @@ impl AffinityCookie {
         });
         let max_age = self.max_age.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
         let cookie = SetCookie::new(&self.name, path, max_age, self.same_site.unwrap_or_default())
-            .with_attributes(attributes, self.is_always_secure);
+            .with_attributes(attributes, self.is_always_secure)
+            .with_conditional_same_site(self.is_conditional);
         let owner = format!("{route}/{}/{}:{}", upstream.namespace, upstream.service, upstream.port);
         Arc::new(AffinitySettings {
             scope: session_persistence::scope(&owner),
@@ -90,8 +100,10 @@ impl AffinityCookie {
 }
 
 /// The annotations about the cookie.
-const DEPENDENT: [&str; 8] = [
+const DEPENDENT: [&str; 10] = [
     "affinity-mode",
+    "session-cookie-change-on-failure",
+    "session-cookie-conditional-samesite-none",
     "session-cookie-domain",
     "session-cookie-expires",
     "session-cookie-max-age",
@@ -110,15 +122,36 @@ mod tests {
     use super::*;
     use crate::api::ingress_nginx::PREFIX;
 
-    /// The cookie of a rule for `/shop`, without and with TLS.
-    fn fields(annotations: &[(&str, &str)]) -> Option<[String; 2]> {
+    /// The cookie of a rule for `/shop`.
+    fn cookie(annotations: &[(&str, &str)]) -> Option<SetCookie> {
         let annotations: serde_json::Map<_, _> =
             annotations.iter().map(|(name, value)| (format!("{PREFIX}{name}"), (*value).into())).collect();
         let meta = serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap();
         let cookie = AffinityCookie::read(&mut ValueReader::new(&meta))?;
         let settings = cookie.settings("Ingress/a/b", "/shop", &UpstreamKey::default());
         let AffinityCarrier::Cookie { cookie, .. } = &settings.carrier else { return None };
+        Some(cookie.clone())
+    }
+
+    /// The field for a client without and with TLS.
+    fn fields(annotations: &[(&str, &str)]) -> Option<[String; 2]> {
+        let cookie = cookie(annotations)?;
         Some([false, true].map(|is_secure| cookie.with_value("v", None, is_secure)))
+    }
+
+    #[test]
+    fn same_site_depends_on_clients_only_for_the_exact_value() {
+        for (same_site, condition, expected) in
+            [("None", "true", true), ("none", "true", false), ("Lax", "true", false), ("None", "false", false)]
+        {
+            let annotations = [
+                ("affinity", "cookie"),
+                ("session-cookie-samesite", same_site),
+                ("session-cookie-conditional-samesite-none", condition),
+            ];
+            let cookie = cookie(&annotations).unwrap();
+            assert_eq!(cookie.has_conditional_same_site(), expected, "{same_site} {condition}");
+        }
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub(super) const READ: &[&str] = &[
     "server-alias",
     "server-snippet",
     "service-upstream",
+    "session-cookie-change-on-failure",
+    "session-cookie-conditional-samesite-none",
     "session-cookie-domain",
     "session-cookie-expires",
     "session-cookie-max-age",
