@@ -44,6 +44,7 @@ pub mod port_tls;
 pub mod redirect;
 pub mod regex;
 pub mod regex_steps;
+pub mod response_rate;
 pub mod router;
 pub mod routing;
 pub mod rule;

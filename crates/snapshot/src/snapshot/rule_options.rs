@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::error_backend::ErrorBackend;
 use super::location_path::PathReplacement;
+use super::response_rate::ResponseRate;
 use super::upstream_path::UpstreamPath;
 use crate::upstream::settings::RequestHash;
 
@@ -38,6 +39,8 @@ pub struct RuleOptions {
     pub request_hash: Option<Arc<RequestHash>>,
     /// Whether the access log has the requests.
     pub access_log: bool,
+    /// At which rate responses are sent; `None` without a limit.
+    pub response_rate: Option<ResponseRate>,
 }
 
 /// The protocols that a rule accepts from clients.
@@ -191,6 +194,7 @@ impl RuleOptions {
         error_backend: None,
         request_hash: None,
         access_log: true,
+        response_rate: None,
     };
 }
 
@@ -245,6 +249,7 @@ impl RuleOptions {
             let parts: Vec<String> = hash.keys.iter().map(|key| format!("{:?}", key.source)).collect();
             lines.push(format!("hash of {}", parts.join(", ")));
         }
+        lines.extend(self.response_rate.iter().map(ToString::to_string));
         lines.extend(self.describe_styles());
         lines
     }

@@ -141,7 +141,6 @@ const KEYS: &[KnownKey] = &[
     unsupported(&["ignore-invalid-headers", "use-http2"], "true"),
     unsupported(&["proxy-http-version"], "1.1"),
     unsupported(&["load-balance"], "round_robin"),
-    unsupported(&["limit-rate", "limit-rate-after"], "0"),
     unsupported(&["proxy-redirect-from", "proxy-redirect-to", "proxy-cookie-domain", "proxy-cookie-path"], "off"),
 ];
 

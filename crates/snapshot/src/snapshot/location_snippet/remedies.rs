@@ -37,7 +37,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ("auth_digest*", "use the annotation `auth-type`"),
     ("limit_req*", "use the annotation `limit-rps` or `limit-rpm`"),
     ("limit_conn*", "use the annotation `limit-connections`"),
-    ("limit_rate*", "remove it; the rate of responses is not limited"),
+    ("limit_rate*", "use the annotations `limit-rate` and `limit-rate-after`"),
     ("satisfy", "use the annotation `satisfy`"),
     ("sub_filter*", "use the plugin response-transformer-advanced"),
     ("mirror*", "use an HTTPRoute with the filter RequestMirror"),

@@ -9,6 +9,7 @@ use http_body::{Frame, SizeHint};
 
 use super::activity::Activity;
 use super::filtered_body::FilteredBody;
+use super::paced_body::PacedBody;
 use super::read_timeout::ReadTimeout;
 use super::request_body::RequestBody;
 use crate::http1::ReceivedFields;
@@ -31,6 +32,8 @@ pub(in crate::proxy) enum BodySource {
     Stream(ReplyStream),
     /// A body that the filters of plugins have processed, or process while it is sent.
     Filtered(Box<FilteredBody>),
+    /// A body whose rate is limited.
+    Paced(Box<PacedBody>),
 }
 
 impl From<EndpointResponse<RequestBody>> for BodySource {
@@ -60,6 +63,7 @@ impl BodySource {
                 Poll::Ready(part.map(|part| part.map(Frame::data).map_err(ResponseBodyError::Reply)))
             }
             BodySource::Filtered(body) => body.poll_next(activity, cx),
+            BodySource::Paced(body) => body.poll_next(activity, cx),
             BodySource::Upstream(body) => match body.poll_next(cx) {
                 Poll::Pending if read_timed_out(activity, cx) => Poll::Ready(Some(Err(ResponseBodyError::Timeout))),
                 Poll::Pending => Poll::Pending,
@@ -80,12 +84,20 @@ impl BodySource {
 
     /// Whether the fields of the response are not in its header map, and were not taken.
     pub(in crate::proxy) fn has_received_fields(&self) -> bool {
-        matches!(self, BodySource::Upstream(body) if body.has_received_fields())
+        match self {
+            BodySource::Upstream(body) => body.has_received_fields(),
+            BodySource::Paced(body) => body.has_received_fields(),
+            _ => false,
+        }
     }
 
     /// Takes the fields of the response that are not in its header map.
     pub(in crate::proxy) fn take_received_fields(&self) -> Option<ReceivedFields> {
-        if let BodySource::Upstream(body) = self { body.take_received_fields() } else { None }
+        match self {
+            BodySource::Upstream(body) => body.take_received_fields(),
+            BodySource::Paced(body) => body.take_received_fields(),
+            _ => None,
+        }
     }
 
     /// Whether the body is known to be complete.
@@ -96,6 +108,7 @@ impl BodySource {
             BodySource::Upgraded(..) => true,
             BodySource::Stream(stream) => stream.remaining() == Some(0),
             BodySource::Filtered(body) => body.is_end_stream(),
+            BodySource::Paced(body) => body.is_end_stream(),
         }
     }
 
@@ -106,6 +119,7 @@ impl BodySource {
             BodySource::Upgraded(..) => SizeHint::with_exact(0),
             BodySource::Stream(stream) => stream.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
             BodySource::Filtered(body) => body.size_hint(),
+            BodySource::Paced(body) => body.size_hint(),
         }
     }
 
@@ -115,6 +129,7 @@ impl BodySource {
             BodySource::Local(_) | BodySource::Upgraded(..) | BodySource::Stream(_) => false,
             BodySource::Upstream(body) => body.is_http2() || body.size_hint().exact().is_none(),
             BodySource::Filtered(_) => true,
+            BodySource::Paced(body) => body.may_have_trailers(),
         }
     }
 
@@ -123,6 +138,7 @@ impl BodySource {
         match self {
             BodySource::Upstream(_) => true,
             BodySource::Filtered(body) => body.reads_endpoint(),
+            BodySource::Paced(body) => body.reads_endpoint(),
             BodySource::Local(_) | BodySource::Upgraded(..) | BodySource::Stream(_) => false,
         }
     }
@@ -132,6 +148,7 @@ impl BodySource {
         match self {
             BodySource::Upstream(body) => body.release(),
             BodySource::Filtered(body) => body.release(),
+            BodySource::Paced(body) => body.release(),
             _ => {}
         }
     }

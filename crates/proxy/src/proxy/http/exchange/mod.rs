@@ -19,6 +19,7 @@ pub(in crate::proxy) mod filtered_body;
 pub(in crate::proxy) mod http_worker;
 pub(in crate::proxy) mod minimum_rate;
 pub(in crate::proxy) mod open_streams;
+pub(in crate::proxy) mod paced_body;
 pub(in crate::proxy) mod read_timeout;
 pub(in crate::proxy) mod replay_buffer;
 pub(in crate::proxy) mod request_body;

@@ -65,6 +65,8 @@ fn changes_responses(rule: &RouteRule) -> bool {
         error_backend,
         request_hash: _,
         access_log: _,
+        // Of the body.
+        response_rate: _,
     } = rule.options();
     plugins.is_some() || error_backend.is_some() || has_filter_for_responses(filters)
 }

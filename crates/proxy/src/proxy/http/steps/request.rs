@@ -13,6 +13,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderValue, Method, Request, Response, Version};
 use tokio::time::Instant;
@@ -41,6 +42,7 @@ use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::exchange::body_source::{BodySource, fit_to_status};
 use crate::proxy::http::exchange::client_body::ClientBody;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::paced_body::PacedBody;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::ResponseTrailerPolicy;
 use crate::proxy::http::fields::hpack;
@@ -320,4 +322,9 @@ fn finish_response(cx: &mut RequestContext<'_>, response: &mut Response<BodySour
     let now = if record.plugin_run.is_some() { turn_clock::now() } else { began_at };
     activity.enter_phase(ActivityPhase::SendingResponse, now);
     activity.response_deadline.set(record.facts.deadline.as_ref().map(|deadline| deadline.sleep.deadline()));
+    if let Some(rate) = cx.rule.and_then(|rule| rule.options().response_rate) {
+        // Last, because the steps before look at the body itself.
+        let body = std::mem::replace(response.body_mut(), BodySource::Local(Bytes::new()));
+        *response.body_mut() = PacedBody::limit(body, rate);
+    }
 }

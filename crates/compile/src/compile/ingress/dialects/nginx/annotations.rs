@@ -10,6 +10,7 @@ use super::balancing::OwnBalancing;
 use super::config_map::NginxConfig;
 use super::limits;
 use super::mirror;
+use super::response_rate;
 use super::retries::Retries;
 use super::session_cookie::AffinityCookie;
 use super::shared_parts::GuardConfig;
@@ -19,6 +20,7 @@ use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::location_steps::{AllowedOrigin, CrossOrigin, FixedResponse};
+use crate::snapshot::response_rate::ResponseRate;
 
 /// The annotations of one Ingress that have an effect, with the defaults of ingress-nginx.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub(super) struct NginxAnnotations<'a> {
     pub retries: Retries,
     /// `None` without a limit.
     pub max_body_bytes: Option<u64>,
+    /// `None` without a limit.
+    pub response_rate: Option<ResponseRate>,
 }
 
 impl<'a> NginxAnnotations<'a> {
@@ -87,6 +91,7 @@ impl<'a> NginxAnnotations<'a> {
             read_timeout: seconds(reader, "proxy-read-timeout", config.read_seconds),
             retries: Retries::read(reader, config),
             max_body_bytes: max_body_bytes(reader, config.body_bytes),
+            response_rate: response_rate::read(reader, config),
         }
     }
 

@@ -41,6 +41,9 @@ pub(super) struct NginxConfig {
     pub next_upstream_seconds: u64,
     pub retries_non_idempotent: bool,
     pub body_bytes: u64,
+    /// How many kilobytes of a response are sent per second, and how many before that; a rate of 0 is no limit.
+    pub rate_kilobytes: u64,
+    pub rate_after_kilobytes: u64,
     pub service_upstream: bool,
     /// `None` for that of each Service.
     pub load_balance: Option<RouteBalancing>,
@@ -90,6 +93,8 @@ impl Default for NginxConfig {
             next_upstream_seconds: 0,
             retries_non_idempotent: false,
             body_bytes: 1 << 20,
+            rate_kilobytes: 0,
+            rate_after_kilobytes: 0,
             service_upstream: false,
             load_balance: None,
             endpoint_rewrites: BTreeMap::new(),
@@ -173,6 +178,8 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "proxy-next-upstream-timeout" => set(&mut config.next_upstream_seconds, count(text)),
             "retry-non-idempotent" => set(&mut config.retries_non_idempotent, flag(text)),
             "proxy-body-size" => set(&mut config.body_bytes, size(text)),
+            "limit-rate" => set(&mut config.rate_kilobytes, count(text)),
+            "limit-rate-after" => set(&mut config.rate_after_kilobytes, count(text)),
             "whitelist-source-range" => list(&mut config.allowed, name, value),
             "denylist-source-range" => list(&mut config.denied, name, value),
             name if endpoint_rewrites::NAMES.contains(&name) => endpoint_rewrite(&mut config, name, value),
@@ -370,6 +377,8 @@ mod tests {
                 ("proxy-next-upstream", "error http_502"),
                 ("proxy-next-upstream-timeout", "5"),
                 ("retry-non-idempotent", "true"),
+                ("limit-rate", "100"),
+                ("limit-rate-after", "500"),
                 ("hsts-max-age", "60"),
                 ("hsts-preload", "true"),
                 ("whitelist-source-range", "10.0.0.0/8"),
@@ -384,6 +393,7 @@ mod tests {
         assert_eq!((config.body_bytes, config.read_seconds, config.send_seconds), (8 << 20, 300, 60));
         assert_eq!(config.no_tls_redirect_locations, ["/a", "/b"]);
         assert_eq!(config.next_upstream, NextUpstream::parse(["error", "http_502"]).unwrap());
+        assert_eq!((config.rate_kilobytes, config.rate_after_kilobytes), (100, 500));
         assert_eq!((config.next_upstream_seconds, config.retries_non_idempotent), (5, true));
         assert_eq!((&*config.custom_errors, config.passes_endpoint_errors), (&[404, 503][..], true));
         assert_eq!(config.transport_security.unwrap(), "max-age=60; includeSubDomains; preload");

@@ -38,6 +38,7 @@ mod mirror;
 mod path;
 pub(super) mod path_conflicts;
 mod referenced_objects;
+mod response_rate;
 mod retries;
 mod rule;
 pub(in crate::compile::ingress) mod server_alias;

@@ -398,6 +398,7 @@ impl RuleBuilder<'_> {
             error_backend: if is_closed { None } else { self.error_backend(place, backend) },
             request_hash: self.request_hash(place),
             access_log: self.is_logged(place),
+            response_rate: self.annotations.response_rate,
             ..error_backend::forwarding_options()
         };
         match self.own_parts(place, backend, replacement.filter(|_| is_redirect)) {

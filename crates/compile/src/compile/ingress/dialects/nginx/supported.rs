@@ -55,6 +55,8 @@ pub(super) const READ: &[&str] = &[
     "limit-allowlist",
     "limit-burst-multiplier",
     "limit-connections",
+    "limit-rate",
+    "limit-rate-after",
     "limit-rpm",
     "limit-rps",
     "limit-whitelist",
