@@ -9,6 +9,7 @@ mod nginx_client_certificates;
 mod nginx_error_backends;
 mod nginx_guards;
 mod nginx_mirrors;
+mod nginx_redirect_ports;
 mod nginx_response_rates;
 mod nginx_retries;
 mod nginx_session_cookies;

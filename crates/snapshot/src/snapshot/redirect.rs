@@ -27,10 +27,44 @@ pub enum RedirectStyle {
     /// The host without port, in lower case, and the query if it is not empty, as nginx redirects to a path with a
     /// slash at its end.
     WithoutPort,
+    /// The same with the port of the request, unless that is the default of its scheme.
+    RequestPort,
     /// No host, and the query if it is not empty: the client is at the right one.
     PathOnly,
     /// The host as the client sent it, without the query, as ingress-nginx redirects to its `app-root`.
     HostAsSent,
+}
+
+/// What a location of ingress-nginx writes before a path that is the target of a redirect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedirectBase {
+    /// The scheme and the host of the request.
+    #[default]
+    Host,
+    /// Also the port, unless it is the default of the scheme.
+    HostAndPort,
+    Nothing,
+}
+
+impl RedirectBase {
+    /// The style of a redirect to a path of the configuration.
+    pub fn style(self) -> RedirectStyle {
+        match self {
+            RedirectBase::Host => RedirectStyle::WithoutPort,
+            RedirectBase::HostAndPort => RedirectStyle::RequestPort,
+            RedirectBase::Nothing => RedirectStyle::PathOnly,
+        }
+    }
+
+    /// The text before the path. `host`: that of the request, without a port. `port`: the one that the client uses.
+    pub fn prefix(self, scheme: &str, host: &str, port: &str) -> String {
+        let is_default = matches!((scheme, port), ("http", "80") | ("https", "443"));
+        match self {
+            RedirectBase::Nothing => String::new(),
+            RedirectBase::HostAndPort if !is_default => format!("{scheme}://{host}:{port}"),
+            RedirectBase::Host | RedirectBase::HostAndPort => format!("{scheme}://{host}"),
+        }
+    }
 }
 
 impl RedirectAction {
@@ -64,9 +98,12 @@ impl RedirectAction {
             RedirectStyle::SelectedPort if port != scheme.port() => {
                 write!(location, ":{port}").expect("writing to a string cannot fail");
             }
-            RedirectStyle::WithoutPort => {
+            RedirectStyle::WithoutPort | RedirectStyle::RequestPort => {
                 location.make_ascii_lowercase();
                 location.truncate(location.trim_end_matches('.').len());
+                if self.style == RedirectStyle::RequestPort && request_port != scheme.port() {
+                    write!(location, ":{request_port}").expect("writing to a string cannot fail");
+                }
             }
             RedirectStyle::SelectedPort | RedirectStyle::PathOnly | RedirectStyle::HostAsSent => {}
         }
@@ -123,12 +160,27 @@ mod tests {
         for (style, expected) in [
             (RedirectStyle::SelectedPort, "http://a.example:8080/new?b"),
             (RedirectStyle::WithoutPort, "http://a.example/new?b"),
+            (RedirectStyle::RequestPort, "http://a.example:8080/new?b"),
             (RedirectStyle::PathOnly, "/new?b"),
             (RedirectStyle::HostAsSent, "http://a.example:81/new"),
         ] {
             let path = Some(PathEdit::full("/new"));
             let redirect = RedirectAction { style, path, ..RedirectAction::new(StatusCode::FOUND) };
             assert_eq!(redirect.location(Http, "a.example:81", 8080, "/", Some("b")), expected);
+        }
+    }
+
+    #[test]
+    fn base_has_no_default_port() {
+        for (base, scheme, port, expected) in [
+            (RedirectBase::Host, "http", "8080", "http://a"),
+            (RedirectBase::HostAndPort, "http", "8080", "http://a:8080"),
+            (RedirectBase::HostAndPort, "http", "443", "http://a:443"),
+            (RedirectBase::HostAndPort, "https", "443", "https://a"),
+            (RedirectBase::HostAndPort, "http", "80", "http://a"),
+            (RedirectBase::Nothing, "http", "8080", ""),
+        ] {
+            assert_eq!(base.prefix(scheme, "a", port), expected, "{base:?}");
         }
     }
 

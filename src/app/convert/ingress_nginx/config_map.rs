@@ -137,7 +137,7 @@ const KEYS: &[KnownKey] = &[
     ),
     unsupported(&["server-tokens", "allow-backend-server-header"], "false"),
     unsupported(&["enable-underscores-in-headers", "compute-full-forwarded-for"], "false"),
-    unsupported(&["relative-redirects", "use-port-in-redirects", "enable-auth-access-log", "use-geoip2"], "false"),
+    unsupported(&["relative-redirects", "enable-auth-access-log", "use-geoip2"], "false"),
     unsupported(&["ignore-invalid-headers", "use-http2"], "true"),
     unsupported(&["proxy-http-version"], "1.1"),
     unsupported(&["load-balance"], "round_robin"),

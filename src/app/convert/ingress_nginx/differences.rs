@@ -356,11 +356,7 @@ mod tests {
                 ],
                 &["affinity"],
             ),
-            (
-                "/",
-                &[("affinity", "cookie")],
-                &["affinity", "affinity-mode", "session-cookie-change-on-failure"],
-            ),
+            ("/", &[("affinity", "cookie")], &["affinity", "affinity-mode", "session-cookie-change-on-failure"]),
             ("/", &[("affinity-mode", "balanced"), ("session-cookie-max-age", "60")], &[]),
             ("/", &[("enable-cors", "true")], &[]),
             ("/", &[("enable-cors", "true"), ("cors-allow-origin", "*")], &[]),

@@ -13,6 +13,7 @@ use super::set_cookie::{CookieAttributes, CookieFlags};
 use super::text::{KnownVariables, PartValues, SnippetText, TextPart, TextPhase};
 use super::value_rewrite::{UnknownValue, ValueRewrite, expand, rewritten};
 use super::variable::SnippetVariable;
+use crate::snapshot::redirect::RedirectBase;
 use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 
@@ -20,8 +21,8 @@ use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 /// because of `off`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EndpointRewrites {
-    /// Whether a path as the new `Location` stays one.
-    pub redirects_to_paths: bool,
+    /// What precedes a path as the new `Location`.
+    pub base: RedirectBase,
     redirects: Option<Arc<Vec<ValueRewrite>>>,
     cookie_paths: Option<Arc<Vec<ValueRewrite>>>,
     cookie_domains: Option<Arc<Vec<ValueRewrite>>>,
@@ -104,8 +105,10 @@ impl EndpointRewrites {
 
     /// Adds the kinds that this one does not have.
     pub(super) fn inherit(&mut self, outer: &EndpointRewrites) {
-        let EndpointRewrites { redirects_to_paths, redirects, cookie_paths, cookie_domains, cookie_flags } = outer;
-        self.redirects_to_paths |= redirects_to_paths;
+        let EndpointRewrites { base, redirects, cookie_paths, cookie_domains, cookie_flags } = outer;
+        if self.base == RedirectBase::default() {
+            self.base = *base;
+        }
         self.redirects = self.redirects.take().or_else(|| redirects.clone());
         self.cookie_paths = self.cookie_paths.take().or_else(|| cookie_paths.clone());
         self.cookie_domains = self.cookie_domains.take().or_else(|| cookie_domains.clone());
@@ -151,7 +154,12 @@ impl EndpointRewrites {
 
     /// The variables that a redirect to a path needs, because nginx writes it with scheme and host.
     pub(super) fn variables_of_redirects(&self) -> &'static [SnippetVariable] {
-        if list(&self.redirects).is_empty() { &[] } else { &OF_ABSOLUTE_URL }
+        let [scheme_and_host @ .., _] = &OF_ABSOLUTE_URL;
+        match self.base {
+            _ if list(&self.redirects).is_empty() => &[],
+            RedirectBase::HostAndPort => &OF_ABSOLUTE_URL,
+            RedirectBase::Host | RedirectBase::Nothing => scheme_and_host,
+        }
     }
 
     fn rewrites(&self) -> impl Iterator<Item = &ValueRewrite> {
@@ -190,7 +198,7 @@ impl EndpointRewrites {
             let [location, refresh] = &REDIRECT_FIELDS;
             add(location, &|value| {
                 let url = rewritten(redirects, value, values, steps)?;
-                Some(if self.redirects_to_paths { url } else { absolute(url, values) })
+                Some(absolute(url, self.base, values))
             });
             add(refresh, &|value| {
                 let (before, url) = split_refresh(value)?;
@@ -325,14 +333,15 @@ fn list<T>(list: &Option<Arc<Vec<T>>>) -> &[T] {
     list.as_ref().map_or(&[], |list| list)
 }
 
-/// A path with the scheme and the host of the request.
-fn absolute(url: Vec<u8>, values: &dyn PartValues) -> Vec<u8> {
+/// A path after what precedes it.
+fn absolute(url: Vec<u8>, base: RedirectBase, values: &dyn PartValues) -> Vec<u8> {
     if !url.starts_with(b"/") {
         return url;
     }
-    let [scheme, host] = &OF_ABSOLUTE_URL;
+    let [scheme, host, port] = &OF_ABSOLUTE_URL;
     let value = |variable: &SnippetVariable| values.part(&TextPart::Request(variable.clone())).into_owned();
-    [value(scheme).as_bytes(), b"://", value(host).as_bytes(), &url].concat()
+    let port = if base == RedirectBase::HostAndPort { value(port) } else { String::new() };
+    [base.prefix(&value(scheme), &value(host), &port).as_bytes(), &url].concat()
 }
 
 /// What precedes the URL of `Refresh`, and the URL: `5; url=/next`.
@@ -344,8 +353,9 @@ fn split_refresh(value: &[u8]) -> Option<(&[u8], &[u8])> {
 const OF_COOKIES: [&str; 3] = ["proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path"];
 static REDIRECT_FIELDS: [HeaderName; 2] = [LOCATION, REFRESH];
 static COOKIE_FIELD: HeaderName = SET_COOKIE;
-/// Of the client, as for all redirects.
-static OF_ABSOLUTE_URL: [SnippetVariable; 2] = [SnippetVariable::PassAccessScheme, SnippetVariable::Host];
+/// Of the client, as for all redirects. The last one is the port.
+static OF_ABSOLUTE_URL: [SnippetVariable; 3] =
+    [SnippetVariable::PassAccessScheme, SnippetVariable::Host, SnippetVariable::PassPort];
 
 const MAX_FLAGS: usize = 3;
 const FLAGS_REMEDY: &str = "write secure, httponly, samesite=strict, samesite=lax, samesite=none, or nosecure, \

@@ -10,10 +10,12 @@ pub struct HttpsRedirectOfLocation {
     pub status: StatusCode,
     /// Whether the target keeps a slash at its end. nginx removes one otherwise, even that of a query.
     pub keeps_trailing_slash: bool,
+    /// The port in the URL; `None` for none.
+    pub port: Option<u16>,
 }
 
 impl HttpsRedirectOfLocation {
-    /// The URL for a request, without a port. `None` if the client uses HTTPS. `raw_target`: path and query as the
+    /// The URL for a request. `None` if the client uses HTTPS. `raw_target`: path and query as the
     /// client sent them.
     pub(super) fn target(self, client: ClientInfo<'_>, raw_target: &str) -> Option<String> {
         if client.scheme == Scheme::Https {
@@ -23,7 +25,12 @@ impl HttpsRedirectOfLocation {
             Some(target) if !self.keeps_trailing_slash => target,
             _ => raw_target,
         };
-        Some(format!("https://{}{target}", without_port(client.host)))
+        let host = without_port(client.host);
+        Some(match self.port {
+            // As in ingress-nginx, also the default port.
+            Some(port) => format!("https://{host}:{port}{target}"),
+            None => format!("https://{host}{target}"),
+        })
     }
 }
 

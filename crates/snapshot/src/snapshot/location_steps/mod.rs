@@ -38,6 +38,8 @@ pub use self::snippets::LocationSnippets;
 use self::snippets::{FieldsOfResponse, KeptRun, LocationRun, forbidden};
 use super::location_path::PathReplacement;
 use super::location_snippet::{LocationSearch, SnippetRun};
+use super::location_snippet::SnippetRun;
+use super::redirect::RedirectBase;
 use super::regex_steps::RegexSteps;
 use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
@@ -56,8 +58,8 @@ pub struct LocationSteps {
     pub snippets: Option<LocationSnippets>,
     pub cross_origin: Option<Arc<CrossOrigin>>,
     pub response: Option<FixedResponse>,
-    /// Whether it keeps a path as its target.
-    pub redirects_to_paths: bool,
+    /// What precedes a path as its target.
+    pub base: RedirectBase,
     /// Redirects to the URL that replaces the path.
     pub replacement: Option<Arc<PathReplacement>>,
     pub https_redirect: Option<HttpsRedirectOfLocation>,
@@ -80,16 +82,17 @@ pub struct FixedResponse {
 }
 
 impl FixedResponse {
-    /// `keeps_path`: whether a path stays one, and is not that of the host of the request.
-    fn reply(&self, client: ClientInfo<'_>, keeps_path: bool) -> Box<Reply> {
+    /// `base`: what precedes a path.
+    fn reply(&self, client: ClientInfo<'_>, base: RedirectBase) -> Box<Reply> {
         // Of the statuses from 300 to 308, nginx sends only these with a `Location`.
         if !matches!(self.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Reply::new(self.status, ReplyBody::Empty, Reply::NO_REASON);
         }
         let target = match self.target.to_str() {
-            Ok(path) if path.starts_with('/') && !keeps_path => {
+            Ok(path) if path.starts_with('/') => {
                 let host = without_port(client.host).trim_end_matches('.').to_ascii_lowercase();
-                HeaderValue::try_from(format!("{}://{host}{path}", client.scheme)).ok()
+                let prefix = base.prefix(client.scheme.as_str(), &host, &client.port.to_string());
+                HeaderValue::try_from(prefix + path).ok()
             }
             _ => Some(self.target.clone()),
         };
@@ -132,7 +135,7 @@ impl LocationSteps {
 
     fn response_of_location(&self, cx: &RequestCx<'_>) -> Option<Box<Reply>> {
         if let Some(response) = &self.response {
-            return Some(response.reply(cx.client, self.redirects_to_paths));
+            return Some(response.reply(cx.client, self.base));
         }
         if let Some(replacement) = &self.replacement {
             let path = cx.raw_target.split('?').next().unwrap_or_default();

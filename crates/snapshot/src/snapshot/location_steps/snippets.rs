@@ -21,6 +21,7 @@ use crate::snapshot::location_snippet::{
     LocationSearch, MatchedLocation, RequestFieldEdit, Snippet, SnippetFailure, SnippetReply, SnippetResponseOrigin,
     SnippetRun, SnippetTarget, SnippetValues, SnippetVariable, SnippetVerdict,
 };
+use crate::snapshot::redirect::RedirectBase;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 
 /// The snippets of one location.
@@ -33,8 +34,8 @@ pub struct LocationSnippets {
     pub names: LocationNames,
     /// How requests have found the location, which decides whether one of the server precedes it.
     pub matched: MatchedLocation,
-    /// Whether redirects of the snippet of the location to a path keep it as their target.
-    pub redirects_to_paths: bool,
+    /// What precedes a path as the target of a redirect of the snippet of the location.
+    pub base: RedirectBase,
     /// What of the snippet of the location is for later phases.
     changes_requests: bool,
     changes_responses: bool,
@@ -97,7 +98,7 @@ impl LocationSnippets {
             location,
             names,
             matched,
-            redirects_to_paths: false,
+            base: RedirectBase::Host,
         }
     }
 
@@ -129,7 +130,7 @@ impl LocationSnippets {
         let steps = RegexSteps::new(cx.regex_steps.remaining());
         let values = RequestValues::of_location(cx, Some(&self.names), certificates);
         let run = server.run(&values, &steps);
-        let result = match self.end_of(&run, &values, false) {
+        let result = match self.end_of(&run, &values, RedirectBase::Host) {
             Some(reply) => {
                 *kept = Some(KeptRun::new(run, server, &values));
                 Err(reply)
@@ -173,7 +174,7 @@ impl LocationSnippets {
             let found = server.location_of(&run.path(values), &self.matched, steps);
             let Some(location) = found.map_err(failed)? else { return Ok((run, edits)) };
             run = location.run_after(run, values, steps);
-            let end = match self.end_of(&run, values, false) {
+            let end = match self.end_of(&run, values, RedirectBase::Host) {
                 None if run.search.is_some() => {
                     edits.extend(run.input_edits(location, values));
                     run = run.after_search().map_err(failed)?;
@@ -202,7 +203,7 @@ impl LocationSnippets {
         let steps = RegexSteps::new(cx.regex_steps.remaining());
         let values = RequestValues::of_location(cx, Some(&self.names), certificates);
         let run = self.location.run_after(server, &values, &steps);
-        let end = self.end_of(&run, &values, self.redirects_to_paths);
+        let end = self.end_of(&run, &values, self.base);
         let is_denied = denies(&run, &self.location, cx);
         let input = run.input_edits(&self.location, &values);
         let target = run.target.clone();
@@ -229,16 +230,16 @@ impl LocationSnippets {
         Ok(LocationRun::Ended { is_denied })
     }
 
-    fn end_of(&self, run: &SnippetRun, values: &RequestValues<'_>, keeps_path: bool) -> Option<Box<Reply>> {
+    fn end_of(&self, run: &SnippetRun, values: &RequestValues<'_>, base: RedirectBase) -> Option<Box<Reply>> {
         let failure = run.failed.map(failed);
-        failure.or_else(|| Some(self.reply(run.reply.as_ref()?, values, keeps_path)))
+        failure.or_else(|| Some(self.reply(run.reply.as_ref()?, values, base)))
     }
 
-    fn reply(&self, reply: &SnippetReply, values: &RequestValues<'_>, keeps_path: bool) -> Box<Reply> {
+    fn reply(&self, reply: &SnippetReply, values: &RequestValues<'_>, base: RedirectBase) -> Box<Reply> {
         let SnippetReply { status, body, content_type, location, closes_connection } = reply;
         if let Some(target) = location {
             let Ok(target) = HeaderValue::try_from(target) else { return failed(SnippetFailure::InvalidTarget) };
-            return FixedResponse { status: *status, target }.reply(values.client, keeps_path);
+            return FixedResponse { status: *status, target }.reply(values.client, base);
         }
         let mut response = match body {
             Some(body) => Reply::new(*status, ReplyBody::Raw(body.clone().into()), Reply::NO_REASON),

@@ -33,7 +33,7 @@ fn cross_origin() -> CrossOrigin {
 }
 
 fn https(keeps_trailing_slash: bool) -> Option<HttpsRedirectOfLocation> {
-    Some(HttpsRedirectOfLocation { status: StatusCode::PERMANENT_REDIRECT, keeps_trailing_slash })
+    Some(HttpsRedirectOfLocation { status: StatusCode::PERMANENT_REDIRECT, keeps_trailing_slash, port: None })
 }
 
 fn location(outcome: &TestOutcome) -> Option<&str> {
@@ -57,6 +57,10 @@ async fn plain_text_is_redirected_without_a_slash_at_the_end() {
         request.scheme = Scheme::Https;
         assert!(request.run(&chain(steps())).await.reply.is_none(), "{target}");
     }
+    let https_redirect = https(false).map(|redirect| HttpsRedirectOfLocation { port: Some(443), ..redirect });
+    let steps = LocationSteps { https_redirect, ..LocationSteps::default() };
+    let outcome = TestRequest::get("/a").run(&chain(steps)).await;
+    assert_eq!(location(&outcome), Some("https://test.example:443/a"), "the default port, too");
 }
 
 #[tokio::test]
@@ -129,7 +133,7 @@ async fn redirects_of_a_location_are_absolute() {
 #[tokio::test]
 async fn redirects_to_paths_may_stay_relative() {
     let response = || Some(FixedResponse { status: StatusCode::FOUND, target: HeaderValue::from_static("/login") });
-    let steps = LocationSteps { response: response(), redirects_to_paths: true, ..LocationSteps::default() };
+    let steps = LocationSteps { response: response(), base: RedirectBase::Nothing, ..LocationSteps::default() };
     assert_eq!(location(&TestRequest::get("/a").run(&chain(steps)).await), Some("/login"));
     for (server, of_location, expected) in [
         ("", "return 302 /b;", "/b"),
@@ -138,7 +142,7 @@ async fn redirects_to_paths_may_stay_relative() {
         ("return 302 /b;", "", "http://test.example/b"),
     ] {
         let mut steps = snippets(server, of_location);
-        steps.snippets.as_mut().unwrap().redirects_to_paths = true;
+        steps.snippets.as_mut().unwrap().base = RedirectBase::Nothing;
         let outcome = TestRequest::get("/a").run(&chain(steps)).await;
         assert_eq!(location(&outcome), Some(expected), "{server} {of_location}");
     }

@@ -1,8 +1,9 @@
 //! Rewrites of URLs and cookies in responses of endpoints. The expected values are those of nginx.
 
 use super::*;
+use crate::snapshot::redirect::RedirectBase;
 
-/// The fields of a response with one field, for a request of `http://a.example/b`.
+/// The fields of a response with one field, for a request of `https://a.example/b`.
 fn rewritten(text: &str, name: &str, value: &str) -> String {
     let fields = response_fields(&location(text), &Request::get("/b"), 302, &[(name, value)]);
     fields.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
@@ -13,7 +14,7 @@ fn redirects_are_those_of_the_first_rewrite_that_matches() {
     for (text, value, expected) in [
         ("proxy_redirect http:// https://;", "http://b/a", "https://b/a"),
         ("proxy_redirect http:// https://;", "HTTP://b/a", "HTTP://b/a"),
-        ("proxy_redirect http://b/ /x/;", "http://b/a", "://a.example/x/a"),
+        ("proxy_redirect http://b/ /x/;", "http://b/a", "https://a.example/x/a"),
         ("proxy_redirect http://b/ /x/;", "/b/a", "/b/a"),
         ("proxy_redirect http://$host/ https://c$uri/;", "http://a.example/d", "https://c/b/d"),
         (
@@ -97,11 +98,15 @@ fn rewrites_are_inherited_unless_a_location_has_some() {
         assert_eq!(lines(&response_fields(&inner, &Request::get("/"), 302, &fields)), expected, "{text}");
     }
     let mut relative = set(["http://b", "/c"]);
-    relative.redirects_to_paths = true;
-    let inner =
-        Snippet::parse_below("", &Snippet::default().with_rewrites(&relative), RegexLimit::MEMORY_ONLY).unwrap();
-    let fields = response_fields(&inner, &Request::get("/"), 302, &[("location", "http://b/d")]);
-    assert_eq!(lines(&fields), ["location: /c/d"]);
+    for (base, expected) in
+        [(RedirectBase::Nothing, "location: /c/d"), (RedirectBase::HostAndPort, "location: https://a.example:8443/c/d")]
+    {
+        relative.base = base;
+        let outer = Snippet::default().with_rewrites(&relative);
+        let inner = Snippet::parse_below("", &outer, RegexLimit::MEMORY_ONLY).unwrap();
+        let fields = response_fields(&inner, &Request::get("/"), 302, &[("location", "http://b/d")]);
+        assert_eq!(lines(&fields), [expected]);
+    }
     // A response of Portico says nothing about URLs of the endpoint.
     let snippet = location("proxy_redirect / https://b/;");
     let mut headers: HeaderMap = [field("location", "/a")].into_iter().collect();

@@ -227,7 +227,8 @@ async fn subject_must_match_anywhere() {
 async fn plain_text_is_redirected_or_denied_if_a_certificate_is_required() {
     use CertificateMode::{AnyAuthority, Off, Optional, Required};
     let own = authority("ca");
-    let redirect = HttpsRedirectOfLocation { status: StatusCode::PERMANENT_REDIRECT, keeps_trailing_slash: false };
+    let status = StatusCode::PERMANENT_REDIRECT;
+    let redirect = HttpsRedirectOfLocation { status, keeps_trailing_slash: false, port: None };
     for (mode, redirect, expected) in [
         (Required, None, "403"),
         (Required, Some(redirect), "308"),

@@ -20,6 +20,7 @@ use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::location_steps::{AllowedOrigin, CrossOrigin, FixedResponse};
+use crate::snapshot::redirect::RedirectBase;
 use crate::snapshot::response_rate::ResponseRate;
 
 /// The annotations of one Ingress that have an effect, with the defaults of ingress-nginx.
@@ -39,8 +40,10 @@ pub(super) struct NginxAnnotations<'a> {
     pub via_cluster_ip: bool,
     /// Whether the access log has the requests.
     pub access_log: bool,
-    /// Whether a redirect to a path stays one.
-    pub relative_redirects: bool,
+    /// What precedes a path as the target of a redirect.
+    pub redirect_base: RedirectBase,
+    /// Whether redirects to HTTPS have the port.
+    pub redirects_have_port: bool,
     pub protocol: AnnotatedProtocol,
     pub balancing: OwnBalancing,
     pub session_cookie: Option<AffinityCookie>,
@@ -66,6 +69,7 @@ impl<'a> NginxAnnotations<'a> {
             let seconds = reader.number(name).and_then(|seconds| u64::try_from(seconds).ok());
             Duration::from_secs(seconds.unwrap_or(default))
         };
+        let redirects_have_port = reader.flag("use-port-in-redirects", config.redirects_have_port);
         NginxAnnotations {
             rewrite_target: reader.text("rewrite-target"),
             use_regex: reader.flag("use-regex", false),
@@ -76,7 +80,8 @@ impl<'a> NginxAnnotations<'a> {
             preserve_trailing_slash: reader.flag("preserve-trailing-slash", config.preserve_trailing_slash),
             response: redirect(reader),
             access_log: reader.flag("enable-access-log", true),
-            relative_redirects: reader.flag("relative-redirects", config.relative_redirects),
+            redirect_base: redirect_base(reader, config, redirects_have_port),
+            redirects_have_port,
             upstream_vhost: upstream_vhost(reader),
             forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
             via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
@@ -98,6 +103,14 @@ impl<'a> NginxAnnotations<'a> {
     /// Whether the path of requests for a path of the Ingress is replaced.
     pub(super) fn rewrites(&self, path: &str) -> bool {
         self.rewrite_target.is_some_and(|target| target != path)
+    }
+}
+
+fn redirect_base(reader: &mut ValueReader<'_>, config: &NginxConfig, has_port: bool) -> RedirectBase {
+    match reader.flag("relative-redirects", config.relative_redirects) {
+        true => RedirectBase::Nothing,
+        false if has_port => RedirectBase::HostAndPort,
+        false => RedirectBase::Host,
     }
 }
 
@@ -236,6 +249,7 @@ mod tests {
             ("mirror-request-body", "off", 0, 1),
             ("enable-access-log", "off", 0, 1),
             ("relative-redirects", "on", 1, 0),
+            ("use-port-in-redirects", "on", 0, 1),
             ("cors-allow-origin", "https://a.example,b.example", 0, 1),
         ] {
             let meta = meta(&[(name, value)]);
@@ -265,6 +279,20 @@ mod tests {
             let redirect = read(&meta).0.response;
             let found = redirect.as_ref().map(|redirect| (redirect.status.as_u16(), redirect.target.to_str().unwrap()));
             assert_eq!(found, expected, "{annotations:?}");
+        }
+    }
+
+    #[test]
+    fn relative_redirects_have_no_port() {
+        for (annotations, base, has_port) in [
+            (&[][..], RedirectBase::Host, false),
+            (&[("use-port-in-redirects", "true")], RedirectBase::HostAndPort, true),
+            (&[("relative-redirects", "true")], RedirectBase::Nothing, false),
+            (&[("relative-redirects", "true"), ("use-port-in-redirects", "true")], RedirectBase::Nothing, true),
+        ] {
+            let meta = meta(annotations);
+            let read = read(&meta).0;
+            assert_eq!((read.redirect_base, read.redirects_have_port), (base, has_port), "{annotations:?}");
         }
     }
 

@@ -22,6 +22,7 @@ pub(super) struct NginxConfig {
     pub force_ssl_redirect: bool,
     pub preserve_trailing_slash: bool,
     pub relative_redirects: bool,
+    pub redirects_have_port: bool,
     /// Of redirects to HTTPS.
     pub redirect_status: StatusCode,
     /// Rules whose path begins with one of these are not redirected to HTTPS.
@@ -80,6 +81,7 @@ impl Default for NginxConfig {
             force_ssl_redirect: false,
             preserve_trailing_slash: false,
             relative_redirects: false,
+            redirects_have_port: false,
             redirect_status: StatusCode::PERMANENT_REDIRECT,
             no_tls_redirect_locations: vec![ACME_CHALLENGE.to_owned()],
             transport_security: transport_security(true, HSTS_SECONDS, true, false),
@@ -144,6 +146,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "force-ssl-redirect" => set(&mut config.force_ssl_redirect, flag(text)),
             "preserve-trailing-slash" => set(&mut config.preserve_trailing_slash, flag(text)),
             "relative-redirects" => set(&mut config.relative_redirects, flag(text)),
+            "use-port-in-redirects" => set(&mut config.redirects_have_port, flag(text)),
             "service-upstream" => set(&mut config.service_upstream, flag(text)),
             "load-balance" => set(&mut config.load_balance, balancing::of_name(text).map(Some)),
             "http-redirect-code" => set(&mut config.redirect_status, redirect_status(text)),

@@ -78,6 +78,7 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::{LocationPath, expression_bytes, literal_part};
 use crate::snapshot::path_edit::PathEdit;
+use crate::snapshot::redirect::RedirectBase;
 use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::router::by_conditions::HostName;
 use crate::snapshot::router::locations::HostLocation;
@@ -131,7 +132,7 @@ pub(super) fn plan(
     client_certificates::report(&mut reader, hosts, ingress, &certificates, &named);
     let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
     let mut rewrites = endpoint_rewrites::read(&mut reader, config, budgets.regex_limit());
-    rewrites.redirects_to_paths = annotations.relative_redirects;
+    rewrites.base = annotations.redirect_base;
     let snippets = snippets::by_host(&mut reader, hosts, own, &rewrites, budgets.regex_limit(), refuses_guards);
     let mut over_budget = count_expressions(&regexes, hosts, ingress, budgets.regex_limit());
     let of_snippets = snippets::regex_bytes(&snippets, hosts, &ingress.meta.key);
@@ -314,7 +315,7 @@ impl NginxPlanner<'_> {
                             Arc::clone(&rule)
                         }
                         LocationPrecedence::AddsSlash => {
-                            self.rules.build_redirect(place, redirect_to(path, annotations.relative_redirects))
+                            self.rules.build_redirect(place, redirect_to(path, annotations.redirect_base))
                         }
                     };
                     (precedence, HostLocation { path: location_path, rule })
@@ -476,8 +477,7 @@ impl NginxPlanner<'_> {
 }
 
 /// The redirect to a path with a slash at its end.
-fn redirect_to(path: &str, is_relative: bool) -> Action {
-    let style = if is_relative { RedirectStyle::PathOnly } else { RedirectStyle::WithoutPort };
+fn redirect_to(path: &str, base: RedirectBase) -> Action {
     let path = Some(PathEdit::full(path));
-    Action::Redirect(RedirectAction { path, style, ..RedirectAction::new(StatusCode::MOVED_PERMANENTLY) })
+    Action::Redirect(RedirectAction { path, style: base.style(), ..RedirectAction::new(StatusCode::MOVED_PERMANENTLY) })
 }

@@ -509,7 +509,7 @@ impl RuleBuilder<'_> {
             certificates: self.certificate_step(place),
             snippets: self.location_snippets(place, backend),
             response: annotations.response.clone().filter(|_| !place.is_catch_all),
-            redirects_to_paths: annotations.response.is_some() && annotations.relative_redirects,
+            base: annotations.response.as_ref().map(|_| annotations.redirect_base).unwrap_or_default(),
             replacement,
             https_redirect: self.https_redirect(place),
             max_body_bytes: match settings.and_then(|settings| settings.max_body_bytes) {
@@ -573,7 +573,7 @@ impl RuleBuilder<'_> {
             () => MatchedLocation::Prefix(place.path.into()),
         };
         let mut snippets = LocationSnippets::new(server.clone(), location, names, matched);
-        snippets.redirects_to_paths = self.annotations.relative_redirects;
+        snippets.base = self.annotations.redirect_base;
         Some(snippets)
     }
 
@@ -586,6 +586,7 @@ impl RuleBuilder<'_> {
         (redirects && !self.is_exempt_from_tls(place) && !place.is_catch_all).then_some(HttpsRedirectOfLocation {
             status: self.config.redirect_status,
             keeps_trailing_slash: preserve_trailing_slash,
+            port: self.annotations.redirects_have_port.then(|| self.cx.inputs.ingress.public_https()),
         })
     }
 

@@ -105,6 +105,7 @@ pub(super) const READ: &[&str] = &[
     "upstream-hash-by-subset",
     "upstream-hash-by-subset-size",
     "upstream-vhost",
+    "use-port-in-redirects",
     "use-regex",
     "whitelist-source-range",
     "x-forwarded-prefix",
