@@ -57,11 +57,15 @@ fn serve(mut socket: TcpStream, response: &str, delay: Duration) {
 
 /// The Service `echo` with these backends.
 pub(super) fn service(ports: &[u16]) -> String {
+    service_named("echo", ports)
+}
+
+pub(super) fn service_named(name: &str, ports: &[u16]) -> String {
     let slices = ports.iter().map(|port| {
         format!(
             "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {{namespace: default, name: echo-{port}, labels: {{kubernetes.io/service-name: echo}}}}
+metadata: {{namespace: default, name: {name}-{port}, labels: {{kubernetes.io/service-name: {name}}}}}
 addressType: IPv4
 ports: [{{port: {port}}}]
 endpoints: [{{addresses: [127.0.0.1]}}]
@@ -69,9 +73,9 @@ endpoints: [{{addresses: [127.0.0.1]}}]
 "
         )
     });
-    let service =
-        "apiVersion: v1\nkind: Service\nmetadata: {namespace: default, name: echo}\nspec: {ports: [{port: 80}]}\n---\n";
-    slices.fold(service.to_owned(), |objects, slice| objects + &slice)
+    let metadata = format!("metadata: {{namespace: default, name: {name}}}");
+    let service = format!("apiVersion: v1\nkind: Service\n{metadata}\nspec: {{ports: [{{port: 80}}]}}\n---\n");
+    slices.fold(service, |objects, slice| objects + &slice)
 }
 
 pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -89,16 +93,19 @@ fn ingresses(all: &[(&str, &str)]) -> String {
     objects.collect()
 }
 
-/// The statuses of several requests, which begin at different endpoints.
+/// The statuses of several requests at the same time, which begin at different endpoints.
 fn statuses(address: &str, host: &str, method: &str, body: &str) -> BTreeSet<u16> {
     let request = || -> ClientResponse {
         let mut connection = Connection::open(address).unwrap();
         let length = body.len();
         connection
-            .send(&format!("{method} / HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n{body}"))
+            .send(format!("{method} / HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n{body}"))
             .unwrap()
     };
-    (0..6).map(|_| request().status).collect()
+    thread::scope(|scope| {
+        let requests: Vec<_> = (0..24).map(|_| scope.spawn(request)).collect();
+        requests.into_iter().map(|request| request.join().unwrap().status).collect()
+    })
 }
 
 #[test]

@@ -139,6 +139,8 @@ pub struct WeightedBackends {
     /// Whether a gRPC call ends when the time in its field `grpc-timeout` has passed.
     pub honors_call_deadlines: bool,
     affinity: Option<Arc<AffinitySettings>>,
+    /// Whether the first backend that plugins may choose has none of the sessions of the rule.
+    pub first_choice_lacks_sessions: bool,
     /// The backends that plugins may choose instead, by the indices of [`ChosenBackend`]. A second pointer, so that the
     /// many rules without any need the memory of one only.
     chosen_by_plugins: Option<Box<Box<[Backend]>>>,
@@ -160,6 +162,7 @@ impl WeightedBackends {
             timeouts_and_retries: None,
             honors_call_deadlines: false,
             affinity: None,
+            first_choice_lacks_sessions: false,
             chosen_by_plugins: None,
             substitute: None,
         })
@@ -236,6 +239,15 @@ impl WeightedBackends {
     /// The sessions of the rule. `None` if it has none, so that those of each Service apply.
     pub fn affinity(&self) -> Option<&Arc<AffinitySettings>> {
         self.affinity.as_ref()
+    }
+
+    /// The sessions of the rule with one of its upstreams.
+    pub fn affinity_with(&self, upstream: &Upstream) -> Option<&Arc<AffinitySettings>> {
+        let is_first_choice = || {
+            let first = self.chosen_by_plugins().first().map(|backend| &backend.target);
+            matches!(first, Some(BackendTarget::Upstream(first)) if **first == *upstream)
+        };
+        self.affinity().filter(|_| !self.first_choice_lacks_sessions || !is_first_choice())
     }
 
     /// Sets the sessions of the rule, and prepares its upstreams for them.

@@ -66,7 +66,9 @@ mod worker_endpoints;
 mod worker_subset;
 
 pub use admission::{Admission, ClientWait, NotAdmitted, OverloadReport, Overloaded, QueuedRequest, WaitingFor};
-pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity, SessionValue};
+pub use affinity::{
+    AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity, SessionValue, cookie_value, cookies,
+};
 pub use alternatives::AlternativeBackends;
 pub use attempt_settings::AttemptSettings;
 pub use check_report::{CheckOutcome, CheckReport};

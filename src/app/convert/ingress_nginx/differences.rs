@@ -2,9 +2,7 @@
 //! need. What concerns every Ingress is in the guide only, because no verdict would be `Same` otherwise.
 
 use super::subject::{self, IngressPathOf, Subject, paths, value};
-use crate::api::Object;
 use crate::api::ingress_nginx::{self, flag, items};
-use crate::api::networking::Ingress;
 use crate::report::migration::Difference;
 
 /// Those that an Ingress shows.
@@ -65,20 +63,6 @@ const KNOWN: &[KnownDifference] = &[
         },
         before: "Set-Cookie has Expires, too",
         after: "Set-Cookie has Max-Age only",
-    },
-    KnownDifference {
-        name: "affinity",
-        request: |subject| {
-            let namespace = &subject.ingress.meta.key.namespace;
-            let is_canary =
-                |other: &Object<Ingress>| subject::is_canary(other) && other.meta.key.namespace == *namespace;
-            let has_canary = has_session(subject)
-                && subject.paths().any(|path| subject.all.with_path(path).iter().any(|(other, _)| is_canary(other)));
-            let request = || format!("GET {} with a cookie, and a canary", subject.first_url());
-            has_canary.then(request)
-        },
-        before: "the version of its first request serves it",
-        after: "the canary is chosen for each request",
     },
     KnownDifference {
         name: "cors-allow-origin",
@@ -318,8 +302,9 @@ mod tests {
 
     use super::subject::IngressSet;
     use super::*;
-    use crate::api::Kind;
     use crate::api::ingress_nginx::PREFIX;
+    use crate::api::networking::Ingress;
+    use crate::api::{Kind, Object};
     use crate::store::AnyObject;
 
     fn ingress(name: &str, path: &str, service: &str, annotations: &[(&str, &str)]) -> Arc<Object<Ingress>> {

@@ -11,6 +11,7 @@
 //! plugins of their own.
 
 mod canary;
+mod canary_sessions;
 mod client_certificates;
 mod cookie_value;
 mod cross_origin;
@@ -25,6 +26,7 @@ use http::header::{CONTENT_LENGTH, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::canary::{CanaryRequests, HeaderCondition};
+pub use self::canary_sessions::CanarySessions;
 use self::client_certificates::denied;
 pub use self::client_certificates::{
     CERTIFICATE_FIELDS, CertificateMode, CertificateStep, ClientAuthorities, ClientCertificates,
@@ -71,6 +73,8 @@ pub struct LocationSteps {
     pub response_headers: Box<[(HeaderName, HeaderValue)]>,
     /// The requests for the canary, which is the first backend that plugins may choose.
     pub canary: Option<CanaryRequests>,
+    /// The sessions that precede this choice.
+    pub canary_sessions: Option<CanarySessions>,
 }
 
 /// A response to all requests of a location: a redirect to one URL, unless the status is not one of a redirect.
@@ -195,7 +199,7 @@ impl LocationSteps {
         if is_denied {
             return Some(forbidden());
         }
-        if self.canary.as_ref().is_some_and(|canary| canary.contains(&cx.head.headers, cx.regex_steps)) {
+        if self.chooses_canary(cx) {
             cx.choose_backend(0, true);
         }
         self.limit_body(cx)
@@ -230,6 +234,13 @@ impl LocationSteps {
                 }
             };
         }
+    }
+
+    fn chooses_canary(&self, cx: &mut RequestCx<'_>) -> bool {
+        let Some(canary) = &self.canary else { return false };
+        let headers = &cx.head.headers;
+        let by_session = self.canary_sessions.as_ref().and_then(|sessions| sessions.is_with_canary(headers));
+        by_session.unwrap_or_else(|| canary.contains(headers, cx.regex_steps))
     }
 
     fn redirect_to_https(&self, cx: &RequestCx<'_>) -> Option<Box<Reply>> {

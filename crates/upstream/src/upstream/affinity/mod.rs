@@ -10,6 +10,7 @@
 //! contains no address. Its key is derived from the UIDs of the Pod and the Service, which the replicas of a cluster
 //! share and clients do not know: pins stay valid in all replicas and after a restart, and clients cannot create one.
 
+mod cookies;
 mod endpoints;
 mod settings;
 mod token;
@@ -18,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Upstream;
+pub use cookies::{cookie_value, cookies};
 pub(super) use endpoints::AffinityEndpoints;
 pub use endpoints::EndpointIdentities;
 pub use settings::{AffinityCarrier, AffinitySettings};

@@ -12,7 +12,8 @@ use tracing::warn;
 use super::same_site::lacks_same_site_none;
 use crate::plugin_api::Scheme;
 use crate::snapshot::rule::WeightedBackends;
-use crate::upstream::{AffinityCarrier, RequestAffinity, SessionValue, Upstream};
+pub(in crate::proxy) use crate::upstream::cookies;
+use crate::upstream::{AffinityCarrier, RequestAffinity, SessionValue, Upstream, cookie_value};
 
 /// The session of a request with the backend that was selected for it, and with those that may take its place. The
 /// sessions of the rule precede those of the Service.
@@ -91,7 +92,7 @@ fn has_endpoint(upstream: &Upstream, endpoint: SocketAddr) -> bool {
 
 /// The session of a request with one upstream. `None` if neither the rule nor the Service has sessions.
 fn session_with(split: &WeightedBackends, upstream: &Upstream, headers: &HeaderMap) -> Option<RequestAffinity> {
-    let settings = split.affinity().map(Arc::clone).or_else(|| upstream.affinity_settings())?;
+    let settings = split.affinity_with(upstream).map(Arc::clone).or_else(|| upstream.affinity_settings())?;
     let now = unix_seconds();
     Some(match &Arc::clone(&settings).carrier {
         AffinityCarrier::Cookie { cookie, .. } => {
@@ -166,20 +167,6 @@ fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
     let mut names =
         headers.get_all(SET_COOKIE).iter().filter_map(|value| value.as_bytes().split(|b| *b == b'=').next());
     names.any(|found| found.trim_ascii() == name.as_bytes())
-}
-
-/// The values of all cookies with a name (RFC 6265, section 4.2.1), in the order in which the client sends them: those
-/// with longer paths first.
-pub(in crate::proxy) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.filter_map(move |pair| cookie_value(pair, name))
-}
-
-/// The value of a cookie, if it has this name.
-fn cookie_value<'p>(pair: &'p [u8], name: &str) -> Option<&'p [u8]> {
-    let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.trim_ascii_start().strip_prefix(b"=")?;
-    let value = value.trim_ascii();
-    Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
 }
 
 /// Removes all cookies with a name, and leaves the others.

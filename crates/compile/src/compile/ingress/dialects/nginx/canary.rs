@@ -36,6 +36,8 @@ pub(super) struct CanaryPath {
     pub path: Box<str>,
     pub backend: IngressBackend,
     pub requests: CanaryRequests,
+    /// Whether it takes no part in the sessions of the other Ingress.
+    pub lacks_sessions: bool,
     pub via_cluster_ip: bool,
     pub balancing: OwnBalancing,
 }
@@ -48,6 +50,7 @@ pub(super) fn paths(
 ) -> Vec<(HostPattern, Arc<CanaryPath>)> {
     let mut reader = ValueReader::new(&ingress.meta);
     let requests = requests(&mut reader, limit);
+    let lacks_sessions = lacks_sessions(&mut reader);
     let via_cluster_ip = reader.flag("service-upstream", config.service_upstream);
     let balancing = balancing::read(&mut reader, config);
     let mut found = Vec::new();
@@ -60,6 +63,7 @@ pub(super) fn paths(
                 path: written_path(path.path.as_deref()).into(),
                 backend: path.backend.clone(),
                 requests: requests.clone(),
+                lacks_sessions,
                 via_cluster_ip,
                 balancing: balancing.clone(),
             };
@@ -67,6 +71,10 @@ pub(super) fn paths(
         }
     }
     found
+}
+
+fn lacks_sessions(reader: &mut ValueReader<'_>) -> bool {
+    reader.text("affinity-canary-behavior") == Some("legacy")
 }
 
 /// Which requests a canary gets.
@@ -116,6 +124,7 @@ pub(super) fn plan(
     let mut reader = ValueReader::new(&ingress.meta);
     let limit = cx.inputs.budgets.regex_limit();
     requests(&mut reader, limit);
+    lacks_sessions(&mut reader);
     let balancing = balancing::read(&mut reader, &hosts.config);
     let mut errors = UniqueDiagnostics::default();
     let mut notes = UniqueDiagnostics::default();
@@ -197,11 +206,13 @@ fn of_the_other(ingress: &Object<Ingress>) -> impl Iterator<Item = Diagnostic> {
 
 /// Whether a canary has an annotation for itself.
 fn is_of_canary(name: &str) -> bool {
-    name.starts_with("canary") || name == "service-upstream" || balancing::NAMES.contains(&name)
+    let others = ["affinity-canary-behavior", "service-upstream"];
+    name.starts_with("canary") || others.contains(&name) || balancing::NAMES.contains(&name)
 }
 
 /// The annotations about a canary.
-pub(super) const DEPENDENT: [&str; 6] = [
+pub(super) const DEPENDENT: [&str; 7] = [
+    "affinity-canary-behavior",
     "canary-by-cookie",
     "canary-by-header",
     "canary-by-header-pattern",

@@ -40,8 +40,8 @@ use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::{GroupTemplate, PathReplacement};
 use crate::snapshot::location_snippet::{MatchedLocation, Snippet, SnippetHost, SnippetSettings};
 use crate::snapshot::location_steps::{
-    CanaryRequests, CertificateStep, HostRedirect, HttpsRedirectOfLocation, LocationNames, LocationSnippets,
-    LocationSteps,
+    CanaryRequests, CanarySessions, CertificateStep, HostRedirect, HttpsRedirectOfLocation, LocationNames,
+    LocationSnippets, LocationSteps,
 };
 use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::rule::{
@@ -49,8 +49,8 @@ use crate::snapshot::rule::{
 };
 use crate::snapshot::rule_options::{RuleOptions, UpstreamHost};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
-use crate::upstream::UpstreamKey;
 use crate::upstream::settings::RequestHash;
+use crate::upstream::{Upstream, UpstreamKey};
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// The place of a rule in its Ingress.
@@ -291,16 +291,35 @@ impl RuleBuilder<'_> {
 
     /// The canary of a path, unless it has the same backend, or none that can be used: then it gets no requests, and
     /// the plan of the canary says why.
-    fn canary(&self, place: RulePlace<'_>, backend: &IngressBackend) -> Option<(CanaryRequests, ChosenService)> {
+    fn canary(&self, place: RulePlace<'_>, backend: &IngressBackend) -> Option<(CanaryParts, ChosenService)> {
         let canary = place.canary.filter(|canary| canary.backend != *backend)?;
         let service = self.service(canary.via_cluster_ip);
         let mut resolved = service.resolve(self.cx, &canary.backend, "spec.rules").ok()?;
         resolved.key.balancing = canary.balancing.algorithm;
         let service =
             ObjectKey { namespace: Arc::clone(&resolved.key.namespace), name: Arc::clone(&resolved.key.service) };
-        let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
+        let upstream = self.cx.inputs.upstreams.upstream(&resolved.key);
+        let of_canary = (!canary.lacks_sessions).then(|| Arc::clone(&upstream));
+        let sessions = self.canary_sessions(place, backend, of_canary);
+        let target = BackendTarget::Upstream(upstream);
         let backend = Backend { weight: 1, filters: Filters::default(), target };
-        Some((canary.requests.clone(), ChosenService { backend, service, upstream: resolved.key }))
+        let parts = CanaryParts { requests: canary.requests.clone(), sessions };
+        Some((parts, ChosenService { backend, service, upstream: resolved.key }))
+    }
+
+    /// What keeps the clients of a location with a canary at their version. `None` without session cookies.
+    fn canary_sessions(
+        &self,
+        place: RulePlace<'_>,
+        backend: &IngressBackend,
+        canary: Option<Arc<Upstream>>,
+    ) -> Option<CanarySessions> {
+        let cookie = self.annotations.session_cookie.as_ref()?;
+        let service = self.service(self.annotations.via_cluster_ip);
+        let mut main = service.resolve(self.cx, backend, "spec.rules").ok()?;
+        main.key.balancing.clone_from(&self.annotations.balancing);
+        let settings = cookie.settings(&self.route(), place.path, &main.key);
+        Some(CanarySessions { settings, main: self.cx.inputs.upstreams.upstream(&main.key), canary })
     }
 
     fn forward(
@@ -336,10 +355,13 @@ impl RuleBuilder<'_> {
         let cookie = self.annotations.session_cookie.as_ref();
         let sessions = cookie.map(|cookie| cookie.settings(&self.route(), place.path, &resolved.key));
         self.upstreams.insert(resolved.key);
-        let backend = Backend { weight: 1, filters: Filters::default(), target };
-        let mut split = WeightedBackends::new(vec![backend]).ok_or(RouteFailure::NoService)?;
+        let own = Backend { weight: 1, filters: Filters::default(), target };
+        let mut split = WeightedBackends::new(vec![own]).ok_or(RouteFailure::NoService)?;
         split.timeouts_and_retries = Some(Box::new(self.timeouts(place)));
         split.set_affinity(sessions);
+        // Without a canary that can be used, the first choice is the backend of a plugin.
+        let is_separate = place.canary.is_some_and(|canary| canary.lacks_sessions);
+        split.first_choice_lacks_sessions = is_separate && self.canary(place, backend).is_some();
         split.set_substitute(substitute);
         Ok(split)
     }
@@ -499,9 +521,10 @@ impl RuleBuilder<'_> {
         place: RulePlace<'_>,
         backend: Option<&IngressBackend>,
         replacement: Option<Arc<PathReplacement>>,
-        canary: Option<CanaryRequests>,
+        canary: Option<CanaryParts>,
     ) -> Option<Arc<LocationSteps>> {
         let annotations = self.annotations;
+        let (canary, canary_sessions) = canary.map(|canary| (canary.requests, canary.sessions)).unzip();
         let settings = self.snippets.get(place.host).map(|snippets| &snippets.location.settings);
         let steps = LocationSteps {
             cross_origin: annotations.cross_origin.clone(),
@@ -520,6 +543,7 @@ impl RuleBuilder<'_> {
             transport_security: self.config.transport_security.clone(),
             response_headers: self.response_headers.into(),
             canary,
+            canary_sessions: canary_sessions.flatten(),
         };
         (!steps.is_empty()).then(|| self.parts.steps(steps))
     }
@@ -595,6 +619,12 @@ impl RuleBuilder<'_> {
     fn is_exempt_from_tls(&self, place: RulePlace<'_>) -> bool {
         self.config.no_tls_redirect_locations.iter().any(|start| place.path.starts_with(&**start))
     }
+}
+
+/// What the steps of a location know of its canary.
+struct CanaryParts {
+    requests: CanaryRequests,
+    sessions: Option<CanarySessions>,
 }
 
 /// An error about a guard that cannot be built.

@@ -3,6 +3,7 @@
 /// Their names, sorted.
 pub(super) const READ: &[&str] = &[
     "affinity",
+    "affinity-canary-behavior",
     "affinity-mode",
     "allowlist-source-range",
     "app-root",
