@@ -40,7 +40,6 @@ pub use self::snippets::LocationSnippets;
 use self::snippets::{FieldsOfResponse, KeptRun, LocationRun, forbidden};
 use super::location_path::PathReplacement;
 use super::location_snippet::{LocationSearch, SnippetRun};
-use super::location_snippet::SnippetRun;
 use super::redirect::RedirectBase;
 use super::regex_steps::RegexSteps;
 use crate::plugin_api::assertions::Assertions;

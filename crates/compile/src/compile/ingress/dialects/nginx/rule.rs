@@ -317,7 +317,7 @@ impl RuleBuilder<'_> {
         let cookie = self.annotations.session_cookie.as_ref()?;
         let service = self.service(self.annotations.via_cluster_ip);
         let mut main = service.resolve(self.cx, backend, "spec.rules").ok()?;
-        main.key.balancing.clone_from(&self.annotations.balancing);
+        main.key.balancing = self.annotations.balancing.algorithm;
         let settings = cookie.settings(&self.route(), place.path, &main.key);
         Some(CanarySessions { settings, main: self.cx.inputs.upstreams.upstream(&main.key), canary })
     }
