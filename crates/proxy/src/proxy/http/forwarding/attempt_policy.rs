@@ -133,10 +133,14 @@ impl<'r> AttemptPolicy<'r> {
     pub(super) fn replay(&self, is_complete: bool, method: &Method, protocol: UpstreamProtocol) -> ReplayPolicy {
         let idempotent = self.is_idempotent(method);
         let repeats_processed = self.service_retries().is_some_and(RequestRetries::repeats_processed);
+        // What only the scope of the rule permits counts as one of its attempts, and is not repeated within one.
+        let is_by_scope = !is_idempotent(method)
+            && self.service_retries().is_none()
+            && self.retry().is_some_and(|retry| retry.scope.non_idempotent);
         ReplayPolicy {
             complete: is_complete,
             idempotent,
-            allows_resending: self.allows_another(0),
+            allows_resending: self.allows_another(0) && !is_by_scope,
             keeps_sent: idempotent && repeats_processed && protocol == UpstreamProtocol::Http2,
         }
     }

@@ -78,8 +78,9 @@ impl<C: Caller> OutgoingRequest<'_, C> {
         }
         let switched = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // A 101 for a protocol that was not requested is an invalid response.
-            let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_accepted_by(response.headers()));
-            Some(upgrade.ok_or(INVALID)?)
+            // The next attempt may still have the right one.
+            let is_accepted = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_accepted_by(response.headers()));
+            Some(self.upgrade.take_if(|_| is_accepted).ok_or(INVALID)?)
         } else if self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_misleading(response.status())) {
             return Err(INVALID);
         } else {

@@ -73,7 +73,7 @@ impl ClientAuthorities {
             self.ends.push(period.1);
             // OpenSSL would trust it for itself only, and the library for certificates that its key has signed.
             if parsed.version() == X509Version::V3 && !parsed.is_ca() {
-                return Err("ca.crt has a certificate that is not one of an authority (CA:TRUE)".to_owned());
+                continue;
             }
             let anchor = anchor_from_trusted_cert(certificate).map_err(|_| invalid())?.to_owned();
             if has_roots && !is_self_issued(certificate) {
@@ -83,7 +83,10 @@ impl ClientAuthorities {
                 self.periods.push(period);
             }
         }
-        Ok(())
+        match self.anchors.is_empty() {
+            true => Err("ca.crt has no certificate of an authority (CA:TRUE)".to_owned()),
+            false => Ok(()),
+        }
     }
 
     fn add_lists(&mut self, lists: &[u8]) -> Result<(), String> {
@@ -120,7 +123,7 @@ impl ClientAuthorities {
         });
         let time = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()));
         // The library tries all orders of what a client sends, so that a few certificates may take long.
-        let sent = &sent[..sent.len().min(max_intermediates.saturating_add(1).min(MAX_SENT))];
+        let sent = &sent[..sent.len().min(MAX_SENT)];
         let intermediates: Vec<CertificateDer<'_>> = sent.iter().chain(&self.intermediates).cloned().collect();
         let check_path = |path: &VerifiedPath<'_>| {
             if path.intermediate_certificates().count() > max_intermediates {

@@ -29,15 +29,16 @@ impl CertificateStep {
         let ClientCertificate::Chain(chain, _, findings) = client.certificate else {
             return without_certificate(variable);
         };
+        if variable == CertificateVariable::EscapedPem {
+            // The fields have it only if the endpoint gets it.
+            return chain.first().map_or(Cow::Borrowed(""), |own| Cow::Owned(escaped_pem(own)));
+        }
         VerifiedChain::with(settings, (chain, findings), now, |verified| {
             let value = match variable {
                 CertificateVariable::Result => verified.result.as_ref(),
                 CertificateVariable::Subject => verified.fields.subject.as_ref(),
                 CertificateVariable::Issuer => verified.fields.issuer.as_ref(),
-                CertificateVariable::EscapedPem => {
-                    // The fields have it only if the endpoint gets it.
-                    return chain.first().map_or(Cow::Borrowed(""), |own| Cow::Owned(escaped_pem(own)));
-                }
+                CertificateVariable::EscapedPem => None,
             };
             let bytes = value.map(HeaderValue::as_bytes).unwrap_or_default();
             Cow::Owned(String::from_utf8_lossy(bytes).into_owned())

@@ -42,6 +42,9 @@ pub(in crate::compile::ingress) struct NginxHosts {
     pub(super) authorities: AuthorityCache,
 }
 
+/// How the paths of ACME challenges begin.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
 /// What is known of a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct HostFacts {
@@ -133,13 +136,25 @@ impl Host {
 
     fn find_server_snippet(&self) -> Option<Arc<ServerSnippet>> {
         let written = self.of_owner().find_map(|(_, said)| said.server_snippet.as_ref())?;
-        let is_in_effect = !written.needs_one_location() || self.find_paths().has_one_location();
+        let is_in_effect = !written.needs_one_location() || self.has_one_location();
         Some(if is_in_effect { Arc::clone(written) } else { Arc::new(written.refused()) })
     }
 
     /// Whether an Ingress has it that is not a canary.
     fn is_named(&self) -> bool {
         self.said.values().any(|said| said.canaries.is_empty())
+    }
+
+    /// Whether the owner of the host has no location but the prefix `/`. Others cannot take its snippets out of effect,
+    /// and neither can the paths of challenges, which nothing protects.
+    fn has_one_location(&self) -> bool {
+        let paths = self.of_owner().flat_map(|(_, said)| &said.paths).map(|(is_exact, path, _)| (*is_exact, &**path));
+        let has_catch_all = self.of_owner().any(|(_, said)| said.is_catch_all);
+        let root = has_catch_all.then_some((false, "/"));
+        let written = paths.filter(|(_, path)| !path.starts_with(CHALLENGES)).chain(root).collect();
+        let has_further_location = self.of_owner().any(|(_, said)| said.has_further_location);
+        let has_expressions = self.find_paths().has_expressions;
+        HostPaths { written, has_expressions, has_further_location }.has_one_location()
     }
 
     /// Only of the paths that are used, which are those of the oldest Ingresses.
@@ -163,7 +178,7 @@ impl Host {
         let paths = self.find_paths();
         HostFacts {
             has_expressions: paths.has_expressions,
-            has_one_location: paths.has_one_location(),
+            has_one_location: self.has_one_location(),
             has_tls: self.said.values().any(|said| said.has_tls),
             is_closed: self.find_closing().is_some(),
         }

@@ -354,6 +354,7 @@ impl RuleBuilder<'_> {
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
         let cookie = self.annotations.session_cookie.as_ref();
         let sessions = cookie.map(|cookie| cookie.settings(&self.route(), place.path, &resolved.key));
+        let key = resolved.key.clone();
         self.upstreams.insert(resolved.key);
         let own = Backend { weight: 1, filters: Filters::default(), target };
         let mut split = WeightedBackends::new(vec![own]).ok_or(RouteFailure::NoService)?;
@@ -361,7 +362,8 @@ impl RuleBuilder<'_> {
         split.set_affinity(sessions);
         // Without a canary that can be used, the first choice is the backend of a plugin.
         let is_separate = place.canary.is_some_and(|canary| canary.lacks_sessions);
-        split.first_choice_lacks_sessions = is_separate && self.canary(place, backend).is_some();
+        split.first_choice_lacks_sessions =
+            is_separate && self.canary(place, backend).is_some_and(|(_, chosen)| chosen.upstream != key);
         split.set_substitute(substitute);
         Ok(split)
     }

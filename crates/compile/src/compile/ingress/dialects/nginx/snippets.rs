@@ -154,8 +154,9 @@ pub(super) fn by_host<'h>(
         }
     };
     let of_server = WrittenSnippet::server(reader.meta);
-    if let Some(written) = &of_server {
-        report(written, written.compile(config, &Snippet::default(), limit).as_ref());
+    let compiled_server = of_server.as_ref().map(|written| written.compile(config, &Snippet::default(), limit));
+    if let (Some(written), Some(compiled)) = (&of_server, &compiled_server) {
+        report(written, compiled.as_ref());
     }
     let of_location = WrittenSnippet::location(reader.meta);
     let mut known: BTreeMap<HostPattern, HostSnippets> = BTreeMap::new();
@@ -163,11 +164,11 @@ pub(super) fn by_host<'h>(
     let mut without_server: BTreeMap<bool, Arc<Snippet>> = BTreeMap::new();
     for host in named {
         let has_one_location = hosts.facts(host, None).has_one_location;
-        if let Some(written) = of_server.as_ref().filter(|_| !has_one_location)
-            && let Ok(snippet) = written.compile(config, &Snippet::default(), limit)
-            && leads_to_locations(&snippet)
+        if let (Some(written), Some(Ok(snippet))) = (&of_server, &compiled_server)
+            && !has_one_location
+            && leads_to_locations(snippet)
         {
-            report(written, Err(&NotInEffect::elsewhere(&snippet, written.place)));
+            report(written, Err(&NotInEffect::elsewhere(snippet, written.place)));
         }
         let server = hosts.server_snippet(host);
         if let (Some(written), Some(server)) = (&of_server, server)

@@ -173,7 +173,7 @@ mod tests {
             ("auth-tls-secret", "a/b", (0, 0)),
             ("custom-http-errors", "404", (0, 0)),
             ("global-rate-limit", "5", (1, 0)),
-            ("proxy-ssl-secret", "a/b", (1, 0)),
+            ("proxy-ssl-secret", "a/b", (0, 0)),
             ("proxy-ssl-verify", "on", (0, 0)),
             ("proxy-buffer-size", "8k", (0, 0)),
             ("enable-modsecurity", "false", (0, 0)),
