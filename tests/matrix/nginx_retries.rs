@@ -93,7 +93,8 @@ fn ingresses(all: &[(&str, &str)]) -> String {
     objects.collect()
 }
 
-/// The statuses of several requests at the same time, which begin at different endpoints.
+/// The statuses of several requests at the same time, which begin at different endpoints. Together, those of a test are
+/// so few that the retry budget of the Service allows their retries.
 fn statuses(address: &str, host: &str, method: &str, body: &str) -> BTreeSet<u16> {
     let request = || -> ClientResponse {
         let mut connection = Connection::open(address).unwrap();
@@ -103,7 +104,7 @@ fn statuses(address: &str, host: &str, method: &str, body: &str) -> BTreeSet<u16
             .unwrap()
     };
     thread::scope(|scope| {
-        let requests: Vec<_> = (0..24).map(|_| scope.spawn(request)).collect();
+        let requests: Vec<_> = (0..4).map(|_| scope.spawn(request)).collect();
         requests.into_iter().map(|request| request.join().unwrap().status).collect()
     })
 }
