@@ -327,7 +327,7 @@ const LAYERS: &[Row] = &[
             "subject_matrix",
         ],
     ),
-    ("location_guards", &["address_list", "access limits"]),
+    ("location_guards", &["address_list server_url", "access limits mirror"]),
     ("client_certificate", &["test_authority", "distinguished_name trust", "names", "policy"]),
     (
         "kafka",
@@ -393,8 +393,8 @@ const LAYERS: &[Row] = &[
         "snapshot",
         &[
             "access_logs cors error_backend escape external_auth gateway_traces host own_udp_listeners regex \
-             regex_steps timeouts_and_retries",
-            "client_validation path_edit path_reach path_regex path_regexes",
+             regex_steps response_rate timeouts_and_retries",
+            "client_validation next_upstream path_edit path_reach path_regex path_regexes",
             "certs",
             "redirect uri_template",
             "fuzzing location_path upstream_path",
@@ -433,7 +433,7 @@ const LAYERS: &[Row] = &[
         "upstream",
         &[
             "dns endpoint_choice endpoint_error local_shortage outcome own_sockets proxy_protocol \
-             response_streams settings single_writer_counter sliding_count socket_budget",
+             response_streams route_balancing settings single_writer_counter sliding_count socket_budget",
             "response_times",
             "attempt_settings check_report endpoint_load health retry_counters",
             "counters endpoint_state",
@@ -468,7 +468,7 @@ const LAYERS: &[Row] = &[
 /// apart and stay apart.
 const CYCLES: &[CycleSize] = &[
     ("api", 7),
-    ("args", 8),
+    ("args", 7),
     ("compile", 3),
     ("endpoint_tls", 6),
     ("http_server", 2),

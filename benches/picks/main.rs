@@ -50,7 +50,12 @@ fn main() {
 
 /// The algorithm with a limit of the requests in progress of each endpoint, in percent of its share.
 fn bounded(algorithm: BalancingAlgorithm, percent: u32) -> Balancing {
-    let hash = RequestHash { keys: Box::default(), combine: Default::default(), bounded_load_percent: Some(percent) };
+    let hash = RequestHash {
+        keys: Box::default(),
+        combine: Default::default(),
+        bounded_load_percent: Some(percent),
+        subset_size: None,
+    };
     Balancing { algorithm, hash: Some(Arc::new(hash)), ..Balancing::default() }
 }
 

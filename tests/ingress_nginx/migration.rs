@@ -111,7 +111,7 @@ fn ingresses_of_usual_charts_have_verdicts() {
 #[test]
 fn reports_are_tables() {
     let mut wrong = Vec::new();
-    for (format, name) in [("text", "migration.out.txt"), ("markdown", "migration.out.md")] {
+    for (format, name) in [("text", "migration.out.txt"), ("markdown", "migration.markdown.txt")] {
         let (status, stdout, stderr) = convert(&[("cluster.yaml", INPUT)], &["--report", format, "cluster.yaml"]);
         assert_eq!((status, stderr), (Some(1), String::new()));
         wrong.extend(Golden::new(format!("ingress_nginx/{name}")).compare(&stdout).err());

@@ -1,5 +1,5 @@
-//! Client certificates as the annotations `auth-tls-…` require them, over TLS: which clients each path of a host serves,
-//! what the backend gets, and what closes the host.
+//! Client certificates as the annotations `auth-tls-…` require them, over TLS: which clients each path of a host
+//! serves, what the backend gets, and what closes the host.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

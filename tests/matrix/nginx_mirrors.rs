@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::harness::site::Site;
 fn mirror(ip: &str) -> (u16, Receiver<String>) {
     let listener = TcpListener::bind((ip, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (sender, requests) = channel();
+    let (sender, requests) = sync_channel(16);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let sender = sender.clone();
@@ -27,7 +27,7 @@ fn mirror(ip: &str) -> (u16, Receiver<String>) {
 }
 
 /// Serves a connection until the client closes it.
-fn serve(stream: &TcpStream, sender: &Sender<String>) -> Option<()> {
+fn serve(stream: &TcpStream, sender: &SyncSender<String>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut request = String::new();

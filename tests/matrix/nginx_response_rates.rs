@@ -1,7 +1,7 @@
 //! The rate at which Ingresses of the dialect nginx send responses: with the length of the body known and not, and with
 //! the rate of the annotation and that of the ConfigMap.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portico::api::ingress_nginx::PREFIX;
 
@@ -32,7 +32,7 @@ fn responses_are_sent_at_their_rate() {
         let (program, address) = start(&site, &WITH_CONFIG_MAP);
         // The bytes of the first second are sent at once.
         for (host, milliseconds) in [("default.example", 2000), ("after.example", 1000), ("off.example", 0)] {
-            let began = Instant::now();
+            let began = tokio::time::Instant::now();
             let response = get(&address, host, "/", "");
             let elapsed = began.elapsed();
             assert_eq!((response.status, response.body.len()), (200, length), "{host}");

@@ -48,7 +48,8 @@ fn serve(mut socket: TcpStream, response: &str, delay: Duration) {
         if reader.read_exact(&mut body).is_err() {
             return;
         }
-        thread::sleep(delay);
+        #[expect(clippy::disallowed_methods, reason = "a slow endpoint is tested, and this is its own thread")]
+        thread::sleep(delay); // A slow endpoint is what is tested.
         if socket.write_all(response.as_bytes()).is_err() {
             return;
         }

@@ -42,9 +42,10 @@ pub(super) struct IngressClassArgs {
     #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_CONFIGMAP", value_parser = parse_namespaced_name)]
     nginx_configmap: Option<NamespacedName>,
 
-    /// Service that responds to requests for hosts and paths that no Ingress in the dialect of ingress-nginx has, and in
-    /// place of errors that they list
-    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_DEFAULT_BACKEND", value_parser = parse_namespaced_name)]
+    /// Service that responds to requests for hosts and paths that no Ingress in the dialect of ingress-nginx has, and
+    /// in place of errors that they list
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_DEFAULT_BACKEND")]
+    #[arg(value_parser = parse_namespaced_name)]
     nginx_default_backend: Option<NamespacedName>,
 
     /// Kong router flavor whose precedence orders the paths of Ingresses

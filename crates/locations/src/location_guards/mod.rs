@@ -17,5 +17,5 @@ use crate::plugin_api::{PluginKinds, RegisteredKind};
 pub static KINDS: PluginKinds = &[
     &RegisteredKind::<access::AccessGuard>::NEW,
     &RegisteredKind::<limits::ClientLimits>::NEW,
-    &RegisteredKind::<mirror::RequestMirror>::NEW,
+    &RegisteredKind::<mirror::LocationMirror>::NEW,
 ];

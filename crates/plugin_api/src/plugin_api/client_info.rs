@@ -70,7 +70,7 @@ pub enum ClientCertificate<'r> {
     Chain(&'r [CertificateDer<'static>], &'r [u8; 32], &'r CertificateFindings),
 }
 
-/// What those who verify the certificates of a connection have found out about them. It is kept as long as the
+/// What the plugins that verify the certificates of a connection have found out about them. It is kept as long as the
 /// connection, so that they need not be verified for each of its requests.
 #[derive(Default)]
 pub struct CertificateFindings([OnceLock<Arc<dyn Any + Send + Sync>>; MAX_FINDINGS]);

@@ -37,11 +37,11 @@ fn row(config_map: &ObjectKey, key: &str, value: &Arc<str>) -> ConfigRow {
         Some(known) if is_default(known.default, value) => row(MigrationVerdict::Same, "it is the default", ""),
         // A guard that is switched off.
         None if flag(value.trim()) == Some(false) => row(MigrationVerdict::Same, "it is off in Portico, too", ""),
-        Some(KnownKey { replacement: Replacement::Nothing(effect), .. }) => row(MigrationVerdict::Same, effect, ""),
-        Some(KnownKey { replacement: Replacement::By(remedy), .. }) => {
+        Some(KnownKey { replacement: KeyReplacement::Nothing(effect), .. }) => row(MigrationVerdict::Same, effect, ""),
+        Some(KnownKey { replacement: KeyReplacement::By(remedy), .. }) => {
             row(MigrationVerdict::Differs, "the ConfigMap does not set it in Portico", remedy)
         }
-        Some(KnownKey { replacement: Replacement::Unsupported, .. }) | None => {
+        Some(KnownKey { replacement: KeyReplacement::Unsupported, .. }) | None => {
             row(MigrationVerdict::LeftOut, effect, "")
         }
     }
@@ -56,10 +56,10 @@ fn is_default(default: &str, value: &str) -> bool {
 struct KnownKey {
     names: &'static [&'static str],
     default: &'static str,
-    replacement: Replacement,
+    replacement: KeyReplacement,
 }
 
-enum Replacement {
+enum KeyReplacement {
     By(&'static str),
     /// Responses are the same without it.
     Nothing(&'static str),
@@ -68,15 +68,15 @@ enum Replacement {
 }
 
 const fn by(names: &'static [&'static str], default: &'static str, remedy: &'static str) -> KnownKey {
-    KnownKey { names, default, replacement: Replacement::By(remedy) }
+    KnownKey { names, default, replacement: KeyReplacement::By(remedy) }
 }
 
 const fn nothing(names: &'static [&'static str], default: &'static str, effect: &'static str) -> KnownKey {
-    KnownKey { names, default, replacement: Replacement::Nothing(effect) }
+    KnownKey { names, default, replacement: KeyReplacement::Nothing(effect) }
 }
 
 const fn unsupported(names: &'static [&'static str], default: &'static str) -> KnownKey {
-    KnownKey { names, default, replacement: Replacement::Unsupported }
+    KnownKey { names, default, replacement: KeyReplacement::Unsupported }
 }
 
 /// The remedy of the compiler for a value that ingress-nginx does not accept either.

@@ -12,13 +12,15 @@ fn row(flag: &WrittenFlag) -> FlagRow {
     let WrittenFlag { name, value } = flag;
     let known = FLAGS.iter().find(|known| known.names.iter().any(|pattern| is_match(pattern, name)));
     let (replacement, note) = match known.map(|known| (&known.replacement, known.note)) {
-        Some((Replacement::WithValue(flag), note)) => (Some(format!("{flag} {value}").trim_end().to_owned()), note),
-        Some((Replacement::Seconds(flag), note)) => (Some(format!("{flag} {value}s")), note),
-        Some((Replacement::Port(flag), note)) => (Some(format!("{flag} 0.0.0.0:{value}")), note),
-        Some((Replacement::IfSet(flag), note)) if is_true(value) => (Some((*flag).to_owned()), note),
-        Some((Replacement::IfUnset(flag), note)) if !is_true(value) => (Some((*flag).to_owned()), note),
-        Some((Replacement::IfSet(_) | Replacement::IfUnset(_), _)) => (None, "nothing to set: it is the default"),
-        Some((Replacement::None, note)) => (None, note),
+        Some((FlagReplacement::WithValue(flag), note)) => (Some(format!("{flag} {value}").trim_end().to_owned()), note),
+        Some((FlagReplacement::Seconds(flag), note)) => (Some(format!("{flag} {value}s")), note),
+        Some((FlagReplacement::Port(flag), note)) => (Some(format!("{flag} 0.0.0.0:{value}")), note),
+        Some((FlagReplacement::IfSet(flag), note)) if is_true(value) => (Some((*flag).to_owned()), note),
+        Some((FlagReplacement::IfUnset(flag), note)) if !is_true(value) => (Some((*flag).to_owned()), note),
+        Some((FlagReplacement::IfSet(_) | FlagReplacement::IfUnset(_), _)) => {
+            (None, "nothing to set: it is the default")
+        }
+        Some((FlagReplacement::None, note)) => (None, note),
         None => (None, "this flag is unknown"),
     };
     // A container has its namespace in a variable.
@@ -46,12 +48,12 @@ fn is_true(value: &str) -> bool {
 struct KnownFlag {
     /// Without hyphens.
     names: &'static [&'static str],
-    replacement: Replacement,
+    replacement: FlagReplacement,
     /// What differs, or why nothing takes its place. A clause, or empty.
     note: &'static str,
 }
 
-enum Replacement {
+enum FlagReplacement {
     /// A flag with the same value.
     WithValue(&'static str),
     /// A flag with the number of seconds.
@@ -65,45 +67,46 @@ enum Replacement {
     None,
 }
 
-const fn flag(names: &'static [&'static str], replacement: Replacement, note: &'static str) -> KnownFlag {
+const fn flag(names: &'static [&'static str], replacement: FlagReplacement, note: &'static str) -> KnownFlag {
     KnownFlag { names, replacement, note }
 }
 
 const fn none(names: &'static [&'static str], note: &'static str) -> KnownFlag {
-    KnownFlag { names, replacement: Replacement::None, note }
+    KnownFlag { names, replacement: FlagReplacement::None, note }
 }
 
 const FLAGS: &[KnownFlag] = &[
-    flag(&["configmap"], Replacement::WithValue("--nginx-configmap"), ""),
+    flag(&["configmap"], FlagReplacement::WithValue("--nginx-configmap"), ""),
     none(
         &["tcp-services-configmap", "udp-services-configmap"],
         "there is no equivalent yet; write a TCPIngress or UDPIngress for each port, and list it in \
          --ingress-stream-ports",
     ),
-    none(
-        &["default-backend-service"],
-        "there is no equivalent yet; write an Ingress that has only spec.defaultBackend",
-    ),
-    flag(&["default-ssl-certificate"], Replacement::WithValue("--ingress-default-certificate"), ""),
-    flag(&["ingress-class"], Replacement::WithValue("--nginx-class"), ""),
-    flag(&["controller-class"], Replacement::WithValue("--nginx-controller-class"), ""),
+    flag(&["default-backend-service"], FlagReplacement::WithValue("--nginx-default-backend"), ""),
+    flag(&["default-ssl-certificate"], FlagReplacement::WithValue("--ingress-default-certificate"), ""),
+    flag(&["ingress-class"], FlagReplacement::WithValue("--nginx-class"), ""),
+    flag(&["controller-class"], FlagReplacement::WithValue("--nginx-controller-class"), ""),
     none(&["ingress-class-by-name"], "there is no equivalent yet; the controller of the IngressClass decides"),
     none(&["watch-ingress-without-class"], "there is no equivalent yet; set ingressClassName in these Ingresses"),
-    flag(&["publish-service"], Replacement::WithValue("--publish-service"), "name the Service of Portico"),
-    flag(&["publish-status-address"], Replacement::WithValue("--publish-status-address"), ""),
-    flag(&["update-status"], Replacement::IfUnset("--ingress-status off"), ""),
+    flag(&["publish-service"], FlagReplacement::WithValue("--publish-service"), "name the Service of Portico"),
+    flag(&["publish-status-address"], FlagReplacement::WithValue("--publish-status-address"), ""),
+    flag(&["update-status"], FlagReplacement::IfUnset("--ingress-status off"), ""),
     none(&["update-status-on-shutdown"], "Portico keeps the status when it stops"),
     none(
         &["report-node-internal-ip-address"],
         "there is no equivalent yet; list addresses in --publish-status-address",
     ),
-    flag(&["watch-namespace"], Replacement::WithValue("--watch-namespaces"), ""),
+    flag(&["watch-namespace"], FlagReplacement::WithValue("--watch-namespaces"), ""),
     none(&["watch-namespace-selector"], "there is no equivalent yet; list namespaces in --watch-namespaces"),
     none(&["disable-catch-all"], "there is no equivalent yet"),
-    flag(&["disable-svc-external-name"], Replacement::IfSet("--deny-external-names"), "it is for the whole process"),
-    flag(&["http-port"], Replacement::Port("--ingress-http-listen"), "clients see --ingress-public-ports"),
-    flag(&["https-port"], Replacement::Port("--ingress-https-listen"), "clients see --ingress-public-ports"),
-    flag(&["healthz-port"], Replacement::Port("--status-listen"), "/readyz shows whether it is ready"),
+    flag(
+        &["disable-svc-external-name"],
+        FlagReplacement::IfSet("--deny-external-names"),
+        "it is for the whole process",
+    ),
+    flag(&["http-port"], FlagReplacement::Port("--ingress-http-listen"), "clients see --ingress-public-ports"),
+    flag(&["https-port"], FlagReplacement::Port("--ingress-https-listen"), "clients see --ingress-public-ports"),
+    flag(&["healthz-port"], FlagReplacement::Port("--status-listen"), "/readyz shows whether it is ready"),
     none(&["enable-ssl-passthrough"], "there is no equivalent yet; write a TLSRoute"),
     none(&["enable-ssl-chain-completion"], "write complete chains into the Secrets"),
     none(&["validating-webhook*"], "there is no equivalent yet; remove the ValidatingWebhookConfiguration"),
@@ -112,15 +115,15 @@ const FLAGS: &[KnownFlag] = &[
         &["metrics-per-host", "metrics-per-undefined-host", "report-status-classes"],
         "metrics have routes as labels, within --metrics-max-series",
     ),
-    flag(&["shutdown-grace-period"], Replacement::Seconds("--drain-delay"), ""),
-    flag(&["post-shutdown-grace-period"], Replacement::Seconds("--drain-timeout"), ""),
+    flag(&["shutdown-grace-period"], FlagReplacement::Seconds("--drain-delay"), ""),
+    flag(&["post-shutdown-grace-period"], FlagReplacement::Seconds("--drain-timeout"), ""),
     none(&["annotations-prefix"], "there is no equivalent yet; Portico reads nginx.ingress.kubernetes.io"),
     none(&["enable-topology-aware-routing"], "nothing to set: --zone and annotations of the Services decide"),
     none(
         &["election-id", "election-ttl", "disable-leader-election"],
         "the holder of the Lease portico-leader writes statuses; --leader-election-namespace is its namespace",
     ),
-    flag(&["kubeconfig"], Replacement::WithValue("--kubeconfig"), ""),
+    flag(&["kubeconfig"], FlagReplacement::WithValue("--kubeconfig"), ""),
     none(&["apiserver-host", "certificate-authority"], "name the cluster in --kubeconfig"),
     none(&["v", "logtostderr", "alsologtostderr", "stderrthreshold", "vmodule"], "--log-level sets what is logged"),
     none(
@@ -193,12 +196,12 @@ mod tests {
             run.get_arguments().filter_map(|flag| flag.get_long()).map(|long| format!("--{long}")).collect();
         for KnownFlag { names, replacement, note } in FLAGS {
             let flag = match replacement {
-                Replacement::WithValue(flag)
-                | Replacement::Seconds(flag)
-                | Replacement::Port(flag)
-                | Replacement::IfSet(flag)
-                | Replacement::IfUnset(flag) => flag,
-                Replacement::None => "",
+                FlagReplacement::WithValue(flag)
+                | FlagReplacement::Seconds(flag)
+                | FlagReplacement::Port(flag)
+                | FlagReplacement::IfSet(flag)
+                | FlagReplacement::IfUnset(flag) => flag,
+                FlagReplacement::None => "",
             };
             assert!(!flag.is_empty() || !note.is_empty(), "{names:?}");
             let words = flag.split(' ').chain(note.split([' ', ';', ','])).filter(|word| word.starts_with("--"));

@@ -98,7 +98,7 @@ fn rows(
             },
             None if problem.topic == Topic::Conflict => of_shared_host(subject, &row, problem),
             None => match ignored_directive(&problem.message) {
-                Some(IgnoredDirective { line, directive, reason }) => {
+                Some(UnusedDirective { line, directive, reason }) => {
                     FoundSnippet { line, directive, ..row(MigrationVerdict::Same, reason, "") }
                 }
                 None => FoundSnippet {
@@ -133,22 +133,22 @@ fn of_shared_host(
 
 /// A directive that changes no response.
 #[derive(Debug, PartialEq, Eq)]
-struct IgnoredDirective<'m> {
+struct UnusedDirective<'m> {
     line: Option<usize>,
     directive: String,
     reason: &'m str,
 }
 
 /// The directive that a message is about. `None` if it is about the whole snippet.
-fn ignored_directive(message: &str) -> Option<IgnoredDirective<'_>> {
+fn ignored_directive(message: &str) -> Option<UnusedDirective<'_>> {
     if let Some((line, rest)) = message.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
         let (directive, reason) = rest.split_once(": ")?;
-        return Some(IgnoredDirective { line: line.parse().ok(), directive: directive.to_owned(), reason });
+        return Some(UnusedDirective { line: line.parse().ok(), directive: directive.to_owned(), reason });
     }
     let names = ["send_timeout", "keepalive_timeout", "access_log"];
     let name = names.iter().find(|name| message.starts_with(&format!("{name} is not supported")))?;
     let reason = message.get(name.len() + 1..).unwrap_or_default();
-    Some(IgnoredDirective { line: None, directive: (*name).to_owned(), reason })
+    Some(UnusedDirective { line: None, directive: (*name).to_owned(), reason })
 }
 
 /// The first line of a directive that changes the target or Host, if the message is about that.
@@ -180,7 +180,7 @@ mod tests {
             ("it has a rewrite that leads to another location", None),
             ("line 3: root is not supported", None),
         ] {
-            let expected = expected.map(|(line, directive, reason)| IgnoredDirective {
+            let expected = expected.map(|(line, directive, reason)| UnusedDirective {
                 line,
                 directive: str::to_owned(directive),
                 reason,

@@ -118,10 +118,14 @@ fn lower_host(host: Option<&str>) -> String {
     host.unwrap_or_default().to_ascii_lowercase()
 }
 
+/// A path, and the Ingress that has it.
+type WrittenPath<'a> = (&'a Object<Ingress>, IngressPathOf<'a>);
+
 /// Ingresses, by what they share with others.
 #[derive(Debug, Default)]
 pub(super) struct IngressSet<'a> {
-    by_path: HashMap<(String, &'a str, bool), Vec<(&'a Object<Ingress>, IngressPathOf<'a>)>>,
+    /// By host, path, and whether it is exact.
+    by_path: HashMap<(String, &'a str, bool), Vec<WrittenPath<'a>>>,
     by_host: HashMap<String, Vec<&'a Object<Ingress>>>,
     by_namespace: HashMap<&'a str, Vec<&'a Object<Ingress>>>,
 }

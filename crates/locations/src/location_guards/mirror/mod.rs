@@ -38,7 +38,7 @@ pub(crate) struct Config {
 }
 
 /// The mirror of one Ingress.
-pub(crate) struct RequestMirror {
+pub(crate) struct LocationMirror {
     server: Remote,
     target: SnippetText,
     host: SnippetText,
@@ -56,7 +56,7 @@ struct CopyAddress {
     host: HeaderValue,
 }
 
-impl PluginKind for RequestMirror {
+impl PluginKind for LocationMirror {
     const NAME: &'static str = "location-mirror";
     const HAS_CREDENTIALS: bool = false;
     /// After the guards: nginx copies what they admit.
@@ -83,7 +83,7 @@ impl PluginKind for RequestMirror {
         let host = text("host", config.host.as_deref().unwrap_or(host_of(origin)));
         let (Some(target), Some(host), []) = (target, host, &invalid[..]) else { return Err(invalid) };
         let copies = cx.state.get_or_create("location mirrors", || SharedLimit::new(MAX_COPIES));
-        Ok(RequestMirror {
+        Ok(LocationMirror {
             // As nginx does by default.
             server: url.remote(cx.namespace(), false, TIMEOUT),
             target,
@@ -96,7 +96,7 @@ impl PluginKind for RequestMirror {
     }
 }
 
-impl Plugin for RequestMirror {
+impl Plugin for LocationMirror {
     fn may_wait(&self) -> bool {
         false
     }
@@ -143,7 +143,7 @@ impl Plugin for RequestMirror {
     }
 }
 
-impl RequestMirror {
+impl LocationMirror {
     /// `None` if a value is not valid in a request.
     fn address(&self, values: &RequestValues<'_>) -> Option<CopyAddress> {
         let target = path_and_query(&self.target.expand(values)?)?;

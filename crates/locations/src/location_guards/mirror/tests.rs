@@ -8,7 +8,7 @@ use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::{PluginState, RegisteredKind};
 use crate::plugin_chain::testing::{TestRequest, chain_with};
 
-const KIND: RegisteredKind<RequestMirror> = RegisteredKind::NEW;
+const KIND: RegisteredKind<LocationMirror> = RegisteredKind::NEW;
 
 /// The copies of a request, which is forwarded whatever becomes of them.
 async fn copies(config: Value, request: TestRequest) -> Vec<RemoteRequest> {
@@ -116,6 +116,6 @@ fn bad_urls_are_reported() {
         ("http://mirror.example", Some("$none")),
     ] {
         let config = Config { url: url.to_owned(), host: host.map(str::to_owned), body: true };
-        assert_eq!(RequestMirror::build(config, &cx).err().map(|problems| problems.len()), Some(1), "{url} {host:?}");
+        assert_eq!(LocationMirror::build(config, &cx).err().map(|problems| problems.len()), Some(1), "{url} {host:?}");
     }
 }

@@ -9,7 +9,7 @@ use super::rows::{ConfigRow, FlagRow};
 
 /// One object; its `schema` changes when a field changes its meaning.
 pub fn json(report: &MigrationReport) -> String {
-    let document = Document {
+    let document = MigrationDocument {
         schema: SCHEMA,
         ingresses: &report.ingresses,
         flags: &report.flags,
@@ -27,7 +27,7 @@ const SCHEMA: &str = "portico.dev/migration/v1";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+struct MigrationDocument<'a> {
     schema: &'static str,
     ingresses: &'a [MigratedIngress],
     flags: &'a [FlagRow],

@@ -177,17 +177,17 @@ fn why(ingress: &MigratedIngress) -> String {
 }
 
 /// Why a verdict is not `Same`.
-struct Reason<'a> {
+struct VerdictReason<'a> {
     verdict: MigrationVerdict,
     guard: bool,
     text: String,
     remedy: &'a str,
 }
 
-fn reasons(ingress: &MigratedIngress) -> Vec<Reason<'_>> {
+fn reasons(ingress: &MigratedIngress) -> Vec<VerdictReason<'_>> {
     // The rows of a snippet say more than its annotation.
     let has_rows = |name: &str| ingress.snippets.iter().any(|found| found.annotation == name);
-    let of_annotations = ingress.annotations.iter().filter(|found| !has_rows(&found.name)).map(|found| Reason {
+    let of_annotations = ingress.annotations.iter().filter(|found| !has_rows(&found.name)).map(|found| VerdictReason {
         verdict: found.verdict,
         guard: found.guard,
         text: format!("{}: {}", found.name, found.effect),
@@ -197,19 +197,19 @@ fn reasons(ingress: &MigratedIngress) -> Vec<Reason<'_>> {
         let line = found.line.map(|line| format!(" line {line}")).unwrap_or_default();
         let directive = if found.directive.is_empty() { String::new() } else { format!(" {}", found.directive) };
         let text = format!("{}{line}:{directive} {}", found.annotation, found.effect);
-        Reason { verdict: found.verdict, guard: found.guard, text, remedy: &found.remedy }
+        VerdictReason { verdict: found.verdict, guard: found.guard, text, remedy: &found.remedy }
     });
     let of_problems = ingress.problems.iter().map(|found| {
         let field = if found.field.is_empty() { String::new() } else { format!("{}: ", found.field) };
         let text = format!("{field}{}", found.effect);
-        Reason { verdict: found.verdict, guard: found.guard, text, remedy: &found.remedy }
+        VerdictReason { verdict: found.verdict, guard: found.guard, text, remedy: &found.remedy }
     });
     let all = of_annotations.chain(of_snippets).chain(of_problems);
-    let mut reasons: Vec<Reason<'_>> = all.filter(|reason| reason.verdict != MigrationVerdict::Same).collect();
+    let mut reasons: Vec<VerdictReason<'_>> = all.filter(|reason| reason.verdict != MigrationVerdict::Same).collect();
     let names: BTreeSet<&str> = ingress.differences.iter().map(|difference| difference.name).collect();
     if !names.is_empty() {
         let text = format!("{}: see Differences", names.into_iter().collect::<Vec<_>>().join(", "));
-        reasons.push(Reason { verdict: MigrationVerdict::Differs, guard: false, text, remedy: "" });
+        reasons.push(VerdictReason { verdict: MigrationVerdict::Differs, guard: false, text, remedy: "" });
     }
     reasons
 }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::directive_tree::WrittenDirective;
 use super::expression::SnippetRegex;
 use super::refusal::{DirectiveRefusal, RefusedSnippet};
-use super::set_cookie::{CookieAttributes, CookieFlags};
+use super::set_cookie::{CookieFieldParts, CookieFlags};
 use super::text::{KnownVariables, PartValues, SnippetText, TextPart, TextPhase};
 use super::value_rewrite::{UnknownValue, ValueRewrite, expand, rewritten};
 use super::variable::SnippetVariable;
@@ -213,7 +213,7 @@ impl EndpointRewrites {
 
     /// A value of `Set-Cookie` after the rewrites. `None` if it stays as it is.
     fn cookie(&self, value: &[u8], values: &dyn PartValues, steps: &RegexSteps) -> Option<Vec<u8>> {
-        let mut attributes = CookieAttributes::parse(value)?;
+        let mut attributes = CookieFieldParts::parse(value)?;
         let mut is_changed = false;
         for attribute in attributes.iter_mut() {
             let rules = match () {

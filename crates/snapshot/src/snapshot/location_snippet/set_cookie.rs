@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// The attributes of a cookie. The first one is the cookie itself.
-pub(super) struct CookieAttributes<'v>(Vec<CookieAttribute<'v>>);
+pub(super) struct CookieFieldParts<'v>(Vec<CookieAttribute<'v>>);
 
 pub(super) struct CookieAttribute<'v> {
     pub(super) name: Cow<'v, [u8]>,
@@ -68,7 +68,7 @@ fn set(flag: &mut Option<bool>, is_on: bool) -> bool {
     true
 }
 
-impl<'v> CookieAttributes<'v> {
+impl<'v> CookieFieldParts<'v> {
     /// `None` if the field has no cookie with an equals sign, which nginx leaves alone.
     pub(super) fn parse(field: &'v [u8]) -> Option<Self> {
         let attribute = |text: &'v [u8]| {
@@ -78,7 +78,7 @@ impl<'v> CookieAttributes<'v> {
         };
         let attributes: Vec<_> = field.split(|byte| *byte == b';').map(attribute).collect();
         attributes.first()?.value.as_ref()?;
-        Some(CookieAttributes(attributes))
+        Some(CookieFieldParts(attributes))
     }
 
     /// The name of the cookie.
@@ -118,11 +118,8 @@ impl<'v> CookieAttributes<'v> {
         match is_on {
             None => {}
             Some(false) => self.remove(name),
-            Some(true) => {
-                if !self.iter_mut().any(|attribute| attribute.is_named(name)) {
-                    self.0.push(CookieAttribute { name: Cow::Borrowed(name.as_bytes()), value: None });
-                }
-            }
+            Some(true) if self.iter_mut().any(|attribute| attribute.is_named(name)) => {}
+            Some(true) => self.0.push(CookieAttribute { name: Cow::Borrowed(name.as_bytes()), value: None }),
         }
     }
 
@@ -177,7 +174,7 @@ mod tests {
             ("a; Path=/", None),
             ("", None),
         ] {
-            let written = CookieAttributes::parse(field.as_bytes()).map(|attributes| attributes.to_field());
+            let written = CookieFieldParts::parse(field.as_bytes()).map(|attributes| attributes.to_field());
             assert_eq!(written, expected.map(|field| field.as_bytes().to_vec()), "{field}");
         }
     }
@@ -196,7 +193,7 @@ mod tests {
         ] {
             let mut wanted = CookieFlags::default();
             assert!(flags.iter().all(|flag| wanted.add(flag)), "{flags:?}");
-            let mut attributes = CookieAttributes::parse(field.as_bytes()).unwrap();
+            let mut attributes = CookieFieldParts::parse(field.as_bytes()).unwrap();
             attributes.set_flags(wanted);
             assert_eq!(String::from_utf8(attributes.to_field()).unwrap(), expected, "{flags:?} {field}");
         }

@@ -28,9 +28,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 pub use self::canary::{CanaryRequests, HeaderCondition};
 pub use self::canary_sessions::CanarySessions;
 use self::client_certificates::denied;
-pub use self::client_certificates::{
-    CERTIFICATE_FIELDS, CertificateMode, CertificateStep, ClientAuthorities, ClientCertificates,
-};
+pub use self::client_certificates::{CertificateMode, CertificateStep, ClientAuthorities, ClientCertificates};
 pub use self::cross_origin::{AllowedOrigin, CrossOrigin};
 pub use self::host_redirect::HostRedirect;
 pub use self::https_redirect::HttpsRedirectOfLocation;
@@ -224,7 +222,7 @@ impl LocationSteps {
             if let Some(reply) = response.or_else(|| self.redirect_to_https(cx)) {
                 return Err(reply);
             }
-            run = match snippets.search(rewritten, cx, certificates, &mut kept.snippet) {
+            run = match snippets.search(*rewritten, cx, certificates, &mut kept.snippet) {
                 Ok(run) => run,
                 Err(reply) => {
                     // A location of the server has nothing of what the Ingress says about other origins.

@@ -46,7 +46,7 @@ pub(super) enum LocationRun {
     /// Whether its rules deny the request, which is known before a redirect and has its effect after it.
     Ended { is_denied: bool },
     /// A `rewrite` leads to the location of another path.
-    Searches(LocationSearch, SnippetRun),
+    Searches(LocationSearch, Box<SnippetRun>),
 }
 
 /// What is kept of a request until its response.
@@ -219,7 +219,7 @@ impl LocationSnippets {
             return Err(end);
         }
         if let Some((search, run)) = search {
-            return Ok(LocationRun::Searches(search, run));
+            return Ok(LocationRun::Searches(search, Box::new(run)));
         }
         if let Some(SnippetTarget { path, query, .. }) = target {
             let query = query.unwrap_or_default();

@@ -87,17 +87,14 @@ pub(super) fn notes(resolved: &ResolvedBackend<'_>, dialect: Dialect, field: &st
         let remedy = "remove it, unless routes of another dialect use the Service";
         Diagnostic::warning(format!("{field}.service.name"), message, remedy)
     });
-    let remedy = match dialect {
-        Dialect::Nginx => VERIFY_BY_INGRESS,
-        Dialect::Kong | Dialect::Kubernetes => annotated_tls::VERIFY_SERVICE,
-    };
+    let remedy = if dialect == Dialect::Nginx { VERIFY_BY_INGRESS } else { annotated_tls::VERIFY_SERVICE };
     let unverified = annotated_tls::unverified_note(resolved.key.tls.as_ref(), &service, field, remedy);
     unverified.into_iter().chain(ineffective).collect()
 }
 
 /// How annotations of an Ingress make the certificate of its Service verified.
-const VERIFY_BY_INGRESS: &str = "set proxy-ssl-verify to on, proxy-ssl-name, and proxy-ssl-secret to a Secret with the authority as ca.crt, or \
-     target the Service by a BackendTLSPolicy";
+const VERIFY_BY_INGRESS: &str = "set proxy-ssl-verify to on, proxy-ssl-name, and proxy-ssl-secret to a Secret with the \
+                                 authority as ca.crt, or target the Service by a BackendTLSPolicy";
 
 /// What plugins get as the names of a rule. `rule`: its name in the Ingress.
 pub(super) fn route_names(ingress: &Meta, rule: &str, target: &IngressTarget) -> RouteNames {

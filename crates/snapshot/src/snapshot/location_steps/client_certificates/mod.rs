@@ -69,7 +69,7 @@ pub enum CertificateStep {
 }
 
 /// The fields with which the endpoint gets what is known of a certificate.
-pub static CERTIFICATE_FIELDS: [HeaderName; 4] = [VERIFY, SUBJECT, ISSUER, CERTIFICATE];
+pub(super) static CERTIFICATE_FIELDS: [HeaderName; 4] = [VERIFY, SUBJECT, ISSUER, CERTIFICATE];
 
 const VERIFY: HeaderName = HeaderName::from_static("ssl-client-verify");
 const SUBJECT: HeaderName = HeaderName::from_static("ssl-client-subject-dn");
@@ -78,7 +78,7 @@ const CERTIFICATE: HeaderName = HeaderName::from_static("ssl-client-cert");
 
 impl CertificateStep {
     /// Whether handshakes for the host request a certificate.
-    pub fn requests_certificate(&self) -> bool {
+    pub(crate) fn requests_certificate(&self) -> bool {
         match self {
             CertificateStep::Verify { settings, .. } => settings.mode != CertificateMode::Off,
             CertificateStep::Deny => false,

@@ -122,7 +122,7 @@ impl ClientAuthorities {
                 .build()
         });
         let time = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()));
-        // The library tries all orders of what a client sends, so that a few certificates may take long.
+        // The library searches all orders of what a client sends, so that a few certificates may take long.
         let sent = &sent[..sent.len().min(MAX_SENT)];
         let intermediates: Vec<CertificateDer<'_>> = sent.iter().chain(&self.intermediates).cloned().collect();
         let check_path = |path: &VerifiedPath<'_>| {

@@ -12,8 +12,9 @@ use crate::store::Store;
 
 /// The authorities by Secret, or a clause that says what is wrong. Unchanged ones keep their `Arc`.
 #[derive(Debug, Default)]
-pub(super) struct AuthorityCache(Mutex<BTreeMap<ObjectKey, (Arc<Object<Secret>>, ParsedAuthorities)>>);
+pub(super) struct AuthorityCache(Mutex<BTreeMap<ObjectKey, CachedAuthorities>>);
 
+type CachedAuthorities = (Arc<Object<Secret>>, ParsedAuthorities);
 type ParsedAuthorities = Result<Arc<ClientAuthorities>, String>;
 
 impl AuthorityCache {

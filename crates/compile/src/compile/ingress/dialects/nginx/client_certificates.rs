@@ -9,23 +9,19 @@
 //! What cannot be resolved closes the host, as in ingress-nginx: with 403 if the authorities are not known, and with
 //! 503 if a value is rejected.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use super::authority_cache::AuthorityCache;
 use super::config_map::NginxConfig;
-use super::host_facts::NginxHosts;
 use super::value_reader::{ValueReader, written};
 use crate::api::ingress_nginx::{OnBadValue, PREFIX, find};
-use crate::api::networking::Ingress;
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_steps::{CertificateMode, CertificateStep, ClientAuthorities, ClientCertificates};
 use crate::snapshot::regex::{Regex, RegexAnchor, RegexLimit, RegexSize};
 
@@ -197,54 +193,7 @@ fn subject(reader: &mut ValueReader<'_>, limit: RegexLimit) -> Option<(Regex, us
         .ok()
 }
 
-/// Reports the hosts for which the annotations do not have their whole effect. `named`: those of the Ingress.
-pub(super) fn report(
-    reader: &mut ValueReader<'_>,
-    hosts: &NginxHosts,
-    ingress: &Object<Ingress>,
-    own: &OwnCertificates,
-    named: &BTreeSet<HostPattern>,
-) {
-    if own.requirement.is_none() {
-        return;
-    }
-    let own_namespace = &ingress.meta.key.namespace;
-    for host in named.iter().filter(|host| hosts.belongs_to(host, ingress)) {
-        match hosts.certificates(host) {
-            Some(of_host) if of_host.ingress == ingress.meta.key => {}
-            Some(of_host) if Some(&of_host.requirement) == own.requirement.as_ref() => {}
-            Some(of_host) if is_weaker(&of_host.requirement, own) && of_host.ingress.namespace != *own_namespace => {
-                let message = format!(
-                    "Ingress {} of another namespace decides about the client certificates of {host}, and requires less",
-                    of_host.ingress
-                );
-                reader.refuse(SECRET, &message, "use a host of your own, or remove the annotation");
-            }
-            Some(of_host) => {
-                let message = format!("Ingress {} decides about the client certificates of {host}", of_host.ingress);
-                reader.note(SECRET, &message, "write the annotations only in the oldest Ingress of the host");
-            }
-            None => {
-                let message = format!(
-                    "the oldest Ingress of {host} is in another namespace, so it protects only the paths of this one"
-                );
-                reader.warn(SECRET, message, "write the annotations in the oldest Ingress of the host");
-            }
-        }
-    }
-}
-
-/// Whether a host may serve clients that the Ingress would not.
-fn is_weaker(of_host: &CertificateRequirement, own: &OwnCertificates) -> bool {
-    let requires = |requirement: &CertificateRequirement| match requirement {
-        CertificateRequirement::Verified(settings) => settings.mode == CertificateMode::Required,
-        // No client is served.
-        CertificateRequirement::UnknownAuthorities | CertificateRequirement::Rejected => true,
-    };
-    own.requirement.as_ref().is_some_and(requires) && !requires(of_host)
-}
-
-const SECRET: &str = "auth-tls-secret";
+pub(super) const SECRET: &str = "auth-tls-secret";
 const ERROR_PAGE: &str = "auth-tls-error-page";
 const MATCH_CN: &str = "auth-tls-match-cn";
 

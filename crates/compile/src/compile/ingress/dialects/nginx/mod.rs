@@ -25,6 +25,7 @@ mod authority_cache;
 mod backend_tls;
 mod balancing;
 mod canary;
+mod certificate_conflicts;
 mod client_certificates;
 mod config_map;
 mod custom_headers;
@@ -41,6 +42,7 @@ mod referenced_objects;
 mod response_rate;
 mod retries;
 mod rule;
+mod rule_steps;
 pub(in crate::compile::ingress) mod server_alias;
 mod session_cookie;
 mod shared_parts;
@@ -129,7 +131,7 @@ pub(super) fn plan(
         named.insert(HostPattern::Any);
     }
     further_names::report(&mut reader, hosts, ingress, &named);
-    client_certificates::report(&mut reader, hosts, ingress, &certificates, &named);
+    certificate_conflicts::report(&mut reader, hosts, ingress, &certificates, &named);
     let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
     let mut rewrites = endpoint_rewrites::read(&mut reader, config, budgets.regex_limit());
     rewrites.base = annotations.redirect_base;
