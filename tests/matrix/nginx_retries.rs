@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portico::api::ingress_nginx::PREFIX;
 
-use super::nginx_guards::{CLASS, WITH_CONFIG_MAP, config_map, ingress, rule, start};
+use super::nginx_guards::{CLASS, WITH_CONFIG_MAP, config_map, ingress, rule, rule_for, start};
 use crate::harness::client::{ClientResponse, Connection};
 use crate::harness::site::Site;
 
@@ -86,12 +86,15 @@ const INVALID: &str = "HTTP/1.1 2 OK\r\n\r\n";
 /// One Ingress for each list of annotations, named after it.
 fn ingresses(all: &[(&str, &str)]) -> String {
     let objects = all.iter().map(|(name, annotations)| {
-        // Otherwise, one endpoint could get all requests.
-        let all = ["load-balance: round_robin"].into_iter().chain(annotations.split_terminator(", "));
-        let annotations: Vec<_> = all.map(|one| format!("{PREFIX}{one}")).collect();
-        ingress("default", name, "01", &annotations.join(", "), &rule(&format!("{name}.example"), "/"))
+        ingress("default", name, "01", &in_turn(annotations), &rule(&format!("{name}.example"), "/"))
     });
     objects.collect()
+}
+
+/// These annotations for endpoints in turn: otherwise, one of them could get all requests.
+fn in_turn(annotations: &str) -> String {
+    let all = ["load-balance: round_robin"].into_iter().chain(annotations.split_terminator(", "));
+    all.map(|one| format!("{PREFIX}{one}")).collect::<Vec<_>>().join(", ")
 }
 
 /// The statuses of several requests at the same time, which begin at different endpoints. Together, those of a test are
@@ -115,29 +118,32 @@ fn requests_go_to_another_endpoint_after_the_outcomes_of_the_list() {
     for (failing, error, condition) in [(UNAVAILABLE, 503, "http_503"), (INVALID, 502, "invalid_header")] {
         let site = Site::new();
         let list = format!("proxy-next-upstream: \"error {condition}\"");
+        let once = format!("{list}, proxy-next-upstream-tries: \"1\"");
         let any_method = format!("proxy-next-upstream: \"{condition} non_idempotent\"");
-        let objects = ingresses(&[
-            ("plain", ""),
-            ("listed", &list),
-            ("once", &format!("{list}, proxy-next-upstream-tries: \"1\"")),
-            ("off", "proxy-next-upstream: \"off\""),
-            ("any", &any_method),
-        ]);
-        let ports = [backend(failing), backend(OK)];
-        site.save("manifests/all.yaml", &(CLASS.to_owned() + &service(&ports) + &objects));
-        let (program, address) = start(&site, &[]);
+        let off = "proxy-next-upstream: \"off\"";
         let (all, good) = (BTreeSet::from([200, error]), BTreeSet::from([200]));
-        for (host, method, body, expected) in [
-            ("plain", "GET", "", &all),
-            ("listed", "GET", "", &good),
-            ("listed", "PUT", "body", &good),
-            ("listed", "POST", "body", &all),
-            ("once", "GET", "", &all),
-            ("off", "GET", "", &all),
-            ("any", "POST", "body", &good),
-        ] {
-            let found = statuses(&address, &format!("{host}.example"), method, body);
-            assert_eq!(found, *expected, "{condition}, {host}, {method}");
+        let cases = [
+            ("plain", "", "GET", "", &all),
+            ("get", &list, "GET", "", &good),
+            ("put", &list, "PUT", "body", &good),
+            ("post", &list, "POST", "body", &all),
+            ("once", &once, "GET", "", &all),
+            ("never", off, "GET", "", &all),
+            ("any", &any_method, "POST", "body", &good),
+        ];
+        let ports = [backend(failing), backend(OK)];
+        let mut objects = CLASS.to_owned();
+        for (name, annotations, ..) in cases {
+            // Each has a Service of its own, whose endpoints no other request has taken out of service.
+            let rule = rule_for(&format!("{name}.example"), "/", name);
+            objects += &service_named(name, &ports);
+            objects += &ingress("default", name, "01", &in_turn(annotations), &rule);
+        }
+        site.save("manifests/all.yaml", &objects);
+        let (program, address) = start(&site, &[]);
+        for (name, _, method, body, expected) in cases {
+            let found = statuses(&address, &format!("{name}.example"), method, body);
+            assert_eq!(found, *expected, "{condition}, {name}");
         }
         program.stop().expect_success();
     }

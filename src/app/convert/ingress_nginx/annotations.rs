@@ -113,8 +113,14 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
         return None;
     }
     match name {
-        // A user whose hash is not supported, and an expression, would have their effect in ingress-nginx.
-        "auth-secret" | "canary-by-header-pattern" => None,
+        // What Portico does not support of a valid value has its effect in ingress-nginx: hashes of passwords,
+        // expressions, variables, and pages that are no URLs.
+        "auth-secret"
+        | "auth-tls-error-page"
+        | "canary-by-header-pattern"
+        | "mirror-host"
+        | "mirror-target"
+        | "upstream-hash-by" => None,
         "server-alias" if items(value).any(|name| !is_host(name)) || subject.shares_host_with_other_namespace() => None,
         "server-alias" => Some("another host or Ingress has the name, as in ingress-nginx"),
         _ => Some("it has no effect in ingress-nginx either"),
@@ -141,8 +147,6 @@ fn is_host(name: &str) -> bool {
 /// What has the effect of an annotation that is not supported.
 fn replacement(name: &str) -> Option<&'static str> {
     Some(match name {
-        "load-balance" => "set annotation portico.dev/balance of the Service",
-        "upstream-hash-by" => "configure consistent hashing of the Service in a BackendPolicy",
         "ssl-passthrough" => "write a TLSRoute",
         "ssl-ciphers" | "ssl-prefer-server-ciphers" => "run Portico with --tls-ciphers, which applies to all hosts",
         _ => return None,
@@ -182,7 +186,7 @@ const CHANGES_NO_RESPONSE: &[&str] =
     &["enable-access-log", "enable-opentelemetry", "opentelemetry-operation-name", "opentelemetry-trust-incoming-span"];
 
 /// Annotations whose other errors are about objects that ingress-nginx does not accept either.
-const REFER_TO_OBJECTS: &[&str] = &["auth-proxy-set-headers", "auth-secret", "custom-headers"];
+const REFER_TO_OBJECTS: &[&str] = &["auth-proxy-set-headers", "auth-secret", "custom-headers", "proxy-ssl-secret"];
 
 #[cfg(test)]
 mod tests {
@@ -196,7 +200,7 @@ mod tests {
             assert!(ingress_nginx::has(name), "{name}");
         }
         let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();
-        assert_eq!(replaced.len(), 5, "{replaced:?}");
+        assert_eq!(replaced.len(), 3, "{replaced:?}");
         for name in replaced {
             assert_ne!(annotation_support(name), AnnotationSupport::Supported, "{name}");
         }

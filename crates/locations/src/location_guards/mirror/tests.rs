@@ -20,8 +20,7 @@ async fn copies_with(state: &PluginState, config: Value, request: TestRequest) -
     let outcome = request.run(&chain_with(&[(&KIND, config)], state, &server.services())).await;
     assert!(outcome.reply.is_none());
     assert_eq!(outcome.response_header("set-cookie"), None);
-    let sent = server.requests.lock().clone();
-    sent
+    server.requests.lock().clone()
 }
 
 fn config(url: &str, body: bool) -> Value {

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
@@ -196,7 +197,10 @@ fn reasons(ingress: &MigratedIngress) -> Vec<VerdictReason<'_>> {
     let of_snippets = ingress.snippets.iter().map(|found| {
         let line = found.line.map(|line| format!(" line {line}")).unwrap_or_default();
         let directive = if found.directive.is_empty() { String::new() } else { format!(" {}", found.directive) };
-        let text = format!("{}{line}:{directive} {}", found.annotation, found.effect);
+        let mut text = format!("{}{line}:{directive} {}", found.annotation, found.effect);
+        if found.guard && !text.contains(CLOSED) {
+            write!(text, ", so requests get {CLOSED}").expect("writing to a string cannot fail");
+        }
         VerdictReason { verdict: found.verdict, guard: found.guard, text, remedy: &found.remedy }
     });
     let of_problems = ingress.problems.iter().map(|found| {
@@ -213,6 +217,9 @@ fn reasons(ingress: &MigratedIngress) -> Vec<VerdictReason<'_>> {
     }
     reasons
 }
+
+/// What an Ingress responds with in place of a guard that is left out.
+const CLOSED: &str = "status 503";
 
 fn with_remedy(effect: &str, remedy: &str) -> String {
     if remedy.is_empty() { effect.to_owned() } else { format!("{effect} → {remedy}") }

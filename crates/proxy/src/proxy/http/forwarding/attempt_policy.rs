@@ -140,7 +140,8 @@ impl<'r> AttemptPolicy<'r> {
         ReplayPolicy {
             complete: is_complete,
             idempotent,
-            allows_resending: self.allows_another(0) && !is_by_scope,
+            allows_resending: self.allows_another(0),
+            repeats_within_attempt: !is_by_scope,
             keeps_sent: idempotent && repeats_processed && protocol == UpstreamProtocol::Http2,
         }
     }
@@ -334,6 +335,8 @@ pub(in crate::proxy) struct ReplayPolicy {
     /// The request may be sent again at all; within one attempt on a new connection, if a kept-alive connection turns
     /// out to be closed, or if the endpoint did not process the request.
     pub(in crate::proxy) allows_resending: bool,
+    /// Within one attempt, also if the endpoint may have processed the request.
+    pub(in crate::proxy) repeats_within_attempt: bool,
     /// What was sent of an incomplete body is kept, and sent again also if the endpoint may have processed it. Only
     /// over HTTP/2, where a request whose body has no end, such as a stream of gRPC messages, must not be read in
     /// advance.
@@ -352,6 +355,7 @@ impl ReplayPolicy {
             complete: request.body().is_end_stream(),
             idempotent: is_idempotent(request.method()),
             allows_resending: true,
+            repeats_within_attempt: true,
             keeps_sent: false,
         }
     }

@@ -16,6 +16,7 @@ use http::Response;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt_error::{AttemptError, http2_error};
+use super::attempt_policy::ReplayPolicy;
 use super::caller::{Caller, until_timed_out};
 use super::ended_attempt::{AnotherAttempt, AttemptResult, EndedAttempt, EndpointConnection};
 use super::forwarded::{ForwardError, Forwarded};
@@ -204,7 +205,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
 
     /// Whether the request is sent again if the endpoint closes a kept-alive connection instead of responding.
     fn may_resend_after_close(&self) -> bool {
-        self.keeps_body || self.replay.complete && self.replay.idempotent && self.replay.allows_resending
+        let is_repeatable = self.replay.complete && self.replay.idempotent && self.replay.allows_resending;
+        self.replay.repeats_within_attempt && (self.keeps_body || is_repeatable)
     }
 
     /// The same after the connection was closed: all that was sent is kept.
@@ -214,7 +216,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
 
     /// The endpoint has ended the connection because of other requests. Whether this one is sent again on another one.
     fn may_resend_after_complaint(&self) -> bool {
-        self.replay.idempotent && self.replay.allows_resending && self.can_be_sent()
+        let ReplayPolicy { idempotent, allows_resending, repeats_within_attempt, .. } = self.replay;
+        idempotent && allows_resending && repeats_within_attempt && self.can_be_sent()
     }
 
     /// The endpoint has reset a connection that was opened for the request, which is sent again.

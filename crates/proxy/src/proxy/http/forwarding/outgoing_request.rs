@@ -359,7 +359,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     }
 
     fn copy_mode(&self) -> CopyMode {
-        let ReplayPolicy { complete, idempotent, allows_resending, keeps_sent: _ } = self.replay;
+        let ReplayPolicy { complete, idempotent, allows_resending, .. } = self.replay;
         if !allows_resending {
             return CopyMode::Never;
         }

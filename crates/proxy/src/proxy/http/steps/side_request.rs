@@ -58,6 +58,7 @@ pub(super) async fn attempt(
         complete: true,
         idempotent: is_idempotent(request.method()),
         allows_resending: true,
+        repeats_within_attempt: true,
         keeps_sent: false,
     };
     let outgoing = OutgoingRequest::converted_for_endpoint(Rc::clone(exchange), destination, request, replay);

@@ -21,8 +21,13 @@ fn policy(rule: &TimeoutsAndRetries) -> AttemptPolicy<'_> {
     AttemptPolicy { rule: Some(rule), ..AttemptPolicy::default() }
 }
 
-const WHOLE: ReplayPolicy =
-    ReplayPolicy { complete: true, idempotent: true, allows_resending: true, keeps_sent: false };
+const WHOLE: ReplayPolicy = ReplayPolicy {
+    complete: true,
+    idempotent: true,
+    allows_resending: true,
+    repeats_within_attempt: true,
+    keeps_sent: false,
+};
 const STREAMED: ReplayPolicy = ReplayPolicy { complete: false, ..WHOLE };
 const POST: ReplayPolicy = ReplayPolicy { idempotent: false, ..WHOLE };
 const ATTEMPTS: NextAttempt = NextAttempt::Stop(RetryStop::Attempts);

@@ -4,8 +4,13 @@ use http::HeaderValue;
 
 use super::*;
 
-const WHOLE: ReplayPolicy =
-    ReplayPolicy { complete: true, idempotent: true, allows_resending: true, keeps_sent: false };
+const WHOLE: ReplayPolicy = ReplayPolicy {
+    complete: true,
+    idempotent: true,
+    allows_resending: true,
+    repeats_within_attempt: true,
+    keeps_sent: false,
+};
 const POST: ReplayPolicy = ReplayPolicy { idempotent: false, ..WHOLE };
 const STREAMED: ReplayPolicy = ReplayPolicy { complete: false, ..WHOLE };
 const KEPT: ReplayPolicy = ReplayPolicy { keeps_sent: true, ..STREAMED };
