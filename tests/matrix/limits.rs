@@ -318,7 +318,7 @@ const LIMITS: &[(&str, &str, Division)] = &[
         "copies of requests for `mirror-target`",
         Shared {
             namespaces: Tested(
-                "crates/locations/src/location_guards/mirror/tests.rs::copies_of_one_namespace_leave_places_for_those_of_others",
+                "crates/locations/src/location_guards/mirror/tests.rs::copies_of_one_namespace_leave_places_for_others",
             ),
             clients: Undivided("a request without a copy has the same response"),
         },

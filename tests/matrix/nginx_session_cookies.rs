@@ -50,7 +50,8 @@ fn sessions_move_when_their_endpoint_fails() {
     let site = Site::new();
     let prefix = PREFIX;
     let annotations = format!(
-        "{prefix}affinity: cookie, {prefix}session-cookie-change-on-failure: \"true\", {prefix}load-balance: round_robin"
+        "{prefix}affinity: cookie, {prefix}session-cookie-change-on-failure: \"true\", \
+         {prefix}load-balance: round_robin"
     );
     let retried = format!("{annotations}, {prefix}proxy-next-upstream: http_503");
     let objects = CLASS.to_owned()

@@ -158,8 +158,9 @@ pub(in crate::compile) fn unverified_note(
 }
 
 /// How annotations of a Service make its certificate verified.
-pub(in crate::compile) const VERIFY_SERVICE: &str = "set its annotation konghq.com/tls-verify to \"true\", and refer to its authority in \
-     konghq.com/ca-certificates-secrets";
+pub(in crate::compile) const VERIFY_SERVICE: &str = "set its annotation konghq.com/tls-verify to \"true\", and \
+                                                     refer to its authority in \
+                                                     konghq.com/ca-certificates-secrets";
 
 /// A diagnostic if the TLS annotations of a Service or facade are invalid.
 pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Option<Diagnostic> {

@@ -89,7 +89,7 @@ async fn without_a_place_requests_have_no_copy() {
 }
 
 #[tokio::test]
-async fn copies_of_one_namespace_leave_places_for_those_of_others() {
+async fn copies_of_one_namespace_leave_places_for_others() {
     let state = PluginState::default();
     let limit = state.get_or_create("location mirrors", || SharedLimit::new(16));
     let other = limit.share("other");

@@ -86,7 +86,7 @@ impl<'v> CookieFieldParts<'v> {
         self.0.first().map_or(&[], |cookie| &cookie.name)
     }
 
-    /// What follows the cookie.
+    /// What follows the name and the value of the cookie, which are the first one.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut CookieAttribute<'v>> {
         self.0.iter_mut().skip(1)
     }

@@ -29,7 +29,8 @@ pub(super) fn report(
             Some(of_host) if Some(&of_host.requirement) == own.requirement.as_ref() => {}
             Some(of_host) if is_weaker(&of_host.requirement, own) && of_host.ingress.namespace != *own_namespace => {
                 let message = format!(
-                    "Ingress {} of another namespace decides about the client certificates of {host}, and requires less",
+                    "Ingress {} of another namespace decides about the client certificates of {host}, and \
+                     requires less",
                     of_host.ingress
                 );
                 reader.refuse(SECRET, &message, "use a host of your own, or remove the annotation");

@@ -308,7 +308,8 @@ proptest! {
         let keys: Box<[_]> =
             sources.into_iter().map(|source| HashKey { source, regex: regex.clone() }).collect();
         for combine in [CombineKeys::First, CombineKeys::All, CombineKeys::Text] {
-            let settings = Arc::new(RequestHash { keys: keys.clone(), combine, bounded_load_percent: None, subset_size: None });
+            let settings = RequestHash { keys: keys.clone(), combine, bounded_load_percent: None, subset_size: None };
+            let settings = Arc::new(settings);
             let inputs = HashInputs {
                 headers: &headers,
                 client: "2001:db8::1".parse().unwrap(),
