@@ -74,7 +74,12 @@ impl PathReplacement {
     /// If the result is too long or has dot segments, which the endpoint could resolve to a path of another location.
     pub fn apply(&self, path: &str) -> Result<Option<ReplacedPath>, InvalidReplacement> {
         let path = decoded_path(path).ok_or(InvalidReplacement)?;
-        let Some(captures) = self.expression.groups(&path)? else { return Ok(None) };
+        // A dollar sign of nginx matches before a line break at the end, too.
+        let captures = match (self.expression.groups(&path)?, path.strip_suffix('\n')) {
+            (None, Some(line)) => self.expression.groups(line)?,
+            (captures, _) => captures,
+        };
+        let Some(captures) = captures else { return Ok(None) };
         let target = self.target.expand(&captures).ok_or(InvalidReplacement)?;
         let path = match self.is_redirect() {
             true => target,
@@ -196,6 +201,7 @@ mod tests {
             ("/foo", "/bar", "/a/foo/b", Some("/bar")),
             ("/foo/(.*)", "$1", "/foo/x/y", Some("/x/y")),
             ("/foo", "/bar", "/other", None),
+            ("/foo(/|$)", "/bar", "/foo%0A", Some("/bar")),
             // Escapes are decoded, and encoded again if they are needed.
             ("/a/(.*)", "/$1", "/a/b%20c%3Fd%2Fe%25", Some("/b%20c%3Fd/e%25")),
             ("/a/(.*)", "/$1", "/a/caf%C3%A9[]", Some("/caf%C3%A9[]")),

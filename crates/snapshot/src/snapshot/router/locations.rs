@@ -123,18 +123,21 @@ impl LocationRouter {
 
     fn by_expression(&self, path: &str, request: &RoutingRequest<'_>) -> Option<&HostLocation> {
         let (mut first, steps): (Option<u32>, _) = (None, &request.regex_steps);
-        if let Some(expressions) = &self.expressions {
-            expressions.for_each_match(path, steps, |positions| {
-                first = first.into_iter().chain(positions.first().copied()).min();
-            });
-        }
-        for (position, regex) in &self.backtracking {
-            if first.is_some_and(|first| first < *position) {
-                break;
+        // A dollar sign of nginx matches before a line break at the end, too, so that `/admin%0A` is `/admin$`.
+        for path in std::iter::once(path).chain(path.strip_suffix('\n')) {
+            if let Some(expressions) = &self.expressions {
+                expressions.for_each_match(path, steps, |positions| {
+                    first = first.into_iter().chain(positions.first().copied()).min();
+                });
             }
-            if regex.is_match(path, steps)? {
-                first = Some(*position);
-                break;
+            for (position, regex) in &self.backtracking {
+                if first.is_some_and(|first| first < *position) {
+                    break;
+                }
+                if regex.is_match(path, steps)? {
+                    first = Some(*position);
+                    break;
+                }
             }
         }
         self.locations.get(usize::try_from(first?).ok()?)

@@ -92,6 +92,20 @@ fn expressions_with_look_around_keep_their_place() {
 }
 
 #[test]
+fn dollar_sign_matches_before_a_line_break_at_the_end() {
+    check(
+        &[expression("/"), expression("/admin$"), expression("/(?!x)shop$")],
+        &[
+            ("/admin", Some("~* ^/admin$")),
+            ("/admin%0A", Some("~* ^/admin$")),
+            ("/admin%0A%0A", Some("~* ^/")),
+            ("/admin%0Ax", Some("~* ^/")),
+            ("/shop%0A", Some("~* ^/(?!x)shop$")),
+        ],
+    );
+}
+
+#[test]
 fn exact_root_precedes_expressions() {
     check(&[expression("/"), exact("/")], &[("/", Some("= /")), ("/a", Some("~* ^/"))]);
 }
