@@ -14,6 +14,7 @@ mod invalid_plugins;
 mod kong_crds;
 mod kong_files;
 pub(crate) mod load;
+mod nginx_switch;
 pub(crate) mod objects;
 mod other_controllers;
 mod outage;
@@ -106,6 +107,7 @@ fn replicas_and_unprepared_clusters_work() {
             .context("a missing permission")?;
         unprepared::unreadable_policies_block_requests(cluster).await.context("unreadable policies")?;
         replicas::another_replica_takes_over_leadership(cluster).await.context("a change of the leader")?;
+        nginx_switch::traffic_moves_without_a_failed_request(cluster).await.context("a move from ingress-nginx")?;
         endpoint_health::health_outlives_slices_and_leaders(cluster).await.context("the health of endpoints")
     });
 }

@@ -1,6 +1,7 @@
 //! Load during a scenario: clients that repeat a request, and record responses and failures.
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use parking_lot::Mutex;
 use portico_e2e::wait::until;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -37,10 +39,17 @@ pub(crate) struct LoadResults {
 
 impl Load {
     pub(crate) fn start(target: &Target) -> Load {
+        let (_, address) = watch::channel(target.address);
+        Load::start_resolving(target, &address)
+    }
+
+    /// Clients that connect to the address that is current when they open a connection, as with a name in DNS.
+    pub(crate) fn start_resolving(target: &Target, address: &watch::Receiver<SocketAddr>) -> Load {
         let (results, is_stopping) = (Arc::default(), Arc::default());
         let mut clients = JoinSet::new();
         for keep_alive in [true, false, true, false] {
-            clients.spawn(run_client(target.clone(), keep_alive, Arc::clone(&results), Arc::clone(&is_stopping)));
+            let client = Client { target: target.clone(), address: address.clone(), keep_alive };
+            clients.spawn(client.run(Arc::clone(&results), Arc::clone(&is_stopping)));
         }
         Load { results, is_stopping, clients }
     }
@@ -76,18 +85,28 @@ impl Load {
     }
 }
 
-async fn run_client(target: Target, keep_alive: bool, results: Arc<Mutex<LoadResults>>, is_stopping: Arc<AtomicBool>) {
-    let mut ticks = interval(REQUEST_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut open_connection = None;
-    while !is_stopping.load(Relaxed) {
-        ticks.tick().await;
-        let outcome = send_request(&target, &mut open_connection, &results).await;
-        if !keep_alive || outcome.is_err() {
-            open_connection = None;
-        }
-        if let Err(error) = outcome {
-            results.lock().failures.push(format!("{error:#}"));
+/// One client of a load.
+struct Client {
+    target: Target,
+    address: watch::Receiver<SocketAddr>,
+    keep_alive: bool,
+}
+
+impl Client {
+    async fn run(mut self, results: Arc<Mutex<LoadResults>>, is_stopping: Arc<AtomicBool>) {
+        let mut ticks = interval(REQUEST_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut open_connection = None;
+        while !is_stopping.load(Relaxed) {
+            ticks.tick().await;
+            self.target.address = *self.address.borrow();
+            let outcome = send_request(&self.target, &mut open_connection, &results).await;
+            if !self.keep_alive || outcome.is_err() {
+                open_connection = None;
+            }
+            if let Err(error) = outcome {
+                results.lock().failures.push(format!("{error:#}"));
+            }
         }
     }
 }
