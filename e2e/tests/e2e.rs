@@ -19,4 +19,5 @@ mod log_receivers;
 mod netns;
 mod node;
 mod scenarios;
+mod second_opinion;
 mod tracing;
