@@ -75,7 +75,7 @@ fn of_nginx(subject: Subject<'_>, found: &IngressFindings<'_>, key: &str, name: 
     }
     match problems.first() {
         Some(problem) => match why_same(subject, name, value) {
-            Some(effect) => same(effect.to_owned()),
+            Some(effect) => FoundAnnotation { remedy: problem.remedy.clone(), ..same(effect.to_owned()) },
             None => {
                 let remedy = replacement(name).map_or_else(|| problem.remedy.clone(), str::to_owned);
                 let (verdict, effect) = (MigrationVerdict::LeftOut, problem.message.clone());
@@ -95,7 +95,10 @@ fn of_nginx(subject: Subject<'_>, found: &IngressFindings<'_>, key: &str, name: 
 /// Why an annotation that the compiler warns of has no effect in ingress-nginx either. `None` if it has.
 fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static str> {
     if ingress_nginx::find(name)?.consequence(value).is_some() {
-        return Some("ingress-nginx ignores the value, too");
+        return Some(match name {
+            "auth-tls-verify-client" => "ingress-nginx ignores the value, too, and requires a certificate",
+            _ => "ingress-nginx ignores the value, too",
+        });
     }
     if subject.is_canary() && !name.starts_with("canary") {
         let is_of_canary = OF_CANARIES.contains(&name);
@@ -115,6 +118,8 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
     match name {
         // What Portico does not support of a valid value has its effect in ingress-nginx: hashes of passwords,
         // expressions, variables, and pages that are no URLs.
+        "upstream-hash-by" if !value.contains('$') => Some("all requests have the same hash, as in ingress-nginx"),
+        "custom-http-errors" => Some("clients get status 404 in place of these errors, as in ingress-nginx"),
         "auth-secret"
         | "auth-tls-error-page"
         | "canary-by-header-pattern"

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 
+use crate::args::NamespacedName;
+
 /// A flag as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WrittenFlag {
@@ -90,7 +92,13 @@ impl ArgsFile {
     /// Adds what values of the Helm chart set. Those of a chart that has it as a part are below its name.
     fn add_values(&mut self, values: &Map<String, Value>) {
         let values = values.get("ingress-nginx").and_then(Value::as_object).unwrap_or(values);
-        let Some(controller) = values.get("controller") else { return };
+        if !["controller", "defaultBackend"].iter().any(|part| values.contains_key(*part)) {
+            return;
+        }
+        let controller = values.get("controller").unwrap_or(&Value::Null);
+        let full_name = values.get("fullnameOverride").map(scalar).filter(|name| !name.is_empty());
+        let full_name = full_name.unwrap_or_else(|| "ingress-nginx".to_owned());
+        let in_own_namespace = |name: &str| format!("$(POD_NAMESPACE)/{full_name}-{name}");
         for (pointer, flag) in VALUES {
             let value = controller.pointer(pointer).map(scalar).filter(|value| !value.is_empty());
             self.flags.extend(value.map(|value| WrittenFlag { name: (*flag).to_owned(), value }));
@@ -100,13 +108,24 @@ impl ArgsFile {
         {
             self.flags.push(WrittenFlag { name: "watch-namespace".to_owned(), value: "$(POD_NAMESPACE)".to_owned() });
         }
-        if controller.pointer("/admissionWebhooks/enabled").and_then(Value::as_bool) != Some(false) {
+        let is_off = |pointer: &str| controller.pointer(pointer).and_then(Value::as_bool) == Some(false);
+        if !is_off("/publishService/enabled") {
+            let path = controller.pointer("/publishService/pathOverride").map(scalar).filter(|path| !path.is_empty());
+            let value = path.unwrap_or_else(|| in_own_namespace("controller"));
+            self.flags.push(WrittenFlag { name: "publish-service".to_owned(), value });
+        }
+        let default_backend = values.get("defaultBackend").map(|backend| &backend["enabled"]).and_then(Value::as_bool);
+        if default_backend == Some(true) {
+            let value = in_own_namespace("defaultbackend");
+            self.flags.push(WrittenFlag { name: "default-backend-service".to_owned(), value });
+        }
+        if !is_off("/admissionWebhooks/enabled") {
             self.flags.push(WrittenFlag { name: "validating-webhook".to_owned(), value: ":8443".to_owned() });
         }
         for (key, flag) in [("tcp", "tcp-services-configmap"), ("udp", "udp-services-configmap")] {
             let has_ports = values.get(key).and_then(Value::as_object).is_some_and(|ports| !ports.is_empty());
             if has_ports {
-                let value = format!("$(POD_NAMESPACE)/ingress-nginx-{key}");
+                let value = in_own_namespace(key);
                 self.flags.push(WrittenFlag { name: flag.to_owned(), value });
             }
         }
@@ -114,10 +133,27 @@ impl ArgsFile {
         self.flags.extend(extra.map(|(name, value)| WrittenFlag { name: name.clone(), value: scalar(value) }));
         let config = controller.get("config").and_then(Value::as_object).into_iter().flatten();
         self.config.extend(config.map(|(key, value)| (key.clone(), Arc::from(scalar(value)))));
+        // The chart writes a ConfigMap for each, and its name into that of the settings.
+        for (field, key, name) in [
+            ("addHeaders", "add-headers", "custom-add-headers"),
+            ("proxySetHeaders", "proxy-set-headers", "custom-proxy-headers"),
+        ] {
+            let headers = controller.get(field).and_then(Value::as_object).filter(|headers| !headers.is_empty());
+            if headers.is_some() {
+                self.config.insert(key.to_owned(), Arc::from(in_own_namespace(name)));
+            }
+        }
         // The chart always writes it, so that no values are empty.
         let allows_snippets = controller.get("allowSnippetAnnotations").and_then(Value::as_bool) == Some(true);
         let allows_snippets = Arc::from(allows_snippets.to_string());
         self.config.entry("allow-snippet-annotations".to_owned()).or_insert(allows_snippets);
+    }
+
+    /// Namespace and name of the default backend. `None` if it is in the namespace of the Pod, which is not known.
+    pub(super) fn default_backend(&self) -> Option<NamespacedName> {
+        let flag = self.flags.iter().find(|flag| flag.name == "default-backend-service")?;
+        let (namespace, name) = flag.value.split_once('/')?;
+        (!namespace.starts_with("$(")).then(|| (namespace.to_owned(), name.to_owned()))
     }
 
     /// Namespace and name of the ConfigMap. The namespace is `None` if it is that of the Pod.
@@ -136,7 +172,6 @@ const VALUES: &[(&str, &str)] = &[
     ("/watchIngressWithoutClass", "watch-ingress-without-class"),
     ("/scope/namespace", "watch-namespace"),
     ("/scope/namespaceSelector", "watch-namespace-selector"),
-    ("/publishService/pathOverride", "publish-service"),
     ("/reportNodeInternalIp", "report-node-internal-ip-address"),
     ("/metrics/enabled", "enable-metrics"),
     ("/enableTopologyAwareRouting", "enable-topology-aware-routing"),
@@ -240,6 +275,7 @@ tcp: {\"9000\": \"a/b:80\"}
 ";
         let expected = [
             "controller-class=k8s.io/internal",
+            "publish-service=$(POD_NAMESPACE)/ingress-nginx-controller",
             "tcp-services-configmap=$(POD_NAMESPACE)/ingress-nginx-tcp",
             "default-ssl-certificate=ns/tls",
         ];
@@ -247,5 +283,35 @@ tcp: {\"9000\": \"a/b:80\"}
         let config = ArgsFile::parse(values).config;
         let config: Vec<(&str, &str)> = config.iter().map(|(key, value)| (&**key, &**value)).collect();
         assert_eq!(config, [("allow-snippet-annotations", "false"), ("use-gzip", "true")]);
+    }
+
+    /// The chart makes objects of these values, and names them in flags and keys.
+    #[test]
+    fn values_that_become_objects_have_flags_and_keys() {
+        let values = "
+fullnameOverride: edge
+defaultBackend: {enabled: true}
+controller:
+  addHeaders: {X-Frame-Options: DENY}
+  proxySetHeaders: {X-Team: shop}
+  publishService: {enabled: true, pathOverride: edge/public}
+  admissionWebhooks: {enabled: false}
+";
+        let expected =
+            ["publish-service=edge/public", "default-backend-service=$(POD_NAMESPACE)/edge-defaultbackend"];
+        assert_eq!(written(values), expected);
+        let config = ArgsFile::parse(values).config;
+        let value = |key: &str| config.get(key).map(|value| value.to_string());
+        assert_eq!(value("add-headers").as_deref(), Some("$(POD_NAMESPACE)/edge-custom-add-headers"));
+        assert_eq!(value("proxy-set-headers").as_deref(), Some("$(POD_NAMESPACE)/edge-custom-proxy-headers"));
+        let values = "controller: {publishService: {enabled: false}, admissionWebhooks: {enabled: false}}";
+        assert!(written(values).is_empty());
+    }
+
+    #[test]
+    fn a_default_backend_has_a_known_namespace() {
+        let parsed = |value: &str| ArgsFile::parse(&format!("--default-backend-service={value}\n")).default_backend();
+        assert_eq!(parsed("web/errors"), Some(("web".to_owned(), "errors".to_owned())));
+        assert_eq!(parsed("$(POD_NAMESPACE)/errors"), None);
     }
 }

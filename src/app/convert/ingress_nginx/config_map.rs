@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::api::ObjectKey;
-use crate::api::ingress_nginx::flag;
+use crate::api::ingress_nginx::{flag, is_config_key};
 use crate::compile::config_map_problem;
 use crate::report::migration::{ConfigRow, MigrationVerdict};
 
@@ -22,11 +22,16 @@ fn row(config_map: &ObjectKey, key: &str, value: &Arc<str>) -> ConfigRow {
         guard: false,
         effect: effect.to_owned(),
         remedy: remedy.to_owned(),
+        is_unknown: false,
     };
     let known = KEYS.iter().find(|known| known.names.contains(&key));
     let Some(problem) = config_map_problem(config_map, key, value) else {
         return row(MigrationVerdict::Same, "it has its effect, or configures the inside of nginx", "");
     };
+    if !is_config_key(key) {
+        let row = row(MigrationVerdict::Same, "ingress-nginx has no such key", &problem.remedy);
+        return ConfigRow { is_unknown: true, ..row };
+    }
     // Its prefix names the ConfigMap, which the report does once.
     let start = format!("ConfigMap {config_map}, {key}");
     let effect = problem.message.strip_prefix(&start).unwrap_or(&problem.message).trim_start_matches([':', ' ']);
@@ -166,10 +171,24 @@ mod tests {
             ("enable-modsecurity", "true", MigrationVerdict::LeftOut, true),
             ("whitelist-source-range", "office", MigrationVerdict::Invalid, false),
             ("proxy-read-timeout", "60s", MigrationVerdict::Same, false),
+            ("proxy-body-sise", "8m", MigrationVerdict::Same, false),
         ] {
             let row = row(&key, name, &Arc::from(value));
             assert_eq!((row.verdict, row.guard), (verdict, guard), "{name}: {value}: {row:?}");
             assert!(!row.effect.contains("ConfigMap ingress-nginx/controller"), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_misspelled_key_has_the_nearest_one() {
+        let row = row(&ObjectKey::new("ingress-nginx", "controller"), "proxy-body-sise", &Arc::from("8m"));
+        assert!(row.is_unknown && row.remedy.starts_with("did you mean proxy-body-size?"), "{row:?}");
+    }
+
+    #[test]
+    fn keys_of_the_table_exist() {
+        for name in KEYS.iter().flat_map(|known| known.names) {
+            assert!(is_config_key(name), "{name}");
         }
     }
 

@@ -30,7 +30,8 @@ const KNOWN: &[KnownDifference] = &[
         name: "affinity",
         request: |subject| {
             let cookie = subject.value("session-cookie-name").unwrap_or("INGRESSCOOKIE");
-            has_session(subject).then(|| format!("GET {} with a {cookie} of ingress-nginx", subject.first_url()))
+            let request = || format!("GET {} with the cookie {cookie} of ingress-nginx", subject.first_url());
+            has_session(subject).then(request)
         },
         before: "the endpoint of the cookie serves it",
         after: "any endpoint serves it, and the client gets a new cookie once",
@@ -371,6 +372,18 @@ mod tests {
         for (path, annotations, expected) in cases {
             assert_eq!(names(&[ingress("web", path, "web", annotations)]), *expected, "{path} {annotations:?}");
         }
+    }
+
+    /// The Ingress of a canary has no section `tls` of its own.
+    #[test]
+    fn the_host_of_a_canary_has_the_certificate_of_its_main_ingress() {
+        let main = ingress("web", "/", "web", &[]);
+        let mut canary = ingress("next", "/", "next", &[("canary", "true"), ("canary-weight", "10")]);
+        Arc::make_mut(&mut canary).spec.tls.clear();
+        let all = [canary, main];
+        let (set, config) = (IngressSet::new(&all), BTreeMap::new());
+        let found = of(Subject { ingress: &all[0], all: &set, config: &config });
+        assert_eq!(found[0].request, "GET https://shop.example/ while the main Service has no endpoint");
     }
 
     #[test]

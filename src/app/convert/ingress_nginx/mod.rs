@@ -87,6 +87,7 @@ fn evaluate(
         gateways: GatewayOptions::default(),
         ingress_class: IngressClassOptions {
             nginx: Some(options.classes.clone()),
+            nginx_default_backend: args.default_backend(),
             nginx_config_map: config_map.as_ref().map(|key| (key.namespace.to_string(), key.name.to_string())),
             ..IngressClassOptions::of_class(INGRESS_CLASS_NAME.to_owned())
         },

@@ -38,8 +38,10 @@ impl<'a> Subject<'a> {
         is_canary(self.ingress)
     }
 
+    /// Whether one of its hosts has a certificate, which the Ingress of a canary does not repeat.
     pub(super) fn has_tls(&self) -> bool {
-        !self.ingress.spec.tls.is_empty()
+        let hosts = self.ingress.spec.rules.iter().map(|rule| rule.host.as_deref());
+        !self.ingress.spec.tls.is_empty() || hosts.into_iter().any(|host| self.all.has_tls(host))
     }
 
     /// The hosts of its rules, without rules for all hosts.
@@ -74,7 +76,8 @@ impl<'a> Subject<'a> {
 
     /// The URL of a path, for an example.
     pub(super) fn url(&self, host: Option<&str>, path: &str) -> String {
-        let scheme = if self.has_tls() { "https" } else { "http" };
+        let has_tls = !self.ingress.spec.tls.is_empty() || self.all.has_tls(host);
+        let scheme = if has_tls { "https" } else { "http" };
         let host = match host.filter(|host| !host.is_empty()) {
             Some(host) => host.strip_prefix('*').map_or_else(|| host.to_owned(), |rest| format!("a{rest}")),
             None => "any.example".to_owned(),
@@ -154,6 +157,11 @@ impl<'a> IngressSet<'a> {
     /// Those with a rule for a host.
     pub(super) fn with_host(&self, host: Option<&str>) -> &[&'a Object<Ingress>] {
         self.by_host.get(&lower_host(host)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether one of those with a rule for a host has a section `tls`.
+    pub(super) fn has_tls(&self, host: Option<&str>) -> bool {
+        self.with_host(host).iter().any(|ingress| !ingress.spec.tls.is_empty())
     }
 
     pub(super) fn in_namespace(&self, namespace: &str) -> &[&'a Object<Ingress>] {

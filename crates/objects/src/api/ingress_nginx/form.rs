@@ -289,7 +289,7 @@ pub(super) fn subject_pattern(value: &str) -> Result<(), BadValue> {
     if value.starts_with("CN=") && !value.contains(['\r', '\n', '\0']) {
         return Ok(());
     }
-    Err(wrong_type("write CN= and a regular expression, such as CN=client-[a-z]+,"))
+    Err(wrong_type("write CN= and a regular expression, such as CN=client-[a-z]+"))
 }
 
 fn digits(text: &str) -> bool {

@@ -5,6 +5,7 @@
 //!   value.rs       the kinds of values, and parsers for the simple ones
 //!   form.rs        values with a grammar: URLs, references, lists
 //!   characters.rs  the sets of characters that values may contain
+//!   config_keys.rs the keys of its ConfigMap
 //!   table/         the rows, by topic
 //! ```
 //!
@@ -12,12 +13,14 @@
 
 mod annotation;
 mod characters;
+mod config_keys;
 mod form;
 mod table;
 mod value;
 
 pub use annotation::{AnnotationScope, NginxAnnotation, OnBadValue};
 pub use characters::CharacterSet;
+pub use config_keys::{config_keys, is_config_key};
 pub use form::cache_seconds;
 pub use value::{ValueKind, flag, integer, items, size};
 

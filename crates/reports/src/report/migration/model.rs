@@ -79,6 +79,10 @@ pub struct MigrationSummary {
     pub noop: usize,
     /// How many Ingresses have an annotation with each verdict.
     pub by_annotation: BTreeMap<String, VerdictCounts>,
+    /// How many settings have each verdict.
+    pub config_map: VerdictCounts,
+    /// Settings that the other gateway does not read.
+    pub unknown_keys: usize,
 }
 
 impl MigrationReport {
@@ -91,6 +95,10 @@ impl MigrationReport {
                 summary.noop += usize::from(found.is_without_effect);
                 summary.by_annotation.entry(found.name.clone()).or_default().add(found.verdict);
             }
+        }
+        for row in &self.config_map {
+            summary.config_map.add(row.verdict);
+            summary.unknown_keys += usize::from(row.is_unknown);
         }
         summary
     }

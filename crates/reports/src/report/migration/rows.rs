@@ -81,4 +81,7 @@ pub struct ConfigRow {
     pub guard: bool,
     pub effect: String,
     pub remedy: String,
+    /// The other gateway does not read it either.
+    #[serde(skip)]
+    pub is_unknown: bool,
 }

@@ -1,14 +1,15 @@
 //! A migration report as text and as Markdown: the same tables and lines, in two forms.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 
-use super::model::{MigratedIngress, MigrationReport};
-use super::verdict::MigrationVerdict;
+use super::model::{MigratedIngress, MigrationReport, MigrationSummary};
+use super::rows::{ConfigRow, FoundAnnotation};
+use super::verdict::{MigrationVerdict, VerdictCounts};
 use crate::report::plain::escape_controls;
 use crate::report::summary::count;
 
@@ -22,11 +23,19 @@ pub fn text(report: &MigrationReport) -> String {
         let mut table = Table::new();
         table.load_style(NOTHING).set_header(section.heading);
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
-        for row in section.rows {
+        for row in &section.rows {
             table.add_row(row.iter().map(|cell| escape_controls(cell)));
         }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
+        let widest = |index: usize| {
+            let cells = section.rows.iter().filter_map(move |row| row.get(index));
+            cells.flat_map(|cell| cell.split(' ')).map(|word| word.chars().count()).max().unwrap_or_default()
+        };
+        for (index, column) in table.column_iter_mut().enumerate() {
+            column.set_padding(PADDING);
+            if section.whole_words.contains(&index) {
+                let width = u16::try_from(widest(index)).unwrap_or(MAX_WORD).min(MAX_WORD) + PADDING.1;
+                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
+            }
         }
         out += &format!("{}\n\n", table.trim_fmt());
     }
@@ -71,10 +80,27 @@ pub fn summary_line(report: &MigrationReport) -> String {
         verdicts.left_out,
         count(summary.unknown as u64, "unknown annotation"),
     );
+    if !report.config_map.is_empty() {
+        line += &format!("; {}", of_keys(&summary));
+    }
     for webhook in &report.webhooks {
         line += &format!("; webhook {} is still installed", escape_controls(webhook));
     }
     line + "\n"
+}
+
+/// `5 keys of the ConfigMap: 4 same, 1 differs`, with the verdicts that there are.
+fn of_keys(summary: &MigrationSummary) -> String {
+    let VerdictCounts { same, differs, left_out, invalid } = summary.config_map;
+    let noun = count((same + differs + left_out + invalid) as u64, "key");
+    let differ = if differs == 1 { "differs" } else { "differ" };
+    let parts = [(same, "same"), (differs, differ), (left_out, "left out"), (invalid, "invalid")];
+    let parts = parts.iter().filter(|(number, _)| *number > 0).map(|(number, verdict)| format!("{number} {verdict}"));
+    let unknown = match summary.unknown_keys {
+        0 => String::new(),
+        number => format!(" ({number} unknown)"),
+    };
+    format!("{noun} of the ConfigMap: {}{unknown}", parts.collect::<Vec<_>>().join(", "))
 }
 
 /// A table.
@@ -83,6 +109,8 @@ struct Section {
     title: String,
     heading: [&'static str; 4],
     rows: Vec<[String; 4]>,
+    /// The columns whose words are not broken.
+    whole_words: &'static [usize],
 }
 
 /// The tables that have rows.
@@ -91,7 +119,8 @@ fn sections(report: &MigrationReport) -> Vec<Section> {
         let replacement = row.replacement.clone().unwrap_or_else(|| "none".to_owned());
         [row.flag.clone(), shortened(&row.value, MAX_VALUE), replacement, row.note.clone()]
     });
-    let settings = report.config_map.iter().filter(|row| row.verdict != MigrationVerdict::Same).map(|row| {
+    let is_shown = |row: &&ConfigRow| row.verdict != MigrationVerdict::Same || row.is_unknown;
+    let settings = report.config_map.iter().filter(is_shown).map(|row| {
         let why = with_remedy(&row.effect, &row.remedy);
         [row.key.clone(), shortened(&row.value, MAX_VALUE), row.verdict.name().to_owned(), why]
     });
@@ -107,18 +136,26 @@ fn sections(report: &MigrationReport) -> Vec<Section> {
             title: String::new(),
             heading: ["INGRESS", "HOSTS", "VERDICT", "WHY"],
             rows: ingress_rows(&report.ingresses),
+            whole_words: &[],
         },
         Section {
             title: "Differences".to_owned(),
             heading: ["INGRESS", "REQUEST", "BEFORE", "AFTER"],
             rows: limited(differences.collect(), "differences"),
+            whole_words: &[],
         },
         Section {
             title: format!("ConfigMap {}", escape_controls(config_map)),
             heading: ["KEY", "VALUE", "VERDICT", "WHY"],
             rows: settings.collect(),
+            whole_words: &[0],
         },
-        Section { title: "Flags".to_owned(), heading: ["FLAG", "VALUE", "IN PORTICO", "NOTE"], rows: flags.collect() },
+        Section {
+            title: "Flags".to_owned(),
+            heading: ["FLAG", "VALUE", "IN PORTICO", "NOTE"],
+            rows: flags.collect(),
+            whole_words: &[0, 2],
+        },
     ];
     sections.into_iter().filter(|section| !section.rows.is_empty()).collect()
 }
@@ -246,6 +283,7 @@ fn remarks(report: &MigrationReport) -> Vec<String> {
         let names: Vec<String> = missing.into_iter().map(str::to_owned).collect();
         remarks.push(format!("Not in the input, so not part of the verdicts: {}", shortened_list(&names)));
     }
+    remarks.extend(unknown_annotations(&report.ingresses));
     if !report.webhooks.is_empty() {
         remarks.push(
             "Remove the ValidatingWebhookConfiguration with ingress-nginx: with failurePolicy Fail and without its \
@@ -254,6 +292,28 @@ fn remarks(report: &MigrationReport) -> Vec<String> {
         );
     }
     remarks
+}
+
+/// A line for each annotation that the other gateway does not read, with the Ingresses that have it.
+fn unknown_annotations(ingresses: &[MigratedIngress]) -> Vec<String> {
+    let mut by_name: BTreeMap<&str, (&FoundAnnotation, Vec<String>)> = BTreeMap::new();
+    for ingress in ingresses {
+        for found in ingress.annotations.iter().filter(|found| found.is_unknown) {
+            by_name.entry(&found.name).or_insert((found, Vec::new())).1.push(ingress.object.clone());
+        }
+    }
+    let more = by_name.len().saturating_sub(MAX_UNKNOWN);
+    let shown = by_name.iter().take(MAX_UNKNOWN);
+    let mut lines: Vec<String> = shown
+        .map(|(name, (found, objects))| {
+            let text = format!("Annotation {name} of {}: {}", shortened_list(objects), found.effect);
+            with_remedy(&text, &found.remedy)
+        })
+        .collect();
+    if more > 0 {
+        lines.push(format!("and {more} more unknown annotations; JSON lists all"));
+    }
+    lines
 }
 
 fn of_ingresses(number: usize) -> String {
@@ -286,17 +346,21 @@ fn in_markdown(text: &str) -> String {
 
 /// The columns of a table, which most terminals have.
 const WIDTH: u16 = 120;
+const PADDING: (u16, u16) = (0, 2);
+/// Maximum width of a column because of one word.
+const MAX_WORD: u16 = 40;
 /// Maximum number of Ingresses with the verdict `Same` in a text.
 const MAX_SAME: usize = 20;
 const MAX_DIFFERENCES: usize = 40;
 /// Maximum number of reasons for one Ingress.
 const MAX_REASONS: usize = 3;
 const MAX_NAMES: usize = 6;
+const MAX_UNKNOWN: usize = 12;
 const MAX_VALUE: usize = 40;
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::{Difference, FoundAnnotation};
+    use super::super::rows::{Difference, FlagRow};
     use super::*;
 
     fn ingress(object: &str, verdict: MigrationVerdict) -> MigratedIngress {
@@ -365,6 +429,69 @@ mod tests {
         let text = text(&MigrationReport { ingresses: vec![differing], ..MigrationReport::default() });
         assert!(text.contains("GET /39") && !text.contains("GET /40"), "{text}");
         assert!(text.contains("and 10 more differences"), "{text}");
+    }
+
+    #[test]
+    fn unknown_annotations_are_named() {
+        let unknown = |name: &str| FoundAnnotation {
+            name: name.to_owned(),
+            effect: "there is no such annotation".to_owned(),
+            remedy: "remove it".to_owned(),
+            is_unknown: true,
+            ..FoundAnnotation::default()
+        };
+        let mut ingresses = vec![ingress("a/a", MigrationVerdict::Same), ingress("b/b", MigrationVerdict::Same)];
+        ingresses[0].annotations = vec![unknown("rate-limit"), unknown("ssl-protocols")];
+        ingresses[1].annotations = vec![unknown("rate-limit")];
+        let lines = unknown_annotations(&ingresses);
+        assert_eq!(lines[0], "Annotation rate-limit of a/a, b/b: there is no such annotation → remove it");
+        assert_eq!(lines.len(), 2);
+        ingresses[0].annotations = (0..20).map(|number| unknown(&format!("a{number}"))).collect();
+        let lines = unknown_annotations(&ingresses[..1]);
+        assert_eq!(lines.last().map(String::as_str), Some("and 8 more unknown annotations; JSON lists all"));
+    }
+
+    #[test]
+    fn flags_are_not_broken() {
+        let flag = |flag: &str, replacement: &str| FlagRow {
+            flag: flag.to_owned(),
+            value: "ingress-nginx/a-name-of-some-length-as-charts-make".to_owned(),
+            replacement: Some(replacement.to_owned()),
+            note: "some words about what differs in Portico, which are longer than one line of this column".to_owned(),
+        };
+        let flags = vec![
+            flag("--report-node-internal-ip-address", "none"),
+            flag("--default-ssl-certificate", "--ingress-default-certificate a/b"),
+        ];
+        let text = text(&MigrationReport { flags, ..MigrationReport::default() });
+        for word in ["--report-node-internal-ip-address", "--ingress-default-certificate"] {
+            assert!(text.contains(word), "{text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= usize::from(WIDTH)), "{text}");
+    }
+
+    #[test]
+    fn keys_of_the_config_map_are_counted() {
+        let row = |key: &str, verdict, is_unknown| ConfigRow {
+            key: key.to_owned(),
+            value: "on".to_owned(),
+            verdict,
+            guard: false,
+            effect: "it has no effect".to_owned(),
+            remedy: String::new(),
+            is_unknown,
+        };
+        let config_map = vec![
+            row("hsts", MigrationVerdict::Same, false),
+            row("use-gzip", MigrationVerdict::Differs, false),
+            row("use-gzipp", MigrationVerdict::Same, true),
+        ];
+        let report = MigrationReport { config_map, ..MigrationReport::default() };
+        let line = summary_line(&report);
+        let keys = "; 3 keys of the ConfigMap: 2 same, 1 differs (1 unknown)\n";
+        assert_eq!(line, format!("0 Ingresses: 0 same, 0 differ, 0 left out; 0 unknown annotations{keys}"));
+        let text = text(&report);
+        assert!(text.contains("use-gzipp") && !text.contains("hsts"), "{text}");
     }
 
     #[test]

@@ -60,6 +60,10 @@ fn by_hash(reader: &mut ValueReader<'_>) -> Option<(RequestHash, Option<NonZeroU
         reader.warn("upstream-hash-by-subset-size", message, "write a smaller number");
     }
     let size = size.min(MAX_SUBSET_SIZE);
+    if !text.contains('$') {
+        let message = "it has no variable, so all requests go to the same endpoint".to_owned();
+        reader.warn("upstream-hash-by", message, &remedy_of_constant(text.trim()));
+    }
     match route_balancing::parse_hash(&text.replace(' ', "")) {
         Ok(hash) => Some((hash, is_subset.then_some(size))),
         Err(error) => {
@@ -68,6 +72,14 @@ fn by_hash(reader: &mut ValueReader<'_>) -> Option<(RequestHash, Option<NonZeroU
             reader.warn("upstream-hash-by", message, remedy);
             None
         }
+    }
+}
+
+/// What to write in place of a value without a variable.
+fn remedy_of_constant(text: &str) -> String {
+    match route_balancing::parse_hash(&format!("${text}")) {
+        Ok(_) => format!("did you mean ${text}? If not, remove it"),
+        Err(_) => "use variables such as $request_uri, $remote_addr or $http_x_user".to_owned(),
     }
 }
 
@@ -115,6 +127,7 @@ mod tests {
                 1,
             ),
             (&[("upstream-hash-by", "$geoip2_asn")], RouteBalancing::PeakEwma, 1),
+            (&[("upstream-hash-by", "request_uri")], hash(0), 1),
             (&[("upstream-hash-by-subset", "true")], RouteBalancing::PeakEwma, 1),
         ] {
             let annotations: serde_json::Map<_, _> =
@@ -128,6 +141,16 @@ mod tests {
             let is_hash = matches!(expected, RouteBalancing::Hash { .. });
             assert_eq!(found.hash.is_some(), is_hash, "{annotations:?}");
             assert_eq!((reader.notes.len(), reader.errors.len()), (notes, 0), "{annotations:?}: {:?}", reader.notes);
+        }
+    }
+
+    #[test]
+    fn a_forgotten_dollar_sign_is_suggested() {
+        for (text, expected) in [
+            ("request_uri", "did you mean $request_uri? If not, remove it"),
+            ("no-such-variable", "use variables such as $request_uri, $remote_addr or $http_x_user"),
+        ] {
+            assert_eq!(remedy_of_constant(text), expected, "{text}");
         }
     }
 }

@@ -10,6 +10,7 @@ use super::endpoint_rewrites;
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
+use crate::compile::ingress_class::dialect::unknown_annotation_remedy;
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::next_upstream::NextUpstream;
@@ -196,6 +197,12 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
                                   --ignore-foreign-guards";
                     config.errors.push(Diagnostic::of_object(message, remedy));
                 }
+                Some(())
+            }
+            name if !ingress_nginx::is_config_key(name) => {
+                let message = format!("{object}: ingress-nginx has no such key, so it never had an effect");
+                let remedy = unknown_annotation_remedy(name, ingress_nginx::config_keys());
+                config.notes.push(Diagnostic::of_object(message, remedy).into_warning());
                 Some(())
             }
             _ => {
@@ -421,6 +428,7 @@ mod tests {
             ("enable-modsecurity", "true", 1, 0),
             ("enable-modsecurity", "false", 0, 1),
             ("use-gzip", "true", 0, 1),
+            ("proxy-body-sise", "8m", 0, 1),
             ("proxy-cookie-domain", "a", 0, 1),
             ("proxy-cookie-path", "/;", 0, 1),
             ("block-cidrs", "", 0, 0),

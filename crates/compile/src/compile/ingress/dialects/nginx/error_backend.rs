@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::config_map::{NginxConfig, statuses};
 use super::value_reader::ValueReader;
+use crate::api::ingress_nginx::PREFIX;
 use crate::api::networking::{IngressBackend, IngressService, IngressServicePort};
 use crate::api::{Kind, Meta, ObjectKey};
 use crate::compile::CompileContext;
@@ -17,8 +18,9 @@ use crate::compile::ingress::service_backend::IngressTarget;
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::kong::plugins::{ChoiceSettings, OwnParts, PluginSite, Plugins, RouteFacts};
 use crate::compile::kong::service_annotations;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::missing_object::missing_object;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Reason, Topic};
 use crate::snapshot::error_backend::ErrorBackend;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, WeightedBackends};
 use crate::snapshot::rule_options::{ErrorStyle, ForwardingHeaderStyle, GrpcErrorStyle, RuleOptions};
@@ -47,22 +49,34 @@ impl ErrorSettings {
     ) -> Self {
         let own = reader.text(ERRORS).and_then(|text| statuses(text, 400));
         let passes = reader.flag(PASSES_ERRORS, config.passes_endpoint_errors);
+        // Why the Service that would respond does not.
+        let mut reason = Reason::default();
         let annotated = reader.text(BACKEND).and_then(|name| {
             let key = ObjectKey::new(&reader.meta.key.namespace, name.trim());
             let resolved = resolve(cx, &key, refuses_guards);
-            let report = |problem: Diagnostic| reader.note(BACKEND, &problem.message, &problem.remedy);
+            let report = |problem: Diagnostic| {
+                reason = problem.reason.clone();
+                reader.note_problem(BACKEND, problem);
+            };
             resolved.map_err(report).ok()
         });
         let default = cx.inputs.ingress.nginx_default_backend.as_ref().and_then(|key| {
             let report = |problem: Diagnostic| {
                 let message = format!("{}, so the Service of --nginx-default-backend is not used", problem.message);
-                reader.notes.push(Diagnostic::of_object(message, problem.remedy).into_warning());
+                let note = Diagnostic::of_object(message, problem.remedy).into_warning();
+                reader.notes.push(note.with_reason(problem.reason.clone()));
+                if reason == Reason::default() {
+                    reason = problem.reason;
+                }
             };
             resolve(cx, key, refuses_guards).map_err(report).ok()
         });
         if own.is_some() && annotated.is_none() && default.is_none() {
-            let message = "no Service responds to the errors, so clients get status 404 in place of them".to_owned();
-            reader.warn(ERRORS, message, "set default-backend, or run Portico with --nginx-default-backend");
+            let message = "no Service responds to the errors, so clients get status 404 in place of them";
+            let remedy = "set default-backend, or run Portico with --nginx-default-backend";
+            let field = annotation_field(&format!("{PREFIX}{ERRORS}"));
+            let note = Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation);
+            reader.notes.push(note.with_reason(reason));
         }
         if own.is_none() && config.custom_errors.is_empty() {
             reader.note_without(&[PASSES_ERRORS], ERRORS);

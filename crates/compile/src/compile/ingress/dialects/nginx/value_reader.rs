@@ -28,7 +28,12 @@ impl<'a> ValueReader<'a> {
         let field = annotation_field(&format!("{PREFIX}{name}"));
         match consequence {
             OnBadValue::Default | OnBadValue::DropGroup => {
-                let message = format!("{value:?} is not a valid value, so it has no effect, as in ingress-nginx");
+                let effect = match name {
+                    // Its default restricts requests.
+                    "auth-tls-verify-client" => format!("so {} applies", annotation.default),
+                    _ => "so it has no effect".to_owned(),
+                };
+                let message = format!("{value:?} is not a valid value, {effect}, as in ingress-nginx");
                 self.notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation));
             }
             OnBadValue::Reject | OnBadValue::Deny503 => {
@@ -50,6 +55,14 @@ impl<'a> ValueReader<'a> {
     /// Reports a value that has no effect.
     pub(super) fn note(&mut self, name: &str, message: &str, remedy: &str) {
         self.warn(name, format!("{message}, so it has no effect"), remedy);
+    }
+
+    /// Reports a problem because of which a value has no effect, with its reason.
+    pub(super) fn note_problem(&mut self, name: &str, problem: Diagnostic) {
+        let field = annotation_field(&format!("{PREFIX}{name}"));
+        let message = format!("{}, so it has no effect", problem.message);
+        let note = Diagnostic::warning(field, message, problem.remedy).with_topic(Topic::Annotation);
+        self.notes.push(note.with_reason(problem.reason));
     }
 
     /// Reports annotations that have no effect without another one.
