@@ -19,6 +19,7 @@ mod access_cases;
 pub(crate) mod annotations;
 mod auth_server_cases;
 pub(crate) mod cases;
+mod charts;
 pub(crate) mod client;
 pub(crate) mod compare;
 mod directives;

@@ -206,7 +206,7 @@ fn has_own_body(response: &io::Result<RawResponse>) -> bool {
 }
 
 /// A request as it is sent.
-fn request_text(request: &str, host: &str) -> String {
+pub(crate) fn request_text(request: &str, host: &str) -> String {
     let request = request.replace('@', host);
     let mut parts = request.split(" | ");
     let line = parts.next().unwrap_or_default();
@@ -224,7 +224,8 @@ const ROOT: &[&str] = &["/ Prefix s0"];
 /// How the outcome begins if there is no response.
 const ERROR: &str = "error: ";
 
-const CONFIG_MAP: &str = "---
+/// The ConfigMap of ingress-nginx.
+pub(crate) const CONFIG_MAP: &str = "---
 apiVersion: v1
 kind: ConfigMap
 metadata: { namespace: one, name: nginx }

@@ -309,12 +309,22 @@ mod tests {
     use crate::store::AnyObject;
 
     fn ingress(name: &str, path: &str, service: &str, annotations: &[(&str, &str)]) -> Arc<Object<Ingress>> {
+        with_tls(name, path, service, annotations, &["shop.example"])
+    }
+
+    fn with_tls(
+        name: &str,
+        path: &str,
+        service: &str,
+        annotations: &[(&str, &str)],
+        hosts: &[&str],
+    ) -> Arc<Object<Ingress>> {
         let annotations: BTreeMap<String, &str> =
             annotations.iter().map(|(name, value)| (format!("{PREFIX}{name}"), *value)).collect();
         let backend = json!({"service": {"name": service, "port": {"number": 80}}});
         let paths = json!([{"path": path, "pathType": "Prefix", "backend": backend}]);
         let rules = json!([{"host": "shop.example", "http": {"paths": paths}}]);
-        let tls = json!([{"hosts": ["shop.example"]}]);
+        let tls = if hosts.is_empty() { json!([]) } else { json!([{"hosts": hosts}]) };
         let metadata = json!({"namespace": "shop", "name": name, "annotations": annotations});
         let object = json!({"metadata": metadata, "spec": {"rules": rules, "tls": tls}});
         let AnyObject::Ingress(ingress) = AnyObject::parse(Kind::Ingress, object).unwrap() else {
@@ -378,8 +388,7 @@ mod tests {
     #[test]
     fn the_host_of_a_canary_has_the_certificate_of_its_main_ingress() {
         let main = ingress("web", "/", "web", &[]);
-        let mut canary = ingress("next", "/", "next", &[("canary", "true"), ("canary-weight", "10")]);
-        Arc::make_mut(&mut canary).spec.tls.clear();
+        let canary = with_tls("next", "/", "next", &[("canary", "true"), ("canary-weight", "10")], &[]);
         let all = [canary, main];
         let (set, config) = (IngressSet::new(&all), BTreeMap::new());
         let found = of(Subject { ingress: &all[0], all: &set, config: &config });
