@@ -190,7 +190,8 @@ const LAYERS: &[Row] = &[
              fingerprint_cache health_meters host_addresses ingress kong_config kong_metrics overload_meters \
              problem_counts queue_meters rate_limit_meters request_tracer settings_json shutdown source_overlap \
              stdout upstream_events usage_meters watch_meters",
-            "addressing data_plane state_meters upstream_views verify",
+            "addressing nginx_meters state_meters upstream_views verify",
+            "data_plane",
             "control plugin_runtime",
             "announce cluster diagnostic_meters foreign_policies views",
             "exports gateway_services offline own_listeners status_publisher",
@@ -201,7 +202,7 @@ const LAYERS: &[Row] = &[
     (
         "args",
         &[
-            "access_log budgets kong location network nginx_classes object_name otlp output_format tls",
+            "access_log budgets kong location network nginx_classes nginx_metrics object_name otlp output_format tls",
             "tracing",
             "convert slo",
             "cluster gateways",
@@ -400,6 +401,7 @@ const LAYERS: &[Row] = &[
             "fuzzing location_path upstream_path",
             "location_snippet",
             "location_steps",
+            "rule_telemetry",
             "rule_options",
             "rule",
             "router stream",

@@ -1,7 +1,7 @@
 //! Metrics of configuration changes: duration of compilation and propagation, number of snapshots and routers.
 
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,8 +13,17 @@ use prometheus_client::registry::Registry;
 pub(super) struct ChangeMeters {
     compile: Histogram,
     propagation: Histogram,
-    revision: Gauge<u64, AtomicU64>,
+    served: ServedSnapshots,
     routers_built: Counter,
+}
+
+/// What is known of the snapshots that were served. Its clones show the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServedSnapshots {
+    /// How many there were.
+    pub(super) revision: Gauge<u64, AtomicU64>,
+    /// When the last one came into effect, in seconds since 1970; 0 before the first one.
+    pub(super) swapped_at: Gauge<u64, AtomicU64>,
 }
 
 impl ChangeMeters {
@@ -24,7 +33,7 @@ impl ChangeMeters {
         let meters = ChangeMeters {
             compile: histogram(),
             propagation: histogram(),
-            revision: Gauge::default(),
+            served: ServedSnapshots::default(),
             routers_built: Counter::default(),
         };
         registry.register(
@@ -40,7 +49,7 @@ impl ChangeMeters {
         registry.register(
             "portico_snapshot_revision",
             "Number of snapshots served since the start",
-            meters.revision.clone(),
+            meters.served.revision.clone(),
         );
         registry.register(
             "portico_routers_built",
@@ -52,14 +61,20 @@ impl ChangeMeters {
 
     /// Revision of the served snapshot.
     pub(super) fn revision(&self) -> u64 {
-        self.revision.get()
+        self.served.revision.get()
+    }
+
+    pub(super) fn served(&self) -> ServedSnapshots {
+        self.served.clone()
     }
 
     pub(super) fn record_compile(&self, took: Duration, routers_built: usize, swapped: bool) {
         self.compile.observe(took.as_secs_f64());
         self.routers_built.inc_by(routers_built as u64);
         if swapped {
-            self.revision.inc();
+            self.served.revision.inc();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.served.swapped_at.set(now.as_secs());
         }
     }
 

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::certificate_metrics::CertificateExpiry;
 use super::file_descriptors::{DescriptorUse, raise_descriptor_limit};
+use super::nginx_meters;
 use crate::args::{self, RunOptions};
 use crate::compile::kong::rule_options::PRODUCT_HEADERS;
 use crate::endpoint_tls::TrustAnchors;
@@ -123,6 +124,7 @@ fn proxy_config(options: &RunOptions, descriptors: DescriptorUse, access_log: Ar
         product_token: proxy::ProductToken::new(&options.kong.product).expect("the flag was validated"),
         max_series: options.metrics_max_series.get(),
         counts_endpoints: options.endpoint_metrics,
+        location_metrics: options.nginx_metrics.map(nginx_meters::location_metrics),
     }
 }
 

@@ -32,6 +32,7 @@ mod host_addresses;
 mod ingress;
 mod kong_config;
 mod kong_metrics;
+mod nginx_meters;
 mod offline;
 mod overload_meters;
 mod own_listeners;

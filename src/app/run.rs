@@ -27,6 +27,7 @@ use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
 use super::kong_config;
 use super::kong_metrics::KongMetrics;
+use super::nginx_meters::{ControllerLabels, NginxMeters};
 use super::overload_meters::OverloadMeters;
 use super::own_listeners::{OwnListeners, cache_purges};
 use super::plugin_runtime::{PluginRuntime, PluginServers};
@@ -37,7 +38,7 @@ use super::status_publisher::StatusPublisher;
 use super::upstream_events::report_upstream_events;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
-use crate::args::{BudgetOptions, ExitStatus, LocationOptions, RunOptions};
+use crate::args::{BudgetOptions, ExitStatus, IngressClassOptions, LocationOptions, RunOptions};
 use crate::cluster_keys;
 use crate::compile::{Budgets, ProcessLocation};
 use crate::drain::{self, Drain, HangupSignals, StopSignals};
@@ -89,11 +90,26 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let fingerprints = FingerprintCache::new(data_plane.snapshots.clone());
     let leading = statuses.as_ref().map(|statuses| statuses.leading.clone());
     metrics.set_exemplars(data_plane.exemplars());
-    register_meters(metrics.registry(), &data_plane, cluster.as_ref(), leading, &ready, &fingerprints);
+    register_meters(metrics.registry(), &data_plane, cluster.as_ref(), leading.clone(), &ready, &fingerprints);
     let meters = ChangeMeters::register(metrics.registry());
     let diagnostic_meters = DiagnosticMeters::register(metrics.registry(), cluster.is_some());
 
     let plugins = PluginRuntime::new(&options, metrics.registry());
+    if let Some(nginx) = options.nginx_metrics {
+        let controller = controller_labels(&options, &plugins.node);
+        let meters = NginxMeters {
+            controller,
+            options: nginx,
+            max_series: options.metrics_max_series.get(),
+            stats: data_plane.proxy.stats(),
+            snapshots: data_plane.snapshots.clone(),
+            fingerprints: Arc::clone(&fingerprints),
+            served: meters.served(),
+            leading,
+            started,
+        };
+        metrics.registry().register_collector(Box::new(meters));
+    }
     let purges = cache_purges(&options, plugins.caches.clone(), &plugins.node).await?;
     let (snapshots, upstreams) = (data_plane.snapshots.clone(), data_plane.upstreams.clone());
     let (admin_views, view_queries) =
@@ -205,6 +221,21 @@ fn register_meters(
     }));
 }
 
+/// What the metrics of ingress-nginx call this process.
+fn controller_labels(options: &RunOptions, pod: &Arc<str>) -> ControllerLabels {
+    let IngressClassOptions { nginx, controller, .. } = &options.ingress_class;
+    ControllerLabels {
+        class: nginx.as_ref().map_or(controller, |nginx| &nginx.controller).clone(),
+        namespace: environment_variable("POD_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
+        pod: Arc::clone(pod),
+    }
+}
+
+/// The value of a variable that is set and not empty.
+fn environment_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 fn new_control(
     options: &RunOptions,
     data_plane: &DataPlane,
@@ -220,7 +251,7 @@ fn new_control(
         control.forbid_admin_backend(address);
     }
     control.forbid_machine_addresses(host_addresses());
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let variable = environment_variable;
     let LocationOptions { zone, node } = options.location.clone();
     let configured =
         ProcessLocation { zone: zone.map(Arc::from), node: node.or_else(|| variable("NODE_NAME")).map(Arc::from) };

@@ -131,6 +131,7 @@ impl TestServer {
             product_token: options.product,
             max_series: 100,
             counts_endpoints: false,
+            location_metrics: None,
         };
         let proxy = Proxy::start(config, Arc::clone(&snapshot)).unwrap();
         TestServer { proxy, snapshot, address, log, _reserved: reserved }

@@ -151,6 +151,33 @@ pub fn resident_memory() -> Option<u64> {
     size_in_bytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
+/// What the system reports about this process. On systems other than Linux, nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessUsage {
+    /// User and system.
+    pub cpu_time: Option<Duration>,
+    pub resident_bytes: Option<u64>,
+    pub virtual_bytes: Option<u64>,
+    /// From and to storage.
+    pub read_bytes: Option<u64>,
+    pub written_bytes: Option<u64>,
+}
+
+impl ProcessUsage {
+    pub fn now() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        // A hardened system may forbid it.
+        let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+        ProcessUsage {
+            cpu_time: cpu_time(),
+            resident_bytes: size_in_bytes(&status, "VmRSS:"),
+            virtual_bytes: size_in_bytes(&status, "VmSize:"),
+            read_bytes: number(&io, "read_bytes:"),
+            written_bytes: number(&io, "write_bytes:"),
+        }
+    }
+}
+
 /// The conventional `process_*` families, read at each scrape.
 #[derive(Debug)]
 struct ProcessCollector {
@@ -160,12 +187,13 @@ struct ProcessCollector {
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let usage = ProcessUsage::now();
         gauge(&mut encoder, "process_start_time_seconds", "When the process started, in Unix time", started)?;
         // Systems other than Linux lack `/proc`; the values read from there are omitted.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let gauges = [
-            ("process_resident_memory_bytes", "Memory that is in RAM", size_in_bytes(&status, "VmRSS:")),
-            ("process_virtual_memory_bytes", "Memory that is mapped", size_in_bytes(&status, "VmSize:")),
+            ("process_resident_memory_bytes", "Memory that is in RAM", usage.resident_bytes),
+            ("process_virtual_memory_bytes", "Memory that is mapped", usage.virtual_bytes),
             ("process_threads", "Threads", number(&status, "Threads:")),
             ("process_open_fds", "Open file descriptors", open_files()),
             ("process_max_fds", "Most file descriptors that may be open", open_files_limit()),
@@ -175,7 +203,7 @@ impl Collector for ProcessCollector {
                 gauge(&mut encoder, name, help, value as f64)?;
             }
         }
-        if let Some(time) = cpu_time() {
+        if let Some(time) = usage.cpu_time {
             let counter = ConstCounter::new(time.as_secs_f64());
             let help = "CPU time used, user and system";
             let metric =

@@ -4,7 +4,7 @@
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Commit of the build, set by the build environment in `PORTICO_COMMIT`.
-pub(crate) const COMMIT: Option<&str> = option_env!("PORTICO_COMMIT");
+pub const COMMIT: Option<&str> = option_env!("PORTICO_COMMIT");
 
 /// Operating system and CPU architecture, for example `linux/x86_64`.
 pub(crate) fn platform() -> String {

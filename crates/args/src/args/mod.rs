@@ -18,6 +18,7 @@ mod kong;
 mod location;
 mod network;
 mod nginx_classes;
+mod nginx_metrics;
 mod object_name;
 mod otlp;
 mod output_format;
@@ -54,6 +55,7 @@ pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;
 pub use network::PathFormArg;
 pub use nginx_classes::NginxClassOptions;
+pub use nginx_metrics::NginxMetricsOptions;
 pub use object_name::NamespacedName;
 pub use otlp::{OtlpOptions, OtlpProtocolArg};
 pub use output_format::OutputFormat;
@@ -246,6 +248,8 @@ pub(crate) enum UsageError {
     AccessLog(#[from] access_log::AccessLogUsageError),
     #[error(transparent)]
     Trace(#[from] tracing::TraceUsageError),
+    #[error(transparent)]
+    NginxMetrics(#[from] nginx_metrics::NginxMetricsUsageError),
     #[error(transparent)]
     Slo(#[from] slo::SloUsageError),
     #[error("--tls-min-version 1.3 excludes all of --tls-ciphers; add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256")]

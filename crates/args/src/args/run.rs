@@ -17,6 +17,7 @@ use super::ingress::{IngressArgs, IngressClassArgs, IngressClassOptions, Ingress
 use super::kong::{KongArgs, KongOptions};
 use super::location::{LocationArgs, LocationOptions};
 use super::network::{self, ListenArg, PathFormArg};
+use super::nginx_metrics::{NginxMetricsArgs, NginxMetricsOptions};
 use super::otlp::{OtlpArgs, OtlpOptions};
 use super::tls::{TlsArgs, TlsOptions};
 use super::tracing::{TraceArgs, TraceOptions};
@@ -65,6 +66,8 @@ pub(crate) struct RunArgs {
     access_log: AccessLogArgs,
     #[command(flatten)]
     metrics: MetricsArgs,
+    #[command(flatten)]
+    nginx_metrics: NginxMetricsArgs,
     #[command(flatten)]
     traces: TraceArgs,
     #[command(flatten)]
@@ -364,6 +367,8 @@ pub struct RunOptions {
     pub metrics_max_series: NonZeroUsize,
     /// Whether attempts are counted by endpoint.
     pub endpoint_metrics: bool,
+    /// Set if the metrics of ingress-nginx are exported.
+    pub nginx_metrics: Option<NginxMetricsOptions>,
     /// Set if all requests are traced.
     pub tracing: Option<TraceOptions>,
     pub otlp: OtlpOptions,
@@ -465,6 +470,7 @@ impl RunArgs {
             file_log_folder: self.metrics.file_log_folder,
             metrics_max_series: self.metrics.metrics_max_series,
             endpoint_metrics: self.metrics.endpoint_metrics,
+            nginx_metrics: self.nginx_metrics.resolve()?,
             tracing: self.traces.resolve()?,
             otlp: self.otlp.resolve(),
             log: self.log.resolve(color, environment),

@@ -175,6 +175,7 @@ impl Compiler {
         self.routes.update(cx, &touched, parents.routes, inputs, outputs);
         let ingresses =
             self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched, self.affected.endpoints_changed());
+        self.routers.set_location_log(self.ingresses.location_log());
         for [before, after] in ingresses.upstreams() {
             self.upstream_usage.replace(before, after, &mut run.upstreams_changed);
         }

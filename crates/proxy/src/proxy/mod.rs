@@ -31,7 +31,7 @@ pub use rejected_paths::RejectedPaths;
 pub use telemetry::access_log;
 pub use telemetry::observations;
 pub use telemetry::request_tracer::{HeaderSelection, LateRecording, RequestTracer, TraceSelection};
-pub use telemetry::stats::ProxyStats;
+pub use telemetry::stats::{LocationCounts, LocationHistogram, LocationLabels, LocationMetrics, ProxyStats};
 
 use crate::bind_address::BindAddress;
 

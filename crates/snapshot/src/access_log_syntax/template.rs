@@ -294,7 +294,9 @@ mod tests {
     #[test]
     fn labels_have_variables() {
         let expected = [SeriesLabel::Upstream, SeriesLabel::RouteNamespace].map(LineVariable::Label);
-        assert_eq!(variables("$proxy_upstream_name $namespace"), expected);
+        assert_eq!(variables("$upstream $namespace"), expected);
+        let expected = [LineVariable::UpstreamName, LineVariable::AlternativeUpstream];
+        assert_eq!(variables("$proxy_upstream_name [$proxy_alternative_upstream_name]"), expected);
     }
 
     /// The page lists exactly the variables that exist, and each of them is accepted.

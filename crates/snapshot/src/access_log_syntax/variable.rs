@@ -50,6 +50,11 @@ pub enum LineVariable {
     TlsCipher,
     ServerName,
     Label(SeriesLabel),
+    /// The name of the upstream in the dialect of the rule, or else the label.
+    UpstreamName,
+    /// The name of the upstream that has got the request as a share; empty if none has, and no value for rules of which
+    /// none could.
+    AlternativeUpstream,
     /// The endpoint of the last attempt.
     Endpoint,
     /// Of all attempts.

@@ -26,7 +26,7 @@ pub const SELF_GENERATED: &str = "generated at startup";
 
 impl Certificate {
     /// Whether the process generated this certificate, so that every replica has a different one.
-    pub(crate) fn is_self_generated(&self) -> bool {
+    pub fn is_self_generated(&self) -> bool {
         &*self.secret == SELF_GENERATED
     }
 }

@@ -49,6 +49,7 @@ pub mod router;
 pub mod routing;
 pub mod rule;
 pub mod rule_options;
+pub mod rule_telemetry;
 pub mod stream;
 pub mod timeouts_and_retries;
 pub mod upstream_path;
@@ -59,7 +60,7 @@ use std::sync::Arc;
 use crate::plugin_api::ConsumerDirectory;
 use crate::plugin_chain::Chain;
 pub use crate::transport_protocol::TransportProtocol;
-use access_logs::GatewayAccessLogs;
+use access_logs::AccessLogSettings;
 pub use bind_map::BindMap;
 use certs::Certificates;
 use gateway_traces::GatewayTraces;
@@ -83,7 +84,7 @@ pub struct Snapshot {
     pub unmatched_plugins: Option<Arc<Chain>>,
     /// Sources whose datagrams are dropped.
     pub own_udp_listeners: Arc<OwnUdpListeners>,
-    pub access_logs: Arc<GatewayAccessLogs>,
+    pub access_logs: Arc<AccessLogSettings>,
     pub traces: Arc<GatewayTraces>,
 }
 

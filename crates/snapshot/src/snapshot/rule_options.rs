@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::error_backend::ErrorBackend;
 use super::location_path::PathReplacement;
 use super::response_rate::ResponseRate;
+use super::rule_telemetry::RuleTelemetry;
 use super::upstream_path::UpstreamPath;
 use crate::upstream::settings::RequestHash;
 
@@ -41,6 +42,8 @@ pub struct RuleOptions {
     pub access_log: bool,
     /// At which rate responses are sent; `None` without a limit.
     pub response_rate: Option<ResponseRate>,
+    /// How requests are named in logs and metrics, and traced. `None`: as those of all rules.
+    pub telemetry: Option<Arc<RuleTelemetry>>,
 }
 
 /// The protocols that a rule accepts from clients.
@@ -195,6 +198,7 @@ impl RuleOptions {
         request_hash: None,
         access_log: true,
         response_rate: None,
+        telemetry: None,
     };
 }
 
@@ -250,6 +254,9 @@ impl RuleOptions {
             lines.push(format!("hash of {}", parts.join(", ")));
         }
         lines.extend(self.response_rate.iter().map(ToString::to_string));
+        // The names say nothing about what happens to requests.
+        let tracing = self.telemetry.iter().map(|telemetry| telemetry.tracing.to_string());
+        lines.extend(tracing.filter(|text| !text.is_empty()));
         lines.extend(self.describe_styles());
         lines
     }

@@ -4,6 +4,7 @@
 //! stop because of what it logs. The whole list of rules counts as absent if one of them is invalid, because the first
 //! rule that applies decides, so without one the others mean something else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::access_log_syntax::{LineRule, LineRules, LineTemplate, SamplingRate, SamplingRule, SamplingRules};
@@ -13,15 +14,15 @@ use crate::api::{Kind, Object};
 use crate::compile::gateways::gateway_parameters;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::trace::{Propagation, TraceFormat};
-use crate::snapshot::access_logs::{GatewayAccessLog, GatewayAccessLogs};
+use crate::snapshot::access_logs::GatewayAccessLog;
 use crate::snapshot::gateway_traces::{GatewayTraces, GatewayTracing};
 use crate::store::Store;
 use crate::verdict::{Code, Condition};
 
 /// What the Gateways set about their access log.
-pub(in crate::compile) fn access_logs(store: &Store) -> GatewayAccessLogs {
+pub(in crate::compile) fn access_logs(store: &Store) -> BTreeMap<Arc<str>, GatewayAccessLog> {
     let read = |parameters: &GatewayParameters| read_access_log(&parameters.spec.access_log).valid;
-    GatewayAccessLogs(of_gateways(store, read, GatewayAccessLog::or).collect())
+    of_gateways(store, read, GatewayAccessLog::or).collect()
 }
 
 /// What the Gateways set about their traces.

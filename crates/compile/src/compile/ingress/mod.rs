@@ -41,6 +41,7 @@ use crate::compile::ingress_class;
 use crate::compile::kong::plugins::Plugins;
 use crate::compile::kong::rule_options::UNMATCHED;
 use crate::diagnostic::{Diagnostic, Topic};
+use crate::snapshot::access_logs::LocationAccessLog;
 use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::port_tls::PortTls;
@@ -137,7 +138,7 @@ impl IngressCompiler {
             // The default certificate is that of any host, unless an Ingress has one for any host.
             changed.hosts.insert(ClaimedHost::Host(None));
         }
-        let of_unnamed_hosts = error_backend::of_unnamed_hosts(cx, plugins);
+        let of_unnamed_hosts = error_backend::of_unnamed_hosts(cx, plugins, &self.nginx_hosts);
         let is_default_backend_changed = of_unnamed_hosts != self.of_unnamed_hosts;
         if is_default_backend_changed {
             self.of_unnamed_hosts = of_unnamed_hosts;
@@ -314,6 +315,11 @@ impl IngressCompiler {
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
             self.binds.insert(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, tls)));
         }
+    }
+
+    /// What the ConfigMap of ingress-nginx says about the access log.
+    pub(super) fn location_log(&self) -> &LocationAccessLog {
+        self.nginx_hosts.location_log()
     }
 
     /// The binds of the listeners.

@@ -20,7 +20,7 @@ use crate::compile::parents::plans::ParentPlans;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::ConsumerDirectory;
 use crate::plugin_chain::Chain;
-use crate::snapshot::access_logs::GatewayAccessLogs;
+use crate::snapshot::access_logs::{AccessLogSettings, GatewayAccessLog, LocationAccessLog};
 use crate::snapshot::gateway_traces::GatewayTraces;
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
@@ -126,9 +126,20 @@ impl Routers {
     }
 
     /// Sets what Gateways set about their access log.
-    pub(in crate::compile) fn set_access_logs(&mut self, access_logs: GatewayAccessLogs) {
-        if access_logs != *self.snapshot.access_logs {
-            self.change_snapshot(|snapshot| snapshot.access_logs = Arc::new(access_logs));
+    pub(in crate::compile) fn set_access_logs(&mut self, gateways: BTreeMap<Arc<str>, GatewayAccessLog>) {
+        let AccessLogSettings { gateways: before, locations } = &*self.snapshot.access_logs;
+        if gateways != *before {
+            let settings = Arc::new(AccessLogSettings { gateways, locations: locations.clone() });
+            self.change_snapshot(|snapshot| snapshot.access_logs = settings);
+        }
+    }
+
+    /// Sets what a dialect of Ingresses sets about its access log.
+    pub(in crate::compile) fn set_location_log(&mut self, locations: &LocationAccessLog) {
+        let AccessLogSettings { gateways, locations: before } = &*self.snapshot.access_logs;
+        if locations != before {
+            let settings = AccessLogSettings { gateways: gateways.clone(), locations: locations.clone() };
+            self.change_snapshot(|snapshot| snapshot.access_logs = Arc::new(settings));
         }
     }
 

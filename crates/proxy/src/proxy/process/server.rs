@@ -28,7 +28,7 @@ use crate::proxy::http::fields::product_names::{ProductHeaderMode, ProductHeader
 use crate::proxy::telemetry::access_log::AccessLogger;
 use crate::proxy::telemetry::observations::ObservedRequests;
 use crate::proxy::telemetry::request_tracer::RequestTracer;
-use crate::proxy::telemetry::stats::ProxyStats;
+use crate::proxy::telemetry::stats::{LocationMetrics, ProxyStats};
 use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::proxy::worker::WorkerShared;
 use crate::proxy::{BindState, BindStates, RejectedPaths};
@@ -60,6 +60,8 @@ pub struct ProxyConfig {
     pub max_series: usize,
     /// Counts attempts by endpoint (`--endpoint-metrics`).
     pub counts_endpoints: bool,
+    /// Counts requests by the names of their rules (`--nginx-metrics`).
+    pub location_metrics: Option<LocationMetrics>,
 }
 
 /// The running data plane. Dropping it stops it at once; `drain` stops it gracefully.
@@ -96,6 +98,7 @@ impl Proxy {
         let unforwarded = Arc::new(UnforwardedBudget::new(limits.max_unforwarded_bytes, count));
         let stats = ProxyStats::new(count, config.max_series, lost_lines)
             .with_endpoints(config.counts_endpoints)
+            .with_locations(config.location_metrics)
             .with_budgets(Arc::clone(&buffers), Arc::clone(&unforwarded));
         let stats = Arc::new(stats);
         let observed: Arc<ObservedRequests> = Arc::default();

@@ -145,6 +145,7 @@ impl Drop for ConnectionRecord<'_> {
             duration,
             connect_duration: self.connect_duration,
             series: Some(Arc::clone(&self.series)),
+            telemetry: None,
             address: self.address,
             tries: &[],
             pick: None,

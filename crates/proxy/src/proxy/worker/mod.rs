@@ -24,7 +24,7 @@ use super::connection::tls::TlsTerminator;
 use super::telemetry::access_log::{AccessLogger, WorkerAccessLog};
 use super::telemetry::observations::ObservedRequests;
 use super::telemetry::request_tracer::RequestTracer;
-use super::telemetry::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
+use super::telemetry::stats::{CountedRequest, ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::unforwarded_budget::{UnforwardedBudget, WorkerUnforwarded};
 use crate::bind_address::BindAddress;
 use crate::limits::ProxyLimits;
@@ -84,7 +84,7 @@ impl Worker {
         let mut snapshot = Cache::new(shared.snapshot);
         let view = Rc::new(SnapshotView::new(Arc::clone(snapshot.load())));
         let log = shared.log.add_worker(shared.stats.worker_count());
-        log.set_gateways(&view.snapshot.access_logs);
+        log.set_settings(&view.snapshot.access_logs);
         Worker {
             limits: shared.limits,
             log,
@@ -113,7 +113,7 @@ impl Worker {
         let current = snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(current, &view.snapshot) {
-            self.log.set_gateways(&current.access_logs);
+            self.log.set_settings(&current.access_logs);
             *view = Rc::new(view.next(Arc::clone(current)));
         }
         Rc::clone(&view)
@@ -159,6 +159,16 @@ impl Worker {
     /// Counts the attempts of a request that has ended at their endpoints, with `--endpoint-metrics`.
     pub(in crate::proxy) fn count_attempts(&self, backend: &Arc<str>, attempts: &[Attempt]) {
         self.stats.count_attempts(&self.counters, backend, attempts);
+    }
+
+    /// Whether requests are counted by the names of their rules.
+    pub(in crate::proxy) fn counts_locations(&self) -> bool {
+        self.stats.counts_locations()
+    }
+
+    /// Counts a request that has ended by the names of its rule.
+    pub(in crate::proxy) fn count_location(&self, request: &CountedRequest<'_>) {
+        self.stats.count_location(&self.counters, request);
     }
 
     /// The series of requests that matched no listener.

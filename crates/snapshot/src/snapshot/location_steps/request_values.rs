@@ -18,7 +18,7 @@ use crate::snapshot::location_path::decoded_path;
 use crate::snapshot::location_snippet::{SnippetValues, SnippetVariable};
 
 /// What a location is called.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LocationNames {
     pub namespace: Arc<str>,
     pub ingress: Arc<str>,

@@ -47,6 +47,7 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
         duration,
         connect_duration: None,
         series: None,
+        telemetry: None,
         address: None,
         tries: &[],
         pick: None,

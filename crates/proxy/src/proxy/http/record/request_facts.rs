@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 
+use super::named_request::NamedRequest;
 use super::request_attempts::Attempts;
 use super::response_deadline::ResponseDeadline;
 use crate::plugin_api::Reply;
@@ -37,6 +38,8 @@ pub(in crate::proxy) struct RequestFacts {
     pub(in crate::proxy) observed: Option<Box<ObservedRequest>>,
     /// That of the tracer of all requests.
     pub(in crate::proxy) tracing: RequestTracing,
+    /// Set if the rule has names of its dialect, and something reads them. Boxed, because few requests have them.
+    pub(in crate::proxy) named: Option<Box<NamedRequest>>,
     /// Set only if the access log is on.
     pub(in crate::proxy) logged: Option<LoggedRequest>,
 }
@@ -84,6 +87,7 @@ impl RequestFacts {
             deadline: None,
             observed,
             tracing: RequestTracing::Off,
+            named: None,
             logged,
         }
     }

@@ -5,6 +5,7 @@ use http::Response;
 
 use super::request_context::RequestContext;
 use crate::proxy::http::exchange::body_source::BodySource;
+use crate::proxy::http::record::named_request::NamedRequest;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
 use crate::snapshot::rule::{Filters, RouteRule};
@@ -67,6 +68,7 @@ fn changes_responses(rule: &RouteRule) -> bool {
         access_log: _,
         // Of the body.
         response_rate: _,
+        telemetry: _,
     } = rule.options();
     plugins.is_some() || error_backend.is_some() || has_filter_for_responses(filters)
 }
@@ -92,13 +94,18 @@ fn records_fields(facts: &RequestFacts) -> bool {
         deadline: _,
         observed: _,
         tracing: _,
+        named,
         logged,
     } = facts;
     let captures = |logged: &LoggedRequest| {
         let LoggedRequest { method: _, target: _, version: _, host: _, user_agent: _, captured } = logged;
         captured.is_some()
     };
-    heads.is_some() || logged.as_ref().is_some_and(captures)
+    let counts = |named: &NamedRequest| {
+        let NamedRequest { telemetry: _, counted } = named;
+        counted.is_some()
+    };
+    heads.is_some() || named.as_deref().is_some_and(counts) || logged.as_ref().is_some_and(captures)
 }
 
 /// Puts the fields into the map after all.

@@ -317,6 +317,9 @@ fn finish_response(cx: &mut RequestContext<'_>, response: &mut Response<BodySour
     if let Some(heads) = record.facts.logged.as_mut().and_then(|logged| logged.captured.as_deref_mut()) {
         record.exchange.worker().log.capture_response(response, heads);
     }
+    if let Some(named) = &mut record.facts.named {
+        named.set_response(response);
+    }
     let activity = &record.exchange.activity;
     // Plugins that ran or waited in between have refreshed the time of the turn.
     let now = if record.plugin_run.is_some() { turn_clock::now() } else { began_at };

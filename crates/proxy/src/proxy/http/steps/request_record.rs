@@ -18,10 +18,12 @@ use crate::plugin_api::trace::RequestTrace;
 use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::field_policy::{ResponseTrailerPolicy, clean_response_trailers};
+use crate::proxy::http::record::named_request::NamedRequest;
 use crate::proxy::http::record::request_error::{CLIENT_DISCONNECTED, client_disconnected_status};
 use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
 use crate::proxy::telemetry::access_log::AccessLogRecord;
 use crate::proxy::telemetry::request_tracer::EndedRequest;
+use crate::proxy::telemetry::stats::CountedRequest;
 use crate::snapshot::cors::CorsHeaders;
 use crate::turn_clock;
 use crate::upstream::{EndpointPick, RetryStop, UpstreamKey};
@@ -169,7 +171,20 @@ impl RequestRecord {
             series.add_exemplar(trace.trace, duration);
         }
         if let Some(series) = &self.facts.series {
-            self.exchange.worker().count_attempts(&series.labels.backend, self.facts.attempts.as_slice());
+            let attempts = self.facts.attempts.as_slice();
+            self.exchange.worker().count_attempts(&series.labels.backend, attempts);
+            if let Some(NamedRequest { telemetry, counted: Some(heads) }) = self.facts.named.as_deref() {
+                self.exchange.worker().count_location(&CountedRequest {
+                    names: &telemetry.names,
+                    alternative: telemetry.alternative_of(&series.labels.backend),
+                    method: &heads.method,
+                    status: status.as_u16(),
+                    duration,
+                    attempt: attempts.last(),
+                    received: heads.request + activity.bytes_in.get(),
+                    sent: heads.response + self.facts.bytes_out,
+                });
+            }
         }
     }
 
@@ -207,6 +222,7 @@ impl RequestRecord {
             duration,
             connect_duration: None,
             series: self.facts.series.clone(),
+            telemetry: self.facts.named.as_deref().map(|named| &*named.telemetry),
             address: self.facts.attempts.endpoint(),
             pick: self.facts.attempts.pick(),
             tries: self.facts.attempts.as_slice(),

@@ -16,6 +16,7 @@ use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::headers::join_cookies;
 use crate::proxy::http::forwarding::framing;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
+use crate::proxy::http::record::named_request::NamedRequest;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::request_target::{self, InvalidHost, RequestHost, RequestPath, TargetError};
 use crate::snapshot::regex_steps::RegexSteps;
@@ -93,8 +94,15 @@ pub(in crate::proxy) fn select_rule<'r>(
         path.replace(normalized);
     }
     cx.rule = Some(rule);
-    if !rule.options().access_log {
+    let options = rule.options();
+    if !options.access_log {
         cx.record.facts.logged = None;
+    }
+    if let Some(telemetry) = &options.telemetry {
+        let facts = &mut cx.record.facts;
+        let worker = cx.record.exchange.worker();
+        let is_in_line = facts.logged.is_some() && worker.log.reads_telemetry();
+        facts.named = NamedRequest::new(telemetry, request, is_in_line, worker.counts_locations());
     }
     if let Some(observed) = &mut cx.record.facts.observed {
         observed.set_path(matched);

@@ -11,6 +11,8 @@ pub(in crate::proxy) struct FieldCapture {
     response: Vec<HeaderName>,
     /// Whether the sizes of heads are read.
     sizes: bool,
+    /// Whether names are read that the dialect of the rule has for its upstreams.
+    pub(super) upstream_names: bool,
 }
 
 /// What was copied of the heads of one request.
@@ -30,6 +32,7 @@ impl FieldCapture {
                 LineVariable::RequestField(name) => self.request.push(name.clone()),
                 LineVariable::ResponseField(name) => self.response.push(name.clone()),
                 LineVariable::RequestBytes | LineVariable::ResponseBytes => self.sizes = true,
+                LineVariable::UpstreamName | LineVariable::AlternativeUpstream => self.upstream_names = true,
                 _ => {}
             }
         }
@@ -47,9 +50,7 @@ impl FieldCapture {
     pub(super) fn request<B>(&self, request: &Request<B>) -> Box<CapturedHeads> {
         let mut heads = CapturedHeads { request: copied(&self.request, request.headers()), ..CapturedHeads::default() };
         if self.sizes {
-            let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
-            let line = request.method().as_str().len() + target + "  HTTP/1.1\r\n".len();
-            heads.request_bytes = (line + fields_size(request.headers())) as u64;
+            heads.request_bytes = request_head_bytes(request);
         }
         Box::new(heads)
     }
@@ -58,9 +59,21 @@ impl FieldCapture {
     pub(super) fn response<B>(&self, response: &Response<B>, heads: &mut CapturedHeads) {
         heads.response = copied(&self.response, response.headers());
         if self.sizes {
-            heads.response_bytes = ("HTTP/1.1 200 OK\r\n".len() + fields_size(response.headers())) as u64;
+            heads.response_bytes = response_head_bytes(response);
         }
     }
+}
+
+/// The bytes of the head of a request in the form of HTTP/1.1.
+pub(in crate::proxy) fn request_head_bytes<B>(request: &Request<B>) -> u64 {
+    let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
+    let line = request.method().as_str().len() + target + "  HTTP/1.1\r\n".len();
+    (line + fields_size(request.headers())) as u64
+}
+
+/// The bytes of the head of a response in the form of HTTP/1.1.
+pub(in crate::proxy) fn response_head_bytes<B>(response: &Response<B>) -> u64 {
+    ("HTTP/1.1 200 OK\r\n".len() + fields_size(response.headers())) as u64
 }
 
 fn copied(names: &[HeaderName], headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {

@@ -310,6 +310,7 @@ pub(super) mod testing {
                 backend: "ns/web:80".into(),
                 ..RequestLabels::default()
             })))),
+            telemetry: None,
             address: Some("10.0.0.2:80".parse().expect("a constant address")),
             pick: None,
             tries: &[],

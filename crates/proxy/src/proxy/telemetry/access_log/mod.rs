@@ -10,6 +10,7 @@ pub(crate) mod fuzzing;
 mod line;
 mod query;
 mod queue;
+mod record;
 mod sink;
 mod template_line;
 mod times;
@@ -23,14 +24,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, Uri};
 use parking_lot::Mutex;
 
-pub(in crate::proxy) use self::captured::CapturedHeads;
+pub(in crate::proxy) use self::captured::{CapturedHeads, request_head_bytes, response_head_bytes};
 pub use self::export::LineExport;
 pub(in crate::proxy) use self::queue::LostLines;
+pub(in crate::proxy) use self::record::AccessLogRecord;
 pub(in crate::proxy) use self::template_line::host_name;
 
 use self::captured::FieldCapture;
@@ -38,14 +40,8 @@ use self::export::LineOrigin;
 use self::line::LineLayout;
 use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
-use super::stats::RequestSeries;
 use crate::access_log_syntax::{AccessLogField, LineFacts, LineRules, LineTemplate};
-use crate::plugin_api::CredentialLocations;
-use crate::plugin_api::completed_request::Attempt;
-use crate::plugin_api::masking::{LogMask, MaskedAccessField};
-use crate::plugin_api::trace::RequestTrace;
-use crate::snapshot::access_logs::GatewayAccessLogs;
-use crate::upstream::EndpointPick;
+use crate::snapshot::access_logs::{AccessLogSettings, LocationAccessLog};
 
 /// Where the access log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,82 +83,6 @@ pub struct Privacy {
     pub shown_parameters: Vec<Box<str>>,
     /// Whether only the network of a client is written.
     pub masks_clients: bool,
-}
-
-/// The values of one access-log line.
-#[derive(Debug)]
-pub(in crate::proxy) struct AccessLogRecord<'r> {
-    /// When the request began or the connection was accepted.
-    pub(in crate::proxy) time: SystemTime,
-    pub(in crate::proxy) client: SocketAddr,
-    /// The TLS version, if the connection uses TLS.
-    pub(in crate::proxy) tls: Option<&'static str>,
-    pub(in crate::proxy) tls_cipher: Option<&'static str>,
-    pub(in crate::proxy) server_name: Option<Arc<str>>,
-    /// The port of the listener that clients see, if the request reached one.
-    pub(in crate::proxy) listen_port: Option<u16>,
-    /// None, like protocol and target, if malformed input has none that can be recognized, and for a TCP connection.
-    pub(in crate::proxy) method: Option<Method>,
-    /// The version of HTTP, or `TCP`.
-    pub(in crate::proxy) protocol: Option<&'static str>,
-    pub(in crate::proxy) host: Option<HeaderValue>,
-    pub(in crate::proxy) target: Option<Uri>,
-    /// None for a TCP connection.
-    pub(in crate::proxy) status: Option<StatusCode>,
-    pub(in crate::proxy) bytes_in: u64,
-    pub(in crate::proxy) bytes_out: u64,
-    pub(in crate::proxy) duration: Duration,
-    /// The time until an endpoint was connected, for a TCP connection.
-    pub(in crate::proxy) connect_duration: Option<Duration>,
-    /// The series with the labels.
-    pub(in crate::proxy) series: Option<Arc<RequestSeries>>,
-    /// The endpoint that the request was last sent to, or to which the connection was forwarded.
-    pub(in crate::proxy) address: Option<SocketAddr>,
-    /// Why that endpoint was picked for a request.
-    pub(in crate::proxy) pick: Option<EndpointPick>,
-    /// The attempts to get a response; none for a connection that is forwarded.
-    pub(in crate::proxy) tries: &'r [Attempt],
-    /// Why a failed request was not sent again, if its failure is one that is retried.
-    pub(in crate::proxy) retry_stop: Option<&'static str>,
-    /// The consumer that a plugin authenticated.
-    pub(in crate::proxy) consumer: Option<Arc<str>>,
-    pub(in crate::proxy) request_id: Option<HeaderValue>,
-    pub(in crate::proxy) trace: Option<RequestTrace>,
-    /// The reason of the request error, or why the TCP connection did not end regularly.
-    pub(in crate::proxy) error: Option<&'static str>,
-    pub(in crate::proxy) user_agent: Option<HeaderValue>,
-    /// What the templates in use read of the heads.
-    pub(in crate::proxy) captured: Option<&'r CapturedHeads>,
-    /// Where the plugins of the request read credentials.
-    pub(in crate::proxy) credentials: Option<&'r CredentialLocations>,
-    pub(in crate::proxy) privacy: &'r Privacy,
-}
-
-impl AccessLogRecord<'_> {
-    /// What the plugins of the request mask in its line.
-    fn masks(&self) -> &[Arc<LogMask>] {
-        self.credentials.map_or(&[], |credentials| &credentials.masks)
-    }
-
-    /// The text without what matches the patterns of a mask. All of it is replaced if a mask names the field.
-    fn masked<'t>(&self, field: Option<MaskedAccessField>, text: Cow<'t, str>) -> Cow<'t, str> {
-        self.masks().iter().fold(text, |text, mask| match field {
-            Some(field) => mask.mask_access_field(field, text),
-            None => mask.mask_text(&text).map_or(text, Cow::Owned),
-        })
-    }
-
-    /// What is written for a field that is masked as a whole.
-    fn mask_of(&self, field: MaskedAccessField) -> Option<&str> {
-        let mask = self.masks().iter().find(|mask| mask.access_log.contains(&field))?;
-        Some(mask.object.text().replacement())
-    }
-
-    /// Whether the value of a query parameter is written.
-    fn shows_parameter(&self, name: &str) -> bool {
-        let is_credential = || self.credentials.is_some_and(|all| all.has_parameter(name.as_bytes()));
-        self.privacy.shown_parameters.iter().any(|shown| **shown == *name) && !is_credential()
-    }
 }
 
 /// The running access log. Lines that do not fit into the queue of their worker are dropped and counted.
@@ -286,8 +206,8 @@ impl AccessLogger {
         let queue = Arc::new(LineQueue::new(workers, &self.shared.lost));
         self.shared.queues.lock().push(Arc::clone(&queue));
         let log =
-            WorkerAccessLog { log: Arc::clone(self), queue, gateways: RefCell::default(), capture: RefCell::default() };
-        log.set_gateways(&Arc::default());
+            WorkerAccessLog { log: Arc::clone(self), queue, settings: RefCell::default(), capture: RefCell::default() };
+        log.set_settings(&Arc::default());
         log
     }
 
@@ -311,8 +231,8 @@ impl Drop for AccessLogger {
 pub(in crate::proxy) struct WorkerAccessLog {
     log: Arc<AccessLogger>,
     queue: Arc<LineQueue>,
-    /// The settings of Gateways in the snapshot that the worker has loaded last.
-    gateways: RefCell<Arc<GatewayAccessLogs>>,
+    /// The settings in the snapshot that the worker has loaded last.
+    settings: RefCell<Arc<AccessLogSettings>>,
     /// What lines contain of heads.
     capture: RefCell<FieldCapture>,
 }
@@ -326,20 +246,29 @@ impl WorkerAccessLog {
         &self.log.privacy
     }
 
-    /// Sets what Gateways have set about their lines.
-    pub(in crate::proxy) fn set_gateways(&self, gateways: &Arc<GatewayAccessLogs>) {
-        if Arc::ptr_eq(gateways, &self.gateways.borrow()) {
+    /// Whether lines of rules with names for their upstreams differ from those of others.
+    pub(in crate::proxy) fn reads_telemetry(&self) -> bool {
+        self.capture.borrow().upstream_names
+    }
+
+    /// Sets what Gateways and the dialects of Ingresses have set about their lines.
+    pub(in crate::proxy) fn set_settings(&self, settings: &Arc<AccessLogSettings>) {
+        if Arc::ptr_eq(settings, &self.settings.borrow()) {
             return;
         }
         let mut capture = FieldCapture::default();
         if let Some(LineWriter::Template(template)) = &self.log.writer {
             capture.add(template);
         }
-        for template in gateways.0.values().filter_map(|gateway| gateway.template.as_ref()) {
+        let AccessLogSettings { gateways, locations } = &**settings;
+        let of_gateways = gateways.values().filter_map(|gateway| gateway.template.as_ref());
+        for template in of_gateways.chain(&locations.template) {
             capture.add(template);
         }
+        // Those of a dialect apply to the rules with names.
+        capture.upstream_names |= *locations != LocationAccessLog::default();
         *self.capture.borrow_mut() = capture;
-        *self.gateways.borrow_mut() = Arc::clone(gateways);
+        *self.settings.borrow_mut() = Arc::clone(settings);
     }
 
     /// Copies what lines contain of the head of a request.
@@ -360,18 +289,28 @@ impl WorkerAccessLog {
             record.client = SocketAddr::new(network_of(record.client.ip()), 0);
         }
         let record = &record;
-        let gateways = self.gateways.borrow();
+        let settings = self.settings.borrow();
+        let AccessLogSettings { gateways, locations } = &**settings;
         let own = match &record.series {
-            Some(series) if !gateways.0.is_empty() => gateways.0.get(&*series.labels.gateway),
+            Some(series) if !gateways.is_empty() => gateways.get(&*series.labels.gateway),
             _ => None,
         };
+        let locations = record.telemetry.map(|_| locations);
+        let is_unlogged = |locations: &LocationAccessLog| {
+            record.target.as_ref().is_some_and(|target| !locations.logs(raw_target(target)))
+        };
+        if locations.is_some_and(|locations| !locations.unlogged_targets.is_empty() && is_unlogged(locations)) {
+            return;
+        }
         let rules = own.and_then(|own| own.rules.as_ref()).unwrap_or(&self.log.rules);
         if !rules.is_empty() && !is_selected(rules, record) {
             return;
         }
         let is_exported = self.log.shared.export.get().is_some();
         let origin = is_exported.then_some(LineOrigin { time: record.time, trace: record.trace });
-        self.queue.add(origin, |text| match own.and_then(|own| own.template.as_ref()) {
+        let template = locations.and_then(|locations| locations.template.as_ref());
+        let template = template.or(own.and_then(|own| own.template.as_ref()));
+        self.queue.add(origin, |text| match template {
             Some(template) => template_line::write(template, record, text),
             None => writer.write(record, text),
         });
@@ -381,6 +320,11 @@ impl WorkerAccessLog {
             self.log.wake();
         }
     }
+}
+
+/// Path and query as the client has sent them.
+fn raw_target(target: &Uri) -> &str {
+    target.path_and_query().map_or("/", |target| target.as_str())
 }
 
 /// Whether the rules keep the line of a record.
@@ -473,8 +417,9 @@ mod tests {
 
     use super::line::testing::record;
     use super::*;
-    use crate::proxy::telemetry::stats::RequestLabels;
+    use crate::proxy::telemetry::stats::{RequestLabels, RequestSeries};
     use crate::snapshot::access_logs::GatewayAccessLog;
+    use crate::snapshot::rule_telemetry::RuleTelemetry;
 
     fn start(path: &Path) -> Arc<AccessLogger> {
         let destination = AccessLogDestination::File(path.to_owned());
@@ -541,13 +486,14 @@ mod tests {
             ("a/templated".into(), settings("$uri $http_x_a", "keep status=2xx")),
             ("a/silent".into(), settings("$uri", "drop")),
         ];
-        worker.set_gateways(&Arc::new(GatewayAccessLogs(gateways.into())));
+        let settings = AccessLogSettings { gateways: gateways.into(), ..AccessLogSettings::default() };
+        worker.set_settings(&Arc::new(settings));
         let request = Request::get("/").header("x-a", "value").body(()).unwrap();
         let heads = worker.capture_request(&request).expect("a template names a field");
         worker.write(AccessLogRecord { captured: Some(&heads), ..of_gateway("a/templated", "/one") });
         worker.write(of_gateway("a/silent", "/two"));
         worker.write(of_gateway("a/other", "/three"));
-        worker.set_gateways(&Arc::default());
+        worker.set_settings(&Arc::default());
         assert!(worker.capture_request(&request).is_none(), "no template is in use");
         worker.write(of_gateway("a/silent", "/four"));
         log.finish();
@@ -555,6 +501,31 @@ mod tests {
         let lines: Vec<&str> = written.lines().collect();
         assert!(lines[0] == "/one value" && lines.len() == 3, "{written}");
         assert!(lines[1].contains(" /three ") && lines[2].contains(" /four "), "{written}");
+    }
+
+    #[test]
+    fn rules_with_names_have_lines_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = start(&path);
+        let worker = log.add_worker(1);
+        assert!(!worker.reads_telemetry(), "nothing in a line depends on names");
+        let locations = LocationAccessLog {
+            template: Some(LineTemplate::parse("$uri $proxy_upstream_name").unwrap()),
+            unlogged_targets: Box::new(["/quiet?a=1".into()]),
+        };
+        worker.set_settings(&Arc::new(AccessLogSettings { locations, ..AccessLogSettings::default() }));
+        assert!(worker.reads_telemetry());
+        let telemetry = RuleTelemetry { upstream: "shop-cart-80".into(), ..RuleTelemetry::default() };
+        for target in ["/one", "/quiet?a=1", "/quiet"] {
+            worker.write(AccessLogRecord { telemetry: Some(&telemetry), ..record(target) });
+        }
+        worker.write(record("/quiet?a=1"));
+        log.finish();
+        let written = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = written.lines().collect();
+        assert_eq!(lines[..2], ["/one shop-cart-80", "/quiet shop-cart-80"], "{written}");
+        assert!(lines.len() == 3 && lines[2].contains(" /quiet "), "other rules keep their line: {written}");
     }
 
     #[test]

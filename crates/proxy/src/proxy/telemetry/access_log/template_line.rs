@@ -248,6 +248,15 @@ impl<'w> ValueWriter<'w, '_> {
             LineVariable::TlsCipher => text(record.tls_cipher),
             LineVariable::ServerName => text(record.server_name.as_deref()),
             LineVariable::Label(label) => text(self.label(*label)),
+            LineVariable::UpstreamName => {
+                let name = record.telemetry.map(|telemetry| &*telemetry.upstream);
+                text(name.or_else(|| self.label(SeriesLabel::Upstream)))
+            }
+            LineVariable::AlternativeUpstream => {
+                let backend = self.label(SeriesLabel::Upstream).unwrap_or_default();
+                let name = record.telemetry?.alternative_of(backend);
+                Some(Cow::Borrowed(name.map_or("", |name| name)))
+            }
             LineVariable::RequestId => record.request_id.as_ref().map(to_text_lossy),
             LineVariable::TraceId => record.trace.map(|trace| Cow::Owned(trace.trace.long_text())),
             LineVariable::SpanId => record.trace.map(|trace| Cow::Owned(trace.server_span.to_string())),

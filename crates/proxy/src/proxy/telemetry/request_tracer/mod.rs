@@ -37,6 +37,7 @@ use crate::plugin_api::trace::{Propagation, RandomIds, RequestTrace, TraceFormat
 use crate::snapshot::HttpListener;
 use crate::snapshot::gateway_traces::{GatewayTraces, GatewayTracing};
 use crate::snapshot::rule::RouteRule;
+use crate::snapshot::rule_telemetry::RuleTracing;
 use crate::turn_clock;
 
 /// Records requests and sends their spans to a server.
@@ -78,6 +79,8 @@ struct TracedHead {
     /// When the rule was found, or it was clear that there is none.
     routed_at: Instant,
     is_by_header: bool,
+    /// The name of the span in place of the method.
+    operation: Option<Arc<str>>,
 }
 
 /// Where a request was routed to, which decides how it is traced.
@@ -140,6 +143,11 @@ impl<'r> TracedPlace<'r> {
     fn own(&self) -> Option<&'r GatewayTracing> {
         self.traces.of(&self.listener?.gateway)
     }
+
+    /// What the rule has set.
+    fn of_rule(&self) -> Option<&'r RuleTracing> {
+        Some(&self.rule?.options().telemetry.as_ref()?.tracing)
+    }
 }
 
 impl RequestTracer {
@@ -162,9 +170,14 @@ impl RequestTracer {
         may_have_trace: bool,
     ) -> RequestTracing {
         let own = place.own();
+        let of_rule = place.of_rule();
+        if of_rule.is_some_and(|tracing| tracing.is_off) {
+            return RequestTracing::Off;
+        }
         let propagation = self.propagation(own);
         let has_no_fields = propagation.is_only_w3c() && !(may_have_trace && has_trace(request.headers()));
-        let parent = if has_no_fields { None } else { propagation.extract(request.headers()) };
+        let begins_anew = has_no_fields || of_rule.is_some_and(|tracing| tracing.ignores_parent);
+        let parent = if begins_anew { None } else { propagation.extract(request.headers()) };
         let host = OnceCell::new();
         let rate = self.selection.rate(own, || LineFacts {
             gateway: place.listener.map_or("", |listener| &listener.gateway),
@@ -188,7 +201,10 @@ impl RequestTracer {
                     return RequestTracing::Off;
                 }
             }
-            let head = may_be_recorded.then(|| Box::new(TracedHead::new(request, selected.is_by_header)));
+            let head = may_be_recorded.then(|| {
+                let operation = of_rule.and_then(|tracing| tracing.operation.clone());
+                Box::new(TracedHead::new(request, selected.is_by_header, operation))
+            });
             let context = RequestTrace::with_random(parent, selected.is_sampled, false, random);
             RequestTracing::Kept(Box::new(TracedRequest { context, head }))
         })
@@ -284,7 +300,7 @@ impl RequestTracing {
 }
 
 impl TracedHead {
-    fn new<B>(request: &Request<B>, is_by_header: bool) -> Self {
+    fn new<B>(request: &Request<B>, is_by_header: bool, operation: Option<Arc<str>>) -> Self {
         TracedHead {
             method: request.method().clone(),
             target: request.uri().clone(),
@@ -295,6 +311,7 @@ impl TracedHead {
             received_at: turn_clock::now(),
             routed_at: Instant::now(),
             is_by_header,
+            operation,
         }
     }
 }

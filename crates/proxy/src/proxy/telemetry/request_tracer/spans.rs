@@ -116,11 +116,15 @@ fn add_moments(span: &mut Span, attempt: &Attempt, clock: RequestClock) {
 fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'_>, clock: RequestClock) -> Span {
     let method = known_method(&head.method);
     let is_failure = ended.status.is_server_error();
+    let name = match &head.operation {
+        Some(operation) => Cow::Owned(operation.to_string()),
+        None => Cow::Borrowed(method.unwrap_or("HTTP")),
+    };
     let mut span = Span {
         trace: context.trace,
         id: context.server_span,
         parent: context.parent,
-        name: Cow::Borrowed(method.unwrap_or("HTTP")),
+        name,
         kind: SpanKind::Server,
         start: clock.start(),
         end: clock.end(),

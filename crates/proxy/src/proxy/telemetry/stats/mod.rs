@@ -10,6 +10,7 @@ mod datagrams;
 mod endpoints;
 mod exemplars;
 mod exposition;
+mod locations;
 mod plugins;
 mod streams;
 
@@ -22,6 +23,8 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub(in crate::proxy) use self::locations::CountedRequest;
+pub use self::locations::{LocationCounts, LocationHistogram, LocationLabels, LocationMetrics};
 pub(in crate::proxy) use self::plugins::UnfilteredBody;
 pub(in crate::proxy) use datagrams::{DatagramDrop, DroppedDatagrams};
 pub(in crate::proxy) use streams::StreamOutcome;
@@ -35,6 +38,7 @@ use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::upstream::{RetryMetrics, SingleWriterCounter, UpstreamCounters};
 use endpoints::{EndpointAttempts, EndpointStats};
 use exemplars::Exemplars;
+use locations::{LocationRequests, LocationStats};
 use streams::StreamCounters;
 
 /// Labels of the metrics of requests, TCP connections and UDP sessions. A label that does not apply is empty. Their
@@ -180,6 +184,8 @@ pub(in crate::proxy) struct WorkerStats {
     unfiltered_bodies: Mutex<plugins::UnfilteredBodies>,
     /// Locked for each attempt with `--endpoint-metrics`, and by scrapes.
     endpoints: Arc<Mutex<EndpointAttempts>>,
+    /// Locked for each request of a rule with names if these are counted, and by scrapes.
+    locations: Arc<Mutex<LocationRequests>>,
 }
 
 impl WorkerStats {
@@ -279,6 +285,8 @@ pub struct ProxyStats {
     unforwarded: Option<Arc<UnforwardedBudget>>,
     /// With `--endpoint-metrics`.
     endpoints: Option<EndpointStats>,
+    /// If requests are counted by the names of their rules.
+    locations: Option<LocationStats>,
 }
 
 /// The label sets of all workers.
@@ -305,6 +313,7 @@ impl ProxyStats {
             buffers: None,
             unforwarded: None,
             endpoints: None,
+            locations: None,
         }
     }
 
@@ -328,6 +337,20 @@ impl ProxyStats {
     pub(in crate::proxy) fn count_attempts(&self, stats: &WorkerStats, backend: &Arc<str>, attempts: &[Attempt]) {
         if let Some(endpoints) = &self.endpoints {
             endpoints.count(&stats.endpoints, backend, attempts);
+        }
+    }
+
+    /// Whether requests are counted by the names of their rules.
+    pub(in crate::proxy) fn counts_locations(&self) -> bool {
+        self.locations.is_some()
+    }
+
+    /// Counts a request of this worker that has ended by the names of its rule.
+    pub(in crate::proxy) fn count_location(&self, stats: &WorkerStats, request: &CountedRequest<'_>) {
+        if let Some(locations) = &self.locations
+            && locations.count(&stats.locations, request)
+        {
+            self.folded.fetch_add(1, Relaxed);
         }
     }
 
@@ -404,6 +427,11 @@ impl ProxyStats {
     /// Client connections that are open now.
     pub fn connections(&self) -> u64 {
         self.sum(|stats| stats.accepted.value().saturating_sub(stats.closed.value()))
+    }
+
+    /// Client connections that are idle and have no buffers.
+    pub fn idle_connections(&self) -> u64 {
+        self.sum(|stats| stats.parked.value())
     }
 
     /// Client connections accepted since the start.

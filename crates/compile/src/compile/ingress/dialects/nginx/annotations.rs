@@ -14,6 +14,7 @@ use super::response_rate;
 use super::retries::Retries;
 use super::session_cookie::AffinityCookie;
 use super::shared_parts::GuardConfig;
+use super::tracing;
 use super::value_reader::{ValueReader, written};
 use crate::api::ingress_nginx::{self, PREFIX};
 use crate::compile::backend::AnnotatedProtocol;
@@ -22,6 +23,7 @@ use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::location_steps::{AllowedOrigin, CrossOrigin, FixedResponse};
 use crate::snapshot::redirect::RedirectBase;
 use crate::snapshot::response_rate::ResponseRate;
+use crate::snapshot::rule_telemetry::RuleTracing;
 
 /// The annotations of one Ingress that have an effect, with the defaults of ingress-nginx.
 #[derive(Debug)]
@@ -60,6 +62,7 @@ pub(super) struct NginxAnnotations<'a> {
     pub max_body_bytes: Option<u64>,
     /// `None` without a limit.
     pub response_rate: Option<ResponseRate>,
+    pub tracing: RuleTracing,
 }
 
 impl<'a> NginxAnnotations<'a> {
@@ -97,6 +100,7 @@ impl<'a> NginxAnnotations<'a> {
             retries: Retries::read(reader, config),
             max_body_bytes: max_body_bytes(reader, config.body_bytes),
             response_rate: response_rate::read(reader, config),
+            tracing: tracing::read(reader, config),
         }
     }
 

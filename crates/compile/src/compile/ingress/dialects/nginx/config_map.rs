@@ -7,6 +7,10 @@ use http::{HeaderValue, StatusCode};
 
 use super::balancing;
 use super::endpoint_rewrites;
+use super::log_settings;
+use super::log_settings::LogSettings;
+use super::tracing;
+use super::tracing::TraceSettings;
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
@@ -70,6 +74,8 @@ pub(super) struct NginxConfig {
     pub custom_errors: Box<[u16]>,
     /// Whether those of endpoints are not replaced.
     pub passes_endpoint_errors: bool,
+    pub logs: LogSettings,
+    pub traces: TraceSettings,
     /// Why no request may be forwarded.
     pub errors: Vec<Diagnostic>,
     pub notes: Vec<Diagnostic>,
@@ -111,6 +117,8 @@ impl Default for NginxConfig {
             global_auth: None,
             custom_errors: Box::default(),
             passes_endpoint_errors: false,
+            logs: LogSettings::default(),
+            traces: TraceSettings::default(),
             errors: Vec::new(),
             notes: Vec::new(),
         }
@@ -188,6 +196,8 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "denylist-source-range" => list(&mut config.denied, name, value),
             name if endpoint_rewrites::NAMES.contains(&name) => endpoint_rewrite(&mut config, name, value),
             name if GLOBAL_AUTH.contains(&name) => global_auth(&mut config, name, value),
+            name if log_settings::NAMES.contains(&name) => log_settings::set(&mut config, &object, name, text),
+            name if tracing::NAMES.contains(&name) => tracing::set(&mut config, &object, name, text),
             _ if INTERNAL.contains(&&**name) => Some(()),
             _ if GUARDS.contains(&&**name) && flag(text) != Some(false) => {
                 if !ignores_guards {
@@ -205,9 +215,19 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
                 config.notes.push(Diagnostic::of_object(message, remedy).into_warning());
                 Some(())
             }
-            _ => {
-                let message = format!("{object} is not supported, so it has no effect");
-                config.notes.push(Diagnostic::of_object(message, "remove it").into_warning());
+            name => {
+                let flag = REPLACED_BY_FLAGS.iter().find(|(key, _)| *key == name).map(|(_, flag)| flag);
+                let problem = match flag {
+                    Some(flag) => {
+                        let message = format!("{object} has no effect: {flag} of portico run takes its place");
+                        Diagnostic::of_object(message, format!("run Portico with {flag}, and remove the key"))
+                    }
+                    None => {
+                        let message = format!("{object} is not supported, so it has no effect");
+                        Diagnostic::of_object(message, "remove it")
+                    }
+                };
+                config.notes.push(problem.into_warning());
                 Some(())
             }
         };
@@ -221,6 +241,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             Diagnostic::of_object(format!("{object}: {value:?} is not a valid value, {what}"), "correct the value");
         if is_guard { config.errors.push(problem) } else { config.notes.push(problem.into_warning()) }
     }
+    log_settings::finish(&mut config, &format!("{} {key}", Kind::ConfigMap));
     config.transport_security = transport_security(hsts.0, hsts.1, hsts.2, hsts.3);
     config
 }
@@ -316,6 +337,15 @@ const GLOBAL_AUTH: &[&str] = &[
     "global-auth-url",
 ];
 
+/// Keys about the server for traces and what is recorded, and the flags that take their place.
+const REPLACED_BY_FLAGS: &[(&str, &str)] = &[
+    ("otel-sampler", "--trace-sampling"),
+    ("otel-sampler-parent-based", "--trusted-ips"),
+    ("otel-sampler-ratio", "--trace-sampling"),
+    ("otlp-collector-host", "--trace-otlp-endpoint"),
+    ("otlp-collector-port", "--trace-otlp-endpoint"),
+];
+
 /// Keys about the inside of nginx, or about the controller itself.
 const INTERNAL: &[&str] = &[
     "client-body-buffer-size",
@@ -323,6 +353,9 @@ const INTERNAL: &[&str] = &[
     "error-log-level",
     "max-worker-connections",
     "max-worker-open-files",
+    "otel-max-export-batch-size",
+    "otel-max-queuesize",
+    "otel-schedule-delay-millis",
     "proxy-buffer-size",
     "proxy-buffering",
     "proxy-buffers-number",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use super::config_map::{NginxConfig, statuses};
+use super::host_facts::NginxHosts;
 use super::value_reader::ValueReader;
 use crate::api::ingress_nginx::PREFIX;
 use crate::api::networking::{IngressBackend, IngressService, IngressServicePort};
@@ -22,8 +23,10 @@ use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::{Diagnostic, Reason, Topic};
 use crate::snapshot::error_backend::ErrorBackend;
+use crate::snapshot::location_steps::LocationNames;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, WeightedBackends};
 use crate::snapshot::rule_options::{ErrorStyle, ForwardingHeaderStyle, GrpcErrorStyle, RuleOptions};
+use crate::snapshot::rule_telemetry::{RuleTelemetry, RuleTracing};
 use crate::upstream::UpstreamKey;
 
 /// What an Ingress says about errors, with the defaults of the ConfigMap.
@@ -182,16 +185,29 @@ pub(super) fn forwarding_options() -> RuleOptions {
     }
 }
 
+/// How requests for hosts and paths that no Ingress has are named and traced.
+pub(super) fn default_telemetry(tracing: RuleTracing) -> Arc<RuleTelemetry> {
+    let names = LocationNames { path: "/".into(), host: UNNAMED_HOST.into(), ..LocationNames::default() };
+    let (names, upstream) = (Arc::new(names), DEFAULT_BACKEND.into());
+    Arc::new(RuleTelemetry { names, upstream, alternative: None, tracing })
+}
+
 /// The rule of all requests for hosts that no Ingress names: the default backend of the flag, with the global plugins.
 /// `None` without it.
 pub(in crate::compile::ingress) fn of_unnamed_hosts(
     cx: CompileContext<'_>,
     plugins: &Plugins,
+    hosts: &NginxHosts,
 ) -> Option<Arc<RouteRule>> {
     let key = cx.inputs.ingress.nginx_default_backend.as_ref()?;
     let upstream = resolve(cx, key, !cx.inputs.ingress.ignore_foreign_guards).ok()?;
     let mut action = Action::Forward(alone(cx, &upstream)?);
-    let mut options = forwarding_options();
+    let NginxConfig { logs, traces, .. } = &hosts.config;
+    let mut options = RuleOptions {
+        access_log: logs.has_unnamed_hosts(),
+        telemetry: Some(default_telemetry(traces.of_all())),
+        ..forwarding_options()
+    };
     // No Ingress attaches plugins to it.
     let meta = Meta::new(key.clone());
     let id = RuleId { route: "Ingress".into(), rule: "default-backend".into() };
@@ -223,6 +239,10 @@ pub(in crate::compile::ingress) fn of_unnamed_hosts(
     let options = Some(Box::new(options));
     Some(Arc::new(RouteRule { id, filters: Filters::default(), plugins, action, options }))
 }
+
+/// What logs and metrics call a host that no Ingress names, and what gets its requests.
+pub(super) const UNNAMED_HOST: &str = "_";
+pub(super) const DEFAULT_BACKEND: &str = "upstream-default-backend";
 
 const ERRORS: &str = "custom-http-errors";
 const BACKEND: &str = "default-backend";

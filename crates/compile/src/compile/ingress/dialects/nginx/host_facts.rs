@@ -29,6 +29,7 @@ use crate::compile::ingress::host_claims::HostClaims;
 use crate::compile::ingress::settings::HostOwnership;
 use crate::compile::ingress_class::dialect::{self, Dialect};
 use crate::compile::ingress_class::{foreign_annotations, served_class};
+use crate::snapshot::access_logs::LocationAccessLog;
 use crate::snapshot::host::HostPattern;
 
 /// The settings for all Ingresses of the dialect, and what these say about each host.
@@ -186,6 +187,11 @@ impl Host {
 }
 
 impl NginxHosts {
+    /// The lines of the access log for requests of the dialect.
+    pub(in crate::compile::ingress) fn location_log(&self) -> &LocationAccessLog {
+        &self.config.logs.lines
+    }
+
     /// Reads the settings, and updates what changed Ingresses say. Returns the Ingresses that name a host of which
     /// something else is known now.
     pub(in crate::compile::ingress) fn update<'k>(

@@ -9,6 +9,7 @@
 //!           ├ unsupported.rs ─▶ what has none; a guard that has none makes all rules fail
 //!           ├ path.rs        ─▶ the locations of a path
 //!           ├ rule.rs        ─▶ what a location does ─ ../plain_service.rs
+//!           │     ├ telemetry.rs    ─▶ its names in logs and metrics ─ tracing.rs
 //!           │     ├ shared_parts.rs ─▶ its steps, its guards and its mirror, which plugins of the program implement
 //!           │     └ error_backend.rs ─▶ what responds in place of errors
 //!           ├ canary.rs      ─▶ an Ingress that gets a share of the requests of another one
@@ -35,6 +36,7 @@ mod further_names;
 mod host_facts;
 mod host_paths;
 mod limits;
+mod log_settings;
 mod mirror;
 mod path;
 pub(super) mod path_conflicts;
@@ -48,6 +50,8 @@ mod session_cookie;
 mod shared_parts;
 mod snippets;
 mod supported;
+mod telemetry;
+mod tracing;
 mod unsupported;
 mod value_reader;
 

@@ -155,6 +155,11 @@ impl RuleBuilder<'_> {
             Action::Forward(_) => error_backend::forwarding_options(),
             Action::Fail(_) | Action::Redirect(_) => RuleOptions::default(),
         };
+        let options = RuleOptions {
+            access_log: self.config.logs.has_unnamed_hosts(),
+            telemetry: Some(error_backend::default_telemetry(self.config.traces.of_all())),
+            ..options
+        };
         self.build_of_host(place, action, options)
     }
 
@@ -290,7 +295,11 @@ impl RuleBuilder<'_> {
 
     /// The canary of a path, unless it has the same backend, or none that can be used: then it gets no requests, and
     /// the plan of the canary says why.
-    fn canary(&self, place: RulePlace<'_>, backend: &IngressBackend) -> Option<(CanaryParts, ChosenService)> {
+    pub(super) fn canary(
+        &self,
+        place: RulePlace<'_>,
+        backend: &IngressBackend,
+    ) -> Option<(CanaryParts, ChosenService)> {
         let canary = place.canary.filter(|canary| canary.backend != *backend)?;
         let service = self.service(canary.via_cluster_ip);
         let mut resolved = service.resolve(self.cx, &canary.backend, "spec.rules").ok()?;
@@ -477,6 +486,8 @@ impl RuleBuilder<'_> {
         let names = plain_service::route_names(&self.ingress.meta, place.name, &target);
         let route = self.route();
         let scope = self.scope(place);
+        options.access_log &= self.config.logs.is_on();
+        options.telemetry.get_or_insert_with(|| Arc::new(self.telemetry(place, backend, &action)));
         let site = PluginSite {
             kind: Kind::Ingress,
             meta: &self.ingress.meta,

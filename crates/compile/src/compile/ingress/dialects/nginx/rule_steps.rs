@@ -11,7 +11,7 @@ use crate::api::networking::{IngressBackend, IngressService, IngressServicePort}
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::PathReplacement;
 use crate::snapshot::location_snippet::{MatchedLocation, Snippet, SnippetHost};
-use crate::snapshot::location_steps::{HttpsRedirectOfLocation, LocationNames, LocationSnippets, LocationSteps};
+use crate::snapshot::location_steps::{HttpsRedirectOfLocation, LocationSnippets, LocationSteps};
 use crate::snapshot::rule_options::UpstreamHost;
 use crate::upstream::settings::RequestHash;
 
@@ -51,6 +51,9 @@ impl RuleBuilder<'_> {
 
     /// Whether the access log has the requests. A snippet precedes the annotation.
     pub(super) fn is_logged(&self, place: RulePlace<'_>) -> bool {
+        if !self.config.logs.is_on() {
+            return false;
+        }
         let is_off = self.snippets.get(place.host).and_then(|snippets| snippets.location.settings.is_access_log_off);
         is_off.map_or(self.annotations.access_log, |is_off| !is_off)
     }
@@ -83,19 +86,10 @@ impl RuleBuilder<'_> {
         if !has_effect(location) && !server.iter().any(has_effect) {
             return None;
         }
-        let service = backend.and_then(|backend| backend.service.as_ref());
-        let key = &self.ingress.meta.key;
         let with_groups = (place.facts.has_expressions && self.refers_to_groups)
             .then(|| location.with_groups_of(place.path, self.limit).ok().map(Arc::new));
         let location = with_groups.flatten().unwrap_or_else(|| Arc::clone(location));
-        let names = LocationNames {
-            namespace: Arc::clone(&key.namespace),
-            ingress: Arc::clone(&key.name),
-            service: service.map(|service| service.name.as_str()).unwrap_or_default().into(),
-            service_port: service.and_then(port_text).unwrap_or_default().into(),
-            path: place.path.into(),
-            host: if *place.host == HostPattern::Any { "_".into() } else { place.host.to_string().into() },
-        };
+        let names = self.location_names(place, backend);
         let matched = match () {
             () if place.facts.has_expressions => MatchedLocation::Expression,
             () if place.is_exact => MatchedLocation::Exact,

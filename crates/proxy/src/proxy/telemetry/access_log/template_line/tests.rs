@@ -13,6 +13,7 @@ use crate::plugin_api::masking::json_mask::JsonMask;
 use crate::plugin_api::masking::text_mask::{MaskedKind, TextMask};
 use crate::proxy::telemetry::access_log::line::testing::record;
 use crate::proxy::telemetry::access_log::{CapturedHeads, Privacy};
+use crate::snapshot::rule_telemetry::{AlternativeUpstream, RuleTelemetry};
 
 fn line(template: &str, record: &AccessLogRecord<'_>) -> String {
     let template = LineTemplate::parse(template).unwrap();
@@ -136,6 +137,22 @@ fn masks_of_the_route_apply() {
                     *** *** 200\n";
     assert_eq!(line(template, &masked), expected);
     assert_eq!(line("{\"c\": \"%DOWNSTREAM_REMOTE_ADDRESS%\"}", &masked), "{\"c\": \"***\"}\n");
+}
+
+#[test]
+fn upstreams_have_the_names_of_the_dialect() {
+    let template = "$proxy_upstream_name [$proxy_alternative_upstream_name] $upstream";
+    assert_eq!(line(template, &record("/")), "ns/web:80 [-] ns/web:80\n");
+    let alternative = |backend: &str| {
+        let alternative = AlternativeUpstream { name: "ns-next-http".into(), backend: backend.into() };
+        RuleTelemetry { upstream: "ns-web-80".into(), alternative: Some(alternative), ..RuleTelemetry::default() }
+    };
+    for (backend, expected) in
+        [("ns/web:80", "ns-web-80 [ns-next-http] ns/web:80\n"), ("ns/a:1", "ns-web-80 [] ns/web:80\n")]
+    {
+        let telemetry = alternative(backend);
+        assert_eq!(line(template, &AccessLogRecord { telemetry: Some(&telemetry), ..record("/") }), expected);
+    }
 }
 
 #[test]
