@@ -16,13 +16,13 @@ use crate::harness::program::run;
 use crate::harness::site::Site;
 
 /// A server that accepts everything and keeps the path, the header `x-token` and the JSON of each request.
-struct Collector {
-    url: String,
+pub(crate) struct Collector {
+    pub(crate) url: String,
     received: Arc<Mutex<Vec<(String, String, Value)>>>,
 }
 
 impl Collector {
-    fn start() -> Collector {
+    pub(crate) fn start() -> Collector {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let received: Arc<Mutex<Vec<_>>> = Arc::default();
@@ -63,8 +63,8 @@ impl Collector {
         }
     }
 
-    /// What a function finds in the messages with this path.
-    fn wait_for<T>(&self, path: &str, find: impl Fn(&Value) -> Option<T>) -> T {
+    /// What a function finds in the messages with this path, which have the header `x-token: secret`.
+    pub(crate) fn wait_for<T>(&self, path: &str, find: impl Fn(&Value) -> Option<T>) -> T {
         eventually(path, || {
             let received = self.received.lock().unwrap();
             received.iter().filter(|(target, ..)| target == path).find_map(|(_, token, message)| {
@@ -76,7 +76,7 @@ impl Collector {
 }
 
 /// The entries of a list in all lists, such as the spans of all scopes of all resources.
-fn entries(message: &Value, lists: [&str; 3]) -> Vec<Value> {
+pub(crate) fn entries(message: &Value, lists: [&str; 3]) -> Vec<Value> {
     let all = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
     let of_resources = all(message, lists[0]).into_iter().flat_map(|resource| all(&resource, lists[1]));
     of_resources.flat_map(|scope| all(&scope, lists[2])).collect()

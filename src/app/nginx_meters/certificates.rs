@@ -1,4 +1,4 @@
-//! The certificates of hosts: when they expire, and who has issued them.
+//! The certificates of hosts: when they expire, and which authority has issued them.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -109,9 +109,6 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
     {
         return Some("it needs another annotation, which is missing, as in ingress-nginx");
     }
-    if CHANGES_NO_RESPONSE.contains(&name) {
-        return Some("it changes no response");
-    }
     if annotation_support(name) != AnnotationSupport::Supported {
         return None;
     }
@@ -181,14 +178,12 @@ const NEEDS: &[(&str, &str)] = &[
     ("mirror-host", "mirror-target"),
     ("mirror-request-body", "mirror-target"),
     ("modsecurity-transaction-id", "enable-modsecurity"),
+    ("opentelemetry-operation-name", "enable-opentelemetry"),
+    ("opentelemetry-trust-incoming-span", "enable-opentelemetry"),
     ("proxy-redirect-to", "proxy-redirect-from"),
     ("upstream-hash-by-subset", "upstream-hash-by"),
     ("upstream-hash-by-subset-size", "upstream-hash-by"),
 ];
-
-/// Annotations about logs and traces. The table of differences says what Portico does.
-const CHANGES_NO_RESPONSE: &[&str] =
-    &["enable-access-log", "enable-opentelemetry", "opentelemetry-operation-name", "opentelemetry-trust-incoming-span"];
 
 /// Annotations whose other errors are about objects that ingress-nginx does not accept either.
 const REFER_TO_OBJECTS: &[&str] = &["auth-proxy-set-headers", "auth-secret", "custom-headers", "proxy-ssl-secret"];
@@ -201,7 +196,7 @@ mod tests {
     #[test]
     fn names_in_tables_exist() {
         let needed = NEEDS.iter().flat_map(|(dependent, needed)| [dependent, needed]);
-        for name in OF_CANARIES.iter().chain(CHANGES_NO_RESPONSE).chain(REFER_TO_OBJECTS).chain(needed) {
+        for name in OF_CANARIES.iter().chain(REFER_TO_OBJECTS).chain(needed) {
             assert!(ingress_nginx::has(name), "{name}");
         }
         let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();

@@ -26,7 +26,14 @@ fn row(config_map: &ObjectKey, key: &str, value: &Arc<str>) -> ConfigRow {
     };
     let known = KEYS.iter().find(|known| known.names.contains(&key));
     let Some(problem) = config_map_problem(config_map, key, value) else {
-        return row(MigrationVerdict::Same, "it has its effect, or configures the inside of nginx", "");
+        return match known {
+            Some(KnownKey { default, replacement: KeyReplacement::Beside(remedy), .. })
+                if !remedy.is_empty() && !is_default(default, value) =>
+            {
+                row(MigrationVerdict::Differs, "a flag decides about its effect, too", remedy)
+            }
+            _ => row(MigrationVerdict::Same, "it has its effect, or configures the inside of nginx", ""),
+        };
     };
     if !is_config_key(key) {
         let row = row(MigrationVerdict::Same, "ingress-nginx has no such key", &problem.remedy);
@@ -46,6 +53,9 @@ fn row(config_map: &ObjectKey, key: &str, value: &Arc<str>) -> ConfigRow {
         Some(KnownKey { replacement: KeyReplacement::By(remedy), .. }) => {
             row(MigrationVerdict::Differs, "the ConfigMap does not set it in Portico", remedy)
         }
+        Some(KnownKey { replacement: KeyReplacement::Beside(_), .. }) => {
+            row(MigrationVerdict::Differs, effect, &problem.remedy)
+        }
         Some(KnownKey { replacement: KeyReplacement::Unsupported, .. }) | None => {
             row(MigrationVerdict::LeftOut, effect, "")
         }
@@ -57,7 +67,7 @@ fn is_default(default: &str, value: &str) -> bool {
     value == default || flag(value).is_some_and(|value| flag(default) == Some(value))
 }
 
-/// Keys that Portico does not read, and what replaces each.
+/// Keys whose effect depends on flags, or that Portico does not read, and what replaces each.
 struct KnownKey {
     names: &'static [&'static str],
     default: &'static str,
@@ -66,6 +76,9 @@ struct KnownKey {
 
 enum KeyReplacement {
     By(&'static str),
+    /// Portico reads the key. If the text is not empty, a flag decides about its effect, too; otherwise, some values have
+    /// no effect.
+    Beside(&'static str),
     /// Responses are the same without it.
     Nothing(&'static str),
     /// Only its default changes nothing.
@@ -74,6 +87,10 @@ enum KeyReplacement {
 
 const fn by(names: &'static [&'static str], default: &'static str, remedy: &'static str) -> KnownKey {
     KnownKey { names, default, replacement: KeyReplacement::By(remedy) }
+}
+
+const fn beside(names: &'static [&'static str], default: &'static str, remedy: &'static str) -> KnownKey {
+    KnownKey { names, default, replacement: KeyReplacement::Beside(remedy) }
 }
 
 const fn nothing(names: &'static [&'static str], default: &'static str, effect: &'static str) -> KnownKey {
@@ -107,14 +124,23 @@ const KEYS: &[KnownKey] = &[
     by(&["custom-http-errors"], "", "write a global KongClusterPlugin of plugin error-pages"),
     by(&["proxy-set-headers"], "", "write a global KongClusterPlugin of plugin request-transformer"),
     by(&["add-headers", "hide-headers"], "", "write a global KongClusterPlugin of plugin response-transformer"),
-    by(&["log-format-upstream"], "", "run Portico with --access-log-format, which has the variables of nginx"),
-    by(&["log-format-escape-json", "log-format-escape-none"], "false", "run Portico with --access-log-format"),
-    by(&["disable-access-log", "disable-http-access-log"], "false", "run Portico with --access-log off"),
-    by(&["skip-access-log-urls"], "", "run Portico with --access-log-filter"),
+    beside(
+        &["log-format-upstream"],
+        "",
+        "run Portico with --access-log-query-values '*' if lines need the values of queries, which are * otherwise",
+    ),
+    beside(&["log-format-escape-none"], "false", ""),
+    beside(&["skip-access-log-urls", "opentelemetry-operation-name"], "", ""),
+    beside(&["enable-opentelemetry"], "false", "run Portico with --trace-otlp-endpoint"),
     by(&["access-log-path", "http-access-log-path"], "/var/log/nginx/access.log", "run Portico with --access-log"),
-    by(&["enable-opentelemetry"], "false", "run Portico with --trace-otlp-endpoint"),
-    by(&["otlp-collector-host", "otlp-collector-port"], "4317", "run Portico with --trace-otlp-endpoint"),
+    by(
+        &["otlp-collector-host", "otlp-collector-port"],
+        "4317",
+        "run Portico with --trace-otlp-endpoint, and for the port 4317 with --otlp-protocol grpc",
+    ),
     by(&["otel-sampler", "otel-sampler-ratio"], "", "run Portico with --trace-sampling"),
+    by(&["otel-sampler-parent-based"], "", "run Portico with --trusted-ips for clients that decide about their traces"),
+    by(&["otel-service-name"], "portico", "select the service portico in the server for traces"),
     by(&["bind-address"], "", "run Portico with --ingress-http-listen and --ingress-https-listen"),
     nothing(&["generate-request-id"], "true", "Portico sends X-Request-ID in any case"),
     nothing(
@@ -172,6 +198,17 @@ mod tests {
             ("whitelist-source-range", "office", MigrationVerdict::Invalid, false),
             ("proxy-read-timeout", "60s", MigrationVerdict::Same, false),
             ("proxy-body-sise", "8m", MigrationVerdict::Same, false),
+            ("disable-access-log", "true", MigrationVerdict::Same, false),
+            ("skip-access-log-urls", "/healthz", MigrationVerdict::Same, false),
+            ("skip-access-log-urls", "~^/health", MigrationVerdict::Differs, false),
+            ("log-format-upstream", "$remote_addr $status", MigrationVerdict::Differs, false),
+            ("log-format-upstream", "$geoip2_city", MigrationVerdict::Differs, false),
+            ("log-format-escape-none", "true", MigrationVerdict::Differs, false),
+            ("enable-opentelemetry", "true", MigrationVerdict::Differs, false),
+            ("enable-opentelemetry", "false", MigrationVerdict::Same, false),
+            ("opentelemetry-operation-name", "$request_method", MigrationVerdict::Differs, false),
+            ("otlp-collector-host", "collector.example", MigrationVerdict::Differs, false),
+            ("otel-max-queuesize", "100", MigrationVerdict::Same, false),
         ] {
             let row = row(&key, name, &Arc::from(value));
             assert_eq!((row.verdict, row.guard), (verdict, guard), "{name}: {value}: {row:?}");

@@ -222,19 +222,13 @@ const KNOWN: &[KnownDifference] = &[
         after: "403",
     },
     KnownDifference {
-        name: "enable-access-log",
-        request: |subject| {
-            let is_off = subject.value("enable-access-log").and_then(ingress_nginx::flag) == Some(false);
-            is_off.then(|| format!("GET {}", subject.first_url()))
-        },
-        before: "the access log does not have it",
-        after: "the access log has it, unless a rule of --access-log-filter drops it",
-    },
-    KnownDifference {
         name: "enable-opentelemetry",
-        request: |subject| subject.value("enable-opentelemetry").map(|_| format!("GET {}", subject.first_url())),
-        before: "the annotation decides whether it has a span",
-        after: "--trace-otlp-endpoint and --trace-rules decide",
+        request: |subject| {
+            let is_on = subject.is_set("enable-opentelemetry");
+            is_on.then(|| format!("GET {} with a traceparent that is sampled", subject.first_url()))
+        },
+        before: "it has a span, in the collector of the ConfigMap",
+        after: "it has one with --trace-otlp-endpoint, by --trace-sampling unless the client is in --trusted-ips",
     },
 ];
 
@@ -376,8 +370,9 @@ mod tests {
             ("/(.*)", &[("rewrite-target", "$1")], &["rewrite-target"]),
             ("/", &[("configuration-snippet", "allowed 1;\nreturn 444;")], &["configuration-snippet"]),
             ("/", &[("configuration-snippet", "deny all;"), ("satisfy", "any")], &["satisfy"]),
-            ("/", &[("enable-access-log", "true")], &[]),
-            ("/", &[("enable-access-log", "false")], &["enable-access-log"]),
+            ("/", &[("enable-access-log", "false")], &[]),
+            ("/", &[("enable-opentelemetry", "true")], &["enable-opentelemetry"]),
+            ("/", &[("enable-opentelemetry", "false")], &[]),
         ];
         for (path, annotations, expected) in cases {
             assert_eq!(names(&[ingress("web", path, "web", annotations)]), *expected, "{path} {annotations:?}");

@@ -110,11 +110,18 @@ const FLAGS: &[KnownFlag] = &[
     none(&["enable-ssl-passthrough"], "there is no equivalent yet; write a TLSRoute"),
     none(&["enable-ssl-chain-completion"], "write complete chains into the Secrets"),
     none(&["validating-webhook*"], "there is no equivalent yet; remove the ValidatingWebhookConfiguration"),
-    none(&["enable-metrics"], "metrics are always at --status-listen, with other names"),
-    none(
-        &["metrics-per-host", "metrics-per-undefined-host", "report-status-classes"],
-        "metrics have routes as labels, within --metrics-max-series",
+    flag(
+        &["enable-metrics"],
+        FlagReplacement::IfSet("--nginx-metrics per-host"),
+        "at --status-listen, beside Portico's own metrics, within --metrics-max-series",
     ),
+    flag(
+        &["metrics-per-host"],
+        FlagReplacement::IfUnset("--nginx-metrics basic"),
+        "in place of per-host, which is the default of ingress-nginx",
+    ),
+    flag(&["metrics-per-undefined-host"], FlagReplacement::IfSet("--nginx-metrics per-host,per-undefined-host"), ""),
+    flag(&["report-status-classes"], FlagReplacement::IfSet("--nginx-metrics status-classes"), "besides other values"),
     flag(&["shutdown-grace-period"], FlagReplacement::Seconds("--drain-delay"), ""),
     flag(&["post-shutdown-grace-period"], FlagReplacement::Seconds("--drain-timeout"), ""),
     none(&["annotations-prefix"], "there is no equivalent yet; Portico reads nginx.ingress.kubernetes.io"),

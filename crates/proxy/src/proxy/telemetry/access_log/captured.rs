@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 
-use crate::access_log_syntax::{LineTemplate, LineVariable};
+use crate::access_log_syntax::{LineTemplate, LineVariable, SeriesLabel};
 
 /// What the templates in use read of heads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,14 @@ impl FieldCapture {
                 LineVariable::RequestField(name) => self.request.push(name.clone()),
                 LineVariable::ResponseField(name) => self.response.push(name.clone()),
                 LineVariable::RequestBytes | LineVariable::ResponseBytes => self.sizes = true,
-                LineVariable::UpstreamName | LineVariable::AlternativeUpstream => self.upstream_names = true,
+                LineVariable::UpstreamName
+                | LineVariable::AlternativeUpstream
+                | LineVariable::Label(
+                    SeriesLabel::RouteNamespace
+                    | SeriesLabel::RouteName
+                    | SeriesLabel::UpstreamService
+                    | SeriesLabel::UpstreamPort,
+                ) => self.upstream_names = true,
                 _ => {}
             }
         }

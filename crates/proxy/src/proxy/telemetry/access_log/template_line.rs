@@ -15,6 +15,7 @@ use super::{AccessLogRecord, times};
 use crate::access_log_syntax::{DurationUnit, LineTemplate, LineVariable, SeriesLabel, ValueForm};
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, REDACTED};
 use crate::plugin_api::masking::MaskedAccessField;
+use crate::snapshot::rule_telemetry::RuleTelemetry;
 
 /// Appends one line, including its line feed.
 pub(super) fn write(template: &LineTemplate, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
@@ -269,6 +270,20 @@ impl<'w> ValueWriter<'w, '_> {
     }
 
     fn label(&self, label: SeriesLabel) -> Option<&'w str> {
+        if let Some(RuleTelemetry { names, .. }) = self.record.telemetry {
+            match label {
+                SeriesLabel::RouteNamespace => return Some(&names.namespace),
+                SeriesLabel::RouteName => return Some(&names.ingress),
+                // Those of the rule, also if an alternative has got the request.
+                SeriesLabel::UpstreamService => return Some(&names.service),
+                SeriesLabel::UpstreamPort => return Some(&names.service_port),
+                SeriesLabel::Gateway
+                | SeriesLabel::Listener
+                | SeriesLabel::Route
+                | SeriesLabel::Rule
+                | SeriesLabel::Upstream => {}
+            }
+        }
         let labels = &self.record.series.as_ref()?.labels;
         // `kind/namespace/name` and `namespace/service:port`.
         let part_of_route = |index| labels.route.split('/').nth(index);

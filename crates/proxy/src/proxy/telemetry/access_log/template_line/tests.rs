@@ -13,7 +13,7 @@ use crate::plugin_api::masking::json_mask::JsonMask;
 use crate::plugin_api::masking::text_mask::{MaskedKind, TextMask};
 use crate::proxy::telemetry::access_log::line::testing::record;
 use crate::proxy::telemetry::access_log::{CapturedHeads, Privacy};
-use crate::snapshot::rule_telemetry::{AlternativeUpstream, RuleTelemetry};
+use crate::snapshot::rule_telemetry::AlternativeUpstream;
 
 fn line(template: &str, record: &AccessLogRecord<'_>) -> String {
     let template = LineTemplate::parse(template).unwrap();
