@@ -257,6 +257,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "trace-propagation" => (json!(["w3c", "b3"]), &["--trace-propagation=w3c", "--trace-propagation=b3"]),
         "metrics-max-series" => (json!(5000), &["--metrics-max-series=5000"]),
         "endpoint-metrics" => (json!(true), &["--endpoint-metrics"]),
+        "nginx-metrics" => (json!(["per-host"]), &["--nginx-metrics=per-host"]),
         "color" => (json!("never"), &["--color=never"]),
         _ => return None,
     })
