@@ -27,7 +27,7 @@ fn row(config_map: &ObjectKey, key: &str, value: &Arc<str>) -> ConfigRow {
     let known = KEYS.iter().find(|known| known.names.contains(&key));
     let Some(problem) = config_map_problem(config_map, key, value) else {
         return match known {
-            Some(KnownKey { default, replacement: KeyReplacement::Beside(remedy), .. })
+            Some(KnownKey { default, replacement: KeyReplacement::WithFlag(remedy), .. })
                 if !remedy.is_empty() && !is_default(default, value) =>
             {
                 row(MigrationVerdict::Differs, "a flag decides about its effect, too", remedy)
@@ -53,7 +53,7 @@ fn row(config_map: &ObjectKey, key: &str, value: &Arc<str>) -> ConfigRow {
         Some(KnownKey { replacement: KeyReplacement::By(remedy), .. }) => {
             row(MigrationVerdict::Differs, "the ConfigMap does not set it in Portico", remedy)
         }
-        Some(KnownKey { replacement: KeyReplacement::Beside(_), .. }) => {
+        Some(KnownKey { replacement: KeyReplacement::WithFlag(_), .. }) => {
             row(MigrationVerdict::Differs, effect, &problem.remedy)
         }
         Some(KnownKey { replacement: KeyReplacement::Unsupported, .. }) | None => {
@@ -78,7 +78,7 @@ enum KeyReplacement {
     By(&'static str),
     /// Portico reads the key. If the text is not empty, a flag decides about its effect, too; otherwise, some values have
     /// no effect.
-    Beside(&'static str),
+    WithFlag(&'static str),
     /// Responses are the same without it.
     Nothing(&'static str),
     /// Only its default changes nothing.
@@ -89,8 +89,8 @@ const fn by(names: &'static [&'static str], default: &'static str, remedy: &'sta
     KnownKey { names, default, replacement: KeyReplacement::By(remedy) }
 }
 
-const fn beside(names: &'static [&'static str], default: &'static str, remedy: &'static str) -> KnownKey {
-    KnownKey { names, default, replacement: KeyReplacement::Beside(remedy) }
+const fn with_flag(names: &'static [&'static str], default: &'static str, remedy: &'static str) -> KnownKey {
+    KnownKey { names, default, replacement: KeyReplacement::WithFlag(remedy) }
 }
 
 const fn nothing(names: &'static [&'static str], default: &'static str, effect: &'static str) -> KnownKey {
@@ -124,14 +124,14 @@ const KEYS: &[KnownKey] = &[
     by(&["custom-http-errors"], "", "write a global KongClusterPlugin of plugin error-pages"),
     by(&["proxy-set-headers"], "", "write a global KongClusterPlugin of plugin request-transformer"),
     by(&["add-headers", "hide-headers"], "", "write a global KongClusterPlugin of plugin response-transformer"),
-    beside(
+    with_flag(
         &["log-format-upstream"],
         "",
         "run Portico with --access-log-query-values '*' if lines need the values of queries, which are * otherwise",
     ),
-    beside(&["log-format-escape-none"], "false", ""),
-    beside(&["skip-access-log-urls", "opentelemetry-operation-name"], "", ""),
-    beside(&["enable-opentelemetry"], "false", "run Portico with --trace-otlp-endpoint"),
+    with_flag(&["log-format-escape-none"], "false", ""),
+    with_flag(&["skip-access-log-urls", "opentelemetry-operation-name"], "", ""),
+    with_flag(&["enable-opentelemetry"], "false", "run Portico with --trace-otlp-endpoint"),
     by(&["access-log-path", "http-access-log-path"], "/var/log/nginx/access.log", "run Portico with --access-log"),
     by(
         &["otlp-collector-host", "otlp-collector-port"],

@@ -113,7 +113,7 @@ const FLAGS: &[KnownFlag] = &[
     flag(
         &["enable-metrics"],
         FlagReplacement::IfSet("--nginx-metrics per-host"),
-        "at --status-listen, beside Portico's own metrics, within --metrics-max-series",
+        "at --status-listen, in addition to Portico's own metrics, within --metrics-max-series",
     ),
     flag(
         &["metrics-per-host"],

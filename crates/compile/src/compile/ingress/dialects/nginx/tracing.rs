@@ -58,7 +58,7 @@ pub(super) fn set(config: &mut NginxConfig, object: &str, name: &str, text: &str
     Some(())
 }
 
-/// Reads the annotations. As in ingress-nginx, the other two have an effect only beside the one that enables traces.
+/// Reads the annotations. As in ingress-nginx, the other two have an effect only next to the one that enables traces.
 pub(super) fn read(reader: &mut ValueReader<'_>, config: &NginxConfig) -> RuleTracing {
     let of_all = config.traces.of_all();
     let is_on = reader.text(ENABLE).and_then(flag);
