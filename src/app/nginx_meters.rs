@@ -3,6 +3,7 @@
 //! Requests are counted by the proxy; everything else is read at each scrape.
 
 mod certificates;
+mod controller_labels;
 mod orphans;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use tokio::sync::watch;
 
+pub(super) use self::controller_labels::ControllerLabels;
 use super::change_meters::ServedSnapshots;
 use super::fingerprint_cache::FingerprintCache;
 use crate::args::NginxMetricsOptions;
@@ -38,27 +40,6 @@ pub(super) struct NginxMeters {
     /// Present only with a cluster.
     pub(super) leading: Option<watch::Receiver<bool>>,
     pub(super) started: SystemTime,
-}
-
-/// The labels that say which controller a series is of.
-#[derive(Clone, Debug)]
-pub(super) struct ControllerLabels {
-    pub(super) class: String,
-    pub(super) namespace: String,
-    pub(super) pod: Arc<str>,
-}
-
-impl ControllerLabels {
-    /// These labels, and then those of a series.
-    fn with<'l>(&'l self, own: &[(&'l str, &'l str)]) -> Vec<(&'l str, &'l str)> {
-        let mut labels = vec![
-            ("controller_class", &*self.class),
-            ("controller_namespace", &*self.namespace),
-            ("controller_pod", &*self.pod),
-        ];
-        labels.extend_from_slice(own);
-        labels
-    }
 }
 
 /// What the proxy counts for these metrics.

@@ -15,13 +15,13 @@ const METRICS: &str = "nginx_ingress_controller_";
 
 /// The value of a series, with its name without the prefix, and its labels.
 #[derive(Debug)]
-struct Sample {
+struct MetricSample {
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
 }
 
-impl Sample {
+impl MetricSample {
     fn has(&self, name: &str, labels: &[(&str, &str)]) -> bool {
         self.name == name && labels.iter().all(|(label, value)| self.labels.get(*label).is_some_and(|it| it == value))
     }
@@ -31,21 +31,21 @@ fn page(site: &Site) -> String {
     get(&site.address_of("status"), "/metrics").body
 }
 
-fn samples(page: &str) -> Vec<Sample> {
+fn samples(page: &str) -> Vec<MetricSample> {
     let lines = page.lines().filter_map(|line| line.strip_prefix(METRICS));
     lines.map(|line| sample(line).unwrap_or_else(|| panic!("{line}"))).collect()
 }
 
-fn sample(line: &str) -> Option<Sample> {
+fn sample(line: &str) -> Option<MetricSample> {
     let (name, rest) = line.split_once('{')?;
     let (labels, value) = rest.rsplit_once("} ")?;
     let pairs = labels.strip_suffix('"')?.split("\",");
     let labels = pairs.map(|pair| pair.split_once("=\"").map(|(name, value)| (name.to_owned(), value.to_owned())));
-    Some(Sample { name: name.to_owned(), labels: labels.collect::<Option<_>>()?, value: value.parse().ok()? })
+    Some(MetricSample { name: name.to_owned(), labels: labels.collect::<Option<_>>()?, value: value.parse().ok()? })
 }
 
 /// The requests with these labels.
-fn requests(samples: &[Sample], labels: &[(&str, &str)]) -> f64 {
+fn requests(samples: &[MetricSample], labels: &[(&str, &str)]) -> f64 {
     samples.iter().filter(|sample| sample.has("requests", labels)).map(|sample| sample.value).sum()
 }
 
@@ -104,7 +104,7 @@ data: {tls.crt: \"@certificate@\", tls.key: \"@key@\"}
     };
     let samples = eventually("both requests are counted", counted);
     for (name, labels) in SELECTED {
-        let has_labels = |sample: &&Sample| labels.iter().all(|label| sample.labels.contains_key(*label));
+        let has_labels = |sample: &&MetricSample| labels.iter().all(|label| sample.labels.contains_key(*label));
         let found = samples.iter().filter(|sample| sample.name == *name).find(has_labels);
         assert!(found.is_some(), "no series {name} has {labels:?}");
     }

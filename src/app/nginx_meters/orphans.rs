@@ -6,7 +6,7 @@ use std::fmt;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use super::ControllerLabels;
+use super::controller_labels::ControllerLabels;
 use crate::snapshot::Snapshot;
 use crate::snapshot::rule::{Action, BackendTarget, RouteFailure, RouteRule};
 

@@ -24,7 +24,7 @@ use super::connection::tls::TlsTerminator;
 use super::telemetry::access_log::{AccessLogger, WorkerAccessLog};
 use super::telemetry::observations::ObservedRequests;
 use super::telemetry::request_tracer::RequestTracer;
-use super::telemetry::stats::{CountedRequest, ProxyStats, RequestLabels, RequestSeries, WorkerStats};
+use super::telemetry::stats::{LocationRequest, ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::unforwarded_budget::{UnforwardedBudget, WorkerUnforwarded};
 use crate::bind_address::BindAddress;
 use crate::limits::ProxyLimits;
@@ -167,7 +167,7 @@ impl Worker {
     }
 
     /// Counts a request that has ended by the names of its rule.
-    pub(in crate::proxy) fn count_location(&self, request: &CountedRequest<'_>) {
+    pub(in crate::proxy) fn count_location(&self, request: &LocationRequest<'_>) {
         self.stats.count_location(&self.counters, request);
     }
 

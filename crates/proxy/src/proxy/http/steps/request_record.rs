@@ -23,7 +23,7 @@ use crate::proxy::http::record::request_error::{CLIENT_DISCONNECTED, client_disc
 use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
 use crate::proxy::telemetry::access_log::AccessLogRecord;
 use crate::proxy::telemetry::request_tracer::EndedRequest;
-use crate::proxy::telemetry::stats::CountedRequest;
+use crate::proxy::telemetry::stats::LocationRequest;
 use crate::snapshot::cors::CorsHeaders;
 use crate::turn_clock;
 use crate::upstream::{EndpointPick, RetryStop, UpstreamKey};
@@ -174,7 +174,7 @@ impl RequestRecord {
             let attempts = self.facts.attempts.as_slice();
             self.exchange.worker().count_attempts(&series.labels.backend, attempts);
             if let Some(NamedRequest { telemetry, counted: Some(heads) }) = self.facts.named.as_deref() {
-                self.exchange.worker().count_location(&CountedRequest {
+                self.exchange.worker().count_location(&LocationRequest {
                     names: &telemetry.names,
                     alternative: telemetry.alternative_of(&series.labels.backend),
                     method: &heads.method,

@@ -33,6 +33,7 @@ pub(in crate::proxy) use self::captured::{CapturedHeads, request_head_bytes, res
 pub use self::export::LineExport;
 pub(in crate::proxy) use self::queue::LostLines;
 pub(in crate::proxy) use self::record::AccessLogRecord;
+pub use self::record::Privacy;
 pub(in crate::proxy) use self::template_line::host_name;
 
 use self::captured::FieldCapture;
@@ -74,15 +75,6 @@ pub struct AccessLogConfig {
     pub lines: AccessLogLines,
     pub rules: LineRules,
     pub privacy: Privacy,
-}
-
-/// Which personal data lines contain.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Privacy {
-    /// Names of the query parameters whose values are written.
-    pub shown_parameters: Vec<Box<str>>,
-    /// Whether only the network of a client is written.
-    pub masks_clients: bool,
 }
 
 /// The running access log. Lines that do not fit into the queue of their worker are dropped and counted.

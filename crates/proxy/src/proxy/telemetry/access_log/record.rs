@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri};
 
-use super::Privacy;
 use super::captured::CapturedHeads;
 use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::completed_request::Attempt;
@@ -16,6 +15,15 @@ use crate::plugin_api::trace::RequestTrace;
 use crate::proxy::telemetry::stats::RequestSeries;
 use crate::snapshot::rule_telemetry::RuleTelemetry;
 use crate::upstream::EndpointPick;
+
+/// Which personal data lines contain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Privacy {
+    /// Names of the query parameters whose values are written.
+    pub shown_parameters: Vec<Box<str>>,
+    /// Whether only the network of a client is written.
+    pub masks_clients: bool,
+}
 
 /// The values of one access-log line.
 #[derive(Debug)]

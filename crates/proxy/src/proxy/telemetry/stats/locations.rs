@@ -9,7 +9,6 @@ use http::Method;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::ProxyStats;
 use crate::plugin_api::completed_request::Attempt;
 use crate::snapshot::location_steps::LocationNames;
 
@@ -81,7 +80,7 @@ pub struct LocationHistogram {
 }
 
 /// The facts of one request.
-pub(in crate::proxy) struct CountedRequest<'r> {
+pub(in crate::proxy) struct LocationRequest<'r> {
     pub(in crate::proxy) names: &'r Arc<LocationNames>,
     pub(in crate::proxy) alternative: Option<&'r Arc<str>>,
     pub(in crate::proxy) method: &'r Method,
@@ -96,7 +95,7 @@ pub(in crate::proxy) struct CountedRequest<'r> {
 /// The requests of all workers.
 #[derive(Debug)]
 pub(super) struct LocationStats {
-    pub(super) metrics: LocationMetrics,
+    metrics: LocationMetrics,
     workers: Vec<Arc<Mutex<LocationRequests>>>,
     max_series: usize,
     known: Mutex<KnownLocations>,
@@ -151,7 +150,7 @@ impl LocationCounts {
         }
     }
 
-    fn add(&mut self, request: &CountedRequest<'_>, now: Instant) {
+    fn add(&mut self, request: &LocationRequest<'_>, now: Instant) {
         self.requests += 1;
         self.duration.add(request.duration.as_secs_f64());
         if let Some(attempt) = request.attempt {
@@ -192,7 +191,7 @@ impl LocationStats {
     }
 
     /// Counts a request that has ended, among those of its worker. Returns whether its labels are beyond the limit.
-    pub(super) fn count(&self, worker: &Mutex<LocationRequests>, request: &CountedRequest<'_>) -> bool {
+    pub(super) fn count(&self, worker: &Mutex<LocationRequests>, request: &LocationRequest<'_>) -> bool {
         let LocationMetrics { has_host, counts_undefined_hosts, has_status_classes } = self.metrics;
         if has_host && !counts_undefined_hosts && *request.names.host == *UNDEFINED_HOST {
             return false;
@@ -218,7 +217,7 @@ impl LocationStats {
     fn known(&self, key: LocationKey, now: Instant) -> LocationKey {
         let mut known = self.known.lock();
         let is_full = |known: &KnownLocations| known.keys.len() >= self.max_series && !known.keys.contains(&key);
-        if is_full(&known) && known.evicted_at.is_none_or(|evicted_at| now - evicted_at > super::EVICT_INTERVAL) {
+        if is_full(&known) && known.evicted_at.is_none_or(|evicted_at| now - evicted_at > EVICT_INTERVAL) {
             known.evicted_at = Some(now);
             self.evict_unused(&mut known.keys, now);
         }
@@ -244,7 +243,7 @@ impl LocationStats {
     }
 
     /// Keys that differ in what is no label have one series.
-    fn merged(&self) -> BTreeMap<LocationLabels, LocationCounts> {
+    pub(super) fn merged(&self) -> BTreeMap<LocationLabels, LocationCounts> {
         let mut merged: BTreeMap<LocationLabels, LocationCounts> = BTreeMap::new();
         for worker in &self.workers {
             let requests = worker.lock().clone();
@@ -278,20 +277,6 @@ impl LocationStats {
     }
 }
 
-impl ProxyStats {
-    /// Also counts requests by the names of their rules.
-    pub(in crate::proxy) fn with_locations(self, metrics: Option<LocationMetrics>) -> Self {
-        let of_workers = || self.workers.iter().map(|stats| Arc::clone(&stats.locations)).collect();
-        let locations = metrics.map(|metrics| LocationStats::new(metrics, of_workers(), self.max_series));
-        ProxyStats { locations, ..self }
-    }
-
-    /// The requests by the names of their rules; none unless they are counted.
-    pub fn locations(&self) -> BTreeMap<LocationLabels, LocationCounts> {
-        self.locations.as_ref().map(LocationStats::merged).unwrap_or_default()
-    }
-}
-
 /// The method, if it is a common one: clients could create series with others.
 fn known_method(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
@@ -308,6 +293,9 @@ const MOST_BOUNDS: usize = 11;
 const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const LENGTHS: &[f64] = &[10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0];
 const MAGNITUDES: &[f64] = &[10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e7];
+
+/// Minimum interval between two evictions.
+const EVICT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Series without requests for this time are removed if there are too many.
 const UNUSED_AFTER: Duration = Duration::from_secs(300);

@@ -23,7 +23,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub(in crate::proxy) use self::locations::CountedRequest;
+pub(in crate::proxy) use self::locations::LocationRequest;
 pub use self::locations::{LocationCounts, LocationHistogram, LocationLabels, LocationMetrics};
 pub(in crate::proxy) use self::plugins::UnfilteredBody;
 pub(in crate::proxy) use datagrams::{DatagramDrop, DroppedDatagrams};
@@ -333,6 +333,18 @@ impl ProxyStats {
         ProxyStats { endpoints, ..self }
     }
 
+    /// Also counts requests by the names of their rules.
+    pub(in crate::proxy) fn with_locations(self, metrics: Option<LocationMetrics>) -> Self {
+        let of_workers = || self.workers.iter().map(|stats| Arc::clone(&stats.locations)).collect();
+        let locations = metrics.map(|metrics| LocationStats::new(metrics, of_workers(), self.max_series));
+        ProxyStats { locations, ..self }
+    }
+
+    /// The requests by the names of their rules; none unless they are counted.
+    pub fn locations(&self) -> BTreeMap<LocationLabels, LocationCounts> {
+        self.locations.as_ref().map(LocationStats::merged).unwrap_or_default()
+    }
+
     /// Counts the attempts of a request of this worker that has ended.
     pub(in crate::proxy) fn count_attempts(&self, stats: &WorkerStats, backend: &Arc<str>, attempts: &[Attempt]) {
         if let Some(endpoints) = &self.endpoints {
@@ -346,7 +358,7 @@ impl ProxyStats {
     }
 
     /// Counts a request of this worker that has ended by the names of its rule.
-    pub(in crate::proxy) fn count_location(&self, stats: &WorkerStats, request: &CountedRequest<'_>) {
+    pub(in crate::proxy) fn count_location(&self, stats: &WorkerStats, request: &LocationRequest<'_>) {
         if let Some(locations) = &self.locations
             && locations.count(&stats.locations, request)
         {

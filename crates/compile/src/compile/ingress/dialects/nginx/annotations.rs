@@ -100,7 +100,7 @@ impl<'a> NginxAnnotations<'a> {
             retries: Retries::read(reader, config),
             max_body_bytes: max_body_bytes(reader, config.body_bytes),
             response_rate: response_rate::read(reader, config),
-            tracing: tracing::read(reader, config),
+            tracing: tracing::read(reader, &config.traces),
         }
     }
 

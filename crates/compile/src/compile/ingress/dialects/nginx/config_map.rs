@@ -196,8 +196,12 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "denylist-source-range" => list(&mut config.denied, name, value),
             name if endpoint_rewrites::NAMES.contains(&name) => endpoint_rewrite(&mut config, name, value),
             name if GLOBAL_AUTH.contains(&name) => global_auth(&mut config, name, value),
-            name if log_settings::NAMES.contains(&name) => log_settings::set(&mut config, &object, name, text),
-            name if tracing::NAMES.contains(&name) => tracing::set(&mut config, &object, name, text),
+            name if log_settings::NAMES.contains(&name) => {
+                log_settings::set(&mut config.logs, &mut config.notes, &object, name, text)
+            }
+            name if tracing::NAMES.contains(&name) => {
+                tracing::set(&mut config.traces, &mut config.notes, &object, name, text)
+            }
             _ if INTERNAL.contains(&&**name) => Some(()),
             _ if GUARDS.contains(&&**name) && flag(text) != Some(false) => {
                 if !ignores_guards {
@@ -241,7 +245,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             Diagnostic::of_object(format!("{object}: {value:?} is not a valid value, {what}"), "correct the value");
         if is_guard { config.errors.push(problem) } else { config.notes.push(problem.into_warning()) }
     }
-    log_settings::finish(&mut config, &format!("{} {key}", Kind::ConfigMap));
+    log_settings::finish(&mut config.logs, &mut config.notes, &format!("{} {key}", Kind::ConfigMap));
     config.transport_security = transport_security(hsts.0, hsts.1, hsts.2, hsts.3);
     config
 }

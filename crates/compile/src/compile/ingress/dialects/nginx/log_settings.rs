@@ -1,6 +1,5 @@
 //! The keys of the ConfigMap about the access log: which requests of the dialect have a line, and its format.
 
-use super::config_map::NginxConfig;
 use crate::access_log_syntax::LineTemplate;
 use crate::api::ingress_nginx::{flag, items};
 use crate::diagnostic::Diagnostic;
@@ -41,9 +40,14 @@ impl LogSettings {
     }
 }
 
-/// Reads a key. `None` if its value is bad. `object`: the ConfigMap and the key, for messages.
-pub(super) fn set(config: &mut NginxConfig, object: &str, name: &str, text: &str) -> Option<()> {
-    let NginxConfig { logs, notes, .. } = config;
+/// Reads a key. `None` if its value is bad. `object`: the ConfigMap and the key, for `notes`.
+pub(super) fn set(
+    logs: &mut LogSettings,
+    notes: &mut Vec<Diagnostic>,
+    object: &str,
+    name: &str,
+    text: &str,
+) -> Option<()> {
     match name {
         "disable-access-log" | "disable-http-access-log" => logs.is_off |= flag(text)?,
         "enable-access-log-for-default-backend" => logs.logs_default_backend = flag(text)?,
@@ -74,8 +78,7 @@ pub(super) fn set(config: &mut NginxConfig, object: &str, name: &str, text: &str
 }
 
 /// Parses the format, after all keys are read. A bad one has no effect, and is reported. `config_map`: its name.
-pub(super) fn finish(config: &mut NginxConfig, config_map: &str) {
-    let NginxConfig { logs, notes, .. } = config;
+pub(super) fn finish(logs: &mut LogSettings, notes: &mut Vec<Diagnostic>, config_map: &str) {
     let Some(format) = logs.format.take() else { return };
     // As in the configuration that ingress-nginx writes, whose quotes the format ends in the same places.
     let escape = if logs.escapes_as_json { "escape=json " } else { "" };
@@ -95,14 +98,14 @@ pub(super) fn finish(config: &mut NginxConfig, config_map: &str) {
 mod tests {
     use super::*;
 
-    fn read(keys: &[(&str, &str)]) -> NginxConfig {
-        let mut config = NginxConfig::default();
+    fn read(keys: &[(&str, &str)]) -> (LogSettings, Vec<Diagnostic>) {
+        let (mut logs, mut notes) = (LogSettings::default(), Vec::new());
         for (name, text) in keys {
             assert!(NAMES.contains(name), "{name}");
-            assert_eq!(set(&mut config, "ConfigMap a/b, key", name, text), Some(()), "{name}");
+            assert_eq!(set(&mut logs, &mut notes, "ConfigMap a/b, key", name, text), Some(()), "{name}");
         }
-        finish(&mut config, "ConfigMap a/b");
-        config
+        finish(&mut logs, &mut notes, "ConfigMap a/b");
+        (logs, notes)
     }
 
     #[test]
@@ -112,9 +115,9 @@ mod tests {
             (&[("log-format-upstream", "{\"a\": \"$uri\"}"), ("log-format-escape-json", "true")], 1),
             (&[("log-format-escape-json", "true"), ("log-format-upstream", "{\"a\": \"$uri\", \"b\": $status}")], 2),
         ] {
-            let config = read(keys);
-            let template = config.logs.lines.template.as_ref().expect("the format is valid");
-            assert_eq!((template.variables().count(), config.notes.len()), (variables, 0), "{keys:?}");
+            let (logs, notes) = read(keys);
+            let template = logs.lines.template.as_ref().expect("the format is valid");
+            assert_eq!((template.variables().count(), notes.len()), (variables, 0), "{keys:?}");
         }
     }
 
@@ -127,10 +130,10 @@ mod tests {
             (&[("enable-access-log-for-default-backend", "true")], true, true),
             (&[("enable-access-log-for-default-backend", "true"), ("disable-access-log", "1")], false, false),
         ] {
-            let logs = read(keys).logs;
+            let (logs, _) = read(keys);
             assert_eq!((logs.is_on(), logs.has_unnamed_hosts()), (is_on, has_unnamed), "{keys:?}");
         }
-        let lines = read(&[("skip-access-log-urls", "/healthz, /status?full")]).logs.lines;
+        let lines = read(&[("skip-access-log-urls", "/healthz, /status?full")]).0.lines;
         assert!(!lines.logs("/healthz") && !lines.logs("/status?full") && lines.logs("/status"));
     }
 
@@ -142,14 +145,13 @@ mod tests {
             ("log-format-escape-none", "true", "values are escaped nevertheless"),
             ("skip-access-log-urls", "/a,~^/b", "\"~^/b\" is a regular expression"),
         ] {
-            let config = read(&[(name, text)]);
-            assert_eq!((config.notes.len(), config.errors.len()), (1, 0), "{name}");
-            assert!(config.notes[0].message.contains(expected), "{:?}", config.notes);
+            let (_, notes) = read(&[(name, text)]);
+            assert!(notes.len() == 1 && notes[0].message.contains(expected), "{name}: {notes:?}");
         }
-        let mut config = NginxConfig::default();
+        let (mut logs, mut notes) = (LogSettings::default(), Vec::new());
         for name in ["disable-access-log", "log-format-escape-json", "enable-access-log-for-default-backend"] {
-            assert_eq!(set(&mut config, "ConfigMap a/b, key", name, "off"), None, "{name}");
+            assert_eq!(set(&mut logs, &mut notes, "ConfigMap a/b, key", name, "off"), None, "{name}");
         }
-        assert_eq!(config, NginxConfig::default());
+        assert_eq!((logs, notes.len()), (LogSettings::default(), 0));
     }
 }

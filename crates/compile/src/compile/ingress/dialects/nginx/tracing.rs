@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::config_map::NginxConfig;
 use super::value_reader::ValueReader;
 use crate::api::ingress_nginx::{find, flag};
 use crate::diagnostic::Diagnostic;
@@ -38,9 +37,14 @@ impl TraceSettings {
     }
 }
 
-/// Reads a key. `None` if its value is bad. `object`: the ConfigMap and the key, for messages.
-pub(super) fn set(config: &mut NginxConfig, object: &str, name: &str, text: &str) -> Option<()> {
-    let NginxConfig { traces, notes, .. } = config;
+/// Reads a key. `None` if its value is bad. `object`: the ConfigMap and the key, for `notes`.
+pub(super) fn set(
+    traces: &mut TraceSettings,
+    notes: &mut Vec<Diagnostic>,
+    object: &str,
+    name: &str,
+    text: &str,
+) -> Option<()> {
     match name {
         ENABLE => traces.is_on = Some(flag(text)?),
         TRUST => traces.continues_traces = flag(text)?,
@@ -59,8 +63,8 @@ pub(super) fn set(config: &mut NginxConfig, object: &str, name: &str, text: &str
 }
 
 /// Reads the annotations. As in ingress-nginx, the other two have an effect only next to the one that enables traces.
-pub(super) fn read(reader: &mut ValueReader<'_>, config: &NginxConfig) -> RuleTracing {
-    let of_all = config.traces.of_all();
+pub(super) fn read(reader: &mut ValueReader<'_>, config: &TraceSettings) -> RuleTracing {
+    let of_all = config.of_all();
     let is_on = reader.text(ENABLE).and_then(flag);
     let continues_traces = reader.text(TRUST).and_then(flag);
     let operation = reader.text(OPERATION).map(str::trim).filter(|operation| !operation.is_empty());
@@ -88,12 +92,12 @@ mod tests {
     use super::*;
     use crate::api::ingress_nginx::PREFIX;
 
-    fn config(keys: &[(&str, &str)]) -> NginxConfig {
-        let mut config = NginxConfig::default();
+    fn config(keys: &[(&str, &str)]) -> (TraceSettings, Vec<Diagnostic>) {
+        let (mut traces, mut notes) = (TraceSettings::default(), Vec::new());
         for (name, text) in keys {
-            assert_eq!(set(&mut config, "ConfigMap a/b, key", name, text), Some(()), "{name}");
+            assert_eq!(set(&mut traces, &mut notes, "ConfigMap a/b, key", name, text), Some(()), "{name}");
         }
-        config
+        (traces, notes)
     }
 
     /// The text of dumps, and the number of notes.
@@ -103,7 +107,7 @@ mod tests {
         let meta = json!({"namespace": "a", "name": "b", "annotations": annotations});
         let meta = serde_json::from_value(meta).unwrap();
         let mut reader = ValueReader::new(&meta);
-        let tracing = read(&mut reader, &config(keys));
+        let tracing = read(&mut reader, &config(keys).0);
         assert!(reader.errors.is_empty());
         (tracing.to_string(), reader.notes.len())
     }
@@ -136,9 +140,10 @@ mod tests {
 
     #[test]
     fn variables_in_names_are_reported() {
-        let config = config(&[(OPERATION, "HTTP $request_method")]);
-        assert_eq!((config.traces.operation.clone(), config.notes.len()), (None, 1));
-        assert!(config.notes[0].message.contains("is not supported as the name of spans"), "{:?}", config.notes);
-        assert_eq!(set(&mut NginxConfig::default(), "ConfigMap a/b, key", ENABLE, "on"), None);
+        let (mut traces, mut notes) = config(&[(OPERATION, "HTTP $request_method")]);
+        assert_eq!(traces, TraceSettings::default());
+        let is_reported = notes.len() == 1 && notes[0].message.contains("is not supported as the name of spans");
+        assert!(is_reported, "{notes:?}");
+        assert_eq!(set(&mut traces, &mut notes, "ConfigMap a/b, key", ENABLE, "on"), None);
     }
 }

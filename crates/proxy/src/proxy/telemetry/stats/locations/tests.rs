@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use super::super::ProxyStats;
 use super::*;
 use crate::plugin_api::completed_request::AttemptOutcome;
 
@@ -16,9 +17,9 @@ fn names(ingress: &str, host: &str) -> Arc<LocationNames> {
     })
 }
 
-fn request<'r>(names: &'r Arc<LocationNames>, method: &'r Method, status: u16) -> CountedRequest<'r> {
+fn request<'r>(names: &'r Arc<LocationNames>, method: &'r Method, status: u16) -> LocationRequest<'r> {
     let (duration, alternative, attempt) = (Duration::from_millis(30), None, None);
-    CountedRequest { names, alternative, method, status, duration, attempt, received: 95, sent: 1000 }
+    LocationRequest { names, alternative, method, status, duration, attempt, received: 95, sent: 1000 }
 }
 
 fn stats(metrics: LocationMetrics, max_series: usize) -> ProxyStats {
@@ -74,7 +75,8 @@ fn last_attempt_and_share_are_counted() {
         ..Attempt::start(([10, 0, 0, 1], 80).into(), Instant::now())
     };
     let next = Arc::from("shop-next-80");
-    let request = CountedRequest { attempt: Some(&attempt), alternative: Some(&next), ..request(&names, &method, 200) };
+    let request =
+        LocationRequest { attempt: Some(&attempt), alternative: Some(&next), ..request(&names, &method, 200) };
     stats.count_location(stats.worker(0), &request);
     let (labels, counts) = stats.locations().pop_first().unwrap();
     assert_eq!((&*labels.alternative, labels.method), ("shop-next-80", "other"));
