@@ -12,11 +12,14 @@ use crate::harness::objects::GATEWAY;
 use crate::harness::program::run;
 use crate::harness::site::Site;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::cipher_suite::{TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS13_AES_128_GCM_SHA256};
 use rustls::crypto::aws_lc_rs::{default_provider, sign::any_supported_type};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedCipherSuite, SupportedProtocolVersion};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -48,8 +51,16 @@ impl ResolvesServerCert for RenewableCertificate {
 
 /// Starts a backend that responds to every request on keep-alive connections until the test ends.
 fn backend(certificate: RenewableCertificate) -> SocketAddr {
-    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
+    backend_with_suites(certificate, &default_provider().cipher_suites)
+}
+
+/// The same with these cipher suites, and the versions of TLS that they are of.
+fn backend_with_suites(certificate: RenewableCertificate, suites: &[SupportedCipherSuite]) -> SocketAddr {
+    let provider = CryptoProvider { cipher_suites: suites.to_vec(), ..default_provider() };
+    let is_used = |version: &SupportedProtocolVersion| suites.iter().any(|suite| suite.version() == version);
+    let versions: Vec<_> = [&TLS13, &TLS12].into_iter().filter(|version| is_used(version)).collect();
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&versions)
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(certificate));
@@ -243,6 +254,90 @@ spec:
     assert_eq!(status("unverified"), 200);
     let ended = program.stop().expect_success();
     for message in ["has no key ca.crt, which proxy-ssl-verify needs", "proxy-ssl-name is missing"] {
+        assert!(ended.messages().contains(message), "{message}: {}", ended.messages());
+    }
+}
+
+/// The annotation without which the others about TLS have no effect.
+const SECRET: &str = "proxy-ssl-secret: default/proxy";
+
+/// ingress-nginx, annotations `proxy-ssl-ciphers` and `proxy-ssl-protocols`.
+#[test]
+fn annotations_of_ingress_nginx_select_cipher_suites_and_versions() {
+    let authority = Authority::new("trusted");
+    let start = |suite: SupportedCipherSuite| {
+        let certificate = RenewableCertificate(Arc::new(Mutex::new(authority.issue("backend.example"))));
+        backend_with_suites(certificate, &[suite])
+    };
+    let old = start(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+    let new = start(TLS13_AES_128_GCM_SHA256);
+    let mut objects = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: nginx}\n\
+                       spec: {controller: k8s.io/ingress-nginx}\n---\n"
+        .to_owned();
+    for (name, address) in [("old", old), ("new", new)] {
+        objects += &format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{portico.dev/address: \
+             \"{address}\"}}}}\nspec: {{ports: [{{port: 443}}]}}\n---\n"
+        );
+    }
+    let cases = [
+        ("old", vec![SECRET], 200),
+        ("new", vec![SECRET], 200),
+        ("old", vec![SECRET, "proxy-ssl-protocols: TLSv1.2"], 200),
+        ("new", vec![SECRET, "proxy-ssl-protocols: TLSv1.2"], 502),
+        ("old", vec![SECRET, "proxy-ssl-protocols: TLSv1.3"], 502),
+        ("new", vec![SECRET, "proxy-ssl-protocols: TLSv1.3"], 200),
+        ("old", vec![SECRET, "proxy-ssl-protocols: TLSv1.2 TLSv1.3"], 200),
+        ("old", vec![SECRET, "proxy-ssl-protocols: SSLv3"], 200),
+        ("old", vec![SECRET, "proxy-ssl-ciphers: DEFAULT"], 200),
+        ("old", vec![SECRET, "proxy-ssl-ciphers: ECDHE-ECDSA-AES128-GCM-SHA256:AES128-SHA"], 200),
+        ("old", vec![SECRET, "proxy-ssl-ciphers: ECDHE-ECDSA-AES256-GCM-SHA384"], 502),
+        ("new", vec![SECRET, "proxy-ssl-ciphers: ECDHE-ECDSA-AES256-GCM-SHA384"], 200),
+        ("old", vec![SECRET, "proxy-ssl-ciphers: AES128-SHA"], 503),
+        ("new", vec![SECRET, "proxy-ssl-ciphers: AES128-SHA"], 503),
+        ("new", vec![SECRET, "proxy-ssl-ciphers: AES128-SHA", "proxy-ssl-protocols: TLSv1.3"], 200),
+        // Without the Secret, they have no effect.
+        ("old", vec!["proxy-ssl-ciphers: AES128-SHA", "proxy-ssl-protocols: TLSv1.3"], 200),
+    ];
+    for (index, (service, annotations, _)) in cases.iter().enumerate() {
+        let lines = annotations.iter().map(|annotation| format!("    nginx.ingress.kubernetes.io/{annotation}\n"));
+        let annotations: String = lines.collect();
+        objects += &format!(
+            "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: case-{index}
+  annotations:
+    nginx.ingress.kubernetes.io/backend-protocol: HTTPS
+    nginx.ingress.kubernetes.io/upstream-vhost: backend.example
+{annotations}spec:
+  ingressClassName: nginx
+  rules:
+    - host: case-{index}.example
+      http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: {service}, port: {{number: 443}}}}}}}}]}}
+---
+"
+        );
+    }
+    let site = Site::new();
+    site.save("manifests/all.yaml", &objects);
+    site.save("manifests/proxy.yaml", &client_secret(Some(&authority)));
+    let address = site.address_of("other");
+    let class = ["--nginx-controller-class", "k8s.io/ingress-nginx", "--ingress-http-listen", &address];
+    let program = run(&site, &[&class[..], &["--ingress-https-listen", "off"]].concat());
+    program.wait_started();
+    for (index, (service, annotations, expected)) in cases.iter().enumerate() {
+        let found = try_get(&address, &format!("case-{index}.example"), "/").unwrap().status;
+        assert_eq!(found, *expected, "{service}: {annotations:?}");
+    }
+    let ended = program.stop().expect_success();
+    for message in [
+        "\"AES128-SHA\" names no cipher suite that is supported, so requests get status 503",
+        "no cipher suite that is supported is named by AES128-SHA",
+        "\"SSLv3\" is not a valid value, so it has no effect",
+        "proxy-ssl-protocols permits only TLS 1.3, whose ciphers no list names, so it has no effect",
+        "proxy-ssl-secret is missing, so it has no effect",
+    ] {
         assert!(ended.messages().contains(message), "{message}: {}", ended.messages());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use rustls::SupportedCipherSuite;
 use rustls::sign::CertifiedKey;
 
 use super::check_queue::CheckQueue;
@@ -50,7 +51,22 @@ impl UpstreamRegistry {
         trust: Option<TlsTrust>,
         client: Option<Arc<CertifiedKey>>,
     ) -> Result<UpstreamTlsSettings, rustls::Error> {
-        self.tls_settings.settings(protocol.into(), trust, client)
+        self.tls_settings.settings(protocol.into(), trust, client, None)
+    }
+
+    /// The same for handshakes that offer only these cipher suites, and the versions of TLS that these are of.
+    ///
+    /// # Errors
+    ///
+    /// If the list is empty.
+    pub fn tls_settings_with_suites(
+        &self,
+        protocol: impl Into<Option<UpstreamProtocol>>,
+        trust: Option<TlsTrust>,
+        client: Option<Arc<CertifiedKey>>,
+        suites: &[SupportedCipherSuite],
+    ) -> Result<UpstreamTlsSettings, rustls::Error> {
+        self.tls_settings.settings(protocol.into(), trust, client, Some(suites))
     }
 
     /// The upstream with this key, created if it does not exist yet.

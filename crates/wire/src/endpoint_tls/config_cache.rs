@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use rustls::SupportedCipherSuite;
 use rustls::sign::CertifiedKey;
 
 use super::{
@@ -19,14 +20,20 @@ pub struct TlsConfigCache {
 }
 
 impl TlsConfigCache {
-    /// Like [`UpstreamTlsSettings::new`], but reuses an existing configuration.
+    /// Like [`UpstreamTlsSettings::new`], but reuses an existing configuration. `suites`: those that handshakes offer,
+    /// and with them the versions of TLS; `None` for all.
+    ///
+    /// # Errors
+    ///
+    /// If the list of suites is empty.
     pub fn settings(
         &self,
         protocol: Option<UpstreamProtocol>,
         trust: Option<TlsTrust>,
         client: Option<Arc<CertifiedKey>>,
+        suites: Option<&[SupportedCipherSuite]>,
     ) -> Result<UpstreamTlsSettings, rustls::Error> {
-        let digest = settings_digest(protocol, trust.as_ref(), client.as_deref());
+        let digest = settings_digest(protocol, trust.as_ref(), client.as_deref(), suites);
         let has_client_certificate = client.is_some();
         let identity = trust.as_ref().and_then(|trust| trust.identity.as_ref());
         let server_name = identity.map(|identity| identity.server_name.clone());
@@ -34,7 +41,7 @@ impl TlsConfigCache {
         let config = match configs.get(&digest).and_then(Weak::upgrade) {
             Some(known) => known,
             None => {
-                let created = Arc::new(build_config(protocol, trust, client)?);
+                let created = Arc::new(build_config(protocol, trust, client, suites)?);
                 configs.insert(digest, Arc::downgrade(&created));
                 created
             }
@@ -53,6 +60,7 @@ impl TlsConfigCache {
 mod tests {
     use http::HeaderValue;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use rustls::crypto::aws_lc_rs::cipher_suite::{TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS13_AES_128_GCM_SHA256};
     use rustls::pki_types::CertificateDer;
 
     use super::super::{EndpointIdentity, IdentityName, TrustAnchors};
@@ -73,7 +81,7 @@ mod tests {
             let anchors = TrustAnchors::new(authorities.iter().map(|authority| (*authority).clone()));
             Some(TlsTrust { anchors: Arc::new(anchors), max_intermediates, identity: None })
         };
-        let settings = |trust| cache.settings(Some(UpstreamProtocol::Http1), trust, None).unwrap();
+        let settings = |trust| cache.settings(Some(UpstreamProtocol::Http1), trust, None, None).unwrap();
         let first = settings(trust(&[&first_authority], None));
         for _ in 0..1000 {
             let another = settings(trust(&[&first_authority], None));
@@ -86,13 +94,20 @@ mod tests {
             let identity = Some(EndpointIdentity { server_name, alternatives });
             trust(&[&first_authority], None).map(|trust| TlsTrust { identity, ..trust })
         };
+        let with_suites = |suites: &[SupportedCipherSuite]| {
+            let trust = trust(&[&first_authority], None);
+            cache.settings(Some(UpstreamProtocol::Http1), trust, None, Some(suites)).unwrap()
+        };
         let others = [
             settings(trust(&[&second_authority], None)),
             settings(trust(&[&first_authority, &second_authority], None)),
             settings(trust(&[&first_authority], Some(1))),
             settings(None),
-            cache.settings(Some(UpstreamProtocol::Http2), trust(&[&first_authority], None), None).unwrap(),
-            cache.settings(None, trust(&[&first_authority], None), None).unwrap(),
+            cache.settings(Some(UpstreamProtocol::Http2), trust(&[&first_authority], None), None, None).unwrap(),
+            cache.settings(None, trust(&[&first_authority], None), None, None).unwrap(),
+            with_suites(&[TLS13_AES_128_GCM_SHA256]),
+            with_suites(&[TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]),
+            with_suites(&[TLS13_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]),
             settings(with_identity("a.example", &[])),
             settings(with_identity("b.example", &[])),
             settings(with_identity("a.example", &["b.example"])),
@@ -101,9 +116,18 @@ mod tests {
             assert!(first != *other && !Arc::ptr_eq(&first.config, &other.config));
         }
         cache.sweep();
-        assert_eq!(cache.configs.lock().len(), 10);
+        assert_eq!(cache.configs.lock().len(), 13);
         drop((first, others));
         cache.sweep();
         assert!(cache.configs.lock().is_empty(), "unused configurations are dropped");
+    }
+    #[test]
+    fn a_list_of_suites_must_have_one() {
+        let cache = TlsConfigCache::default();
+        assert!(cache.settings(Some(UpstreamProtocol::Http1), None, None, Some(&[])).is_err());
+        for suite in [TLS13_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256] {
+            let settings = cache.settings(Some(UpstreamProtocol::Http1), None, None, Some(&[suite])).unwrap();
+            assert_eq!(settings.config.client.crypto_provider().cipher_suites, [suite]);
+        }
     }
 }

@@ -28,7 +28,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{AlertDescription, CertificateError, ClientConfig, HandshakeKind};
+use rustls::version::{TLS12, TLS13};
+use rustls::{AlertDescription, CertificateError, ClientConfig, HandshakeKind, SupportedCipherSuite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -47,8 +48,8 @@ use crate::unverified_certificates::AcceptServerWithoutProof;
 /// connection is never reused under different settings.
 #[derive(Clone)]
 pub struct UpstreamTlsSettings {
-    /// Digest of everything that distinguishes settings: protocol, trust and client certificate, without its private
-    /// key.
+    /// Digest of everything that distinguishes settings: protocol, trust, cipher suites and client certificate, without
+    /// its private key.
     digest: TlsDigest,
     has_client_certificate: bool,
     /// The server name of all handshakes; `None` for the host of each request.
@@ -78,7 +79,7 @@ impl UpstreamTlsSettings {
         trust: Option<TlsTrust>,
         client: Option<Arc<CertifiedKey>>,
     ) -> Result<Self, rustls::Error> {
-        TlsConfigCache::default().settings(protocol.into(), trust, client)
+        TlsConfigCache::default().settings(protocol.into(), trust, client, None)
     }
 
     /// Whether certificates are verified.
@@ -165,8 +166,17 @@ fn build_config(
     protocol: Option<UpstreamProtocol>,
     trust: Option<TlsTrust>,
     client: Option<Arc<CertifiedKey>>,
+    suites: Option<&[SupportedCipherSuite]>,
 ) -> Result<EndpointTlsConfig, rustls::Error> {
-    let provider = Arc::clone(&PROVIDER);
+    let provider = match suites {
+        None => Arc::clone(&PROVIDER),
+        Some(suites) => Arc::new(CryptoProvider { cipher_suites: suites.to_vec(), ..CryptoProvider::clone(&PROVIDER) }),
+    };
+    // A version without a suite would be offered in vain.
+    let versions: Vec<_> = [&TLS13, &TLS12]
+        .into_iter()
+        .filter(|version| provider.cipher_suites.iter().any(|suite| *suite.version() == **version))
+        .collect();
     let verifies = trust.is_some();
     let has_identity = trust.as_ref().is_some_and(|trust| trust.identity.is_some());
     let required_name = if has_identity { RequiredName::Configured } else { RequiredName::Host };
@@ -175,7 +185,7 @@ fn build_config(
         None => Arc::new(AcceptServerWithoutProof(Arc::clone(&provider))),
     };
     let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(&versions)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&verifier));
     let mut client = match client {
@@ -201,6 +211,7 @@ fn settings_digest(
     protocol: Option<UpstreamProtocol>,
     trust: Option<&TlsTrust>,
     client: Option<&CertifiedKey>,
+    suites: Option<&[SupportedCipherSuite]>,
 ) -> TlsDigest {
     let mut builder = DigestBuilder::default();
     let identity = trust.and_then(|trust| trust.identity.as_ref());
@@ -224,6 +235,12 @@ fn settings_digest(
     // The key is determined by the first certificate, so it is not hashed.
     for certificate in client.iter().flat_map(|client| &client.cert) {
         builder.add(certificate);
+    }
+    if let Some(suites) = suites {
+        // No certificate begins so.
+        builder.add(b"suites");
+        let ids: Vec<u8> = suites.iter().flat_map(|suite| u16::from(suite.suite()).to_be_bytes()).collect();
+        builder.add(&ids);
     }
     builder.finish()
 }

@@ -117,11 +117,13 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
         // expressions, variables, and pages that are no URLs.
         "upstream-hash-by" if !value.contains('$') => Some("all requests have the same hash, as in ingress-nginx"),
         "custom-http-errors" => Some("clients get status 404 in place of these errors, as in ingress-nginx"),
+        // expressions, variables, ciphers, and pages that are no URLs.
         "auth-secret"
         | "auth-tls-error-page"
         | "canary-by-header-pattern"
         | "mirror-host"
         | "mirror-target"
+        | "proxy-ssl-ciphers"
         | "upstream-hash-by" => None,
         "server-alias" if items(value).any(|name| !is_host(name)) || subject.shares_host_with_other_namespace() => None,
         "server-alias" => Some("another host or Ingress has the name, as in ingress-nginx"),
@@ -181,6 +183,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("opentelemetry-operation-name", "enable-opentelemetry"),
     ("opentelemetry-trust-incoming-span", "enable-opentelemetry"),
     ("proxy-redirect-to", "proxy-redirect-from"),
+    ("proxy-ssl-ciphers", "proxy-ssl-secret"),
     ("upstream-hash-by-subset", "upstream-hash-by"),
     ("upstream-hash-by-subset-size", "upstream-hash-by"),
 ];

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls::SupportedCipherSuite;
 use rustls::sign::CertifiedKey;
 
 use crate::compile::CompileContext;
@@ -16,6 +17,8 @@ pub(in crate::compile) struct RouteTls {
     pub client: Option<Arc<CertifiedKey>>,
     /// The field of the object that names the client certificate.
     pub client_field: String,
+    /// The cipher suites of handshakes, and with them the versions of TLS; `None` for all.
+    pub suites: Option<Arc<[SupportedCipherSuite]>>,
 }
 
 impl RouteTls {
@@ -24,7 +27,11 @@ impl RouteTls {
         cx: CompileContext<'_>,
         protocol: UpstreamProtocol,
     ) -> Result<UpstreamTlsSettings, Diagnostic> {
-        let settings = cx.inputs.upstreams.tls_settings(protocol, self.trust.clone(), self.client.clone());
+        let (trust, client) = (self.trust.clone(), self.client.clone());
+        let settings = match &self.suites {
+            None => cx.inputs.upstreams.tls_settings(protocol, trust, client),
+            Some(suites) => cx.inputs.upstreams.tls_settings_with_suites(protocol, trust, client, suites),
+        };
         settings.map_err(|error| Diagnostic::error(&*self.client_field, error.to_string(), "use another certificate"))
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use rustls::SupportedCipherSuite;
 
+use super::cipher_list;
 use super::config_map::NginxConfig;
 use super::referenced_objects::{object_key, report_missing};
 use super::value_reader::ValueReader;
@@ -26,6 +28,8 @@ pub(super) fn read(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config:
     let name = reader.text("proxy-ssl-name").map(str::trim);
     // The name is sent in any case, as it is with backends without these annotations.
     reader.text("proxy-ssl-server-name");
+    let protocols = reader.text(PROTOCOLS);
+    let ciphers = reader.text(CIPHERS);
     let Some(secret) = reader.text("proxy-ssl-secret") else {
         reader.note_without(&DEPENDENT, SECRET);
         return None;
@@ -51,7 +55,43 @@ pub(super) fn read(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config:
         let remedy = "set proxy-ssl-verify to on, or remove it";
         reader.note("proxy-ssl-name", "the certificate of the backend is not verified", remedy);
     }
-    Some(RouteTls { trust, client, client_field: field })
+    let suites = suites(reader, protocols, ciphers)
+        .inspect_err(|message| reader.refuse(CIPHERS, message, cipher_list::REMEDY))
+        .ok()?;
+    Some(RouteTls { trust, client, client_field: field, suites })
+}
+
+/// The cipher suites of handshakes, and with them the versions; `None` for all.
+///
+/// # Errors
+///
+/// If the list leaves no suite for TLS 1.2, and that is permitted.
+fn suites(
+    reader: &mut ValueReader<'_>,
+    protocols: Option<&str>,
+    ciphers: Option<&str>,
+) -> Result<Option<Arc<[SupportedCipherSuite]>>, String> {
+    let ciphers = ciphers.filter(|ciphers| *ciphers != DEFAULT);
+    if protocols.is_none() && ciphers.is_none() {
+        return Ok(None);
+    }
+    let permits = |version: &str| protocols.is_none_or(|protocols| protocols.split(' ').any(|word| word == version));
+    let mut suites = if permits("TLSv1.3") { cipher_list::suites_of_tls13() } else { Vec::new() };
+    if permits("TLSv1.2") {
+        let text = ciphers.unwrap_or(DEFAULT);
+        let list = cipher_list::parse(text);
+        if list.suites.is_empty() {
+            return Err(format!("{text:?} names no cipher suite that is supported"));
+        }
+        if let Some(unknown) = list.unknown_in_words() {
+            reader.warn(CIPHERS, unknown, cipher_list::REMEDY);
+        }
+        suites.extend(list.suites);
+    } else if ciphers.is_some() {
+        let remedy = "remove it, or add TLSv1.2 to proxy-ssl-protocols";
+        reader.note(CIPHERS, "proxy-ssl-protocols permits only TLS 1.3, whose ciphers no list names", remedy);
+    }
+    Ok(Some(suites.into()))
 }
 
 /// Which certificates are accepted.
@@ -95,7 +135,13 @@ fn trust(
 const SECRET: &str = "proxy-ssl-secret";
 
 /// The annotations that have an effect with `proxy-ssl-secret` only.
-const DEPENDENT: [&str; 4] = ["proxy-ssl-name", "proxy-ssl-server-name", "proxy-ssl-verify", "proxy-ssl-verify-depth"];
+const DEPENDENT: [&str; 6] =
+    [CIPHERS, "proxy-ssl-name", PROTOCOLS, "proxy-ssl-server-name", "proxy-ssl-verify", "proxy-ssl-verify-depth"];
+
+const CIPHERS: &str = "proxy-ssl-ciphers";
+const PROTOCOLS: &str = "proxy-ssl-protocols";
+/// The list of OpenSSL without exceptions.
+const DEFAULT: &str = "DEFAULT";
 
 /// The number of intermediate certificates that nginx accepts.
 const VERIFY_DEPTH: usize = 1;

@@ -27,6 +27,7 @@ mod backend_tls;
 mod balancing;
 mod canary;
 mod certificate_conflicts;
+mod cipher_list;
 mod client_certificates;
 mod config_map;
 mod custom_headers;
