@@ -52,6 +52,7 @@ impl IngressConfig {
             ignore_foreign_guards,
             nginx_config_map: class.nginx_config_map.as_ref().map(key),
             nginx_default_backend: class.nginx_default_backend.as_ref().map(key),
+            nginx_ssl_passthrough: class.nginx_ssl_passthrough,
             ..IngressSettings::default()
         };
         IngressConfig { classes, settings }

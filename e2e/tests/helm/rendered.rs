@@ -165,6 +165,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "nginx-class" => (json!("public"), &["--nginx-class=public"]),
         "nginx-configmap" => (json!("a/b"), &["--nginx-configmap=a/b"]),
         "nginx-default-backend" => (json!("a/b"), &["--nginx-default-backend=a/b"]),
+        "nginx-ssl-passthrough" => (json!(true), &["--nginx-ssl-passthrough"]),
         "kong-router" => (json!("expressions"), &["--kong-router=expressions"]),
         "ingress-host-owner" => (json!("namespace"), &["--ingress-host-owner=namespace"]),
         "consumer-scope" => (json!("cluster"), &["--consumer-scope=cluster"]),

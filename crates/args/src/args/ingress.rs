@@ -48,6 +48,11 @@ pub(super) struct IngressClassArgs {
     #[arg(value_parser = parse_namespaced_name)]
     nginx_default_backend: Option<NamespacedName>,
 
+    /// Let annotation ssl-passthrough of ingress-nginx forward the TLS connections of a host to its backend unchanged;
+    /// nothing else of an Ingress or of the ConfigMap applies to them
+    #[arg(long, env = "PORTICO_NGINX_SSL_PASSTHROUGH", value_parser = clap::builder::BoolishValueParser::new())]
+    nginx_ssl_passthrough: bool,
+
     /// Kong router flavor whose precedence orders the paths of Ingresses
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = KongRouter::TraditionalCompatible)]
     #[arg(env = "PORTICO_KONG_ROUTER")]
@@ -183,6 +188,7 @@ pub struct IngressClassOptions {
     pub nginx: Option<NginxClassOptions>,
     pub nginx_config_map: Option<NamespacedName>,
     pub nginx_default_backend: Option<NamespacedName>,
+    pub nginx_ssl_passthrough: bool,
     pub router: KongRouter,
     pub host_owner: HostOwner,
     pub consumer_scope: ConsumerScopeArg,
@@ -229,6 +235,7 @@ impl IngressClassOptions {
             nginx: None,
             nginx_config_map: None,
             nginx_default_backend: None,
+            nginx_ssl_passthrough: false,
             router: KongRouter::TraditionalCompatible,
             host_owner: HostOwner::Any,
             consumer_scope: ConsumerScopeArg::Namespace,
@@ -254,6 +261,7 @@ impl IngressClassArgs {
             nginx_class,
             nginx_configmap,
             nginx_default_backend,
+            nginx_ssl_passthrough,
             kong_router,
             ingress_host_owner,
             consumer_scope,
@@ -266,6 +274,7 @@ impl IngressClassArgs {
             nginx: nginx_controller_class.map(|controller| NginxClassOptions { controller, annotated: nginx_class }),
             nginx_config_map: nginx_configmap,
             nginx_default_backend,
+            nginx_ssl_passthrough,
             router: kong_router,
             host_owner: ingress_host_owner,
             consumer_scope,

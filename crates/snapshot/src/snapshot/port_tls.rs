@@ -18,8 +18,9 @@ use super::stream::StreamRule;
 #[derive(Clone, Debug, Default)]
 pub struct PortTls {
     listeners: HostMap<TlsListener>,
-    has_streams: bool,
-    has_passthrough: bool,
+    /// How many of them forward connections, decrypted or not.
+    stream_count: usize,
+    passthrough_count: usize,
     /// Whether a listener rejects clients without a valid certificate.
     verifies_clients: bool,
 }
@@ -69,6 +70,10 @@ impl TlsListener {
         }
     }
 
+    fn is_passthrough(&self) -> bool {
+        matches!(self, TlsListener::Passthrough(_))
+    }
+
     /// The rules for its connections; `None` if it serves requests.
     pub(crate) fn stream_hosts(&self) -> Option<&StreamHosts> {
         match self {
@@ -80,13 +85,13 @@ impl TlsListener {
 
 impl PortTls {
     pub fn new(listeners: HostMap<TlsListener>) -> Self {
-        let has_streams = listeners.iter().any(|(_, listener)| listener.stream_hosts().is_some());
-        let has_passthrough = listeners.iter().any(|(_, listener)| matches!(listener, TlsListener::Passthrough(_)));
+        let stream_count = listeners.iter().filter(|(_, listener)| listener.stream_hosts().is_some()).count();
+        let passthrough_count = listeners.iter().filter(|(_, listener)| listener.is_passthrough()).count();
         let verifies_clients = listeners.iter().any(|(_, listener)| {
             let validation = listener.certificates().and_then(|certificates| certificates.client_validation());
             validation.is_some_and(|validation| validation.mode() == ClientValidationMode::Required)
         });
-        PortTls { listeners, has_streams, has_passthrough, verifies_clients }
+        PortTls { listeners, stream_count, passthrough_count, verifies_clients }
     }
 
     /// A port whose listeners all terminate TLS.
@@ -110,7 +115,7 @@ impl PortTls {
 
     /// Whether some listener of the port passes TLS through.
     pub fn has_passthrough(&self) -> bool {
-        self.has_passthrough
+        self.passthrough_count > 0
     }
 
     /// The certificates of the listener for this server name. `None` if there is no listener, or if it does not
@@ -132,14 +137,19 @@ impl PortTls {
         })
     }
 
-    /// A copy with other certificates for some hosts, all of which terminate TLS.
-    pub fn with_certificates(
-        &self,
-        changed: impl IntoIterator<Item = (HostPattern, Option<Arc<Certificates>>)>,
-    ) -> Self {
+    /// A copy with other listeners for some hosts, none of which verifies clients.
+    pub fn with_listeners(&self, changed: impl IntoIterator<Item = (HostPattern, Option<TlsListener>)>) -> Self {
         let mut changed_copy = self.clone();
-        for (host, certificates) in changed {
-            changed_copy.listeners.set(host, certificates.map(TlsListener::Terminate));
+        for (host, listener) in changed {
+            if let Some(before) = changed_copy.listeners.get(&host) {
+                changed_copy.stream_count -= usize::from(before.stream_hosts().is_some());
+                changed_copy.passthrough_count -= usize::from(before.is_passthrough());
+            }
+            if let Some(after) = &listener {
+                changed_copy.stream_count += usize::from(after.stream_hosts().is_some());
+                changed_copy.passthrough_count += usize::from(after.is_passthrough());
+            }
+            changed_copy.listeners.set(host, listener);
         }
         changed_copy
     }
@@ -163,7 +173,7 @@ impl PortTls {
     /// opened for another host.
     pub(super) fn is_for_streams(&self, host: &str) -> bool {
         let forwards = |listener: &TlsListener| listener.stream_hosts().is_some();
-        self.has_streams && self.listeners.most_specific(host).is_some_and(forwards)
+        self.stream_count > 0 && self.listeners.most_specific(host).is_some_and(forwards)
     }
 }
 
@@ -269,6 +279,30 @@ mod tests {
             let tls = passthrough(hosts);
             let Some(TlsAction::Passthrough(rule)) = tls.action(None) else { panic!("no rule") };
             assert_eq!(&*rule.listener, expected);
+        }
+    }
+
+    #[test]
+    fn listeners_of_hosts_are_replaced() {
+        let pass = |name: &str| {
+            let hosts = HostMap::new([(host(name), rule(name))]);
+            Some(TlsListener::Passthrough(StreamHosts { hosts, unrouted: rule("") }))
+        };
+        let terminate = || Some(TlsListener::Terminate(Arc::default()));
+        let (a, b) = ("a.example", "b.example");
+        let mut tls = PortTls::default();
+        for (changes, passthrough, streams) in [
+            (vec![("*", terminate()), (a, terminate())], false, [false, false]),
+            (vec![(a, pass(a))], true, [true, false]),
+            (vec![(a, pass(a)), (b, pass(b))], true, [true, true]),
+            (vec![(a, None)], true, [false, true]),
+            (vec![(b, terminate()), (a, None)], false, [false, false]),
+        ] {
+            tls = tls.with_listeners(changes.into_iter().map(|(name, listener)| (host(name), listener)));
+            assert_eq!(tls.has_passthrough(), passthrough, "{tls:?}");
+            assert_eq!([a, b].map(|name| tls.is_for_streams(name)), streams, "{tls:?}");
+            let passes = [a, b].map(|name| matches!(tls.action(Some(name)), Some(TlsAction::Passthrough(_))));
+            assert_eq!(passes, streams, "{tls:?}");
         }
     }
 }

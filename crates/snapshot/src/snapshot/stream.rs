@@ -7,7 +7,7 @@ use super::rule::{RouteFailure, RuleId, WeightedBackends};
 use crate::plugin_chain::StreamChain;
 
 /// How connections, or the datagrams of UDP sessions, are forwarded.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct StreamRule {
     /// `namespace/gateway`.
     pub gateway: Arc<str>,

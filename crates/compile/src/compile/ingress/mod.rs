@@ -23,6 +23,7 @@ mod host_conflicts;
 mod host_index;
 mod joined_locations;
 mod listener_routes;
+mod passthrough;
 mod plan;
 pub(super) mod publish;
 mod service_backend;
@@ -44,7 +45,7 @@ use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::access_logs::LocationAccessLog;
 use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::{HostMap, HostPattern};
-use crate::snapshot::port_tls::PortTls;
+use crate::snapshot::port_tls::{PortTls, TlsListener};
 use crate::snapshot::rule::RouteRule;
 use crate::snapshot::{Bind, HttpListener};
 use crate::store::Changes;
@@ -74,7 +75,7 @@ pub(super) struct IngressCompiler {
     routes: Option<ListenerRoutes>,
     /// The rule of the default backend for hosts that no Ingress names.
     of_unnamed_hosts: Option<Arc<RouteRule>>,
-    /// The certificates of all hosts.
+    /// What is done with the TLS connections of each host: its certificates, or a backend.
     tls: PortTls,
     /// The addresses for `status.loadBalancer`; `None` if it is not written.
     published: Option<Vec<PublishedAddress>>,
@@ -186,7 +187,11 @@ impl IngressCompiler {
         let claim_changes = self.host_claims.update(cx, ingresses.iter());
         match host_ownership {
             HostOwnership::Any => updated.verdicts_to_update.extend(claim_changes.outdated),
-            HostOwnership::Namespace => ingresses.extend(claim_changes.owner_changed),
+            HostOwnership::Namespace => ingresses.extend(claim_changes.owner_changed.iter().cloned()),
+        }
+        if cx.inputs.ingress.nginx_ssl_passthrough {
+            // Only the namespace of a host lets its connections pass through.
+            ingresses.extend(claim_changes.owner_changed);
         }
         let with_changed_hosts = self.nginx_hosts.update(cx, &self.host_claims, ingresses.iter());
         ingresses.extend(with_changed_hosts);
@@ -233,7 +238,7 @@ impl IngressCompiler {
         let after = after.map(Arc::new);
         updated.plans.push(ChangedPlan { before: before.clone(), after: after.clone() });
         // Diagnostics about conflicts name fields, which may have moved.
-        let is_equal = equal_parts.routes && equal_parts.certificates && !self.conflicts.contains_key(&key);
+        let is_equal = equal_parts.routes && equal_parts.tls && !self.conflicts.contains_key(&key);
         if let (true, Some(after)) = (is_equal, &after) {
             self.ingresses.replace_equal(&key, Arc::clone(after));
             return;
@@ -268,12 +273,15 @@ impl IngressCompiler {
         // An affected Ingress may also conflict with others because of hosts that did not change.
         let plans = self.ingresses.by_age(&self.ingresses.neighbors(&affected));
         let (mut certificates, mut conflicts) = resolve_conflicts(cx, secrets, &plans);
-        let changed_certificates = changed_hosts.iter().filter_map(|host| {
+        let passed = passthrough::listeners(settings, &plans);
+        let changed_listeners = changed_hosts.iter().filter_map(|host| {
             let pattern = host.pattern()?;
-            let certificates = certificates.remove(&pattern);
-            (certificates.as_ref() != self.tls.certificates_of(&pattern)).then_some((pattern, certificates))
+            let terminating = || certificates.remove(&pattern).map(TlsListener::Terminate);
+            let listener = passed.get(&pattern).cloned().or_else(terminating);
+            let is_same = passthrough::are_equal(listener.as_ref(), self.tls.listeners().get(&pattern), &pattern);
+            (!is_same).then_some((pattern, listener))
         });
-        let changed_certificates: Vec<_> = changed_certificates.collect();
+        let changed_listeners: Vec<_> = changed_listeners.collect();
         changed_ingresses.extend(affected.into_iter().cloned());
         for key in changed_ingresses {
             let new = conflicts.remove(&key);
@@ -285,12 +293,12 @@ impl IngressCompiler {
                 updated.verdicts_to_update.insert(key);
             }
         }
-        let have_certificates_changed = !changed_certificates.is_empty();
-        if have_certificates_changed {
-            self.tls = self.tls.with_certificates(changed_certificates);
+        let have_listeners_changed = !changed_listeners.is_empty();
+        if have_listeners_changed {
+            self.tls = self.tls.with_listeners(changed_listeners);
         }
-        // The binds contain the router and the certificates.
-        if updated.router_built || is_first || have_certificates_changed {
+        // The binds contain the router and the listeners for TLS.
+        if updated.router_built || is_first || have_listeners_changed {
             self.build_binds(settings);
         }
     }

@@ -20,6 +20,7 @@ use crate::snapshot::router::RouteMatch;
 use crate::snapshot::router::by_conditions::{ConditionRoute, PathCondition};
 use crate::snapshot::router::locations::HostLocation;
 use crate::snapshot::rule::RouteRule;
+use crate::snapshot::stream::StreamRoute;
 use crate::upstream::UpstreamKey;
 
 /// The compiled state of a served Ingress.
@@ -42,6 +43,8 @@ pub(super) struct IngressPlan {
     pub by_location: Option<Vec<HostLocations>>,
     pub location_parts: SharedParts,
     pub certificates: Vec<HostCertificate>,
+    /// The hosts whose TLS connections are forwarded without being decrypted.
+    pub passthrough: Vec<PassthroughHost>,
     /// Each once, sorted.
     pub upstreams: Box<[UpstreamKey]>,
     /// Errors that prevent parts of the Ingress from being served.
@@ -93,7 +96,8 @@ impl IngressPlan {
             self.routes.clone_from(&before.routes);
             self.default_route.clone_from(&before.default_route);
         }
-        EqualParts { routes, certificates: self.certificates == before.certificates }
+        let tls = (&self.certificates, &self.passthrough) == (&before.certificates, &before.passthrough);
+        EqualParts { routes, tls }
     }
 
     /// The rules, in no order; one with several paths may be repeated.
@@ -133,7 +137,8 @@ impl IngressPlan {
 pub(super) struct EqualParts {
     /// The routes, and therefore the routers of their hosts.
     pub routes: bool,
-    pub certificates: bool,
+    /// The certificates, and the connections that pass through.
+    pub tls: bool,
 }
 
 /// The position of a path in its Ingress.
@@ -149,6 +154,15 @@ impl fmt::Display for PathPosition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "spec.rules[{}].http.paths[{}]", self.rule, self.path)
     }
+}
+
+/// Where the TLS connections of a host are forwarded, if the Ingress decides about it.
+#[derive(Debug, PartialEq)]
+pub(super) struct PassthroughHost {
+    pub host: HostPattern,
+    /// Whether it is the backend of the path `/`, which precedes default backends.
+    pub is_written: bool,
+    pub route: Arc<StreamRoute>,
 }
 
 /// The certificate of one host.

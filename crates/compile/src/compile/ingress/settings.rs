@@ -24,6 +24,8 @@ pub struct IngressSettings {
     pub nginx_config_map: Option<ObjectKey>,
     /// The Service that responds to requests which no Ingress of that dialect has, and in place of errors.
     pub nginx_default_backend: Option<ObjectKey>,
+    /// Whether annotations of that dialect may let the TLS connections of a host pass through.
+    pub nginx_ssl_passthrough: bool,
     /// The Secret with the certificate for hosts without one.
     pub default_secret: Option<ObjectKey>,
     /// The certificate if that Secret does not exist or is invalid. Without it, handshakes for hosts without a

@@ -121,6 +121,7 @@ impl StreamWords {
             Kind::UdpRoute => ("the sessions of UDPRoutes", "datagrams are forwarded without it"),
             Kind::UdpIngress => ("the sessions of UDPIngresses", "datagrams are forwarded without it"),
             Kind::TcpIngress => ("the connections of TCPIngresses", "connections are forwarded without it"),
+            Kind::Ingress => ("the TLS connections of Ingresses", "connections are forwarded without it"),
             Kind::TlsRoute => ("the connections of TLSRoutes", "connections are forwarded without it"),
             _ => ("the connections of TCPRoutes", "connections are forwarded without it"),
         };

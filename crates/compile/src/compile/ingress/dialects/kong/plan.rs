@@ -112,6 +112,7 @@ pub(in crate::compile::ingress) fn plan(
         by_location: None,
         location_parts: Default::default(),
         certificates,
+        passthrough: Vec::new(),
         upstreams: upstreams.into_iter().collect(),
         errors,
         notes,

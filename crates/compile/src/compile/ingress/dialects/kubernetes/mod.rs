@@ -78,6 +78,7 @@ pub(in crate::compile::ingress) fn plan(
         by_location: None,
         location_parts: Default::default(),
         certificates,
+        passthrough: Vec::new(),
         upstreams: rules.upstreams.into_iter().collect(),
         errors,
         notes,

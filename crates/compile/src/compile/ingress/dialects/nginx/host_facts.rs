@@ -14,6 +14,7 @@ use super::client_certificates::{CertificateRequirement, HostCertificates};
 use super::config_map;
 use super::config_map::NginxConfig;
 use super::host_paths::HostPaths;
+use super::passthrough;
 use super::path::written_path;
 use super::server_alias;
 use super::server_alias::{GivenAliases, IngressAge, WantedAliases};
@@ -69,6 +70,8 @@ struct Host {
     certificates: Option<HostCertificates>,
     /// Those of the oldest Ingress with some.
     aliases: Option<GivenAliases>,
+    /// The namespace of the Ingresses that let its TLS connections pass through.
+    passes_through_for: Option<Arc<str>>,
     /// Whether an Ingress had it at the last update.
     was_named: bool,
     /// The namespaces of the Ingresses that give it TLS. Those of a wildcard decide about the hosts below it.
@@ -94,6 +97,7 @@ struct SaidOfHost {
     canaries: Vec<Arc<CanaryPath>>,
     server_snippet: Option<Arc<ServerSnippet>>,
     aliases: Vec<HostPattern>,
+    passes_through: bool,
     /// That of the Ingress.
     namespace: Arc<str>,
 }
@@ -115,6 +119,10 @@ impl Host {
     fn find_aliases(&self) -> Option<GivenAliases> {
         let (ingress, said) = self.of_owner().find(|(_, said)| !said.aliases.is_empty())?;
         Some(GivenAliases { ingress: ingress.clone(), names: said.aliases.as_slice().into() })
+    }
+
+    fn find_passthrough(&self) -> Option<Arc<str>> {
+        self.of_owner().find(|(_, said)| said.passes_through).map(|(_, said)| Arc::clone(&said.namespace))
     }
 
     /// The Ingress because of which the host is closed.
@@ -242,6 +250,8 @@ impl NginxHosts {
                 // Otherwise, the known ones stay, so that open connections need not be verified again.
                 known.certificates = certificates;
             }
+            let passes_through_for = known.find_passthrough();
+            let passed_before = std::mem::replace(&mut known.passes_through_for, passes_through_for);
             let canaries = known.said.values().flat_map(|said| &said.canaries).map(Arc::clone).collect();
             let canaries_before = std::mem::replace(&mut known.canaries, canaries);
             // A canary and the Ingress with the same path report about each other, and what the canary refers to may
@@ -252,6 +262,7 @@ impl NginxHosts {
                 || closed_before != known.closed_by
                 || snippet_before != known.server_snippet
                 || have_certificates_changed
+                || passed_before != known.passes_through_for
                 || has_canaries;
             let aliases = known.find_aliases();
             let aliases_before = std::mem::replace(&mut known.aliases, aliases);
@@ -321,6 +332,11 @@ impl NginxHosts {
     /// What a host requires of the certificates of its clients.
     pub(super) fn certificates(&self, host: &HostPattern) -> Option<&HostCertificates> {
         self.by_host.get(host)?.certificates.as_ref()
+    }
+
+    /// The namespace of the Ingresses that let the TLS connections of a host pass through; `None` if they do not.
+    pub(super) fn passes_through_for(&self, host: &HostPattern) -> Option<&Arc<str>> {
+        self.by_host.get(host)?.passes_through_for.as_ref()
     }
 
     /// The snippet of a host.
@@ -433,8 +449,10 @@ fn said_of_hosts(
             continue;
         }
         let is_any = host == HostPattern::Any;
+        let passes_through = passthrough::is_wanted(cx, claims, ingress, &host);
         let known = said.entry(host).or_default();
         known.namespace = Arc::clone(&ingress.meta.key.namespace);
+        known.passes_through = passes_through;
         known.has_tls = !ingress.spec.tls.is_empty();
         known.closes_host.clone_from(&closes_host);
         known.certificates.clone_from(&certificates);

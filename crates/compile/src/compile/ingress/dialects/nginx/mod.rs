@@ -8,6 +8,7 @@
 //!           ├ endpoint_rewrites.rs ─▶ directives that the snippets of its locations inherit
 //!           ├ unsupported.rs ─▶ what has none; a guard that has none makes all rules fail
 //!           ├ path.rs        ─▶ the locations of a path
+//!           ├ passthrough.rs ─▶ hosts whose TLS connections are not decrypted ─ ../../passthrough.rs
 //!           ├ rule.rs        ─▶ what a location does ─ ../plain_service.rs
 //!           │     ├ telemetry.rs    ─▶ its names in logs and metrics ─ tracing.rs
 //!           │     ├ shared_parts.rs ─▶ its steps, its guards and its mirror, which plugins of the program implement
@@ -39,6 +40,7 @@ mod host_paths;
 mod limits;
 mod log_settings;
 mod mirror;
+mod passthrough;
 mod path;
 pub(super) mod path_conflicts;
 mod referenced_objects;
@@ -75,7 +77,7 @@ use crate::compile::CompileContext;
 use crate::compile::budgets::{BudgetShare, Expansion, MAX_HOST_MATCHES, RegexBudget};
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan;
-use crate::compile::ingress::plan::{HostLocations, IngressPlan, LocationPrecedence, LocationsOfPath};
+use crate::compile::ingress::plan::{HostLocations, IngressPlan, LocationPrecedence, LocationsOfPath, PassthroughHost};
 use crate::compile::ingress::settings::HostOwnership;
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::ingress_class::foreign_annotations;
@@ -137,6 +139,7 @@ pub(super) fn plan(
     }
     further_names::report(&mut reader, hosts, ingress, &named);
     certificate_conflicts::report(&mut reader, hosts, ingress, &certificates, &named);
+    passthrough::report(cx, &mut reader, hosts, ingress, &named);
     let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
     let mut rewrites = endpoint_rewrites::read(&mut reader, config, budgets.regex_limit());
     rewrites.base = annotations.redirect_base;
@@ -204,6 +207,7 @@ pub(super) fn plan(
     };
     ingress.spec.rules.iter().enumerate().for_each(|(index, rule)| planner.add_rule(index, rule));
     planner.add_roots();
+    let passthrough = planner.passthrough();
     planner.separate_hosts();
     planner.add_aliases();
     let NginxPlanner { rules, by_host, errors: route_errors, .. } = planner;
@@ -221,6 +225,7 @@ pub(super) fn plan(
         by_location: Some(by_host.into_values().collect()),
         location_parts: rules.parts.into_parts(),
         certificates: host_certificates,
+        passthrough,
         upstreams: rules.upstreams.into_iter().collect(),
         errors,
         notes,
@@ -431,6 +436,14 @@ impl NginxPlanner<'_> {
                 field: annotation_field(&format!("{PREFIX}from-to-www-redirect")),
             });
         }
+    }
+
+    /// Where the TLS connections of hosts go that pass through.
+    fn passthrough(&mut self) -> Vec<PassthroughHost> {
+        let hosts: Vec<HostPattern> = self.by_host.keys().cloned().collect();
+        let own = hosts.iter().filter(|host| self.hosts.belongs_to(host, self.ingress));
+        let own: Vec<&HostPattern> = own.collect();
+        own.into_iter().filter_map(|host| self.rules.passthrough(self.place("passthrough", host, "/"))).collect()
     }
 
     /// Keeps the connections of hosts that verify their clients apart from those of others.

@@ -230,7 +230,7 @@ impl RuleBuilder<'_> {
         Some(self.certificates_of(place.host)?.step(self.is_exempt_from_tls(place)))
     }
 
-    fn route(&self) -> Arc<str> {
+    pub(super) fn route(&self) -> Arc<str> {
         format!("{}/{}", Kind::Ingress, self.ingress.meta.key).into()
     }
 
@@ -280,7 +280,7 @@ impl RuleBuilder<'_> {
     }
 
     /// How the Services of the Ingress are resolved.
-    fn service(&self, via_cluster_ip: bool) -> PlainService<'_> {
+    pub(super) fn service(&self, via_cluster_ip: bool) -> PlainService<'_> {
         PlainService {
             dialect: Dialect::Nginx,
             namespace: &self.ingress.meta.key.namespace,
