@@ -12,7 +12,7 @@ use super::edits::{EDITS, SEEDS, apply_and_compare, parse, pick, put_or_remove};
 
 #[test]
 fn random_edits_of_shared_hosts_match_full_compile() {
-    let mut closed_states = 0;
+    let (mut closed_states, mut passing_states) = (0, 0);
     for seed in SEEDS {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut harness =
@@ -20,6 +20,7 @@ fn random_edits_of_shared_hosts_match_full_compile() {
         if seed % 2 == 1 {
             harness.inputs.ingress.host_ownership = HostOwnership::Namespace;
         }
+        harness.inputs.ingress.nginx_ssl_passthrough = true;
         harness.inputs.ingress.nginx_config_map = Some(ObjectKey::new("system", "nginx"));
         let metadata = json!({"name": "portico", "annotations": {"portico.dev/dialect": "nginx"}});
         let class = json!({"metadata": metadata, "spec": {"controller": "portico.dev/ingress-controller"}});
@@ -33,9 +34,11 @@ fn random_edits_of_shared_hosts_match_full_compile() {
             let batch = put_or_remove(&mut random, object);
             let (_, state) = apply_and_compare(&mut harness, batch, (seed, step));
             closed_states += usize::from(state.contains("restricts all requests for"));
+            passing_states += usize::from(state.contains("Passthrough"));
         }
     }
     assert!(closed_states > 20, "too few states with a closed host: {closed_states}");
+    assert!(passing_states > 20, "too few states with a host that passes through: {passing_states}");
 }
 
 fn config_map(random: &mut fastrand::Rng) -> AnyObject {
@@ -101,6 +104,7 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
         ("server-alias", "www.x.example,z.example"),
         ("server-alias", ".z.example,y.example"),
         ("ssl-redirect", "false"),
+        ("ssl-passthrough", "true"),
     ] {
         if random.u8(..6) == 0 {
             annotations[format!("nginx.ingress.kubernetes.io/{}", annotation.0)] = json!(annotation.1);

@@ -10,6 +10,7 @@ mod nginx_error_backends;
 mod nginx_guards;
 mod nginx_metrics;
 mod nginx_mirrors;
+mod nginx_passthrough;
 mod nginx_redirect_ports;
 mod nginx_response_rates;
 mod nginx_retries;

@@ -1,7 +1,7 @@
 //! Client certificates as the annotations `auth-tls-…` require them, over TLS: which clients each path of a host
 //! serves, what the backend gets, and what closes the host.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -98,10 +98,10 @@ impl ServerCertVerifier for AnyServer {
 }
 
 /// A connection over TLS that sends one request after the other.
-struct TlsConnection(BufReader<StreamOwned<ClientConnection, TcpStream>>);
+pub(super) struct TlsConnection(BufReader<StreamOwned<ClientConnection, TcpStream>>);
 
 impl TlsConnection {
-    fn open(address: &str, server_name: &str, certificate: Option<&Arc<CertifiedKey>>) -> Self {
+    pub(super) fn open(address: &str, server_name: &str, certificate: Option<&Arc<CertifiedKey>>) -> Self {
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -122,17 +122,24 @@ impl TlsConnection {
 
     /// The status and the body. The client claims to have a certificate.
     fn get(&mut self, host: &str, path: &str) -> (u16, String) {
+        self.try_get(host, path).unwrap()
+    }
+
+    /// An error if the handshake or the connection fails.
+    pub(super) fn try_get(&mut self, host: &str, path: &str) -> io::Result<(u16, String)> {
         let forged = "ssl-client-verify: SUCCESS\r\nssl-client-subject-dn: CN=forged\r\nssl_client_cert: forged\r\n";
         let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{forged}\r\n");
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        self.0.get_mut().write_all(request.as_bytes())?;
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            assert!(self.0.read_line(&mut head).unwrap() > 0, "closed after {head:?}");
+            if self.0.read_line(&mut head)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
         let mut body = vec![0; length.parse().unwrap()];
-        self.0.read_exact(&mut body).unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), String::from_utf8(body).unwrap())
+        self.0.read_exact(&mut body)?;
+        Ok((head.split(' ').nth(1).unwrap().parse().unwrap(), String::from_utf8(body).unwrap()))
     }
 }
 

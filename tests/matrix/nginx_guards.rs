@@ -110,10 +110,15 @@ pub(super) fn start(site: &Site, more: &[&str]) -> (Program, String) {
 
 /// Starts the program with both listeners, and returns their addresses.
 pub(super) fn start_with_tls(site: &Site) -> (Program, String, String) {
+    start_with_tls_and(site, &[])
+}
+
+/// The same with more flags.
+pub(super) fn start_with_tls_and(site: &Site, more: &[&str]) -> (Program, String, String) {
     let (http, https) = (site.address_of("other"), site.address_of("guarded"));
     let class = ["--nginx-controller-class", "k8s.io/ingress-nginx", "--access-log", "off"];
     let listeners = ["--ingress-http-listen", &http, "--ingress-https-listen", &https];
-    let program = run(site, &[class, listeners].concat());
+    let program = run(site, &[&class[..], &listeners, more].concat());
     program.wait_started();
     (program, http, https)
 }

@@ -151,7 +151,6 @@ fn is_host(name: &str) -> bool {
 /// What has the effect of an annotation that is not supported.
 fn replacement(name: &str) -> Option<&'static str> {
     Some(match name {
-        "ssl-passthrough" => "write a TLSRoute",
         "ssl-ciphers" | "ssl-prefer-server-ciphers" => "run Portico with --tls-ciphers, which applies to all hosts",
         _ => return None,
     })
@@ -203,7 +202,7 @@ mod tests {
             assert!(ingress_nginx::has(name), "{name}");
         }
         let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();
-        assert_eq!(replaced.len(), 3, "{replaced:?}");
+        assert_eq!(replaced.len(), 2, "{replaced:?}");
         for name in replaced {
             assert_ne!(annotation_support(name), AnnotationSupport::Supported, "{name}");
         }

@@ -36,6 +36,12 @@ fn row(flag: &WrittenFlag) -> FlagRow {
     }
 }
 
+/// Whether ingress-nginx passes TLS through. That is assumed if its flags are not known.
+pub(super) fn pass_tls_through(flags: &[WrittenFlag]) -> bool {
+    let is_set = |flag: &WrittenFlag| flag.name == "enable-ssl-passthrough" && is_true(&flag.value);
+    flags.is_empty() || flags.iter().any(is_set)
+}
+
 /// Whether a name is that of a row; a `*` at its end stands for any text.
 fn is_match(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
@@ -107,7 +113,7 @@ const FLAGS: &[KnownFlag] = &[
     flag(&["http-port"], FlagReplacement::Port("--ingress-http-listen"), "clients see --ingress-public-ports"),
     flag(&["https-port"], FlagReplacement::Port("--ingress-https-listen"), "clients see --ingress-public-ports"),
     flag(&["healthz-port"], FlagReplacement::Port("--status-listen"), "/readyz shows whether it is ready"),
-    none(&["enable-ssl-passthrough"], "there is no equivalent yet; write a TLSRoute"),
+    flag(&["enable-ssl-passthrough"], FlagReplacement::IfSet("--nginx-ssl-passthrough"), ""),
     none(&["enable-ssl-chain-completion"], "write complete chains into the Secrets"),
     none(&["validating-webhook*"], "there is no equivalent yet; remove the ValidatingWebhookConfiguration"),
     flag(

@@ -33,6 +33,7 @@ use anyhow::Context;
 
 use self::args_file::ArgsFile;
 use self::assumptions::Assumptions;
+use crate::api::ingress_nginx;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::INGRESS_CLASS_NAME;
 use crate::api::networking::Ingress;
@@ -89,6 +90,7 @@ fn evaluate(
             nginx: Some(options.classes.clone()),
             nginx_default_backend: args.default_backend(),
             nginx_config_map: config_map.as_ref().map(|key| (key.namespace.to_string(), key.name.to_string())),
+            nginx_ssl_passthrough: flags::pass_tls_through(&args.flags),
             ..IngressClassOptions::of_class(INGRESS_CLASS_NAME.to_owned())
         },
         budgets: BudgetOptions::default(),
@@ -110,6 +112,16 @@ fn evaluate(
         } else {
             of_other_classes += 1;
         }
+    }
+    let passes_through = |ingress: &Arc<Object<Ingress>>| {
+        subject::value(ingress, "ssl-passthrough").and_then(ingress_nginx::flag) == Some(true)
+    };
+    if args.flags.is_empty() && claimed.iter().any(passes_through) {
+        notes.push(
+            "Ingresses have ssl-passthrough: run Portico with --nginx-ssl-passthrough if ingress-nginx runs with \
+             --enable-ssl-passthrough"
+                .to_owned(),
+        );
     }
     let no_keys = BTreeMap::new();
     let config = config_map.as_ref().and_then(|key| store.config_maps.get(key));

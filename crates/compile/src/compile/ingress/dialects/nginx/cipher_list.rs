@@ -110,7 +110,8 @@ pub(super) fn parse(text: &str) -> CipherList {
                 }
             }
             "+" => {
-                let (moved, kept): (Vec<usize>, Vec<usize>) = selected.iter().copied().partition(|index| matches(index));
+                let (moved, kept): (Vec<usize>, Vec<usize>) =
+                    selected.iter().copied().partition(|index| matches(index));
                 selected = kept;
                 selected.extend(moved);
             }

@@ -109,7 +109,8 @@ impl RuleBuilder<'_> {
         }
         let Some((is_written, backend, field)) = root_backend(ingress, host) else {
             if written(&ingress.meta, ANNOTATION).is_some() {
-                let message = format!("the Ingress has no path / for {host}, whose backend would get its TLS connections");
+                let message =
+                    format!("the Ingress has no path / for {host}, whose backend would get its TLS connections");
                 let remedy = "add the path / to this Ingress, unless another one of the namespace has it";
                 let note = Diagnostic::warning("spec.rules", message, remedy);
                 self.notes.push(note.with_topic(Topic::Annotation));
