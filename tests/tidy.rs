@@ -92,7 +92,9 @@ const IMPORTS: &[Row] = &[
     ("turn_clock", &[]),
     // wire
     ("endpoint_tls", &["unverified_certificates"]),
-    ("http1", &[]),
+    ("fast_cgi", &[]),
+    // Sends bodies to FastCGI servers, and reads the heads of their responses.
+    ("http1", &["fast_cgi"]),
     ("http2_frames", &[]),
     ("ssrf_guard", &[]),
     ("unverified_certificates", &[]),
@@ -226,15 +228,17 @@ const LAYERS: &[Row] = &[
         ],
     ),
     ("endpoint_tls", &["anchors identity protocol sessions verified_names", "config_cache verifier"]),
+    ("fast_cgi", &["params record", "fields stdout"]),
     (
         "http1",
         &[
             "head_end invalid_message joined_data known_names receive recycled request_version trailer_names",
             "fields name_case",
-            "chunk_decoder received_fields",
+            "chunk_decoder received_fields record_body",
             "message_head",
             "body_decoder outgoing_message",
             "request_reader response_reader",
+            "cgi_response",
             "fuzzing",
         ],
     ),
@@ -402,6 +406,7 @@ const LAYERS: &[Row] = &[
             "location_snippet",
             "location_steps",
             "rule_telemetry",
+            "fast_cgi",
             "rule_options",
             "rule",
             "router stream",

@@ -11,4 +11,4 @@ use portico_objects::schema;
 use portico_plugin_api::plugin_api;
 use portico_plugin_chain::plugin_chain;
 use portico_upstream::upstream;
-use portico_wire::{endpoint_tls, unverified_certificates};
+use portico_wire::{endpoint_tls, fast_cgi, unverified_certificates};

@@ -25,6 +25,7 @@ pub mod dump;
 pub mod error_backend;
 mod escape;
 pub mod external_auth;
+pub mod fast_cgi;
 pub mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

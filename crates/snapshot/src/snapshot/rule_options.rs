@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::error_backend::ErrorBackend;
+use super::fast_cgi::FastCgiSettings;
 use super::location_path::PathReplacement;
 use super::response_rate::ResponseRate;
 use super::rule_telemetry::RuleTelemetry;
@@ -36,6 +37,8 @@ pub struct RuleOptions {
     pub grpc_errors: GrpcErrorStyle,
     /// What responds in place of errors.
     pub error_backend: Option<Arc<ErrorBackend>>,
+    /// What FastCGI servers get of the requests.
+    pub fast_cgi: Option<Arc<FastCgiSettings>>,
     /// What is hashed of the requests, for upstreams that leave it to their rules.
     pub request_hash: Option<Arc<RequestHash>>,
     /// Whether the access log has the requests.
@@ -195,6 +198,7 @@ impl RuleOptions {
         errors: ErrorStyle::Unavailable,
         grpc_errors: GrpcErrorStyle::Cause,
         error_backend: None,
+        fast_cgi: None,
         request_hash: None,
         access_log: true,
         response_rate: None,
@@ -249,6 +253,7 @@ impl RuleOptions {
             lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
         }
         lines.extend(self.error_backend.iter().map(ToString::to_string));
+        lines.extend(self.fast_cgi.iter().map(ToString::to_string));
         if let Some(hash) = &self.request_hash {
             let parts: Vec<String> = hash.keys.iter().map(|key| format!("{:?}", key.source)).collect();
             lines.push(format!("hash of {}", parts.join(", ")));

@@ -7,6 +7,7 @@ use http_body::{Frame, SizeHint};
 
 use super::chunk_decoder::ChunkDecoder;
 use super::fields::MAX_LENGTH;
+use super::record_body::RecordBody;
 use super::{HeadLimits, InvalidMessage, NextInput};
 
 #[derive(Debug)]
@@ -20,6 +21,8 @@ enum DecoderState {
     Chunked(Box<ChunkDecoder>),
     /// The body ends with the connection.
     UntilClose,
+    /// The records of FastCGI.
+    Records(Box<RecordBody>),
 }
 
 impl BodyDecoder {
@@ -38,12 +41,17 @@ impl BodyDecoder {
         BodyDecoder(DecoderState::UntilClose)
     }
 
+    pub(super) fn records(body: RecordBody) -> Self {
+        BodyDecoder(DecoderState::Records(Box::new(body)))
+    }
+
     /// Decodes the next frame, and removes its bytes from `input`. Pending if more bytes are necessary. None at the end
     /// of the body, and after an error.
     pub fn decode(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Frame<Bytes>, InvalidMessage>>> {
         let available = match &mut self.0 {
             DecoderState::Length(0) => return Poll::Ready(None),
             DecoderState::Chunked(decoder) => return decoder.decode(input),
+            DecoderState::Records(body) => return body.decode(input),
             _ if input.is_empty() => return Poll::Pending,
             DecoderState::UntilClose => input.len(),
             DecoderState::Length(remaining) => {
@@ -63,8 +71,10 @@ impl BodyDecoder {
 
     /// The connection was closed, and all input was decoded. Fails if the body is incomplete then.
     pub fn end_input(&mut self) -> Result<(), InvalidMessage> {
-        if let DecoderState::UntilClose = self.0 {
-            *self = BodyDecoder::EMPTY;
+        match &mut self.0 {
+            DecoderState::UntilClose => *self = BodyDecoder::EMPTY,
+            DecoderState::Records(body) => return body.end_input(),
+            DecoderState::Length(_) | DecoderState::Chunked(_) => {}
         }
         if self.is_ended() { Ok(()) } else { Err(InvalidMessage::Truncated) }
     }
@@ -75,6 +85,7 @@ impl BodyDecoder {
             DecoderState::Length(remaining) => *remaining == 0,
             DecoderState::Chunked(decoder) => decoder.is_ended(),
             DecoderState::UntilClose => false,
+            DecoderState::Records(body) => body.is_ended(),
         }
     }
 
@@ -89,6 +100,7 @@ impl BodyDecoder {
             DecoderState::Length(remaining) => SizeHint::with_exact(*remaining),
             DecoderState::Chunked(decoder) if decoder.is_ended() => SizeHint::with_exact(0),
             DecoderState::Chunked(_) | DecoderState::UntilClose => SizeHint::default(),
+            DecoderState::Records(body) => body.size_hint(),
         }
     }
 
@@ -97,7 +109,12 @@ impl BodyDecoder {
         match &self.0 {
             DecoderState::Length(remaining) => NextInput::Length(usize::try_from(*remaining).unwrap_or(usize::MAX)),
             DecoderState::Chunked(decoder) if decoder.has_small_chunks() => NextInput::SmallChunks,
-            DecoderState::Chunked(_) | DecoderState::UntilClose => NextInput::Unknown,
+            DecoderState::Chunked(_) | DecoderState::UntilClose | DecoderState::Records(_) => NextInput::Unknown,
         }
+    }
+
+    /// Takes the beginning of what a FastCGI server has written for its log since the last call.
+    pub fn take_stderr(&mut self) -> Option<Vec<u8>> {
+        if let DecoderState::Records(body) = &mut self.0 { body.take_stderr() } else { None }
     }
 }

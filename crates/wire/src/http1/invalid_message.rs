@@ -1,5 +1,7 @@
 //! Why received bytes are not a message.
 
+use crate::fast_cgi::InvalidRecord;
+
 /// An error of the sender. What follows on the connection has no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
@@ -23,6 +25,10 @@ pub enum InvalidMessage {
     ChunkEnd,
     #[error("the trailers are invalid")]
     Trailers,
+    #[error("the Status of a CGI response is not one of a final response")]
+    Status,
+    #[error("{0}")]
+    Record(InvalidRecord),
     #[error("the connection was closed within the message")]
     Truncated,
     #[error("the protocol was switched before the request was sent to its end")]

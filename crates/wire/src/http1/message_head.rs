@@ -11,6 +11,7 @@ use super::fields::{list_items, parse_length};
 use super::name_case::{ReceivedNames, write_name};
 use super::received_fields::ReceivedFields;
 use crate::begun_trace::BegunTrace;
+use crate::fast_cgi;
 use crate::forwarding_fields::{ForwardingFields, X_REQUEST_ID};
 use crate::hop_count::HopCount;
 
@@ -43,6 +44,8 @@ pub enum BodyFraming {
     Chunked { trailers: Vec<HeaderName> },
     /// The body ends with the connection.
     UntilClose,
+    /// Records of FastCGI. How many bytes of the body remain, if its length is known.
+    Records(Option<u64>),
 }
 
 /// The request that a response belongs to, and its connection.
@@ -153,6 +156,19 @@ pub fn write_request_head<B>(
     }
     out.put_slice(b"\r\n");
     (framing, is_persistent)
+}
+
+/// Writes the beginning of a request to a FastCGI server. Returns the framing of its body.
+pub fn write_fast_cgi_head<B>(request: &Request<B>, length: BodyLength, out: &mut BytesMut) -> BodyFraming {
+    let body_bytes = if let BodyLength::Bytes(length) = length { Some(length) } else { None };
+    fast_cgi::write_request(request, body_bytes, out);
+    match length {
+        BodyLength::None => {
+            fast_cgi::push_stdin_header(0, out);
+            BodyFraming::None
+        }
+        BodyLength::Bytes(_) | BodyLength::Unknown => BodyFraming::Records(body_bytes),
+    }
 }
 
 /// Writes the head of a response. Returns the framing of its body, and whether another request may follow it.

@@ -4,6 +4,7 @@
 //! ```text
 //!   bytes of a client ────▶ RequestReader ──▶ request, BodyDecoder ──▶ frames of the body
 //!   bytes of an endpoint ─▶ ResponseReader ─▶ response, BodyDecoder ─▶ frames of the body
+//!   records of an endpoint ▶ CgiResponseReader ▶ the same, for FastCGI
 //!   request or response ──▶ message_head ───▶ OutgoingMessage ───────▶ head, body, trailers on a stream
 //! ```
 //!
@@ -14,6 +15,7 @@
 pub(crate) mod fuzzing;
 
 mod body_decoder;
+mod cgi_response;
 mod chunk_decoder;
 mod fields;
 mod head_end;
@@ -25,6 +27,7 @@ mod name_case;
 mod outgoing_message;
 mod receive;
 mod received_fields;
+mod record_body;
 mod recycled;
 mod request_reader;
 mod request_version;
@@ -34,11 +37,12 @@ mod tests;
 mod trailer_names;
 
 pub use body_decoder::BodyDecoder;
+pub use cgi_response::CgiResponseReader;
 pub use invalid_message::InvalidMessage;
 pub use joined_data::JoinedData;
 pub use message_head::{
-    AddedFields, BodyFraming, BodyLength, PassedFields, ResponseContext, write_informational, write_request_head,
-    write_response_head,
+    AddedFields, BodyFraming, BodyLength, PassedFields, ResponseContext, write_fast_cgi_head, write_informational,
+    write_request_head, write_response_head,
 };
 pub use name_case::NameCase;
 pub use outgoing_message::{OutgoingMessage, SendFailure};

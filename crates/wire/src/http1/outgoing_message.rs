@@ -14,6 +14,7 @@ use tokio::io::AsyncWrite;
 use super::BodyFraming;
 use super::recycled::recycle_buffer;
 use super::trailer_names::is_permitted_trailer;
+use crate::fast_cgi::{MAX_CONTENT, push_stdin_header};
 
 /// A message that is being sent. It has its body until it is dropped, so that what the body holds stays as long as its
 /// bytes wait to be sent.
@@ -129,7 +130,7 @@ where
                         let is_last = self.body.is_end_stream();
                         let length = data.remaining();
                         self.push_data(data.copy_to_bytes(length));
-                        if is_last || matches!(self.framing, BodyFraming::Length(0)) {
+                        if is_last || matches!(self.framing, BodyFraming::Length(0) | BodyFraming::Records(Some(0))) {
                             self.end(None);
                         }
                     }
@@ -161,6 +162,17 @@ where
                 *remaining -= data.len() as u64;
                 self.queue.push(data);
             }
+            BodyFraming::Records(remaining) => {
+                if let Some(remaining) = remaining {
+                    data.truncate(usize::try_from(*remaining).unwrap_or(usize::MAX));
+                    *remaining -= data.len() as u64;
+                }
+                while !data.is_empty() {
+                    let part = data.split_to(data.len().min(MAX_CONTENT));
+                    push_stdin_header(part.len(), &mut self.queue.joined);
+                    self.queue.push(part);
+                }
+            }
             BodyFraming::UntilClose => self.queue.push(data),
             BodyFraming::None => {}
         }
@@ -169,7 +181,7 @@ where
     fn end(&mut self, trailers: Option<HeaderMap>) {
         self.is_body_open = false;
         match &self.framing {
-            BodyFraming::Length(1..) => self.failure = Some(SendFailure::TooShort),
+            BodyFraming::Length(1..) | BodyFraming::Records(Some(1..)) => self.failure = Some(SendFailure::TooShort),
             BodyFraming::Chunked { trailers: declared } => {
                 let out = &mut self.queue.joined;
                 out.put_slice(b"0\r\n");
@@ -183,6 +195,7 @@ where
                 }
                 out.put_slice(b"\r\n");
             }
+            BodyFraming::Records(_) => push_stdin_header(0, &mut self.queue.joined),
             BodyFraming::Length(0) | BodyFraming::UntilClose | BodyFraming::None => {}
         }
     }

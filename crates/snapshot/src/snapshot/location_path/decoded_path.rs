@@ -33,6 +33,18 @@ pub(in crate::snapshot) fn decoded_path(path: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(kept.iter().fold(String::with_capacity(path.len()), |path, segment| path + "/" + segment)))
 }
 
+/// The bytes of a decoded path.
+pub(in crate::snapshot) fn bytes_of(path: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(path.len());
+    for character in path.chars() {
+        match byte_of(character) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
+}
+
 /// The text of bytes, with a private character for each that is no part of a character.
 fn text_of(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
@@ -93,6 +105,18 @@ mod tests {
             ("/é", "/é"),
         ] {
             assert_eq!(decoded_path(path).as_deref(), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_those_that_escapes_stand_for() {
+        for (path, expected) in [
+            ("/a%20b", &b"/a b"[..]),
+            ("/caf%C3%A9", "/café".as_bytes()),
+            ("/%FF%C3", b"/\xff\xc3"),
+            ("/%EF%9F%BF", "/\u{f7ff}".as_bytes()),
+        ] {
+            assert_eq!(bytes_of(&decoded_path(path).unwrap()), expected, "{path}");
         }
     }
 

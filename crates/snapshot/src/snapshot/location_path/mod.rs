@@ -9,7 +9,7 @@ mod replacement;
 use std::fmt;
 
 pub use backtracking::BacktrackingRegex;
-pub(in crate::snapshot) use decoded_path::decoded_path;
+pub(in crate::snapshot) use decoded_path::{bytes_of, decoded_path};
 pub(in crate::snapshot) use encoded_path::{ENCODED_IN_PATHS, encode_text};
 pub use expression::{LocationExpression, expression_bytes, literal_part};
 pub use replacement::{GroupTemplate, InvalidReplacement, PathReplacement, ReplacedPath, UnknownVariable};

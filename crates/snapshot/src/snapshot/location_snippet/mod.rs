@@ -65,5 +65,6 @@ pub use run::{SnippetFailure, SnippetReply, SnippetRun, SnippetTarget};
 pub use server_locations::MatchedLocation;
 pub use settings::SnippetSettings;
 pub use snippet::{LocationModifier, Snippet, SnippetLocation};
+pub(in crate::snapshot) use text::split_name;
 pub use text::{InvalidSnippetText, SnippetText};
 pub use variable::{CertificateVariable, SnippetValues, SnippetVariable};

@@ -179,7 +179,7 @@ impl PartValues for OfRequest<'_> {
 }
 
 /// The name of a variable behind its dollar sign, and what follows. The number of a group is one digit.
-fn split_name(text: &str) -> Result<(&str, &str), String> {
+pub(in crate::snapshot) fn split_name(text: &str) -> Result<(&str, &str), String> {
     let (name, after) = match text.strip_prefix('{') {
         Some(braced) => braced.split_once('}').ok_or("has a variable without a closing brace")?,
         None => {

@@ -110,7 +110,7 @@ impl SnippetVariable {
     }
 
     /// The variable with this name, in lower case.
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(in crate::snapshot) fn parse(name: &str) -> Option<Self> {
         if let Some((_, variable)) = NAMES.iter().find(|(known, _)| *known == name) {
             return Some(variable.clone());
         }

@@ -32,16 +32,16 @@ pub struct LocationNames {
 
 /// The values of one request.
 pub struct RequestValues<'r> {
-    pub(super) headers: &'r HeaderMap,
-    pub(super) method: &'r Method,
-    pub(super) version: Version,
-    pub(super) raw_target: &'r str,
-    pub(super) client: ClientInfo<'r>,
-    pub(super) id: &'r HeaderValue,
-    pub(super) now: SystemTime,
-    pub(super) names: Option<&'r LocationNames>,
+    pub headers: &'r HeaderMap,
+    pub method: &'r Method,
+    pub version: Version,
+    pub raw_target: &'r str,
+    pub client: ClientInfo<'r>,
+    pub id: &'r HeaderValue,
+    pub now: SystemTime,
+    pub names: Option<&'r LocationNames>,
     /// What the location does about certificates.
-    pub(super) certificates: Option<&'r CertificateStep>,
+    pub certificates: Option<&'r CertificateStep>,
 }
 
 impl<'r> RequestValues<'r> {

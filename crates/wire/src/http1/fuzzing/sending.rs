@@ -32,6 +32,8 @@ pub(super) fn send(plan: &MessagePlan<'_>, head: BytesMut, framing: BodyFraming)
         BodyFraming::Chunked { trailers } => (&*plan.data, !plan.has_error, trailers.clone()),
         BodyFraming::UntilClose if plan.has_error => return None,
         BodyFraming::UntilClose => (&*plan.data, true, Vec::new()),
+        // Of requests to FastCGI servers, which are no messages of HTTP/1.
+        BodyFraming::Records(_) => return None,
     };
     let data = data.to_vec();
     let reads_body = !matches!(framing, BodyFraming::None);

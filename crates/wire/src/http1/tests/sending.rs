@@ -69,6 +69,37 @@ fn chunk_sizes_are_hexadecimal() {
 }
 
 #[test]
+fn records_have_their_lengths_and_an_end() {
+    let header = |length: u16| [&[1, 5, 0, 1][..], &length.to_be_bytes(), &[0, 0]].concat();
+    let long = "d".repeat(65_528 + 3);
+    let cases = [
+        (Some(5), vec![data("ab"), BodyStep::Wait, data("cde")], vec![("ab", 2), ("cde", 3)]),
+        (None, vec![data("ab"), data("")], vec![("ab", 2)]),
+        (None, vec![], vec![]),
+        (Some(2), vec![data("abcd"), data("e")], vec![("ab", 2)]),
+        (None, vec![BodyStep::Data(long.clone().into())], vec![(&long[..65_528], 65_528), ("ddd", 3)]),
+    ];
+    for (length, steps, records) in cases {
+        let name = format!("{length:?} {} steps", steps.len());
+        let mut stream = ScriptedStream::default();
+        send(&mut message(BodyFraming::Records(length), ScriptedBody::new(steps)), &mut stream).unwrap();
+        let mut expected = b"HEAD ".to_vec();
+        for (content, length) in records {
+            expected.extend(header(length));
+            expected.extend_from_slice(content.as_bytes());
+        }
+        expected.extend(header(0));
+        assert!(stream.written == expected, "{name}");
+    }
+    let mut stream = ScriptedStream::default();
+    let short = ScriptedBody::new([data("ab")]);
+    let outcome = send(&mut message(BodyFraming::Records(Some(3)), short), &mut stream);
+    assert!(matches!(outcome, Err(SendFailure::TooShort)), "{outcome:?}");
+    let expected = [&b"HEAD "[..], &header(2), b"ab"].concat();
+    assert_eq!(stream.written, expected, "no record ends the body");
+}
+
+#[test]
 fn bodies_that_must_not_be_sent_are_not_read() {
     let body = ScriptedBody::new([data("ab"), BodyStep::Fail]);
     let (polls, mut stream) = (body.polls(), ScriptedStream::default());
