@@ -97,6 +97,7 @@ fn protocol_name(protocol: UpstreamProtocol) -> &'static str {
     match protocol {
         UpstreamProtocol::Http1 => "HTTP/1.1",
         UpstreamProtocol::Http2 => "HTTP/2",
+        UpstreamProtocol::FastCgi => "FastCGI",
     }
 }
 

@@ -12,4 +12,4 @@ use portico_plugin_api::plugin_api;
 use portico_plugin_chain::plugin_chain;
 use portico_snapshot::{access_log_syntax, limits, snapshot};
 use portico_upstream::upstream;
-use portico_wire::{endpoint_tls, http1, http2_frames, unverified_certificates};
+use portico_wire::{endpoint_tls, fast_cgi, http1, http2_frames, unverified_certificates};

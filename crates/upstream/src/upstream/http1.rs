@@ -1,10 +1,10 @@
 //! An HTTP/1 connection to an endpoint, driven by the task of its request. While it is idle, it has no buffer and no
-//! task.
+//! task. A connection of FastCGI differs in what is written and read, and has one request.
 //!
 //! ```text
 //!   begin ─▶ OutgoingMessage ─▶ socket       poll_response sends the request, too; if the response begins before all
 //!                                            of it is sent, a task sends the rest
-//!   poll_response ◀─ ResponseReader ◀─ buffer ◀─ socket
+//!   poll_response ◀─ head reader ◀── buffer ◀─ socket
 //!   poll_frame ◀───── BodyDecoder ◀──────┘
 //! ```
 
@@ -29,14 +29,16 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::connect::{ConnectError, EndpointConnector};
 use super::counted_connection::CountedConnection;
 use super::endpoint_error::EndpointError;
+use super::head_reader::EndpointHeadReader;
 use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::socket::{ResponseMonitor, UpstreamSocket};
 use super::socket_budget::SocketPermit;
 use super::upgraded::UpgradedConnection;
-use super::{UpstreamCounters, UpstreamTarget};
+use super::{Upstream, UpstreamCounters, UpstreamTarget};
+use crate::endpoint_tls::UpstreamProtocol;
 use crate::http1::{
     AddedFields, BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NameCase, NextInput, OutgoingMessage,
-    ReceivedFields, ResponseReader, SendFailure, poll_receive, recycle_map, take_buffer, write_request_head,
+    ReceivedFields, SendFailure, poll_receive, recycle_map, take_buffer, write_fast_cgi_head, write_request_head,
 };
 use crate::rewound::Rewound;
 
@@ -53,12 +55,14 @@ struct EndpointExchange<B> {
     age: ConnectionAge,
     limits: HeadLimits,
     name_case: NameCase,
+    /// The upstream of a connection of FastCGI, for the log of what its servers say in STDERR.
+    fast_cgi: Option<Arc<Upstream>>,
     /// Bytes that were received, but not decoded.
     buffer: BytesMut,
     /// The request, until all of it is sent.
     outgoing: Option<OutgoingMessage<B>>,
     /// Reads the head of the response. None when it was read, and while there is no request.
-    reader: Option<ResponseReader>,
+    reader: Option<EndpointHeadReader>,
     /// The fields of the response, if they are not in its head, until they are taken.
     received_fields: Option<ReceivedFields>,
     body: BodyDecoder,
@@ -101,6 +105,7 @@ impl<B> Http1EndpointConnection<B> {
         counters: &Arc<UpstreamCounters>,
     ) -> Result<Self, ConnectError> {
         let socket = connector.open_socket(target, address, &[], permit, counters).await?;
+        let fast_cgi = target.upstream.key.protocol == UpstreamProtocol::FastCgi;
         Ok(Http1EndpointConnection {
             monitor: socket.monitor().clone(),
             exchange: Rc::new(RefCell::new(EndpointExchange {
@@ -109,6 +114,7 @@ impl<B> Http1EndpointConnection<B> {
                 age: ConnectionAge::new(),
                 limits: HeadLimits { bytes: connector.max_head, fields: connector.max_fields },
                 name_case: connector.name_case,
+                fast_cgi: fast_cgi.then(|| Arc::clone(target.upstream)),
                 buffer: BytesMut::new(),
                 outgoing: None,
                 reader: None,
@@ -235,11 +241,17 @@ where
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();
         exchange.age.count_request();
-        let reader = ResponseReader::new(exchange.limits, sent.method()).with_name_case(exchange.name_case);
-        exchange.reader = Some(reader.with_passed_fields(passes_fields));
         exchange.received_fields = None;
-        let mut head = take_buffer();
-        let (framing, is_persistent) = write_request_head(sent, BodyLength::of(sent.body()), added, &mut head);
+        let (limits, length, mut head) = (exchange.limits, BodyLength::of(sent.body()), take_buffer());
+        let (reader, framing, is_persistent) = if exchange.fast_cgi.is_some() {
+            let reader = EndpointHeadReader::fast_cgi(limits, sent.method());
+            (reader, write_fast_cgi_head(sent, length, &mut head), false)
+        } else {
+            let (framing, is_persistent) = write_request_head(sent, length, added, &mut head);
+            let reader = EndpointHeadReader::http1(limits, sent.method(), exchange.name_case, passes_fields);
+            (reader, framing, is_persistent)
+        };
+        exchange.reader = Some(reader);
         exchange.is_persistent &= is_persistent;
         let body = match kept_body {
             Some(kept) => Some(std::mem::replace(sent.body_mut(), kept)),
@@ -322,7 +334,9 @@ impl<B> EndpointExchange<B> {
         for _ in 0..MAX_READS {
             // Nothing of the response has arrived when its request has just been sent.
             if !self.buffer.is_empty() {
-                let read = reader.read(&mut self.buffer).map_err(EndpointError::Invalid)?;
+                let read = reader.read(&mut self.buffer);
+                log_stderr(self.fast_cgi.as_ref(), reader.take_stderr());
+                let read = read.map_err(EndpointError::Invalid)?;
                 reader.take_informational().into_iter().for_each(&mut *on_informational);
                 if let Some(response) = read {
                     self.reader = None;
@@ -360,7 +374,9 @@ impl<B> EndpointExchange<B> {
             return Poll::Pending;
         }
         loop {
-            if let Poll::Ready(frame) = self.body.decode(&mut self.buffer) {
+            let frame = self.body.decode(&mut self.buffer);
+            log_stderr(self.fast_cgi.as_ref(), self.body.take_stderr());
+            if let Poll::Ready(frame) = frame {
                 return Poll::Ready(frame.map(|frame| frame.map_err(EndpointError::Invalid)));
             }
             let expected = self.body.next_input();
@@ -394,6 +410,17 @@ where
             Err(failure) => self.request_failure = Some(failure),
         }
         Poll::Ready(())
+    }
+}
+
+/// Logs what a FastCGI server says of a request: once a minute as a warning, because each request may cause it.
+fn log_stderr(upstream: Option<&Arc<Upstream>>, stderr: Option<Vec<u8>>) {
+    let (Some(upstream), Some(stderr)) = (upstream, stderr) else { return };
+    // Its lines must not look like those of Portico.
+    let text = stderr.escape_ascii();
+    match upstream.should_warn() {
+        true => tracing::warn!(upstream = %upstream.key, "A FastCGI server reports: {text}"),
+        false => tracing::debug!(upstream = %upstream.key, "A FastCGI server reports: {text}"),
     }
 }
 

@@ -30,6 +30,7 @@ mod endpoint_load;
 mod endpoint_search;
 mod endpoint_state;
 mod endpoint_trial;
+mod head_reader;
 mod health;
 mod health_checks;
 mod http1;

@@ -247,7 +247,7 @@ where
             },
         };
         let mut place = None;
-        if reused.is_none() && upstream.key.protocol == UpstreamProtocol::Http1 {
+        if reused.is_none() && upstream.key.protocol != UpstreamProtocol::Http2 {
             let permit = connector.permit_socket(target, address, deadline, &self.counters);
             let put_back = |address, connection| pool.store(address, connection);
             match pool.waiting.wait_for_place(permit, address, target.server_name.as_ref(), put_back).await {
@@ -405,7 +405,7 @@ impl<B> ConnectionPools<B> {
         let sockets = self.connector.sockets.room(&upstream.sockets, &upstream.key.namespace);
         // Counting open connections takes longer, and matters only if few sockets are left.
         match upstream.key.protocol {
-            UpstreamProtocol::Http1 => {
+            UpstreamProtocol::Http1 | UpstreamProtocol::FastCgi => {
                 client_slots::is_within(requests, sockets)
                     || client_slots::is_within(requests, sockets + pool.idle_connections())
             }

@@ -119,11 +119,11 @@ impl UpstreamTlsSettings {
 
     /// The same settings with another protocol, for connections that requests do not use.
     pub fn with_protocol(&self, protocol: UpstreamProtocol) -> Self {
-        if self.config.client.alpn_protocols == [alpn(protocol)] {
+        if self.config.client.alpn_protocols == alpn(protocol) {
             return self.clone();
         }
         let mut client = self.config.client.clone();
-        client.alpn_protocols = vec![alpn(protocol)];
+        client.alpn_protocols = alpn(protocol);
         let EndpointTlsConfig { verifier, verifies, required_name, .. } = &*self.config;
         let config = EndpointTlsConfig {
             client,
@@ -134,7 +134,7 @@ impl UpstreamTlsSettings {
         // Sessions are found by the digest, and belong to one protocol.
         let mut digest = DigestBuilder::default();
         digest.add(&self.digest);
-        digest.add(&alpn(protocol));
+        digest.add(&alpn(protocol).concat());
         UpstreamTlsSettings { digest: digest.finish(), config: Arc::new(config), ..self.clone() }
     }
 
@@ -192,16 +192,17 @@ fn build_config(
         Some(client) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
         None => config.with_no_client_auth(),
     };
-    client.alpn_protocols = protocol.map(alpn).into_iter().collect();
+    client.alpn_protocols = protocol.map(alpn).unwrap_or_default();
     client.resumption = Resumption::disabled();
     Ok(EndpointTlsConfig { client, verifier, verifies, required_name })
 }
 
-/// The name of a protocol in handshakes.
-fn alpn(protocol: UpstreamProtocol) -> Vec<u8> {
+/// The names of a protocol in handshakes. FastCGI has none.
+fn alpn(protocol: UpstreamProtocol) -> Vec<Vec<u8>> {
     match protocol {
-        UpstreamProtocol::Http1 => b"http/1.1".to_vec(),
-        UpstreamProtocol::Http2 => b"h2".to_vec(),
+        UpstreamProtocol::Http1 => vec![b"http/1.1".to_vec()],
+        UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
+        UpstreamProtocol::FastCgi => Vec::new(),
     }
 }
 
@@ -220,6 +221,7 @@ fn settings_digest(
             Some(UpstreamProtocol::Http1) => 0,
             Some(UpstreamProtocol::Http2) => 1,
             None => 2,
+            Some(UpstreamProtocol::FastCgi) => 3,
         },
         u8::from(trust.is_some()),
         u8::from(client.is_some()),

@@ -188,7 +188,8 @@ const NEEDS: &[(&str, &str)] = &[
 ];
 
 /// Annotations whose other errors are about objects that ingress-nginx does not accept either.
-const REFER_TO_OBJECTS: &[&str] = &["auth-proxy-set-headers", "auth-secret", "custom-headers", "proxy-ssl-secret"];
+const REFER_TO_OBJECTS: &[&str] =
+    &["auth-proxy-set-headers", "auth-secret", "custom-headers", "fastcgi-params-configmap", "proxy-ssl-secret"];
 
 #[cfg(test)]
 mod tests {
@@ -214,7 +215,8 @@ mod tests {
             ("auth-tls-secret", "a/b", false),
             ("auth-cache-duration", "5x", true),
             ("limit-rps", "ten", true),
-            ("backend-protocol", "FCGI", false),
+            ("backend-protocol", "AUTO_HTTP", false),
+            ("fastcgi-params-configmap", "params", true),
             ("auth-secret", "users", true),
         ] {
             assert_eq!(is_wrong_for_both(name, value), expected, "{name}: {value}");

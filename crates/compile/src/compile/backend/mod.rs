@@ -76,14 +76,15 @@ pub(super) enum UnknownAppProtocol {
     Ignore,
 }
 
-/// The protocol that annotation `konghq.com/protocol` of a Service or facade names.
+/// The protocol that an annotation of a Service, a facade or an Ingress names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnnotatedProtocol {
     Http,
     Grpc,
     Https,
     Grpcs,
-    /// A protocol other than HTTP.
+    FastCgi,
+    /// A protocol without requests.
     Stream,
 }
 
@@ -128,11 +129,12 @@ impl AnnotatedProtocol {
         matches!(self, AnnotatedProtocol::Https | AnnotatedProtocol::Grpcs)
     }
 
-    /// `None` if the protocol is not HTTP.
+    /// `None` if the protocol has no requests.
     fn protocol(self) -> Option<UpstreamProtocol> {
         match self {
             AnnotatedProtocol::Http | AnnotatedProtocol::Https => Some(UpstreamProtocol::Http1),
             AnnotatedProtocol::Grpc | AnnotatedProtocol::Grpcs => Some(UpstreamProtocol::Http2),
+            AnnotatedProtocol::FastCgi => Some(UpstreamProtocol::FastCgi),
             AnnotatedProtocol::Stream => None,
         }
     }

@@ -54,7 +54,11 @@ pub(super) fn add_connection_settings(line: &mut String, upstream: &UpstreamKey)
 /// The protocol to the upstream, if it is not HTTP/1.1.
 pub(super) fn protocol(upstream: &UpstreamKey) -> Option<&'static str> {
     let is_tls = upstream.tls.is_some();
-    (upstream.protocol == UpstreamProtocol::Http2).then_some(if is_tls { "h2" } else { "h2c" })
+    match upstream.protocol {
+        UpstreamProtocol::Http1 => None,
+        UpstreamProtocol::Http2 => Some(if is_tls { "h2" } else { "h2c" }),
+        UpstreamProtocol::FastCgi => Some("FastCGI"),
+    }
 }
 
 pub(super) fn path_edit_text(edit: &PathEdit) -> String {

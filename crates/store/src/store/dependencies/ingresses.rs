@@ -26,6 +26,12 @@ impl HasReferences for Ingress {
                 collector.add_object(kind, namespace, name);
             }
         }
+        if let Some(reference) = meta.annotations.get(&*format!("{PREFIX}fastcgi-params-configmap")) {
+            // Always read in the namespace of the Ingress.
+            let reference = reference.replace(' ', "");
+            let name = reference.split_once('/').map_or(&*reference, |(_, name)| name);
+            collector.add_object(Kind::ConfigMap, None, name);
+        }
     }
 }
 

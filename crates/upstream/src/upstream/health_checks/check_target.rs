@@ -48,6 +48,14 @@ impl CheckTarget {
             Some(_) => UpstreamProtocol::Http1,
             None => key.protocol,
         };
+        // A server of FastCGI has no status for checks, so these show whether it accepts connections.
+        let check = match check.kind {
+            CheckKind::Http { .. } if protocol == UpstreamProtocol::FastCgi => {
+                let kind = CheckKind::Tcp { send: Box::default(), expect: Box::default() };
+                Arc::new(ActiveCheck { kind, ..(*check).clone() })
+            }
+            _ => check,
+        };
         let proxy_header = match (key.proxy_protocol, check.port) {
             (Some(version), None) => version.header_without_client(),
             _ => Vec::new(),
@@ -112,6 +120,14 @@ mod tests {
             *tls = true;
         }
         check
+    }
+
+    #[test]
+    fn fast_cgi_servers_are_checked_by_connecting() {
+        let key = UpstreamKey { protocol: UpstreamProtocol::FastCgi, ..UpstreamKey::default() };
+        assert!(target(&key, http_check("/")).check.kind.only_connects());
+        let on_port = target(&key, ActiveCheck { port: Some(9000), ..http_check("/") });
+        assert!(!on_port.check.kind.only_connects(), "another server");
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl HttpRequest<'_> {
         }
         headers.entry(USER_AGENT).or_insert(PRODUCT);
         match protocol {
-            UpstreamProtocol::Http1 => {
+            UpstreamProtocol::Http1 | UpstreamProtocol::FastCgi => {
                 headers.insert(HOST, self.host.clone());
                 if !self.keeps_connection {
                     headers.insert(CONNECTION, HeaderValue::from_static("close"));

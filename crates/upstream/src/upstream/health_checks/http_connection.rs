@@ -33,7 +33,7 @@ impl HttpConnection {
     pub(super) async fn open(socket: UpstreamSocket, protocol: UpstreamProtocol) -> Result<Self, hyper::Error> {
         let tasks = ConnectionTasks::default();
         let sender = match protocol {
-            UpstreamProtocol::Http1 => {
+            UpstreamProtocol::Http1 | UpstreamProtocol::FastCgi => {
                 let mut builder = http1::Builder::new();
                 builder.max_buf_size(MAX_HEAD);
                 let (sender, connection) = builder.handshake(TokioIo::new(socket)).await?;

@@ -148,8 +148,8 @@ fn describe_upstream(service: &mut Value, split: &WeightedBackends) {
     if let Some(upstream) = upstream {
         let key = &upstream.key;
         let protocol = match (key.protocol, key.tls.is_some()) {
-            (UpstreamProtocol::Http1, false) => "http",
-            (UpstreamProtocol::Http1, true) => "https",
+            (UpstreamProtocol::Http1 | UpstreamProtocol::FastCgi, false) => "http",
+            (UpstreamProtocol::Http1 | UpstreamProtocol::FastCgi, true) => "https",
             (UpstreamProtocol::Http2, false) => "grpc",
             (UpstreamProtocol::Http2, true) => "grpcs",
         };

@@ -148,6 +148,13 @@ impl RequestBody {
         self.extensions.as_ref().map(|extensions| extensions.buffered.clone()).unwrap_or_default()
     }
 
+    /// Removes the trailers of a body that was read to its end.
+    pub(in crate::proxy) fn remove_trailers(&mut self) {
+        if let Some(extensions) = &mut self.extensions {
+            extensions.trailers = None;
+        }
+    }
+
     /// Replaces the buffered data, which must be the whole body.
     fn replace_buffered(&mut self, body: Bytes) {
         debug_assert!(self.is_fully_read(), "the rest of the old body would follow the new one");

@@ -116,11 +116,11 @@ impl<'r> AttemptPolicy<'r> {
             retry.max_retries > 0
                 && (repeats_processed || self.attempt_time().is_some())
                 // Over HTTP/2, such a body may be a stream of gRPC messages, which has no end.
-                && (is_idempotent(request.method()) || protocol == UpstreamProtocol::Http1)
+                && (is_idempotent(request.method()) || protocol != UpstreamProtocol::Http2)
         };
         let is_kept = self.retry().is_some_and(may_retry)
             || self.service_retries().is_some_and(RequestRetries::repeats_processed)
-                && protocol == UpstreamProtocol::Http1;
+                && protocol != UpstreamProtocol::Http2;
         is_kept && !request.body().is_end_stream() && self.is_idempotent(request.method())
     }
 

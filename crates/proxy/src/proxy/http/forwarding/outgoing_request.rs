@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, TE};
@@ -17,6 +18,7 @@ use super::caller::{Caller, RepeatableBody};
 use super::destination::Destination;
 use super::upgrade::Upgrade;
 use crate::endpoint_tls::UpstreamProtocol;
+use crate::fast_cgi::FastCgiParams;
 use crate::forwarding_fields::ForwardingFields;
 use crate::hop_count::HopCount;
 use crate::http1::{AddedFields, recycle_map};
@@ -25,6 +27,7 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::hpack;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::snapshot::rule::RouteFailure;
 use crate::turn_clock;
 use crate::upstream::{
     Admission, EndpointSearch, EndpointTime, GivenTime, OutcomeObservers, RequestArrival, RetryCounters, UpstreamKey,
@@ -132,7 +135,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             informational,
             settings: _,
         } = destination;
-        let keeps_body = upstream.key.protocol == UpstreamProtocol::Http1
+        let keeps_body = upstream.key.protocol != UpstreamProtocol::Http2
             && replay.may_repeat_small_body()
             && request.body().size_hint().upper().is_some_and(|bytes| {
                 usize::try_from(bytes).is_ok_and(|bytes| bytes <= policy.max_kept_body(caller.limits()))
@@ -149,6 +152,15 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                 }
                 if may_have_te {
                     name_te_in_connection(request.headers_mut());
+                }
+            }
+            UpstreamProtocol::FastCgi => {
+                if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
+                    return Err(RequestError::UpgradeNotSupported);
+                }
+                // Without them, the server does not know which script is meant.
+                if request.extensions().get::<Arc<FastCgiParams>>().is_none() {
+                    return Err(RequestError::InvalidRule(RouteFailure::Unsupported));
                 }
             }
             UpstreamProtocol::Http2 => {
@@ -179,7 +191,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             admission: Admission::default(),
             trace,
             // The library writes the header of HTTP/2, which has the fields now.
-            forwarding: forwarding.filter(|_| upstream.key.protocol == UpstreamProtocol::Http1),
+            forwarding: forwarding.filter(|_| upstream.key.protocol != UpstreamProtocol::Http2),
             number: 1,
             passes_fields: false,
             sendable: Some(request),
@@ -367,9 +379,11 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             // An HTTP/2 endpoint can report that it did not process a request, whatever the method.
             UpstreamProtocol::Http2 if !complete => CopyMode::Buffered,
             UpstreamProtocol::Http2 => CopyMode::Full,
-            UpstreamProtocol::Http1 if complete && idempotent => CopyMode::Full,
-            UpstreamProtocol::Http1 if self.keeps_body => CopyMode::Buffered,
-            UpstreamProtocol::Http1 => CopyMode::Never,
+            UpstreamProtocol::Http1 | UpstreamProtocol::FastCgi => match () {
+                () if complete && idempotent => CopyMode::Full,
+                () if self.keeps_body => CopyMode::Buffered,
+                () => CopyMode::Never,
+            },
         }
     }
 }
@@ -414,6 +428,9 @@ pub(in crate::proxy) fn copy_request<A, B>(request: &Request<A>, body: B, header
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = header_maps.copy(request.headers());
+    if let Some(params) = request.extensions().get::<Arc<FastCgiParams>>() {
+        copy.extensions_mut().insert(Arc::clone(params));
+    }
     copy
 }
 

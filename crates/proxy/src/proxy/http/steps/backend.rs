@@ -12,6 +12,7 @@ use super::affinity::{self, BackendAffinity};
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
 use super::error_backend;
+use super::fast_cgi;
 use super::plugins::may_stand_in_for_backend;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
@@ -129,7 +130,8 @@ pub(in crate::proxy) fn rewrite_request<'r>(
     let reads_header = has_sessions || upstream.hashing() || upstream.has_alternatives() || settings.is_some();
     // The library writes the header.
     let is_http2 = upstream.key.protocol == UpstreamProtocol::Http2;
-    if is_http2 || reads_header || changes_header(&rule.filters) || changes_header(&backend.filters) {
+    let is_fast_cgi = fast_cgi::is_used(upstream);
+    if is_http2 || is_fast_cgi || reads_header || changes_header(&rule.filters) || changes_header(&backend.filters) {
         cx.write_pending(request.headers_mut());
     }
     // Before the filters, which may remove the cookie.
@@ -144,6 +146,9 @@ pub(in crate::proxy) fn rewrite_request<'r>(
     {
         cx.write_pending(request.headers_mut());
         error_backend::set_headers(cx, error_backend, request.headers_mut());
+    }
+    if is_fast_cgi {
+        fast_cgi::add_params(cx, &routed, request)?;
     }
     let call_timeout = if backends.honors_call_deadlines { call_deadline::read(request.headers()) } else { None };
     let call_deadline = call_timeout.and_then(|timeout| cx.exchange().activity.started_at.get().checked_add(timeout));

@@ -6,6 +6,7 @@ use http::Request;
 
 use super::affinity::{self, BackendAffinity};
 use super::backend::{SelectedAction, apply_filters_to_copy};
+use super::fast_cgi;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
 use crate::plugin_api::context::BackgroundRequest;
@@ -28,6 +29,9 @@ pub(super) fn send(
     let session = BackendAffinity::read(backends, upstream, request.headers(), cx.record.client.scheme);
     affinity::strip_from_request(session.as_deref(), request.headers_mut());
     if apply_filters_to_copy(routed, backend, &mut request).is_err() {
+        return;
+    }
+    if fast_cgi::is_used(upstream) && fast_cgi::add_params(cx, routed, &mut request).is_err() {
         return;
     }
     let sending = BackgroundSending {

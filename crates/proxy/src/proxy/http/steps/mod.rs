@@ -12,6 +12,7 @@ pub(in crate::proxy) mod early_exit;
 pub(in crate::proxy) mod error_backend;
 pub(in crate::proxy) mod error_response;
 pub(in crate::proxy) mod external_auth;
+mod fast_cgi;
 pub(in crate::proxy) mod hash_cookies;
 pub(in crate::proxy) mod held_record;
 mod named_backend;

@@ -69,6 +69,7 @@ fn changes_responses(rule: &RouteRule) -> bool {
         // Of the body.
         response_rate: _,
         telemetry: _,
+        fast_cgi: _,
     } = rule.options();
     plugins.is_some() || error_backend.is_some() || has_filter_for_responses(filters)
 }

@@ -25,6 +25,7 @@ use super::backend::{self, SelectedAction};
 use super::early_exit::EarlyExit;
 use super::error_backend;
 use super::external_auth;
+use super::fast_cgi;
 use super::held_record::HeldRecord;
 use super::order::RequestStep;
 use super::passed_fields;
@@ -252,7 +253,13 @@ async fn run_steps_before_forwarding<'r>(
     }
     match action {
         SelectedAction::Redirect(action) => Err(redirect::redirect(cx, action, &routed)),
-        SelectedAction::Forward(backends, backend) => backend::rewrite_request(cx, backends, backend, routed, request),
+        SelectedAction::Forward(backends, backend) => {
+            if fast_cgi::needs_length(backend, request) {
+                // Boxed, so that the future of other requests stays small.
+                Box::pin(fast_cgi::read_to_end(cx, &routed, request)).await?;
+            }
+            backend::rewrite_request(cx, backends, backend, routed, request)
+        }
         SelectedAction::StandIn(failure) => Err(RequestError::InvalidRule(failure).into()),
     }
 }

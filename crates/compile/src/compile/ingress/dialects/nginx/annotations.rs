@@ -151,9 +151,10 @@ fn protocol(reader: &mut ValueReader<'_>) -> AnnotatedProtocol {
         Some("HTTPS") => AnnotatedProtocol::Https,
         Some("GRPC") => AnnotatedProtocol::Grpc,
         Some("GRPCS") => AnnotatedProtocol::Grpcs,
+        Some("FCGI") => AnnotatedProtocol::FastCgi,
         Some(_) => {
-            let remedy = "write HTTP, HTTPS, GRPC or GRPCS";
-            reader.refuse("backend-protocol", "FCGI and AUTO_HTTP are not supported", remedy);
+            let remedy = "write HTTP, HTTPS, GRPC, GRPCS or FCGI";
+            reader.refuse("backend-protocol", "AUTO_HTTP is not supported", remedy);
             AnnotatedProtocol::Http
         }
     }
@@ -246,7 +247,8 @@ mod tests {
             ("rewrite-target", "/a;b", 0, 1),
             ("permanent-redirect", "https://a b", 1, 0),
             ("upstream-vhost", "$service_name.svc", 1, 0),
-            ("backend-protocol", "FCGI", 1, 0),
+            ("backend-protocol", "AUTO_HTTP", 1, 0),
+            ("backend-protocol", "fcgi", 0, 0),
             ("backend-protocol", "h2", 0, 1),
             ("mirror-target", "https://a.example;", 0, 1),
             ("mirror-host", "b.example", 0, 1),

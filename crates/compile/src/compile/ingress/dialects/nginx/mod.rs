@@ -3,7 +3,8 @@
 //! ```text
 //!   all Ingresses ─ host_facts.rs: is a path of the host an expression? has it TLS, canaries, a snippet?
 //!                        │        └ config_map.rs: what applies to all
-//!   Ingress ┬ annotations.rs, access.rs, client_certificates.rs, backend_tls.rs, snippets.rs, custom_headers.rs
+//!   Ingress ┬ annotations.rs, access.rs, client_certificates.rs, backend_tls.rs, snippets.rs, custom_headers.rs,
+//!           │ fast_cgi.rs
 //!           │                      ─▶ what has an effect (value_reader.rs)
 //!           ├ endpoint_rewrites.rs ─▶ directives that the snippets of its locations inherit
 //!           ├ unsupported.rs ─▶ what has none; a guard that has none makes all rules fail
@@ -34,6 +35,7 @@ mod config_map;
 mod custom_headers;
 mod endpoint_rewrites;
 pub(in crate::compile::ingress) mod error_backend;
+mod fast_cgi;
 mod further_names;
 mod host_facts;
 mod host_paths;
@@ -131,6 +133,7 @@ pub(super) fn plan(
     let certificates = client_certificates::read(cx, &mut reader, config, &hosts.authorities, budgets.regex_limit());
     let response_headers = custom_headers::read(cx, &mut reader, config);
     let backend_tls = backend_tls::read(cx, &mut reader, config);
+    let fast_cgi = fast_cgi::read(cx, &mut reader, config, annotations.protocol);
     let error_settings = ErrorSettings::read(cx, &mut reader, config, refuses_guards);
     let mut named: BTreeSet<HostPattern> =
         ingress.spec.rules.iter().map(|rule| HostPattern::parse(rule.host.as_deref())).collect();
@@ -183,6 +186,7 @@ pub(super) fn plan(
             certificates: certificates.requirement.as_ref(),
             response_headers: &response_headers,
             backend_tls,
+            fast_cgi,
             errors_of: &error_settings,
             snippets: &snippets,
             refers_to_groups: snippets::refers_to_groups(&ingress.meta),

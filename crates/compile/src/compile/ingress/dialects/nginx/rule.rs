@@ -37,6 +37,7 @@ use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::snapshot::error_backend::ErrorBackend;
+use crate::snapshot::fast_cgi::{FastCgiScript, FastCgiSettings};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::location_path::{GroupTemplate, PathReplacement};
 use crate::snapshot::location_snippet::SnippetSettings;
@@ -86,6 +87,8 @@ pub(super) struct RuleBuilder<'a> {
     pub response_headers: &'a [(HeaderName, HeaderValue)],
     /// `None` for that of the Service.
     pub backend_tls: Option<RouteTls>,
+    /// What the Services get, if they are FastCGI servers.
+    pub fast_cgi: Option<Arc<FastCgiScript>>,
     pub parts: PartBuilder<'a>,
     /// By host, and whether clients have to log in.
     pub access_configs: Vec<(HostPattern, bool, Result<Option<GuardConfig>, Diagnostic>)>,
@@ -428,6 +431,7 @@ impl RuleBuilder<'_> {
             path_replacement: replacement.clone().filter(|_| !is_redirect),
             host: self.upstream_host(place),
             error_backend: if is_closed { None } else { self.error_backend(place, backend) },
+            fast_cgi: self.fast_cgi(place, backend),
             request_hash: self.request_hash(place),
             access_log: self.is_logged(place),
             response_rate: self.annotations.response_rate,
@@ -440,6 +444,12 @@ impl RuleBuilder<'_> {
                 self.build_plain(place, Action::Fail(RouteFailure::UnsupportedProtection))
             }
         }
+    }
+
+    /// What the Service of a location gets, if it is a FastCGI server. The default backends of all Ingresses are none.
+    fn fast_cgi(&self, place: RulePlace<'_>, backend: Option<&IngressBackend>) -> Option<Arc<FastCgiSettings>> {
+        let (script, names) = (Arc::clone(self.fast_cgi.as_ref()?), self.location_names(place, Some(backend?)));
+        Some(Arc::new(FastCgiSettings { script, names }))
     }
 
     /// What replaces the errors of a location.

@@ -52,6 +52,8 @@ pub(super) const READ: &[&str] = &[
     "enable-cors",
     "enable-global-auth",
     "enable-opentelemetry",
+    "fastcgi-index",
+    "fastcgi-params-configmap",
     "force-ssl-redirect",
     "from-to-www-redirect",
     "limit-allowlist",
