@@ -451,7 +451,7 @@ const LAYERS: &[Row] = &[
             "http2 registry socket upstream",
             "outcome_observers target",
             "connect connect_attempt endpoint_body raw_connection upgraded",
-            "http1",
+            "head_reader http1",
             "pool",
             "endpoint_search",
             "health_checks raw_connecting",

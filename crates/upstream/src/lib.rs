@@ -3,4 +3,6 @@
 pub mod upstream;
 
 use portico_base::{cookie_prefix, rewound, shared_limit, transport_protocol, turn_clock};
+#[cfg(test)]
+use portico_wire::fast_cgi;
 use portico_wire::{endpoint_tls, http1, http2_frames, ssrf_guard};

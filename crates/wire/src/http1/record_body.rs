@@ -91,7 +91,11 @@ impl RecordBody {
         if self.state == BodyState::Open && self.stdout.is_complete_at_close() {
             self.state = self.state_at_end();
         }
-        if self.state == BodyState::Ended { Ok(()) } else { Err(InvalidMessage::Truncated) }
+        if self.state == BodyState::Ended {
+            return Ok(());
+        }
+        self.state = BodyState::Failed;
+        Err(InvalidMessage::Truncated)
     }
 
     pub(super) fn is_ended(&self) -> bool {

@@ -448,6 +448,14 @@ mod tests {
     use crate::forwarding_fields::{ForwardingFields, X_FORWARDED_HOST};
 
     #[test]
+    fn copies_have_the_parameters_of_their_script() {
+        let params = Arc::new(FastCgiParams::default());
+        let request = Request::builder().extension(Arc::clone(&params)).body(()).unwrap();
+        let copy = copy_request(&request, (), &HeaderMapPool::default());
+        assert!(copy.extensions().get::<Arc<FastCgiParams>>().is_some_and(|copied| Arc::ptr_eq(copied, &params)));
+    }
+
+    #[test]
     fn host_of_http2_is_in_the_forwarding_fields_too() {
         let [client, request_id, via] = ["192.0.2.1", "id", "1.1 portico"].map(HeaderValue::from_static);
         let fields =

@@ -24,6 +24,7 @@ pub(in crate::proxy) async fn read_body(
         None => Err(exchange.activity.body_timeout_error()),
         Some(Err(RequestBodyError::BufferLimit)) => Err(RequestError::BufferLimit),
         Some(Err(RequestBodyError::TooSlow)) => Err(RequestError::SlowRequestBody),
+        Some(Err(RequestBodyError::TooLarge)) => Err(RequestError::BodyTooLarge),
         Some(Err(_)) => Err(RequestError::InvalidBody),
         Some(Ok(_)) if request.body().is_fully_read() && request.body().buffered().len() <= max_bytes => {
             Ok(request.body().buffered())
