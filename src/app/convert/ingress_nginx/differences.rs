@@ -47,6 +47,16 @@ const KNOWN: &[KnownDifference] = &[
         after: "the client stays at its endpoint",
     },
     KnownDifference {
+        name: "backend-protocol",
+        request: |subject| {
+            let is_fast_cgi = |protocol: &str| protocol.trim().eq_ignore_ascii_case("FCGI");
+            let is_main = !subject.is_canary() && subject.value("backend-protocol").is_some_and(is_fast_cgi);
+            is_main.then(|| format!("GET {} with Proxy or X-Forwarded-For", subject.first_url()))
+        },
+        before: "the server gets HTTP_PROXY and HTTP_X_FORWARDED_FOR as the client has sent them",
+        after: "the server gets no HTTP_PROXY, and the address of the client as HTTP_X_FORWARDED_FOR",
+    },
+    KnownDifference {
         name: "session-cookie-change-on-failure",
         request: |subject| {
             let stays = has_session(subject) && !subject.is_set("session-cookie-change-on-failure");
@@ -356,6 +366,8 @@ mod tests {
                 &[("enable-cors", "true"), ("cors-allow-origin", "https://a.example")],
                 &["cors-allow-origin", "cors-allow-origin"],
             ),
+            ("/", &[("backend-protocol", "HTTPS")], &[]),
+            ("/", &[("backend-protocol", "fcgi")], &["backend-protocol"]),
             ("/", &[("proxy-next-upstream-tries", "3")], &[]),
             ("/", &[("proxy-next-upstream-tries", "0")], &["proxy-next-upstream-tries"]),
             ("/", &[("proxy-next-upstream", "error timeout")], &[]),
