@@ -77,7 +77,7 @@ fn serve(mut socket: TcpStream) -> Option<()> {
             let parts = (0..50).flat_map(|_| record(STDOUT, &data)).collect();
             [stdout("Content-Type: text/plain\r\n\r\n"), parts, END.to_vec()].concat()
         }
-        "/silent.php" => {
+        "/hanging.php" => {
             // Until Portico gives up.
             let mut byte = [0];
             assert_eq!(socket.read(&mut byte).unwrap_or_default(), 0);
@@ -287,8 +287,7 @@ fn bodies_have_their_length_and_stream() {
     stream.write_all(request.as_bytes()).unwrap();
     assert!(read_until(&mut stream, "first-").starts_with("HTTP/1.1 200 "));
     stream.write_all(b"second").unwrap();
-    read_until(&mut stream, "second");
-    read_until(&mut stream, "0\r\n\r\n");
+    assert!(read_until(&mut stream, "0\r\n\r\n").contains("second"));
     program.stop().expect_success();
 }
 
@@ -320,7 +319,7 @@ fn responses_are_those_of_scripts() {
         ("/upgrade.php", 502, None, ("upgrade", None)),
         ("/empty.php", 502, None, ("x-a", None)),
         ("/overloaded.php", 502, None, ("x-a", None)),
-        ("/silent.php", 504, None, ("x-a", None)),
+        ("/hanging.php", 504, None, ("x-a", None)),
     ] {
         let response = get(&address, "php.example", path, "");
         assert_eq!(response.status, status, "{path}: {}", response.body);

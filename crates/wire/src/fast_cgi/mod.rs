@@ -17,5 +17,6 @@ mod stdout;
 
 pub use fields::write_request;
 pub use params::FastCgiParams;
-pub use record::{InvalidRecord, MAX_CONTENT, push_stdin_header};
-pub use stdout::{StdoutDecoder, StdoutPart};
+pub use record::InvalidRecord;
+pub(crate) use record::{MAX_CONTENT, push_stdin_header};
+pub(crate) use stdout::{StdoutDecoder, StdoutPart};

@@ -77,7 +77,7 @@ pub(super) fn push_begin(params: &[u8], out: &mut BytesMut) {
 /// # Panics
 ///
 /// If the part is longer than [`MAX_CONTENT`].
-pub fn push_stdin_header(content: usize, out: &mut BytesMut) {
+pub(crate) fn push_stdin_header(content: usize, out: &mut BytesMut) {
     let content = u16::try_from(content).expect("callers split longer parts");
     push_header(STDIN, content, out);
 }
@@ -91,7 +91,7 @@ fn push_header(kind: u8, content: u16, out: &mut BytesMut) {
 }
 
 /// The most content of a record that is sent: as much as a record can have, in whole words, as recommended.
-pub const MAX_CONTENT: usize = 65_528;
+pub(crate) const MAX_CONTENT: usize = 65_528;
 /// The length of a header.
 pub(super) const HEADER: usize = 8;
 /// The length of the content of BEGIN_REQUEST and of END_REQUEST.

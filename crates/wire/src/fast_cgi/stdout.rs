@@ -6,7 +6,7 @@ use super::record::{END_BODY, HEADER, InvalidRecord, ReceivedKind, RecordHeader}
 
 /// Reads the data of STDOUT records, however they are split, and keeps the beginning of what STDERR records say.
 #[derive(Debug, Default)]
-pub struct StdoutDecoder {
+pub(crate) struct StdoutDecoder {
     /// Bytes of content that the current record still has, unless it is a record of STDERR.
     stdout: usize,
     stderr: usize,
@@ -22,7 +22,7 @@ pub struct StdoutDecoder {
 
 /// What the records of a response have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StdoutPart {
+pub(crate) enum StdoutPart {
     Data(Bytes),
     /// The request is completed.
     End,
@@ -34,7 +34,7 @@ impl StdoutDecoder {
     /// # Errors
     ///
     /// Bytes that are no records of a response. What follows them has no meaning.
-    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Option<StdoutPart>, InvalidRecord> {
+    pub(crate) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<StdoutPart>, InvalidRecord> {
         loop {
             if self.is_ended {
                 // The connection has no further request, so that nothing may follow.
@@ -99,12 +99,12 @@ impl StdoutDecoder {
 
     /// The connection was closed, and all input was decoded. Whether the response is complete nevertheless: the server
     /// has ended STDOUT, and not the request.
-    pub fn is_complete_at_close(&self) -> bool {
+    pub(crate) fn is_complete_at_close(&self) -> bool {
         self.is_ended || self.is_closed && self.stdout == 0
     }
 
     /// Takes the beginning of what STDERR has said since the last call.
-    pub fn take_stderr(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn take_stderr(&mut self) -> Option<Vec<u8>> {
         if self.kept_stderr.is_empty() { None } else { Some(std::mem::take(&mut self.kept_stderr)) }
     }
 }

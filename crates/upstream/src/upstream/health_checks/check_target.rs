@@ -50,7 +50,9 @@ impl CheckTarget {
         };
         // A server of FastCGI has no status for checks, so these show whether it accepts connections.
         let check = match check.kind {
-            CheckKind::Http { .. } if protocol == UpstreamProtocol::FastCgi => {
+            CheckKind::Http { .. } | CheckKind::Grpc { .. }
+                if key.protocol == UpstreamProtocol::FastCgi && check.port.is_none() =>
+            {
                 let kind = CheckKind::Tcp { send: Box::default(), expect: Box::default() };
                 Arc::new(ActiveCheck { kind, ..(*check).clone() })
             }

@@ -7,6 +7,7 @@
 //!     └─────▶ hyper_reader ──▶ FoundMessage ───────────────────────┘
 //! ```
 
+pub(crate) mod fast_cgi_responses;
 mod found_message;
 mod hyper_reader;
 mod message_plan;
