@@ -439,7 +439,7 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "dns endpoint_choice endpoint_error local_shortage outcome own_sockets proxy_protocol \
+            "dns endpoint_choice endpoint_error head_reader local_shortage outcome own_sockets proxy_protocol \
              response_streams route_balancing settings single_writer_counter sliding_count socket_budget",
             "response_times",
             "attempt_settings check_report endpoint_load health retry_counters",
@@ -451,7 +451,7 @@ const LAYERS: &[Row] = &[
             "http2 registry socket upstream",
             "outcome_observers target",
             "connect connect_attempt endpoint_body raw_connection upgraded",
-            "head_reader http1",
+            "http1",
             "pool",
             "endpoint_search",
             "health_checks raw_connecting",

@@ -25,7 +25,11 @@ const CLIENT_FLAGS: &str = "remove it; flags of Portico limit all clients alike"
 const REMEDIES: &[(&str, &str)] = &[
     ("*_by_lua* lua_* perl* js_* set_by_lua*", "use the plugin pre-function or post-function"),
     ("proxy_pass grpc_pass", "give the path a Service in `spec.rules` of an Ingress"),
-    ("fastcgi_* uwsgi_* scgi_* memcached_*", "run the server in a container with an HTTP port, and name its Service"),
+    ("fastcgi_param*", "use the annotation `fastcgi-params-configmap`"),
+    ("fastcgi_index", "use the annotation `fastcgi-index`"),
+    ("fastcgi_pass", "use the annotation `backend-protocol` with the value FCGI"),
+    ("fastcgi_*", "use the annotations for all backends, such as `proxy-read-timeout`"),
+    ("uwsgi_* scgi_* memcached_*", "run the server in a container with an HTTP port, and name its Service"),
     ("root alias try_files index autoindex* dav_*", "serve files with a backend, and name its Service in the Ingress"),
     ("include", "write the directives into the snippet"),
     ("proxy_cache* proxy_store* proxy_no_cache", "use the plugin proxy-cache"),

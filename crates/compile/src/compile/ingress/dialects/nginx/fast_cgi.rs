@@ -24,7 +24,10 @@ pub(super) fn read(
         reader.note_without(&[INDEX, PARAMS], "backend-protocol: FCGI");
         return None;
     }
-    // A ConfigMap of another namespace takes both annotations out of effect.
+    if configured.is_none() && index.is_some() {
+        let remedy = format!("correct {PARAMS}");
+        reader.note(INDEX, &format!("the ConfigMap of {PARAMS} is in another namespace"), &remedy);
+    }
     let (index, configured) = configured.map_or((None, Vec::new()), |configured| (index, configured));
     Some(Arc::new(FastCgiScript::new(index, configured)))
 }
@@ -49,7 +52,7 @@ fn configured_params(
             name
         }
         Some(_) => {
-            let message = format!("{text} is in another namespace, so neither it nor {INDEX} has an effect");
+            let message = format!("{text} is in another namespace, so it has no effect, as in ingress-nginx");
             reader.warn(PARAMS, message, &format!("name a ConfigMap in namespace {own}"));
             return None;
         }
