@@ -25,7 +25,7 @@ use crate::bind_address::BindAddress;
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
 use lines::{
     certificate_line, external_auth_lines, header_edit_lines, header_line, header_text, mirror_line, path_edit_text,
-    protocol,
+    protocol, stream_option_lines,
 };
 pub use rows::RouteTableRow;
 
@@ -93,6 +93,9 @@ pub struct StreamDump {
     /// As for requests.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<String>,
+    /// `reads PROXY header`, `idle timeout 600s`, …: the options that differ from the defaults.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
     pub action: ActionDump,
 }
 
@@ -320,6 +323,7 @@ impl From<&StreamRule> for StreamDump {
                 .flat_map(|chain| chain.attachments())
                 .map(plugin_line)
                 .collect(),
+            options: route.iter().flat_map(|route| stream_option_lines(&route.options)).collect(),
             action: match route.as_ref().map(|route| &route.action) {
                 Some(StreamAction::Forward(split)) => {
                     ActionDump::Forward(split.backends().iter().map(BackendDump::from).collect())

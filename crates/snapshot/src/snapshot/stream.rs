@@ -2,6 +2,7 @@
 //! listener: which route forwards them, and to which backends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::rule::{RouteFailure, RuleId, WeightedBackends};
 use crate::plugin_chain::StreamChain;
@@ -25,6 +26,20 @@ pub struct StreamRoute {
     /// The plugins decide whether a connection or session is forwarded.
     pub plugins: Option<Arc<StreamChain>>,
     pub action: StreamAction,
+    pub options: StreamOptions,
+}
+
+/// What a route sets in place of the limits of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Connections begin with a PROXY header, whatever their peer is.
+    pub reads_proxy_header: bool,
+    /// After which time without data a connection is closed.
+    pub idle_timeout: Option<Duration>,
+    /// To how many endpoints a connection is tried.
+    pub connect_attempts: Option<usize>,
+    /// After which time it is tried to no other one.
+    pub connect_time: Option<Duration>,
 }
 
 /// What happens with a connection or a UDP session.

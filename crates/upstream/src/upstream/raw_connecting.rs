@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::admission::{Admission, Overloaded, in_turn};
 use super::outcome::{Outcome, OutcomeClass};
 use super::outcome_observers::OutcomeObservers;
@@ -21,6 +23,8 @@ pub struct RawDestination<'u> {
     pub proxy_header: &'u [u8],
     /// How many endpoints are tried.
     pub max_endpoints: usize,
+    /// When no further one is tried. One that is being connected has its own timeout.
+    pub no_other_after: Option<Instant>,
 }
 
 impl RawDestination<'_> {
@@ -88,6 +92,9 @@ impl RawDestination<'_> {
             }
             OutcomeObservers::of_service(upstream, &mut admission).report(&Outcome::of(OutcomeClass::ConnectFailed));
             failure = Some(error);
+            if self.no_other_after.is_some_and(|time| Instant::now() >= time) {
+                break;
+            }
             search.avoid(address);
         }
         Err(match (failure, no_endpoint) {

@@ -117,7 +117,7 @@ pub(super) struct StreamBackend {
 }
 
 /// The port of a Service as a backend names it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PortReference<'a> {
     Missing,
     Number(i32),

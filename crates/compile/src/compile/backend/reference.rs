@@ -117,9 +117,20 @@ pub(in crate::compile) fn stream_upstream(
     field: &str,
 ) -> Result<UpstreamKey, (Code, Diagnostic)> {
     let FoundPort { service, port } = find_service_port(cx, from, reference, stream.transport, field)?;
-    let settings = settings(service);
-    let key = backend::stream_upstream_key(cx, service, &port, stream, settings.via_cluster_ip);
-    key.map_err(|error| backend_problem(error, &service.meta.key, &port, &settings, field))
+    stream_upstream_of_port(cx, service, &port, &settings(service), stream, field)
+}
+
+/// The upstream of a port of a Service for connections or datagrams.
+pub(in crate::compile) fn stream_upstream_of_port(
+    cx: CompileContext<'_>,
+    service: &Object<Service>,
+    port: &ServicePort,
+    settings: &BackendSettings<'_>,
+    stream: StreamBackend,
+    field: &str,
+) -> Result<UpstreamKey, (Code, Diagnostic)> {
+    let key = backend::stream_upstream_key(cx, service, port, stream, settings.via_cluster_ip);
+    key.map_err(|error| backend_problem(error, &service.meta.key, port, settings, field))
 }
 
 fn is_x_backend(reference: &BackendObjectReference) -> bool {

@@ -3,7 +3,7 @@
 //! `kubernetes`, in dialects/kubernetes/.
 //!
 //! ```text
-//!   TCPIngress, UDPIngress ─▶ dialects/kong/streams/ ─▶ a Bind for each of their ports
+//!   TCPIngress, UDPIngress, ConfigMaps of ports ─▶ streams/ ─▶ a Bind for each of their ports
 //!   Ingress ─ ../ingress_class/: served? ─ dialects/ ┬▶ kubernetes/
 //!                                                    ├▶ nginx/
 //!                                                    └▶ kong/plan.rs
@@ -28,6 +28,7 @@ mod plan;
 pub(super) mod publish;
 mod service_backend;
 pub(super) mod settings;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,7 +52,6 @@ use crate::snapshot::{Bind, HttpListener};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
 use crate::verdict::{Code, Condition, PublishedAddress, Verdict};
-pub(super) use dialects::kong::streams::StreamIngressCompiler;
 pub use dialects::nginx::{AnnotationSupport, annotation_support, config_map_problem};
 use dialects::nginx::{NginxHosts, error_backend};
 use host_claims::HostClaims;
@@ -59,6 +59,7 @@ use host_index::{ClaimedHost, PlannedIngresses};
 use listener_routes::{ChangedRoutes, ListenerRoutes};
 use plan::{EqualParts, IngressPlan};
 use settings::{HostOwnership, IngressListener, IngressSettings};
+pub(super) use streams::StreamIngressCompiler;
 
 /// All served Ingresses, and what is compiled from them together.
 #[derive(Debug, Default)]

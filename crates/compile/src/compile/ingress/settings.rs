@@ -1,10 +1,11 @@
 //! Settings for all Ingresses, from flags.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::publish::PublishSource;
-use crate::api::ObjectKey;
+use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::router::by_conditions::RouterFlavor;
 use crate::transport_protocol::TransportProtocol;
@@ -26,17 +27,21 @@ pub struct IngressSettings {
     pub nginx_default_backend: Option<ObjectKey>,
     /// Whether annotations of that dialect may let the TLS connections of a host pass through.
     pub nginx_ssl_passthrough: bool,
+    /// The ConfigMaps of ports of that dialect, for connections and for datagrams.
+    pub nginx_tcp_services: Option<ObjectKey>,
+    pub nginx_udp_services: Option<ObjectKey>,
     /// The Secret with the certificate for hosts without one.
     pub default_secret: Option<ObjectKey>,
     /// The certificate if that Secret does not exist or is invalid. Without it, handshakes for hosts without a
     /// certificate are rejected.
     pub default_certificate: Option<Arc<Certificate>>,
     pub publish: PublishSource,
-    /// The ports of TCPIngresses and UDPIngresses. `None` if it is not known which there are, as in `portico check`.
+    /// The ports of TCPIngresses, UDPIngresses and ConfigMaps of ports. `None` if it is not known which there are, as in
+    /// `portico check`.
     pub streams: Option<Vec<StreamListener>>,
 }
 
-/// A port that TCPIngresses or UDPIngresses share.
+/// A port that TCPIngresses, UDPIngresses or ConfigMaps of ports share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamListener {
     pub address: SocketAddr,
@@ -92,6 +97,18 @@ impl IngressSettings {
     /// The port of redirects to HTTPS.
     pub(super) fn public_https(&self) -> u16 {
         self.https.map_or(443, |listener| listener.public_port)
+    }
+
+    /// The ConfigMaps of ports, each once.
+    pub(in crate::compile) fn stream_config_maps(&self) -> BTreeSet<ObjectId> {
+        let named = [&self.nginx_tcp_services, &self.nginx_udp_services].into_iter().flatten();
+        named.map(|key| ObjectId::new(Kind::ConfigMap, key.clone())).collect()
+    }
+
+    /// The ConfigMaps that flags name, so that no object refers to them.
+    pub fn config_maps(&self) -> BTreeSet<ObjectId> {
+        let settings = self.nginx_config_map.clone().map(|key| ObjectId::new(Kind::ConfigMap, key));
+        settings.into_iter().chain(self.stream_config_maps()).collect()
     }
 }
 

@@ -24,7 +24,7 @@ use crate::compile::parents::served_parents::{BackendClients, RuleResults, resol
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBackends};
-use crate::snapshot::stream::{StreamAction, StreamRoute};
+use crate::snapshot::stream::{StreamAction, StreamOptions, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 use crate::verdict::{Code, Condition, Verdict};
@@ -173,10 +173,14 @@ pub(in crate::compile) fn plan(
     };
     let rule = first_rule.and_then(|rule| rule.name.as_deref()).unwrap_or("0");
     let id = RuleId { route: format!("{kind}/{}", meta.key).into(), rule: rule.into() };
-    let route = Arc::new(StreamRoute { id: id.clone(), plugins: chain.clone(), action: action(backends) });
+    let stream_route = |action| {
+        let options = StreamOptions::default();
+        Arc::new(StreamRoute { id: id.clone(), plugins: chain.clone(), action, options })
+    };
+    let route = stream_route(action(backends));
     let passthrough = passed_through.filter(|passed_through| passed_through.upstreams != upstreams).map(|resolved| {
         upstreams.extend(resolved.upstreams);
-        Arc::new(StreamRoute { id: id.clone(), plugins: chain.clone(), action: action(resolved.backends) })
+        stream_route(action(resolved.backends))
     });
     let planned = |route| {
         let (hosts, created, passthrough) = (hosts.as_slice().into(), meta.created, passthrough.clone());
@@ -186,7 +190,7 @@ pub(in crate::compile) fn plan(
     let mut rules_of_gateways = Vec::new();
     for (others, gateways) in of_gateways {
         upstreams.extend(others.upstreams);
-        let route = Arc::new(StreamRoute { id: id.clone(), plugins: chain.clone(), action: action(others.backends) });
+        let route = stream_route(action(others.backends));
         rules_of_gateways.extend(gateways.iter().map(|gateway| (gateway.clone(), planned(Arc::clone(&route)))));
     }
     let (rules_of_gateways, upstreams) = (rules_of_gateways.into(), upstreams.into_iter().collect());

@@ -22,7 +22,7 @@ pub(in crate::compile) fn update(
         let is_used = served.is_used(cx.store, id);
         let verdict = match id.kind {
             Kind::Gateway | Kind::ListenerSet | Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress => continue,
-            kind if is_of_other_step(kind) => continue,
+            kind if is_of_other_step(kind) || served.stream_ingresses.is_served(id) => continue,
             kind if RouteKind::of(kind).is_some() || !kind.is_served() => continue,
             Kind::IngressClass => cx.store.ingress_classes.get(&id.key).map(|class| ingress_class::verdict(cx, class)),
             Kind::GatewayClass => cx.store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(cx, class)),

@@ -153,16 +153,16 @@ fn spawn(
     let (http, connections) = (Rc::clone(http), Rc::clone(connections));
     // Register before the task runs, so that a listener that closes in the meantime also closes this connection.
     let registration = connections.register();
-    let proxy_header = http.worker.requires_proxy_header(address);
     let tls = match served(&http.worker, &connections) {
         ServedConnection::Http { tls } => tls,
         ServedConnection::Stream(assigned) => {
+            let proxy_header = assigned.options.reads_proxy_header || http.worker.requires_proxy_header(address);
             let forwarding =
                 prepare_and_forward(stream, address, proxy_header, assigned, http, connections, registration);
             return spawn_task(forwarding, open_guard);
         }
     };
-    let steps = PreparationSteps { proxy_header, tls };
+    let steps = PreparationSteps { proxy_header: http.worker.requires_proxy_header(address), tls };
     if steps.proxy_header || steps.tls {
         registration.begin_preparing();
         spawn_task(prepare_and_serve(stream, address, steps, http, connections, registration), open_guard);

@@ -10,7 +10,7 @@ use crate::proxy::telemetry::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::rule::{Backend, BackendTarget, RouteFailure};
-use crate::snapshot::stream::{StreamAction, StreamRule};
+use crate::snapshot::stream::{StreamAction, StreamOptions, StreamRule};
 use crate::upstream::Upstream;
 
 /// Where a connection or UDP session is forwarded. It is decided when the connection is accepted, or when the session
@@ -22,6 +22,7 @@ pub(in crate::proxy) struct AssignedStream {
     plugins: Option<Arc<StreamChain>>,
     /// The port that clients see.
     port: u16,
+    pub(in crate::proxy) options: StreamOptions,
     pub(in crate::proxy) series: Arc<RequestSeries>,
 }
 
@@ -38,7 +39,9 @@ impl AssignedStream {
             BackendTarget::Fail(failure) => Err(outcome_of(*failure)),
         });
         let plugins = rule.route.as_ref().and_then(|route| route.plugins.clone());
-        AssignedStream { upstream, plugins, port: rule.port, series: view.stream_series(worker, rule, backend.ok()) }
+        let options = rule.route.as_ref().map(|route| route.options).unwrap_or_default();
+        let series = view.stream_series(worker, rule, backend.ok());
+        AssignedStream { upstream, plugins, port: rule.port, options, series }
     }
 
     /// The plugins that log the connection or session when it ends, if there are any.

@@ -53,6 +53,7 @@ pub(in crate::proxy) async fn serve<B>(
         let permit = worker.stream_clients.admit(client_ip);
         permit.map(|permit| (upstream, permit)).map_err(|ClientLimitReached| StreamOutcome::ClientLimit)
     });
+    let options = assigned.options;
     drop(assigned);
     let (upstream, _permit) = match admitted {
         Ok(admitted) => admitted,
@@ -65,7 +66,8 @@ pub(in crate::proxy) async fn serve<B>(
         client: client_slot,
         hash: upstream.client_hash(client_ip),
         proxy_header: &proxy_header,
-        max_endpoints: MAX_ENDPOINTS,
+        max_endpoints: options.connect_attempts.unwrap_or(MAX_ENDPOINTS),
+        no_other_after: options.connect_time.map(|time| Instant::now() + time),
     };
     let connected = connect::to_endpoint(pools, &destination, &mut record, &connections, &mut registration).await;
     drop(proxy_header);
@@ -79,7 +81,7 @@ pub(in crate::proxy) async fn serve<B>(
 
     let last_progress = Cell::new(Instant::now());
     let on_progress = || last_progress.set(Instant::now());
-    let idle_timeout = worker.limits.stream_idle_timeout;
+    let idle_timeout = options.idle_timeout.unwrap_or(worker.limits.stream_idle_timeout);
     let limits = RelayLimits {
         idle_deadline: || last_progress.get() + idle_timeout,
         // The listener aborts its connections after its own grace period.

@@ -9,6 +9,7 @@ use crate::endpoint_tls::UpstreamProtocol;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::external_auth::ExternalAuthFilter;
 use crate::snapshot::rule::{HeaderEdits, Mirror, PathEdit};
+use crate::snapshot::stream::StreamOptions;
 use crate::upstream::UpstreamKey;
 
 pub(super) fn certificate_line(certificate: &Certificate) -> String {
@@ -79,4 +80,20 @@ pub(super) fn header_text(value: &HeaderValue) -> String {
         return "(secret)".to_owned();
     }
     String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// The options of a route for connections that differ from the defaults.
+pub(super) fn stream_option_lines(options: &StreamOptions) -> Vec<String> {
+    let StreamOptions { reads_proxy_header, idle_timeout, connect_attempts, connect_time } = *options;
+    let attempts = connect_attempts.map(|attempts| match attempts {
+        usize::MAX => "tries all endpoints".to_owned(),
+        attempts => format!("tries {attempts} endpoints"),
+    });
+    let lines = [
+        reads_proxy_header.then(|| "reads PROXY header".to_owned()),
+        idle_timeout.map(|timeout| format!("idle timeout {timeout:?}")),
+        attempts,
+        connect_time.map(|time| format!("tries no other after {time:?}")),
+    ];
+    lines.into_iter().flatten().collect()
 }

@@ -67,4 +67,5 @@ pub use settings::SnippetSettings;
 pub use snippet::{LocationModifier, Snippet, SnippetLocation};
 pub(in crate::snapshot) use text::split_name;
 pub use text::{InvalidSnippetText, SnippetText};
+pub use units::parse_time;
 pub use variable::{CertificateVariable, SnippetValues, SnippetVariable};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A time in one or several units, from the longest to the shortest. A number without a unit is in seconds.
-pub(super) fn parse_time(text: &str) -> Option<Duration> {
+pub fn parse_time(text: &str) -> Option<Duration> {
     let (mut total, mut next_unit) = (Duration::ZERO, 0);
     let mut rest = text;
     while !rest.is_empty() {

@@ -123,6 +123,7 @@ impl StreamWords {
             Kind::TcpIngress => ("the connections of TCPIngresses", "connections are forwarded without it"),
             Kind::Ingress => ("the TLS connections of Ingresses", "connections are forwarded without it"),
             Kind::TlsRoute => ("the connections of TLSRoutes", "connections are forwarded without it"),
+            Kind::ConfigMap => ("the ports of ConfigMaps", "connections are forwarded without it"),
             _ => ("the connections of TCPRoutes", "connections are forwarded without it"),
         };
         StreamWords { subject, unprotected }

@@ -38,6 +38,7 @@ impl Plugins {
         // A change of a plugin that runs without a reference changes every chain.
         if have_globals_changed || touched.iter().any(|id| self.global_plugins.contains(id)) {
             update.routes_to_update.extend(all_with_chains(cx.store));
+            update.routes_to_update.extend(cx.inputs.ingress.stream_config_maps());
         }
         update.routes_to_update.extend(self.consumer_grants.update(cx.store, touched));
         update
@@ -140,7 +141,12 @@ impl Plugins {
         // Of many consumers, none has a chain.
         if !index.dependents(id).all(is_subject) {
             let has_chains = |id: &ObjectId| INGRESSES.contains(&id.kind) || GATEWAY_ROUTES.contains(&id.kind);
-            update.routes_to_update.extend(index.affected_by([id]).into_iter().filter(has_chains));
+            let affected = index.affected_by([id]);
+            if affected.iter().any(|id| id.kind == Kind::Service) {
+                // No reference leads from these to the Service.
+                update.routes_to_update.extend(cx.inputs.ingress.stream_config_maps());
+            }
+            update.routes_to_update.extend(affected.into_iter().filter(has_chains));
         }
         match referrers {
             Some(referrers) => self.referrers.insert(id.clone(), referrers),

@@ -5,9 +5,10 @@
 //!            ├ path.rs                          paths by type
 //!            └ ../../service_backend.rs ─ ../../../kong/service_annotations.rs, upstream_policy
 //!   path_conflicts.rs       paths that get no requests, among all Ingresses of a host
+//!   stream_ingress.rs       TCPIngress, UDPIngress ─ ../../streams/
 //! ```
 
 mod path;
 pub(super) mod path_conflicts;
 pub(super) mod plan;
-pub(in crate::compile) mod streams;
+pub(in crate::compile::ingress) mod stream_ingress;

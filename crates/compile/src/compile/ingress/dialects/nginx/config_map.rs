@@ -11,6 +11,7 @@ use super::log_settings;
 use super::log_settings::LogSettings;
 use super::tracing;
 use super::tracing::TraceSettings;
+use super::stream_defaults::{self, StreamDefaults};
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
@@ -76,6 +77,8 @@ pub(super) struct NginxConfig {
     pub passes_endpoint_errors: bool,
     pub logs: LogSettings,
     pub traces: TraceSettings,
+    /// For the ports of `--nginx-tcp-services` and `--nginx-udp-services`.
+    pub streams: StreamDefaults,
     /// Why no request may be forwarded.
     pub errors: Vec<Diagnostic>,
     pub notes: Vec<Diagnostic>,
@@ -119,6 +122,7 @@ impl Default for NginxConfig {
             passes_endpoint_errors: false,
             logs: LogSettings::default(),
             traces: TraceSettings::default(),
+            streams: StreamDefaults::default(),
             errors: Vec::new(),
             notes: Vec::new(),
         }
@@ -194,6 +198,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "limit-rate-after" => set(&mut config.rate_after_kilobytes, count(text)),
             "whitelist-source-range" => list(&mut config.allowed, name, value),
             "denylist-source-range" => list(&mut config.denied, name, value),
+            name if stream_defaults::NAMES.contains(&name) => config.streams.set(name, text),
             name if endpoint_rewrites::NAMES.contains(&name) => endpoint_rewrite(&mut config, name, value),
             name if GLOBAL_AUTH.contains(&name) => global_auth(&mut config, name, value),
             name if log_settings::NAMES.contains(&name) => {
@@ -251,7 +256,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
 }
 
 /// Sets a value; `None` if it is bad.
-fn set<T>(target: &mut T, value: Option<T>) -> Option<()> {
+pub(super) fn set<T>(target: &mut T, value: Option<T>) -> Option<()> {
     *target = value?;
     Some(())
 }
@@ -299,7 +304,7 @@ pub(super) fn statuses(text: &str, least: u16) -> Option<Box<[u16]>> {
     Some(statuses.into())
 }
 
-fn count(text: &str) -> Option<u64> {
+pub(super) fn count(text: &str) -> Option<u64> {
     integer(text).and_then(|number| u64::try_from(number).ok())
 }
 
@@ -468,6 +473,12 @@ mod tests {
             ("proxy-body-sise", "8m", 0, 1),
             ("proxy-cookie-domain", "a", 0, 1),
             ("proxy-cookie-path", "/;", 0, 1),
+            ("proxy-stream-timeout", "0", 0, 1),
+            ("proxy-stream-timeout", "soon", 0, 1),
+            ("proxy-stream-next-upstream", "on", 0, 1),
+            ("proxy-stream-next-upstream-tries", "-1", 0, 1),
+            ("proxy-stream-responses", "many", 0, 1),
+            ("proxy-stream-responses", "2", 0, 0),
             ("block-cidrs", "", 0, 0),
         ] {
             let config = parsed(&[(name, value)], false);

@@ -18,6 +18,7 @@
 //!           └ ../../plan.rs  ─▶ spec.tls
 //!   all plans ┬ ../../joined_locations.rs    ─▶ the locations of a host
 //!             └ path_conflicts.rs
+//!   ConfigMaps of ports ─ stream_services.rs ─▶ ../../streams/
 //! ```
 
 mod access;
@@ -54,6 +55,8 @@ pub(in crate::compile::ingress) mod server_alias;
 mod session_cookie;
 mod shared_parts;
 mod snippets;
+mod stream_defaults;
+pub(in crate::compile::ingress) mod stream_services;
 mod supported;
 mod telemetry;
 mod tracing;

@@ -1,4 +1,4 @@
-//! The ports that TCPIngresses and UDPIngresses share: which rule gets which connections.
+//! The ports that objects share: which rule gets which connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

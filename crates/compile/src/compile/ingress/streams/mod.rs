@@ -1,22 +1,26 @@
-//! Compiles TCPIngresses and UDPIngresses, which share the ports of `--ingress-stream-ports`.
+//! Compiles TCPIngresses, UDPIngresses and ConfigMaps of ports, which share the ports of `--ingress-stream-ports`.
 //!
 //! ```text
-//!   TCPIngress, UDPIngress ─ plan.rs ─▶ a route for each rule
+//!   TCPIngress, UDPIngress ─ ../dialects/kong/stream_ingress.rs ─┐
+//!   ConfigMaps of flags ─ ../dialects/nginx/stream_services.rs ──┴▶ plan.rs: a route for each rule
 //!   all plans, the oldest first ─ listeners.rs ─▶ a Bind for each port that a rule uses
 //! ```
 //!
 //! If two rules need one port, or one server name of a port with TLS, the older object wins, then the first by name.
 
 mod listeners;
-mod plan;
+pub(super) mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::api::{Kind, ObjectId};
+use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::bind_address::BindAddress;
 use crate::compile::CompileContext;
 use crate::compile::certificates::SecretCache;
+use crate::compile::ingress::dialects::kong::stream_ingress;
+use crate::compile::ingress::dialects::kong::stream_ingress::StreamIngressSource;
+use crate::compile::ingress::dialects::nginx::stream_services;
 use crate::compile::ingress::plan::default_certificates;
 use crate::compile::kong::plugins::Plugins;
 use crate::diagnostic::Diagnostic;
@@ -25,12 +29,14 @@ use crate::store::Changes;
 use crate::upstream::UpstreamKey;
 use crate::verdict::{Code, Condition, PublishedAddress, Verdict};
 use listeners::StreamBinds;
-use plan::{StreamIngressPlan, StreamIngressSource};
+use plan::StreamIngressPlan;
 
-/// All served TCPIngresses and UDPIngresses, and what is compiled from them together.
+/// All served TCPIngresses, UDPIngresses and ConfigMaps of ports, and what is compiled from them together.
 #[derive(Debug, Default)]
 pub(in crate::compile) struct StreamIngressCompiler {
     plans: BTreeMap<ObjectId, StreamIngressPlan>,
+    /// The Services that each ConfigMap of ports names, since nothing else refers to them.
+    services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     built: StreamBinds,
     /// The addresses for `status.loadBalancer`; `None` if it is not written.
     published: Option<Vec<PublishedAddress>>,
@@ -45,31 +51,32 @@ pub(in crate::compile) struct StreamIngressUpdate {
 }
 
 impl StreamIngressCompiler {
-    /// Plans the touched objects.
+    /// Plans the touched objects. `endpoints_changed`: what was touched because of its endpoints only.
     pub(in crate::compile) fn update(
         &mut self,
         cx: CompileContext<'_>,
         plugins: &Plugins,
         secrets: &mut SecretCache,
         touched: &Changes,
+        endpoints_changed: &BTreeSet<ObjectId>,
     ) -> StreamIngressUpdate {
         let mut updated = StreamIngressUpdate::default();
         let settings = cx.inputs.ingress;
         for id in touched.iter().filter(|id| is_stream_ingress(id.kind)) {
-            updated.verdicts_to_update.insert(id.clone());
             let source = match id.kind {
                 Kind::TcpIngress => {
                     cx.store.tcp_ingresses.get(&id.key).map(|object| StreamIngressSource::from(&**object))
                 }
                 _ => cx.store.udp_ingresses.get(&id.key).map(|object| StreamIngressSource::from(&**object)),
             };
-            let after = source.and_then(|source| plan::plan(cx, plugins, secrets, &source));
-            let before = self.plans.remove(id);
-            let upstreams =
-                |plan: &Option<StreamIngressPlan>| plan.as_ref().map(|plan| plan.upstreams.clone()).unwrap_or_default();
-            updated.upstreams.push([upstreams(&before), upstreams(&after)]);
-            if let Some(after) = after {
-                self.plans.insert(id.clone(), after);
+            let after = source.and_then(|source| stream_ingress::plan(cx, plugins, secrets, &source));
+            self.replace_plan(id.clone(), after, &mut updated);
+        }
+        for id in settings.stream_config_maps() {
+            if self.is_affected(cx, &id, touched, endpoints_changed) {
+                self.services.insert(id.key.clone(), stream_services::services(cx, &id.key));
+                let after = stream_services::plan(cx, plugins, &id.key);
+                self.replace_plan(id, Some(after), &mut updated);
             }
         }
         if updated.verdicts_to_update.is_empty() && self.plans.is_empty() {
@@ -90,6 +97,36 @@ impl StreamIngressCompiler {
             updated.verdicts_to_update.extend(self.plans.keys().cloned());
         }
         updated
+    }
+
+    fn replace_plan(&mut self, id: ObjectId, after: Option<StreamIngressPlan>, updated: &mut StreamIngressUpdate) {
+        updated.verdicts_to_update.insert(id.clone());
+        let before = self.plans.remove(&id);
+        let upstreams =
+            |plan: &Option<StreamIngressPlan>| plan.as_ref().map(|plan| plan.upstreams.clone()).unwrap_or_default();
+        updated.upstreams.push([upstreams(&before), upstreams(&after)]);
+        if let Some(after) = after {
+            self.plans.insert(id, after);
+        }
+    }
+
+    /// Whether a ConfigMap of ports must be planned again: it was not, or something that it depends on was touched.
+    fn is_affected(
+        &self,
+        cx: CompileContext<'_>,
+        id: &ObjectId,
+        touched: &Changes,
+        endpoints_changed: &BTreeSet<ObjectId>,
+    ) -> bool {
+        let Some(services) = self.services.get(&id.key) else { return true };
+        let defaults = cx.inputs.ingress.nginx_config_map.clone().map(|key| ObjectId::new(Kind::ConfigMap, key));
+        let is_touched = |service: &ObjectKey| {
+            let service = ObjectId::new(Kind::Service, service.clone());
+            touched.contains(&service) && !endpoints_changed.contains(&service)
+        };
+        touched.contains(id)
+            || defaults.is_some_and(|defaults| touched.contains(&defaults))
+            || services.iter().any(is_touched)
     }
 
     /// The binds of the ports that rules use.
@@ -113,16 +150,17 @@ impl StreamIngressCompiler {
         id: &ObjectId,
         taken: &BTreeSet<BindAddress>,
     ) -> Option<Verdict> {
-        let meta = cx.store.meta(id)?;
         let Some(plan) = self.plans.get(id) else {
-            return Some(Verdict { generation: meta.generation, ..Verdict::default() });
+            return Some(Verdict { generation: cx.store.meta(id)?.generation, ..Verdict::default() });
         };
+        let is_ingress = is_stream_ingress(id.kind);
         let mut errors = plan.errors.clone();
         errors.extend(self.built.conflicts.get(id).cloned().unwrap_or_default());
         let sockets = self.built.sockets.get(id).cloned().unwrap_or_default();
         for address in sockets.intersection(taken) {
             let message = format!("a Gateway uses {address}, so rules for this port are not served");
-            errors.push(Diagnostic::error("spec.rules", message, "choose another port, or change the Gateway"));
+            let field = if is_ingress { "spec.rules" } else { "data" };
+            errors.push(Diagnostic::error(field, message, "choose another port, or change the Gateway"));
         }
         let condition = match errors.is_empty() {
             true => Condition::without_diagnostics(Code::ObjectProgrammed),
@@ -131,7 +169,7 @@ impl StreamIngressCompiler {
         Some(Verdict {
             generation: plan.generation,
             conditions: vec![condition],
-            load_balancer: self.published.clone(),
+            load_balancer: self.published.clone().filter(|_| is_ingress),
             sockets: sockets.difference(taken).copied().collect(),
             diagnostics: plan.notes.clone(),
             ..Verdict::default()

@@ -11,7 +11,8 @@ use crate::compile::CompileContext;
 use crate::compile::backend::{StreamBackend, reference};
 use crate::compile::certificates;
 use crate::compile::certificates::SecretCache;
-use crate::compile::ingress::settings::{StreamListener, StreamProtocol};
+use crate::compile::ingress::settings::StreamProtocol;
+use crate::compile::ingress::streams::plan::{PlannedRule, StreamIngressPlan, open_port};
 use crate::compile::kong::plugins::{Plugins, StreamPluginSite, StreamPlugins};
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
@@ -20,40 +21,13 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBackends};
-use crate::snapshot::stream::{StreamAction, StreamRoute};
+use crate::snapshot::stream::{StreamAction, StreamOptions, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
-/// The compiled state of a served TCPIngress or UDPIngress.
-#[derive(Debug)]
-pub(super) struct StreamIngressPlan {
-    pub generation: i64,
-    pub created: Option<i64>,
-    pub rules: Vec<PlannedRule>,
-    /// By the hosts of `spec.tls`.
-    pub certificates: HostMap<Arc<Certificates>>,
-    pub upstreams: Vec<UpstreamKey>,
-    /// Errors that prevent parts of the object from being served.
-    pub errors: Vec<Diagnostic>,
-    /// Diagnostics about parts that are served, but possibly not as intended.
-    pub notes: Vec<Diagnostic>,
-}
-
-/// A rule whose port is open.
-#[derive(Debug)]
-pub(super) struct PlannedRule {
-    pub port: u16,
-    pub protocol: StreamProtocol,
-    /// `Any` without TLS.
-    pub host: HostPattern,
-    pub route: Arc<StreamRoute>,
-    /// The field of the rule, for diagnostics.
-    pub field: String,
-}
-
 /// A TCPIngress or UDPIngress.
-pub(super) struct StreamIngressSource<'a> {
+pub(in crate::compile::ingress) struct StreamIngressSource<'a> {
     kind: Kind,
     meta: &'a Meta,
     rules: Vec<SourceRule<'a>>,
@@ -91,7 +65,7 @@ impl<'a> From<&'a Object<UdpIngress>> for StreamIngressSource<'a> {
 }
 
 /// Plans an object. `None` if it is of another class.
-pub(super) fn plan(
+pub(in crate::compile::ingress) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,
     secrets: &mut SecretCache,
@@ -175,7 +149,7 @@ impl RulePlanner<'_> {
         self.notes.extend(diagnostics);
         let id = RuleId { route: format!("{}/{}", self.kind, self.meta.key).into(), rule: index.to_string().into() };
         let action = if is_served { action } else { StreamAction::Reset(RouteFailure::Unsupported) };
-        let route = Arc::new(StreamRoute { id, plugins: chain, action });
+        let route = Arc::new(StreamRoute { id, plugins: chain, action, options: StreamOptions::default() });
         let host = HostPattern::parse(rule.host.filter(|_| protocol == StreamProtocol::Tls));
         self.planned.push(PlannedRule { port, protocol, host, route, field });
     }
@@ -188,30 +162,21 @@ impl RulePlanner<'_> {
             let message = format!("{} is not a port", rule.port);
             return Err(Diagnostic::error(format!("{field}.port"), message, "write a number from 1 to 65535"));
         };
-        let listeners = &self.cx.inputs.ingress.streams;
         let expected = match (transport, rule.host) {
             (TransportProtocol::Udp, _) => StreamProtocol::Udp,
             (TransportProtocol::Tcp, Some(_)) => StreamProtocol::Tls,
             (TransportProtocol::Tcp, None) => StreamProtocol::Tcp,
         };
-        // `portico check` has no listeners.
-        let Some(listeners) = listeners else { return Ok((port, expected)) };
-        let is_that_port =
-            |listener: &&StreamListener| listener.address.port() == port && listener.protocol.transport() == transport;
-        let Some(listener) = listeners.iter().find(is_that_port) else {
-            let message = format!("{} port {port} is not open", transport.to_string().to_uppercase());
-            let entry = format!("{port}{}", expected.suffix());
-            let remedy = format!("add {entry} to --ingress-stream-ports, or use a port of its list");
-            return Err(Diagnostic::error(format!("{field}.port"), message, remedy));
-        };
-        if expected == StreamProtocol::Tls && listener.protocol == StreamProtocol::Tcp {
+        let listeners = self.cx.inputs.ingress.streams.as_deref();
+        let protocol = open_port(listeners, port, expected, &format!("{field}.port"))?;
+        if expected == StreamProtocol::Tls && protocol == StreamProtocol::Tcp {
             let message = format!(
                 "port {port} is not decrypted, so its connections have no server name that could match the host"
             );
             let remedy = format!("write {port}/tls in --ingress-stream-ports, or remove the host");
             return Err(Diagnostic::error(format!("{field}.host"), message, remedy));
         }
-        Ok((port, listener.protocol))
+        Ok((port, protocol))
     }
 
     fn action(&mut self, rule: &SourceRule<'_>, protocol: StreamProtocol, field: &str) -> StreamAction {
