@@ -206,6 +206,9 @@ const LAYERS: &[Row] = &[
         &[
             "access_log budgets kong location network nginx_classes nginx_metrics object_name otlp output_format tls",
             "tracing",
+            "access_log budgets kong location network object_name otlp output_format tls",
+            "label_selector tracing",
+            "nginx_classes",
             "convert slo",
             "cluster gateways",
             "ingress",

@@ -235,7 +235,8 @@ impl Control {
         let has_listeners = |id: &&ObjectId| {
             matches!(id.kind, Kind::Gateway | Kind::ListenerSet | Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress)
         };
-        let ids: Vec<_> = self.verdicts.keys().filter(has_listeners).cloned().collect();
+        let mut ids: Vec<_> = self.verdicts.keys().filter(has_listeners).cloned().collect();
+        ids.extend(self.ingresses.settings.config_maps().into_iter().filter(|id| self.verdicts.contains_key(id)));
         for id in ids {
             self.update_verdict(id);
         }
@@ -257,13 +258,13 @@ impl Control {
         let mut candidates = self.store.take_changed_references();
         // Flags refer to these, and no object does.
         let default_secret = settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key));
-        let config_map = settings.nginx_config_map.clone().map(|key| ObjectId::new(Kind::ConfigMap, key));
-        let of_flags = [default_secret, config_map];
-        candidates.extend(of_flags.iter().flatten().filter(|id| !self.needed_references.contains(id)).cloned());
+        let mut of_flags = settings.config_maps();
+        of_flags.extend(default_secret);
+        candidates.extend(of_flags.iter().filter(|id| !self.needed_references.contains(id)).cloned());
         let mut changes = ReferenceChanges::default();
         for id in candidates {
-            let is_needed = of_flags.iter().flatten().any(|of_flag| *of_flag == id)
-                || compile::is_needed(&self.store, classes, &self.controllers, &id);
+            let is_needed =
+                of_flags.contains(&id) || compile::is_needed(&self.store, classes, &self.controllers, &id);
             if is_needed && self.needed_references.insert(id.clone()) {
                 changes.added.insert(id);
             } else if !is_needed && self.needed_references.remove(&id) {

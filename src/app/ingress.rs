@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::api::ObjectKey;
 use crate::args::{
-    HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions,
+    HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NginxClassOptions, PublishOptions,
     StreamPortProtocol,
 };
 use crate::compile::{
@@ -39,10 +39,7 @@ impl IngressConfig {
             HostOwner::Any => HostOwnership::Any,
             HostOwner::Namespace => HostOwnership::Namespace,
         };
-        let nginx = class
-            .nginx
-            .as_ref()
-            .map(|nginx| NginxClasses { controller: nginx.controller.clone(), annotated: nginx.annotated.clone() });
+        let nginx = class.nginx.classes.as_ref().map(nginx_classes);
         let classes = Classes { name: class.class.clone(), controller: class.controller.clone(), nginx };
         let ignore_foreign_guards = class.ignore_foreign_guards;
         let key = |(namespace, name): &(String, String)| ObjectKey::new(namespace, name);
@@ -53,6 +50,12 @@ impl IngressConfig {
             nginx_config_map: class.nginx_config_map.as_ref().map(key),
             nginx_default_backend: class.nginx_default_backend.as_ref().map(key),
             nginx_ssl_passthrough: class.nginx_ssl_passthrough,
+            nginx_config_map: class.nginx.config_map.as_ref().map(key),
+            nginx_default_backend: class.nginx.default_backend.as_ref().map(key),
+            nginx_namespaces: class.nginx.namespaces.clone(),
+            nginx_excludes_catch_all: class.nginx.excludes_catch_all,
+            nginx_tcp_services: class.nginx.tcp_services.as_ref().map(key),
+            nginx_udp_services: class.nginx.udp_services.as_ref().map(key),
             ..IngressSettings::default()
         };
         IngressConfig { classes, settings }
@@ -93,6 +96,12 @@ impl IngressConfig {
         };
         Ok(IngressConfig { classes, settings })
     }
+}
+
+/// The classes of ingress-nginx, as the compiler gets them.
+pub(super) fn nginx_classes(options: &NginxClassOptions) -> NginxClasses {
+    let NginxClassOptions { controller, annotated, by_name, without_class } = options.clone();
+    NginxClasses { controller, annotated, by_name, without_class }
 }
 
 fn parse_published(text: &str) -> PublishedAddress {

@@ -62,10 +62,12 @@ fn needed_references_follow_changes_only() {
     let mut ingresses = IngressConfig::default();
     ingresses.settings.default_secret = Some(ObjectKey::new("ns", "default"));
     ingresses.settings.nginx_config_map = Some(ObjectKey::new("ns", "controller"));
+    ingresses.settings.nginx_tcp_services = Some(ObjectKey::new("ns", "ports"));
+    ingresses.settings.nginx_udp_services = Some(ObjectKey::new("ns", "ports"));
     let mut control = control(ingresses);
     let upserts = (0..100).map(|index| ingress(index, &format!("s{index}"))).collect();
     control.stage(Batch { upserts, removes: vec![] });
-    assert_eq!(control.take_reference_changes().added.len(), 102, "one for each Ingress, and those of flags");
+    assert_eq!(control.take_reference_changes().added.len(), 103, "one for each Ingress, and those of flags");
     let names = |ids: &BTreeSet<ObjectId>| ids.iter().map(|id| id.key.name.to_string()).collect::<Vec<_>>();
     let slice = json!({"metadata": {"namespace": "ns", "name": "x"}, "addressType": "IPv4", "endpoints": []});
     let slice = AnyObject::parse(Kind::EndpointSlice, slice).unwrap();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use clap::{Args, ValueEnum};
 
 use super::network::ListenArg;
-use super::nginx_classes::{NGINX_CLASS, NginxClassOptions};
+use super::nginx_classes::{NginxArgs, NginxOptions};
 use super::object_name::{
     NamespacedName, is_dns_subdomain, parse_class, parse_ingress_controller_name, parse_namespaced_name,
 };
@@ -26,27 +26,8 @@ pub(super) struct IngressClassArgs {
     #[arg(value_parser = parse_ingress_controller_name, default_value = INGRESS_CONTROLLER)]
     ingress_controller_name: String,
 
-    /// Also serve the Ingresses of the IngressClasses of this controller, in the dialect of ingress-nginx;
-    /// k8s.io/ingress-nginx takes over those of ingress-nginx
-    #[arg(long, value_name = "NAME", env = "PORTICO_NGINX_CONTROLLER_CLASS")]
-    #[arg(value_parser = parse_ingress_controller_name)]
-    nginx_controller_class: Option<String>,
-
-    /// With --nginx-controller-class: also serve Ingresses without ingressClassName whose annotation
-    /// kubernetes.io/ingress.class has this value
-    #[arg(long, value_name = "NAME", env = "PORTICO_NGINX_CLASS", value_parser = parse_class)]
-    #[arg(default_value = NGINX_CLASS)]
-    nginx_class: String,
-
-    /// ConfigMap with the settings of ingress-nginx for all Ingresses of its dialect
-    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_CONFIGMAP", value_parser = parse_namespaced_name)]
-    nginx_configmap: Option<NamespacedName>,
-
-    /// Service that responds to requests for hosts and paths that no Ingress in the dialect of ingress-nginx has, and
-    /// in place of errors that they list
-    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_DEFAULT_BACKEND")]
-    #[arg(value_parser = parse_namespaced_name)]
-    nginx_default_backend: Option<NamespacedName>,
+    #[command(flatten)]
+    nginx: NginxArgs,
 
     /// Let annotation ssl-passthrough of ingress-nginx forward the TLS connections of a host to its backend unchanged;
     /// nothing else of an Ingress or of the ConfigMap applies to them
@@ -93,9 +74,9 @@ pub(super) struct IngressArgs {
     #[arg(long, value_name = "ADDR", env = "PORTICO_INGRESS_HTTPS_LISTEN")]
     ingress_https_listen: Option<ListenArg>,
 
-    /// Ports of TCPIngresses and UDPIngresses: 9000 for TCP, 9443/tls for TLS that ends here, 5353/udp for UDP; they
-    /// are opened at the IP address of the HTTP listener, or else of the HTTPS listener, while a rule uses them
-    /// (repeatable)
+    /// Ports of TCPIngresses, UDPIngresses, --nginx-tcp-services and --nginx-udp-services: 9000 for TCP, 9443/tls for
+    /// TLS that ends here, 5353/udp for UDP; they are opened at the IP address of the HTTP listener, or else of the
+    /// HTTPS listener, while a rule uses them (repeatable)
     #[arg(long, value_name = "PORT[/PROTOCOL]", value_delimiter = ',', env = "PORTICO_INGRESS_STREAM_PORTS")]
     #[arg(value_parser = parse_stream_port)]
     ingress_stream_ports: Vec<StreamPort>,
@@ -157,7 +138,7 @@ enum OnOff {
 /// The ports for HTTP and HTTPS.
 type PublicPorts = (u16, u16);
 
-/// A port of TCPIngresses or UDPIngresses.
+/// A port that is not for HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct StreamPort {
     pub port: u16,
@@ -189,6 +170,7 @@ pub struct IngressClassOptions {
     pub nginx_config_map: Option<NamespacedName>,
     pub nginx_default_backend: Option<NamespacedName>,
     pub nginx_ssl_passthrough: bool,
+    pub nginx: NginxOptions,
     pub router: KongRouter,
     pub host_owner: HostOwner,
     pub consumer_scope: ConsumerScopeArg,
@@ -236,6 +218,7 @@ impl IngressClassOptions {
             nginx_config_map: None,
             nginx_default_backend: None,
             nginx_ssl_passthrough: false,
+            nginx: NginxOptions::default(),
             router: KongRouter::TraditionalCompatible,
             host_owner: HostOwner::Any,
             consumer_scope: ConsumerScopeArg::Namespace,
@@ -262,6 +245,7 @@ impl IngressClassArgs {
             nginx_configmap,
             nginx_default_backend,
             nginx_ssl_passthrough,
+            nginx,
             kong_router,
             ingress_host_owner,
             consumer_scope,
@@ -275,6 +259,7 @@ impl IngressClassArgs {
             nginx_config_map: nginx_configmap,
             nginx_default_backend,
             nginx_ssl_passthrough,
+            nginx: nginx.resolve(),
             router: kong_router,
             host_owner: ingress_host_owner,
             consumer_scope,

@@ -28,6 +28,10 @@ pub struct NginxClasses {
     pub controller: String,
     /// The value of the annotation `kubernetes.io/ingress.class`, which needs no IngressClass.
     pub annotated: String,
+    /// Whether an IngressClass with this name counts, whatever its controller is.
+    pub by_name: bool,
+    /// Whether Ingresses with neither the field nor the annotation are served.
+    pub without_class: bool,
 }
 
 /// The objects that are left out: by the name of their class, the number of objects of each kind.
@@ -76,11 +80,14 @@ impl Classes {
     pub fn claims_for_nginx(&self, store: &Store, meta: &Meta, spec_class: Option<&str>) -> bool {
         let Some(nginx) = &self.nginx else { return false };
         match spec_class {
-            Some(name) => store
-                .ingress_classes
-                .get(&ObjectKey::cluster(name))
-                .is_some_and(|class| class.spec.controller == nginx.controller),
-            None => meta.annotations.get(INGRESS_CLASS).is_some_and(|class| **class == *nginx.annotated),
+            Some(name) => {
+                let class = store.ingress_classes.get(&ObjectKey::cluster(name));
+                class.is_some_and(|class| self.serves_nginx_class(class))
+            }
+            None => match meta.annotations.get(INGRESS_CLASS) {
+                Some(class) => **class == *nginx.annotated,
+                None => nginx.without_class,
+            },
         }
     }
 
@@ -126,7 +133,9 @@ impl Classes {
 
     /// Whether an IngressClass is one of ingress-nginx whose Ingresses are served.
     pub(super) fn serves_nginx_class(&self, class: &Object<IngressClass>) -> bool {
-        self.nginx.as_ref().is_some_and(|nginx| class.spec.controller == nginx.controller)
+        self.nginx.as_ref().is_some_and(|nginx| {
+            class.spec.controller == nginx.controller || nginx.by_name && *class.meta.key.name == *nginx.annotated
+        })
     }
 
     pub(super) fn serves_class(&self, class: &Object<IngressClass>) -> bool {
@@ -185,27 +194,32 @@ mod tests {
     #[test]
     fn ingresses_of_ingress_nginx_are_served_by_field_or_annotation() {
         const CONTROLLER: &str = "k8s.io/ingress-nginx";
-        let nginx = NginxClasses { controller: CONTROLLER.to_owned(), annotated: "nginx".to_owned() };
-        let classes = Classes { nginx: Some(nginx), ..Classes::default() };
+        let served = |by_name, without_class| {
+            let (controller, annotated) = (CONTROLLER.to_owned(), "nginx".to_owned());
+            let nginx = NginxClasses { controller, annotated, by_name, without_class };
+            Classes { nginx: Some(nginx), ..Classes::default() }
+        };
+        let (classes, more) = (served(false, false), served(true, true));
         let mut store = Store::default();
         let default = json!({IS_DEFAULT_CLASS: "true"});
         let upserts = vec![class("web", CONTROLLER, default), class("nginx", "other.example/controller", json!({}))];
         store.apply(Batch { upserts, removes: vec![] });
-        for (annotation, field, is_served) in [
-            (None, Some("web"), true),
+        for (annotation, field, is_served, is_served_with_more) in [
+            (None, Some("web"), true, true),
             // The class belongs to another controller, or does not exist.
-            (None, Some("nginx"), false),
-            (None, Some("absent"), false),
+            (None, Some("nginx"), false, true),
+            (None, Some("absent"), false, false),
             // The field decides.
-            (Some("nginx"), Some("absent"), false),
-            (Some("nginx"), None, true),
-            (Some("web"), None, false),
-            (Some(""), None, false),
-            (None, None, false),
+            (Some("nginx"), Some("absent"), false, false),
+            (Some("nginx"), None, true, true),
+            (Some("web"), None, false, false),
+            (Some(""), None, false, false),
+            (None, None, false, true),
         ] {
             let annotations = annotation.map_or(json!({}), |class| json!({INGRESS_CLASS: class}));
             let meta: Meta = serde_json::from_value(json!({"name": "b", "annotations": annotations})).unwrap();
             assert_eq!(classes.claims_for_nginx(&store, &meta, field), is_served, "{annotation:?} {field:?}");
+            assert_eq!(more.claims_for_nginx(&store, &meta, field), is_served_with_more, "{annotation:?} {field:?}");
             assert!(!Classes::default().claims_for_nginx(&store, &meta, field));
         }
     }

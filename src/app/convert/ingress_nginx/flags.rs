@@ -83,17 +83,22 @@ const fn none(names: &'static [&'static str], note: &'static str) -> KnownFlag {
 
 const FLAGS: &[KnownFlag] = &[
     flag(&["configmap"], FlagReplacement::WithValue("--nginx-configmap"), ""),
-    none(
-        &["tcp-services-configmap", "udp-services-configmap"],
-        "there is no equivalent yet; write a TCPIngress or UDPIngress for each port, and list it in \
-         --ingress-stream-ports",
+    flag(
+        &["tcp-services-configmap"],
+        FlagReplacement::WithValue("--nginx-tcp-services"),
+        "list the ports in --ingress-stream-ports, such as 9000",
+    ),
+    flag(
+        &["udp-services-configmap"],
+        FlagReplacement::WithValue("--nginx-udp-services"),
+        "list the ports in --ingress-stream-ports, such as 5353/udp",
     ),
     flag(&["default-backend-service"], FlagReplacement::WithValue("--nginx-default-backend"), ""),
     flag(&["default-ssl-certificate"], FlagReplacement::WithValue("--ingress-default-certificate"), ""),
     flag(&["ingress-class"], FlagReplacement::WithValue("--nginx-class"), ""),
     flag(&["controller-class"], FlagReplacement::WithValue("--nginx-controller-class"), ""),
-    none(&["ingress-class-by-name"], "there is no equivalent yet; the controller of the IngressClass decides"),
-    none(&["watch-ingress-without-class"], "there is no equivalent yet; set ingressClassName in these Ingresses"),
+    flag(&["ingress-class-by-name"], FlagReplacement::IfSet("--nginx-class-by-name"), ""),
+    flag(&["watch-ingress-without-class"], FlagReplacement::IfSet("--nginx-without-class"), ""),
     flag(&["publish-service"], FlagReplacement::WithValue("--publish-service"), "name the Service of Portico"),
     flag(&["publish-status-address"], FlagReplacement::WithValue("--publish-status-address"), ""),
     flag(&["update-status"], FlagReplacement::IfUnset("--ingress-status off"), ""),
@@ -103,8 +108,8 @@ const FLAGS: &[KnownFlag] = &[
         "there is no equivalent yet; list addresses in --publish-status-address",
     ),
     flag(&["watch-namespace"], FlagReplacement::WithValue("--watch-namespaces"), ""),
-    none(&["watch-namespace-selector"], "there is no equivalent yet; list namespaces in --watch-namespaces"),
-    none(&["disable-catch-all"], "there is no equivalent yet"),
+    flag(&["watch-namespace-selector"], FlagReplacement::WithValue("--nginx-namespace-selector"), ""),
+    flag(&["disable-catch-all"], FlagReplacement::IfSet("--nginx-disable-catch-all"), ""),
     flag(
         &["disable-svc-external-name"],
         FlagReplacement::IfSet("--deny-external-names"),
@@ -185,6 +190,11 @@ mod tests {
     fn flags_have_a_replacement_or_a_reason() {
         for (name, value, expected) in [
             ("configmap", "ingress-nginx/c", Some("--nginx-configmap ingress-nginx/c")),
+            ("tcp-services-configmap", "ingress-nginx/tcp", Some("--nginx-tcp-services ingress-nginx/tcp")),
+            ("watch-namespace-selector", "team=web", Some("--nginx-namespace-selector team=web")),
+            ("watch-ingress-without-class", "true", Some("--nginx-without-class")),
+            ("watch-ingress-without-class", "false", None),
+            ("disable-catch-all", "true", Some("--nginx-disable-catch-all")),
             ("update-status", "false", Some("--ingress-status off")),
             ("update-status", "true", None),
             ("disable-svc-external-name", "true", Some("--deny-external-names")),

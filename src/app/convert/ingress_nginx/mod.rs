@@ -38,12 +38,14 @@ use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::INGRESS_CLASS_NAME;
 use crate::api::networking::Ingress;
 use crate::api::{Kind, Object};
+use crate::app::ingress::nginx_classes;
 use crate::app::offline::{self, FileProblems, OfflineSettings};
 use crate::app::stdout::{print, reading};
 use crate::args::{
     BudgetOptions, ConvertIngressNginxOptions, ExitStatus, GatewayOptions, IngressClassOptions, MigrationFormat,
+    NginxOptions,
 };
-use crate::compile::{Classes, NginxClasses};
+use crate::compile::Classes;
 use crate::manifests::{ManifestUpdate, Manifests};
 use crate::report::migration::{self, MigrationReport, MigrationVerdict};
 use crate::report::{self, ReportedDiagnostic};
@@ -91,6 +93,11 @@ fn evaluate(
             nginx_default_backend: args.default_backend(),
             nginx_config_map: config_map.as_ref().map(|key| (key.namespace.to_string(), key.name.to_string())),
             nginx_ssl_passthrough: flags::pass_tls_through(&args.flags),
+            nginx: NginxOptions {
+                classes: Some(options.classes.clone()),
+                config_map: config_map.as_ref().map(|key| (key.namespace.to_string(), key.name.to_string())),
+                ..NginxOptions::default()
+            },
             ..IngressClassOptions::of_class(INGRESS_CLASS_NAME.to_owned())
         },
         budgets: BudgetOptions::default(),
@@ -98,8 +105,7 @@ fn evaluate(
     };
     let FileProblems { diagnostics, control, .. } = offline::find_problems(manifests, update, settings);
     let store = &control.store;
-    let (controller, annotated) = (options.classes.controller.clone(), options.classes.annotated.clone());
-    let classes = Classes { nginx: Some(NginxClasses { controller, annotated }), ..Classes::default() };
+    let classes = Classes { nginx: Some(nginx_classes(&options.classes)), ..Classes::default() };
 
     let (mut claimed, mut without_class, mut of_other_classes) = (Vec::new(), Vec::new(), 0);
     let rejected = verdicts::of_rejected(&diagnostics);

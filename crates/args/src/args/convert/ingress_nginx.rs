@@ -88,7 +88,12 @@ impl ConvertIngressNginxArgs {
         ConvertIngressNginxOptions {
             paths: self.paths,
             args: self.args,
-            classes: NginxClassOptions { controller: self.nginx_controller_class, annotated: self.nginx_class },
+            classes: NginxClassOptions {
+                controller: self.nginx_controller_class,
+                annotated: self.nginx_class,
+                by_name: false,
+                without_class: false,
+            },
             config_map: self.nginx_configmap,
             allow_partial: self.allow_partial,
             fail_on_differences: self.fail_on == Some(FailOn::Differs),

@@ -173,6 +173,12 @@ impl IngressCompiler {
         let mut changed_parts = ChangedParts::default();
         let host_ownership = cx.inputs.ingress.host_ownership;
         let mut ingresses: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Ingress).cloned().collect();
+        if cx.inputs.ingress.nginx_namespaces.is_some() {
+            // Nothing refers to the labels of a Namespace.
+            let namespaces: BTreeSet<&str> = keys_of_kind(touched, Kind::Namespace).map(|key| &*key.name).collect();
+            let is_of_touched = |key: &&ObjectKey| namespaces.contains(&*key.namespace);
+            ingresses.extend(cx.store.ingresses.keys().filter(is_of_touched).cloned());
+        }
         if let Some(config_map) = &cx.inputs.ingress.nginx_config_map
             && touched.contains(&ObjectId::new(Kind::ConfigMap, config_map.clone()))
         {

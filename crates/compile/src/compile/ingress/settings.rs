@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::publish::PublishSource;
+use crate::api::gateway::LabelSelector;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::router::by_conditions::RouterFlavor;
@@ -27,6 +28,10 @@ pub struct IngressSettings {
     pub nginx_default_backend: Option<ObjectKey>,
     /// Whether annotations of that dialect may let the TLS connections of a host pass through.
     pub nginx_ssl_passthrough: bool,
+    /// The labels of the namespaces whose Ingresses are served in that dialect; `None` for those of all.
+    pub nginx_namespaces: Option<LabelSelector>,
+    /// Whether Ingresses of that dialect with a default backend are left out.
+    pub nginx_excludes_catch_all: bool,
     /// The ConfigMaps of ports of that dialect, for connections and for datagrams.
     pub nginx_tcp_services: Option<ObjectKey>,
     pub nginx_udp_services: Option<ObjectKey>,

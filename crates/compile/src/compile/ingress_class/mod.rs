@@ -8,12 +8,14 @@ pub(super) mod unknown_annotation;
 
 use std::sync::Arc;
 
+use self::dialect::Dialect;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::kong::{INGRESS_CONTROLLER as OTHER_INGRESS_CONTROLLER, IngressClassParametersSpec};
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::label_selector;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::schema::nearest;
 use crate::verdict::Verdict;
@@ -34,6 +36,11 @@ pub(super) fn served_class<'s>(
     cx: CompileContext<'s>,
     ingress: &Object<Ingress>,
 ) -> Option<Option<&'s Object<IngressClass>>> {
+    claimed_class(cx, ingress).filter(|class| nginx_exclusion(cx, ingress, *class).is_none())
+}
+
+/// The same, also for an Ingress that flags leave out.
+fn claimed_class<'s>(cx: CompileContext<'s>, ingress: &Object<Ingress>) -> Option<Option<&'s Object<IngressClass>>> {
     let field = ingress.spec.ingress_class_name.as_deref();
     let find = |name: &str| cx.store.ingress_classes.get(&ObjectKey::cluster(name)).map(|class| &**class);
     if cx.inputs.classes.claims_for_nginx(cx.store, &ingress.meta, field) {
@@ -45,6 +52,35 @@ pub(super) fn served_class<'s>(
     Some(match class_name(ingress) {
         Some(name) => find(name),
         None => cx.inputs.classes.default_class(cx.store),
+    })
+}
+
+/// Why flags leave out an Ingress of this class, which may be missing; `None` if they do not, or if it is not of the
+/// dialect of ingress-nginx.
+fn nginx_exclusion(
+    cx: CompileContext<'_>,
+    ingress: &Object<Ingress>,
+    class: Option<&Object<IngressClass>>,
+) -> Option<Diagnostic> {
+    let settings = cx.inputs.ingress;
+    let excludes_catch_all = settings.nginx_excludes_catch_all && ingress.spec.default_backend.is_some();
+    if !excludes_catch_all && settings.nginx_namespaces.is_none()
+        || dialect::of_served_ingress(cx, ingress, class) != Ok(Dialect::Nginx)
+    {
+        return None;
+    }
+    if excludes_catch_all {
+        let message = "--nginx-disable-catch-all leaves out Ingresses with a default backend, so it is not served";
+        return Some(Diagnostic::warning("spec.defaultBackend", message, "remove it, or the flag"));
+    }
+    let namespace = &ingress.meta.key.namespace;
+    let labels = cx.store.namespaces.get(&ObjectKey::cluster(namespace)).map(|namespace| &namespace.meta.labels);
+    let is_selected = |selector| labels.is_some_and(|labels| label_selector::matches(selector, labels));
+    let is_left_out = settings.nginx_namespaces.as_ref().is_some_and(|selector| !is_selected(selector));
+    is_left_out.then(|| {
+        let message = format!("--nginx-namespace-selector does not match the labels of {} {namespace}", Kind::Namespace);
+        let message = message + ", so the Ingress is not served";
+        Diagnostic::warning("metadata.namespace", message, "add the labels to it, or change the flag")
     })
 }
 
@@ -60,6 +96,9 @@ fn class_name(ingress: &Object<Ingress>) -> Option<&str> {
 
 /// The verdict on an Ingress of another class. A class that belongs to another controller needs no note.
 pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> Verdict {
+    if let Some(note) = claimed_class(cx, ingress).and_then(|class| nginx_exclusion(cx, ingress, class)) {
+        return Verdict { generation: ingress.meta.generation, diagnostics: vec![note], ..Verdict::default() };
+    }
     let configured_class = &cx.inputs.classes.name;
     let is_annotated = ingress.meta.annotations.contains_key(INGRESS_CLASS);
     let field = if is_annotated { annotation_field(INGRESS_CLASS) } else { "spec.ingressClassName".to_owned() };
