@@ -204,9 +204,7 @@ const LAYERS: &[Row] = &[
     (
         "args",
         &[
-            "access_log budgets kong location network nginx_classes nginx_metrics object_name otlp output_format tls",
-            "tracing",
-            "access_log budgets kong location network object_name otlp output_format tls",
+            "access_log budgets kong location network nginx_metrics object_name otlp output_format tls",
             "label_selector tracing",
             "nginx_classes",
             "convert slo",

@@ -263,8 +263,7 @@ impl Control {
         candidates.extend(of_flags.iter().filter(|id| !self.needed_references.contains(id)).cloned());
         let mut changes = ReferenceChanges::default();
         for id in candidates {
-            let is_needed =
-                of_flags.contains(&id) || compile::is_needed(&self.store, classes, &self.controllers, &id);
+            let is_needed = of_flags.contains(&id) || compile::is_needed(&self.store, classes, &self.controllers, &id);
             if is_needed && self.needed_references.insert(id.clone()) {
                 changes.added.insert(id);
             } else if !is_needed && self.needed_references.remove(&id) {

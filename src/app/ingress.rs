@@ -9,8 +9,8 @@ use rustls::sign::CertifiedKey;
 
 use crate::api::ObjectKey;
 use crate::args::{
-    HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NginxClassOptions, PublishOptions,
-    StreamPortProtocol,
+    HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NginxClassOptions,
+    PublishOptions, StreamPortProtocol,
 };
 use crate::compile::{
     Classes, HostOwnership, IngressListener, IngressSettings, NginxClasses, PublishSource, StreamListener,
@@ -47,9 +47,7 @@ impl IngressConfig {
             flavor,
             host_ownership,
             ignore_foreign_guards,
-            nginx_config_map: class.nginx_config_map.as_ref().map(key),
-            nginx_default_backend: class.nginx_default_backend.as_ref().map(key),
-            nginx_ssl_passthrough: class.nginx_ssl_passthrough,
+            nginx_ssl_passthrough: class.nginx.ssl_passthrough,
             nginx_config_map: class.nginx.config_map.as_ref().map(key),
             nginx_default_backend: class.nginx.default_backend.as_ref().map(key),
             nginx_namespaces: class.nginx.namespaces.clone(),

@@ -225,7 +225,7 @@ fn register_meters(
 fn controller_labels(options: &RunOptions, pod: &Arc<str>) -> ControllerLabels {
     let IngressClassOptions { nginx, controller, .. } = &options.ingress_class;
     ControllerLabels {
-        class: nginx.as_ref().map_or(controller, |nginx| &nginx.controller).clone(),
+        class: nginx.classes.as_ref().map_or(controller, |nginx| &nginx.controller).clone(),
         namespace: environment_variable("POD_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
         pod: Arc::clone(pod),
     }

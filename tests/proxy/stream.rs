@@ -31,7 +31,8 @@ fn stream_snapshot(address: SocketAddr, action: Option<StreamAction>) -> Snapsho
         gateway: "default/gw".into(),
         listener: "tcp".into(),
         port: address.port(),
-        route: action.map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: StreamOptions::default() })),
+        route: action
+            .map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: StreamOptions::default() })),
     };
     Snapshot {
         binds: [(BindAddress::tcp(address), Arc::new(Bind::with_tcp(Arc::new(rule))))].into(),

@@ -28,7 +28,8 @@ use crate::tls_harness::{certificate, handshake_error, leaf, start_tls_server};
 
 pub(crate) fn rule(listener: &str, host: &str, action: Option<StreamAction>) -> Arc<StreamRule> {
     let id = RuleId { route: format!("TLSRoute/default/{host}").into(), rule: "0".into() };
-    let route = action.map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: StreamOptions::default() }));
+    let route =
+        action.map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: StreamOptions::default() }));
     Arc::new(StreamRule { gateway: "default/gw".into(), listener: listener.into(), port: 443, route })
 }
 

@@ -31,7 +31,8 @@ fn udp_rule(address: SocketAddr, action: Option<StreamAction>) -> Arc<StreamRule
         gateway: "default/gw".into(),
         listener: "udp".into(),
         port: address.port(),
-        route: action.map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: StreamOptions::default() })),
+        route: action
+            .map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: StreamOptions::default() })),
     })
 }
 

@@ -32,7 +32,8 @@ async fn restrict(server: &TestServer, upstream: &Arc<Upstream>, config: Value) 
         gateway: "default/gw".into(),
         listener: "udp".into(),
         port: server.address.port(),
-        route: to_upstream(upstream).map(|action| Arc::new(StreamRoute { id, plugins, action, options: StreamOptions::default() })),
+        route: to_upstream(upstream)
+            .map(|action| Arc::new(StreamRoute { id, plugins, action, options: StreamOptions::default() })),
     };
     let bind = Arc::new(Bind::with_udp(Arc::new(rule)));
     let binds = [(BindAddress::udp(server.address), bind)].into();

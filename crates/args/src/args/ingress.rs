@@ -29,11 +29,6 @@ pub(super) struct IngressClassArgs {
     #[command(flatten)]
     nginx: NginxArgs,
 
-    /// Let annotation ssl-passthrough of ingress-nginx forward the TLS connections of a host to its backend unchanged;
-    /// nothing else of an Ingress or of the ConfigMap applies to them
-    #[arg(long, env = "PORTICO_NGINX_SSL_PASSTHROUGH", value_parser = clap::builder::BoolishValueParser::new())]
-    nginx_ssl_passthrough: bool,
-
     /// Kong router flavor whose precedence orders the paths of Ingresses
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = KongRouter::TraditionalCompatible)]
     #[arg(env = "PORTICO_KONG_ROUTER")]
@@ -165,11 +160,6 @@ pub struct IngressClassOptions {
     pub class: String,
     /// The controller of the IngressClasses that are served.
     pub controller: String,
-    /// `None` if no Ingresses of ingress-nginx are served.
-    pub nginx: Option<NginxClassOptions>,
-    pub nginx_config_map: Option<NamespacedName>,
-    pub nginx_default_backend: Option<NamespacedName>,
-    pub nginx_ssl_passthrough: bool,
     pub nginx: NginxOptions,
     pub router: KongRouter,
     pub host_owner: HostOwner,
@@ -214,10 +204,6 @@ impl IngressClassOptions {
         IngressClassOptions {
             class,
             controller: INGRESS_CONTROLLER.to_owned(),
-            nginx: None,
-            nginx_config_map: None,
-            nginx_default_backend: None,
-            nginx_ssl_passthrough: false,
             nginx: NginxOptions::default(),
             router: KongRouter::TraditionalCompatible,
             host_owner: HostOwner::Any,
@@ -240,11 +226,6 @@ impl IngressClassArgs {
         let IngressClassArgs {
             ingress_class,
             ingress_controller_name,
-            nginx_controller_class,
-            nginx_class,
-            nginx_configmap,
-            nginx_default_backend,
-            nginx_ssl_passthrough,
             nginx,
             kong_router,
             ingress_host_owner,
@@ -255,10 +236,6 @@ impl IngressClassArgs {
         IngressClassOptions {
             class: ingress_class,
             controller: ingress_controller_name,
-            nginx: nginx_controller_class.map(|controller| NginxClassOptions { controller, annotated: nginx_class }),
-            nginx_config_map: nginx_configmap,
-            nginx_default_backend,
-            nginx_ssl_passthrough,
             nginx: nginx.resolve(),
             router: kong_router,
             host_owner: ingress_host_owner,

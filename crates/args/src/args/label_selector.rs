@@ -10,7 +10,10 @@ pub(super) fn parse_label_selector(text: &str) -> Result<LabelSelector, String> 
     let mut keys = BTreeSet::new();
     for condition in conditions(text) {
         let requirement = parse_condition(condition.trim()).ok_or_else(|| {
-            format!("{:?} is not a condition; write for example team=web, env!=test or tier in (a, b)", condition.trim())
+            format!(
+                "{:?} is not a condition; write for example team=web, env!=test or tier in (a, b)",
+                condition.trim()
+            )
         })?;
         if requirement.operator == "In" && requirement.values.len() == 1 && keys.insert(requirement.key.clone()) {
             selector.match_labels.extend(requirement.values.into_iter().map(|value| (requirement.key.clone(), value)));

@@ -55,9 +55,8 @@ pub use ingress::{
 pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;
 pub use network::PathFormArg;
-pub use nginx_classes::NginxClassOptions;
-pub use nginx_metrics::NginxMetricsOptions;
 pub use nginx_classes::{NginxClassOptions, NginxOptions};
+pub use nginx_metrics::NginxMetricsOptions;
 pub use object_name::NamespacedName;
 pub use otlp::{OtlpOptions, OtlpProtocolArg};
 pub use output_format::OutputFormat;

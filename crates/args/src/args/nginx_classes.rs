@@ -37,6 +37,8 @@ pub struct NginxOptions {
     /// The ConfigMaps of ports.
     pub tcp_services: Option<NamespacedName>,
     pub udp_services: Option<NamespacedName>,
+    /// Whether annotations may let the TLS connections of a host pass through.
+    pub ssl_passthrough: bool,
 }
 
 /// The flags, for `run` and `check` alike.
@@ -99,15 +101,23 @@ pub(super) struct NginxArgs {
     #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTICO_NGINX_UDP_SERVICES")]
     #[arg(value_parser = parse_namespaced_name)]
     nginx_udp_services: Option<NamespacedName>,
+
+    /// Let annotation ssl-passthrough of ingress-nginx forward the TLS connections of a host to its backend unchanged;
+    /// nothing else of an Ingress or of the ConfigMap applies to them
+    #[arg(long, env = "PORTICO_NGINX_SSL_PASSTHROUGH", value_parser = clap::builder::BoolishValueParser::new())]
+    nginx_ssl_passthrough: bool,
 }
 
 impl NginxArgs {
     pub(super) fn resolve(self) -> NginxOptions {
         let (annotated, by_name, without_class) =
             (self.nginx_class, self.nginx_class_by_name, self.nginx_without_class);
-        let classes = self
-            .nginx_controller_class
-            .map(|controller| NginxClassOptions { controller, annotated, by_name, without_class });
+        let classes = self.nginx_controller_class.map(|controller| NginxClassOptions {
+            controller,
+            annotated,
+            by_name,
+            without_class,
+        });
         NginxOptions {
             classes,
             namespaces: self.nginx_namespace_selector,
@@ -117,6 +127,7 @@ impl NginxArgs {
             default_backend: self.nginx_default_backend,
             tcp_services: self.nginx_tcp_services,
             udp_services: self.nginx_udp_services,
+            ssl_passthrough: self.nginx_ssl_passthrough,
         }
     }
 }

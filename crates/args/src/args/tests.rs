@@ -103,8 +103,8 @@ fn ingress_flags() {
     assert_eq!(with_owners.ingress_class.host_owner, HostOwner::Namespace);
     assert!(!by_default.ingress_class.ignore_foreign_guards);
     assert!(run("--manifests a --ignore-foreign-guards").ingress_class.ignore_foreign_guards);
-    assert!(!by_default.ingress_class.nginx_ssl_passthrough);
-    assert!(run("--manifests a --nginx-ssl-passthrough").ingress_class.nginx_ssl_passthrough);
+    assert!(!by_default.ingress_class.nginx.ssl_passthrough);
+    assert!(run("--manifests a --nginx-ssl-passthrough").ingress_class.nginx.ssl_passthrough);
     assert_eq!(by_default.ingress.http, listen("127.0.0.1:8000", 8000, false));
     assert_eq!(by_default.ingress.https, listen("127.0.0.1:8443", 8443, false));
     assert_eq!((by_default.ingress.default_certificate, by_default.ingress.publish), (None, PublishOptions::Nothing));

@@ -181,8 +181,7 @@ impl Compiler {
         }
 
         let endpoints_changed = self.affected.endpoints_changed();
-        let streams =
-            self.stream_ingresses.update(cx, &self.plugins, &mut self.secrets, &touched, endpoints_changed);
+        let streams = self.stream_ingresses.update(cx, &self.plugins, &mut self.secrets, &touched, endpoints_changed);
         for [before, after] in &streams.upstreams {
             self.upstream_usage.replace(before, after, &mut run.upstreams_changed);
         }

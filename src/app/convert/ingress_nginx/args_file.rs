@@ -297,8 +297,7 @@ controller:
   publishService: {enabled: true, pathOverride: edge/public}
   admissionWebhooks: {enabled: false}
 ";
-        let expected =
-            ["publish-service=edge/public", "default-backend-service=$(POD_NAMESPACE)/edge-defaultbackend"];
+        let expected = ["publish-service=edge/public", "default-backend-service=$(POD_NAMESPACE)/edge-defaultbackend"];
         assert_eq!(written(values), expected);
         let config = ArgsFile::parse(values).config;
         let value = |key: &str| config.get(key).map(|value| value.to_string());

@@ -132,7 +132,11 @@ const FLAGS: &[KnownFlag] = &[
         "in place of per-host, which is the default of ingress-nginx",
     ),
     flag(&["metrics-per-undefined-host"], FlagReplacement::IfSet("--nginx-metrics per-host,per-undefined-host"), ""),
-    flag(&["report-status-classes"], FlagReplacement::IfSet("--nginx-metrics status-classes"), "next to other values of the flag"),
+    flag(
+        &["report-status-classes"],
+        FlagReplacement::IfSet("--nginx-metrics status-classes"),
+        "next to other values of the flag",
+    ),
     flag(&["shutdown-grace-period"], FlagReplacement::Seconds("--drain-delay"), ""),
     flag(&["post-shutdown-grace-period"], FlagReplacement::Seconds("--drain-timeout"), ""),
     none(&["annotations-prefix"], "there is no equivalent yet; Portico reads nginx.ingress.kubernetes.io"),

@@ -89,13 +89,11 @@ fn evaluate(
     let settings = OfflineSettings {
         gateways: GatewayOptions::default(),
         ingress_class: IngressClassOptions {
-            nginx: Some(options.classes.clone()),
-            nginx_default_backend: args.default_backend(),
-            nginx_config_map: config_map.as_ref().map(|key| (key.namespace.to_string(), key.name.to_string())),
-            nginx_ssl_passthrough: flags::pass_tls_through(&args.flags),
             nginx: NginxOptions {
                 classes: Some(options.classes.clone()),
                 config_map: config_map.as_ref().map(|key| (key.namespace.to_string(), key.name.to_string())),
+                default_backend: args.default_backend(),
+                ssl_passthrough: flags::pass_tls_through(&args.flags),
                 ..NginxOptions::default()
             },
             ..IngressClassOptions::of_class(INGRESS_CLASS_NAME.to_owned())

@@ -78,7 +78,8 @@ fn nginx_exclusion(
     let is_selected = |selector| labels.is_some_and(|labels| label_selector::matches(selector, labels));
     let is_left_out = settings.nginx_namespaces.as_ref().is_some_and(|selector| !is_selected(selector));
     is_left_out.then(|| {
-        let message = format!("--nginx-namespace-selector does not match the labels of {} {namespace}", Kind::Namespace);
+        let message =
+            format!("--nginx-namespace-selector does not match the labels of {} {namespace}", Kind::Namespace);
         let message = message + ", so the Ingress is not served";
         Diagnostic::warning("metadata.namespace", message, "add the labels to it, or change the flag")
     })

@@ -29,7 +29,7 @@ use crate::compile::kong::plugins::{StreamPluginSite, StreamPlugins};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
-use crate::snapshot::stream::{StreamAction, StreamRoute};
+use crate::snapshot::stream::{StreamAction, StreamOptions, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
 
 /// Whether an Ingress lets the TLS connections of a host of its rules pass through.
@@ -142,7 +142,7 @@ impl RuleBuilder<'_> {
             (failure, _) => StreamAction::Reset(failure.unwrap_or(RouteFailure::NoBackends)),
         };
         let id = RuleId { route: self.route(), rule: format!("passthrough {host}").into() };
-        let route = Arc::new(StreamRoute { id, plugins: chain, action });
+        let route = Arc::new(StreamRoute { id, plugins: chain, action, options: StreamOptions::default() });
         Some(PassthroughHost { host: host.clone(), is_written, route })
     }
 

@@ -100,20 +100,6 @@ impl RuleBuilder<'_> {
         Some(snippets)
     }
 
-    /// What a location is called.
-    pub(super) fn location_names(&self, place: RulePlace<'_>, backend: Option<&IngressBackend>) -> LocationNames {
-        let service = backend.and_then(|backend| backend.service.as_ref());
-        let key = &self.ingress.meta.key;
-        LocationNames {
-            namespace: Arc::clone(&key.namespace),
-            ingress: Arc::clone(&key.name),
-            service: service.map(|service| service.name.as_str()).unwrap_or_default().into(),
-            service_port: service.and_then(port_text).unwrap_or_default().into(),
-            path: place.path.into(),
-            host: if *place.host == HostPattern::Any { "_".into() } else { place.host.to_string().into() },
-        }
-    }
-
     /// A host of no name has no certificate that a client could have asked for, so only the annotation that forces the
     /// redirect applies to it.
     pub(super) fn https_redirect(&self, place: RulePlace<'_>) -> Option<HttpsRedirectOfLocation> {

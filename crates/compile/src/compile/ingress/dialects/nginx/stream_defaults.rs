@@ -74,8 +74,7 @@ const NEXT_UPSTREAM_TRIES: &str = "proxy-stream-next-upstream-tries";
 const RESPONSES: &str = "proxy-stream-responses";
 
 /// The keys.
-pub(super) const NAMES: &[&str] =
-    &[IDLE_TIMEOUT, NEXT_UPSTREAM, NEXT_UPSTREAM_TIMEOUT, NEXT_UPSTREAM_TRIES, RESPONSES];
+pub(super) const NAMES: &[&str] = &[IDLE_TIMEOUT, NEXT_UPSTREAM, NEXT_UPSTREAM_TIMEOUT, NEXT_UPSTREAM_TRIES, RESPONSES];
 
 /// The timeouts of ingress-nginx.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
