@@ -522,6 +522,14 @@ const LIMITS: &[(&str, &str, Division)] = &[
     ),
     (
         "Configuration and logs",
+        "label sets of the [metrics of ingress-nginx]",
+        Shared {
+            namespaces: Undivided("only the operator has it"),
+            clients: Undivided("their values of labels are counted as other"),
+        },
+    ),
+    (
+        "Configuration and logs",
         "endpoints in metrics, with",
         Shared { namespaces: Undivided("only the operator has it"), clients: Undivided("no client adds endpoints") },
     ),

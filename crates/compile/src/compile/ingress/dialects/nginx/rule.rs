@@ -496,6 +496,7 @@ impl RuleBuilder<'_> {
         let names = plain_service::route_names(&self.ingress.meta, place.name, &target);
         let route = self.route();
         let scope = self.scope(place);
+        // Neither annotations nor snippets switch it on again.
         options.access_log &= self.config.logs.is_on();
         options.telemetry.get_or_insert_with(|| Arc::new(self.telemetry(place, backend, &action)));
         let site = PluginSite {

@@ -51,9 +51,6 @@ impl RuleBuilder<'_> {
 
     /// Whether the access log has the requests. A snippet precedes the annotation.
     pub(super) fn is_logged(&self, place: RulePlace<'_>) -> bool {
-        if !self.config.logs.is_on() {
-            return false;
-        }
         let is_off = self.snippets.get(place.host).and_then(|snippets| snippets.location.settings.is_access_log_off);
         is_off.map_or(self.annotations.access_log, |is_off| !is_off)
     }
