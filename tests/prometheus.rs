@@ -28,6 +28,7 @@ async fn dashboard_queries_have_data_and_alerts_fire() {
     let prometheus = Prometheus::start(&site);
 
     let mut without_data = dashboard_queries();
+    without_data.extend(NGINX_QUERIES.iter().map(|query| (*query).to_owned()));
     let mut not_triggered =
         BTreeSet::from(["PorticoErrorRatio", "PorticoUpstreamWithoutEndpoints", "PorticoConfigurationRejected"]);
     let started = Instant::now();
@@ -226,6 +227,16 @@ plugin: request-size-limiting
     );
 }
 
+/// Metrics of ingress-nginx that do not depend on requests; tests/matrix/nginx_metrics.rs has the others.
+const NGINX_QUERIES: &[&str] = &[
+    "avg(irate(nginx_ingress_controller_success[1m])) * 60 >= 0",
+    "avg(rate(nginx_ingress_controller_nginx_process_cpu_seconds_total[15s]))",
+    "changes(nginx_ingress_controller_config_last_reload_successful_timestamp_seconds[30s])",
+    "nginx_ingress_controller_config_hash{controller_namespace=~\".+\", controller_pod=~\".+\"}",
+    "nginx_ingress_controller_leader_election_status{name=\"portico-leader\"} == 1",
+    "sum(avg_over_time(nginx_ingress_controller_nginx_process_connections{state=\"active\"}[2m]))",
+];
+
 /// A Service without a listener fails its checks, and opens its circuit. Errors of the other one are retried, until its
 /// budget is used.
 const POLICY: &str = "apiVersion: portico.dev/v1alpha1
@@ -250,7 +261,8 @@ fn start(site: &Site) -> Program {
     let mut command = portico(site);
     let words = format!(
         "run --kubernetes --kubeconfig kubeconfig --manifests manifests --gateway-address-pool {} --echo {} \
-         --allow-loopback-backends --allow-address-annotation --status-listen {} --admin-listen {} --workers 2 --endpoint-metrics --access-log off --metrics-otlp-endpoint http://{} \
+         --allow-loopback-backends --allow-address-annotation --status-listen {} --admin-listen {} --workers 2 \
+         --endpoint-metrics --nginx-metrics per-host --access-log off --metrics-otlp-endpoint http://{} \
          --metrics-otlp-interval 1s",
         site.address(),
         site.address_of("echo"),

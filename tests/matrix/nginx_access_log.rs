@@ -56,8 +56,8 @@ fn lines_until(site: &Site, last: &str) -> Vec<String> {
 
 #[test]
 fn lines_have_the_names_and_the_format_of_ingress_nginx() {
-    let format = "$status $request_uri [$proxy_upstream_name] [$proxy_alternative_upstream_name] $namespace/$ingress_name \
-                  $service_name:$service_port";
+    let format = "$status $request_uri [$proxy_upstream_name] [$proxy_alternative_upstream_name] \
+                  $namespace/$ingress_name $service_name:$service_port";
     for logs_default_backend in [false, true] {
         let site = Site::new();
         let canary = format!("{PREFIX}canary: \"true\", {PREFIX}canary-by-header: x-canary");
