@@ -11,7 +11,7 @@ pub mod plugins;
 
 pub use portico_args::args;
 pub use portico_base::{
-    begun_trace, bind_address, certified_key, cookie_prefix, duration_bounds, hop_count, quantity, request_target,
+    begun_trace, bind_address, certified_key, cookie_prefix, duration_bounds, hop_count, md5, quantity, request_target,
     rewound, shared_limit, transport_protocol, turn_clock,
 };
 pub use portico_compile::compile;

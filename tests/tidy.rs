@@ -82,6 +82,7 @@ const IMPORTS: &[Row] = &[
     ("forwarding_fields", &[]),
     ("hex_digits", &[]),
     ("hop_count", &[]),
+    ("md5", &["hex_digits"]),
     ("persistent_map", &[]),
     ("quantity", &[]),
     // Also for what explains routing without a proxy.

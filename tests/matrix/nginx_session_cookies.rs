@@ -1,11 +1,15 @@
-//! The session cookies of Ingresses of the dialect nginx: their attributes for old browsers, and what becomes of a
-//! session whose endpoint fails.
+//! The session cookies of Ingresses of the dialect nginx: those that ingress-nginx has set, their attributes for old
+//! browsers, and what becomes of a session whose endpoint fails.
+
+use std::collections::BTreeSet;
 
 use portico::api::ingress_nginx::PREFIX;
+use portico::md5::md5_digits;
 
 use super::nginx_guards::{CLASS, get, ingress, rule, rule_for, start};
 use super::nginx_retries::{OK, UNAVAILABLE, backend, service, service_named};
 use crate::harness::client::ClientResponse;
+use crate::harness::eventually;
 use crate::harness::site::Site;
 
 /// The field of a request with the cookie of a response.
@@ -15,6 +19,111 @@ fn field(set_cookie: &str) -> String {
 
 fn cookie(response: &ClientResponse) -> Option<&str> {
     response.field("set-cookie")
+}
+
+fn digits(text: &str) -> String {
+    String::from_utf8(md5_digits(&[text.as_bytes()]).into()).unwrap()
+}
+
+/// What ends the values of a Service of ingress-nginx.
+fn upstream_of(name: &str) -> String {
+    digits(&(digits(name) + name))
+}
+
+#[test]
+fn clients_of_ingress_nginx_keep_their_endpoints() {
+    let site = Site::new();
+    let prefix = PREFIX;
+    let endpoints = [(backend(OK), "ok"), (backend(NEXT), "next")];
+    let added = backend(ADDED);
+    let annotations = |mode: &str| format!("{prefix}affinity: cookie, {prefix}affinity-mode: {mode}");
+    let objects = CLASS.to_owned()
+        + &ingress("default", "fixed", "01", &annotations("persistent"), &rule("fixed.example", "/"))
+        + &ingress("default", "ring", "02", &annotations("balanced"), &rule("ring.example", "/"));
+    let ports: Vec<u16> = endpoints.iter().map(|(port, _)| *port).collect();
+    site.save("manifests/all.yaml", &(objects.clone() + &service(&ports)));
+    let (program, address) = start(&site, &[]);
+    let name = "default-echo-80";
+    let upstream = upstream_of(name);
+    let value = |port: u16| format!("{}|{upstream}", digits(&format!("{name}127.0.0.1:{port}")));
+    let get_with = |host: &str, value: &str| get(&address, host, "/", &format!("cookie: INGRESSCOOKIE={value}\r\n"));
+    let check_fixed = |when: &str| {
+        for (port, body) in endpoints {
+            for _ in 0..6 {
+                let response = get_with("fixed.example", &value(port));
+                assert_eq!((&*response.body, cookie(&response)), (body, None), "{when}");
+            }
+        }
+    };
+    check_fixed("first");
+    // A key of an endpoint that is gone, of another Service, and none.
+    for field in ["cookie: INGRESSCOOKIE=00000000000000000000000000000000|x\r\n", "cookie: INGRESSCOOKIE=x\r\n", ""] {
+        let response = get(&address, "fixed.example", "/", field);
+        let (port, _) = endpoints.into_iter().find(|(_, body)| *body == response.body).unwrap();
+        let expected = format!("INGRESSCOOKIE={}; Path=/; HttpOnly", value(port));
+        assert_eq!(cookie(&response), Some(&*expected), "{field}");
+    }
+    // Any text is a key of the ring.
+    for key in ["1764542000.123.29.480291", "another"] {
+        let first = get_with("ring.example", &format!("{key}|{upstream}"));
+        for value in [format!("{key}|{upstream}"), key.to_owned(), format!("{key}|x")] {
+            let response = get_with("ring.example", &value);
+            assert_eq!((&response.body, cookie(&response)), (&first.body, None), "{value}");
+        }
+    }
+    let fresh = get(&address, "ring.example", "/", "");
+    let session = field(cookie(&fresh).unwrap());
+    assert!(session.trim_end().ends_with(&format!("|{upstream}")), "{session}");
+    let again = get(&address, "ring.example", "/", &session);
+    assert_eq!((&again.body, cookie(&again)), (&fresh.body, None));
+    let too_long = get_with("ring.example", &"x".repeat(257));
+    assert!(cookie(&too_long).is_some());
+    // Another endpoint takes clients over from the ring only, and without a new cookie.
+    site.save("manifests/all.yaml", &(objects + &service(&[&ports[..], &[added]].concat())));
+    eventually("the added endpoint", || (get(&address, "fixed.example", "/", "").body == "added").then_some(()));
+    check_fixed("with another endpoint");
+    let moved: BTreeSet<String> = (0..60)
+        .map(|number| {
+            let response = get_with("ring.example", &format!("key-{number}|{upstream}"));
+            assert_eq!(cookie(&response), None);
+            response.body
+        })
+        .collect();
+    assert_eq!(moved, ["added", "next", "ok"].map(str::to_owned).into());
+    program.stop().expect_success();
+}
+
+/// Two Services with the same endpoints: the sessions of one are none of the other.
+#[test]
+fn keys_belong_to_one_service_and_the_port_as_written() {
+    let site = Site::new();
+    let prefix = PREFIX;
+    let ports = [backend(OK), backend(NEXT)];
+    let annotations = format!("{prefix}affinity: cookie, {prefix}affinity-mode: persistent");
+    let named = service_named("named", &ports).replace("ports: [{port: 80}]", "ports: [{name: web, port: 80}]");
+    let named = named.replace("ports: [{port: ", "ports: [{name: web, port: ");
+    let by_name = rule_for("named.example", "/", "named").replace("port: {number: 80}", "port: {name: web}");
+    let objects = CLASS.to_owned()
+        + &service(&ports)
+        + &named
+        + &ingress("default", "a", "01", &annotations, &rule("a.example", "/"))
+        + &ingress("default", "named", "01", &annotations, &by_name);
+    site.save("manifests/all.yaml", &objects);
+    let (program, address) = start(&site, &[]);
+    let value = |name: &str| format!("{}|{}", digits(&format!("{name}127.0.0.1:{}", ports[1])), upstream_of(name));
+    for (host, name, is_known) in [
+        ("a.example", "default-echo-80", true),
+        ("a.example", "default-named-web", false),
+        ("named.example", "default-named-web", true),
+        ("named.example", "default-named-80", false),
+    ] {
+        let response = get(&address, host, "/", &format!("cookie: INGRESSCOOKIE={}\r\n", value(name)));
+        assert_eq!(cookie(&response).is_none(), is_known, "{host} {name}");
+        if is_known {
+            assert_eq!(response.body, "next", "{host}");
+        }
+    }
+    program.stop().expect_success();
 }
 
 #[test]
@@ -65,7 +174,7 @@ fn sessions_move_when_their_endpoint_fails() {
     let session = field(cookie(&failed).unwrap());
     let again = get(&address, "a.example", "/", &session);
     assert_eq!((again.status, cookie(&again)), (503, None), "without a retry, the session stays");
-    // Each rule has its own sessions, so a client without one is sent to any endpoint here.
+    // A client without a session is sent to any endpoint.
     for _ in 0..4 {
         let moved = get(&address, "b.example", "/", "");
         assert_eq!(moved.status, 200);
@@ -110,4 +219,5 @@ fn clients_stay_at_their_version_unless_the_canary_has_no_sessions() {
     program.stop().expect_success();
 }
 
+const ADDED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nadded";
 const NEXT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext";

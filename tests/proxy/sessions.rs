@@ -24,7 +24,7 @@ async fn named_endpoint(name: &str) -> Endpoint {
 pub(crate) fn cookie(scope: u64) -> AffinitySettings {
     let cookie = SetCookie::new("s", "/", None, SameSite::Strict);
     let carrier = AffinityCarrier::Cookie { cookie, is_permanent: false };
-    AffinitySettings { scope, carrier, absolute_timeout: None, idle_timeout: None, strip: false }
+    AffinitySettings { scope, carrier, absolute_timeout: None, idle_timeout: None, strip: false, keys: None }
 }
 
 pub(crate) fn with_session(action: Action, settings: AffinitySettings) -> Action {

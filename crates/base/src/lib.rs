@@ -13,6 +13,7 @@ pub mod forwarding_fields;
 pub mod fuzzing;
 pub mod hex_digits;
 pub mod hop_count;
+pub mod md5;
 pub mod persistent_map;
 pub mod quantity;
 pub mod request_target;

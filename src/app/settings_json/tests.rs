@@ -171,6 +171,7 @@ fn endpoints() -> Endpoints {
         absolute_timeout: Some(SECOND * 3600),
         idle_timeout: Some(SECOND * 600),
         strip: true,
+        keys: None,
     };
     let traffic = BackendTraffic {
         retry_limits: Some(RetryLimits {
@@ -450,6 +451,7 @@ fn fields_have_one_order() {
             absolute_timeout: None,
             idle_timeout: Some(SECOND),
             strip: false,
+            keys: None,
         })),
         retries: Some(Arc::new(RetrySettings {
             hedge: Some(HedgeSettings { delay: None }),

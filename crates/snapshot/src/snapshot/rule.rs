@@ -257,9 +257,12 @@ impl WeightedBackends {
     }
 
     fn prepare_affinity(&self) {
-        for backend in self.all_backends().filter(|_| self.affinity.is_some()) {
-            if let BackendTarget::Upstream(upstream) = &backend.target {
-                upstream.keep_affinity();
+        let Some(affinity) = &self.affinity else { return };
+        for backend in self.all_backends() {
+            match (&backend.target, &affinity.keys) {
+                (BackendTarget::Upstream(upstream), None) => upstream.keep_affinity(),
+                (BackendTarget::Upstream(upstream), Some(keys)) => upstream.keep_keyed_sessions(keys),
+                (BackendTarget::Fail(_), _) => {}
             }
         }
     }

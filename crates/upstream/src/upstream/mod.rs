@@ -68,7 +68,8 @@ mod worker_subset;
 
 pub use admission::{Admission, ClientWait, NotAdmitted, OverloadReport, Overloaded, QueuedRequest, WaitingFor};
 pub use affinity::{
-    AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity, SessionValue, cookie_value, cookies,
+    AffinityCarrier, AffinitySettings, EndpointIdentities, EndpointKeys, KeyAssignment, RequestAffinity, SessionValue,
+    cookie_value, cookies,
 };
 pub use alternatives::AlternativeBackends;
 pub use attempt_settings::AttemptSettings;

@@ -8,6 +8,7 @@ mod outcomes;
 mod picking;
 mod probes;
 mod retries;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +25,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadReport, Overloaded};
-use super::affinity::{AffinityEndpoints, AffinitySettings};
+use super::affinity::{AffinityEndpoints, AffinitySettings, KeyedEndpoints};
 use super::attempt_settings::CurrentAttemptSettings;
 use super::check_queue::CheckQueue;
 use super::check_report::{CheckCounters, CheckReport};
@@ -130,6 +131,8 @@ pub struct Upstream {
     keeps_affinity: AtomicBool,
     /// The endpoints as sessions name them, if sessions are kept.
     affinity_endpoints: ArcSwapOption<AffinityEndpoints>,
+    /// The endpoints as the keys of sessions name them, for each way in which rules do so.
+    keyed_endpoints: ArcSwap<Vec<Arc<KeyedEndpoints>>>,
     /// Told about changes that concern active checks.
     pub(super) check_queue: Arc<CheckQueue>,
     /// Told about endpoints to be probed.
@@ -179,6 +182,7 @@ impl Upstream {
             affinity: ArcSwapOption::default(),
             keeps_affinity: AtomicBool::new(false),
             affinity_endpoints: ArcSwapOption::default(),
+            keyed_endpoints: ArcSwap::default(),
             check_queue: Arc::default(),
             probe_queue: Arc::default(),
             check_counters: CheckCounters::default(),
@@ -358,33 +362,6 @@ impl Upstream {
     pub fn request_hash(&self) -> Option<Arc<RequestHash>> {
         // Requests to other upstreams do not pay for reading the settings.
         if self.hashing() { self.configured.load().balance.hash.clone() } else { None }
-    }
-
-    /// The sessions of rules without sessions of their own.
-    pub fn affinity_settings(&self) -> Option<Arc<AffinitySettings>> {
-        // Requests to Services without sessions do not pay for reading the settings.
-        if self.keeps_affinity.load(Relaxed) { self.affinity.load_full() } else { None }
-    }
-
-    /// Called when a rule keeps sessions with the endpoints, or with those of an alternative. Rules without sessions do
-    /// not pay for the hashes.
-    pub fn keep_affinity(&self) {
-        self.keep_own_affinity();
-        if let Some(alternatives) = self.alternatives() {
-            alternatives.all().for_each(|other| other.keep_own_affinity());
-        }
-    }
-
-    fn keep_own_affinity(&self) {
-        if !self.keeps_affinity.swap(true, Relaxed) {
-            let _resolved = self.resolved.lock();
-            self.publish_affinity_endpoints();
-        }
-    }
-
-    /// The endpoints as sessions name them. `None` if no sessions are kept.
-    pub(super) fn affinity_endpoints(&self) -> Option<Arc<AffinityEndpoints>> {
-        self.affinity_endpoints.load_full()
     }
 
     fn state(&self, address: SocketAddr) -> Option<Arc<EndpointState>> {

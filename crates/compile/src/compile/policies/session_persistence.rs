@@ -66,7 +66,7 @@ pub(super) fn translate_with(
     let settings = carrier.filter(|_| found.is_empty());
     problems.append(&mut found);
     settings.map(|carrier| {
-        Arc::new(AffinitySettings { scope, carrier, absolute_timeout, idle_timeout: None, strip: false })
+        Arc::new(AffinitySettings { scope, carrier, absolute_timeout, idle_timeout: None, strip: false, keys: None })
     })
 }
 
@@ -133,7 +133,7 @@ fn header_carrier(header: &SessionHeader, field: &str, found: &mut Vec<Diagnosti
 }
 
 /// A hash of the name of the owner, equal in all processes.
-pub(in crate::compile) fn scope(owner: &str) -> u64 {
+fn scope(owner: &str) -> u64 {
     let hash = digest(&SHA256, owner.as_bytes());
     hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use super::md5::md5;
+use crate::md5::md5;
 
 /// What hashes begin with, and what is hashed with the password.
 const MAGICS: [&str; 2] = ["$apr1$", "$1$"];

@@ -11,7 +11,6 @@
 mod checks;
 mod hash;
 mod htpasswd;
-mod md5;
 mod md5_crypt;
 
 pub use checks::{ChecksBusy, PasswordChecks};

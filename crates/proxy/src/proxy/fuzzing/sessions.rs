@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderValue};
 use crate::proxy::http::steps::affinity::cookies;
 use crate::upstream::settings::{SameSite, SetCookie};
 use crate::upstream::{
-    AffinityCarrier, AffinitySettings, EndpointAddress, EndpointIdentities, Endpoints, RequestAffinity, SessionValue,
-    Upstream, UpstreamKey,
+    AffinityCarrier, AffinitySettings, EndpointAddress, EndpointIdentities, EndpointKeys, Endpoints, KeyAssignment,
+    RequestAffinity, SessionValue, Upstream, UpstreamKey,
 };
 
 /// Each line is a field `Cookie`. The cookie `s` contains the session.
@@ -26,7 +26,13 @@ pub(crate) fn check(input: &[u8]) {
     let cookie = SetCookie::new(NAME, "/", None, SameSite::Lax);
     let carrier = AffinityCarrier::Cookie { cookie, is_permanent: true };
     let (absolute_timeout, idle_timeout) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(30)));
-    let settings = Arc::new(AffinitySettings { scope: 1, carrier, absolute_timeout, idle_timeout, strip: false });
+    let settings =
+        Arc::new(AffinitySettings { scope: 1, carrier, absolute_timeout, idle_timeout, strip: false, keys: None });
+    for assignment in [KeyAssignment::Fixed, KeyAssignment::Ring] {
+        let keys = EndpointKeys { assignment, names: Box::default() };
+        upstream.keep_keyed_sessions(&keys);
+        check_keys(&headers, &upstream, Arc::new(AffinitySettings { keys: Some(keys), ..(*settings).clone() }));
+    }
     let read =
         |headers: &HeaderMap| RequestAffinity::read(Arc::clone(&settings), &upstream, cookies(headers, NAME), NOW);
     let session = read(&headers);
@@ -42,6 +48,26 @@ pub(crate) fn check(input: &[u8]) {
         let next = read(&HeaderMap::from_iter([(COOKIE, cookie)]));
         assert_eq!(next.endpoint(), Some(endpoint));
         assert_eq!(next.new_value(&upstream, endpoint, NOW), None);
+    }
+}
+
+/// Sessions by keys of endpoints.
+fn check_keys(headers: &HeaderMap, upstream: &Upstream, settings: Arc<AffinitySettings>) {
+    let read =
+        |headers: &HeaderMap| RequestAffinity::read(Arc::clone(&settings), upstream, cookies(headers, NAME), NOW);
+    let session = read(headers);
+    assert!(session.endpoint().is_none_or(|endpoint| ENDPOINTS.contains(&endpoint)));
+    for endpoint in ENDPOINTS {
+        let Some(SessionValue { value, max_age }) = session.new_value(upstream, endpoint, NOW) else {
+            assert_eq!(session.endpoint(), Some(endpoint), "only a client with the session gets no value");
+            continue;
+        };
+        assert_eq!(max_age, None);
+        assert!(settings.is_session_with(upstream, value.as_bytes()), "{value}");
+        let cookie = HeaderValue::try_from(format!("{NAME}={value}")).expect("keys are valid in a header");
+        let next = read(&HeaderMap::from_iter([(COOKIE, cookie)]));
+        assert_eq!(next.endpoint(), Some(endpoint));
+        assert_eq!(next.new_value(upstream, endpoint, NOW), None);
     }
 }
 

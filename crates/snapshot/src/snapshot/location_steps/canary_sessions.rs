@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::upstream::{AffinityCarrier, AffinitySettings, RequestAffinity, Upstream, cookies};
+use crate::upstream::{AffinityCarrier, AffinitySettings, Upstream, cookies};
 
 /// What finds the version of a session.
 #[derive(Debug, PartialEq)]
@@ -16,22 +16,21 @@ pub struct CanarySessions {
 }
 
 impl CanarySessions {
-    /// Whether the session of a request is with the canary. `None` if it has no valid one.
+    /// Whether the session of a request is with the canary, as its last cookie says. `None` if it says neither. The
+    /// endpoint of the session may be gone.
     pub(super) fn is_with_canary(&self, headers: &HeaderMap) -> Option<bool> {
         let AffinityCarrier::Cookie { cookie, .. } = &self.settings.carrier else { return None };
-        let has_session = |upstream: &Arc<Upstream>| {
-            let settings = Arc::clone(&self.settings);
-            RequestAffinity::read(settings, upstream, cookies(headers, &cookie.name), NOW).endpoint().is_some()
-        };
-        if has_session(&self.main) {
+        let value = cookies(headers, &cookie.name).take(MAX_COOKIES).last()?;
+        if self.settings.is_session_with(&self.main, value) {
             return Some(false);
         }
-        self.canary.as_ref().is_some_and(has_session).then_some(true)
+        let canary = self.canary.as_ref()?;
+        self.settings.is_session_with(canary, value).then_some(true)
     }
 }
 
-/// These sessions do not end by themselves, so the time does not matter.
-const NOW: u32 = 0;
+/// As many as are read for the endpoint of the session.
+const MAX_COOKIES: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -40,14 +39,18 @@ mod tests {
 
     use super::*;
     use crate::upstream::settings::{SameSite, SetCookie};
-    use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
+    use crate::upstream::{EndpointAddress, EndpointKeys, Endpoints, KeyAssignment, RequestAffinity, UpstreamKey};
 
     fn upstream(service: &str, address: &str) -> Arc<Upstream> {
         let upstream = Upstream::new(UpstreamKey { service: service.into(), ..UpstreamKey::default() });
-        upstream.keep_affinity();
+        upstream.keep_keyed_sessions(&keys());
         let addresses = vec![EndpointAddress::Ip(address.parse().unwrap())];
         upstream.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
         Arc::new(upstream)
+    }
+
+    fn keys() -> EndpointKeys {
+        EndpointKeys { assignment: KeyAssignment::Fixed, names: Box::default() }
     }
 
     #[test]
@@ -62,10 +65,11 @@ mod tests {
             absolute_timeout: None,
             idle_timeout: None,
             strip: false,
+            keys: Some(keys()),
         });
         let headers = |upstream: &Arc<Upstream>, address: &str| {
-            let session = RequestAffinity::read(Arc::clone(&settings), upstream, [].into_iter(), NOW);
-            let value = session.new_value(upstream, address.parse().unwrap(), NOW).unwrap().value;
+            let session = RequestAffinity::read(Arc::clone(&settings), upstream, [].into_iter(), 0);
+            let value = session.new_value(upstream, address.parse().unwrap(), 0).unwrap().value;
             let cookie = HeaderValue::try_from(format!("a=1; s={value}")).unwrap();
             HeaderMap::from_iter([(COOKIE, cookie)])
         };
@@ -81,5 +85,8 @@ mod tests {
             let sessions = sessions(has_canary.then(|| Arc::clone(&canary)));
             assert_eq!(sessions.is_with_canary(headers), expected, "{has_canary} {headers:?}");
         }
+        // Its endpoint is gone.
+        canary.set_endpoints(Endpoints::default());
+        assert_eq!(sessions(Some(Arc::clone(&canary))).is_with_canary(&of_canary), Some(true));
     }
 }

@@ -9,9 +9,13 @@
 //! A pin names an endpoint by a hash, so it can lead only to an endpoint of the backend that the rule has selected, and
 //! contains no address. Its key is derived from the UIDs of the Pod and the Service, which the replicas of a cluster
 //! share and clients do not know: pins stay valid in all replicas and after a restart, and clients cannot create one.
+//!
+//! Rules that take sessions of ingress-nginx over have its [keys](endpoint_keys) in place of pins.
 
 mod cookies;
+mod endpoint_keys;
 mod endpoints;
+mod key_ring;
 mod settings;
 mod token;
 
@@ -20,6 +24,8 @@ use std::sync::Arc;
 
 use super::Upstream;
 pub use cookies::{cookie_value, cookies};
+pub(super) use endpoint_keys::KeyedEndpoints;
+pub use endpoint_keys::{EndpointKeys, KeyAssignment};
 pub(super) use endpoints::AffinityEndpoints;
 pub use endpoints::EndpointIdentities;
 pub use settings::{AffinityCarrier, AffinitySettings};
@@ -33,6 +39,16 @@ pub struct RequestAffinity {
     token: AffinityToken,
     /// The session, if it is valid and its endpoint can be used.
     session: Option<ValidPin>,
+    /// In place of both, the session by a key.
+    keyed: Option<KeyedSession>,
+}
+
+/// A session by the key of an endpoint.
+#[derive(Debug, Default)]
+struct KeyedSession {
+    endpoint: Option<SocketAddr>,
+    /// The value that a client without a session gets if this endpoint responds.
+    new_value: Option<String>,
 }
 
 /// A session for the client.
@@ -62,6 +78,10 @@ impl RequestAffinity {
         values: impl Iterator<Item = &'v [u8]>,
         now: u32,
     ) -> Self {
+        if let Some(keys) = &settings.keys {
+            let keyed = Some(KeyedSession::read(keys, upstream, values, now));
+            return RequestAffinity { settings, token: AffinityToken::default(), session: None, keyed };
+        }
         let endpoints = upstream.affinity_endpoints();
         let mut first = None;
         for token in values.take(MAX_VALUES).filter_map(AffinityToken::parse) {
@@ -69,16 +89,19 @@ impl RequestAffinity {
             let session =
                 pinned.map(|(endpoint, pin)| ValidPin { endpoint, created: pin.created, renewed: pin.renewed });
             if session.is_some() {
-                return RequestAffinity { settings, token, session };
+                return RequestAffinity { settings, token, session, keyed: None };
             }
             first.get_or_insert(token);
         }
-        RequestAffinity { settings, token: first.unwrap_or_default(), session: None }
+        RequestAffinity { settings, token: first.unwrap_or_default(), session: None, keyed: None }
     }
 
     /// The endpoint for the first attempt.
     pub fn endpoint(&self) -> Option<SocketAddr> {
-        self.session.map(|session| session.endpoint)
+        match &self.keyed {
+            Some(keyed) => keyed.endpoint,
+            None => self.session.map(|session| session.endpoint),
+        }
     }
 
     /// Whether the endpoint gets the request without the value.
@@ -93,6 +116,10 @@ impl RequestAffinity {
     /// The value for the client after this endpoint has responded. `None` if the client has it already and need not
     /// get it again, or if the endpoint was removed meanwhile.
     pub fn new_value(&self, upstream: &Upstream, endpoint: SocketAddr, now: u32) -> Option<SessionValue> {
+        if let (Some(keyed), Some(keys)) = (&self.keyed, &self.settings.keys) {
+            let value = keyed.new_value(keys, upstream, endpoint, now)?;
+            return Some(SessionValue { value, max_age: None });
+        }
         let created = match self.session {
             Some(session) if session.endpoint == endpoint => {
                 // Not with each response, which costs a signature and keeps caches from storing it.
@@ -119,6 +146,34 @@ impl RequestAffinity {
     }
 }
 
+impl KeyedSession {
+    /// The last value that has the key of an endpoint counts, as in ingress-nginx.
+    fn read<'v>(keys: &EndpointKeys, upstream: &Upstream, values: impl Iterator<Item = &'v [u8]>, now: u32) -> Self {
+        let Some(endpoints) = upstream.keyed_endpoints(keys) else { return KeyedSession::default() };
+        if let Some(endpoint) = values.take(MAX_VALUES).filter_map(|value| endpoints.endpoint(value)).last() {
+            return KeyedSession { endpoint: Some(endpoint), new_value: None };
+        }
+        let (endpoint, new_value) = endpoints.new_session(now).unzip();
+        KeyedSession { endpoint, new_value }
+    }
+
+    fn new_value(&self, keys: &EndpointKeys, upstream: &Upstream, endpoint: SocketAddr, now: u32) -> Option<String> {
+        if self.endpoint == Some(endpoint) {
+            return self.new_value.clone();
+        }
+        upstream.keyed_endpoints(keys)?.value_for(endpoint, now)
+    }
+}
+
+impl AffinitySettings {
+    /// Whether a value that a client has sent says that its session is with this upstream, also if its endpoint is
+    /// gone. Only those with keys say it.
+    pub fn is_session_with(&self, upstream: &Upstream, value: &[u8]) -> bool {
+        let endpoints = self.keys.as_ref().and_then(|keys| upstream.keyed_endpoints(keys));
+        endpoints.is_some_and(|endpoints| endpoints.is_named_in(value))
+    }
+}
+
 /// How often the value of a session in use is renewed in the time after which it would end if it were idle.
 const RENEWALS: u64 = 10;
 /// How many values of one name are read. Browsers send several cookies of one name if their paths differ.
@@ -140,7 +195,14 @@ mod tests {
     fn settings(scope: u64) -> Arc<AffinitySettings> {
         let carrier = AffinityCarrier::Header(HeaderName::from_static("x-session"));
         let absolute_timeout = Some(Duration::from_secs(60));
-        Arc::new(AffinitySettings { scope: scope << 32, carrier, absolute_timeout, idle_timeout: None, strip: false })
+        Arc::new(AffinitySettings {
+            scope: scope << 32,
+            carrier,
+            absolute_timeout,
+            idle_timeout: None,
+            strip: false,
+            keys: None,
+        })
     }
 
     fn address(number: u8) -> SocketAddr {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::{Serialize, Serializer};
 
+use super::endpoint_keys::EndpointKeys;
 use crate::upstream::settings::{SetCookie, json_form};
 
 /// How a rule or the policy of a Service keeps sessions.
@@ -20,6 +21,8 @@ pub struct AffinitySettings {
     pub idle_timeout: Option<Duration>,
     /// Whether the cookie or header is removed from requests to endpoints.
     pub strip: bool,
+    /// How values name endpoints by keys. `None` if they contain pins; only pins have timeouts, and a scope.
+    pub keys: Option<EndpointKeys>,
 }
 
 /// Where a request and a response contain the session.
@@ -57,7 +60,8 @@ struct SessionCookieFields<'a> {
 
 impl Serialize for AffinitySettings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let AffinitySettings { scope: _, ref carrier, absolute_timeout, idle_timeout, strip } = *self;
+        // No policy has sessions with keys.
+        let AffinitySettings { scope: _, ref carrier, absolute_timeout, idle_timeout, strip, keys: _ } = *self;
         let (r#type, name, cookie) = match carrier {
             AffinityCarrier::Cookie { cookie, is_permanent } => {
                 let lifetime_type = if *is_permanent { "Permanent" } else { "Session" };
@@ -85,6 +89,9 @@ impl fmt::Display for AffinitySettings {
         }
         if let Some(timeout) = self.idle_timeout {
             write!(formatter, ", idle for {timeout:?}")?;
+        }
+        if let Some(keys) = &self.keys {
+            write!(formatter, ", {}", keys.assignment)?;
         }
         formatter.write_str(if self.strip { ", stripped" } else { "" })
     }

@@ -79,6 +79,14 @@ impl Upstream {
         if let Some(alternatives) = alternatives.as_ref().filter(|_| self.keeps_affinity.load(Relaxed)) {
             alternatives.all().for_each(|other| other.keep_own_affinity());
         }
+        if let Some(alternatives) = &alternatives {
+            for keyed in self.keyed_endpoints.load().iter() {
+                let keys = keyed.of_alternatives();
+                alternatives.all().for_each(|other| {
+                    other.keep_own_keyed_sessions(&keys);
+                });
+            }
+        }
         self.alternatives.store(alternatives.map(Arc::new));
         self.has_alternatives.store(has_alternatives, Release);
     }

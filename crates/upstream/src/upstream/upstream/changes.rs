@@ -170,6 +170,12 @@ impl Upstream {
             let endpoints = AffinityEndpoints::new(&self.key, &reachable, &configured.identities);
             self.affinity_endpoints.store(Some(Arc::new(endpoints)));
         }
+        let keyed = self.keyed_endpoints.load();
+        if !keyed.is_empty() {
+            let reachable = self.reachable.load();
+            let renewed = keyed.iter().map(|keyed| Arc::new(keyed.renewed(&self.key, &reachable)));
+            self.keyed_endpoints.store(Arc::new(renewed.collect()));
+        }
     }
 }
 

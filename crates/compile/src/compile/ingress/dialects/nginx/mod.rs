@@ -50,6 +50,7 @@ mod referenced_objects;
 mod response_rate;
 mod retries;
 mod rule;
+mod rule_sessions;
 mod rule_steps;
 pub(in crate::compile::ingress) mod server_alias;
 mod session_cookie;

@@ -21,7 +21,7 @@ use super::rule_steps::port_text;
 use super::shared_parts::{GuardConfig, PartBuilder};
 use super::snippets::HostSnippets;
 use crate::api::networking::{Ingress, IngressBackend};
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
 use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::backend::route_tls::RouteTls;
@@ -29,9 +29,7 @@ use crate::compile::ingress::dialects::plain_service;
 use crate::compile::ingress::dialects::plain_service::PlainService;
 use crate::compile::ingress::service_backend::{Connection, IngressTarget};
 use crate::compile::ingress_class::dialect::Dialect;
-use crate::compile::kong::plugins::{
-    ChoiceSettings, ChosenService, OwnParts, PluginSite, Plugins, RouteFacts, RuleChain,
-};
+use crate::compile::kong::plugins::{ChoiceSettings, OwnParts, PluginSite, Plugins, RouteFacts, RuleChain};
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
@@ -50,7 +48,7 @@ use crate::snapshot::rule::{
 };
 use crate::snapshot::rule_options::RuleOptions;
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
-use crate::upstream::{Upstream, UpstreamKey};
+use crate::upstream::UpstreamKey;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
 /// The place of a rule in its Ingress.
@@ -363,8 +361,7 @@ impl RuleBuilder<'_> {
         self.notes.extend(plain_service::notes(&resolved, Dialect::Nginx, field));
         resolved.key.balancing = self.annotations.balancing.algorithm;
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
-        let cookie = self.annotations.session_cookie.as_ref();
-        let sessions = cookie.map(|cookie| cookie.settings(&self.route(), place.path, &resolved.key));
+        let sessions = self.sessions(place, backend, &resolved.key);
         let key = resolved.key.clone();
         self.upstreams.insert(resolved.key);
         let own = Backend { weight: 1, filters: Filters::default(), target };
@@ -374,7 +371,7 @@ impl RuleBuilder<'_> {
         // Without a canary that can be used, the first choice is the backend of a plugin.
         let is_separate = place.canary.is_some_and(|canary| canary.lacks_sessions);
         split.first_choice_lacks_sessions =
-            is_separate && self.canary(place, backend).is_some_and(|(_, chosen)| chosen.upstream != key);
+            is_separate && self.canary_upstream(place, backend).is_some_and(|(_, canary)| canary != key);
         split.set_substitute(substitute);
         Ok(split)
     }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::value_reader::ValueReader;
 use crate::api::ingress_nginx;
-use crate::compile::policies::session_persistence;
 use crate::upstream::settings::{SameSite, SetCookie};
-use crate::upstream::{AffinityCarrier, AffinitySettings, UpstreamKey};
+use crate::upstream::{AffinityCarrier, AffinitySettings, EndpointKeys, KeyAssignment, UpstreamKey};
 
 /// What the annotations say about the cookie.
 #[derive(Debug)]
 pub(super) struct AffinityCookie {
+    /// Whether a client stays at its endpoint when others are added.
+    assignment: KeyAssignment,
     name: String,
     /// `None` for the path of the rule.
     path: Option<String>,
@@ -29,8 +30,10 @@ impl AffinityCookie {
     /// The cookie of an Ingress; `None` if it asks for none.
     pub(super) fn read(reader: &mut ValueReader<'_>) -> Option<Self> {
         let is_wanted = reader.text("affinity").is_some();
-        // Both keep a client at its endpoint here, until that is gone.
-        reader.text("affinity-mode");
+        let assignment = match reader.text("affinity-mode") {
+            Some("persistent") => KeyAssignment::Fixed,
+            _ => KeyAssignment::Ring,
+        };
         // Another endpoint gets each further attempt, and the client its cookie, with any value.
         reader.text("session-cookie-change-on-failure");
         let text = |reader: &mut ValueReader<'_>, name| {
@@ -48,6 +51,7 @@ impl AffinityCookie {
         });
         let expires = reader.number("session-cookie-expires");
         let cookie = AffinityCookie {
+            assignment,
             name: text(reader, "session-cookie-name").unwrap_or_else(|| DEFAULT_NAME.to_owned()),
             path: text(reader, "session-cookie-path"),
             domain: text(reader, "session-cookie-domain"),
@@ -63,8 +67,9 @@ impl AffinityCookie {
         is_wanted.then_some(cookie)
     }
 
-    /// The sessions of a rule. `path`: that of the rule.
-    pub(super) fn settings(&self, route: &str, path: &str, upstream: &UpstreamKey) -> Arc<AffinitySettings> {
+    /// The sessions of a rule with cookies as those of ingress-nginx. `path`: that of the rule. `names`: those of its
+    /// upstreams in ingress-nginx.
+    pub(super) fn settings(&self, path: &str, names: Box<[(UpstreamKey, Arc<str>)]>) -> Arc<AffinitySettings> {
         let path = self.path.as_deref().unwrap_or(path);
         // A path of a rule may have any character.
         let is_path =
@@ -88,13 +93,13 @@ impl AffinityCookie {
         let cookie = SetCookie::new(&self.name, path, max_age, self.same_site.unwrap_or_default())
             .with_attributes(attributes, self.is_always_secure)
             .with_conditional_same_site(self.is_conditional);
-        let owner = format!("{route}/{}/{}:{}", upstream.namespace, upstream.service, upstream.port);
         Arc::new(AffinitySettings {
-            scope: session_persistence::scope(&owner),
+            scope: 0,
             carrier: AffinityCarrier::Cookie { cookie, is_permanent: false },
             absolute_timeout: None,
             idle_timeout: None,
             strip: false,
+            keys: Some(EndpointKeys { assignment: self.assignment, names }),
         })
     }
 }
@@ -122,13 +127,17 @@ mod tests {
     use super::*;
     use crate::api::ingress_nginx::PREFIX;
 
-    /// The cookie of a rule for `/shop`.
-    fn cookie(annotations: &[(&str, &str)]) -> Option<SetCookie> {
+    /// The sessions of a rule for `/shop`.
+    fn settings(annotations: &[(&str, &str)]) -> Option<Arc<AffinitySettings>> {
         let annotations: serde_json::Map<_, _> =
             annotations.iter().map(|(name, value)| (format!("{PREFIX}{name}"), (*value).into())).collect();
         let meta = serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap();
         let cookie = AffinityCookie::read(&mut ValueReader::new(&meta))?;
-        let settings = cookie.settings("Ingress/a/b", "/shop", &UpstreamKey::default());
+        Some(cookie.settings("/shop", Box::default()))
+    }
+
+    fn cookie(annotations: &[(&str, &str)]) -> Option<SetCookie> {
+        let settings = settings(annotations)?;
         let AffinityCarrier::Cookie { cookie, .. } = &settings.carrier else { return None };
         Some(cookie.clone())
     }
@@ -137,6 +146,17 @@ mod tests {
     fn fields(annotations: &[(&str, &str)]) -> Option<[String; 2]> {
         let cookie = cookie(annotations)?;
         Some([false, true].map(|is_secure| cookie.with_value("v", None, is_secure)))
+    }
+
+    #[test]
+    fn new_endpoints_take_clients_over_unless_the_mode_says_otherwise() {
+        let assignment =
+            |annotations: &[(&str, &str)]| settings(annotations)?.keys.as_ref().map(|keys| keys.assignment);
+        assert_eq!(assignment(&[("affinity-mode", "persistent")]), None, "without affinity");
+        for (mode, expected) in [("balanced", KeyAssignment::Ring), ("persistent", KeyAssignment::Fixed)] {
+            assert_eq!(assignment(&[("affinity", "cookie"), ("affinity-mode", mode)]), Some(expected), "{mode}");
+        }
+        assert_eq!(assignment(&[("affinity", "cookie")]), Some(KeyAssignment::Ring));
     }
 
     #[test]

@@ -1,7 +1,39 @@
-//! MD5 (RFC 1321), only for hashes of passwords that other programs have made: no library of the program has it.
+//! MD5 (RFC 1321), only for what other programs have made with it or require: hashes of passwords, digest
+//! authentication, and the keys of sessions. No library of the program has it.
+
+use crate::hex_digits::hex_digits;
+
+/// A digest as hexadecimal digits, in lower case.
+pub fn md5_digits(parts: &[&[u8]]) -> [u8; 32] {
+    digits(md5(parts))
+}
+
+/// The hexadecimal digits of a digest, in lower case.
+pub fn digits(digest: [u8; 16]) -> [u8; 32] {
+    let number = u128::from_be_bytes(digest);
+    let mut digits = [0; 32];
+    digits[..16].copy_from_slice(&hex_digits((number >> 64) as u64));
+    digits[16..].copy_from_slice(&hex_digits(number as u64));
+    digits
+}
+
+/// The digest that these hexadecimal digits are, if they are as [`digits`] writes them.
+pub fn parse_digits(text: &[u8]) -> Option<[u8; 16]> {
+    let digits: &[u8; 32] = text.try_into().ok()?;
+    let mut number: u128 = 0;
+    for byte in digits {
+        let value = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        number = number << 4 | u128::from(value);
+    }
+    Some(number.to_be_bytes())
+}
 
 /// The MD5 digest of the parts, one after the other.
-pub(super) fn md5(parts: &[&[u8]]) -> [u8; 16] {
+pub fn md5(parts: &[&[u8]]) -> [u8; 16] {
     let mut state = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
     let mut block = [0; BLOCK];
     let mut filled = 0;
@@ -132,6 +164,19 @@ mod tests {
 
     fn hex(bytes: [u8; 16]) -> String {
         bytes.map(|byte| format!("{byte:02x}")).concat()
+    }
+
+    #[test]
+    fn digits_are_read_as_they_are_written() {
+        let written = md5_digits(&[b"abc"]);
+        assert_eq!(written, *b"900150983cd24fb0d6963f7d28e17f72");
+        assert_eq!(parse_digits(&written), Some(md5(&[b"abc"])));
+        for text in ["", "900150983cd24fb0d6963f7d28e17f7", "900150983CD24FB0D6963F7D28E17F72"] {
+            assert_eq!(parse_digits(text.as_bytes()), None, "{text}");
+        }
+        for text in ["g00150983cd24fb0d6963f7d28e17f72", "900150983cd24fb0d6963f7d28e17f720"] {
+            assert_eq!(parse_digits(text.as_bytes()), None, "{text}");
+        }
     }
 
     // RFC 1321, section A.5
