@@ -21,6 +21,8 @@ pub struct RuleOptions {
     /// The response to a plain-text request if `protocols` has `https` but not `http`.
     pub https_redirect: HttpsRedirect,
     pub upgrades: AcceptedUpgrades,
+    /// What the field `Connection` of requests to HTTP/1 endpoints contains. No upgrade is requested then.
+    pub connection: Option<HeaderValue>,
     pub forwarding_headers: ForwardingHeaderStyle,
     /// How the path for the endpoint is derived. `None` forwards the path as the client wrote it.
     pub upstream_path: Option<UpstreamPath>,
@@ -188,6 +190,7 @@ impl RuleOptions {
         protocols: Protocols::ALL,
         https_redirect: HttpsRedirect::DEFAULT,
         upgrades: AcceptedUpgrades::All,
+        connection: None,
         forwarding_headers: ForwardingHeaderStyle::Forwarded,
         upstream_path: None,
         path_replacement: None,
@@ -243,6 +246,9 @@ impl RuleOptions {
         }
         if let UpstreamHost::Fixed(host) = host {
             lines.push(format!("host {}", String::from_utf8_lossy(host.as_bytes())));
+        }
+        if let Some(connection) = &self.connection {
+            lines.push(format!("connection {}", String::from_utf8_lossy(connection.as_bytes())));
         }
         if *protocols != Protocols::ALL {
             let names: Vec<&str> = protocols.names().collect();
@@ -316,7 +322,7 @@ mod tests {
         };
         let default = RuleOptions::default;
         let with_path = |path| RuleOptions { upstream_path: Some(path), ..default() };
-        let cases: [(RuleOptions, &[&str]); 10] = [
+        let cases: [(RuleOptions, &[&str]); 11] = [
             (default(), &[]),
             (with_path(UpstreamPath::default()), &["requests with normalized path"]),
             (
@@ -327,6 +333,7 @@ mod tests {
                 RuleOptions { upgrades: AcceptedUpgrades::WebSocket, ..default() },
                 &["requests with WebSocket upgrades only"],
             ),
+            (RuleOptions { connection: Some(HeaderValue::from_static("close")), ..default() }, &["connection close"]),
             (RuleOptions { access_log: false, ..default() }, &["requests with no access log"]),
             (
                 RuleOptions { forwarding_headers: ForwardingHeaderStyle::RealIp, ..default() },

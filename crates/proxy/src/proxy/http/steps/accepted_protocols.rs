@@ -24,6 +24,9 @@ pub(in crate::proxy) fn check<B>(
         AcceptedUpgrades::All => false,
         AcceptedUpgrades::WebSocket => !upgrade.is_websocket(),
     });
+    if options.connection.is_some() && routed.upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
+        return Err(RequestError::UpgradeNotSupported.into());
+    }
     let Protocols { http, https, grpc, grpcs } = options.protocols;
     let (exchange, headers) = (cx.exchange(), request.headers());
     let is_secure = cx.record.client.scheme == Scheme::Https;

@@ -3,7 +3,7 @@
 //! session, the hash, and what limits the time.
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::uri::PathAndQuery;
 use http::{Request, Uri};
 use smallvec::SmallVec;
@@ -141,6 +141,9 @@ pub(in crate::proxy) fn rewrite_request<'r>(
     let hash = request_hash::of_request(cx, &routed, request.headers(), upstream);
     affinity::strip_from_request(cx.affinity.as_deref(), request.headers_mut());
     apply_filters(cx, &routed, backend, request)?;
+    if let Some(connection) = rule.options().connection.as_ref().filter(|_| !is_http2) {
+        request.headers_mut().insert(CONNECTION, connection.clone());
+    }
     if let (Some(error_backend), Action::Forward(split)) = (&rule.options().error_backend, &rule.action)
         && split.is_substitute(backend)
     {

@@ -52,6 +52,7 @@ fn changes_responses(rule: &RouteRule) -> bool {
         protocols: _,
         https_redirect: _,
         upgrades: _,
+        connection: _,
         forwarding_headers: _,
         upstream_path: _,
         path_replacement: _,

@@ -47,6 +47,8 @@ pub(super) struct NginxAnnotations<'a> {
     /// Whether redirects to HTTPS have the port.
     pub redirects_have_port: bool,
     pub protocol: AnnotatedProtocol,
+    /// The field `Connection` of requests to the backend, in place of what the client requests.
+    pub connection: Option<HeaderValue>,
     pub balancing: OwnBalancing,
     pub session_cookie: Option<AffinityCookie>,
     /// The configuration of the guard that limits the requests of each client.
@@ -89,6 +91,7 @@ impl<'a> NginxAnnotations<'a> {
             forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
             via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
             protocol: protocol(reader),
+            connection: reader.text("connection-proxy-header").and_then(|value| HeaderValue::from_str(value).ok()),
             balancing: balancing::read(reader, config),
             session_cookie: AffinityCookie::read(reader),
             limits: limits::read(reader, config).map(GuardConfig::new),

@@ -426,6 +426,7 @@ impl RuleBuilder<'_> {
         let is_closed = matches!(action, Action::Fail(RouteFailure::UnsupportedProtection));
         let options = RuleOptions {
             path_replacement: replacement.clone().filter(|_| !is_redirect),
+            connection: self.annotations.connection.clone(),
             host: self.upstream_host(place),
             error_backend: if is_closed { None } else { self.error_backend(place, backend) },
             fast_cgi: self.fast_cgi(place, backend),

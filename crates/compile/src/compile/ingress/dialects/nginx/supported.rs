@@ -37,6 +37,7 @@ pub(super) const READ: &[&str] = &[
     "canary-weight",
     "canary-weight-total",
     "configuration-snippet",
+    "connection-proxy-header",
     "cors-allow-credentials",
     "cors-allow-headers",
     "cors-allow-methods",
