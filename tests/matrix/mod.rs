@@ -7,6 +7,7 @@ mod nginx_access_log;
 mod nginx_balancing;
 mod nginx_client_certificates;
 mod nginx_connections;
+mod nginx_digest;
 mod nginx_error_backends;
 mod nginx_fastcgi;
 mod nginx_guards;

@@ -8,6 +8,7 @@
 
 mod addresses;
 mod check;
+mod digest;
 mod external;
 mod passed_cookies;
 mod passwords;
@@ -25,6 +26,7 @@ use crate::plugin_api::{
 use crate::plugin_kit::authentication::declare_identity;
 use addresses::Addresses;
 use check::{Check, Refused};
+use digest::DigestLogins;
 use external::{AuthServer, SignInPage};
 use passed_cookies::PassedCookies;
 use passwords::Passwords;
@@ -39,6 +41,9 @@ pub(crate) struct Config {
     /// The users and their passwords.
     #[serde(default)]
     passwords: Option<passwords::Config>,
+    /// The users of HTTP Digest authentication, in place of `passwords`.
+    #[serde(default)]
+    digest: Option<passwords::Config>,
     /// The server that permits requests.
     #[serde(default)]
     server: Option<external::Config>,
@@ -54,6 +59,7 @@ pub(crate) struct Config {
 pub(crate) struct AccessGuard {
     addresses: Addresses,
     passwords: Option<Passwords>,
+    digest: Option<DigestLogins>,
     server: Option<AuthServer>,
     sign_in: Option<SignInPage>,
     any: bool,
@@ -75,6 +81,7 @@ impl PluginKind for AccessGuard {
         Ok(AccessGuard {
             addresses: config.addresses,
             passwords: config.passwords.map(|config| Passwords::new(config, cx)).transpose()?,
+            digest: config.digest.map(|config| DigestLogins::new(config, cx)).transpose()?,
             server: config.server.map(|config| AuthServer::new(config, cx)).transpose()?,
             sign_in: config.sign_in.map(SignInPage::new).transpose()?,
             any: config.any,
@@ -85,7 +92,7 @@ impl PluginKind for AccessGuard {
 impl Plugin for AccessGuard {
     fn may_wait(&self) -> bool {
         // For the first check of a password, too.
-        self.server.is_some() || self.passwords.is_some()
+        self.server.is_some() || self.has_users()
     }
 
     fn declare_assertions(&self, assertions: &mut Assertions) {
@@ -96,7 +103,7 @@ impl Plugin for AccessGuard {
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        if self.passwords.is_some() {
+        if self.has_users() {
             fields.request.add(&AUTHORIZATION);
         }
         if self.server.is_some() {
@@ -105,12 +112,12 @@ impl Plugin for AccessGuard {
     }
 
     fn credential_locations(&self) -> Option<CredentialLocations> {
-        let has_logins = self.passwords.is_some() || self.server.is_some();
+        let has_logins = self.has_users() || self.server.is_some();
         has_logins.then(CredentialLocations::default)
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        if self.passwords.is_some() || self.server.is_some() {
+        if self.has_users() || self.server.is_some() {
             return AccessOutcome::Wait(Box::pin(self.decide(cx)));
         }
         match self.addresses.check(cx.client.address) {
@@ -130,6 +137,11 @@ impl Plugin for AccessGuard {
 }
 
 impl AccessGuard {
+    /// Whether clients can log in with `Authorization`.
+    fn has_users(&self) -> bool {
+        self.passwords.is_some() || self.digest.is_some()
+    }
+
     /// Asks one protection after the other.
     async fn decide(&self, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
         let mut refused: Option<Refused> = None;
@@ -159,7 +171,7 @@ impl AccessGuard {
             // No client may send what only the server says.
             server.remove_asserted(cx);
         }
-        if self.passwords.is_some() {
+        if self.has_users() {
             // The server has got it, and the endpoint does not.
             cx.head.headers.remove(AUTHORIZATION);
         }
@@ -167,11 +179,17 @@ impl AccessGuard {
     }
 
     async fn check(&self, protection: Protection, cx: &mut RequestCx<'_>) -> Check {
-        match (protection, &self.passwords, &self.server) {
-            (Protection::Addresses, ..) => self.addresses.check(cx.client.address),
-            (Protection::Passwords, Some(passwords), _) => passwords.check(cx).await,
-            (Protection::Server, _, Some(server)) => server.check(cx).await,
-            (Protection::Passwords | Protection::Server, ..) => Check::Undecided,
+        match protection {
+            Protection::Addresses => self.addresses.check(cx.client.address),
+            Protection::Passwords => match (&self.passwords, &self.digest) {
+                (Some(passwords), _) => passwords.check(cx).await,
+                (None, Some(digest)) => digest.check(cx),
+                (None, None) => Check::Undecided,
+            },
+            Protection::Server => match &self.server {
+                Some(server) => server.check(cx).await,
+                None => Check::Undecided,
+            },
         }
     }
 

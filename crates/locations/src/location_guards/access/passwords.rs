@@ -17,14 +17,14 @@ use crate::plugin_api::password::{
 use crate::plugin_api::{BuildCx, Reply, RequestCx, VerifiedSubject};
 use crate::plugin_kit::authentication::{AuthPolicy, VerifiedCredential, challenge, has_several_logins};
 
-/// The users.
+/// The users, whatever the scheme.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     /// Shown to the user.
-    realm: String,
+    pub(super) realm: String,
     /// A user and a hash in each line.
-    users: String,
+    pub(super) users: String,
 }
 
 /// Omits the hashes.

@@ -2,6 +2,7 @@
 
 use http::header::{COOKIE, HOST, IF_NONE_MATCH};
 use http::{HeaderValue, Method};
+use portico_base::md5::md5_digits;
 use serde_json::{Value, json};
 
 use super::*;
@@ -79,6 +80,44 @@ async fn a_password_admits_its_user_and_does_not_reach_the_endpoint() {
         assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(401), "{name}");
         assert_eq!(outcome.response_header("www-authenticate"), Some("Basic realm=\"Shop\""), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_digest_admits_its_user_once_the_nonce_is_known() {
+    let hash = text(md5_digits(&[b"anna:Shop:secret"]));
+    let config = json!({"digest": {"realm": "Shop", "users": format!("anna:Shop:{hash}\nbad line\n")}});
+    let refused = |outcome: TestOutcome| {
+        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(401));
+        outcome.response_header("www-authenticate").unwrap().to_owned()
+    };
+    let first = refused(run(config.clone(), TestRequest::get("/a?b"), Err(String::new())).await.outcome);
+    let start = "Digest realm=\"Shop\", qop=\"auth\", algorithm=MD5, nonce=\"";
+    let nonce = first.strip_prefix(start).unwrap().strip_suffix('"').unwrap();
+    let credentials = |nonce: &str| {
+        let of_request = text(md5_digits(&[b"GET:/a?b"]));
+        let response = text(md5_digits(&[format!("{hash}:{nonce}:00000001:c:auth:{of_request}").as_bytes()]));
+        format!(
+            "Digest username=\"anna\", realm=\"Shop\", nonce=\"{nonce}\", uri=\"/a?b\", qop=auth, nc=00000001, \
+             cnonce=\"c\", response=\"{response}\""
+        )
+    };
+    let with = |target: &str, value: &str| TestRequest::get(target).header("authorization", value);
+    let admitted = run(config.clone(), with("/a?b", &credentials(nonce)), Err(String::new())).await.outcome;
+    assert_eq!((admitted.reply_status(), admitted.upstream_header("authorization")), (None, None));
+    let stale = refused(run(config.clone(), with("/a?b", &credentials("old")), Err(String::new())).await.outcome);
+    assert!(stale.starts_with(start) && stale.ends_with("\", stale=true"), "{stale}");
+    for (name, request) in [
+        ("another target", with("/a", &credentials(nonce))),
+        ("another scheme", with("/a?b", ANNA)),
+        ("two logins", with("/a?b", &credentials(nonce)).header("authorization", ANNA)),
+    ] {
+        let challenge = refused(run(config.clone(), request, Err(String::new())).await.outcome);
+        assert!(challenge.starts_with(start) && !challenge.contains("stale"), "{name}: {challenge}");
+    }
+}
+
+fn text(digits: [u8; 32]) -> String {
+    String::from_utf8(digits.into()).unwrap()
 }
 
 #[tokio::test]

@@ -9,10 +9,12 @@
 //! time.
 
 mod checks;
+mod digest_login;
 mod hash;
 mod htpasswd;
 mod md5_crypt;
 
 pub use checks::{ChecksBusy, PasswordChecks};
+pub use digest_login::{DigestOutcome, DigestUsers, InvalidDigestLine};
 pub use hash::{InvalidPasswordHash, PasswordHash};
 pub use htpasswd::{InvalidLine, LineProblem, parse_htpasswd};

@@ -24,8 +24,8 @@ pub(super) const KIND: &str = "location-access";
 #[derive(Debug, Default)]
 pub(super) struct AccessSettings<'a> {
     addresses: AddressLists,
-    /// The realm and the users of HTTP Basic authentication.
-    passwords: Option<Value>,
+    /// The realm and the users, with the field of the configuration of their scheme.
+    passwords: Option<(&'static str, Value)>,
     server: Option<AuthServerText<'a>>,
     /// The headers of the ConfigMap for requests to the server.
     server_headers: Vec<(String, String)>,
@@ -79,7 +79,10 @@ impl<'a> AccessSettings<'a> {
         let server_config = server.map(|server| server.config(host, &self.server_headers)).transpose()?;
         let sign_in = server.and_then(AuthServerText::sign_in_config);
         let mut config = json!({"addresses": addresses, "any": self.any});
-        for (field, value) in [("passwords", passwords.cloned()), ("server", server_config), ("sign_in", sign_in)] {
+        if let Some((scheme, users)) = passwords {
+            config[scheme] = users.clone();
+        }
+        for (field, value) in [("server", server_config), ("sign_in", sign_in)] {
             if let Some(value) = value {
                 config[field] = value;
             }
@@ -105,23 +108,30 @@ pub(super) fn about_annotation(problem: Diagnostic) -> Diagnostic {
     }
 }
 
-/// The configuration of HTTP Basic authentication.
-fn passwords(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config: &NginxConfig) -> Option<Value> {
+/// The configuration of HTTP Basic or Digest authentication, and its field.
+fn passwords(
+    cx: CompileContext<'_>,
+    reader: &mut ValueReader<'_>,
+    config: &NginxConfig,
+) -> Option<(&'static str, Value)> {
     if written(reader.meta, "auth-type").is_none() {
         reader.note_without(&["auth-realm", "auth-secret", "auth-secret-type"], "auth-type");
     }
     let kind = reader.text("auth-type")?;
     let realm = reader.text("auth-realm").unwrap_or_default();
     let is_map = reader.text("auth-secret-type").is_some_and(|text| text.trim() == "auth-map");
-    if kind.trim() != "basic" {
-        let remedy = "write basic, and give the users other passwords in the Secret";
-        reader.refuse("auth-type", "Digest authentication is not supported", remedy);
-        return None;
-    }
+    let (scheme, program) = match kind.trim() {
+        "basic" => ("passwords", "htpasswd"),
+        "digest" => ("digest", "htdigest"),
+        _ => {
+            reader.refuse("auth-type", "only Basic and Digest authentication are supported", "write basic or digest");
+            return None;
+        }
+    };
     let Some(secret) = reader.text("auth-secret") else {
         if written(reader.meta, "auth-secret").is_none() {
-            let remedy = "set auth-secret to a Secret with the key auth, as htpasswd writes it";
-            reader.refuse("auth-type", "auth-secret is missing", remedy);
+            let remedy = format!("set auth-secret to a Secret with the key auth, as {program} writes it");
+            reader.refuse("auth-type", "auth-secret is missing", &remedy);
         }
         return None;
     };
@@ -139,10 +149,10 @@ fn passwords(cx: CompileContext<'_>, reader: &mut ValueReader<'_>, config: &Ngin
     };
     let Some(users) = users else {
         let message = format!("Secret {key} has no key auth");
-        reader.refuse("auth-secret", &message, "add the key auth, whose value is a file of htpasswd");
+        reader.refuse("auth-secret", &message, &format!("add the key auth, whose value is a file of {program}"));
         return None;
     };
-    Some(json!({"realm": realm, "users": users}))
+    Some((scheme, json!({"realm": realm, "users": users})))
 }
 
 /// The headers that requests to the server get.
