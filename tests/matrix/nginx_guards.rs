@@ -161,7 +161,10 @@ fn restricting_value(name: &str) -> (&'static str, u16) {
         "auth-tls-secret" => ("a/b", 403),
         // It needs a Secret in `auth-tls-secret`, which another row has.
         "auth-tls-verify-client" => ("\"on\"", 200),
-        "enable-modsecurity" | "enable-owasp-core-rules" => ("\"true\"", 503),
+        // ModSecurity only logs what it finds, unless its rules refuse requests.
+        "enable-modsecurity" | "enable-owasp-core-rules" => ("\"true\"", 200),
+        // It has no effect without `enable-modsecurity`.
+        "modsecurity-snippet" => ("SecRuleEngine On", 200),
         _ => ("a/b", 503),
     }
 }
@@ -222,6 +225,35 @@ fn guard_of_a_host_closes_the_paths_of_all_ingresses() {
         for (name, _, without, with) in cases {
             let found = ["/open", "/guard"].map(|path| status(&address, &format!("{name}.example"), path));
             assert_eq!(found, if has_config_map { with } else { without }, "{name}, ConfigMap: {has_config_map}");
+        }
+    }
+}
+
+/// An Ingress with rules of ModSecurity that refuse requests responds with 503, and the others are served.
+#[test]
+fn modsecurity_closes_only_what_it_would_refuse() {
+    let on = format!("{PREFIX}enable-modsecurity: \"true\"");
+    let off = format!("{PREFIX}enable-modsecurity: \"false\"");
+    let rules = |engine: &str| format!("{PREFIX}modsecurity-snippet: \"SecRuleEngine {engine}\"");
+    let cases = [
+        ("plain", String::new(), [200, 503]),
+        ("logs", on.clone(), [200, 503]),
+        ("refuses", format!("{on}\n    {}", rules("On")), [503, 503]),
+        ("detects", format!("{on}\n    {}", rules("DetectionOnly")), [200, 200]),
+        ("off", format!("{off}\n    {}", rules("On")), [200, 200]),
+    ];
+    for is_global in [false, true] {
+        let site = Site::new();
+        let keys = ", enable-modsecurity: \"true\", modsecurity-snippet: SecRuleEngine On".repeat(usize::from(is_global));
+        let mut objects = CLASS.to_owned() + &echo("default") + &config_map(&keys);
+        for (name, annotations, _) in &cases {
+            objects += &ingress("default", name, "01", annotations, &rule(&format!("{name}.example"), "/"));
+        }
+        site.save("manifests/all.yaml", &objects);
+        let (_program, address) = start(&site, &WITH_CONFIG_MAP);
+        for (name, _, expected) in &cases {
+            let found = status(&address, &format!("{name}.example"), "/");
+            assert_eq!(found, expected[usize::from(is_global)], "{name}, in the ConfigMap: {is_global}");
         }
     }
 }

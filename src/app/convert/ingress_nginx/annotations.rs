@@ -6,6 +6,7 @@ use super::snippets;
 use super::subject::Subject;
 use crate::api::foreign_annotations::classify;
 use crate::api::ingress_nginx::{self, OnBadValue, PREFIX, items};
+use crate::api::names::IGNORE_GUARDS_ANNOTATION;
 use crate::compile::{AnnotationSupport, annotation_support};
 use crate::diagnostic::Diagnostic;
 use crate::report::migration::{FoundAnnotation, FoundSnippet, MigrationVerdict};
@@ -109,6 +110,13 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
     {
         return Some("it needs another annotation, which is missing, as in ingress-nginx");
     }
+    if CHANGES_NO_RESPONSE.contains(&name) {
+        return Some("it changes no response");
+    }
+    // The compiler reports an error about rules that refuse requests, unless they may be ignored.
+    if MODSECURITY.contains(&name) && !subject.ingress.meta.annotations.contains_key(IGNORE_GUARDS_ANNOTATION) {
+        return Some("it changes no response: ModSecurity only logs what it finds");
+    }
     if annotation_support(name) != AnnotationSupport::Supported {
         return None;
     }
@@ -151,6 +159,8 @@ fn is_host(name: &str) -> bool {
 /// What has the effect of an annotation that is not supported.
 fn replacement(name: &str) -> Option<&'static str> {
     Some(match name {
+        "ssl-passthrough" => "write a TLSRoute",
+        "stream-snippet" => "open the ports of TCP services with --nginx-tcp-services",
         "ssl-ciphers" | "ssl-prefer-server-ciphers" => "run Portico with --tls-ciphers, which applies to all hosts",
         _ => return None,
     })
@@ -178,6 +188,8 @@ const NEEDS: &[(&str, &str)] = &[
     ("limit-rate-after", "limit-rate"),
     ("mirror-host", "mirror-target"),
     ("mirror-request-body", "mirror-target"),
+    ("enable-owasp-core-rules", "enable-modsecurity"),
+    ("modsecurity-snippet", "enable-modsecurity"),
     ("modsecurity-transaction-id", "enable-modsecurity"),
     ("opentelemetry-operation-name", "enable-opentelemetry"),
     ("opentelemetry-trust-incoming-span", "enable-opentelemetry"),
@@ -186,6 +198,14 @@ const NEEDS: &[(&str, &str)] = &[
     ("upstream-hash-by-subset", "upstream-hash-by"),
     ("upstream-hash-by-subset-size", "upstream-hash-by"),
 ];
+
+/// Annotations about logs and traces. The table of differences says what Portico does.
+const CHANGES_NO_RESPONSE: &[&str] =
+    &["enable-access-log", "enable-opentelemetry", "opentelemetry-operation-name", "opentelemetry-trust-incoming-span"];
+
+/// Annotations about ModSecurity. The table of differences says what Portico does.
+const MODSECURITY: &[&str] =
+    &["enable-modsecurity", "enable-owasp-core-rules", "modsecurity-snippet", "modsecurity-transaction-id"];
 
 /// Annotations whose other errors are about objects that ingress-nginx does not accept either.
 const REFER_TO_OBJECTS: &[&str] =
@@ -204,6 +224,11 @@ mod tests {
         }
         let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();
         assert_eq!(replaced.len(), 2, "{replaced:?}");
+        for name in OF_CANARIES.iter().chain(CHANGES_NO_RESPONSE).chain(MODSECURITY).chain(REFER_TO_OBJECTS).chain(needed) {
+            assert!(ingress_nginx::has(name), "{name}");
+        }
+        let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();
+        assert_eq!(replaced.len(), 4, "{replaced:?}");
         for name in replaced {
             assert_ne!(annotation_support(name), AnnotationSupport::Supported, "{name}");
         }

@@ -11,7 +11,19 @@ use crate::report::migration::{ConfigRow, MigrationVerdict};
 
 /// A row for each key.
 pub(super) fn rows(config_map: &ObjectKey, data: &BTreeMap<String, Arc<str>>) -> Vec<ConfigRow> {
-    data.iter().map(|(key, value)| row(config_map, key, value)).collect()
+    let has_waf = data.get("enable-modsecurity").and_then(|value| flag(value.trim())) == Some(true);
+    let rows = data.iter().map(|(key, value)| match &**key {
+        "enable-owasp-modsecurity-crs" | "modsecurity-snippet" if !has_waf => ConfigRow {
+            key: key.clone(),
+            value: value.to_string(),
+            verdict: MigrationVerdict::Same,
+            guard: false,
+            effect: "it needs enable-modsecurity, as in ingress-nginx".to_owned(),
+            remedy: String::new(),
+        },
+        key => row(config_map, key, value),
+    });
+    rows.collect()
 }
 
 fn row(config_map: &ObjectKey, key: &str, value: &Arc<str>) -> ConfigRow {
@@ -142,6 +154,7 @@ const KEYS: &[KnownKey] = &[
     by(&["otel-sampler-parent-based"], "", "run Portico with --trusted-ips for clients that decide about their traces"),
     by(&["otel-service-name"], "portico", "select the service portico in the server for traces"),
     by(&["bind-address"], "", "run Portico with --ingress-http-listen and --ingress-https-listen"),
+    nothing(&["enable-modsecurity"], "false", "ModSecurity only logs what it finds, unless its rules refuse requests"),
     nothing(&["generate-request-id"], "true", "Portico sends X-Request-ID in any case"),
     nothing(
         &[
@@ -194,7 +207,9 @@ mod tests {
             ("proxy-stream-timeout", "10s", MigrationVerdict::LeftOut, false),
             ("block-cidrs", "192.0.2.0/24", MigrationVerdict::LeftOut, true),
             ("enable-modsecurity", "false", MigrationVerdict::Same, false),
-            ("enable-modsecurity", "true", MigrationVerdict::LeftOut, true),
+            ("enable-modsecurity", "true", MigrationVerdict::Same, false),
+            ("enable-owasp-modsecurity-crs", "true", MigrationVerdict::Same, false),
+            ("modsecurity-snippet", "SecRuleEngine On", MigrationVerdict::LeftOut, true),
             ("whitelist-source-range", "office", MigrationVerdict::Invalid, false),
             ("proxy-read-timeout", "60s", MigrationVerdict::Same, false),
             ("proxy-body-sise", "8m", MigrationVerdict::Same, false),

@@ -232,6 +232,24 @@ const KNOWN: &[KnownDifference] = &[
         after: "403",
     },
     KnownDifference {
+        name: "enable-access-log",
+        request: |subject| {
+            let is_off = subject.value("enable-access-log").and_then(ingress_nginx::flag) == Some(false);
+            is_off.then(|| format!("GET {}", subject.first_url()))
+        },
+        before: "the access log does not have it",
+        after: "the access log has it, unless a rule of --access-log-filter drops it",
+    },
+    KnownDifference {
+        name: "enable-modsecurity",
+        request: |subject| {
+            let is_on = subject.value_or_key("enable-modsecurity").and_then(ingress_nginx::flag) == Some(true);
+            (is_on && !subject.is_canary()).then(|| format!("GET {} with an attack", subject.first_url()))
+        },
+        before: "ModSecurity logs it",
+        after: "no log has it: use the plugin injection-protection",
+    },
+    KnownDifference {
         name: "enable-opentelemetry",
         request: |subject| {
             let is_on = subject.is_set("enable-opentelemetry");
@@ -385,6 +403,10 @@ mod tests {
             ("/", &[("enable-access-log", "false")], &[]),
             ("/", &[("enable-opentelemetry", "true")], &["enable-opentelemetry"]),
             ("/", &[("enable-opentelemetry", "false")], &[]),
+            ("/", &[("enable-modsecurity", "true")], &["enable-modsecurity"]),
+            ("/", &[("enable-modsecurity", "false")], &[]),
+            ("/", &[("enable-access-log", "true")], &[]),
+            ("/", &[("enable-access-log", "false")], &["enable-access-log"]),
         ];
         for (path, annotations, expected) in cases {
             assert_eq!(names(&[ingress("web", path, "web", annotations)]), *expected, "{path} {annotations:?}");

@@ -12,6 +12,8 @@ use super::log_settings::LogSettings;
 use super::stream_defaults::{self, StreamDefaults};
 use super::tracing;
 use super::tracing::TraceSettings;
+use super::modsecurity::{self, GlobalWaf, WafEngine};
+use super::unsupported;
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
@@ -79,6 +81,7 @@ pub(super) struct NginxConfig {
     pub traces: TraceSettings,
     /// For the ports of `--nginx-tcp-services` and `--nginx-udp-services`.
     pub streams: StreamDefaults,
+    pub waf: GlobalWaf,
     /// Why no request may be forwarded.
     pub errors: Vec<Diagnostic>,
     pub notes: Vec<Diagnostic>,
@@ -123,6 +126,7 @@ impl Default for NginxConfig {
             logs: LogSettings::default(),
             traces: TraceSettings::default(),
             streams: StreamDefaults::default(),
+            waf: GlobalWaf::default(),
             errors: Vec::new(),
             notes: Vec::new(),
         }
@@ -145,8 +149,9 @@ pub(super) fn read(cx: CompileContext<'_>) -> NginxConfig {
 /// configures what Portico does in another way.
 pub fn config_map_problem(config_map: &ObjectKey, name: &str, value: &Arc<str>) -> Option<Diagnostic> {
     let data = BTreeMap::from([(name.to_owned(), Arc::clone(value))]);
-    let NginxConfig { errors, notes, .. } = parse(config_map, &data, false);
-    errors.into_iter().chain(notes).next()
+    let NginxConfig { errors, notes, waf, .. } = parse(config_map, &data, false);
+    let of_rules = (waf.engine == Some(WafEngine::Refuses)).then(modsecurity::of_global_rules);
+    errors.into_iter().chain(of_rules).chain(notes).next()
 }
 
 fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: bool) -> NginxConfig {
@@ -182,6 +187,20 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "limit-conn-status-code" => set(&mut config.concurrent_status, error_status(text)),
             "custom-http-errors" => set(&mut config.custom_errors, statuses(text, 300)),
             "disable-proxy-intercept-errors" => set(&mut config.passes_endpoint_errors, flag(text)),
+            "enable-modsecurity" => {
+                let is_on = flag(text);
+                if is_on == Some(true) {
+                    let message = format!("{object}: {}", modsecurity::ONLY_LOGS);
+                    let note = Diagnostic::of_object(message, modsecurity::ONLY_LOGS_REMEDY);
+                    config.notes.push(note.into_warning());
+                }
+                set(&mut config.waf.is_on, is_on)
+            }
+            "enable-owasp-modsecurity-crs" => flag(text).map(|_| ()),
+            modsecurity::RULES => {
+                config.waf.engine = WafEngine::of_rules(value);
+                Some(())
+            }
             "hsts" => set(&mut hsts.0, flag(text)),
             "hsts-max-age" => set(&mut hsts.1, integer(text).and_then(|seconds| u64::try_from(seconds).ok())),
             "hsts-include-subdomains" => set(&mut hsts.2, flag(text)),
@@ -237,6 +256,10 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
                     }
                 };
                 config.notes.push(problem.into_warning());
+            _ => {
+                let message = format!("{object} is not supported, so it has no effect");
+                let remedy = if &**name == "stream-snippet" { unsupported::STREAM_REMEDY } else { "remove it" };
+                config.notes.push(Diagnostic::of_object(message, remedy).into_warning());
                 Some(())
             }
         };
@@ -325,8 +348,6 @@ const GUARDS: &[&str] = &[
     "block-cidrs",
     "block-referers",
     "block-user-agents",
-    "enable-modsecurity",
-    "enable-owasp-modsecurity-crs",
     "global-auth-snippet",
     "http-snippet",
     "location-snippet",
@@ -467,8 +488,9 @@ mod tests {
             ("whitelist-source-range", "office", 1, 0),
             ("denylist-source-range", "10.0.0.0/99", 1, 0),
             ("block-user-agents", "curl", 1, 0),
-            ("enable-modsecurity", "true", 1, 0),
-            ("enable-modsecurity", "false", 0, 1),
+            ("enable-modsecurity", "false", 0, 0),
+            ("enable-modsecurity", "yes", 0, 1),
+            ("enable-owasp-modsecurity-crs", "true", 0, 0),
             ("use-gzip", "true", 0, 1),
             ("proxy-body-sise", "8m", 0, 1),
             ("proxy-cookie-domain", "a", 0, 1),
@@ -488,5 +510,18 @@ mod tests {
             assert_eq!(config, unchanged, "{name}: {value}");
         }
         assert!(parsed(&[("global-auth-snippet", "deny all;")], true).errors.is_empty());
+    }
+
+    #[test]
+    fn modsecurity_is_decided_for_each_ingress() {
+        let config = parsed(&[("enable-modsecurity", "true"), ("modsecurity-snippet", "SecRuleEngine On")], false);
+        assert_eq!((config.errors.len(), config.notes.len()), (0, 1));
+        assert_eq!(config.waf, GlobalWaf { is_on: true, engine: Some(WafEngine::Refuses) });
+        let problem = |name, value: &str| {
+            config_map_problem(&ObjectKey::new("ns", "controller"), name, &Arc::from(value))
+        };
+        assert!(problem("modsecurity-snippet", "SecRuleEngine On").unwrap().is_error());
+        assert_eq!(problem("modsecurity-snippet", "SecRuleEngine DetectionOnly"), None);
+        assert!(!problem("enable-modsecurity", "true").unwrap().is_error());
     }
 }

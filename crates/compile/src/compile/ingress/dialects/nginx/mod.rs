@@ -44,6 +44,7 @@ mod limits;
 mod log_settings;
 mod mirror;
 mod passthrough;
+mod modsecurity;
 mod path;
 pub(super) mod path_conflicts;
 mod referenced_objects;
@@ -135,6 +136,7 @@ pub(super) fn plan(
     reader.note_without(&canary::DEPENDENT, "canary");
     let access = AccessSettings::read(cx, &mut reader, config);
     let certificates = client_certificates::read(cx, &mut reader, config, &hosts.authorities, budgets.regex_limit());
+    modsecurity::check(&mut reader, config, refuses_guards);
     let response_headers = custom_headers::read(cx, &mut reader, config);
     let backend_tls = backend_tls::read(cx, &mut reader, config);
     let fast_cgi = fast_cgi::read(cx, &mut reader, config, annotations.protocol);

@@ -1,6 +1,7 @@
 //! The annotations of an Ingress that have no effect: those of ingress-nginx that are not supported, and those of other
 //! controllers. One that restricts requests takes the Ingress out of service.
 
+use super::modsecurity;
 use super::supported::READ;
 use super::value_reader::written;
 use crate::api::Meta;
@@ -18,7 +19,8 @@ pub(super) fn check(meta: &Meta, refuses_guards: bool) -> CheckedAnnotations {
     let of_others = |key: &str| !key.starts_with(PREFIX);
     let mut checked = foreign_annotations::check_ingress_where(meta, tls, refuses_guards, of_others);
     let of_nginx = meta.annotations.iter().filter_map(|(key, value)| Some((&**key, key.strip_prefix(PREFIX)?, value)));
-    for (key, name, value) in of_nginx.filter(|(_, name, value)| !value.is_empty() && !READ.contains(name)) {
+    let is_read = |name: &str| READ.contains(&name) || modsecurity::is_about(name);
+    for (key, name, value) in of_nginx.filter(|(_, name, value)| !value.is_empty() && !is_read(name)) {
         let field = annotation_field(key);
         let refuses = refuses_guards && !foreign_annotations::is_ignored(meta, key);
         match (effect(meta, key, name, value), unknown_annotation::explain(key)) {
@@ -37,7 +39,10 @@ pub(super) fn check(meta: &Meta, refuses_guards: bool) -> CheckedAnnotations {
             (Effect::None, _) => {}
             (Effect::Other, explanation) => {
                 let (message, remedy) = explanation.unwrap_or_else(|| {
-                    let remedy = "remove it, unless ingress-nginx still serves the Ingress";
+                    let remedy = match name {
+                        "stream-snippet" => STREAM_REMEDY,
+                        _ => "remove it, unless ingress-nginx still serves the Ingress",
+                    };
                     ("it is not supported, so it has no effect", remedy.to_owned())
                 });
                 checked.notes.push(Diagnostic::warning(field, message, remedy).with_topic(Topic::Annotation));
@@ -69,6 +74,9 @@ pub fn annotation_support(name: &str) -> AnnotationSupport {
     match name {
         name if READ.contains(&name) => AnnotationSupport::Supported,
         name if INTERNAL.contains(&name) => AnnotationSupport::NotNeeded,
+        modsecurity::RULES => AnnotationSupport::Refused,
+        // Alone, these only let ModSecurity log what it finds.
+        name if modsecurity::is_about(name) => AnnotationSupport::Reported,
         _ if is_guard() => AnnotationSupport::Refused,
         _ => AnnotationSupport::Reported,
     }
@@ -128,6 +136,7 @@ fn has_no_effect(meta: &Meta, name: &str, value: &str) -> bool {
             name if name.starts_with("proxy-ssl-") => is_missing("proxy-ssl-secret"),
             name if name.starts_with("session-cookie-") || name.starts_with("affinity-") => is_missing("affinity"),
             "enable-modsecurity" | "enable-owasp-core-rules" => is_off(value),
+            "enable-opentelemetry" | "ssl-passthrough" => is_off(value),
             _ => false,
         }
 }
@@ -148,6 +157,9 @@ const INTERNAL: &[&str] = &[
     "proxy-max-temp-file-size",
     "proxy-request-buffering",
 ];
+
+/// What replaces snippets for TCP and UDP.
+pub(super) const STREAM_REMEDY: &str = "open the ports of TCP services with --nginx-tcp-services, and remove it";
 
 const REMEDY: &str = "remove it if requests may be served without it; or list it in annotation \
                       portico.dev/ignore-foreign-guards; otherwise let ingress-nginx serve the Ingress";
@@ -185,7 +197,8 @@ mod tests {
     /// Each is read, has no effect by design, or is reported.
     #[test]
     fn every_annotation_that_is_not_read_is_reported() {
-        for name in ingress_nginx::names().filter(|name| !READ.contains(name) && !INTERNAL.contains(name)) {
+        let is_other = |name: &&str| !READ.contains(name) && !INTERNAL.contains(name) && !modsecurity::is_about(name);
+        for name in ingress_nginx::names().filter(is_other) {
             // The value is no default, and switches nothing off.
             let reported = check_annotation(name, "x");
             let needs_another = ["session-cookie-", "affinity-", "proxy-ssl-"];
