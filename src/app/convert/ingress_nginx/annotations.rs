@@ -110,9 +110,6 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
     {
         return Some("it needs another annotation, which is missing, as in ingress-nginx");
     }
-    if CHANGES_NO_RESPONSE.contains(&name) {
-        return Some("it changes no response");
-    }
     // The compiler reports an error about rules that refuse requests, unless they may be ignored.
     if MODSECURITY.contains(&name) && !subject.ingress.meta.annotations.contains_key(IGNORE_GUARDS_ANNOTATION) {
         return Some("it changes no response: ModSecurity only logs what it finds");
@@ -121,10 +118,9 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
         return None;
     }
     match name {
-        // What Portico does not support of a valid value has its effect in ingress-nginx: hashes of passwords,
-        // expressions, variables, and pages that are no URLs.
         "upstream-hash-by" if !value.contains('$') => Some("all requests have the same hash, as in ingress-nginx"),
         "custom-http-errors" => Some("clients get status 404 in place of these errors, as in ingress-nginx"),
+        // What Portico does not support of a valid value has its effect in ingress-nginx: hashes of passwords,
         // expressions, variables, ciphers, and pages that are no URLs.
         "auth-secret"
         | "auth-tls-error-page"
@@ -159,7 +155,6 @@ fn is_host(name: &str) -> bool {
 /// What has the effect of an annotation that is not supported.
 fn replacement(name: &str) -> Option<&'static str> {
     Some(match name {
-        "ssl-passthrough" => "write a TLSRoute",
         "stream-snippet" => "open the ports of TCP services with --nginx-tcp-services",
         "ssl-ciphers" | "ssl-prefer-server-ciphers" => "run Portico with --tls-ciphers, which applies to all hosts",
         _ => return None,
@@ -199,10 +194,6 @@ const NEEDS: &[(&str, &str)] = &[
     ("upstream-hash-by-subset-size", "upstream-hash-by"),
 ];
 
-/// Annotations about logs and traces. The table of differences says what Portico does.
-const CHANGES_NO_RESPONSE: &[&str] =
-    &["enable-access-log", "enable-opentelemetry", "opentelemetry-operation-name", "opentelemetry-trust-incoming-span"];
-
 /// Annotations about ModSecurity. The table of differences says what Portico does.
 const MODSECURITY: &[&str] =
     &["enable-modsecurity", "enable-owasp-core-rules", "modsecurity-snippet", "modsecurity-transaction-id"];
@@ -219,16 +210,11 @@ mod tests {
     #[test]
     fn names_in_tables_exist() {
         let needed = NEEDS.iter().flat_map(|(dependent, needed)| [dependent, needed]);
-        for name in OF_CANARIES.iter().chain(REFER_TO_OBJECTS).chain(needed) {
+        for name in OF_CANARIES.iter().chain(MODSECURITY).chain(REFER_TO_OBJECTS).chain(needed) {
             assert!(ingress_nginx::has(name), "{name}");
         }
         let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();
-        assert_eq!(replaced.len(), 2, "{replaced:?}");
-        for name in OF_CANARIES.iter().chain(CHANGES_NO_RESPONSE).chain(MODSECURITY).chain(REFER_TO_OBJECTS).chain(needed) {
-            assert!(ingress_nginx::has(name), "{name}");
-        }
-        let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();
-        assert_eq!(replaced.len(), 4, "{replaced:?}");
+        assert_eq!(replaced.len(), 3, "{replaced:?}");
         for name in replaced {
             assert_ne!(annotation_support(name), AnnotationSupport::Supported, "{name}");
         }

@@ -27,26 +27,6 @@ struct KnownDifference {
 
 const KNOWN: &[KnownDifference] = &[
     KnownDifference {
-        name: "affinity",
-        request: |subject| {
-            let cookie = subject.value("session-cookie-name").unwrap_or("INGRESSCOOKIE");
-            let request = || format!("GET {} with the cookie {cookie} of ingress-nginx", subject.first_url());
-            has_session(subject).then(request)
-        },
-        before: "the endpoint of the cookie serves it",
-        after: "any endpoint serves it, and the client gets a new cookie once",
-    },
-    KnownDifference {
-        name: "affinity-mode",
-        request: |subject| {
-            let is_balanced = subject.value("affinity-mode") != Some("persistent");
-            let request = || format!("GET {} with a cookie, after endpoints were added", subject.first_url());
-            (has_session(subject) && is_balanced).then(request)
-        },
-        before: "a new endpoint may take over the client",
-        after: "the client stays at its endpoint",
-    },
-    KnownDifference {
         name: "backend-protocol",
         request: |subject| {
             let is_fast_cgi = |protocol: &str| protocol.trim().eq_ignore_ascii_case("FCGI");
@@ -232,15 +212,6 @@ const KNOWN: &[KnownDifference] = &[
         after: "403",
     },
     KnownDifference {
-        name: "enable-access-log",
-        request: |subject| {
-            let is_off = subject.value("enable-access-log").and_then(ingress_nginx::flag) == Some(false);
-            is_off.then(|| format!("GET {}", subject.first_url()))
-        },
-        before: "the access log does not have it",
-        after: "the access log has it, unless a rule of --access-log-filter drops it",
-    },
-    KnownDifference {
         name: "enable-modsecurity",
         request: |subject| {
             let is_on = subject.value_or_key("enable-modsecurity").and_then(ingress_nginx::flag) == Some(true);
@@ -405,8 +376,6 @@ mod tests {
             ("/", &[("enable-opentelemetry", "false")], &[]),
             ("/", &[("enable-modsecurity", "true")], &["enable-modsecurity"]),
             ("/", &[("enable-modsecurity", "false")], &[]),
-            ("/", &[("enable-access-log", "true")], &[]),
-            ("/", &[("enable-access-log", "false")], &["enable-access-log"]),
         ];
         for (path, annotations, expected) in cases {
             assert_eq!(names(&[ingress("web", path, "web", annotations)]), *expected, "{path} {annotations:?}");

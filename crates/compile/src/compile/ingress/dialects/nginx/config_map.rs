@@ -252,14 +252,11 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
                     }
                     None => {
                         let message = format!("{object} is not supported, so it has no effect");
-                        Diagnostic::of_object(message, "remove it")
+                        let remedy = if name == "stream-snippet" { unsupported::STREAM_REMEDY } else { "remove it" };
+                        Diagnostic::of_object(message, remedy)
                     }
                 };
                 config.notes.push(problem.into_warning());
-            _ => {
-                let message = format!("{object} is not supported, so it has no effect");
-                let remedy = if &**name == "stream-snippet" { unsupported::STREAM_REMEDY } else { "remove it" };
-                config.notes.push(Diagnostic::of_object(message, remedy).into_warning());
                 Some(())
             }
         };

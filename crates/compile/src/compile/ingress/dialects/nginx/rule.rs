@@ -294,43 +294,6 @@ impl RuleBuilder<'_> {
         }
     }
 
-    /// The canary of a path, unless it has the same backend, or none that can be used: then it gets no requests, and
-    /// the plan of the canary says why.
-    pub(super) fn canary(
-        &self,
-        place: RulePlace<'_>,
-        backend: &IngressBackend,
-    ) -> Option<(CanaryParts, ChosenService)> {
-        let canary = place.canary.filter(|canary| canary.backend != *backend)?;
-        let service = self.service(canary.via_cluster_ip);
-        let mut resolved = service.resolve(self.cx, &canary.backend, "spec.rules").ok()?;
-        resolved.key.balancing = canary.balancing.algorithm;
-        let service =
-            ObjectKey { namespace: Arc::clone(&resolved.key.namespace), name: Arc::clone(&resolved.key.service) };
-        let upstream = self.cx.inputs.upstreams.upstream(&resolved.key);
-        let of_canary = (!canary.lacks_sessions).then(|| Arc::clone(&upstream));
-        let sessions = self.canary_sessions(place, backend, of_canary);
-        let target = BackendTarget::Upstream(upstream);
-        let backend = Backend { weight: 1, filters: Filters::default(), target };
-        let parts = CanaryParts { requests: canary.requests.clone(), sessions };
-        Some((parts, ChosenService { backend, service, upstream: resolved.key }))
-    }
-
-    /// What keeps the clients of a location with a canary at their version. `None` without session cookies.
-    fn canary_sessions(
-        &self,
-        place: RulePlace<'_>,
-        backend: &IngressBackend,
-        canary: Option<Arc<Upstream>>,
-    ) -> Option<CanarySessions> {
-        let cookie = self.annotations.session_cookie.as_ref()?;
-        let service = self.service(self.annotations.via_cluster_ip);
-        let mut main = service.resolve(self.cx, backend, "spec.rules").ok()?;
-        main.key.balancing = self.annotations.balancing.algorithm;
-        let settings = cookie.settings(&self.route(), place.path, &main.key);
-        Some(CanarySessions { settings, main: self.cx.inputs.upstreams.upstream(&main.key), canary })
-    }
-
     fn forward(
         &mut self,
         place: RulePlace<'_>,

@@ -135,8 +135,6 @@ fn has_no_effect(meta: &Meta, name: &str, value: &str) -> bool {
         || match name {
             name if name.starts_with("proxy-ssl-") => is_missing("proxy-ssl-secret"),
             name if name.starts_with("session-cookie-") || name.starts_with("affinity-") => is_missing("affinity"),
-            "enable-modsecurity" | "enable-owasp-core-rules" => is_off(value),
-            "enable-opentelemetry" | "ssl-passthrough" => is_off(value),
             _ => false,
         }
 }
