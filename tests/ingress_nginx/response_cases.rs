@@ -3,7 +3,7 @@
 use super::directives::{DirectiveCase, annotated, in_location};
 
 pub(crate) fn all() -> Vec<DirectiveCase> {
-    [response_fields(), of_config_maps(), expiry(), replies(), request_fields()].into_iter().flatten().collect()
+    [response_fields(), of_config_maps(), expiry(), replies(), bodies(), request_fields()].into_iter().flatten().collect()
 }
 
 fn response_fields() -> Vec<DirectiveCase> {
@@ -252,6 +252,53 @@ fn replies() -> Vec<DirectiveCase> {
                     return 206 abc;
                 "#,
                 "/?a=1 ; /?b=1 ; /?c=1 ; /?d=1 ; /?e=1 ; /",
+            )
+        },
+    ]
+}
+
+fn bodies() -> Vec<DirectiveCase> {
+    let of_text = |name: &str, directives: &str, text: &str, requests: &str| {
+        in_location(name, &format!("{directives} return 200 {text};"), requests)
+    };
+    vec![
+        of_text("sub_filter replaces a text once", "sub_filter a x;", "banana", "/"),
+        of_text("sub_filter replaces in any case", "sub_filter AN x; sub_filter_once off;", "bAnana", "/ ; HEAD /"),
+        of_text(
+            "the first match of several sub_filters counts",
+            "sub_filter nan 1; sub_filter ana 2; sub_filter an 3;",
+            "bananananan",
+            "/",
+        ),
+        of_text(
+            "sub_filter has variables",
+            "set $v q; sub_filter $arg_b x; sub_filter $arg_none y; sub_filter c $v$uri;",
+            "abcabc",
+            "/ ; /d?b=b ; /d?b=B",
+        ),
+        of_text("sub_filter is for HTML", "default_type text/css; sub_filter a x;", "banana", "/"),
+        of_text(
+            "sub_filter_types add media types",
+            "default_type text/css; sub_filter a x; sub_filter_types text/css;",
+            "banana",
+            "/",
+        ),
+        of_text("sub_filter of the host", "", "banana", "/").with_server("sub_filter a x; sub_filter_once off;"),
+        of_text("sub_filter of the location", "sub_filter n y;", "banana", "/").with_server("sub_filter a x;"),
+        DirectiveCase {
+            response_fields: &["etag", "last-modified"],
+            ..in_location(
+                "sub_filter removes fields about the age",
+                "sub_filter no-such-text x; sub_filter_types text/plain;",
+                "/respond/200/ETag/%22a%22/Last-Modified/x ; /respond/404/ETag/%22a%22",
+            )
+        },
+        DirectiveCase {
+            response_fields: &["last-modified"],
+            ..in_location(
+                "sub_filter keeps the age",
+                "sub_filter no-such-text x; sub_filter_types *; sub_filter_last_modified on;",
+                "/respond/200/Last-Modified/x",
             )
         },
     ]

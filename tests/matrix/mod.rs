@@ -5,6 +5,7 @@ mod broken_guards;
 mod limits;
 mod nginx_access_log;
 mod nginx_balancing;
+mod nginx_body_edits;
 mod nginx_client_certificates;
 mod nginx_connections;
 mod nginx_digest;

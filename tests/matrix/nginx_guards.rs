@@ -238,9 +238,9 @@ fn modsecurity_closes_only_what_it_would_refuse() {
     let cases = [
         ("plain", String::new(), [200, 503]),
         ("logs", on.clone(), [200, 503]),
-        ("refuses", format!("{on}\n    {}", rules("On")), [503, 503]),
-        ("detects", format!("{on}\n    {}", rules("DetectionOnly")), [200, 200]),
-        ("off", format!("{off}\n    {}", rules("On")), [200, 200]),
+        ("refuses", format!("{on}, {}", rules("On")), [503, 503]),
+        ("detects", format!("{on}, {}", rules("DetectionOnly")), [200, 200]),
+        ("off", format!("{off}, {}", rules("On")), [200, 200]),
     ];
     for is_global in [false, true] {
         let site = Site::new();

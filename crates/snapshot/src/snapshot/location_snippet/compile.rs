@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::block::SnippetBlock;
+use super::body_edits::BodyEdits;
 use super::directive_tree::{self, WrittenDirective};
 use super::endpoint_rewrites::EndpointRewrites;
 use super::expression::SnippetRegex;
@@ -95,6 +96,7 @@ impl SnippetCompiler<'_> {
         }
         self.regex_bytes += snippet.rewrites.regex_bytes();
         snippet.rewrites.inherit(&outer.rewrites);
+        snippet.body.inherit(&outer.body);
         snippet.settings.inherit(&outer.settings);
         snippet.outer.inherit(&outer.outer);
         for block in &mut blocks {
@@ -132,6 +134,7 @@ impl SnippetCompiler<'_> {
             EndpointRewrites::default().add(directive, self.scope, self.limit)?;
             self.ignore(directive, "ingress-nginx sets it in all locations, so that nginx ignores it, too");
         } else if !snippet.rewrites.add(directive, self.scope, self.limit)?
+            && !snippet.body.add(directive, self.scope)?
             && !self.add_to_block(directive, &mut snippet.outer)?
             && !snippet.settings.add(directive)?
         {
@@ -223,7 +226,8 @@ impl SnippetCompiler<'_> {
         if self.add_to_block(directive, block)? {
             return Ok(());
         }
-        if EndpointRewrites::has(&directive.name) || Snippet::default().settings.add(directive)? {
+        let is_of_location = EndpointRewrites::has(&directive.name) || BodyEdits::has(&directive.name);
+        if is_of_location || Snippet::default().settings.add(directive)? {
             return Err(DirectiveRefusal::new("must not be in an `if`", "move it out of the `if`"));
         }
         let reason = ignored::reason(directive)?.ok_or_else(|| remedies::unsupported(&directive.name))?;

@@ -53,7 +53,7 @@ impl Snippet {
 
     /// Whether fields of requests may be changed for the endpoint.
     pub(crate) fn edits_sent_requests(&self) -> bool {
-        self.all_blocks().any(|block| !block.request.sends_unchanged())
+        !self.body.is_empty() || self.all_blocks().any(|block| !block.request.sends_unchanged())
     }
 
     /// Whether it has locations that an expression of the host precedes.
@@ -76,7 +76,7 @@ impl Snippet {
     /// Determines what need not be determined for each request.
     pub(super) fn complete(mut self) -> Self {
         let texts = self.all_blocks().flat_map(|block| block.request.sent_texts().chain(block.response.texts()));
-        let texts = texts.chain(self.rewrites.texts());
+        let texts = texts.chain(self.rewrites.texts()).chain(self.body.texts());
         let of_redirects = self.rewrites.variables_of_redirects();
         let has_expiry = self.all_blocks().any(|block| block.response.expiry.is_some());
         let clock = has_expiry.then_some(&SnippetVariable::Msec);

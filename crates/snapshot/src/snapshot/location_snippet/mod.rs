@@ -5,6 +5,7 @@
 //!   text ─ lexer ─▶ directive_tree ─ compile ─▶ Snippet ┬ program   set, if, return, rewrite, break: in order
 //!                        │                              ├ outer     fields and access rules outside of all `if`s
 //!                   RefusedSnippet                      ├ blocks    the same for each `if`, with what it inherits
+//!                                                       ├ body      texts that are replaced in bodies of responses
 //!                                                       └ rewrites  of URLs and cookies in responses of endpoints
 //!
 //!   request ─▶ Snippet::run ─▶ SnippetRun ┬ reply, failed, target
@@ -18,6 +19,7 @@
 mod access;
 mod auth_snippet;
 mod block;
+mod body_edits;
 mod compile;
 mod directive_tree;
 mod endpoint_rewrites;
@@ -53,6 +55,7 @@ mod variable_scope;
 
 pub use access::SnippetVerdict;
 pub use auth_snippet::AuthSnippet;
+pub(crate) use body_edits::BodyReplacements;
 pub use compile::SnippetPlace;
 pub use endpoint_rewrites::EndpointRewrites;
 pub use ignored::IgnoredDirective;

@@ -43,7 +43,6 @@ const REMEDIES: &[(&str, &str)] = &[
     ("limit_conn*", "use the annotation `limit-connections`"),
     ("limit_rate*", "use the annotations `limit-rate` and `limit-rate-after`"),
     ("satisfy", "use the annotation `satisfy`"),
-    ("sub_filter*", "use the plugin response-transformer-advanced"),
     ("mirror*", "use an HTTPRoute with the filter RequestMirror"),
     ("error_page", "use the plugin error-pages"),
     ("proxy_intercept_errors", "use the plugin error-pages"),

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::access::SnippetVerdict;
+use super::body_edits::BodyReplacements;
 use super::program::{
     ReturnContent, ReturnStep, RewriteEffect, RewriteFlag, RewriteStep, SetVariable, SnippetCondition, SnippetStep,
 };
@@ -147,7 +149,22 @@ impl SnippetRun {
 
     /// The changes of the fields of the request to the endpoint, after those.
     pub(crate) fn sent_edits(&self, snippet: &Snippet, values: &dyn SnippetValues) -> Vec<RequestFieldEdit> {
-        snippet.block(self.active).request.sent_edits(&self.values(values))
+        let mut edits = snippet.block(self.active).request.sent_edits(&self.values(values));
+        if !snippet.body.is_empty() {
+            // A compressed body has none of the texts. What the snippet says about the field has precedence.
+            edits.insert(0, RequestFieldEdit::Remove(ACCEPT_ENCODING));
+        }
+        edits
+    }
+
+    /// What replaces texts in the body of a response. It removes fields that are not those of the changed body.
+    pub(crate) fn body_replacements(
+        &self,
+        snippet: &Snippet,
+        values: &dyn SnippetValues,
+        headers: &mut HeaderMap,
+    ) -> Option<BodyReplacements> {
+        snippet.body.of_response(&self.values(values), headers)
     }
 
     /// Changes the fields of a response. `steps`: those that the request has left.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use http::HeaderName;
+use http::header::ACCEPT_ENCODING;
 
 use super::block::SnippetBlock;
+use super::body_edits::BodyEdits;
 use super::endpoint_rewrites::EndpointRewrites;
 use super::expression::SnippetRegex;
 use super::ignored::IgnoredDirective;
@@ -21,6 +23,7 @@ pub struct Snippet {
     pub locations: Vec<SnippetLocation>,
     pub(super) program: Box<[SnippetStep]>,
     pub(super) rewrites: EndpointRewrites,
+    pub(super) body: BodyEdits,
     /// Outside of all `if`s.
     pub(super) outer: SnippetBlock,
     /// Of the `if`s, with what they inherit.
@@ -78,7 +81,8 @@ impl Snippet {
 
     /// Whether it changes or refuses any request or response. Settings do not count.
     pub fn has_effect(&self) -> bool {
-        !self.program.is_empty() || self.outer != SnippetBlock::default() || !self.rewrites.is_empty()
+        let has_fields = self.outer != SnippetBlock::default() || !self.rewrites.is_empty();
+        !self.program.is_empty() || has_fields || !self.body.is_empty()
     }
 
     /// The same with further rewrites of responses of endpoints, which precede its own.
@@ -90,17 +94,19 @@ impl Snippet {
 
     /// Whether responses may be changed.
     pub(crate) fn edits_responses(&self) -> bool {
-        !self.rewrites.is_empty() || self.all_blocks().any(|block| !block.response.is_empty())
+        let edits_fields = || self.all_blocks().any(|block| !block.response.is_empty());
+        !self.rewrites.is_empty() || !self.body.is_empty() || edits_fields()
     }
 
     /// The fields of requests that any block sets or removes, except those that it removes by the start of their names.
     pub(crate) fn request_field_names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.all_blocks().flat_map(|block| block.request.names())
+        let of_body = (!self.body.is_empty()).then_some(&ACCEPT_ENCODING);
+        self.all_blocks().flat_map(|block| block.request.names()).chain(of_body)
     }
 
     /// The fields of responses that any block sets or removes, with the same exception.
     pub(crate) fn response_field_names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.all_blocks().flat_map(|block| block.response.names()).chain(self.rewrites.names())
+        self.all_blocks().flat_map(|block| block.response.names()).chain(self.rewrites.names()).chain(self.body.names())
     }
 
     pub(super) fn all_blocks(&self) -> impl Iterator<Item = &SnippetBlock> {

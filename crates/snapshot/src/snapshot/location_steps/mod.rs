@@ -37,13 +37,13 @@ pub use self::request_values::{ESCAPED, LocationNames, RequestValues};
 pub use self::snippets::LocationSnippets;
 use self::snippets::{FieldsOfResponse, KeptRun, LocationRun, forbidden};
 use super::location_path::PathReplacement;
-use super::location_snippet::{LocationSearch, SnippetRun};
+use super::location_snippet::{BodyReplacements, LocationSearch, SnippetRun};
 use super::redirect::RedirectBase;
 use super::regex_steps::RegexSteps;
 use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::{
-    AccessOutcome, BeforeForwardCx, ChangedFields, ClientInfo, Phases, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
+    AccessOutcome, BeforeForwardCx, BeyondLimit, BodyFilter, BufferedFilter, ChangedFields, ClientInfo, Phases, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
     ResponseOutcome, ResponseSource, Scheme,
 };
 
@@ -353,9 +353,8 @@ impl Plugin for LocationSteps {
             fields.status = page.status;
             std::mem::replace(&mut fields.headers, page.headers.clone())
         });
-        if let Some(snippets) = &self.snippets {
-            snippets.response(kept.as_ref().and_then(|kept| kept.snippet.as_ref()), &mut fields);
-        }
+        let kept_run = kept.as_ref().and_then(|kept| kept.snippet.as_ref());
+        let body = self.snippets.as_ref().and_then(|snippets| snippets.response(kept_run, &mut fields));
         if let (Some(rules), Some(kept)) = (&self.cross_origin, kept)
             && let Some(allow_origin) = kept.allow_origin.take()
         {
@@ -370,6 +369,14 @@ impl Plugin for LocationSteps {
             }
             None => {
                 *cx.headers = fields.headers;
+                if let Some(body) = body {
+                    cx.push_body_filter(BodyFilter::Buffered(BufferedFilter {
+                        max_bytes: BodyReplacements::MAX_BODY,
+                        beyond_limit: BeyondLimit::PassUnchanged,
+                        reads_text: false,
+                        transform: Box::new(move |bytes| body.apply(bytes).map(Into::into)),
+                    }));
+                }
                 ResponseOutcome::Continue
             }
         }

@@ -18,7 +18,7 @@ use super::request_values::{LocationNames, RequestValues};
 use crate::plugin_api::fields::replace_target;
 use crate::plugin_api::{ChangedFields, Reply, ReplyBody, RequestCx, ResponseSource};
 use crate::snapshot::location_snippet::{
-    LocationSearch, MatchedLocation, RequestFieldEdit, Snippet, SnippetFailure, SnippetReply, SnippetResponseOrigin,
+    BodyReplacements, LocationSearch, MatchedLocation, RequestFieldEdit, Snippet, SnippetFailure, SnippetReply, SnippetResponseOrigin,
     SnippetRun, SnippetTarget, SnippetValues, SnippetVariable, SnippetVerdict,
 };
 use crate::snapshot::redirect::RedirectBase;
@@ -266,8 +266,9 @@ impl LocationSnippets {
         Some(Reply::new(status, ReplyBody::Empty, "redirected").with_header(LOCATION, target))
     }
 
-    /// Changes the fields of the response, also of a request that has not reached the snippet.
-    pub(super) fn response(&self, kept: Option<&KeptRun>, cx: &mut FieldsOfResponse) {
+    /// Changes the fields of the response, also of a request that has not reached the snippet. Returns what replaces
+    /// texts in its body.
+    pub(super) fn response(&self, kept: Option<&KeptRun>, cx: &mut FieldsOfResponse) -> Option<BodyReplacements> {
         let FieldsOfResponse { status, source, headers, steps } = cx;
         let origin = match source {
             ResponseSource::Service => SnippetResponseOrigin::Upstream,
@@ -276,11 +277,13 @@ impl LocationSnippets {
         match kept {
             Some(KeptRun { run, snippet, values }) => {
                 run.set_response_fields(snippet, values, (*status, origin), headers, steps);
+                run.body_replacements(snippet, values, headers)
             }
             None => {
                 let run = SnippetRun::default();
                 let values = KeptValues::default();
                 run.set_response_fields(&self.location, &values, (*status, origin), headers, steps);
+                run.body_replacements(&self.location, &values, headers)
             }
         }
     }

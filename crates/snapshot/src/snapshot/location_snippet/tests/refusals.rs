@@ -136,9 +136,9 @@ fn sizes_are_limited() {
 #[test]
 fn refused_snippets_tell_whether_they_restrict() {
     for (text, restricts) in [
-        ("sub_filter a b; add_header A b;", false),
-        ("sub_filter a b; deny all;", true),
-        ("sub_filter a b; if ($http_a = b) { return 403; }", true),
+        ("root /a; add_header A b;", false),
+        ("root /a; deny all;", true),
+        ("root /a; if ($http_a = b) { return 403; }", true),
         ("add_header A $foo;", false),
         ("add_header A 'b;", true),
         ("unknown_directive a;", true),
