@@ -3,7 +3,10 @@
 use super::directives::{DirectiveCase, annotated, in_location};
 
 pub(crate) fn all() -> Vec<DirectiveCase> {
-    [response_fields(), of_config_maps(), expiry(), replies(), bodies(), request_fields()].into_iter().flatten().collect()
+    [response_fields(), of_config_maps(), expiry(), replies(), bodies(), request_fields()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn response_fields() -> Vec<DirectiveCase> {

@@ -7,7 +7,8 @@ use super::nginx_guards::{CLASS, WITH_CONFIG_MAP, config_map, get, ingress, rule
 use super::nginx_retries::{backend, service};
 use crate::harness::site::Site;
 
-const HTML: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\netag: \"a\"\r\ncontent-length: 14\r\n\r\n<head>A</head>";
+const HTML: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\netag: \"a\"\r\ncontent-length: 14\r\n\r\n<head>A</head>";
 const CHUNKED: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ntransfer-encoding: chunked\r\n\r\n3\r\n<he\r\n3\r\nad>\r\n0\r\n\r\n";
 const PLAIN: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 6\r\n\r\n<head>";
@@ -17,10 +18,7 @@ const COMPRESSED: &str =
 #[test]
 fn only_text_of_the_ingress_is_replaced() {
     let large = format!("<head>{}", "x".repeat(1 << 20));
-    let large = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n{large}",
-        large.len()
-    );
+    let large = format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n{large}", large.len());
     let snippet = |directives: &str| format!("{PREFIX}configuration-snippet: \"{directives}\"");
     let edits = snippet("sub_filter <head> '<head><!-- $host -->';");
     for (response, expected) in [

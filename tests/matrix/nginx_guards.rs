@@ -244,7 +244,8 @@ fn modsecurity_closes_only_what_it_would_refuse() {
     ];
     for is_global in [false, true] {
         let site = Site::new();
-        let keys = ", enable-modsecurity: \"true\", modsecurity-snippet: SecRuleEngine On".repeat(usize::from(is_global));
+        let keys =
+            ", enable-modsecurity: \"true\", modsecurity-snippet: SecRuleEngine On".repeat(usize::from(is_global));
         let mut objects = CLASS.to_owned() + &echo("default") + &config_map(&keys);
         for (name, annotations, _) in &cases {
             objects += &ingress("default", name, "01", annotations, &rule(&format!("{name}.example"), "/"));

@@ -78,7 +78,8 @@ impl BodyEdits {
                 let replacements = Arc::make_mut(self.replacements.get_or_insert_default());
                 replacements.push(TextReplacement::parse(text, replacement, scope)?);
                 if replacements.len() > MAX_REPLACEMENTS {
-                    let message = format!("is the {}th, and a location may have {MAX_REPLACEMENTS}", replacements.len());
+                    let message =
+                        format!("is the {}th, and a location may have {MAX_REPLACEMENTS}", replacements.len());
                     return Err(DirectiveRefusal::new(message, "replace fewer texts"));
                 }
             }
@@ -122,11 +123,12 @@ impl BodyEdits {
     /// The texts that are expanded.
     pub(super) fn texts(&self) -> impl Iterator<Item = &SnippetText> {
         let replacements = self.replacements.iter().flat_map(|replacements| replacements.iter());
-        replacements.flat_map(|one| match one {
-            TextReplacement::Fixed(_) => [None, None],
-            TextReplacement::Expanded { text, replacement } => [Some(text), Some(replacement)],
-        })
-        .flatten()
+        replacements
+            .flat_map(|one| match one {
+                TextReplacement::Fixed(_) => [None, None],
+                TextReplacement::Expanded { text, replacement } => [Some(text), Some(replacement)],
+            })
+            .flatten()
     }
 
     /// What replaces texts in the body of a response with these fields, of which those about its age are removed as in

@@ -43,8 +43,8 @@ use super::regex_steps::RegexSteps;
 use crate::plugin_api::assertions::Assertions;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::{
-    AccessOutcome, BeforeForwardCx, BeyondLimit, BodyFilter, BufferedFilter, ChangedFields, ClientInfo, Phases, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
-    ResponseOutcome, ResponseSource, Scheme,
+    AccessOutcome, BeforeForwardCx, BeyondLimit, BodyFilter, BufferedFilter, ChangedFields, ClientInfo, Phases, Plugin,
+    Reply, ReplyBody, RequestCx, ResponseCx, ResponseOutcome, ResponseSource, Scheme,
 };
 
 /// The steps of one location. The default does nothing.

@@ -18,8 +18,8 @@ use super::request_values::{LocationNames, RequestValues};
 use crate::plugin_api::fields::replace_target;
 use crate::plugin_api::{ChangedFields, Reply, ReplyBody, RequestCx, ResponseSource};
 use crate::snapshot::location_snippet::{
-    BodyReplacements, LocationSearch, MatchedLocation, RequestFieldEdit, Snippet, SnippetFailure, SnippetReply, SnippetResponseOrigin,
-    SnippetRun, SnippetTarget, SnippetValues, SnippetVariable, SnippetVerdict,
+    BodyReplacements, LocationSearch, MatchedLocation, RequestFieldEdit, Snippet, SnippetFailure, SnippetReply,
+    SnippetResponseOrigin, SnippetRun, SnippetTarget, SnippetValues, SnippetVariable, SnippetVerdict,
 };
 use crate::snapshot::redirect::RedirectBase;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};

@@ -514,9 +514,8 @@ mod tests {
         let config = parsed(&[("enable-modsecurity", "true"), ("modsecurity-snippet", "SecRuleEngine On")], false);
         assert_eq!((config.errors.len(), config.notes.len()), (0, 1));
         assert_eq!(config.waf, GlobalWaf { is_on: true, engine: Some(WafEngine::Refuses) });
-        let problem = |name, value: &str| {
-            config_map_problem(&ObjectKey::new("ns", "controller"), name, &Arc::from(value))
-        };
+        let problem =
+            |name, value: &str| config_map_problem(&ObjectKey::new("ns", "controller"), name, &Arc::from(value));
         assert!(problem("modsecurity-snippet", "SecRuleEngine On").unwrap().is_error());
         assert_eq!(problem("modsecurity-snippet", "SecRuleEngine DetectionOnly"), None);
         assert!(!problem("enable-modsecurity", "true").unwrap().is_error());
