@@ -1,13 +1,32 @@
 //! What to use instead of the directives that snippets do not have.
 
 use super::refusal::DirectiveRefusal;
+use crate::schema::nearest;
 
 /// The refusal of a directive because of its name.
 pub(super) fn unsupported(name: &str) -> DirectiveRefusal {
     let remedy = REMEDIES.iter().find(|(names, _)| names.split(' ').any(|pattern| matches_name(pattern, name)));
-    let remedy = remedy.map_or("use an annotation or a plugin, or remove it", |(_, remedy)| remedy);
+    let remedy = match (remedy, nearest(name, SUPPORTED.split_whitespace())) {
+        (Some((_, remedy)), _) => (*remedy).to_owned(),
+        (None, Some(known)) => format!("did you mean {known}? Otherwise, {NO_REMEDY}"),
+        (None, None) => NO_REMEDY.to_owned(),
+    };
     DirectiveRefusal::new("is not supported", remedy)
 }
+
+const NO_REMEDY: &str = "use an annotation or a plugin, or remove it";
+
+/// The directives that snippets may have, for names that are misspelled.
+const SUPPORTED: &str = "
+    return rewrite break location limit_except allow deny error_page expires default_type access_log
+    add_header more_set_headers more_clear_headers more_set_input_headers more_clear_input_headers
+    proxy_set_header proxy_hide_header proxy_redirect proxy_cookie_path proxy_cookie_domain proxy_cookie_flags
+    proxy_connect_timeout proxy_send_timeout proxy_read_timeout proxy_next_upstream proxy_next_upstream_tries
+    proxy_next_upstream_timeout proxy_buffering proxy_buffer_size proxy_buffers proxy_http_version
+    proxy_method proxy_pass_request_headers client_max_body_size client_body_buffer_size
+    grpc_set_header grpc_hide_header grpc_connect_timeout grpc_send_timeout grpc_read_timeout
+    sub_filter sub_filter_once sub_filter_types sub_filter_last_modified
+";
 
 /// Whether a name is that of a pattern, which may have an asterisk at its start, at its end, or both.
 pub(super) fn matches_name(pattern: &str, name: &str) -> bool {
@@ -77,3 +96,39 @@ const REMEDIES: &[(&str, &str)] = &[
     ("add_trailer", "use `add_header`"),
     ("proxy_ignore_headers", "remove it; Portico does not evaluate these fields"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Snippet, SnippetPlace};
+    use super::*;
+    use crate::snapshot::regex::RegexLimit;
+
+    #[test]
+    fn misspelled_names_have_a_suggestion() {
+        for (name, expected) in [
+            ("ad_header", "did you mean add_header?"),
+            ("more_set_header", "did you mean more_set_headers?"),
+            ("proxy_set_headers", "did you mean proxy_set_header?"),
+            ("retrun", "did you mean return?"),
+            ("sub_filter_type", "did you mean sub_filter_types?"),
+            ("root", "serve files with a backend"),
+        ] {
+            let remedy = unsupported(name).remedy;
+            assert!(remedy.starts_with(expected), "{name}: {remedy}");
+        }
+    }
+
+    #[test]
+    fn suggested_names_are_supported() {
+        // The first two belong to requests to authorization servers, and the others have other arguments.
+        let others = ["proxy_method", "proxy_pass_request_headers", "proxy_http_version", "access_log"];
+        for name in SUPPORTED.split_whitespace().filter(|name| !others.contains(name)) {
+            let is_unsupported = |place| {
+                let parsed = Snippet::parse(&format!("{name} /a b c d;"), place, RegexLimit::MEMORY_ONLY);
+                parsed.is_err_and(|refused| refused.message == "is not supported")
+            };
+            let places = [SnippetPlace::Location, SnippetPlace::Server];
+            assert!(!places.into_iter().all(is_unsupported), "{name}");
+        }
+    }
+}

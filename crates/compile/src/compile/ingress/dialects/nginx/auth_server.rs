@@ -64,7 +64,8 @@ impl<'a> AuthServerText<'a> {
             cache_key: text("auth-cache-key"),
             cache_duration: text("auth-cache-duration"),
             always_sets_cookie: text("auth-always-set-cookie").and_then(ingress_nginx::flag) == Some(true),
-            snippet: None,
+            // The ConfigMap has only one that is valid.
+            snippet: keys.get(SNIPPET).and_then(|text| AuthSnippet::parse(text).ok()),
         })
     }
 
@@ -155,27 +156,41 @@ fn snippet(reader: &mut ValueReader<'_>, config: &NginxConfig) -> Option<AuthSni
         reader.refuse(SNIPPET, message, remedy);
         return None;
     }
-    match AuthSnippet::parse(text) {
-        Ok(snippet) if snippet.method.is_some() && written(reader.meta, "auth-method").is_some() => {
-            reader.refuse(SNIPPET, "proxy_method is given twice, because auth-method sets it", "write one of both");
-            None
-        }
+    match parse_snippet(text, written(reader.meta, "auth-method").is_some()) {
         Ok(snippet) => {
-            for ignored in &snippet.ignored {
-                let reason = format!("line {}: {}: {}", ignored.line, ignored.directive, ignored.reason);
+            for reason in reasons_without_effect(&snippet) {
                 reader.note(SNIPPET, &reason, "remove the directive");
             }
             Some(snippet)
         }
-        Err(RefusedSnippet { line, directive, message, remedy, .. }) => {
-            let subject = if directive.is_empty() { "the snippet" } else { &directive };
-            reader.refuse(SNIPPET, &format!("line {line}: {subject} {message}"), &remedy);
+        Err((message, remedy)) => {
+            reader.refuse(SNIPPET, &message, &remedy);
             None
         }
     }
 }
 
-const SNIPPET: &str = "auth-snippet";
+/// The snippet, or a message and a remedy. `has_method`: whether another setting determines the method.
+pub(super) fn parse_snippet(text: &str, has_method: bool) -> Result<AuthSnippet, (String, String)> {
+    match AuthSnippet::parse(text) {
+        Ok(snippet) if snippet.method.is_some() && has_method => {
+            Err(("proxy_method is given twice, because auth-method sets it".to_owned(), "write one of both".to_owned()))
+        }
+        Ok(snippet) => Ok(snippet),
+        Err(RefusedSnippet { line, directive, message, remedy, .. }) => {
+            let subject = if directive.is_empty() { "the snippet" } else { &directive };
+            Err((format!("line {line}: {subject} {message}"), remedy))
+        }
+    }
+}
+
+/// Why some directives of a snippet have no effect.
+pub(super) fn reasons_without_effect(snippet: &AuthSnippet) -> impl Iterator<Item = String> {
+    let ignored = snippet.ignored.iter();
+    ignored.map(|ignored| format!("line {}: {}: {}", ignored.line, ignored.directive, ignored.reason))
+}
+
+pub(super) const SNIPPET: &str = "auth-snippet";
 
 /// The headers that requests with a method of the configuration have.
 const OF_METHOD: [&str; 2] = ["X-Original-URI", "X-Scheme"];

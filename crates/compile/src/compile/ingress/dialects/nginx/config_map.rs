@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
+use super::auth_server;
 use super::balancing;
 use super::endpoint_rewrites;
 use super::log_settings;
@@ -219,6 +220,10 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "denylist-source-range" => list(&mut config.denied, name, value),
             name if stream_defaults::NAMES.contains(&name) => config.streams.set(name, text),
             name if endpoint_rewrites::NAMES.contains(&name) => endpoint_rewrite(&mut config, name, value),
+            "global-auth-snippet" => {
+                global_auth_snippet(&mut config, &object, value);
+                Some(())
+            }
             name if GLOBAL_AUTH.contains(&name) => global_auth(&mut config, name, value),
             name if log_settings::NAMES.contains(&name) => {
                 log_settings::set(&mut config.logs, &mut config.notes, &object, name, text)
@@ -303,6 +308,25 @@ fn global_auth(config: &mut NginxConfig, name: &str, value: &Arc<str>) -> Option
     Some(())
 }
 
+/// Adds the snippet of requests to this server. One that is not in effect is an error: the server decides by what it
+/// gets.
+fn global_auth_snippet(config: &mut NginxConfig, object: &str, value: &Arc<str>) {
+    let global = config.global_auth.get_or_insert_default();
+    match auth_server::parse_snippet(value, global.contains_key("auth-method")) {
+        Ok(snippet) => {
+            for reason in auth_server::reasons_without_effect(&snippet) {
+                let note = Diagnostic::of_object(format!("{object}: {reason}, so it has no effect"), "remove it");
+                config.notes.push(note.into_warning());
+            }
+            global.insert(auth_server::SNIPPET.into(), Arc::clone(value));
+        }
+        Err((message, remedy)) => {
+            let message = format!("{object}: {message}, so requests get status 503");
+            config.errors.push(Diagnostic::of_object(message, remedy));
+        }
+    }
+}
+
 /// Whether a level of risk is the highest one. `None` if it is no level.
 fn is_critical(text: &str) -> Option<bool> {
     ["Low", "Medium", "High", "Critical"].contains(&text).then(|| text == "Critical")
@@ -345,7 +369,6 @@ const GUARDS: &[&str] = &[
     "block-cidrs",
     "block-referers",
     "block-user-agents",
-    "global-auth-snippet",
     "http-snippet",
     "location-snippet",
     "server-snippet",
@@ -414,6 +437,7 @@ const ACME_CHALLENGE: &str = "/.well-known/acme-challenge";
 
 #[cfg(test)]
 mod tests {
+    use super::super::auth_server::AuthServerText;
     use super::*;
 
     fn parsed(data: &[(&str, &str)], ignores_guards: bool) -> NginxConfig {
@@ -506,7 +530,27 @@ mod tests {
                 NginxConfig { errors: config.errors.clone(), notes: config.notes.clone(), ..NginxConfig::default() };
             assert_eq!(config, unchanged, "{name}: {value}");
         }
-        assert!(parsed(&[("global-auth-snippet", "deny all;")], true).errors.is_empty());
+        assert!(parsed(&[("block-cidrs", "10.0.0.0/8")], true).errors.is_empty());
+    }
+
+    #[test]
+    fn snippet_of_the_global_server_is_in_effect_or_closes_all() {
+        let url = ("global-auth-url", "http://a.example/");
+        let method = ("global-auth-method", "POST");
+        let set = ("global-auth-snippet", "proxy_set_header X-A $host;");
+        let config = parsed(&[url, set], false);
+        assert!(config.errors.is_empty() && config.notes.is_empty());
+        assert!(AuthServerText::of_config_map(&config.global_auth.unwrap()).is_some());
+        for (keys, errors, notes) in [
+            (&[url, ("global-auth-snippet", "proxy_pass http://b;")][..], 1, 0),
+            (&[url, ("global-auth-snippet", "proxy_set_header X-A b")], 1, 0),
+            (&[url, ("global-auth-snippet", "proxy_method PUT;")], 0, 0),
+            (&[url, method, ("global-auth-snippet", "proxy_method PUT;")], 1, 0),
+            (&[url, ("global-auth-snippet", "proxy_buffer_size 16k;")], 0, 1),
+        ] {
+            let config = parsed(keys, false);
+            assert_eq!((config.errors.len(), config.notes.len()), (errors, notes), "{keys:?}");
+        }
     }
 
     #[test]
