@@ -9,6 +9,7 @@ mod nginx_body_edits;
 mod nginx_client_certificates;
 mod nginx_connections;
 mod nginx_digest;
+mod nginx_config_snippets;
 mod nginx_error_backends;
 mod nginx_fastcgi;
 mod nginx_guards;

@@ -14,6 +14,7 @@ use super::stream_defaults::{self, StreamDefaults};
 use super::tracing;
 use super::tracing::TraceSettings;
 use super::modsecurity::{self, GlobalWaf, WafEngine};
+use super::snippets::{self, NotInEffect};
 use super::unsupported;
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
@@ -22,6 +23,7 @@ use crate::compile::ingress_class::dialect::unknown_annotation_remedy;
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::next_upstream::NextUpstream;
+use crate::snapshot::regex::RegexLimit;
 use crate::upstream::RouteBalancing;
 
 /// The settings, with the defaults of ingress-nginx for keys that are missing or have a bad value.
@@ -83,6 +85,8 @@ pub(super) struct NginxConfig {
     /// For the ports of `--nginx-tcp-services` and `--nginx-udp-services`.
     pub streams: StreamDefaults,
     pub waf: GlobalWaf,
+    /// What follows the snippets of all locations, which can be compiled.
+    pub location_snippet: Option<Arc<str>>,
     /// Why no request may be forwarded.
     pub errors: Vec<Diagnostic>,
     pub notes: Vec<Diagnostic>,
@@ -128,6 +132,7 @@ impl Default for NginxConfig {
             traces: TraceSettings::default(),
             streams: StreamDefaults::default(),
             waf: GlobalWaf::default(),
+            location_snippet: None,
             errors: Vec::new(),
             notes: Vec::new(),
         }
@@ -143,19 +148,20 @@ pub(super) fn read(cx: CompileContext<'_>) -> NginxConfig {
         problem.message.push_str(", and it is that of --nginx-configmap, so requests get status 503");
         return NginxConfig { errors: vec![problem], ..NginxConfig::default() };
     };
-    parse(key, &config_map.data, cx.inputs.ingress.ignore_foreign_guards)
+    let limit = cx.inputs.budgets.regex_limit();
+    parse(key, &config_map.data, cx.inputs.ingress.ignore_foreign_guards, limit)
 }
 
 /// What is wrong with one key of the ConfigMap, as all Ingresses report it. `None` if it has its effect, or if it
 /// configures what Portico does in another way.
 pub fn config_map_problem(config_map: &ObjectKey, name: &str, value: &Arc<str>) -> Option<Diagnostic> {
     let data = BTreeMap::from([(name.to_owned(), Arc::clone(value))]);
-    let NginxConfig { errors, notes, waf, .. } = parse(config_map, &data, false);
+    let NginxConfig { errors, notes, waf, .. } = parse(config_map, &data, false, RegexLimit::MEMORY_ONLY);
     let of_rules = (waf.engine == Some(WafEngine::Refuses)).then(modsecurity::of_global_rules);
     errors.into_iter().chain(of_rules).chain(notes).next()
 }
 
-fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: bool) -> NginxConfig {
+fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: bool, limit: RegexLimit) -> NginxConfig {
     let mut config = NginxConfig::default();
     let mut hsts = (true, HSTS_SECONDS, true, false);
     for (name, value) in data.iter().filter(|(_, value)| !value.is_empty()) {
@@ -222,6 +228,10 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             name if endpoint_rewrites::NAMES.contains(&name) => endpoint_rewrite(&mut config, name, value),
             "global-auth-snippet" => {
                 global_auth_snippet(&mut config, &object, value);
+                Some(())
+            }
+            "location-snippet" => {
+                location_snippet(&mut config, &object, value, (ignores_guards, limit));
                 Some(())
             }
             name if GLOBAL_AUTH.contains(&name) => global_auth(&mut config, name, value),
@@ -327,6 +337,31 @@ fn global_auth_snippet(config: &mut NginxConfig, object: &str, value: &Arc<str>)
     }
 }
 
+/// Adds the snippet of all locations. One that is not in effect and may restrict requests is an error.
+fn location_snippet(
+    config: &mut NginxConfig,
+    object: &str,
+    value: &Arc<str>,
+    (ignores_guards, limit): (bool, RegexLimit),
+) {
+    let warn = |message: String, remedy: &str| {
+        Diagnostic::of_object(format!("{object}: {message}, so it has no effect"), remedy).into_warning()
+    };
+    match snippets::of_all_locations(value, limit) {
+        Ok(snippet) => {
+            config.notes.extend(snippet.ignored().iter().map(|ignored| {
+                warn(format!("line {}: {}: {}", ignored.line, ignored.directive, ignored.reason), "remove it")
+            }));
+            config.location_snippet = Some(Arc::clone(value));
+        }
+        Err(NotInEffect { message, remedy, restricts: true }) if !ignores_guards => {
+            let message = format!("{object}: {message}, and it may restrict requests, so they get status 503");
+            config.errors.push(Diagnostic::of_object(message, remedy));
+        }
+        Err(NotInEffect { message, remedy, .. }) => config.notes.push(warn(message, &remedy)),
+    }
+}
+
 /// Whether a level of risk is the highest one. `None` if it is no level.
 fn is_critical(text: &str) -> Option<bool> {
     ["Low", "Medium", "High", "Critical"].contains(&text).then(|| text == "Critical")
@@ -370,7 +405,6 @@ const GUARDS: &[&str] = &[
     "block-referers",
     "block-user-agents",
     "http-snippet",
-    "location-snippet",
     "server-snippet",
 ];
 
@@ -442,7 +476,7 @@ mod tests {
 
     fn parsed(data: &[(&str, &str)], ignores_guards: bool) -> NginxConfig {
         let data = data.iter().map(|(name, value)| ((*name).to_owned(), Arc::from(*value))).collect();
-        parse(&ObjectKey::new("ns", "controller"), &data, ignores_guards)
+        parse(&ObjectKey::new("ns", "controller"), &data, ignores_guards, RegexLimit::MEMORY_ONLY)
     }
 
     #[test]
@@ -550,6 +584,24 @@ mod tests {
         ] {
             let config = parsed(keys, false);
             assert_eq!((config.errors.len(), config.notes.len()), (errors, notes), "{keys:?}");
+        }
+    }
+
+    #[test]
+    fn snippet_of_all_locations_is_in_effect_or_reported() {
+        for (text, is_in_effect, errors, notes) in [
+            ("add_header A b; if ($arg_a) { return 403; }", true, 0, 0),
+            ("proxy_buffers 4 8k;", true, 0, 1),
+            ("root /a; add_header A b;", false, 0, 1),
+            ("root /a; deny all;", false, 1, 0),
+            ("rewrite ^/a /b break;", false, 1, 0),
+            ("proxy_set_header Host $arg_host;", false, 0, 1),
+            ("deny all", false, 1, 0),
+        ] {
+            let config = parsed(&[("location-snippet", text)], false);
+            let found = (config.location_snippet.is_some(), config.errors.len(), config.notes.len());
+            assert_eq!(found, (is_in_effect, errors, notes), "{text}");
+            assert!(parsed(&[("location-snippet", text)], true).errors.is_empty(), "{text}");
         }
     }
 

@@ -195,7 +195,7 @@ pub(super) fn plan(
             fast_cgi,
             errors_of: &error_settings,
             snippets: &snippets,
-            refers_to_groups: snippets::refers_to_groups(&ingress.meta),
+            refers_to_groups: snippets::refers_to_groups(&ingress.meta, config),
             access_configs: Vec::new(),
             parts: PartBuilder::new(
                 cx,

@@ -49,10 +49,27 @@ pub(super) struct HostSnippets {
     pub location: Arc<Snippet>,
 }
 
-/// Whether the snippet of a location has a group of an expression, such as `$1`.
-pub(super) fn refers_to_groups(meta: &Meta) -> bool {
-    let mut after_dollars = written(meta, "configuration-snippet").unwrap_or_default().split('$').skip(1);
+/// Whether the snippet of a location, or that of all locations, has a group of an expression, such as `$1`.
+pub(super) fn refers_to_groups(meta: &Meta, config: &NginxConfig) -> bool {
+    let texts = written(meta, "configuration-snippet").into_iter().chain(config.location_snippet.as_deref());
+    let mut after_dollars = texts.flat_map(|text| text.split('$').skip(1));
     after_dollars.any(|text| text.trim_start_matches('{').starts_with(|first: char| matches!(first, '1'..='9')))
+}
+
+/// The snippet that the ConfigMap has for all locations.
+///
+/// # Errors
+///
+/// If it is not in effect. It must not change the target, because each location would need a check of that.
+pub(super) fn of_all_locations(text: &str, limit: RegexLimit) -> Result<Snippet, NotInEffect> {
+    let snippet = Snippet::parse(text, SnippetPlace::Location, limit).map_err(NotInEffect::from)?;
+    let message = match () {
+        () if snippet.changes_target() => "it changes the target of requests",
+        () if snippet.host() == SnippetHost::Expanded => "it sets Host by a variable or in an if",
+        () => return Ok(snippet),
+    };
+    let remedy = "write it in the configuration-snippet of an Ingress".to_owned();
+    Err(NotInEffect { message: message.to_owned(), remedy, restricts: snippet.restricts() })
 }
 
 /// What the expressions of an Ingress take: its snippet is compiled for each host. That of a host counts for the
@@ -77,10 +94,18 @@ struct WrittenSnippet<'a> {
 }
 
 /// Why a snippet is not in effect.
-struct NotInEffect {
-    message: String,
-    remedy: String,
-    restricts: bool,
+pub(super) struct NotInEffect {
+    pub message: String,
+    pub remedy: String,
+    pub restricts: bool,
+}
+
+impl From<RefusedSnippet> for NotInEffect {
+    fn from(refused: RefusedSnippet) -> Self {
+        let RefusedSnippet { line, directive, message, remedy, restricts } = refused;
+        let subject = if directive.is_empty() { "the snippet".to_owned() } else { directive };
+        NotInEffect { message: format!("line {line}: {subject} {message}"), remedy, restricts }
+    }
 }
 
 impl NotInEffect {
@@ -198,7 +223,15 @@ pub(super) fn by_host<'h>(
                     report(written, compiled.as_ref());
                     compiled.ok()
                 });
-                let inherited = || Snippet::parse_below("", &outer, limit).unwrap_or_default();
+                let of_all = config.location_snippet.as_deref().unwrap_or_default();
+                let inherited = || {
+                    Snippet::parse_below(of_all, &outer, limit).unwrap_or_else(|refused| {
+                        let NotInEffect { message, remedy, .. } = NotInEffect::from(refused);
+                        let message = format!("location-snippet of the ConfigMap of ingress-nginx: {message}");
+                        reader.errors.push(Diagnostic::of_object(message, remedy));
+                        Snippet::default()
+                    })
+                };
                 Arc::new(compiled.unwrap_or_else(inherited))
             }
         };
@@ -246,11 +279,12 @@ impl<'a> WrittenSnippet<'a> {
             let remedy = "set annotations-risk-level to Critical there, or remove the snippet".to_owned();
             return Err(NotInEffect { message: message.to_owned(), remedy, restricts: true });
         }
-        let snippet = compiled.map_err(|refused| {
-            let RefusedSnippet { line, directive, message, remedy, restricts } = refused;
-            let subject = if directive.is_empty() { "the snippet".to_owned() } else { directive };
-            NotInEffect { message: format!("line {line}: {subject} {message}"), remedy, restricts }
-        })?;
+        let mut snippet = compiled.map_err(NotInEffect::from)?;
+        if let (Some(of_all), SnippetPlace::Location) = (&config.location_snippet, self.place) {
+            // As in ingress-nginx, after that of the location, whose lines keep their numbers.
+            let joined = format!("{}\n{of_all}", self.text);
+            snippet = Snippet::parse_below(&joined, server, limit).map_err(NotInEffect::from)?;
+        }
         match self.unsupported(&snippet) {
             Some((message, remedy)) => Err(NotInEffect {
                 message: message.to_owned(),
@@ -292,7 +326,9 @@ impl<'a> WrittenSnippet<'a> {
             Err(NotInEffect { message, remedy, .. }) => return vec![self.without_effect(message, remedy)],
             Ok(snippet) => snippet,
         };
-        let ignored = snippet.ignored().iter();
+        // What the ConfigMap has for all locations follows.
+        let lines = self.text.lines().count();
+        let ignored = snippet.ignored().iter().filter(|ignored| ignored.line <= lines);
         let reasons =
             ignored.map(|ignored| format!("line {}: {}: {}", ignored.line, ignored.directive, ignored.reason));
         let settings = &snippet.settings;
