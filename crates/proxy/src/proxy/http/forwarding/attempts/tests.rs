@@ -20,6 +20,7 @@ use super::super::failover::forward_with_alternatives;
 use super::super::time_limits::forward_in_time;
 use super::*;
 use crate::endpoint_tls::UpstreamProtocol;
+use crate::fast_cgi::FastCgiParams;
 use crate::hop_count::HopCount;
 use crate::http1::NameCase;
 use crate::limits::ProxyLimits;
@@ -485,4 +486,77 @@ async fn mirrored_copies_leave_the_trial_of_an_endpoint_to_others() {
         assert_eq!(availability(), Availability::Available);
     };
     LocalSet::new().run_until(test).await;
+}
+
+/// Starts a FastCGI server, which checks that it gets the whole request.
+async fn start_fast_cgi() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::task::spawn_local(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut received = Vec::new();
+            while !received.ends_with(&[1, 5, 0, 1, 0, 0, 0, 0]) {
+                assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0, "{received:?}");
+            }
+            let has = |text: &[u8]| received.windows(text.len()).any(|part| part == text);
+            assert!(has(b"SCRIPT_NAME/a.php") && has(b"CONTENT_LENGTH4") && has(b"body"), "{received:?}");
+            let head = b"Status: 201\r\n\r\n";
+            let response = [&[1, 6, 0, 1, 0, 15, 0, 0], &head[..], &[1, 3, 0, 1, 0, 8, 0, 0], &[0; 8]].concat();
+            stream.write_all(&response).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn fast_cgi_servers_get_each_attempt_with_its_parameters() {
+    let once = TimeoutsAndRetries {
+        retry: Some(RetryPolicy {
+            max_retries: 1,
+            // Because of it, bodies are kept.
+            codes: [503].into(),
+            backoff: Duration::from_millis(1),
+            scope: RetryScope::default(),
+        }),
+        ..TimeoutsAndRetries::default()
+    };
+    let unsupported = RequestError::InvalidRule(crate::snapshot::rule::RouteFailure::Unsupported);
+    let all = async {
+        for (first, has_params, expected) in [
+            (None, true, Ok(201)),
+            (Some(Endpoint::Refuses), true, Ok(201)),
+            (Some(Endpoint::Closes), true, Ok(201)),
+            (None, false, Err(unsupported)),
+        ] {
+            let mut addresses = Vec::new();
+            let mut reserved = None;
+            if let Some(endpoint) = first {
+                let (address, socket) = start(endpoint).await;
+                addresses.push(address);
+                reserved = socket;
+            }
+            addresses.push(start_fast_cgi().await);
+            let upstream = Upstream::new(UpstreamKey { protocol: UpstreamProtocol::FastCgi, ..UpstreamKey::default() });
+            let mut endpoints: Vec<_> = addresses.iter().map(|address| EndpointAddress::Ip(*address)).collect();
+            endpoints.sort();
+            upstream.set_endpoints(Endpoints { addresses: endpoints, ..Endpoints::default() });
+            let upstream = Arc::new(upstream);
+            let policy = AttemptPolicy { rule: Some(&once), ..AttemptPolicy::default() };
+            let destination =
+                Destination { pinned: addresses.first().copied(), policy, ..plain_destination(&upstream) };
+            let mut request = Request::put("/a.php").body(Full::new(Bytes::from_static(b"body"))).unwrap();
+            if has_params {
+                let mut params = FastCgiParams::default();
+                params.push(b"SCRIPT_NAME", b"/a.php");
+                request.extensions_mut().insert(Arc::new(params));
+            }
+            let mut attempts = Attempts::default();
+            let (outcome, _) = forward_in_time(&caller(false), destination, request, &mut attempts).await;
+            let found = outcome.map(|response| response.status().as_u16()).map_err(|error| error.error);
+            assert_eq!(found, expected, "{first:?}");
+            drop(reserved);
+        }
+    };
+    LocalSet::new().run_until(all).await;
 }
