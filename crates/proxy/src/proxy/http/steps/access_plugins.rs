@@ -14,9 +14,9 @@ use std::time::SystemTime;
 
 use http::{HeaderValue, Request, Uri};
 
+use super::client_info::client_info;
 use super::early_exit::EarlyExit;
 use super::plugin_run::{KeptBody, PluginRun};
-use super::plugins::client_info;
 use super::read_body::read_body;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;

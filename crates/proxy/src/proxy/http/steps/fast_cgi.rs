@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use http::Request;
 use http_body::Body;
 
-use super::plugins::client_info;
+use super::client_info::client_info;
 use super::read_body::read_body;
 use super::request_context::{RequestContext, RoutedRequest};
 use crate::endpoint_tls::UpstreamProtocol;

@@ -5,6 +5,7 @@ pub(in crate::proxy) mod access_plugins;
 pub(in crate::proxy) mod affinity;
 pub(in crate::proxy) mod backend;
 mod background_request;
+mod client_info;
 pub(in crate::proxy) mod condition_fields;
 pub(in crate::proxy) mod cross_origin;
 mod described_request;

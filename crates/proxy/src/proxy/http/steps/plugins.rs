@@ -1,6 +1,5 @@
 //! Runs the plugins of a rule in place of the backend, and on the response. `access_plugins.rs` runs them before.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,25 +12,24 @@ use tokio::time::Instant;
 
 use super::backend::{SelectedAction, WrittenTarget};
 use super::background_request;
+use super::client_info::client_info;
 use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
 use super::order::RequestStep;
 use super::plugin_run::{KeptBody, PluginRun, keep_headers_of_request};
 use super::reply_budget::ReplyBudget;
 use super::reply_response::reply_response;
-use super::request_client::RequestClient;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
-use crate::plugin_api::context::{ArrivedRequest, BackgroundPlaces, BackgroundSlot};
-use crate::plugin_api::{BodyBudget, ClientInfo, Reply, ReplyBody, RespondedRequest, ResponseSource, ShownTarget};
+use crate::plugin_api::context::{BackgroundPlaces, BackgroundSlot};
+use crate::plugin_api::{BodyBudget, Reply, ReplyBody, RespondedRequest, ResponseSource, ShownTarget};
 use crate::plugin_chain::chain::{
     AllowedRequest, ChainResponse, ChainState, ForwardingOutcome, ReplacedRequest, SelectedReplacement,
 };
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
-use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::filtered_body::FilteredBody;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
@@ -189,29 +187,6 @@ pub(in crate::proxy) fn run_after_forward(
         }
     }
     Ok(response)
-}
-
-/// What plugins know of the client.
-pub(super) fn client_info<'r>(
-    exchange: &'r ClientExchange,
-    client: &'r RequestClient,
-    routed: &'r RoutedRequest<'_>,
-) -> ClientInfo<'r> {
-    ClientInfo {
-        address: client.address,
-        scheme: client.scheme,
-        host: client.host(&routed.host).raw.to_str().unwrap_or_default(),
-        port: client.port(routed.listener.port),
-        separate_port: client.separate_port(),
-        received: ArrivedRequest {
-            peer: SocketAddr::new(exchange.address.ip().to_canonical(), exchange.address.port()),
-            scheme: exchange.client.scheme,
-            host: routed.host.raw.to_str().unwrap_or_default(),
-            port: routed.listener.port,
-        },
-        is_peer_trusted: exchange.client.trusted,
-        certificate: exchange.tls.as_ref().map(|tls| tls.client_certificate()).unwrap_or_default(),
-    }
 }
 
 /// Attaches the plugins that run for responses without a rule, if the request ended before it had one.

@@ -32,8 +32,8 @@ pub(super) fn read(
     Some(Arc::new(FastCgiScript::new(index, configured)))
 }
 
-/// The parameters of the ConfigMap, which is always read in the namespace of the Ingress. `None` if the annotation names
-/// another one, and may not.
+/// The parameters of the ConfigMap, which is always read in the namespace of the Ingress. `None` if the annotation
+/// names another one, and may not.
 fn configured_params(
     cx: CompileContext<'_>,
     reader: &mut ValueReader<'_>,
