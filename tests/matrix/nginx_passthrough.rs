@@ -1,5 +1,5 @@
 //! TLS connections that pass through, as the annotation `ssl-passthrough` says: which server names are not decrypted,
-//! what else of the host is served, and who may take a host over.
+//! what else of the host is served, and that no other namespace takes a host over.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};

@@ -1,5 +1,5 @@
-//! The TLS connections that the HTTPS port of Ingresses forwards without decrypting them: those of the hosts for which an
-//! Ingress of ingress-nginx says so.
+//! The TLS connections that the HTTPS port of Ingresses forwards without decrypting them: those of the hosts for which
+//! an Ingress says so.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@ use super::client_certificates::{CertificateRequirement, HostCertificates};
 use super::config_map;
 use super::config_map::NginxConfig;
 use super::host_paths::HostPaths;
-use super::passthrough;
+use super::passthrough_wish;
 use super::path::written_path;
 use super::server_alias;
 use super::server_alias::{GivenAliases, IngressAge, WantedAliases};
@@ -449,7 +449,7 @@ fn said_of_hosts(
             continue;
         }
         let is_any = host == HostPattern::Any;
-        let passes_through = passthrough::is_wanted(cx, claims, ingress, &host);
+        let passes_through = passthrough_wish::is_wanted(cx, claims, ingress, &host);
         let known = said.entry(host).or_default();
         known.namespace = Arc::clone(&ingress.meta.key.namespace);
         known.passes_through = passes_through;

@@ -45,6 +45,7 @@ mod log_settings;
 mod mirror;
 mod passthrough;
 mod modsecurity;
+mod passthrough_wish;
 mod path;
 pub(super) mod path_conflicts;
 mod referenced_objects;

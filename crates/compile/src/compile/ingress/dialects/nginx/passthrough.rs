@@ -2,28 +2,25 @@
 //! them.
 //!
 //! ```text
-//!   Ingresses of a host ─ is_wanted ─▶ host_facts.rs: for which namespace
-//!                                        ├▶ report: the Ingresses that have no effect
-//!                                        └▶ RuleBuilder::passthrough: the backend ─▶ ../../passthrough.rs
+//!   Ingresses of a host ─ passthrough_wish.rs ─▶ host_facts.rs: for which namespace
+//!                                                   ├▶ report: the Ingresses that have no effect
+//!                                                   └▶ RuleBuilder::passthrough: the backend ─▶ ../../passthrough.rs
 //! ```
 //!
-//! Nothing but the annotation decides about these connections, so it needs a flag. Only the namespace of the oldest
-//! Ingress that names a host, in any dialect, may use it, because it takes all connections of the host over. If requests
-//! for the host must not be forwarded, its connections are not either.
+//! If requests for the host must not be forwarded, its connections are not either.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::host_facts::NginxHosts;
+use super::passthrough_wish::ANNOTATION;
 use super::path::written_path;
 use super::rule::{RuleBuilder, RulePlace};
 use super::value_reader::{ValueReader, written};
-use crate::api::ingress_nginx;
 use crate::api::networking::{Ingress, IngressBackend};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend::{PortReference, StreamBackend, find_port, find_service, stream_upstream_key};
-use crate::compile::ingress::host_claims::HostClaims;
 use crate::compile::ingress::plan::PassthroughHost;
 use crate::compile::kong::plugins::{StreamPluginSite, StreamPlugins};
 use crate::diagnostic::{Diagnostic, Topic};
@@ -31,18 +28,6 @@ use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
 use crate::snapshot::stream::{StreamAction, StreamOptions, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
-
-/// Whether an Ingress lets the TLS connections of a host of its rules pass through.
-pub(super) fn is_wanted(
-    cx: CompileContext<'_>,
-    claims: &HostClaims,
-    ingress: &Object<Ingress>,
-    host: &HostPattern,
-) -> bool {
-    let is_set = || written(&ingress.meta, ANNOTATION).and_then(ingress_nginx::flag) == Some(true);
-    let HostPattern::Exact(name) = host else { return false };
-    cx.inputs.ingress.nginx_ssl_passthrough && is_set() && claims.belongs_to(name, &ingress.meta.key.namespace)
-}
 
 /// Reads the annotation, and reports the hosts for which it has no effect. `named`: those of the Ingress.
 pub(super) fn report(
@@ -196,5 +181,3 @@ impl RuleBuilder<'_> {
         self.notes.push(Diagnostic::warning("spec.rules", message, remedy).with_topic(Topic::Conflict));
     }
 }
-
-const ANNOTATION: &str = "ssl-passthrough";
