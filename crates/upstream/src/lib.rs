@@ -2,8 +2,7 @@
 
 pub mod upstream;
 
-use portico_base::{cookie_prefix, rewound, shared_limit, transport_protocol, turn_clock};
+use portico_base::{cookie_prefix, hex_digits, md5, rewound, shared_limit, transport_protocol, turn_clock};
 #[cfg(test)]
 use portico_wire::fast_cgi;
-use portico_base::{cookie_prefix, hex_digits, md5, rewound, shared_limit, transport_protocol, turn_clock};
 use portico_wire::{endpoint_tls, http1, http2_frames, ssrf_guard};

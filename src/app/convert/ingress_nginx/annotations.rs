@@ -211,9 +211,6 @@ mod tests {
     fn names_in_tables_exist() {
         let needed = NEEDS.iter().flat_map(|(dependent, needed)| [dependent, needed]);
         for name in OF_CANARIES.iter().chain(MODSECURITY).chain(REFER_TO_OBJECTS).chain(needed) {
-        for name in
-            OF_CANARIES.iter().chain(CHANGES_NO_RESPONSE).chain(MODSECURITY).chain(REFER_TO_OBJECTS).chain(needed)
-        {
             assert!(ingress_nginx::has(name), "{name}");
         }
         let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();

@@ -20,6 +20,7 @@ pub(super) fn rows(config_map: &ObjectKey, data: &BTreeMap<String, Arc<str>>) ->
             guard: false,
             effect: "it needs enable-modsecurity, as in ingress-nginx".to_owned(),
             remedy: String::new(),
+            is_unknown: false,
         },
         key => row(config_map, key, value),
     });
