@@ -13,7 +13,7 @@ use super::text::{KnownVariables, PartValues, SnippetText, TextPhase};
 
 /// The edits of a location. `None` for what it does not say, so that it has that of its server.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct BodyEdits {
+pub(super) struct SubFilters {
     /// `sub_filter`
     replacements: Option<Arc<Vec<TextReplacement>>>,
     /// `sub_filter_once`
@@ -60,7 +60,7 @@ pub(crate) struct BodyReplacements {
     is_once: bool,
 }
 
-impl BodyEdits {
+impl SubFilters {
     /// Whether a directive is one of these.
     pub(super) fn has(name: &str) -> bool {
         ["sub_filter", "sub_filter_once", "sub_filter_types", "sub_filter_last_modified"].contains(&name)
@@ -102,8 +102,8 @@ impl BodyEdits {
     }
 
     /// Adds those of the server.
-    pub(super) fn inherit(&mut self, outer: &BodyEdits) {
-        let BodyEdits { replacements, is_once, types, keeps_last_modified } = outer;
+    pub(super) fn inherit(&mut self, outer: &SubFilters) {
+        let SubFilters { replacements, is_once, types, keeps_last_modified } = outer;
         self.replacements = self.replacements.take().or_else(|| replacements.clone());
         self.is_once = self.is_once.or(*is_once);
         self.types = self.types.take().or_else(|| types.clone());

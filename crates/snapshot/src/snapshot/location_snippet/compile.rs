@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::block::SnippetBlock;
-use super::body_edits::BodyEdits;
+use super::body_edits::SubFilters;
 use super::directive_tree::{self, WrittenDirective};
 use super::endpoint_rewrites::EndpointRewrites;
 use super::expression::SnippetRegex;
@@ -226,7 +226,7 @@ impl SnippetCompiler<'_> {
         if self.add_to_block(directive, block)? {
             return Ok(());
         }
-        let is_of_location = EndpointRewrites::has(&directive.name) || BodyEdits::has(&directive.name);
+        let is_of_location = EndpointRewrites::has(&directive.name) || SubFilters::has(&directive.name);
         if is_of_location || Snippet::default().settings.add(directive)? {
             return Err(DirectiveRefusal::new("must not be in an `if`", "move it out of the `if`"));
         }

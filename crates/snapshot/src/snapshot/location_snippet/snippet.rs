@@ -6,7 +6,7 @@ use http::HeaderName;
 use http::header::ACCEPT_ENCODING;
 
 use super::block::SnippetBlock;
-use super::body_edits::BodyEdits;
+use super::body_edits::SubFilters;
 use super::endpoint_rewrites::EndpointRewrites;
 use super::expression::SnippetRegex;
 use super::ignored::IgnoredDirective;
@@ -23,7 +23,7 @@ pub struct Snippet {
     pub locations: Vec<SnippetLocation>,
     pub(super) program: Box<[SnippetStep]>,
     pub(super) rewrites: EndpointRewrites,
-    pub(super) body: BodyEdits,
+    pub(super) body: SubFilters,
     /// Outside of all `if`s.
     pub(super) outer: SnippetBlock,
     /// Of the `if`s, with what they inherit.

@@ -7,12 +7,13 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::config_map::NginxConfig;
+use super::parsed_snippets::{AUTH_SNIPPET, NotInEffect, parse_auth_snippet, reasons_without_effect};
 use super::value_reader::{ValueReader, written};
 use crate::api::ingress_nginx::{self, PREFIX, cache_seconds, items};
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::location_snippet::{AuthSnippet, RefusedSnippet};
+use crate::snapshot::location_snippet::AuthSnippet;
 
 /// The texts of the annotations, which are valid.
 #[derive(Debug, Default)]
@@ -65,7 +66,7 @@ impl<'a> AuthServerText<'a> {
             cache_duration: text("auth-cache-duration"),
             always_sets_cookie: text("auth-always-set-cookie").and_then(ingress_nginx::flag) == Some(true),
             // The ConfigMap has only one that is valid.
-            snippet: keys.get(SNIPPET).and_then(|text| AuthSnippet::parse(text).ok()),
+            snippet: keys.get(AUTH_SNIPPET).and_then(|text| AuthSnippet::parse(text).ok()),
         })
     }
 
@@ -148,49 +149,27 @@ impl<'a> AuthServerText<'a> {
 
 /// The snippet of requests to the server. One that is not in effect is an error: the server decides by what it gets.
 fn snippet(reader: &mut ValueReader<'_>, config: &NginxConfig) -> Option<AuthSnippet> {
-    let text = reader.text(SNIPPET)?;
+    let text = reader.text(AUTH_SNIPPET)?;
     if !config.allows_snippets || !config.allows_critical_annotations {
         let message = "the ConfigMap of ingress-nginx does not allow snippets, or not the risk level Critical";
         let remedy = "set allow-snippet-annotations to true there, and annotations-risk-level to Critical, and name \
                       it with --nginx-configmap; or remove the snippet";
-        reader.refuse(SNIPPET, message, remedy);
+        reader.refuse(AUTH_SNIPPET, message, remedy);
         return None;
     }
-    match parse_snippet(text, written(reader.meta, "auth-method").is_some()) {
+    match parse_auth_snippet(text, written(reader.meta, "auth-method").is_some()) {
         Ok(snippet) => {
             for reason in reasons_without_effect(&snippet) {
-                reader.note(SNIPPET, &reason, "remove the directive");
+                reader.note(AUTH_SNIPPET, &reason, "remove the directive");
             }
             Some(snippet)
         }
-        Err((message, remedy)) => {
-            reader.refuse(SNIPPET, &message, &remedy);
+        Err(NotInEffect { message, remedy, .. }) => {
+            reader.refuse(AUTH_SNIPPET, &message, &remedy);
             None
         }
     }
 }
-
-/// The snippet, or a message and a remedy. `has_method`: whether another setting determines the method.
-pub(super) fn parse_snippet(text: &str, has_method: bool) -> Result<AuthSnippet, (String, String)> {
-    match AuthSnippet::parse(text) {
-        Ok(snippet) if snippet.method.is_some() && has_method => {
-            Err(("proxy_method is given twice, because auth-method sets it".to_owned(), "write one of both".to_owned()))
-        }
-        Ok(snippet) => Ok(snippet),
-        Err(RefusedSnippet { line, directive, message, remedy, .. }) => {
-            let subject = if directive.is_empty() { "the snippet" } else { &directive };
-            Err((format!("line {line}: {subject} {message}"), remedy))
-        }
-    }
-}
-
-/// Why some directives of a snippet have no effect.
-pub(super) fn reasons_without_effect(snippet: &AuthSnippet) -> impl Iterator<Item = String> {
-    let ignored = snippet.ignored.iter();
-    ignored.map(|ignored| format!("line {}: {}: {}", ignored.line, ignored.directive, ignored.reason))
-}
-
-pub(super) const SNIPPET: &str = "auth-snippet";
 
 /// The headers that requests with a method of the configuration have.
 const OF_METHOD: [&str; 2] = ["X-Original-URI", "X-Scheme"];
@@ -206,7 +185,7 @@ const DEPENDENT: [&str; 10] = [
     "auth-response-headers",
     "auth-signin",
     "auth-signin-redirect-param",
-    SNIPPET,
+    AUTH_SNIPPET,
 ];
 
 /// The query parameter with the URL of the request.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
-use super::auth_server;
 use super::balancing;
 use super::endpoint_rewrites;
 use super::log_settings;
@@ -16,6 +15,8 @@ use super::stream_defaults::{self, StreamDefaults};
 use super::tracing;
 use super::tracing::TraceSettings;
 use super::unsupported;
+use super::parsed_snippets::{AUTH_SNIPPET, NotInEffect, of_all_locations, parse_auth_snippet, reasons_without_effect};
+use super::waf_engine::{self, GlobalWaf, WafEngine};
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
@@ -157,7 +158,7 @@ pub(super) fn read(cx: CompileContext<'_>) -> NginxConfig {
 pub fn config_map_problem(config_map: &ObjectKey, name: &str, value: &Arc<str>) -> Option<Diagnostic> {
     let data = BTreeMap::from([(name.to_owned(), Arc::clone(value))]);
     let NginxConfig { errors, notes, waf, .. } = parse(config_map, &data, false, RegexLimit::MEMORY_ONLY);
-    let of_rules = (waf.engine == Some(WafEngine::Refuses)).then(modsecurity::of_global_rules);
+    let of_rules = (waf.engine == Some(WafEngine::Refuses)).then(waf_engine::of_global_rules);
     errors.into_iter().chain(of_rules).chain(notes).next()
 }
 
@@ -197,14 +198,14 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             "enable-modsecurity" => {
                 let is_on = flag(text);
                 if is_on == Some(true) {
-                    let message = format!("{object}: {}", modsecurity::ONLY_LOGS);
-                    let note = Diagnostic::of_object(message, modsecurity::ONLY_LOGS_REMEDY);
+                    let message = format!("{object}: {}", waf_engine::ONLY_LOGS);
+                    let note = Diagnostic::of_object(message, waf_engine::ONLY_LOGS_REMEDY);
                     config.notes.push(note.into_warning());
                 }
                 set(&mut config.waf.is_on, is_on)
             }
             "enable-owasp-modsecurity-crs" => flag(text).map(|_| ()),
-            modsecurity::RULES => {
+            waf_engine::RULES => {
                 config.waf.engine = WafEngine::of_rules(value);
                 Some(())
             }
@@ -255,6 +256,9 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             name if !ingress_nginx::is_config_key(name) => {
                 let message = format!("{object}: ingress-nginx has no such key, so it never had an effect");
                 let remedy = unknown_annotation_remedy(name, ingress_nginx::config_keys());
+            _ => {
+                let message = format!("{object} is not supported, so it has no effect");
+                let remedy = if &**name == "stream-snippet" { STREAM_REMEDY } else { "remove it" };
                 config.notes.push(Diagnostic::of_object(message, remedy).into_warning());
                 Some(())
             }
@@ -322,15 +326,15 @@ fn global_auth(config: &mut NginxConfig, name: &str, value: &Arc<str>) -> Option
 /// gets.
 fn global_auth_snippet(config: &mut NginxConfig, object: &str, value: &Arc<str>) {
     let global = config.global_auth.get_or_insert_default();
-    match auth_server::parse_snippet(value, global.contains_key("auth-method")) {
+    match parse_auth_snippet(value, global.contains_key("auth-method")) {
         Ok(snippet) => {
-            for reason in auth_server::reasons_without_effect(&snippet) {
+            for reason in reasons_without_effect(&snippet) {
                 let note = Diagnostic::of_object(format!("{object}: {reason}, so it has no effect"), "remove it");
                 config.notes.push(note.into_warning());
             }
-            global.insert(auth_server::SNIPPET.into(), Arc::clone(value));
+            global.insert(AUTH_SNIPPET.into(), Arc::clone(value));
         }
-        Err((message, remedy)) => {
+        Err(NotInEffect { message, remedy, .. }) => {
             let message = format!("{object}: {message}, so requests get status 503");
             config.errors.push(Diagnostic::of_object(message, remedy));
         }
@@ -347,7 +351,7 @@ fn location_snippet(
     let warn = |message: String, remedy: &str| {
         Diagnostic::of_object(format!("{object}: {message}, so it has no effect"), remedy).into_warning()
     };
-    match snippets::of_all_locations(value, limit) {
+    match of_all_locations(value, limit) {
         Ok(snippet) => {
             config.notes.extend(snippet.ignored().iter().map(|ignored| {
                 warn(format!("line {}: {}: {}", ignored.line, ignored.directive, ignored.reason), "remove it")
@@ -397,6 +401,9 @@ fn transport_security(is_on: bool, seconds: u64, subdomains: bool, preload: bool
     let value = is_on.then(|| format!("max-age={seconds}{subdomains}{preload}"))?;
     HeaderValue::try_from(value).ok()
 }
+
+/// What replaces snippets for TCP and UDP.
+pub(super) const STREAM_REMEDY: &str = "open the ports of TCP services with --nginx-tcp-services, and remove it";
 
 /// Keys that restrict requests. Snippets may contain any restriction.
 const GUARDS: &[&str] = &[
@@ -471,7 +478,6 @@ const ACME_CHALLENGE: &str = "/.well-known/acme-challenge";
 
 #[cfg(test)]
 mod tests {
-    use super::super::auth_server::AuthServerText;
     use super::*;
 
     fn parsed(data: &[(&str, &str)], ignores_guards: bool) -> NginxConfig {
@@ -574,7 +580,7 @@ mod tests {
         let set = ("global-auth-snippet", "proxy_set_header X-A $host;");
         let config = parsed(&[url, set], false);
         assert!(config.errors.is_empty() && config.notes.is_empty());
-        assert!(AuthServerText::of_config_map(&config.global_auth.unwrap()).is_some());
+        assert!(config.global_auth.unwrap().contains_key(AUTH_SNIPPET));
         for (keys, errors, notes) in [
             (&[url, ("global-auth-snippet", "proxy_pass http://b;")][..], 1, 0),
             (&[url, ("global-auth-snippet", "proxy_set_header X-A b")], 1, 0),

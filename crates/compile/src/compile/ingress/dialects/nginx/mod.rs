@@ -46,6 +46,7 @@ mod mirror;
 mod modsecurity;
 mod passthrough;
 mod passthrough_wish;
+mod parsed_snippets;
 mod path;
 pub(super) mod path_conflicts;
 mod referenced_objects;
@@ -65,6 +66,7 @@ mod telemetry;
 mod tracing;
 mod unsupported;
 mod value_reader;
+mod waf_engine;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

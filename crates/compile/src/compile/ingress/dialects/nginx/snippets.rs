@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::config_map::NginxConfig;
 use super::host_facts::NginxHosts;
+use super::parsed_snippets::NotInEffect;
 use super::value_reader::{ValueReader, written};
 use crate::api::ingress_nginx::{self, OnBadValue, PREFIX};
 use crate::api::{Meta, ObjectKey};
@@ -13,7 +14,7 @@ use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::location_snippet::{EndpointRewrites, RefusedSnippet, Snippet, SnippetHost, SnippetPlace};
+use crate::snapshot::location_snippet::{EndpointRewrites, Snippet, SnippetHost, SnippetPlace};
 use crate::snapshot::regex::RegexLimit;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
@@ -56,22 +57,6 @@ pub(super) fn refers_to_groups(meta: &Meta, config: &NginxConfig) -> bool {
     after_dollars.any(|text| text.trim_start_matches('{').starts_with(|first: char| matches!(first, '1'..='9')))
 }
 
-/// The snippet that the ConfigMap has for all locations.
-///
-/// # Errors
-///
-/// If it is not in effect. It must not change the target, because each location would need a check of that.
-pub(super) fn of_all_locations(text: &str, limit: RegexLimit) -> Result<Snippet, NotInEffect> {
-    let snippet = Snippet::parse(text, SnippetPlace::Location, limit).map_err(NotInEffect::from)?;
-    let message = match () {
-        () if snippet.changes_target() => "it changes the target of requests",
-        () if snippet.host() == SnippetHost::Expanded => "it sets Host by a variable or in an if",
-        () => return Ok(snippet),
-    };
-    let remedy = "write it in the configuration-snippet of an Ingress".to_owned();
-    Err(NotInEffect { message: message.to_owned(), remedy, restricts: snippet.restricts() })
-}
-
 /// What the expressions of an Ingress take: its snippet is compiled for each host. That of a host counts for the
 /// Ingress that has it.
 pub(super) fn regex_bytes(
@@ -91,35 +76,6 @@ struct WrittenSnippet<'a> {
     text: &'a str,
     place: SnippetPlace,
     has_rewrite_target: bool,
-}
-
-/// Why a snippet is not in effect.
-pub(super) struct NotInEffect {
-    pub message: String,
-    pub remedy: String,
-    pub restricts: bool,
-}
-
-impl From<RefusedSnippet> for NotInEffect {
-    fn from(refused: RefusedSnippet) -> Self {
-        let RefusedSnippet { line, directive, message, remedy, restricts } = refused;
-        let subject = if directive.is_empty() { "the snippet".to_owned() } else { directive };
-        NotInEffect { message: format!("line {line}: {subject} {message}"), remedy, restricts }
-    }
-}
-
-impl NotInEffect {
-    /// The target that a snippet sets may be that of another location, and the host has several.
-    fn elsewhere(snippet: &Snippet, place: SnippetPlace) -> Self {
-        let (message, remedy) = if place == SnippetPlace::Server && snippet.changes_target() {
-            let remedy = "write it in the snippet of the location, with break or with redirect";
-            ("it changes the target before the location is chosen", remedy)
-        } else {
-            let remedy = "end the rewrite with break, redirect or permanent";
-            ("it has a rewrite that leads to another location", remedy)
-        };
-        NotInEffect { message: message.to_owned(), remedy: remedy.to_owned(), restricts: snippet.restricts() }
-    }
 }
 
 /// Whether the location of a request depends on the snippet, so that it may be any of the host.

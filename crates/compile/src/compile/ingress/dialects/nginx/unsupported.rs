@@ -1,9 +1,11 @@
 //! The annotations of an Ingress that have no effect: those of ingress-nginx that are not supported, and those of other
 //! controllers. One that restricts requests takes the Ingress out of service.
 
+use super::config_map::STREAM_REMEDY;
 use super::modsecurity;
 use super::supported::READ;
 use super::value_reader::written;
+use super::waf_engine;
 use crate::api::Meta;
 use crate::api::foreign_annotations::classify;
 use crate::api::ingress_nginx::{self, AnnotationScope, OnBadValue, PREFIX, find};
@@ -74,7 +76,7 @@ pub fn annotation_support(name: &str) -> AnnotationSupport {
     match name {
         name if READ.contains(&name) => AnnotationSupport::Supported,
         name if INTERNAL.contains(&name) => AnnotationSupport::NotNeeded,
-        modsecurity::RULES => AnnotationSupport::Refused,
+        waf_engine::RULES => AnnotationSupport::Refused,
         // Alone, these only let ModSecurity log what it finds.
         name if modsecurity::is_about(name) => AnnotationSupport::Reported,
         _ if is_guard() => AnnotationSupport::Refused,
@@ -155,9 +157,6 @@ const INTERNAL: &[&str] = &[
     "proxy-max-temp-file-size",
     "proxy-request-buffering",
 ];
-
-/// What replaces snippets for TCP and UDP.
-pub(super) const STREAM_REMEDY: &str = "open the ports of TCP services with --nginx-tcp-services, and remove it";
 
 const REMEDY: &str = "remove it if requests may be served without it; or list it in annotation \
                       portico.dev/ignore-foreign-guards; otherwise let ingress-nginx serve the Ingress";
