@@ -20,10 +20,10 @@ use crate::harness::client::try_get;
 use crate::harness::eventually;
 use crate::harness::site::Site;
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name = DistinguishedName::new();
@@ -31,7 +31,7 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn issue(&self, name: &str) -> Arc<CertifiedKey> {
+    pub(super) fn issue(&self, name: &str) -> Arc<CertifiedKey> {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -127,6 +127,7 @@ impl TlsConnection {
 
     /// An error if the handshake or the connection fails.
     pub(super) fn try_get(&mut self, host: &str, path: &str) -> io::Result<(u16, String)> {
+    pub(super) fn get(&mut self, host: &str, path: &str) -> (u16, String) {
         let forged = "ssl-client-verify: SUCCESS\r\nssl-client-subject-dn: CN=forged\r\nssl_client_cert: forged\r\n";
         let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{forged}\r\n");
         self.0.get_mut().write_all(request.as_bytes())?;

@@ -148,6 +148,8 @@ pub struct WeightedBackends {
     asserted_by_servers: Option<Box<AssertedFields>>,
     /// What gets the requests for a backend without endpoints. It has none itself.
     substitute: Option<Box<WeightedBackends>>,
+    /// What gets the requests of clients with TLS in place of the backends with these upstreams.
+    over_tls: Option<Box<Box<[(Arc<Upstream>, Backend)]>>>,
 }
 
 impl WeightedBackends {
@@ -165,6 +167,7 @@ impl WeightedBackends {
             first_choice_lacks_sessions: false,
             chosen_by_plugins: None,
             substitute: None,
+            over_tls: None,
         })
     }
 
@@ -191,10 +194,26 @@ impl WeightedBackends {
         self.prepare_affinity();
     }
 
-    /// The backends with a weight above 0, those that plugins may choose, and that of the substitute.
+    /// The backends with a weight above 0, those that plugins may choose, that of the substitute, and those for clients
+    /// with TLS.
     pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
         let substitute = self.substitute.iter().flat_map(|substitute| &substitute.backends);
-        self.backends.iter().chain(self.chosen_by_plugins()).chain(substitute)
+        let over_tls = self.over_tls.iter().flat_map(|over_tls| over_tls.iter().map(|(_, backend)| backend));
+        self.backends.iter().chain(self.chosen_by_plugins()).chain(substitute).chain(over_tls)
+    }
+
+    /// Sets what gets the requests of clients with TLS in place of the backends with these upstreams.
+    pub fn set_over_tls(&mut self, over_tls: Vec<(Arc<Upstream>, Backend)>) {
+        self.over_tls = (!over_tls.is_empty()).then(|| Box::new(over_tls.into()));
+        self.prepare_affinity();
+    }
+
+    /// What gets a request of a client with TLS for one of the backends.
+    pub fn over_tls<'b>(&'b self, backend: &'b Backend) -> &'b Backend {
+        let (Some(over_tls), BackendTarget::Upstream(upstream)) = (&self.over_tls, &backend.target) else {
+            return backend;
+        };
+        over_tls.iter().find(|(plain, _)| Arc::ptr_eq(plain, upstream)).map_or(backend, |(_, backend)| backend)
     }
 
     /// The backend that a plugin has chosen; `None` if it may be left out because no endpoint is available.
@@ -345,6 +364,7 @@ impl fmt::Display for RouteFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::UpstreamKey;
 
     fn backend(weight: u32) -> Backend {
         Backend { weight, filters: Filters::default(), target: BackendTarget::Fail(RouteFailure::InvalidBackend) }
@@ -381,6 +401,20 @@ mod tests {
         let (_, substitute) = split.in_place_of(&missing).unwrap();
         assert!(split.is_substitute(substitute) && !split.is_substitute(&missing));
         assert!(split.in_place_of(&closed).is_none(), "protection that is not in effect");
+    }
+
+    #[test]
+    fn clients_with_tls_have_backends_of_their_own() {
+        let upstream = |port| Arc::new(Upstream::new(UpstreamKey { port, ..UpstreamKey::default() }));
+        let with =
+            |upstream: &Arc<Upstream>| Backend { target: BackendTarget::Upstream(Arc::clone(upstream)), ..backend(1) };
+        let [plain, over_tls, other] = [80, 443, 81].map(upstream);
+        let mut split = WeightedBackends::new(vec![with(&plain), with(&other)]).unwrap();
+        assert_eq!(split.over_tls(&split.backends()[0]), &with(&plain));
+        split.set_over_tls(vec![(Arc::clone(&plain), with(&over_tls))]);
+        assert_eq!(split.over_tls(&split.backends()[0]), &with(&over_tls));
+        assert_eq!(split.over_tls(&split.backends()[1]), &with(&other));
+        assert_eq!(split.all_backends().count(), 3);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::plugins::may_stand_in_for_backend;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
 use crate::endpoint_tls::UpstreamProtocol;
+use crate::plugin_api::Scheme;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
@@ -56,6 +57,8 @@ pub(in crate::proxy) fn select<'r>(
                 chosen
             });
             let backend = chosen.unwrap_or_else(|| cx.view.pick_backend(backends));
+            let is_secure = cx.record.client.scheme == Scheme::Https;
+            let backend = if is_secure { backends.over_tls(backend) } else { backend };
             let (backends, backend) = backends.in_place_of(backend).unwrap_or((backends, backend));
             cx.backend = Some(backend);
             Ok(SelectedAction::Forward(backends, backend))

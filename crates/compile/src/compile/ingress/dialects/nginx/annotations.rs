@@ -47,6 +47,8 @@ pub(super) struct NginxAnnotations<'a> {
     /// Whether redirects to HTTPS have the port.
     pub redirects_have_port: bool,
     pub protocol: AnnotatedProtocol,
+    /// Whether the backend gets the requests of clients with TLS over TLS.
+    pub follows_client_tls: bool,
     /// The field `Connection` of requests to the backend, in place of what the client requests.
     pub connection: Option<HeaderValue>,
     pub balancing: OwnBalancing,
@@ -91,6 +93,7 @@ impl<'a> NginxAnnotations<'a> {
             forwarded_prefix: reader.text("x-forwarded-prefix").map(str::trim),
             via_cluster_ip: reader.flag("service-upstream", config.service_upstream),
             protocol: protocol(reader),
+            follows_client_tls: written(reader.meta, "backend-protocol").is_some_and(is_auto_http),
             connection: reader.text("connection-proxy-header").and_then(|value| HeaderValue::from_str(value).ok()),
             balancing: balancing::read(reader, config),
             session_cookie: AffinityCookie::read(reader),
@@ -148,9 +151,16 @@ fn upstream_vhost(reader: &mut ValueReader<'_>) -> Option<HeaderValue> {
     HeaderValue::from_str(host).ok()
 }
 
+const AUTO_HTTP: &str = "AUTO_HTTP";
+
+fn is_auto_http(text: &str) -> bool {
+    text.trim().eq_ignore_ascii_case(AUTO_HTTP)
+}
+
 fn protocol(reader: &mut ValueReader<'_>) -> AnnotatedProtocol {
     match reader.text("backend-protocol").map(|text| text.trim().to_ascii_uppercase()).as_deref() {
-        None | Some("HTTP") => AnnotatedProtocol::Http,
+        // Of clients with TLS, other upstreams get the requests.
+        None | Some("HTTP" | AUTO_HTTP) => AnnotatedProtocol::Http,
         Some("HTTPS") => AnnotatedProtocol::Https,
         Some("GRPC") => AnnotatedProtocol::Grpc,
         Some("GRPCS") => AnnotatedProtocol::Grpcs,
@@ -158,6 +168,8 @@ fn protocol(reader: &mut ValueReader<'_>) -> AnnotatedProtocol {
         Some(_) => {
             let remedy = "write HTTP, HTTPS, GRPC, GRPCS or FCGI";
             reader.refuse("backend-protocol", "AUTO_HTTP is not supported", remedy);
+            let remedy = "write HTTP, HTTPS, AUTO_HTTP, GRPC or GRPCS";
+            reader.refuse("backend-protocol", "FCGI is not supported", remedy);
             AnnotatedProtocol::Http
         }
     }

@@ -325,11 +325,28 @@ impl RuleBuilder<'_> {
         resolved.key.balancing = self.annotations.balancing.algorithm;
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
         let sessions = self.sessions(place, backend, &resolved.key);
+        let over_tls = self.over_tls(place, backend, field, &resolved.key).map_err(|(failure, problem)| {
+            self.errors.push(problem);
+            failure
+        })?;
+        if self.annotations.follows_client_tls {
+            let service = self.service_over_tls(self.annotations.via_cluster_ip);
+            let of_tls = service.resolve(self.cx, backend, field).ok();
+            let notes = of_tls.map(|resolved| plain_service::notes(&resolved, Dialect::Nginx, field));
+            self.notes.extend(notes.into_iter().flatten());
+        }
         let key = resolved.key.clone();
         self.upstreams.insert(resolved.key);
+        self.upstreams.extend(over_tls.iter().map(|[_, over_tls]| over_tls.clone()));
         let own = Backend { weight: 1, filters: Filters::default(), target };
         let mut split = WeightedBackends::new(vec![own]).ok_or(RouteFailure::NoService)?;
         split.timeouts_and_retries = Some(Box::new(self.timeouts(place)));
+        let upstream = |key: &UpstreamKey| self.cx.inputs.upstreams.upstream(key);
+        let over_tls = over_tls.iter().map(|[plain, over_tls]| {
+            let target = BackendTarget::Upstream(upstream(over_tls));
+            (upstream(plain), Backend { weight: 1, filters: Filters::default(), target })
+        });
+        split.set_over_tls(over_tls.collect());
         split.set_affinity(sessions);
         // Without a canary that can be used, the first choice is the backend of a plugin.
         let is_separate = place.canary.is_some_and(|canary| canary.lacks_sessions);

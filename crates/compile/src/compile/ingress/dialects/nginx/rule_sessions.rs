@@ -1,4 +1,5 @@
-//! The sessions of a location, and its canary, which takes part in them.
+//! The sessions of a location, and the upstreams that take part in them: those of its backend and of its canary, also
+//! for clients with TLS.
 
 use std::sync::Arc;
 
@@ -7,9 +8,13 @@ use super::rule::{CanaryParts, RuleBuilder, RulePlace};
 use super::rule_steps::port_text;
 use crate::api::ObjectKey;
 use crate::api::networking::IngressBackend;
+use crate::compile::backend::AnnotatedProtocol;
+use crate::compile::ingress::dialects::plain_service::PlainService;
+use crate::compile::ingress::service_backend::Connection;
 use crate::compile::kong::plugins::ChosenService;
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::location_steps::CanarySessions;
-use crate::snapshot::rule::{Backend, BackendTarget, Filters};
+use crate::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure};
 use crate::upstream::{AffinitySettings, Upstream, UpstreamKey};
 
 impl RuleBuilder<'_> {
@@ -69,8 +74,50 @@ impl RuleBuilder<'_> {
         let cookie = self.annotations.session_cookie.as_ref()?;
         let canary =
             self.canary_upstream(place, backend).map(|(canary, key)| (key, self.upstream_name(&canary.backend)));
-        let main = (upstream.clone(), self.upstream_name(backend));
-        Some(cookie.settings(place.path, std::iter::once(main).chain(canary).collect()))
+        let mut names = vec![(upstream.clone(), self.upstream_name(backend))];
+        names.extend(canary);
+        // What cannot be resolved is reported where requests are forwarded.
+        for [plain, over_tls] in self.over_tls(place, backend, "spec.rules", upstream).unwrap_or_default() {
+            let name = names.iter().find(|(key, _)| *key == plain).map(|(_, name)| Arc::clone(name));
+            names.extend(name.map(|name| (over_tls, name)));
+        }
+        Some(cookie.settings(place.path, names.into()))
+    }
+
+    /// The upstreams of a location, each with the one that gets the requests of clients with TLS in place of it. None
+    /// unless the protocol of the backend is that of the client. `main`: the upstream of the backend.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot be resolved.
+    pub(super) fn over_tls(
+        &self,
+        place: RulePlace<'_>,
+        backend: &IngressBackend,
+        field: &str,
+        main: &UpstreamKey,
+    ) -> Result<Vec<[UpstreamKey; 2]>, (RouteFailure, Diagnostic)> {
+        if !self.annotations.follows_client_tls {
+            return Ok(Vec::new());
+        }
+        let of_main = self.service_over_tls(self.annotations.via_cluster_ip).resolve(self.cx, backend, field)?;
+        let mut pairs = vec![[main.clone(), UpstreamKey { balancing: main.balancing, ..of_main.key }]];
+        if let Some((canary, key)) = self.canary_upstream(place, backend) {
+            let service = self.service_over_tls(canary.via_cluster_ip);
+            let resolved = service.resolve(self.cx, &canary.backend, "spec.rules")?;
+            let over_tls = UpstreamKey { balancing: key.balancing, ..resolved.key };
+            pairs.push([key, over_tls]);
+        }
+        // A policy may require TLS in any case.
+        pairs.retain(|[plain, over_tls]| plain != over_tls);
+        Ok(pairs)
+    }
+
+    /// How the Services of the Ingress are resolved for clients with TLS.
+    pub(super) fn service_over_tls(&self, via_cluster_ip: bool) -> PlainService<'_> {
+        let service = self.service(via_cluster_ip);
+        let through = Connection { protocol: Some(AnnotatedProtocol::Https), ..service.through };
+        PlainService { through, ..service }
     }
 
     /// The name of a backend in ingress-nginx, which has the port as the Ingress has it.
