@@ -121,13 +121,12 @@ impl TlsConnection {
     }
 
     /// The status and the body. The client claims to have a certificate.
-    fn get(&mut self, host: &str, path: &str) -> (u16, String) {
+    pub(super) fn get(&mut self, host: &str, path: &str) -> (u16, String) {
         self.try_get(host, path).unwrap()
     }
 
     /// An error if the handshake or the connection fails.
     pub(super) fn try_get(&mut self, host: &str, path: &str) -> io::Result<(u16, String)> {
-    pub(super) fn get(&mut self, host: &str, path: &str) -> (u16, String) {
         let forged = "ssl-client-verify: SUCCESS\r\nssl-client-subject-dn: CN=forged\r\nssl_client_cert: forged\r\n";
         let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{forged}\r\n");
         self.0.get_mut().write_all(request.as_bytes())?;

@@ -159,19 +159,12 @@ fn is_auto_http(text: &str) -> bool {
 
 fn protocol(reader: &mut ValueReader<'_>) -> AnnotatedProtocol {
     match reader.text("backend-protocol").map(|text| text.trim().to_ascii_uppercase()).as_deref() {
-        // Of clients with TLS, other upstreams get the requests.
-        None | Some("HTTP" | AUTO_HTTP) => AnnotatedProtocol::Http,
         Some("HTTPS") => AnnotatedProtocol::Https,
         Some("GRPC") => AnnotatedProtocol::Grpc,
         Some("GRPCS") => AnnotatedProtocol::Grpcs,
         Some("FCGI") => AnnotatedProtocol::FastCgi,
-        Some(_) => {
-            let remedy = "write HTTP, HTTPS, GRPC, GRPCS or FCGI";
-            reader.refuse("backend-protocol", "AUTO_HTTP is not supported", remedy);
-            let remedy = "write HTTP, HTTPS, AUTO_HTTP, GRPC or GRPCS";
-            reader.refuse("backend-protocol", "FCGI is not supported", remedy);
-            AnnotatedProtocol::Http
-        }
+        // With AUTO_HTTP, requests of clients with TLS go to other upstreams.
+        None | Some(_) => AnnotatedProtocol::Http,
     }
 }
 
@@ -262,7 +255,7 @@ mod tests {
             ("rewrite-target", "/a;b", 0, 1),
             ("permanent-redirect", "https://a b", 1, 0),
             ("upstream-vhost", "$service_name.svc", 1, 0),
-            ("backend-protocol", "AUTO_HTTP", 1, 0),
+            ("backend-protocol", "AUTO_HTTP", 0, 0),
             ("backend-protocol", "fcgi", 0, 0),
             ("backend-protocol", "h2", 0, 1),
             ("mirror-target", "https://a.example;", 0, 1),

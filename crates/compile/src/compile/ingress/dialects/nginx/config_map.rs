@@ -9,13 +9,10 @@ use super::balancing;
 use super::endpoint_rewrites;
 use super::log_settings;
 use super::log_settings::LogSettings;
-use super::modsecurity::{self, GlobalWaf, WafEngine};
-use super::snippets::{self, NotInEffect};
+use super::parsed_snippets::{AUTH_SNIPPET, NotInEffect, of_all_locations, parse_auth_snippet, reasons_without_effect};
 use super::stream_defaults::{self, StreamDefaults};
 use super::tracing;
 use super::tracing::TraceSettings;
-use super::unsupported;
-use super::parsed_snippets::{AUTH_SNIPPET, NotInEffect, of_all_locations, parse_auth_snippet, reasons_without_effect};
 use super::waf_engine::{self, GlobalWaf, WafEngine};
 use crate::api::ingress_nginx::{self, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
@@ -256,9 +253,6 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             name if !ingress_nginx::is_config_key(name) => {
                 let message = format!("{object}: ingress-nginx has no such key, so it never had an effect");
                 let remedy = unknown_annotation_remedy(name, ingress_nginx::config_keys());
-            _ => {
-                let message = format!("{object} is not supported, so it has no effect");
-                let remedy = if &**name == "stream-snippet" { STREAM_REMEDY } else { "remove it" };
                 config.notes.push(Diagnostic::of_object(message, remedy).into_warning());
                 Some(())
             }
@@ -271,7 +265,7 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
                     }
                     None => {
                         let message = format!("{object} is not supported, so it has no effect");
-                        let remedy = if name == "stream-snippet" { unsupported::STREAM_REMEDY } else { "remove it" };
+                        let remedy = if name == "stream-snippet" { STREAM_REMEDY } else { "remove it" };
                         Diagnostic::of_object(message, remedy)
                     }
                 };
