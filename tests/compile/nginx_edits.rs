@@ -105,6 +105,7 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
         ("server-alias", ".z.example,y.example"),
         ("ssl-redirect", "false"),
         ("ssl-passthrough", "true"),
+        ("ssl-ciphers", "ECDHE+AESGCM"),
     ] {
         if random.u8(..6) == 0 {
             annotations[format!("nginx.ingress.kubernetes.io/{}", annotation.0)] = json!(annotation.1);

@@ -6,6 +6,7 @@ mod limits;
 mod nginx_access_log;
 mod nginx_balancing;
 mod nginx_body_edits;
+mod nginx_ciphers;
 mod nginx_client_certificates;
 mod nginx_config_snippets;
 mod nginx_connections;

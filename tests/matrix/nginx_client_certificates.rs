@@ -8,11 +8,16 @@ use std::sync::Arc;
 use portico::api::ingress_nginx::PREFIX;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned, SupportedCipherSuite,
+    SupportedProtocolVersion,
+};
 
 use super::nginx_guards::{CLASS, echo, ingress, rule, start_with_tls};
 use crate::harness::TEST_TIMEOUT;
@@ -102,8 +107,21 @@ pub(super) struct TlsConnection(BufReader<StreamOwned<ClientConnection, TcpStrea
 
 impl TlsConnection {
     pub(super) fn open(address: &str, server_name: &str, certificate: Option<&Arc<CertifiedKey>>) -> Self {
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
+        TlsConnection::open_with(address, server_name, certificate, &default_provider().cipher_suites)
+    }
+
+    /// The client offers these cipher suites, and the versions of TLS that they are of.
+    pub(super) fn open_with(
+        address: &str,
+        server_name: &str,
+        certificate: Option<&Arc<CertifiedKey>>,
+        suites: &[SupportedCipherSuite],
+    ) -> Self {
+        let provider = CryptoProvider { cipher_suites: suites.to_vec(), ..default_provider() };
+        let is_used = |version: &SupportedProtocolVersion| suites.iter().any(|suite| suite.version() == version);
+        let versions: Vec<_> = [&TLS13, &TLS12].into_iter().filter(|version| is_used(version)).collect();
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&versions)
             .unwrap()
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyServer));
@@ -123,6 +141,11 @@ impl TlsConnection {
     /// The status and the body. The client claims to have a certificate.
     pub(super) fn get(&mut self, host: &str, path: &str) -> (u16, String) {
         self.try_get(host, path).unwrap()
+    }
+
+    /// The cipher suite after the first response.
+    pub(super) fn suite(&self) -> Option<SupportedCipherSuite> {
+        self.0.get_ref().conn.negotiated_cipher_suite()
     }
 
     /// An error if the handshake or the connection fails.

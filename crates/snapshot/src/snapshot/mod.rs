@@ -30,6 +30,7 @@ pub mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod gateway_traces;
+pub mod handshake_limits;
 pub mod host;
 pub mod ingress_routes;
 pub mod location_path;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::certs::Certificates;
 use super::client_validation::{ClientValidation, ClientValidationMode};
+use super::handshake_limits::HandshakeLimits;
 use super::host::{HostMap, HostPattern};
 use super::stream::StreamRule;
 
@@ -21,6 +22,8 @@ pub struct PortTls {
     /// How many of them forward connections, decrypted or not.
     stream_count: usize,
     passthrough_count: usize,
+    /// Of the listeners that terminate TLS.
+    limits: HostMap<Arc<HandshakeLimits>>,
     /// Whether a listener rejects clients without a valid certificate.
     verifies_clients: bool,
 }
@@ -91,7 +94,7 @@ impl PortTls {
             let validation = listener.certificates().and_then(|certificates| certificates.client_validation());
             validation.is_some_and(|validation| validation.mode() == ClientValidationMode::Required)
         });
-        PortTls { listeners, stream_count, passthrough_count, verifies_clients }
+        PortTls { listeners, stream_count, passthrough_count, limits: HostMap::default(), verifies_clients }
     }
 
     /// A port whose listeners all terminate TLS.
@@ -152,6 +155,29 @@ impl PortTls {
             changed_copy.listeners.set(host, listener);
         }
         changed_copy
+    }
+
+    /// A copy with other limits for some hosts.
+    pub fn with_limits(&self, changed: impl IntoIterator<Item = (HostPattern, Option<Arc<HandshakeLimits>>)>) -> Self {
+        let mut changed_copy = self.clone();
+        for (host, limits) in changed {
+            changed_copy.limits.set(host, limits);
+        }
+        changed_copy
+    }
+
+    /// The limits of exactly this hostname.
+    pub fn limits_of(&self, hostname: &HostPattern) -> Option<&Arc<HandshakeLimits>> {
+        self.limits.get(hostname)
+    }
+
+    /// The limits of handshakes with this server name.
+    pub fn limits_for(&self, name: Option<&str>) -> Option<&Arc<HandshakeLimits>> {
+        if self.limits.is_empty() {
+            return None;
+        }
+        // The empty name matches only `HostPattern::Any`.
+        self.limits.most_specific(name.unwrap_or_default())
     }
 
     /// The certificates of all listeners that terminate TLS, by the hostname of the listener, sorted.

@@ -78,9 +78,8 @@ fn of_nginx(subject: Subject<'_>, found: &IngressFindings<'_>, key: &str, name: 
         Some(problem) => match why_same(subject, name, value) {
             Some(effect) => FoundAnnotation { remedy: problem.remedy.clone(), ..same(effect.to_owned()) },
             None => {
-                let remedy = replacement(name).map_or_else(|| problem.remedy.clone(), str::to_owned);
-                let (verdict, effect) = (MigrationVerdict::LeftOut, problem.message.clone());
-                FoundAnnotation { verdict, effect, remedy, ..row }
+                let (effect, remedy) = (problem.message.clone(), problem.remedy.clone());
+                FoundAnnotation { verdict: MigrationVerdict::LeftOut, effect, remedy, ..row }
             }
         },
         None => match annotation_support(name) {
@@ -128,6 +127,7 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
         | "mirror-host"
         | "mirror-target"
         | "proxy-ssl-ciphers"
+        | "ssl-ciphers"
         | "upstream-hash-by" => None,
         "server-alias" if items(value).any(|name| !is_host(name)) || subject.shares_host_with_other_namespace() => None,
         "server-alias" => Some("another host or Ingress has the name, as in ingress-nginx"),
@@ -205,7 +205,6 @@ const REFER_TO_OBJECTS: &[&str] =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::ingress_nginx::names;
 
     #[test]
     fn names_in_tables_exist() {

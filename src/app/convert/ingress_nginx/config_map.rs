@@ -121,8 +121,6 @@ const KEYS: &[KnownKey] = &[
     by(&["use-forwarded-headers", "enable-real-ip"], "false", "run Portico with --trusted-ips for your load balancer"),
     by(&["proxy-real-ip-cidr"], "0.0.0.0/0", "run Portico with these networks in --trusted-ips"),
     by(&["use-proxy-protocol"], "false", "run Portico with --proxy-protocol-from for your load balancer"),
-    by(&["ssl-protocols"], "TLSv1.2 TLSv1.3", "run Portico with --tls-min-version, which is 1.2 or 1.3"),
-    by(&["ssl-ciphers"], "", "run Portico with --tls-ciphers"),
     by(&["keep-alive"], "75", "run Portico with --client-idle-timeout"),
     by(&["client-header-timeout"], "60", "run Portico with --client-header-timeout"),
     by(&["client-body-timeout"], "60", "run Portico with --client-body-timeout"),

@@ -261,6 +261,7 @@ fn remove_hosts(plan: &mut IngressPlan, foreign: &BTreeSet<Box<str>>) {
     }
     plan.certificates.retain(|certificate| is_own_pattern(&certificate.host));
     plan.passthrough.retain(|passed| is_own_pattern(&passed.host));
+    plan.handshakes.retain(|(host, _)| is_own_pattern(host));
     let has_routes = !plan.routes.is_empty() || plan.router_hosts().next().is_some() || plan.has_default_backend();
     if !has_routes {
         plan.upstreams = Box::default();

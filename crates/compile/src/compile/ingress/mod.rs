@@ -18,6 +18,7 @@
 //! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
 mod dialects;
+mod handshakes;
 mod host_claims;
 mod host_conflicts;
 mod host_index;
@@ -300,9 +301,13 @@ impl IngressCompiler {
                 updated.verdicts_to_update.insert(key);
             }
         }
-        let have_listeners_changed = !changed_listeners.is_empty();
+        let chosen = handshakes::by_host(&plans);
+        let patterns = changed_hosts.iter().filter_map(ClaimedHost::pattern);
+        let changed_limits = patterns.filter_map(|pattern| handshakes::changed(&self.tls, &chosen, pattern));
+        let changed_limits: Vec<_> = changed_limits.collect();
+        let have_listeners_changed = !changed_listeners.is_empty() || !changed_limits.is_empty();
         if have_listeners_changed {
-            self.tls = self.tls.with_listeners(changed_listeners);
+            self.tls = self.tls.with_listeners(changed_listeners).with_limits(changed_limits);
         }
         // The binds contain the router and the listeners for TLS.
         if updated.router_built || is_first || have_listeners_changed {

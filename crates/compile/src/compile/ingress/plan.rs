@@ -14,6 +14,7 @@ use crate::compile::certificates::SecretCache;
 use crate::compile::ingress_class::dialect::Dialect;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates};
+use crate::snapshot::handshake_limits::SuiteChoice;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::ingress_routes::RouteOrder;
 use crate::snapshot::router::RouteMatch;
@@ -45,6 +46,8 @@ pub(super) struct IngressPlan {
     pub certificates: Vec<HostCertificate>,
     /// The hosts whose TLS connections are forwarded without being decrypted.
     pub passthrough: Vec<PassthroughHost>,
+    /// What handshakes for hosts may use.
+    pub handshakes: Vec<(HostPattern, SuiteChoice)>,
     /// Each once, sorted.
     pub upstreams: Box<[UpstreamKey]>,
     /// Errors that prevent parts of the Ingress from being served.
@@ -96,7 +99,8 @@ impl IngressPlan {
             self.routes.clone_from(&before.routes);
             self.default_route.clone_from(&before.default_route);
         }
-        let tls = (&self.certificates, &self.passthrough) == (&before.certificates, &before.passthrough);
+        let tls = (&self.certificates, &self.passthrough, &self.handshakes)
+            == (&before.certificates, &before.passthrough, &before.handshakes);
         EqualParts { routes, tls }
     }
 

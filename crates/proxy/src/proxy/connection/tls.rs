@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
@@ -30,6 +30,7 @@ use crate::plugin_api::consumers::chain_digest;
 use crate::plugin_api::{CertificateFindings, ClientCertificate};
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
+use crate::snapshot::handshake_limits::HandshakeLimits;
 use crate::snapshot::routing::ClientTls;
 use crate::unverified_certificates::AcceptClientWithKey;
 
@@ -147,10 +148,48 @@ impl TlsTerminator {
         Ok(TlsTerminator { config, asking_config, versions })
     }
 
+    /// The configuration for handshakes of a host with limits, which verifies no clients.
+    fn limited_config(&self, limits: &HandshakeLimits, asks_client: bool) -> Result<ServerConfig, Error> {
+        let cell = &limits.server_configs[usize::from(asks_client)];
+        if let Some(config) = cell.get() {
+            return Ok(config.clone());
+        }
+        let base = if asks_client { &self.asking_config } else { &self.config };
+        let cipher_suites = limits.choice.of_permitted(&base.crypto_provider().cipher_suites);
+        let is_used = |version: &SupportedProtocolVersion| cipher_suites.iter().any(|suite| suite.version() == version);
+        let versions: Vec<_> = self.versions.iter().copied().filter(|version| is_used(version)).collect();
+        if versions.is_empty() {
+            return Err(Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon));
+        }
+        let provider = CryptoProvider { cipher_suites, ..CryptoProvider::clone(base.crypto_provider()) };
+        let provider = Arc::new(provider);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&versions)?;
+        let builder = match asks_client {
+            true => builder.with_client_cert_verifier(Arc::new(AcceptClientWithKey(provider))),
+            false => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(ListenerCertResolver::default()));
+        let has_order = limits.choice.tls12.is_some() || base.ignore_client_order;
+        config.ignore_client_order = limits.choice.prefers_server.unwrap_or(has_order);
+        config.alpn_protocols.clone_from(&base.alpn_protocols);
+        // A session is resumed only with a suite that the handshake would choose, and for the same server name.
+        config.ticketer = Arc::clone(&base.ticketer);
+        config.session_storage = Arc::clone(&base.session_storage);
+        Ok(cell.get_or_init(|| config).clone())
+    }
+
     /// The configuration for handshakes of listeners with these certificates. `asks_client`: whether a plugin reads the
     /// certificate of the client.
-    fn config_for(&self, certificates: &Certificates, asks_client: bool) -> Result<ServerConfig, Error> {
+    fn config_for(
+        &self,
+        certificates: &Certificates,
+        asks_client: bool,
+        limits: Option<&HandshakeLimits>,
+    ) -> Result<ServerConfig, Error> {
         let validation = certificates.client_validation();
+        if let (Some(limits), None) = (limits, validation) {
+            return self.limited_config(limits, asks_client);
+        }
         // A listener that accepts every client also accepts those whose keys do not fit their certificates.
         if asks_client && validation.is_none_or(|validation| validation.mode() != ClientValidationMode::Required) {
             return Ok(self.asking_config.clone());
@@ -178,14 +217,21 @@ impl TlsTerminator {
     }
 
     /// Performs the handshake after the ClientHello, with the certificates of the listener, for requests.
-    /// `asks_client`: whether a certificate is requested because a plugin reads it.
+    /// `asks_client`: whether a certificate is requested because a plugin reads it. `limits`: those of the host.
     pub(in crate::proxy) async fn accept(
         &self,
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
         asks_client: bool,
+        limits: Option<&HandshakeLimits>,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), FailedHandshake> {
-        let config = self.config_for(&certificates, asks_client).map_err(|_| ClientHandshakeError::Other)?;
+        let config = match self.config_for(&certificates, asks_client, limits) {
+            Ok(config) => config,
+            Err(error) => {
+                send_alert(&mut hello.into_parts().0, HANDSHAKE_FAILURE).await;
+                return Err(ClientHandshakeError::from_tls_error(&error).into());
+            }
+        };
         let (stream, mut session) = self.handshake(hello, certificates, config).await?;
         if asks_client {
             let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -201,7 +247,7 @@ impl TlsTerminator {
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), FailedHandshake> {
-        let mut config = self.config_for(&certificates, false).map_err(|_| ClientHandshakeError::Other)?;
+        let mut config = self.config_for(&certificates, false, None).map_err(|_| ClientHandshakeError::Other)?;
         config.alpn_protocols.clear();
         self.handshake(hello, certificates, config).await
     }
@@ -294,6 +340,7 @@ pub(in crate::proxy) async fn deliver_alert(mut socket: TcpStream) {
 const ALERT_LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const ALERT_LINGER_BYTES: usize = 32 * 1024;
 /// Descriptions of TLS alerts (RFC 8446, section 6.2).
+const HANDSHAKE_FAILURE: u8 = 40;
 const UNRECOGNIZED_NAME: u8 = 112;
 const INTERNAL_ERROR: u8 = 80;
 /// Sessions of TLS 1.2 clients without tickets; each takes about 300 bytes.

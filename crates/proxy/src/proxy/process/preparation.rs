@@ -35,6 +35,7 @@ use crate::proxy::stream::{self, AssignedStream, ClientAddress, StreamClient};
 use crate::proxy::telemetry::stats::ProxyHeaderOutcome;
 use crate::proxy::worker::Worker;
 use crate::snapshot::certs::Certificates;
+use crate::snapshot::handshake_limits::HandshakeLimits;
 use crate::snapshot::port_tls::{PortTls, TlsAction};
 
 /// The steps that this connection needs before its first request.
@@ -198,7 +199,8 @@ async fn perform_handshake(
     // Again, because the connection may have waited for its permit.
     let AssignedTls::TerminateStream = tls_action(worker, connections, &hello) else {
         let asks_client = requests_client_certificate(worker, connections, &hello);
-        let (stream, session) = worker.tls.accept(hello, certificates, asks_client).await?;
+        let limits = handshake_limits(worker, connections, &hello);
+        let (stream, session) = worker.tls.accept(hello, certificates, asks_client, limits.as_deref()).await?;
         let (transport, address) = (Transport::Tls(Box::new(stream)), client_address.socket());
         return Ok(PreparedConnection::Http { transport, address, session: Some(session) });
     };
@@ -272,6 +274,17 @@ fn certificates(worker: &Worker, connections: &ListenerConnections, hello: &Rece
     let view = worker.view();
     let bind = view.http_bind(&connections.address);
     bind.and_then(|bind| bind.certificates(hello.server_name.as_deref())).cloned().unwrap_or_default()
+}
+
+/// The current limits for the server name.
+fn handshake_limits(
+    worker: &Worker,
+    connections: &ListenerConnections,
+    hello: &ReceivedHello,
+) -> Option<Arc<HandshakeLimits>> {
+    let view = worker.view();
+    let tls = view.http_bind(&connections.address).and_then(|bind| bind.tls.as_ref())?;
+    tls.limits_for(hello.server_name.as_deref()).cloned()
 }
 
 /// Whether a plugin reads the certificate of the client.

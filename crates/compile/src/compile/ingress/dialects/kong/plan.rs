@@ -113,6 +113,7 @@ pub(in crate::compile::ingress) fn plan(
         location_parts: Default::default(),
         certificates,
         passthrough: Vec::new(),
+        handshakes: Vec::new(),
         upstreams: upstreams.into_iter().collect(),
         errors,
         notes,

@@ -79,6 +79,7 @@ pub(in crate::compile::ingress) fn plan(
         location_parts: Default::default(),
         certificates,
         passthrough: Vec::new(),
+        handshakes: Vec::new(),
         upstreams: rules.upstreams.into_iter().collect(),
         errors,
         notes,

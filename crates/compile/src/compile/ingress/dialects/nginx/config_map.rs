@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use super::balancing;
+use super::cipher_list;
 use super::endpoint_rewrites;
 use super::log_settings;
 use super::log_settings::LogSettings;
@@ -85,6 +86,11 @@ pub(super) struct NginxConfig {
     pub waf: GlobalWaf,
     /// What follows the snippets of all locations, which can be compiled.
     pub location_snippet: Option<Arc<str>>,
+    /// Whether clients may use TLS 1.2, and TLS 1.3.
+    pub tls_versions: (bool, bool),
+    /// Of TLS 1.2, as OpenSSL lists them.
+    pub ciphers: Option<Arc<str>>,
+    pub prefers_server_ciphers: Option<bool>,
     /// Why no request may be forwarded.
     pub errors: Vec<Diagnostic>,
     pub notes: Vec<Diagnostic>,
@@ -131,6 +137,9 @@ impl Default for NginxConfig {
             streams: StreamDefaults::default(),
             waf: GlobalWaf::default(),
             location_snippet: None,
+            tls_versions: (true, true),
+            ciphers: None,
+            prefers_server_ciphers: None,
             errors: Vec::new(),
             notes: Vec::new(),
         }
@@ -206,6 +215,9 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
                 config.waf.engine = WafEngine::of_rules(value);
                 Some(())
             }
+            "ssl-protocols" => set(&mut config.tls_versions, tls_versions(text)),
+            "ssl-ciphers" => list(&mut config.ciphers, name, value),
+            "ssl-prefer-server-ciphers" => set(&mut config.prefers_server_ciphers, flag(text).map(Some)),
             "hsts" => set(&mut hsts.0, flag(text)),
             "hsts-max-age" => set(&mut hsts.1, integer(text).and_then(|seconds| u64::try_from(seconds).ok())),
             "hsts-include-subdomains" => set(&mut hsts.2, flag(text)),
@@ -285,7 +297,32 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
     }
     log_settings::finish(&mut config.logs, &mut config.notes, &format!("{} {key}", Kind::ConfigMap));
     config.transport_security = transport_security(hsts.0, hsts.1, hsts.2, hsts.3);
+    let problems = handshake_problems(&config, data);
+    let note = |(name, message, remedy): (&str, String, &str)| {
+        Diagnostic::of_object(format!("{} {key}, {name}: {message}", Kind::ConfigMap), remedy).into_warning()
+    };
+    config.notes.extend(problems.into_iter().map(note));
     config
+}
+
+/// What the keys about handshakes with clients name in vain: the key, what is wrong and the remedy.
+fn handshake_problems(
+    config: &NginxConfig,
+    data: &BTreeMap<String, Arc<str>>,
+) -> Vec<(&'static str, String, &'static str)> {
+    let mut problems = Vec::new();
+    if let Some(list) = config.ciphers.as_deref().map(cipher_list::parse) {
+        let none = "it names no cipher suite that is supported, so clients need TLS 1.3".to_owned();
+        let problem = if list.suites.is_empty() { Some(none) } else { list.unknown_in_words() };
+        problems.extend(problem.map(|problem| ("ssl-ciphers", problem, cipher_list::REMEDY)));
+    }
+    let versions = data.get("ssl-protocols").filter(|value| tls_versions(value).is_some());
+    let is_supported = |version: &str| matches!(version, "TLSv1.2" | "TLSv1.3");
+    if let Some(other) = versions.and_then(|value| value.split_whitespace().find(|word| !is_supported(word))) {
+        let message = format!("{other} is not supported, so no client may use it");
+        problems.push(("ssl-protocols", message, "remove this version"));
+    }
+    problems
 }
 
 /// Sets a value; `None` if it is bad.
@@ -383,6 +420,16 @@ pub(super) fn statuses(text: &str, least: u16) -> Option<Box<[u16]>> {
 
 pub(super) fn count(text: &str) -> Option<u64> {
     integer(text).and_then(|number| u64::try_from(number).ok())
+}
+
+/// Whether a list has TLS 1.2, and TLS 1.3. `None` if it has neither, or another word. Older versions, which are not
+/// supported, are left out.
+fn tls_versions(text: &str) -> Option<(bool, bool)> {
+    let has = |version: &str| text.split_whitespace().any(|word| word == version);
+    let known = ["SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
+    let is_known = text.split_whitespace().all(|word| known.contains(&word));
+    let versions = (has("TLSv1.2"), has("TLSv1.3"));
+    (is_known && versions != (false, false)).then_some(versions)
 }
 
 fn redirect_status(text: &str) -> Option<StatusCode> {
@@ -514,6 +561,9 @@ mod tests {
                 ("proxy-cookie-path", "/a/ /"),
                 ("custom-http-errors", "503,404"),
                 ("disable-proxy-intercept-errors", "true"),
+                ("ssl-protocols", "TLSv1.3"),
+                ("ssl-ciphers", "ECDHE+AESGCM"),
+                ("ssl-prefer-server-ciphers", "false"),
             ],
             false,
         );
@@ -527,7 +577,13 @@ mod tests {
         assert_eq!(config.transport_security.unwrap(), "max-age=60; includeSubDomains; preload");
         assert_eq!(config.allowed.as_deref(), Some("10.0.0.0/8"));
         assert_eq!(config.endpoint_rewrites.get("proxy-cookie-path").map(|value| &**value), Some("/a/ /"));
+        assert_eq!((config.tls_versions, config.prefers_server_ciphers), ((false, true), Some(false)));
+        assert_eq!(config.ciphers.as_deref(), Some("ECDHE+AESGCM"));
         assert!(config.errors.is_empty() && config.notes.is_empty());
+        for (name, value) in [("ssl-protocols", "TLSv1.1 TLSv1.2"), ("ssl-ciphers", "AES128-SHA")] {
+            let config = parsed(&[(name, value)], false);
+            assert_eq!((config.errors.len(), config.notes.len()), (0, 1), "{name}: {value}");
+        }
         assert_eq!(parsed(&[("hsts", "false")], false).transport_security, None);
     }
 
@@ -557,6 +613,10 @@ mod tests {
             ("proxy-stream-responses", "many", 0, 1),
             ("proxy-stream-responses", "2", 0, 0),
             ("block-cidrs", "", 0, 0),
+            ("ssl-protocols", "TLSv1.1", 0, 1),
+            ("ssl-protocols", "TLSv1.2,TLSv1.3", 0, 1),
+            ("ssl-ciphers", "ALL;", 0, 1),
+            ("ssl-prefer-server-ciphers", "on", 0, 1),
         ] {
             let config = parsed(&[(name, value)], false);
             assert_eq!((config.errors.len(), config.notes.len()), (errors, notes), "{name}: {value}");

@@ -13,6 +13,8 @@ use super::client_certificates;
 use super::client_certificates::{CertificateRequirement, HostCertificates};
 use super::config_map;
 use super::config_map::NginxConfig;
+use super::handshake_annotations;
+use super::handshake_annotations::HostCiphers;
 use super::host_paths::HostPaths;
 use super::passthrough_wish;
 use super::path::written_path;
@@ -70,6 +72,7 @@ struct Host {
     certificates: Option<HostCertificates>,
     /// Those of the oldest Ingress with some.
     aliases: Option<GivenAliases>,
+    ciphers: HostCiphers,
     /// The namespace of the Ingresses that let its TLS connections pass through.
     passes_through_for: Option<Arc<str>>,
     /// Whether an Ingress had it at the last update.
@@ -98,6 +101,7 @@ struct SaidOfHost {
     server_snippet: Option<Arc<ServerSnippet>>,
     aliases: Vec<HostPattern>,
     passes_through: bool,
+    ciphers: HostCiphers,
     /// That of the Ingress.
     namespace: Arc<str>,
 }
@@ -119,6 +123,14 @@ impl Host {
     fn find_aliases(&self) -> Option<GivenAliases> {
         let (ingress, said) = self.of_owner().find(|(_, said)| !said.aliases.is_empty())?;
         Some(GivenAliases { ingress: ingress.clone(), names: said.aliases.as_slice().into() })
+    }
+
+    /// Of each annotation, that of the oldest Ingress with it.
+    fn find_ciphers(&self) -> HostCiphers {
+        HostCiphers {
+            list: self.of_owner().find_map(|(_, said)| said.ciphers.list.clone()),
+            prefers_server: self.of_owner().find_map(|(_, said)| said.ciphers.prefers_server),
+        }
     }
 
     fn find_passthrough(&self) -> Option<Arc<str>> {
@@ -250,6 +262,8 @@ impl NginxHosts {
                 // Otherwise, the known ones stay, so that open connections need not be verified again.
                 known.certificates = certificates;
             }
+            let ciphers = known.find_ciphers();
+            let ciphers_before = std::mem::replace(&mut known.ciphers, ciphers);
             let passes_through_for = known.find_passthrough();
             let passed_before = std::mem::replace(&mut known.passes_through_for, passes_through_for);
             let canaries = known.said.values().flat_map(|said| &said.canaries).map(Arc::clone).collect();
@@ -262,6 +276,7 @@ impl NginxHosts {
                 || closed_before != known.closed_by
                 || snippet_before != known.server_snippet
                 || have_certificates_changed
+                || ciphers_before != known.ciphers
                 || passed_before != known.passes_through_for
                 || has_canaries;
             let aliases = known.find_aliases();
@@ -332,6 +347,18 @@ impl NginxHosts {
     /// What a host requires of the certificates of its clients.
     pub(super) fn certificates(&self, host: &HostPattern) -> Option<&HostCertificates> {
         self.by_host.get(host)?.certificates.as_ref()
+    }
+
+    /// What the annotations of a host say about ciphers. A further name has those of its host.
+    pub(super) fn ciphers(&self, host: &HostPattern) -> HostCiphers {
+        let of_alias = || self.aliases.hosts(host).next().filter(|_| !self.is_named(host));
+        let known = self.by_host.get(of_alias().unwrap_or(host));
+        known.map(|known| known.ciphers.clone()).unwrap_or_default()
+    }
+
+    /// Whether a name is only a further one of another host.
+    pub(super) fn is_alias(&self, name: &HostPattern) -> bool {
+        !self.is_named(name) && self.aliases.hosts(name).next().is_some()
     }
 
     /// The namespace of the Ingresses that let the TLS connections of a host pass through; `None` if they do not.
@@ -438,6 +465,7 @@ fn said_of_hosts(
         known.certificates.clone_from(&certificates);
         known.server_snippet.clone_from(&server_snippet);
     }
+    let ciphers = handshake_annotations::of_annotations(&reader);
     let mut aliases = server_alias::names(&ingress.meta);
     aliases.retain(|alias| !is_foreign(alias));
     let use_regex = written(&ingress.meta, "use-regex").and_then(ingress_nginx::flag) == Some(true);
@@ -453,6 +481,7 @@ fn said_of_hosts(
         let known = said.entry(host).or_default();
         known.namespace = Arc::clone(&ingress.meta.key.namespace);
         known.passes_through = passes_through;
+        known.ciphers.clone_from(&ciphers);
         known.has_tls = !ingress.spec.tls.is_empty();
         known.closes_host.clone_from(&closes_host);
         known.certificates.clone_from(&certificates);

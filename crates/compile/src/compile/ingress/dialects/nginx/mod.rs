@@ -38,6 +38,8 @@ mod endpoint_rewrites;
 pub(in crate::compile::ingress) mod error_backend;
 mod fast_cgi;
 mod further_names;
+mod handshake_annotations;
+mod handshakes;
 mod host_facts;
 mod host_paths;
 mod limits;
@@ -152,6 +154,7 @@ pub(super) fn plan(
     further_names::report(&mut reader, hosts, ingress, &named);
     certificate_conflicts::report(&mut reader, hosts, ingress, &certificates, &named);
     passthrough::report(cx, &mut reader, hosts, ingress, &named);
+    handshakes::report(&mut reader, hosts, ingress, &named);
     let own = named.iter().filter(|host| hosts.belongs_to(host, ingress));
     let mut rewrites = endpoint_rewrites::read(&mut reader, config, budgets.regex_limit());
     rewrites.base = annotations.redirect_base;
@@ -223,6 +226,9 @@ pub(super) fn plan(
     let passthrough = planner.passthrough();
     planner.separate_hosts();
     planner.add_aliases();
+    let own = planner.by_host.keys().filter(|host| hosts.belongs_to(host, ingress) || hosts.is_alias(host));
+    let chosen = own.filter_map(|host| Some((host.clone(), handshakes::choice(config, hosts.ciphers(host))?)));
+    let handshakes = chosen.collect();
     let NginxPlanner { rules, by_host, errors: route_errors, .. } = planner;
     errors.extend(route_errors);
     errors.extend(certificates.problem);
@@ -239,6 +245,7 @@ pub(super) fn plan(
         location_parts: rules.parts.into_parts(),
         certificates: host_certificates,
         passthrough,
+        handshakes,
         upstreams: rules.upstreams.into_iter().collect(),
         errors,
         notes,
