@@ -56,6 +56,9 @@ pub struct BindDump {
     /// The TLS listeners whose connections are forwarded, by the hostnames of their routes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tls_streams: Vec<TlsStreamDump>,
+    /// `a.example: TLS 1.2 (TLS_ECDHE_…), TLS 1.3`: what handshakes for a host may use, where less than usual.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub handshake_limits: Vec<String>,
     /// The TCP listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<StreamDump>,
@@ -243,12 +246,19 @@ impl Snapshot {
     /// The dump without the plugins of consumers, of which there may be very many.
     pub fn dump_binds(&self) -> Vec<BindDump> {
         let bind = |(address, bind): (&BindAddress, &Arc<Bind>)| {
-            let mut dumped =
-                BindDump { address: *address, listeners: Vec::new(), tls_streams: Vec::new(), tcp: None, udp: None };
+            let mut dumped = BindDump {
+                address: *address,
+                listeners: Vec::new(),
+                tls_streams: Vec::new(),
+                handshake_limits: Vec::new(),
+                tcp: None,
+                udp: None,
+            };
             match &bind.served {
                 Served::Http(http) => {
                     dumped.listeners = http.dump();
                     dumped.tls_streams = http.tls.as_ref().map(PortTls::dump).unwrap_or_default();
+                    dumped.handshake_limits = http.tls.as_ref().map(PortTls::limit_lines).unwrap_or_default();
                 }
                 Served::Tcp(rule) => dumped.tcp = Some(StreamDump::from(&**rule)),
                 Served::Udp(rule) => dumped.udp = Some(StreamDump::from(&**rule)),

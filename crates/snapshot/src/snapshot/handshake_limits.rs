@@ -1,5 +1,6 @@
 //! What handshakes for a host may use of the versions of TLS and the cipher suites that the process permits.
 
+use std::fmt;
 use std::sync::OnceLock;
 
 use rustls::SupportedCipherSuite;
@@ -48,6 +49,25 @@ impl SuiteChoice {
     }
 }
 
+/// `TLS 1.2 (TLS_ECDHE_…), TLS 1.3, in the order of the server`
+impl fmt::Display for SuiteChoice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |suites: &[SupportedCipherSuite]| {
+            let names: Vec<&str> = suites.iter().filter_map(|suite| suite.suite().as_str()).collect();
+            format!(" ({})", names.join(" "))
+        };
+        let suites = self.tls12.as_deref().map(names).unwrap_or_default();
+        let tls12 = self.permits_tls12.then(|| format!("TLS 1.2{suites}"));
+        let tls13 = self.permits_tls13.then(|| "TLS 1.3".to_owned());
+        let order = self.prefers_server.map(|is_server| {
+            let side = if is_server { "server" } else { "client" };
+            format!("in the order of the {side}")
+        });
+        let parts: Vec<String> = [tls12, tls13, order].into_iter().flatten().collect();
+        formatter.write_str(&parts.join(", "))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rustls::crypto::aws_lc_rs::cipher_suite::{
@@ -75,5 +95,9 @@ mod tests {
         ] {
             assert_eq!(choice.of_permitted(permitted), expected, "{choice:?} {permitted:?}");
         }
+        assert_eq!(only_tls13.to_string(), "TLS 1.3");
+        let ordered = SuiteChoice { prefers_server: Some(true), ..tls12(&[RSA]) };
+        let text = "TLS 1.2 (TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256), TLS 1.3, in the order of the server";
+        assert_eq!(ordered.to_string(), text);
     }
 }

@@ -166,6 +166,11 @@ impl PortTls {
         changed_copy
     }
 
+    /// A line for the limits of each host, sorted.
+    pub(super) fn limit_lines(&self) -> Vec<String> {
+        self.limits.sorted().into_iter().map(|(host, limits)| format!("{host}: {}", limits.choice)).collect()
+    }
+
     /// The limits of exactly this hostname.
     pub fn limits_of(&self, hostname: &HostPattern) -> Option<&Arc<HandshakeLimits>> {
         self.limits.get(hostname)
