@@ -152,15 +152,6 @@ fn is_host(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
 }
 
-/// What has the effect of an annotation that is not supported.
-fn replacement(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "stream-snippet" => "open the ports of TCP services with --nginx-tcp-services",
-        "ssl-ciphers" | "ssl-prefer-server-ciphers" => "run Portico with --tls-ciphers, which applies to all hosts",
-        _ => return None,
-    })
-}
-
 fn field(key: &str) -> String {
     format!("metadata.annotations[{key}]")
 }
@@ -211,11 +202,6 @@ mod tests {
         let needed = NEEDS.iter().flat_map(|(dependent, needed)| [dependent, needed]);
         for name in OF_CANARIES.iter().chain(MODSECURITY).chain(REFER_TO_OBJECTS).chain(needed) {
             assert!(ingress_nginx::has(name), "{name}");
-        }
-        let replaced: Vec<&str> = names().filter(|name| replacement(name).is_some()).collect();
-        assert_eq!(replaced.len(), 3, "{replaced:?}");
-        for name in replaced {
-            assert_ne!(annotation_support(name), AnnotationSupport::Supported, "{name}");
         }
     }
 
