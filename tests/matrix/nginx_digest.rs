@@ -1,4 +1,4 @@
-//! HTTP Digest authentication of Ingresses of the dialect nginx: with both forms of the Secret, beside lists of
+//! HTTP Digest authentication of Ingresses of the dialect nginx: with both forms of the Secret, with lists of
 //! addresses, and without a Secret that can be used.
 
 use portico::api::ingress_nginx::PREFIX;
@@ -78,7 +78,7 @@ fn digests_admit_the_users_of_the_secret() {
             assert_eq!(get(&address, host, "/x", &login(user, hash, nonce(&refused))).status, 401, "{host} {user}");
         }
     }
-    // The same nonce, and one of nobody.
+    // A nonce of this host, and one that Portico has not issued.
     let nonce_of_file = first("file.example");
     let forged = get(&address, "file.example", "/x", &login("anna", &hash, &"0".repeat(40)));
     assert_eq!(forged.status, 401);

@@ -1,8 +1,8 @@
-//! HTTP Digest authentication (RFC 2617) with MD5 and `qop=auth`: the users of a file of `htdigest`, and the nonces that
-//! clients have to use.
+//! HTTP Digest authentication (RFC 2617) with MD5 and `qop=auth`: the users of a file of `htdigest`, and the nonces
+//! that clients have to use.
 //!
-//! Nothing is stored about a nonce: it contains its time, and a code that only processes with the same users can compute.
-//! Therefore all replicas accept it, and a changed file ends all.
+//! Nothing is stored about a nonce: it contains its time, and a code that only processes with the same users can
+//! compute. Therefore all replicas accept it, and a changed file ends all.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -43,8 +43,8 @@ pub enum DigestOutcome {
 }
 
 impl DigestUsers {
-    /// The users in lines of `USERNAME:REALM:HASH`, as `htdigest` writes them. Empty lines and those that begin with `#`
-    /// are skipped.
+    /// The users in lines of `USERNAME:REALM:HASH`, as `htdigest` writes them. Empty lines and those that begin with
+    /// `#` are skipped.
     pub fn parse(realm: &str, text: &str) -> (Self, Vec<InvalidDigestLine>) {
         let (mut hashes, mut invalid) = (BTreeMap::new(), Vec::new());
         for (index, line) in text.lines().map(str::trim_end).enumerate() {
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(check(&same, &nonce, 1), DigestOutcome::Verified("Mufasa".to_owned()));
         let (others, _) = DigestUsers::parse(REALM, &format!("{USERS}Scar:{REALM}:{}\n", "0".repeat(32)));
         assert_eq!(check(&others, &nonce, 1), DigestOutcome::Stale);
-        // Nobody else can make one, also not for a later time.
+        // A client cannot change the time of one.
         let later = format!("{:08x}{}", seconds(now()) + 30, &nonce[8..]);
         assert_eq!(check(&users, &later, 1), DigestOutcome::Stale);
     }

@@ -227,7 +227,7 @@ const MAX_VALUE: usize = 256;
 const NEW_SESSION_KEYS: usize = 20;
 /// How many keys are drawn for one endpoint among several.
 const KEYS_PER_ENDPOINT: usize = 64;
-/// How many are drawn at most. Among more than a thousand endpoints, some clients get their value with a later response.
+/// How many are drawn at most. Among more than a thousand endpoints, some clients get a value with a later response.
 const MAX_KEYS: usize = 4096;
 
 #[cfg(test)]
