@@ -32,6 +32,7 @@ mod canary;
 mod certificate_conflicts;
 mod cipher_list;
 mod client_certificates;
+mod config_keys;
 mod config_map;
 mod custom_headers;
 mod endpoint_rewrites;

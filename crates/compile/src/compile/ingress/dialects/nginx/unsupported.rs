@@ -1,7 +1,7 @@
 //! The annotations of an Ingress that have no effect: those of ingress-nginx that are not supported, and those of other
 //! controllers. One that restricts requests takes the Ingress out of service.
 
-use super::config_map::STREAM_REMEDY;
+use super::config_keys::STREAM_REMEDY;
 use super::modsecurity;
 use super::supported::READ;
 use super::value_reader::written;
