@@ -55,7 +55,25 @@ pub(crate) fn parse(response: &str) -> io::Result<RawResponse> {
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
     let fields = lines.filter_map(|line| line.split_once(':'));
     let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()));
-    Ok(RawResponse { status: status.unwrap_or_default(), fields: fields.collect(), body: body.to_owned() })
+    let fields: Vec<_> = fields.collect();
+    let is_chunked = fields.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    let body = if is_chunked { without_chunks(body) } else { Some(body.to_owned()) };
+    let body = body.ok_or_else(|| io::Error::other("the chunks of the response have no end"))?;
+    Ok(RawResponse { status: status.unwrap_or_default(), fields, body })
+}
+
+/// The data of all chunks. `None` without the last one.
+fn without_chunks(mut chunks: &str) -> Option<String> {
+    let mut data = String::new();
+    loop {
+        let (size, rest) = chunks.split_once("\r\n")?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(data);
+        }
+        data += rest.get(..size)?;
+        chunks = rest.get(size..)?.strip_prefix("\r\n")?;
+    }
 }
 
 fn outcome(response: RawResponse) -> Outcome {

@@ -332,7 +332,7 @@ fn responses_are_those_of_scripts() {
     let cut = Connection::open(&address).unwrap().get("php.example", "/cut.php");
     assert!(cut.is_err(), "an incomplete response is not complete for its client: {cut:?}");
     let messages = eventually("a message of the script", || {
-        Some(program.messages()).filter(|messages| messages.contains("A FastCGI server reports"))
+        Some(program.stderr()).filter(|messages| messages.contains("A FastCGI server reports"))
     });
     assert!(messages.contains("a warning\\nof the script"), "{messages}");
     program.stop().expect_success();

@@ -103,7 +103,8 @@ fn connections_pass_through_by_server_name() {
     objects += &ingress("default", "root", "01", "", &rule_for("shared.example", "/", "secure"));
     objects += &ingress("default", "says", "02", &passing(""), &rule("shared.example", "/says"));
     objects += &ingress("default", "no-root", "01", &passing(""), &rule_for("no-root.example", "/api", "secure"));
-    let guarded = passing("") + &format!(", {PREFIX}enable-modsecurity: \"true\"");
+    let firewall = ["enable-modsecurity: \"true\"", "modsecurity-snippet: SecRuleEngine On"];
+    let guarded = passing(&firewall.join(", "));
     objects += &ingress("default", "guarded", "01", &guarded, &rule_for("guarded.example", "/", "secure"));
     objects += &ingress("default", "lost", "01", &passing(""), &rule_for("lost.example", "/", "missing"));
     let bad = format!("{PREFIX}ssl-passthrough: maybe");

@@ -34,7 +34,7 @@ tools write it for missing values. */}}
 
 {{/* The arguments as a YAML list, sorted by name, so that another order does not cause a rollout. */}}
 {{- define "portico.args" -}}
-{{- $switches := list "access-log-mask-clients" "allow-address-annotation" "allow-aws-pod-credentials" "allow-gcp-pod-credentials" "allow-loopback-backends" "allow-port-sharing" "deny-external-names" "endpoint-metrics" "ignore-foreign-guards" "keep-header-case" "kong-compat-fail-open" "kong-metrics" "kubernetes" "limits-warn-only" "trace-errors" }}
+{{- $switches := list "access-log-mask-clients" "allow-address-annotation" "allow-aws-pod-credentials" "allow-gcp-pod-credentials" "allow-loopback-backends" "allow-port-sharing" "deny-external-names" "endpoint-metrics" "ignore-foreign-guards" "keep-header-case" "kong-compat-fail-open" "kong-metrics" "kubernetes" "limits-warn-only" "nginx-class-by-name" "nginx-disable-catch-all" "nginx-ssl-passthrough" "nginx-without-class" "trace-errors" }}
 {{- $args := list "run" }}
 {{- $config := include "portico.config" . | fromYaml }}
 {{- range $name := keys $config | sortAlpha }}
