@@ -147,7 +147,7 @@ fn exit_status_tells_what_is_left_out() {
         ("enable-modsecurity", "true", &[], 0),
         ("enable-modsecurity", "true", &["--fail-on", "differs"], 1),
         ("modsecurity-snippet", "SecRuleEngine On", &[], 0),
-        ("configuration-snippet", "deny all;", &["--allow-partial"], 1),
+        ("configuration-snippet", "deny all; lua_code_cache off;", &["--allow-partial"], 1),
         ("limit-rps", "ten", &[], 1),
         ("limit-rps", "ten", &["--allow-partial"], 0),
         ("affinity", "cookie", &[], 0),
