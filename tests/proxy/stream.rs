@@ -11,7 +11,7 @@ use portico::limits::ProxyLimits;
 use portico::proxy::BindState;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
-use portico::snapshot::stream::{StreamAction, StreamOptions, StreamRoute, StreamRule};
+use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use portico::snapshot::{Bind, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, Upstream};
 use serde_json::json;
@@ -31,8 +31,7 @@ fn stream_snapshot(address: SocketAddr, action: Option<StreamAction>) -> Snapsho
         gateway: "default/gw".into(),
         listener: "tcp".into(),
         port: address.port(),
-        route: action
-            .map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: StreamOptions::default() })),
+        route: action.map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: None })),
     };
     Snapshot {
         binds: [(BindAddress::tcp(address), Arc::new(Bind::with_tcp(Arc::new(rule))))].into(),

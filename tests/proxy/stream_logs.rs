@@ -14,7 +14,7 @@ use portico::plugin_chain::stream_chain::StreamChainBuilder;
 use portico::plugin_chain::testing::{global_instance, names};
 use portico::plugin_kit::log_fields::CustomFields;
 use portico::snapshot::rule::RuleId;
-use portico::snapshot::stream::{StreamAction, StreamOptions, StreamRoute, StreamRule};
+use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use portico::snapshot::{Bind, Snapshot};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
@@ -65,7 +65,7 @@ fn rule(action: Option<StreamAction>, recorder: &Recorder) -> Arc<StreamRule> {
         gateway: "default/gw".into(),
         listener: "tcp".into(),
         port: 5432,
-        route: action.map(|action| Arc::new(StreamRoute { id, plugins, action, options: StreamOptions::default() })),
+        route: action.map(|action| Arc::new(StreamRoute { id, plugins, action, options: None })),
     })
 }
 

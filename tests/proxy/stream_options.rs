@@ -13,7 +13,7 @@ use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::host::HostPattern;
 use portico::snapshot::port_tls::{StreamHosts, TlsListener};
 use portico::snapshot::rule::RuleId;
-use portico::snapshot::stream::{StreamOptions, StreamRoute, StreamRule};
+use portico::snapshot::stream::{StreamRoute, StreamRule};
 use portico::snapshot::{Bind, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, ProxyProtocol, Upstream, UpstreamKey};
 use serde_json::json;
@@ -145,8 +145,7 @@ async fn replace_plugins(server: &TestServer, upstream: &Arc<Upstream>, plugins:
         gateway: "default/gw".into(),
         listener: "tcp".into(),
         port: server.address.port(),
-        route: to_upstream(upstream)
-            .map(|action| Arc::new(StreamRoute { id, plugins, action, options: StreamOptions::default() })),
+        route: to_upstream(upstream).map(|action| Arc::new(StreamRoute { id, plugins, action, options: None })),
     };
     let bind = Arc::new(Bind::with_tcp(Arc::new(rule)));
     let binds = [(BindAddress::tcp(server.address), bind)].into();
@@ -207,8 +206,7 @@ async fn plugin_rejects_tls_connections_of_both_modes() {
         let id = RuleId { route: "TLSRoute/default/db".into(), rule: "0".into() };
         let plugins = restriction(json!({"deny": ["127.0.0.1"]}));
         let action = to_upstream(&upstream("db", &[endpoint.address]));
-        let route =
-            action.map(|action| Arc::new(StreamRoute { id, plugins, action, options: StreamOptions::default() }));
+        let route = action.map(|action| Arc::new(StreamRoute { id, plugins, action, options: None }));
         let rule = StreamRule { gateway: "default/gw".into(), listener: listener.into(), port: 443, route };
         let hosts = [(HostPattern::parse(Some("a.example")), Arc::new(rule))].into_iter().collect();
         StreamHosts { hosts, unrouted: tls_passthrough::rule(listener, "", None) }

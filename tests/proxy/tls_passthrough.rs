@@ -13,7 +13,7 @@ use portico::snapshot::certs::Certificates;
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
 use portico::snapshot::rule::{RouteFailure, RuleId};
-use portico::snapshot::stream::{StreamAction, StreamOptions, StreamRoute, StreamRule};
+use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use portico::snapshot::{Bind, HttpListener, Snapshot};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,8 +28,7 @@ use crate::tls_harness::{certificate, handshake_error, leaf, start_tls_server};
 
 pub(crate) fn rule(listener: &str, host: &str, action: Option<StreamAction>) -> Arc<StreamRule> {
     let id = RuleId { route: format!("TLSRoute/default/{host}").into(), rule: "0".into() };
-    let route =
-        action.map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: StreamOptions::default() }));
+    let route = action.map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: None }));
     Arc::new(StreamRule { gateway: "default/gw".into(), listener: listener.into(), port: 443, route })
 }
 

@@ -13,7 +13,7 @@ use portico::proxy::BindState;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::own_udp_listeners::OwnUdpListeners;
 use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
-use portico::snapshot::stream::{StreamAction, StreamOptions, StreamRoute, StreamRule};
+use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use portico::snapshot::{Bind, Snapshot};
 use portico::transport_protocol::TransportProtocol;
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey};
@@ -31,8 +31,7 @@ fn udp_rule(address: SocketAddr, action: Option<StreamAction>) -> Arc<StreamRule
         gateway: "default/gw".into(),
         listener: "udp".into(),
         port: address.port(),
-        route: action
-            .map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: StreamOptions::default() })),
+        route: action.map(|action| Arc::new(StreamRoute { id, plugins: None, action, options: None })),
     })
 }
 

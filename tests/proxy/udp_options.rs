@@ -9,7 +9,7 @@ use portico::limits::ProxyLimits;
 use portico::plugin_chain::testing::stream_chain;
 use portico::plugins::REGISTRY;
 use portico::snapshot::rule::RuleId;
-use portico::snapshot::stream::{StreamOptions, StreamRoute, StreamRule};
+use portico::snapshot::stream::{StreamRoute, StreamRule};
 use portico::snapshot::{Bind, Snapshot};
 use portico::upstream::settings::{CircuitBreakerSettings, OverloadLimit, RequestLimits};
 use portico::upstream::{
@@ -32,8 +32,7 @@ async fn restrict(server: &TestServer, upstream: &Arc<Upstream>, config: Value) 
         gateway: "default/gw".into(),
         listener: "udp".into(),
         port: server.address.port(),
-        route: to_upstream(upstream)
-            .map(|action| Arc::new(StreamRoute { id, plugins, action, options: StreamOptions::default() })),
+        route: to_upstream(upstream).map(|action| Arc::new(StreamRoute { id, plugins, action, options: None })),
     };
     let bind = Arc::new(Bind::with_udp(Arc::new(rule)));
     let binds = [(BindAddress::udp(server.address), bind)].into();

@@ -333,7 +333,7 @@ impl From<&StreamRule> for StreamDump {
                 .flat_map(|chain| chain.attachments())
                 .map(plugin_line)
                 .collect(),
-            options: route.iter().flat_map(|route| stream_option_lines(&route.options)).collect(),
+            options: route.iter().flat_map(|route| route.options.as_deref()).flat_map(stream_option_lines).collect(),
             action: match route.as_ref().map(|route| &route.action) {
                 Some(StreamAction::Forward(split)) => {
                     ActionDump::Forward(split.backends().iter().map(BackendDump::from).collect())

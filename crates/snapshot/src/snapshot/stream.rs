@@ -26,7 +26,8 @@ pub struct StreamRoute {
     /// The plugins decide whether a connection or session is forwarded.
     pub plugins: Option<Arc<StreamChain>>,
     pub action: StreamAction,
-    pub options: StreamOptions,
+    /// `None` if it sets nothing.
+    pub options: Option<Arc<StreamOptions>>,
 }
 
 /// What a route sets in place of the limits of the process.

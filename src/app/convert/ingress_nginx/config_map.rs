@@ -203,7 +203,7 @@ mod tests {
             ("use-forwarded-headers", "true", MigrationVerdict::Differs, false),
             ("server-tokens", "false", MigrationVerdict::Same, false),
             ("server-tokens", "true", MigrationVerdict::LeftOut, false),
-            ("proxy-stream-timeout", "10s", MigrationVerdict::LeftOut, false),
+            ("proxy-stream-timeout", "10s", MigrationVerdict::Same, false),
             ("block-cidrs", "192.0.2.0/24", MigrationVerdict::LeftOut, true),
             ("enable-modsecurity", "false", MigrationVerdict::Same, false),
             ("enable-modsecurity", "true", MigrationVerdict::Same, false),

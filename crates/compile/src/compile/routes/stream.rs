@@ -24,7 +24,7 @@ use crate::compile::parents::served_parents::{BackendClients, RuleResults, resol
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBackends};
-use crate::snapshot::stream::{StreamAction, StreamOptions, StreamRoute};
+use crate::snapshot::stream::{StreamAction, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 use crate::verdict::{Code, Condition, Verdict};
@@ -173,10 +173,7 @@ pub(in crate::compile) fn plan(
     };
     let rule = first_rule.and_then(|rule| rule.name.as_deref()).unwrap_or("0");
     let id = RuleId { route: format!("{kind}/{}", meta.key).into(), rule: rule.into() };
-    let stream_route = |action| {
-        let options = StreamOptions::default();
-        Arc::new(StreamRoute { id: id.clone(), plugins: chain.clone(), action, options })
-    };
+    let stream_route = |action| Arc::new(StreamRoute { id: id.clone(), plugins: chain.clone(), action, options: None });
     let route = stream_route(action(backends));
     let passthrough = passed_through.filter(|passed_through| passed_through.upstreams != upstreams).map(|resolved| {
         upstreams.extend(resolved.upstreams);

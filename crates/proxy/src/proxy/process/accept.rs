@@ -156,7 +156,8 @@ fn spawn(
     let tls = match served(&http.worker, &connections) {
         ServedConnection::Http { tls } => tls,
         ServedConnection::Stream(assigned) => {
-            let proxy_header = assigned.options.reads_proxy_header || http.worker.requires_proxy_header(address);
+            let proxy_header = assigned.options.as_ref().is_some_and(|options| options.reads_proxy_header)
+                || http.worker.requires_proxy_header(address);
             let forwarding =
                 prepare_and_forward(stream, address, proxy_header, assigned, http, connections, registration);
             return spawn_task(forwarding, open_guard);

@@ -22,7 +22,7 @@ pub(in crate::proxy) struct AssignedStream {
     plugins: Option<Arc<StreamChain>>,
     /// The port that clients see.
     port: u16,
-    pub(in crate::proxy) options: StreamOptions,
+    pub(in crate::proxy) options: Option<Arc<StreamOptions>>,
     pub(in crate::proxy) series: Arc<RequestSeries>,
 }
 
@@ -39,7 +39,7 @@ impl AssignedStream {
             BackendTarget::Fail(failure) => Err(outcome_of(*failure)),
         });
         let plugins = rule.route.as_ref().and_then(|route| route.plugins.clone());
-        let options = rule.route.as_ref().map(|route| route.options).unwrap_or_default();
+        let options = rule.route.as_ref().and_then(|route| route.options.clone());
         let series = view.stream_series(worker, rule, backend.ok());
         AssignedStream { upstream, plugins, port: rule.port, options, series }
     }

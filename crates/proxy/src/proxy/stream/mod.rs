@@ -53,7 +53,8 @@ pub(in crate::proxy) async fn serve<B>(
         let permit = worker.stream_clients.admit(client_ip);
         permit.map(|permit| (upstream, permit)).map_err(|ClientLimitReached| StreamOutcome::ClientLimit)
     });
-    let options = assigned.options;
+    let options = assigned.options.as_deref().copied().unwrap_or_default();
+    let idle_timeout = options.idle_timeout.unwrap_or(worker.limits.stream_idle_timeout);
     drop(assigned);
     let (upstream, _permit) = match admitted {
         Ok(admitted) => admitted,
@@ -81,7 +82,6 @@ pub(in crate::proxy) async fn serve<B>(
 
     let last_progress = Cell::new(Instant::now());
     let on_progress = || last_progress.set(Instant::now());
-    let idle_timeout = options.idle_timeout.unwrap_or(worker.limits.stream_idle_timeout);
     let limits = RelayLimits {
         idle_deadline: || last_progress.get() + idle_timeout,
         // The listener aborts its connections after its own grace period.

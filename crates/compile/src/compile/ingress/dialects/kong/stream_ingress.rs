@@ -21,7 +21,7 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBackends};
-use crate::snapshot::stream::{StreamAction, StreamOptions, StreamRoute};
+use crate::snapshot::stream::{StreamAction, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
@@ -149,7 +149,7 @@ impl RulePlanner<'_> {
         self.notes.extend(diagnostics);
         let id = RuleId { route: format!("{}/{}", self.kind, self.meta.key).into(), rule: index.to_string().into() };
         let action = if is_served { action } else { StreamAction::Reset(RouteFailure::Unsupported) };
-        let route = Arc::new(StreamRoute { id, plugins: chain, action, options: StreamOptions::default() });
+        let route = Arc::new(StreamRoute { id, plugins: chain, action, options: None });
         let host = HostPattern::parse(rule.host.filter(|_| protocol == StreamProtocol::Tls));
         self.planned.push(PlannedRule { port, protocol, host, route, field });
     }

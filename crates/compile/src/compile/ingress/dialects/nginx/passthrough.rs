@@ -26,7 +26,7 @@ use crate::compile::kong::plugins::{StreamPluginSite, StreamPlugins};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
-use crate::snapshot::stream::{StreamAction, StreamOptions, StreamRoute};
+use crate::snapshot::stream::{StreamAction, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
 
 /// Reads the annotation, and reports the hosts for which it has no effect. `named`: those of the Ingress.
@@ -127,7 +127,7 @@ impl RuleBuilder<'_> {
             (failure, _) => StreamAction::Reset(failure.unwrap_or(RouteFailure::NoBackends)),
         };
         let id = RuleId { route: self.route(), rule: format!("passthrough {host}").into() };
-        let route = Arc::new(StreamRoute { id, plugins: chain, action, options: StreamOptions::default() });
+        let route = Arc::new(StreamRoute { id, plugins: chain, action, options: None });
         Some(PassthroughHost { host: host.clone(), is_written, route })
     }
 

@@ -169,12 +169,13 @@ impl PortPlanner<'_> {
             route: format!("{}/{}", Kind::ConfigMap, self.config_map.meta.key).into(),
             rule: format!("{}-{port}", protocol.name()).into(),
         };
-        let options = StreamOptions {
-            reads_proxy_header: is_tcp && target.reads_proxy_header,
-            idle_timeout: is_tcp.then_some(self.defaults.idle_timeout),
-            connect_attempts: is_tcp.then(|| self.defaults.attempts()),
-            connect_time: self.defaults.attempts_time().filter(|_| is_tcp),
-        };
+        let options = is_tcp.then(|| StreamOptions {
+            reads_proxy_header: target.reads_proxy_header,
+            idle_timeout: Some(self.defaults.idle_timeout),
+            connect_attempts: Some(self.defaults.attempts()),
+            connect_time: self.defaults.attempts_time(),
+        });
+        let options = options.map(Arc::new);
         let route = Arc::new(StreamRoute { id, plugins: chain, action, options });
         PlannedRule { port, protocol, host: HostPattern::Any, route, field }
     }
