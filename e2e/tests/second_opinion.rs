@@ -1,6 +1,6 @@
-//! Compares Portico with Traefik, which reads the annotations of ingress-nginx, too: both serve the same Ingresses of one
-//! API server. Traefik decides about what nginx itself does not have, because ingress-nginx does it in Lua or with other
-//! modules: CORS, canaries, session cookies, and redirects to HTTPS.
+//! Compares Portico with Traefik, which reads the annotations of ingress-nginx, too: both serve the same Ingresses of
+//! one API server. Traefik decides about what nginx itself does not have, because ingress-nginx does it in Lua or with
+//! other modules: CORS, canaries, session cookies, and redirects to HTTPS.
 
 mod cases;
 

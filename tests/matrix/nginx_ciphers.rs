@@ -1,5 +1,5 @@
-//! The ciphers and versions of TLS that a host of ingress-nginx accepts: `ssl-ciphers`, `ssl-prefer-server-ciphers`, and
-//! the keys of the ConfigMap.
+//! The ciphers and versions of TLS that a host of ingress-nginx accepts: `ssl-ciphers`, `ssl-prefer-server-ciphers`,
+//! and the keys of the ConfigMap.
 
 use portico::api::ingress_nginx::PREFIX;
 use rustls::SupportedCipherSuite;

@@ -149,7 +149,7 @@ pub struct WeightedBackends {
     /// What gets the requests for a backend without endpoints. It has none itself.
     substitute: Option<Box<WeightedBackends>>,
     /// What gets the requests of clients with TLS in place of the backends with these upstreams.
-    over_tls: Option<Box<Box<[(Arc<Upstream>, Backend)]>>>,
+    over_tls: Option<Box<Box<[BackendOverTls]>>>,
 }
 
 impl WeightedBackends {
@@ -203,7 +203,7 @@ impl WeightedBackends {
     }
 
     /// Sets what gets the requests of clients with TLS in place of the backends with these upstreams.
-    pub fn set_over_tls(&mut self, over_tls: Vec<(Arc<Upstream>, Backend)>) {
+    pub fn set_over_tls(&mut self, over_tls: Vec<BackendOverTls>) {
         self.over_tls = (!over_tls.is_empty()).then(|| Box::new(over_tls.into()));
         self.prepare_affinity();
     }
@@ -310,6 +310,9 @@ fn asserted_by_servers<'b>(backends: impl Iterator<Item = &'b Backend>) -> Optio
     let fields: AssertedFields = names.collect();
     (!fields.is_empty()).then(|| Box::new(fields))
 }
+
+/// The upstream of a backend, and what gets the requests of clients with TLS in its place.
+type BackendOverTls = (Arc<Upstream>, Backend);
 
 #[derive(Debug, PartialEq)]
 pub struct Backend {

@@ -167,11 +167,11 @@ mod tests {
         record(3, &[0; 8])
     }
 
+    /// The head, the body, and why the body is not complete.
+    type ReadResponse = (Response<()>, Vec<u8>, Option<InvalidMessage>);
+
     /// The response in these bytes, and its body as far as it is complete.
-    fn read(
-        method: &Method,
-        parts: &[&[u8]],
-    ) -> Result<(Response<()>, Vec<u8>, Option<InvalidMessage>), InvalidMessage> {
+    fn read(method: &Method, parts: &[&[u8]]) -> Result<ReadResponse, InvalidMessage> {
         let (mut reader, mut input) = (CgiResponseReader::new(LIMITS, method), BytesMut::new());
         let mut response = None;
         for part in parts {

@@ -89,7 +89,7 @@ struct KnownKey {
 
 enum KeyReplacement {
     By(&'static str),
-    /// Portico reads the key. If the text is not empty, a flag decides about its effect, too; otherwise, some values have
+    /// Portico reads the key. If the text is not empty, a flag decides about its effect, too; else, some values have
     /// no effect.
     WithFlag(&'static str),
     /// Responses are the same without it.

@@ -41,7 +41,7 @@ pub struct IngressSettings {
     /// certificate are rejected.
     pub default_certificate: Option<Arc<Certificate>>,
     pub publish: PublishSource,
-    /// The ports of TCPIngresses, UDPIngresses and ConfigMaps of ports. `None` if it is not known which there are, as in
+    /// The ports of TCPIngresses, UDPIngresses and ConfigMaps of ports. `None` if it is unknown which there are, as in
     /// `portico check`.
     pub streams: Option<Vec<StreamListener>>,
 }

@@ -86,14 +86,14 @@ pub(super) fn header_text(value: &HeaderValue) -> String {
 pub(super) fn stream_option_lines(options: &StreamOptions) -> Vec<String> {
     let StreamOptions { reads_proxy_header, idle_timeout, connect_attempts, connect_time } = *options;
     let attempts = connect_attempts.map(|attempts| match attempts {
-        usize::MAX => "tries all endpoints".to_owned(),
-        attempts => format!("tries {attempts} endpoints"),
+        usize::MAX => "attempts at all endpoints".to_owned(),
+        attempts => format!("at most {attempts} attempts"),
     });
     let lines = [
         reads_proxy_header.then(|| "reads PROXY header".to_owned()),
         idle_timeout.map(|timeout| format!("idle timeout {timeout:?}")),
         attempts,
-        connect_time.map(|time| format!("tries no other after {time:?}")),
+        connect_time.map(|time| format!("no attempt begins after {time:?}")),
     ];
     lines.into_iter().flatten().collect()
 }

@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode};
 use super::balancing;
 use super::cipher_list;
 use super::config_keys::{GLOBAL_AUTH, GUARDS, INTERNAL, REPLACED_BY_FLAGS, STREAM_REMEDY};
+use super::config_value::{count, set, statuses};
 use super::endpoint_rewrites;
 use super::log_settings;
 use super::log_settings::LogSettings;
@@ -326,12 +327,6 @@ fn handshake_problems(
     problems
 }
 
-/// Sets a value; `None` if it is bad.
-pub(super) fn set<T>(target: &mut T, value: Option<T>) -> Option<()> {
-    *target = value?;
-    Some(())
-}
-
 fn list(target: &mut Option<Arc<str>>, name: &str, value: &Arc<str>) -> Option<()> {
     let row = ingress_nginx::find(name)?;
     set(target, row.value.check(value).ok().map(|()| Some(Arc::clone(value))))
@@ -406,21 +401,6 @@ fn is_critical(text: &str) -> Option<bool> {
 fn error_status(text: &str) -> Option<StatusCode> {
     let status = StatusCode::from_bytes(text.as_bytes()).ok()?;
     (400..600).contains(&status.as_u16()).then_some(status)
-}
-
-/// A list of statuses, sorted; `None` if it is bad.
-pub(super) fn statuses(text: &str, least: u16) -> Option<Box<[u16]>> {
-    let mut statuses = Vec::new();
-    for item in items(text) {
-        statuses.push(item.parse().ok().filter(|status| (least..600).contains(status))?);
-    }
-    statuses.sort_unstable();
-    statuses.dedup();
-    Some(statuses.into())
-}
-
-pub(super) fn count(text: &str) -> Option<u64> {
-    integer(text).and_then(|number| u64::try_from(number).ok())
 }
 
 /// Whether a list has TLS 1.2, and TLS 1.3. `None` if it has neither, or another word. Older versions, which are not

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use super::config_map::{NginxConfig, statuses};
+use super::config_map::NginxConfig;
+use super::config_value::statuses;
 use super::host_facts::NginxHosts;
 use super::value_reader::ValueReader;
 use crate::api::ingress_nginx::PREFIX;

@@ -69,8 +69,11 @@ fn configured_params(
     Some(params)
 }
 
+/// What a ConfigMap has, and what would be right.
+type ParamProblem = (String, &'static str);
+
 /// The parameters of a ConfigMap, and what prevents some: what it has, and what would be right.
-fn parse(data: &BTreeMap<String, Arc<str>>) -> (Vec<(String, ParamText)>, Vec<(String, &'static str)>) {
+fn parse(data: &BTreeMap<String, Arc<str>>) -> (Vec<(String, ParamText)>, Vec<ParamProblem>) {
     let bytes: usize = data.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > MAX_BYTES {
         let problem = format!("{bytes} bytes of parameters, and each request may have {MAX_BYTES} bytes of them");

@@ -34,6 +34,7 @@ mod cipher_list;
 mod client_certificates;
 mod config_keys;
 mod config_map;
+mod config_value;
 mod custom_headers;
 mod endpoint_rewrites;
 pub(in crate::compile::ingress) mod error_backend;

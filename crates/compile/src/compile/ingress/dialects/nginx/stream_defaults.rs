@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::config_map::{count, set};
+use super::config_value::{count, set};
 use crate::api::ingress_nginx::flag;
 use crate::snapshot::location_snippet::parse_time;
 
