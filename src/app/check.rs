@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::kong_config;
 use super::offline::{self, FileProblems, OfflineSettings};
 use super::stdout::{print, reading};
+use crate::api::ingress_nginx::set_prefixes;
 use crate::args::{CheckOptions, ExitStatus, OutputFormat};
 use crate::kong_config::empty_file;
 use crate::manifests::{FilePosition, ManifestDiagnostic, Manifests};
@@ -14,6 +15,7 @@ use crate::report::{self, InputCounts, ReportedDiagnostic};
 
 /// Prints the problems of the files. The exit status shows whether there are any.
 pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
+    set_prefixes(&options.ingress_class.nginx.annotation_prefixes);
     let settings = OfflineSettings {
         gateways: options.gateways,
         ingress_class: options.ingress_class,

@@ -38,6 +38,7 @@ use super::status_publisher::StatusPublisher;
 use super::upstream_events::report_upstream_events;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
+use crate::api::ingress_nginx::set_prefixes;
 use crate::args::{BudgetOptions, ExitStatus, IngressClassOptions, LocationOptions, RunOptions};
 use crate::cluster_keys;
 use crate::compile::{Budgets, ProcessLocation};
@@ -57,6 +58,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<ExitStatus> {
         anyhow::bail!(problem);
     }
     process_log::init(&options.log)?;
+    set_prefixes(&options.ingress_class.nginx.annotation_prefixes);
     // Two threads: one may compile while the other serves probes. The proxy's workers have their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

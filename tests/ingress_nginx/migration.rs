@@ -215,6 +215,20 @@ fn flags_of_ingress_nginx_have_rows() {
 }
 
 #[test]
+fn annotations_with_the_prefix_of_a_flag_have_verdicts() {
+    let args = "--annotations-prefix=web.example\n";
+    for (written, verdict) in [
+        (with_annotation("permanent-redirect", "https://b.example/"), "Same"),
+        (with_annotation("auth-url", "http://auth.example/"), "LeftOut"),
+        (with_annotation("limit-rps", "ten").replace("nginx.ingress.kubernetes.io", "web.example"), "Invalid"),
+    ] {
+        let (_, report) = json(&[("a.yaml", &*written), ("args.txt", args)], &["--args", "args.txt", "a.yaml"]);
+        assert_eq!(report["ingresses"][0]["verdict"], verdict, "{written}: {report:#}");
+        assert_eq!(report["flags"][0]["replacement"], "--nginx-annotation-prefix web.example");
+    }
+}
+
+#[test]
 fn a_report_can_be_a_file() {
     let site = Site::new();
     site.save("a.yaml", &with_annotation("ssl-redirect", "false"));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 
 use super::foreign_annotations::is_foreign;
+use super::ingress_nginx;
 use super::kind::Kind;
 use super::names::ANNOTATION_PREFIXES;
 
@@ -118,8 +119,8 @@ impl<'de> Deserialize<'de> for Meta {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = RawMeta::deserialize(deserializer)?;
         let mut annotations = raw.annotations.unwrap_or_default();
-        annotations
-            .retain(|key, _| ANNOTATION_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) || is_foreign(key));
+        let kept = ANNOTATION_PREFIXES.iter().copied().chain(ingress_nginx::prefixes());
+        annotations.retain(|key, _| kept.clone().any(|prefix| key.starts_with(prefix)) || is_foreign(key));
         Ok(Meta {
             key: ObjectKey::new(&raw.namespace, &raw.name),
             generation: raw.generation,

@@ -1,11 +1,11 @@
 //! What becomes of the annotations of an Ingress: the compiler decides, and the table of annotations says what
 //! ingress-nginx does with each.
 
-use super::findings::IngressFindings;
+use super::findings::{IngressFindings, field};
 use super::snippets;
 use super::subject::Subject;
 use crate::api::foreign_annotations::classify;
-use crate::api::ingress_nginx::{self, OnBadValue, PREFIX, items};
+use crate::api::ingress_nginx::{self, OnBadValue, PREFIX, items, prefixes, written_key};
 use crate::api::names::IGNORE_GUARDS_ANNOTATION;
 use crate::compile::{AnnotationSupport, annotation_support};
 use crate::diagnostic::Diagnostic;
@@ -15,7 +15,9 @@ use crate::report::migration::{FoundAnnotation, FoundSnippet, MigrationVerdict};
 pub(super) fn evaluate(subject: Subject<'_>, found: &IngressFindings<'_>) -> (Vec<FoundAnnotation>, Vec<FoundSnippet>) {
     let (mut annotations, mut directives) = (Vec::new(), Vec::new());
     for (key, value) in &subject.ingress.meta.annotations {
-        let Some(name) = key.strip_prefix(PREFIX) else {
+        // Of several prefixes, one decides.
+        let is_read = |name: &&str| written_key(&subject.ingress.meta, name) == Some(&**key);
+        let Some(name) = prefixes().find_map(|prefix| key.strip_prefix(prefix)).filter(is_read) else {
             annotations.extend(of_other_program(found, key, value));
             continue;
         };
@@ -57,7 +59,7 @@ fn of_nginx(subject: Subject<'_>, found: &IngressFindings<'_>, key: &str, name: 
     if let Some(error) = problems.iter().find(|problem| problem.is_error()) {
         let verdict =
             if is_wrong_for_both(name, value) { MigrationVerdict::Invalid } else { MigrationVerdict::LeftOut };
-        let guard = verdict == MigrationVerdict::LeftOut && is_guard(key, name, value);
+        let guard = verdict == MigrationVerdict::LeftOut && is_guard(name, value);
         let (effect, remedy) = (error.message.clone(), error.remedy.clone());
         return FoundAnnotation { verdict, guard, effect, remedy, ..row };
     }
@@ -142,18 +144,14 @@ fn is_wrong_for_both(name: &str, value: &str) -> bool {
 }
 
 /// Whether an annotation that is not in effect restricts requests.
-fn is_guard(key: &str, name: &str, value: &str) -> bool {
+fn is_guard(name: &str, value: &str) -> bool {
     let is_refused = annotation_support(name) == AnnotationSupport::Refused;
-    is_refused || classify(key, value).is_some_and(|annotation| annotation.is_guard())
+    is_refused || classify(&format!("{PREFIX}{name}"), value).is_some_and(|annotation| annotation.is_guard())
 }
 
 fn is_host(name: &str) -> bool {
     let name = name.strip_prefix("*.").or_else(|| name.strip_prefix('.')).unwrap_or(name);
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
-}
-
-fn field(key: &str) -> String {
-    format!("metadata.annotations[{key}]")
 }
 
 /// Annotations that ingress-nginx reads on a canary, and not only on the main Ingress.

@@ -156,6 +156,13 @@ impl ArgsFile {
         (!namespace.starts_with("$(")).then(|| (namespace.to_owned(), name.to_owned()))
     }
 
+    /// What precedes the names of annotations, without the slash at its end; none if it is as usual.
+    pub(super) fn annotation_prefixes(&self) -> Vec<String> {
+        let mut of_flag = self.flags.iter().filter(|flag| flag.name == "annotations-prefix");
+        let prefix = of_flag.next().map(|flag| flag.value.trim_end_matches('/').to_owned());
+        prefix.filter(|prefix| !prefix.is_empty()).into_iter().collect()
+    }
+
     /// Namespace and name of the ConfigMap. The namespace is `None` if it is that of the Pod.
     pub(super) fn config_map(&self) -> Option<(Option<&str>, &str)> {
         let flag = self.flags.iter().find(|flag| flag.name == "configmap")?;

@@ -4,9 +4,6 @@ use std::collections::BTreeSet;
 
 use crate::diagnostic::{Diagnostic, NO_ENDPOINT, Reason};
 
-/// The start of the field of an annotation of ingress-nginx; the name and a bracket follow.
-pub(super) const NGINX_FIELD: &str = "metadata.annotations[nginx.ingress.kubernetes.io/";
-
 /// The diagnostics of an Ingress.
 #[derive(Debug, Default)]
 pub(super) struct IngressFindings<'a> {
@@ -43,4 +40,9 @@ impl<'a> IngressFindings<'a> {
     pub(super) fn missing(&self) -> BTreeSet<String> {
         self.missing.iter().map(|(_, object)| (*object).to_owned()).collect()
     }
+}
+
+/// The field of an annotation with this key.
+pub(super) fn field(key: &str) -> String {
+    format!("metadata.annotations[{key}]")
 }

@@ -139,7 +139,7 @@ const FLAGS: &[KnownFlag] = &[
     ),
     flag(&["shutdown-grace-period"], FlagReplacement::Seconds("--drain-delay"), ""),
     flag(&["post-shutdown-grace-period"], FlagReplacement::Seconds("--drain-timeout"), ""),
-    none(&["annotations-prefix"], "there is no equivalent yet; Portico reads nginx.ingress.kubernetes.io"),
+    flag(&["annotations-prefix"], FlagReplacement::WithValue("--nginx-annotation-prefix"), ""),
     none(&["enable-topology-aware-routing"], "nothing to set: --zone and annotations of the Services decide"),
     none(
         &["election-id", "election-ttl", "disable-leader-election"],

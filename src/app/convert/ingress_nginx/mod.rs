@@ -54,6 +54,7 @@ use crate::schema::Channel;
 /// Prints the report. The exit status shows whether something is left out or invalid.
 pub(super) fn convert(options: ConvertIngressNginxOptions) -> anyhow::Result<ExitStatus> {
     let args = options.args.as_deref().map(ArgsFile::read).transpose()?.unwrap_or_default();
+    ingress_nginx::set_prefixes(&args.annotation_prefixes());
     let mut manifests = Manifests::new(options.paths.clone(), Channel::Experimental);
     let mut update = reading(&options.paths, || manifests.read());
     let unread = unread_files(&update);

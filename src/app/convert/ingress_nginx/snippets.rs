@@ -1,9 +1,9 @@
 //! What becomes of the snippets of an Ingress: the compiler reports whether they are in effect, and the parser which
 //! directive is not supported.
 
-use super::findings::{IngressFindings, NGINX_FIELD};
+use super::findings::{IngressFindings, field};
 use super::subject::Subject;
-use crate::api::ingress_nginx::flag;
+use crate::api::ingress_nginx::{flag, written_key};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::report::migration::{FoundAnnotation, FoundSnippet, MigrationVerdict};
 use crate::snapshot::location_snippet::{Snippet, SnippetPlace};
@@ -55,7 +55,8 @@ fn rows(
     place: SnippetPlace,
     text: &str,
 ) -> Vec<FoundSnippet> {
-    let problems: Vec<&Diagnostic> = found.at(&format!("{NGINX_FIELD}{annotation}]")).collect();
+    let key = written_key(&subject.ingress.meta, annotation).unwrap_or_default();
+    let problems: Vec<&Diagnostic> = found.at(&field(key)).collect();
     let row = |verdict, effect: &str, remedy: &str| FoundSnippet {
         annotation,
         verdict,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::api::Object;
-use crate::api::ingress_nginx::{self, PREFIX};
+use crate::api::ingress_nginx::{self, written_key};
 use crate::api::networking::{HttpIngressPath, Ingress, IngressBackend};
 
 /// An Ingress among others.
@@ -171,7 +171,7 @@ impl<'a> IngressSet<'a> {
 
 /// The value of an annotation; an empty one counts as missing.
 pub(super) fn value<'a>(ingress: &'a Object<Ingress>, name: &str) -> Option<&'a str> {
-    let value = ingress.meta.annotations.get(&*format!("{PREFIX}{name}"));
+    let value = written_key(&ingress.meta, name).and_then(|key| ingress.meta.annotations.get(key));
     value.map(|value| &**value).filter(|value| !value.is_empty())
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::dialects::nginx::server_alias::server_alias_names;
 use super::plan::IngressPlan;
-use crate::api::ingress_nginx::PREFIX;
+use crate::api::ingress_nginx::written_key;
 use crate::api::kong::annotations::{HOST_ALIASES, list};
 use crate::api::networking::Ingress;
 use crate::api::{Object, ObjectKey};
@@ -219,7 +219,8 @@ fn fields_of_hosts(ingress: &Ingress) -> BTreeMap<Box<str>, String> {
 /// The annotation that names a host which no other field does.
 fn field_of_alias(ingress: &Object<Ingress>, host: &Arc<str>) -> String {
     let is_of_nginx = server_alias_names(ingress).into_iter().filter_map(exact_name).any(|name| name == *host);
-    if is_of_nginx { annotation_field(&format!("{PREFIX}server-alias")) } else { annotation_field(HOST_ALIASES) }
+    let key = written_key(&ingress.meta, "server-alias").filter(|_| is_of_nginx);
+    annotation_field(key.unwrap_or(HOST_ALIASES))
 }
 
 fn exact_name(host: HostPattern) -> Option<Arc<str>> {

@@ -6,6 +6,7 @@
 //!   form.rs        values with a grammar: URLs, references, lists
 //!   characters.rs  the sets of characters that values may contain
 //!   config_keys.rs the keys of its ConfigMap
+//!   prefixes.rs    what precedes the names
 //!   table/         the rows, by topic
 //! ```
 //!
@@ -15,6 +16,7 @@ mod annotation;
 mod characters;
 mod config_keys;
 mod form;
+mod prefixes;
 mod table;
 mod value;
 
@@ -22,6 +24,7 @@ pub use annotation::{AnnotationScope, NginxAnnotation, OnBadValue};
 pub use characters::CharacterSet;
 pub use config_keys::{config_keys, is_config_key};
 pub use form::cache_seconds;
+pub use prefixes::{has_other_prefixes, prefixes, set_prefixes, written_key};
 pub use value::{ValueKind, flag, integer, items, size};
 
 /// The prefix of its annotations, unless an installation has another one.

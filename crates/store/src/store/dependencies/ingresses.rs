@@ -1,7 +1,7 @@
 //! The references of Ingresses, TCPIngresses and UDPIngresses, and of their class.
 
 use super::collector::{DependencyCollector, HasReferences};
-use crate::api::ingress_nginx::PREFIX;
+use crate::api::ingress_nginx::written_key;
 use crate::api::kind::{KONG_GROUP, KONG_INCUBATOR_GROUP};
 use crate::api::kong::{TcpIngress, UdpIngress};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
@@ -19,14 +19,15 @@ impl HasReferences for Ingress {
             collector.add_object(Kind::Secret, None, secret);
         }
         for (annotation, kind) in OF_NGINX {
-            if let Some(reference) = meta.annotations.get(&*format!("{PREFIX}{annotation}")) {
+            if let Some(reference) = written_key(meta, annotation).and_then(|key| meta.annotations.get(key)) {
                 let reference = reference.replace(' ', "");
                 let (namespace, name) =
                     reference.split_once('/').map_or((None, &*reference), |(namespace, name)| (Some(namespace), name));
                 collector.add_object(kind, namespace, name);
             }
         }
-        if let Some(reference) = meta.annotations.get(&*format!("{PREFIX}fastcgi-params-configmap")) {
+        let of_fastcgi = written_key(meta, "fastcgi-params-configmap");
+        if let Some(reference) = of_fastcgi.and_then(|key| meta.annotations.get(key)) {
             // Always read in the namespace of the Ingress.
             let reference = reference.replace(' ', "");
             let name = reference.split_once('/').map_or(&*reference, |(_, name)| name);

@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::annotation_prefixes;
 use super::authority_cache::AuthorityCache;
 use super::canary;
 use super::canary::CanaryPath;
@@ -440,6 +441,7 @@ fn said_of_hosts(
         cx.inputs.ingress.host_ownership == HostOwnership::Namespace
             && matches!(host, HostPattern::Exact(name) if !claims.belongs_to(name, &ingress.meta.key.namespace))
     };
+    let ingress = &*annotation_prefixes::with_usual_prefix(ingress);
     if is_canary(ingress) {
         for (host, path) in canary::paths(ingress, config, cx.inputs.budgets.regex_limit()) {
             if !is_foreign(&host) {

@@ -23,6 +23,7 @@
 
 mod access;
 mod addresses;
+pub(in crate::compile::ingress) mod annotation_prefixes;
 mod annotations;
 mod auth_server;
 mod authority_cache;
@@ -86,7 +87,7 @@ pub(in crate::compile::ingress) use self::shared_parts::SharedParts;
 use super::{refusal, refused_annotations};
 use crate::api::ingress_nginx::PREFIX;
 use crate::api::networking::{HttpIngressPath, Ingress, IngressClass, IngressRule};
-use crate::api::{Kind, Object};
+use crate::api::{Kind, Meta, Object};
 use crate::compile::CompileContext;
 use crate::compile::budgets::{BudgetShare, Expansion, MAX_HOST_MATCHES, RegexBudget};
 use crate::compile::certificates::SecretCache;
@@ -123,6 +124,27 @@ pub(super) fn plan(
     hosts: &NginxHosts,
     before: Option<&IngressPlan>,
     ingress: &Object<Ingress>,
+    class: Option<&Object<IngressClass>>,
+    share: BudgetShare,
+) -> Result<(IngressPlan, Expansion), Expansion> {
+    let usual = annotation_prefixes::with_usual_prefix(ingress);
+    let written = &ingress.meta;
+    let (mut plan, expansion) = plan_usual(cx, plugins, secrets, hosts, before, &usual, written, class, share)?;
+    annotation_prefixes::restore(written, &mut plan.errors);
+    annotation_prefixes::restore(written, &mut plan.notes);
+    Ok((plan, expansion))
+}
+
+/// The same for an Ingress with the usual prefix. `written`: the metadata with the prefixes as they are written.
+#[expect(clippy::too_many_arguments, reason = "a dialect needs all that is known of an Ingress")]
+fn plan_usual(
+    cx: CompileContext<'_>,
+    plugins: &Plugins,
+    secrets: &mut SecretCache,
+    hosts: &NginxHosts,
+    before: Option<&IngressPlan>,
+    ingress: &Object<Ingress>,
+    written: &Meta,
     class: Option<&Object<IngressClass>>,
     share: BudgetShare,
 ) -> Result<(IngressPlan, Expansion), Expansion> {
@@ -177,13 +199,16 @@ pub(super) fn plan(
     let of_other_dialect = refused_annotations::check(&ingress.meta, Dialect::Nginx);
     let unsupported = unsupported::check(&ingress.meta, refuses_guards);
     let (over_budget, warnings): (Vec<_>, Vec<_>) = over_budget.into_iter().partition(Diagnostic::is_error);
-    let mut errors: Vec<Diagnostic> = refused.into_iter().chain(over_budget).collect();
+    let left_over = annotation_prefixes::left_over(written, refuses_guards);
+    let (left_over, left_over_notes): (Vec<_>, Vec<_>) = left_over.into_iter().partition(Diagnostic::is_error);
+    let mut errors: Vec<Diagnostic> = refused.into_iter().chain(over_budget).chain(left_over).collect();
     errors.extend(of_other_dialect.unsupported_protection);
     errors.extend_from_slice(&config.errors);
     errors.append(&mut reader.errors);
     errors.extend(unsupported.guards);
     let mut notes: Vec<Diagnostic> = notes.take().into_iter().chain(of_other_dialect.notes).collect();
     notes.extend(warnings);
+    notes.extend(left_over_notes);
     notes.extend_from_slice(&config.notes);
     notes.append(&mut reader.notes);
     notes.extend(unsupported.notes);

@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::annotation_prefixes::with_usual_prefix;
 use super::value_reader::{is_canary, written};
 use crate::api::ingress_nginx::find;
 use crate::api::networking::Ingress;
@@ -85,7 +86,8 @@ pub(super) fn names(meta: &Meta) -> Vec<HostPattern> {
 
 /// The names that an ordinary Ingress gives to its hosts; none of a canary.
 pub(in crate::compile::ingress) fn server_alias_names(ingress: &Object<Ingress>) -> Vec<HostPattern> {
-    if is_canary(ingress) { Vec::new() } else { names(&ingress.meta) }
+    let ingress = with_usual_prefix(ingress);
+    if is_canary(&ingress) { Vec::new() } else { names(&ingress.meta) }
 }
 
 /// The entries of the list.
