@@ -229,6 +229,24 @@ fn annotations_with_the_prefix_of_a_flag_have_verdicts() {
 }
 
 #[test]
+fn annotations_that_the_config_map_does_not_permit_are_invalid() {
+    let ingress = with_annotation("permanent-redirect", "https://b.example/");
+    for (key, value, verdict) in [
+        ("annotations-risk-level", "Medium", "Same"),
+        ("annotations-risk-level", "Low", "Invalid"),
+        ("annotation-value-word-blocklist", "c.example", "Same"),
+        ("annotation-value-word-blocklist", "b.example", "Invalid"),
+    ] {
+        let config = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{namespace: ns, name: c}}\ndata: {{{key}: {value}}}\n---\n"
+        );
+        let text = format!("{config}{ingress}");
+        let (_, report) = json(&[("a.yaml", text.as_str())], &["a.yaml", "--nginx-configmap", "ns/c"]);
+        assert_eq!(report["ingresses"][0]["verdict"], verdict, "{key} {value}: {report:#}");
+    }
+}
+
+#[test]
 fn a_report_can_be_a_file() {
     let site = Site::new();
     site.save("a.yaml", &with_annotation("ssl-redirect", "false"));

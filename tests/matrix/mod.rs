@@ -18,6 +18,7 @@ mod nginx_guards;
 mod nginx_metrics;
 mod nginx_mirrors;
 mod nginx_passthrough;
+mod nginx_permissions;
 mod nginx_redirect_ports;
 mod nginx_response_rates;
 mod nginx_retries;

@@ -5,7 +5,7 @@ use super::findings::{IngressFindings, field};
 use super::snippets;
 use super::subject::Subject;
 use crate::api::foreign_annotations::classify;
-use crate::api::ingress_nginx::{self, OnBadValue, PREFIX, items, prefixes, written_key};
+use crate::api::ingress_nginx::{self, AnnotationRisk, OnBadValue, PREFIX, items, prefixes, risk, written_key};
 use crate::api::names::IGNORE_GUARDS_ANNOTATION;
 use crate::compile::{AnnotationSupport, annotation_support};
 use crate::diagnostic::Diagnostic;
@@ -57,8 +57,10 @@ fn of_nginx(subject: Subject<'_>, found: &IngressFindings<'_>, key: &str, name: 
     }
     let problems: Vec<&Diagnostic> = found.at(&field).collect();
     if let Some(error) = problems.iter().find(|problem| problem.is_error()) {
-        let verdict =
-            if is_wrong_for_both(name, value) { MigrationVerdict::Invalid } else { MigrationVerdict::LeftOut };
+        let verdict = match is_wrong_for_both(name, value) || !is_permitted(subject, name, value) {
+            true => MigrationVerdict::Invalid,
+            false => MigrationVerdict::LeftOut,
+        };
         let guard = verdict == MigrationVerdict::LeftOut && is_guard(name, value);
         let (effect, remedy) = (error.message.clone(), error.remedy.clone());
         return FoundAnnotation { verdict, guard, effect, remedy, ..row };
@@ -141,6 +143,15 @@ fn why_same(subject: Subject<'_>, name: &str, value: &str) -> Option<&'static st
 fn is_wrong_for_both(name: &str, value: &str) -> bool {
     let consequence = ingress_nginx::find(name).and_then(|row| row.consequence(value));
     matches!(consequence, Some(OnBadValue::Reject | OnBadValue::Deny503)) || REFER_TO_OBJECTS.contains(&name)
+}
+
+/// Whether the ConfigMap permits an annotation, apart from snippets, about which it has another key, too.
+fn is_permitted(subject: Subject<'_>, name: &str, value: &str) -> bool {
+    let written = |key: &str| subject.config.get(key).map(|value| value.trim());
+    let highest = written("annotations-risk-level").and_then(AnnotationRisk::parse).unwrap_or(AnnotationRisk::High);
+    let mut words = items(written("annotation-value-word-blocklist").unwrap_or_default());
+    let is_risky = risk(name).is_some_and(|risk| risk > highest && risk != AnnotationRisk::Critical);
+    !is_risky && !words.any(|word| value.contains(word))
 }
 
 /// Whether an annotation that is not in effect restricts requests.

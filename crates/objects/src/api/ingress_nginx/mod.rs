@@ -7,6 +7,7 @@
 //!   characters.rs  the sets of characters that values may contain
 //!   config_keys.rs the keys of its ConfigMap
 //!   prefixes.rs    what precedes the names
+//!   risk.rs        how risky they are
 //!   table/         the rows, by topic
 //! ```
 //!
@@ -17,6 +18,7 @@ mod characters;
 mod config_keys;
 mod form;
 mod prefixes;
+mod risk;
 mod table;
 mod value;
 
@@ -25,6 +27,7 @@ pub use characters::CharacterSet;
 pub use config_keys::{config_keys, is_config_key};
 pub use form::cache_seconds;
 pub use prefixes::{has_other_prefixes, prefixes, set_prefixes, written_key};
+pub use risk::{AnnotationRisk, risk};
 pub use value::{ValueKind, flag, integer, items, size};
 
 /// The prefix of its annotations, unless an installation has another one.

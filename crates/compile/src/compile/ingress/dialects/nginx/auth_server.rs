@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::config_map::NginxConfig;
 use super::parsed_snippets::{AUTH_SNIPPET, NotInEffect, parse_auth_snippet, reasons_without_effect};
 use super::value_reader::{ValueReader, written};
-use crate::api::ingress_nginx::{self, PREFIX, cache_seconds, items};
+use crate::api::ingress_nginx::{self, AnnotationRisk, PREFIX, cache_seconds, items};
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
@@ -150,7 +150,7 @@ impl<'a> AuthServerText<'a> {
 /// The snippet of requests to the server. One that is not in effect is an error: the server decides by what it gets.
 fn snippet(reader: &mut ValueReader<'_>, config: &NginxConfig) -> Option<AuthSnippet> {
     let text = reader.text(AUTH_SNIPPET)?;
-    if !config.allows_snippets || !config.allows_critical_annotations {
+    if !config.allows_snippets || config.highest_risk < AnnotationRisk::Critical {
         let message = "the ConfigMap of ingress-nginx does not allow snippets, or not the risk level Critical";
         let remedy = "set allow-snippet-annotations to true there, and annotations-risk-level to Critical, and name \
                       it with --nginx-configmap; or remove the snippet";

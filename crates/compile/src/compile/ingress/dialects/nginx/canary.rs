@@ -10,6 +10,7 @@ use super::balancing::OwnBalancing;
 use super::config_map::NginxConfig;
 use super::host_facts::NginxHosts;
 use super::path::written_path;
+use super::permitted;
 use super::value_reader::ValueReader;
 use crate::api::ingress_nginx::{self, PREFIX};
 use crate::api::networking::{Ingress, IngressBackend};
@@ -42,12 +43,15 @@ pub(super) struct CanaryPath {
     pub balancing: OwnBalancing,
 }
 
-/// The paths of a canary, each with its host.
+/// The paths of a canary, each with its host. None if the ConfigMap does not permit its annotations.
 pub(super) fn paths(
     ingress: &Object<Ingress>,
     config: &NginxConfig,
     limit: RegexLimit,
 ) -> Vec<(HostPattern, Arc<CanaryPath>)> {
+    if !permitted::are_permitted(&ingress.meta, config) {
+        return Vec::new();
+    }
     let mut reader = ValueReader::new(&ingress.meta);
     let requests = requests(&mut reader, limit);
     let lacks_sessions = lacks_sessions(&mut reader);
@@ -129,6 +133,7 @@ pub(super) fn plan(
     let mut errors = UniqueDiagnostics::default();
     let mut notes = UniqueDiagnostics::default();
     let mut upstreams: BTreeSet<UpstreamKey> = BTreeSet::new();
+    errors.extend(permitted::problems(&ingress.meta, &hosts.config).into_iter().map(without_requests));
     if ingress.spec.default_backend.is_some() {
         let message = "a canary has no default backend, so it gets none of its requests";
         errors.push(Diagnostic::error("spec.defaultBackend", message, "write the paths of the other Ingress"));
@@ -169,11 +174,7 @@ pub(super) fn plan(
                     notes.extend(plain_service::notes(&resolved, Dialect::Nginx, &field));
                     upstreams.insert(UpstreamKey { balancing: balancing.algorithm, ..resolved.key });
                 }
-                Err((_, mut problem)) => {
-                    problem.message =
-                        problem.message.replace("so requests get status 503", "so the canary gets no requests");
-                    errors.push(problem);
-                }
+                Err((_, problem)) => errors.push(without_requests(problem)),
             }
         }
     }
@@ -190,6 +191,12 @@ pub(super) fn plan(
         notes: notes.into_vec(),
         ..IngressPlan::default()
     }
+}
+
+/// The same problem, which takes no path out of service, since a canary has none.
+fn without_requests(mut problem: Diagnostic) -> Diagnostic {
+    problem.message = problem.message.replace("so requests get status 503", "so the canary gets no requests");
+    problem
 }
 
 /// The annotations that are those of the other Ingress for all of its requests.

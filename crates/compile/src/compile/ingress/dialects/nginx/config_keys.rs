@@ -4,14 +4,8 @@
 pub(super) const STREAM_REMEDY: &str = "open the ports of TCP services with --nginx-tcp-services, and remove it";
 
 /// Keys that restrict requests. Snippets may contain any restriction.
-pub(super) const GUARDS: &[&str] = &[
-    "annotation-value-word-blocklist",
-    "block-cidrs",
-    "block-referers",
-    "block-user-agents",
-    "http-snippet",
-    "server-snippet",
-];
+pub(super) const GUARDS: &[&str] =
+    &["block-cidrs", "block-referers", "block-user-agents", "http-snippet", "server-snippet"];
 
 /// Keys about the server that permits requests.
 pub(super) const GLOBAL_AUTH: &[&str] = &[

@@ -17,7 +17,7 @@ use super::stream_defaults::{self, StreamDefaults};
 use super::tracing;
 use super::tracing::TraceSettings;
 use super::waf_engine::{self, GlobalWaf, WafEngine};
-use crate::api::ingress_nginx::{self, flag, integer, items, size};
+use crate::api::ingress_nginx::{self, AnnotationRisk, flag, integer, items, size};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::ingress_class::dialect::unknown_annotation_remedy;
@@ -71,8 +71,10 @@ pub(super) struct NginxConfig {
     pub allowed_response_headers: Vec<String>,
     /// Whether the annotations of snippets have an effect.
     pub allows_snippets: bool,
-    /// Whether annotations of the risk level Critical, which snippets have, are accepted.
-    pub allows_critical_annotations: bool,
+    /// The highest risk of annotations that are accepted. Snippets are critical.
+    pub highest_risk: AnnotationRisk,
+    /// What no value of an annotation may contain.
+    pub blocked_words: Box<[Box<str>]>,
     /// Rules whose path begins with one of these need no login.
     pub no_auth_locations: Vec<String>,
     /// The server that permits requests of Ingresses without one, by the names of the annotations.
@@ -129,7 +131,8 @@ impl Default for NginxConfig {
             allows_other_namespaces: false,
             allowed_response_headers: Vec::new(),
             allows_snippets: false,
-            allows_critical_annotations: false,
+            highest_risk: AnnotationRisk::High,
+            blocked_words: Box::default(),
             no_auth_locations: vec![ACME_CHALLENGE.to_owned()],
             global_auth: None,
             custom_errors: Box::default(),
@@ -198,7 +201,11 @@ fn parse(key: &ObjectKey, data: &BTreeMap<String, Arc<str>>, ignores_guards: boo
             }
             "allow-cross-namespace-resources" => set(&mut config.allows_other_namespaces, flag(text)),
             "allow-snippet-annotations" => set(&mut config.allows_snippets, flag(text)),
-            "annotations-risk-level" => set(&mut config.allows_critical_annotations, is_critical(text)),
+            "annotations-risk-level" => set(&mut config.highest_risk, AnnotationRisk::parse(text)),
+            "annotation-value-word-blocklist" => {
+                config.blocked_words = items(text).map(Box::from).collect();
+                Some(())
+            }
             "limit-req-status-code" => set(&mut config.rate_status, error_status(text)),
             "limit-conn-status-code" => set(&mut config.concurrent_status, error_status(text)),
             "custom-http-errors" => set(&mut config.custom_errors, statuses(text, 300)),
@@ -391,11 +398,6 @@ fn location_snippet(
         }
         Err(NotInEffect { message, remedy, .. }) => config.notes.push(warn(message, &remedy)),
     }
-}
-
-/// Whether a level of risk is the highest one. `None` if it is no level.
-fn is_critical(text: &str) -> Option<bool> {
-    ["Low", "Medium", "High", "Critical"].contains(&text).then(|| text == "Critical")
 }
 
 fn error_status(text: &str) -> Option<StatusCode> {

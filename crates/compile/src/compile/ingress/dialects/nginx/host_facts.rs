@@ -19,6 +19,7 @@ use super::handshake_annotations::HostCiphers;
 use super::host_paths::HostPaths;
 use super::passthrough_wish;
 use super::path::written_path;
+use super::permitted;
 use super::server_alias;
 use super::server_alias::{GivenAliases, IngressAge, WantedAliases};
 use super::snippets;
@@ -468,6 +469,8 @@ fn said_of_hosts(
         known.server_snippet.clone_from(&server_snippet);
     }
     let ciphers = handshake_annotations::of_annotations(&reader);
+    // Connections that pass through would get no status 503.
+    let is_permitted = permitted::are_permitted(&ingress.meta, config);
     let mut aliases = server_alias::names(&ingress.meta);
     aliases.retain(|alias| !is_foreign(alias));
     let use_regex = written(&ingress.meta, "use-regex").and_then(ingress_nginx::flag) == Some(true);
@@ -479,7 +482,7 @@ fn said_of_hosts(
             continue;
         }
         let is_any = host == HostPattern::Any;
-        let passes_through = passthrough_wish::is_wanted(cx, claims, ingress, &host);
+        let passes_through = is_permitted && passthrough_wish::is_wanted(cx, claims, ingress, &host);
         let known = said.entry(host).or_default();
         known.namespace = Arc::clone(&ingress.meta.key.namespace);
         known.passes_through = passes_through;

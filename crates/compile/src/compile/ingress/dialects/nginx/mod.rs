@@ -54,6 +54,7 @@ mod passthrough;
 mod passthrough_wish;
 mod path;
 pub(super) mod path_conflicts;
+mod permitted;
 mod referenced_objects;
 mod response_rate;
 mod retries;
@@ -203,6 +204,7 @@ fn plan_usual(
     let (left_over, left_over_notes): (Vec<_>, Vec<_>) = left_over.into_iter().partition(Diagnostic::is_error);
     let mut errors: Vec<Diagnostic> = refused.into_iter().chain(over_budget).chain(left_over).collect();
     errors.extend(of_other_dialect.unsupported_protection);
+    errors.extend(permitted::problems(&ingress.meta, config));
     errors.extend_from_slice(&config.errors);
     errors.append(&mut reader.errors);
     errors.extend(unsupported.guards);

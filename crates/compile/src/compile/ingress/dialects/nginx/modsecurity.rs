@@ -4,7 +4,7 @@
 use super::config_map::NginxConfig;
 use super::value_reader::{ValueReader, written};
 use super::waf_engine::{ONLY_LOGS, ONLY_LOGS_REMEDY, REMEDY, RULES, WafEngine, of_global_rules};
-use crate::api::ingress_nginx::{self, PREFIX};
+use crate::api::ingress_nginx::{self, AnnotationRisk, PREFIX};
 use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
@@ -27,7 +27,7 @@ pub(super) fn check(reader: &mut ValueReader<'_>, config: &NginxConfig, refuses_
         return reader.note_without(&without_effect, "enable-modsecurity");
     }
     let of_annotation = written(reader.meta, RULES).and_then(WafEngine::of_rules);
-    let are_rules_read = config.allows_snippets && config.allows_critical_annotations;
+    let are_rules_read = config.allows_snippets && config.highest_risk == AnnotationRisk::Critical;
     let own_engine = of_annotation.filter(|engine| are_rules_read || *engine == WafEngine::Refuses);
     let global = config.waf.engine.filter(|_| config.waf.is_on);
     if own_engine.or(global) == Some(WafEngine::Refuses) {
@@ -72,7 +72,7 @@ mod tests {
         let config = NginxConfig {
             waf,
             allows_snippets,
-            allows_critical_annotations: allows_snippets,
+            highest_risk: if allows_snippets { AnnotationRisk::Critical } else { AnnotationRisk::High },
             ..NginxConfig::default()
         };
         let mut reader = ValueReader::new(&meta);

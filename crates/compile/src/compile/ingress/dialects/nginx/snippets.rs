@@ -8,7 +8,7 @@ use super::config_map::NginxConfig;
 use super::host_facts::NginxHosts;
 use super::parsed_snippets::NotInEffect;
 use super::value_reader::{ValueReader, written};
-use crate::api::ingress_nginx::{self, OnBadValue, PREFIX};
+use crate::api::ingress_nginx::{self, AnnotationRisk, OnBadValue, PREFIX};
 use crate::api::{Meta, ObjectKey};
 use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
@@ -229,7 +229,7 @@ impl<'a> WrittenSnippet<'a> {
                 .to_owned();
             return Err(NotInEffect { message, remedy, restricts });
         }
-        if !config.allows_critical_annotations {
+        if config.highest_risk < AnnotationRisk::Critical {
             let message =
                 "snippets have the risk level Critical, and the ConfigMap of ingress-nginx allows a lower one";
             let remedy = "set annotations-risk-level to Critical there, or remove the snippet".to_owned();
