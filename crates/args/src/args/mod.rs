@@ -46,7 +46,9 @@ pub(crate) use check::CheckArgs;
 pub use check::CheckOptions;
 pub use cluster::{ClusterAccess, ClusterOptions};
 pub(crate) use convert::ConvertArgs;
-pub use convert::{ConvertIngressNginxOptions, ConvertKongOptions, ConvertOptions, ConvertedSource, MigrationFormat};
+pub use convert::{
+    ConvertIngressNginxOptions, ConvertKongOptions, ConvertOptions, ConvertedSource, MigrationFormat, MigrationOutput,
+};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
     ConsumerScopeArg, HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions,

@@ -10,7 +10,7 @@
 //!   --args ─▶ args_file.rs ─▶ flags.rs ──┤
 //!   ConfigMap ─▶ config_map.rs ──────────┤
 //!                                        ▼
-//!                                     MigrationReport
+//!                                     MigrationReport ─ gateway_api.rs ─▶ manifest_output.rs: --to gateway-api
 //! ```
 
 mod annotations;
@@ -20,6 +20,8 @@ mod config_map;
 mod differences;
 mod findings;
 mod flags;
+mod gateway_api;
+mod manifest_output;
 mod snippets;
 mod subject;
 mod verdicts;
@@ -30,9 +32,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use anyhow::Context;
+use serde_json::Value;
 
 use self::args_file::ArgsFile;
 use self::assumptions::Assumptions;
+use self::gateway_api::{GatewayApiInput, GatewayApiOutput};
 use crate::api::ingress_nginx;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::INGRESS_CLASS_NAME;
@@ -43,11 +47,11 @@ use crate::app::offline::{self, FileProblems, OfflineSettings};
 use crate::app::stdout::{print, reading};
 use crate::args::{
     BudgetOptions, ConvertIngressNginxOptions, ExitStatus, GatewayOptions, IngressClassOptions, MigrationFormat,
-    NginxOptions,
+    MigrationOutput, NginxOptions,
 };
 use crate::compile::Classes;
 use crate::manifests::{ManifestUpdate, Manifests};
-use crate::report::migration::{self, MigrationReport, MigrationVerdict};
+use crate::report::migration::{self, GatewayApiReport, MigrationReport, MigrationVerdict};
 use crate::report::{self, ReportedDiagnostic};
 use crate::schema::Channel;
 
@@ -64,11 +68,15 @@ pub(super) fn convert(options: ConvertIngressNginxOptions) -> anyhow::Result<Exi
     }
     let is_unreadable = update.diagnostics.iter().any(|problem| UNREADABLE.contains(&problem.reason()));
 
-    let report = evaluate(&manifests, &mut update, &options, &args)?;
+    let (report, objects) = evaluate(&manifests, &mut update, &options, &args)?;
+    if options.to.is_some() {
+        manifest_output::write(&objects, options.output.as_deref())?;
+    }
     write_report(&report, &options)?;
 
     let worst = report.worst();
-    let is_partial = worst >= MigrationVerdict::LeftOut || !unread.is_empty();
+    let is_unconverted = report.gateway_api.as_ref().is_some_and(GatewayApiReport::is_partial);
+    let is_partial = worst >= MigrationVerdict::LeftOut || !unread.is_empty() || is_unconverted;
     let differs = options.fail_on_differences && worst >= MigrationVerdict::Differs;
     Ok(if is_unreadable {
         ExitStatus::Usage
@@ -79,13 +87,13 @@ pub(super) fn convert(options: ConvertIngressNginxOptions) -> anyhow::Result<Exi
     })
 }
 
-/// Compiles the objects as if Portico served them in place of ingress-nginx.
+/// Compiles the objects as if Portico served them in place of ingress-nginx. Returns also the objects to write.
 fn evaluate(
     manifests: &Manifests,
     update: &mut ManifestUpdate,
     options: &ConvertIngressNginxOptions,
     args: &ArgsFile,
-) -> anyhow::Result<MigrationReport> {
+) -> anyhow::Result<(MigrationReport, Vec<Value>)> {
     let Assumptions { mut notes, config_map, has_config } = assumptions::add(&mut update.batch, options, args)?;
     let settings = OfflineSettings {
         gateways: GatewayOptions::default(),
@@ -107,12 +115,18 @@ fn evaluate(
     let classes = Classes { nginx: Some(nginx_classes(&options.classes)), ..Classes::default() };
 
     let (mut claimed, mut without_class, mut of_other_classes) = (Vec::new(), Vec::new(), 0);
+    let mut hosts_of_others: BTreeMap<String, String> = BTreeMap::new();
     let rejected = verdicts::of_rejected(&diagnostics);
     for ingress in store.ingresses.values() {
         let class = ingress.spec.ingress_class_name.as_deref();
         if classes.claims_for_nginx(store, &ingress.meta, class) {
             claimed.push(Arc::clone(ingress));
-        } else if has_no_class(ingress) {
+            continue;
+        }
+        for host in ingress.spec.rules.iter().filter_map(|rule| rule.host.as_deref()) {
+            hosts_of_others.insert(host.to_ascii_lowercase(), ingress.meta.key.to_string());
+        }
+        if has_no_class(ingress) {
             without_class.push(ingress.meta.key.to_string());
         } else {
             of_other_classes += 1;
@@ -139,9 +153,24 @@ fn evaluate(
         let flags = "--nginx-class and --nginx-controller-class";
         notes.push(format!("No Ingress of ingress-nginx is in the input; check the paths, and {flags}"));
     }
+    let (mut objects, mut gateway_api) = (Vec::new(), None);
+    if options.to == Some(MigrationOutput::GatewayApi) {
+        let GatewayApiOutput { objects: written, rows, differences, notes: more } =
+            gateway_api::convert(&GatewayApiInput {
+                ingresses: &claimed,
+                verdicts: &ingresses,
+                config: data,
+                of_others: hosts_of_others,
+                has_default_backend: args.default_backend().is_some(),
+                service: &|key| store.services.get(key).cloned(),
+            });
+        objects = written;
+        notes.extend(more);
+        gateway_api = Some(GatewayApiReport { rows, differences });
+    }
     let reported_config = config_map.as_ref().filter(|_| has_config);
     let is_of_nginx = |name: &&String| name.contains("ingress-nginx-admission");
-    Ok(MigrationReport {
+    let report = MigrationReport {
         ingresses,
         flags: flags::rows(&args.flags),
         config_map_name: reported_config.map(ToString::to_string),
@@ -150,7 +179,9 @@ fn evaluate(
         webhooks: update.webhooks.iter().filter(is_of_nginx).cloned().collect(),
         of_other_classes,
         without_class,
-    })
+        gateway_api,
+    };
+    Ok((report, objects))
 }
 
 fn has_no_class(ingress: &Object<Ingress>) -> bool {
@@ -172,9 +203,20 @@ fn write_report(report: &MigrationReport, options: &ConvertIngressNginxOptions) 
         MigrationFormat::Json => migration::json(report),
         MigrationFormat::Markdown => migration::markdown(report),
     };
-    let Some(file) = &options.report_file else { return print(&text) };
-    fs::write(file, text).with_context(|| format!("--report-file {}: cannot write the report", file.display()))?;
-    print(&migration::summary_line(report))
+    let text = match &options.report_file {
+        None => text,
+        Some(file) => {
+            fs::write(file, text)
+                .with_context(|| format!("--report-file {}: cannot write the report", file.display()))?;
+            migration::summary_line(report)
+        }
+    };
+    if options.to.is_some() && options.output.is_none() {
+        // Standard output has the objects. If stderr is closed, the exit status still shows the result.
+        write!(io::stderr(), "{text}").ok();
+        return Ok(());
+    }
+    print(&text)
 }
 
 /// The reasons of errors about a path that cannot be read.

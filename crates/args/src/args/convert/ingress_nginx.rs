@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::super::nginx_classes::{NGINX_CLASS, NginxClassOptions};
 use super::super::object_name::{NamespacedName, parse_class, parse_ingress_controller_name, parse_namespaced_name};
+use super::migration_output::MigrationOutput;
 
 /// Report which Ingresses of ingress-nginx Portico serves with the same responses, and what becomes of the others
 #[derive(Debug, Args)]
@@ -15,6 +16,14 @@ pub(super) struct ConvertIngressNginxArgs {
     /// Files and folders of YAML with Ingresses, IngressClasses and ConfigMaps, or - for standard input
     #[arg(required = true, value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
+
+    /// Also write objects for Portico, to standard output, and the report to stderr
+    #[arg(long, value_enum, value_name = "TARGET", env = "PORTICO_TO")]
+    to: Option<MigrationOutput>,
+
+    /// Folder for the objects, which must be empty or not exist, or - for standard output
+    #[arg(long, value_name = "FOLDER", env = "PORTICO_OUTPUT", requires = "to")]
+    output: Option<PathBuf>,
 
     /// Also report what takes the place of the flags of ingress-nginx in this file: a manifest of its Deployment or
     /// DaemonSet, the values of its Helm chart, or flags, one in each line
@@ -72,6 +81,10 @@ enum FailOn {
 pub struct ConvertIngressNginxOptions {
     /// At least one; `-` means standard input and occurs at most once.
     pub paths: Vec<PathBuf>,
+    /// The objects to write.
+    pub to: Option<MigrationOutput>,
+    /// The folder for them; `None` for standard output.
+    pub output: Option<PathBuf>,
     /// The file with the flags of ingress-nginx.
     pub args: Option<PathBuf>,
     pub classes: NginxClassOptions,
@@ -87,6 +100,8 @@ impl ConvertIngressNginxArgs {
     pub(super) fn resolve(self, color_stderr: bool) -> ConvertIngressNginxOptions {
         ConvertIngressNginxOptions {
             paths: self.paths,
+            to: self.to,
+            output: self.output.filter(|folder| folder.as_os_str() != "-"),
             args: self.args,
             classes: NginxClassOptions {
                 controller: self.nginx_controller_class,
@@ -123,4 +138,8 @@ Examples:
 
   # Also the flags of the controller, as tables for a ticket
   kubectl get deployment -n ingress-nginx ingress-nginx-controller -o yaml > controller.yaml
-  portico convert ingress-nginx --args controller.yaml --report markdown ./manifests";
+  portico convert ingress-nginx --args controller.yaml --report markdown ./manifests
+
+  # Write a Gateway and HTTPRoutes for the hosts that they serve in the same way
+  kubectl get ingress,ingressclass,configmap,service -A -o yaml | \\
+    portico convert ingress-nginx --to gateway-api --output routes -";

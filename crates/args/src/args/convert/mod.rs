@@ -2,6 +2,7 @@
 
 mod ingress_nginx;
 mod kong;
+mod migration_output;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use self::ingress_nginx::ConvertIngressNginxArgs;
 pub use self::ingress_nginx::{ConvertIngressNginxOptions, MigrationFormat};
 use self::kong::ConvertKongArgs;
 pub use self::kong::{ConvertKongOptions, ConvertedSource};
+pub use self::migration_output::MigrationOutput;
 
 /// Convert the configuration of another gateway, or report what becomes of it
 #[derive(Debug, Args)]

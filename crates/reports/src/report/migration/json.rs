@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::gateway_api::GatewayApiReport;
 use super::model::{MigratedIngress, MigrationReport, MigrationSummary};
 use super::rows::{ConfigRow, FlagRow};
 
@@ -18,6 +19,7 @@ pub fn json(report: &MigrationReport) -> String {
         webhooks: &report.webhooks,
         without_class: &report.without_class,
         of_other_classes: report.of_other_classes,
+        gateway_api: report.gateway_api.as_ref(),
         summary: report.summary(),
     };
     serde_json::to_string_pretty(&document).expect("strings and numbers are JSON") + "\n"
@@ -36,6 +38,8 @@ struct MigrationDocument<'a> {
     webhooks: &'a BTreeSet<String>,
     without_class: &'a [String],
     of_other_classes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_api: Option<&'a GatewayApiReport>,
     summary: MigrationSummary,
 }
 

@@ -5,12 +5,14 @@
 //!                                            └─▶ text  tables for a terminal or as Markdown, shortened
 //! ```
 
+mod gateway_api;
 mod json;
 mod model;
 mod rows;
 mod text;
 mod verdict;
 
+pub use gateway_api::{GatewayApiReport, GatewayApiRow};
 pub use json::json;
 pub use model::{MigratedIngress, MigrationReport, MigrationSummary};
 pub use rows::{ConfigRow, Difference, FlagRow, FoundAnnotation, FoundProblem, FoundSnippet};

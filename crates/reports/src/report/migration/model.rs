@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::gateway_api::GatewayApiReport;
 use super::rows::{ConfigRow, Difference, FlagRow, FoundAnnotation, FoundProblem, FoundSnippet};
 use super::verdict::{MigrationVerdict, VerdictCounts};
 
@@ -64,6 +65,8 @@ pub struct MigrationReport {
     pub of_other_classes: usize,
     /// Ingresses without a class, which have no verdict either: namespace and name.
     pub without_class: Vec<String>,
+    /// What is said about manifests of the Gateway API, if they are written.
+    pub gateway_api: Option<GatewayApiReport>,
 }
 
 /// The numbers of a report.

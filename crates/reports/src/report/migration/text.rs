@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 
+use super::gateway_api::GatewayApiReport;
 use super::model::{MigratedIngress, MigrationReport, MigrationSummary};
 use super::rows::{ConfigRow, FoundAnnotation};
 use super::verdict::{MigrationVerdict, VerdictCounts};
@@ -131,6 +132,7 @@ fn sections(report: &MigrationReport) -> Vec<Section> {
         })
     });
     let config_map = report.config_map_name.as_deref().unwrap_or_default();
+    let manifests = report.gateway_api.as_ref();
     let sections = [
         Section {
             title: String::new(),
@@ -155,6 +157,18 @@ fn sections(report: &MigrationReport) -> Vec<Section> {
             heading: ["FLAG", "VALUE", "IN PORTICO", "NOTE"],
             rows: flags.collect(),
             whole_words: &[0, 2],
+        },
+        Section {
+            title: "Manifests of the Gateway API".to_owned(),
+            heading: ["INGRESS", "HOST", "RESULT", "WHY"],
+            rows: manifests.map(GatewayApiReport::row_cells).unwrap_or_default(),
+            whole_words: &[],
+        },
+        Section {
+            title: "Differences of these manifests".to_owned(),
+            heading: ["SETTING", "REQUEST", "BEFORE", "AFTER"],
+            rows: manifests.map(GatewayApiReport::difference_cells).unwrap_or_default(),
+            whole_words: &[],
         },
     ];
     sections.into_iter().filter(|section| !section.rows.is_empty()).collect()
