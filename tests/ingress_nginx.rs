@@ -25,6 +25,7 @@ pub(crate) mod compare;
 mod directives;
 pub(crate) mod echo;
 pub(crate) mod expectations;
+mod gateway_api;
 pub(crate) mod generator;
 mod limits;
 pub(crate) mod locations;

@@ -74,8 +74,13 @@ pub(super) fn convert(input: &GatewayApiInput<'_>) -> GatewayApiOutput {
     let mut plans: Vec<HostPlan> = Vec::new();
     for (host, group) in groups(input) {
         let planned = group.plan(input).and_then(|plan| {
-            let has_place = plan.secret.is_none() || plans.iter().filter(|plan| plan.secret.is_some()).count() < MAX_TLS;
-            if has_place { Ok(plan) } else { Err(group.for_all("spec.tls", NO_PLACE, "convert fewer Ingresses at once")) }
+            let has_place =
+                plan.secret.is_none() || plans.iter().filter(|plan| plan.secret.is_some()).count() < MAX_TLS;
+            if has_place {
+                Ok(plan)
+            } else {
+                Err(group.for_all("spec.tls", NO_PLACE, "convert fewer Ingresses at once"))
+            }
         });
         match planned {
             Ok(plan) => {

@@ -63,17 +63,22 @@ const ROWS: &[DifferenceRow] = &[
         name: "X-Real-IP",
         request: |plan| Some(format!("GET {} with or without X-Real-IP", url(plan, "/"))),
         before: "the backend gets X-Real-IP, X-Scheme and X-Forwarded-Scheme with the values of the connection",
-        after: "the backend gets none of them, whatever the client sends: use X-Forwarded-For and X-Forwarded-Proto",
+        after: "the backend gets neither of the last two, and X-Real-IP only where bodies are limited",
+    },
+    DifferenceRow {
+        name: "proxy-body-size",
+        request: |plan| limited(plan).map(|path| format!("GET {}", url(plan, &path.path))),
+        before: "no further fields",
+        after: "the plugin of the limit adds X-Kong-Request-Id, X-Forwarded-Path, and to responses Via and latencies",
     },
     DifferenceRow {
         name: "proxy-body-size",
         request: |plan| {
-            let is_limited = |path: &&PathPlan| path.max_body_bytes.is_some();
-            let path = plan.paths.iter().find(is_limited)?;
+            let path = limited(plan)?;
             Some(format!("POST {} with Expect: 100-continue and a body above the limit", url(plan, &path.path)))
         },
         before: "413",
-        after: "417; without Expect, 413 with another text",
+        after: "417; without Expect, 413",
     },
     DifferenceRow {
         name: "proxy-next-upstream",
@@ -129,6 +134,11 @@ const ROWS: &[DifferenceRow] = &[
         after: "421",
     },
 ];
+
+/// The first path with a limit of bodies.
+fn limited(plan: &HostPlan) -> Option<&PathPlan> {
+    plan.paths.iter().find(|path| path.max_body_bytes.is_some())
+}
 
 fn url(plan: &HostPlan, path: &str) -> String {
     let scheme = if plan.secret.is_some() { "https" } else { "http" };

@@ -184,7 +184,8 @@ impl HostGroup<'_> {
             let reason = format!("Ingress {other} of another class names the host, too");
             add("spec.rules[].host", &reason, "let only one class have the host");
         }
-        let parent = self.host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        let exact = Some(&self.host).filter(|host| !host.contains('*'));
+        let parent = exact.and_then(|host| host.split_once('.')).map(|(_, parent)| format!("*.{parent}"));
         let hosts = input.ingresses.iter().flat_map(|ingress| ingress.spec.rules.iter());
         let mut hosts = hosts.filter_map(|rule| rule.host.as_deref());
         if parent.is_some_and(|parent| hosts.any(|host| host.eq_ignore_ascii_case(&parent))) {
@@ -276,9 +277,7 @@ fn port_of(
     namespace: &str,
     backend: &IngressBackend,
 ) -> Result<(String, i32), (String, &'static str)> {
-    let named = backend.service.as_ref().ok_or_else(|| {
-        ("it is no Service".to_owned(), "name a Service")
-    })?;
+    let named = backend.service.as_ref().ok_or_else(|| ("it is no Service".to_owned(), "name a Service"))?;
     let key = ObjectKey::new(namespace, &named.name);
     let service = (input.service)(&key).ok_or_else(|| {
         let reason = format!("Service {key} is not in the input, so its port and protocol are unknown");
@@ -314,9 +313,11 @@ fn why_no_service(service: &Object<Service>) -> Option<String> {
     if service.spec.kind.as_deref() == Some("ExternalName") || service.spec.external_name.is_some() {
         return Some("spec.externalName".to_owned());
     }
-    let is_related = |key: &str| ["konghq.com/", "kubernetes.io/ingress", "ingress.kubernetes.io/", "portico.dev/"]
-        .iter()
-        .any(|part| key.contains(part));
+    let is_related = |key: &str| {
+        ["konghq.com/", "kubernetes.io/ingress", "ingress.kubernetes.io/", "portico.dev/"]
+            .iter()
+            .any(|part| key.contains(part))
+    };
     let mut keys = service.meta.annotations.keys();
     let found = keys.find(|key| is_related(key) && !SAME_ANNOTATIONS.contains(&&***key));
     found.map(|key| format!("annotation {key}"))
@@ -326,8 +327,11 @@ fn why_no_service(service: &Object<Service>) -> Option<String> {
 fn is_host_name(host: &str) -> bool {
     let is_label = |label: &str| {
         let is_known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !label.is_empty() && label.len() <= 63 && label.bytes().all(is_known)
-            && !label.starts_with('-') && !label.ends_with('-')
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(is_known)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     host.len() <= MAX_HOST && host.split('.').all(is_label) && host.parse::<IpAddr>().is_err()
 }

@@ -92,7 +92,13 @@ fn routes(plan: &HostPlan, gateway_namespace: &str) -> Vec<Value> {
 }
 
 /// The routes of a host at one listener: as many as its rules need.
-fn of_listener(plan: &HostPlan, gateway_namespace: &str, listener: &str, suffix: &str, rules: Vec<Value>) -> Vec<Value> {
+fn of_listener(
+    plan: &HostPlan,
+    gateway_namespace: &str,
+    listener: &str,
+    suffix: &str,
+    rules: Vec<Value>,
+) -> Vec<Value> {
     let parts = rules.chunks(MAX_RULES).enumerate().map(|(index, rules)| {
         let number = if index == 0 { String::new() } else { format!("-{}", index + 1) };
         let parent = json!({"name": GATEWAY, "namespace": gateway_namespace, "sectionName": listener});
@@ -150,9 +156,9 @@ const SHARED_NAMESPACE: &str = "default";
 const HTTP: &str = "http";
 /// The most rules of an HTTPRoute.
 const MAX_RULES: usize = 16;
-/// What backends get from ingress-nginx only, so that they may trust it.
+/// What backends get from ingress-nginx only, so that they may trust it. That of clients outside of `--trusted-ips` in
+/// `X-Real-IP` is removed from all requests.
 const SET_BY_NGINX: &[&str] = &[
-    "x-real-ip",
     "x-scheme",
     "x-forwarded-scheme",
     "x-original-forwarded-for",
