@@ -161,9 +161,9 @@ impl Written {
             )
         });
         format!(
-            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  namespace: {namespace}\n  name: {name}\n\
-             {annotations}spec:\n  ingressClassName: nginx\n{spec}  rules:\n    - host: {host}\n      http:\n        \
-             paths:\n{}",
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  namespace: {namespace}\n  \
+             name: {name}\n{annotations}spec:\n  ingressClassName: nginx\n{spec}  rules:\n    - host: {host}\n      \
+             http:\n        paths:\n{}",
             paths.collect::<String>()
         )
     }

@@ -1,8 +1,8 @@
 //! `--to gateway-api`: manifests of the Gateway API in place of Ingresses of ingress-nginx, host by host.
 //!
 //! ```text
-//!   Ingresses, verdicts ─▶ by host ─▶ settings.rs: what each Ingress sets, or what stands in the way
-//!   ConfigMap, Services ──────┘  └──▶ host_plan.rs: the paths and the certificate of the host, or what stands in the way
+//!   input.rs ─▶ by host ─▶ settings.rs: what each Ingress sets, or what stands in the way
+//!                     └──▶ host_plan.rs: paths and certificate of the host, or what stands in the way
 //!                                          │
 //!                            objects.rs ◀──┴──▶ host_differences.rs: requests with another response
 //! ```
@@ -12,35 +12,21 @@
 
 mod host_differences;
 mod host_plan;
+mod input;
 mod objects;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde_json::Value;
 
 use self::host_plan::{HostGroup, HostPlan};
-use crate::api::core::Service;
+pub(super) use self::input::GatewayApiInput;
+use crate::api::Object;
 use crate::api::networking::Ingress;
-use crate::api::{Object, ObjectKey};
-use crate::report::migration::{Difference, GatewayApiRow, MigratedIngress};
-
-/// What decides about the manifests.
-pub(super) struct GatewayApiInput<'a> {
-    /// All Ingresses of ingress-nginx.
-    pub(super) ingresses: &'a [Arc<Object<Ingress>>],
-    pub(super) verdicts: &'a [MigratedIngress],
-    /// The keys of the ConfigMap of ingress-nginx.
-    pub(super) config: &'a BTreeMap<String, Arc<str>>,
-    /// The hosts of Ingresses of other classes, and one of these for each.
-    pub(super) of_others: BTreeMap<String, String>,
-    /// Whether a Service gets the requests that no path has.
-    pub(super) has_default_backend: bool,
-    pub(super) service: &'a dyn Fn(&ObjectKey) -> Option<Arc<Object<Service>>>,
-}
+use crate::report::migration::{Difference, GatewayApiRow};
 
 /// The manifests, and what the report says.
 #[derive(Debug, Default)]
@@ -53,19 +39,6 @@ pub(super) struct GatewayApiOutput {
     pub(super) differences: Vec<Difference>,
     /// What is to do in addition: sentences without a full stop.
     pub(super) notes: Vec<String>,
-}
-
-/// What stands in the way of a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Obstacle {
-    /// Namespace and name of the Ingress.
-    object: String,
-    /// The annotation, or another field.
-    field: String,
-    reason: String,
-    /// An example of a request that would get another response.
-    request: String,
-    remedy: String,
 }
 
 /// Converts the hosts whose requests get the same responses, except for the differences that are returned, too.

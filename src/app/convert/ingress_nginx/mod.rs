@@ -155,12 +155,15 @@ fn evaluate(
     }
     let (mut objects, mut gateway_api) = (Vec::new(), None);
     if options.to == Some(MigrationOutput::GatewayApi) {
+        let (with_policies, routes) = GatewayApiInput::others(store);
         let GatewayApiOutput { objects: written, rows, differences, notes: more } =
             gateway_api::convert(&GatewayApiInput {
                 ingresses: &claimed,
                 verdicts: &ingresses,
                 config: data,
                 of_others: hosts_of_others,
+                with_policies,
+                routes,
                 has_default_backend: args.default_backend().is_some(),
                 service: &|key| store.services.get(key).cloned(),
             });

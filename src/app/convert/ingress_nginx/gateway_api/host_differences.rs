@@ -69,7 +69,7 @@ const ROWS: &[DifferenceRow] = &[
         name: "proxy-body-size",
         request: |plan| limited(plan).map(|path| format!("GET {}", url(plan, &path.path))),
         before: "no further fields",
-        after: "the plugin of the limit adds X-Kong-Request-Id, X-Forwarded-Path, and to responses Via and latencies",
+        after: "the plugin of the limit adds X-Kong-Request-Id and X-Forwarded-Path; responses have Via and latencies",
     },
     DifferenceRow {
         name: "proxy-body-size",

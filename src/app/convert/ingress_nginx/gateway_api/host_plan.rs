@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::subject::{IngressPathOf, paths};
+use super::input::{GatewayApiInput, Obstacle};
 use super::settings::{self, IngressSettings};
-use super::{GatewayApiInput, Obstacle};
 use crate::api::core::Service;
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, ENDPOINT_WEIGHTS_ANNOTATION};
 use crate::api::networking::{Ingress, IngressBackend};
@@ -185,6 +185,17 @@ impl HostGroup<'_> {
             add("spec.rules[].host", &reason, "let only one class have the host");
         }
         let exact = Some(&self.host).filter(|host| !host.contains('*'));
+        for namespace in namespaces {
+            if input.with_policies.contains(namespace) {
+                let reason = "a policy of the namespace may act on HTTPRoutes in another way";
+                add("metadata.namespace", reason, "convert without the policies if none is for the Services");
+            }
+            let starts = format!("{namespace}/{}-http", self.host);
+            if let Some(route) = input.routes.iter().find(|route| route.starts_with(&starts)) {
+                let reason = format!("HTTPRoute {route} exists, and the manifests would replace it");
+                add("spec.rules[].host", &reason, "rename that HTTPRoute");
+            }
+        }
         let parent = exact.and_then(|host| host.split_once('.')).map(|(_, parent)| format!("*.{parent}"));
         let hosts = input.ingresses.iter().flat_map(|ingress| ingress.spec.rules.iter());
         let mut hosts = hosts.filter_map(|rule| rule.host.as_deref());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::subject::value;
-use super::{GatewayApiInput, Obstacle};
+use super::input::{GatewayApiInput, Obstacle};
 use crate::api::Object;
 use crate::api::ingress_nginx::{PREFIX, flag, integer, size};
 use crate::api::networking::Ingress;

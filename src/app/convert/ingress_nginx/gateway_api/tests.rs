@@ -1,11 +1,14 @@
 //! Which hosts are converted, what stands in the way of others, and the manifests.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::*;
-use crate::api::Kind;
+use crate::api::core::Service;
 use crate::api::ingress_nginx::PREFIX;
-use crate::report::migration::MigrationVerdict;
+use crate::api::{Kind, ObjectKey};
+use crate::report::migration::{MigratedIngress, MigrationVerdict};
 use crate::store::AnyObject;
 
 /// An Ingress of namespace `shop` for one host; each path follows its type, and its Service is `web`.
@@ -65,6 +68,8 @@ fn converted_with(
         verdicts: &verdicts,
         config: &config,
         of_others: BTreeMap::from([("other.example".to_owned(), "shop/other-class".to_owned())]),
+        with_policies: BTreeSet::from(["policies".to_owned()]),
+        routes: BTreeSet::from(["shop/taken.example-https".to_owned()]),
         has_default_backend: false,
         service: &|key| service(key, port),
     })
@@ -156,6 +161,7 @@ fn only_hosts_of_one_namespace_and_class_are_converted() {
         ("*.a.example", Some("spec.rules[].host")),
         ("", Some("spec.rules[].host")),
         ("192.0.2.1", Some("spec.rules[].host")),
+        ("taken.example", Some("spec.rules[].host")),
         ("other.example", Some("spec.rules[].host")),
     ] {
         let output = converted(&[ingress("web", host, &["Prefix /"], &[])]);
@@ -165,6 +171,8 @@ fn only_hosts_of_one_namespace_and_class_are_converted() {
     let elsewhere = with_spec(("blog", "web"), "a.example", &["Prefix /b"], &[], &json!({}));
     assert_eq!(fields(&converted(&[own(), elsewhere])), ["metadata.namespace"]);
     assert_eq!(fields(&converted(&[own(), ingress("twin", "a.example", &["Prefix /"], &[])])), ["spec.rules"]);
+    let beside_policy = with_spec(("policies", "web"), "a.example", &["Prefix /"], &[], &json!({}));
+    assert_eq!(fields(&converted(&[beside_policy])), ["metadata.namespace"]);
     let wildcard = ingress("wildcard", "*.example", &["Prefix /"], &[]);
     assert_eq!(fields(&converted(&[own(), wildcard])), ["spec.rules[].host"]);
     let without_rules = with_spec(("shop", "all"), "", &[], &[], &json!({"rules": []}));
