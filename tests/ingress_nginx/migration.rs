@@ -258,3 +258,89 @@ fn a_report_can_be_a_file() {
     let report = std::fs::read_to_string(site.path("report.md")).unwrap();
     assert!(report.starts_with("# Migration from ingress-nginx\n"), "{report}");
 }
+
+/// The settings of ingress-nginx, its ports, and one Ingress.
+fn installation() -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: nginx}}\nspec: {{controller: \
+         k8s.io/ingress-nginx}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ingress-nginx-controller, \
+         namespace: edge}}\ndata: {{use-gzip: \"true\"}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: tcp, \
+         namespace: edge}}\ndata: {{\"9000\": \"default/web:80\"}}\n---\n{}",
+        with_annotation("ssl-redirect", "false")
+    )
+}
+
+const CONTROLLER_FLAGS: &str = "--configmap=$(POD_NAMESPACE)/ingress-nginx-controller\n\
+                                --tcp-services-configmap=$(POD_NAMESPACE)/tcp\n--watch-ingress-without-class=true\n\
+                                --http-port=80\n";
+
+#[test]
+fn manifests_keep_the_settings_and_the_flags() {
+    let site = Site::new();
+    site.save("a.yaml", &installation());
+    site.save("args.txt", CONTROLLER_FLAGS);
+    let mut command = portico(&site);
+    command.args([
+        "convert",
+        "ingress-nginx",
+        "--to",
+        "manifests",
+        "--output",
+        "portico",
+        "--args",
+        "args.txt",
+        "a.yaml",
+    ]);
+    let output = command.output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{report}{:?}", output.stderr);
+    assert!(report.contains("1 Ingress: 1 same"), "{report}");
+
+    let values = std::fs::read_to_string(site.path("portico/values.yaml")).unwrap();
+    assert!(values.contains("#   --http-port: --ingress-http-listen 0.0.0.0:80"), "{values}");
+    let values: Value = serde_saphyr::from_str(&values).unwrap();
+    let expected = serde_json::json!({"config": {
+        "ingress-stream-ports": "9000",
+        "nginx-class": "nginx",
+        "nginx-configmap": "edge/ingress-nginx-controller",
+        "nginx-controller-class": "k8s.io/ingress-nginx",
+        "nginx-tcp-services": "edge/tcp",
+        "nginx-without-class": true,
+    }});
+    assert_eq!(values, expected);
+
+    let objects = std::fs::read_to_string(site.path("portico/objects.yaml")).unwrap();
+    let found: Vec<Value> = objects.split("---\n").map(|object| serde_saphyr::from_str(object).unwrap()).collect();
+    let text = |pointer: &str, object: &Value| object.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    let names: Vec<_> =
+        found.iter().map(|object| text("/kind", object) + " " + &text("/metadata/name", object)).collect();
+    assert_eq!(names, ["IngressClass nginx", "ConfigMap ingress-nginx-controller", "ConfigMap tcp"]);
+    assert_eq!(found[1]["data"], serde_json::json!({"use-gzip": "true"}));
+    assert_eq!(found[2]["data"], serde_json::json!({"9000": "default/web:80"}));
+
+    // What is there is never replaced.
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--output portico: the folder is not empty"), "{stderr}");
+}
+
+/// A ConfigMap that is only assumed allows snippets, and would replace the real one.
+#[test]
+fn manifests_have_no_assumed_settings() {
+    let ingress = with_annotation("configuration-snippet", "more_set_headers \"X-A: b\";");
+    let (status, stdout, stderr) = convert(&[("a.yaml", &ingress)], &["--to", "manifests", "a.yaml"]);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(stdout.contains("kind: IngressClass") && !stdout.contains("kind: ConfigMap"), "{stdout}");
+    assert!(stdout.contains("#   nginx-class: nginx\n") && !stdout.contains("nginx-configmap"), "{stdout}");
+    assert!(stderr.contains("1 Ingress: 1 same"), "{stderr}");
+}
+
+/// Without the annotations of the other prefix, Ingresses would be open.
+#[test]
+fn manifests_have_the_prefix_of_annotations() {
+    let ingress = with_annotation("ssl-redirect", "false");
+    let files = [("a.yaml", &*ingress), ("args.txt", "--annotations-prefix=web.example\n")];
+    let (_, stdout, stderr) = convert(&files, &["--to", "manifests", "--args", "args.txt", "a.yaml"]);
+    assert!(stdout.contains("#   nginx-annotation-prefix: web.example\n"), "{stdout}{stderr}");
+}

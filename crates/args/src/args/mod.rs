@@ -48,6 +48,7 @@ pub use cluster::{ClusterAccess, ClusterOptions};
 pub(crate) use convert::ConvertArgs;
 pub use convert::{
     ConvertIngressNginxOptions, ConvertKongOptions, ConvertOptions, ConvertedSource, MigrationFormat, MigrationOutput,
+    NGINX_CONTROLLER,
 };
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
@@ -57,7 +58,7 @@ pub use ingress::{
 pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;
 pub use network::PathFormArg;
-pub use nginx_classes::{NginxClassOptions, NginxOptions};
+pub use nginx_classes::{NGINX_CLASS, NginxClassOptions, NginxOptions};
 pub use nginx_metrics::NginxMetricsOptions;
 pub use object_name::NamespacedName;
 pub use otlp::{OtlpOptions, OtlpProtocolArg};

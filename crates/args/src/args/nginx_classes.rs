@@ -141,7 +141,7 @@ fn parse_annotation_prefix(text: &str) -> Result<String, String> {
 }
 
 /// The class of ingress-nginx in its installation instructions.
-pub(super) const NGINX_CLASS: &str = "nginx";
+pub const NGINX_CLASS: &str = "nginx";
 
 #[cfg(test)]
 mod tests {

@@ -156,6 +156,6 @@ fn is_usual_name(name: &str) -> bool {
     name == "nginx-configuration" || name.ends_with("ingress-nginx-controller")
 }
 
-fn usual_config_map() -> NamespacedName {
+pub(super) fn usual_config_map() -> NamespacedName {
     ("ingress-nginx".to_owned(), "ingress-nginx-controller".to_owned())
 }

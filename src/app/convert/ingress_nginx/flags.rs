@@ -1,6 +1,7 @@
 //! What takes the place of the flags of ingress-nginx.
 
 use super::args_file::WrittenFlag;
+use crate::args::{NGINX_CLASS, NGINX_CONTROLLER, NginxClassOptions};
 use crate::report::migration::FlagRow;
 
 /// A row for each flag.
@@ -40,6 +41,23 @@ fn row(flag: &WrittenFlag) -> FlagRow {
 pub(super) fn pass_tls_through(flags: &[WrittenFlag]) -> bool {
     let is_set = |flag: &WrittenFlag| flag.name == "enable-ssl-passthrough" && is_true(&flag.value);
     flags.is_empty() || flags.iter().any(is_set)
+}
+
+/// Sets the classes that ingress-nginx serves as its flags say, unless the options of the command differ from its
+/// defaults.
+pub(super) fn set_classes(flags: &[WrittenFlag], classes: &mut NginxClassOptions) {
+    let value = |name: &str| flags.iter().find(|flag| flag.name == name).map(|flag| &flag.value);
+    for (name, default, class) in [
+        ("controller-class", NGINX_CONTROLLER, &mut classes.controller),
+        ("ingress-class", NGINX_CLASS, &mut classes.annotated),
+    ] {
+        let written = value(name).filter(|value| !value.is_empty());
+        if let Some(written) = written.filter(|_| class == default) {
+            class.clone_from(written);
+        }
+    }
+    classes.by_name |= value("ingress-class-by-name").is_some_and(|value| is_true(value));
+    classes.without_class |= value("watch-ingress-without-class").is_some_and(|value| is_true(value));
 }
 
 /// Whether a name is that of a row; a `*` at its end stands for any text.
@@ -212,6 +230,32 @@ mod tests {
         }
         let secret = row(&WrittenFlag { name: "maxmind-license-key".to_owned(), value: "s3cret".to_owned() });
         assert!(!format!("{secret:?}").contains("s3cret"), "{secret:?}");
+    }
+
+    #[test]
+    fn classes_are_those_of_the_flags() {
+        let flag = |name: &str, value: &str| WrittenFlag { name: name.to_owned(), value: value.to_owned() };
+        let flags = [
+            flag("controller-class", "k8s.io/internal"),
+            flag("ingress-class", "internal"),
+            flag("watch-ingress-without-class", "true"),
+            flag("ingress-class-by-name", "false"),
+        ];
+        let classes = |annotated: &str| NginxClassOptions {
+            controller: NGINX_CONTROLLER.to_owned(),
+            annotated: annotated.to_owned(),
+            by_name: false,
+            without_class: false,
+        };
+        for (option, expected) in [(NGINX_CLASS, "internal"), ("public", "public")] {
+            let mut found = classes(option);
+            set_classes(&flags, &mut found);
+            let controller = "k8s.io/internal".to_owned();
+            assert_eq!(found, NginxClassOptions { controller, without_class: true, ..classes(expected) });
+        }
+        let mut unchanged = classes(NGINX_CLASS);
+        set_classes(&[], &mut unchanged);
+        assert_eq!(unchanged, classes(NGINX_CLASS));
     }
 
     /// A flag that Portico does not have would be no replacement.

@@ -12,18 +12,25 @@ use crate::app::stdout::print;
 pub(super) fn write(objects: &[Value], folder: Option<&Path>) -> anyhow::Result<()> {
     let documents: Result<Vec<String>, _> = objects.iter().map(serde_saphyr::to_string).collect();
     let text = documents.context("an object cannot be written as YAML")?.join("---\n");
-    let Some(folder) = folder else { return print(&text) };
+    match folder {
+        None => print(&text),
+        Some(folder) if objects.is_empty() => write_files(&[], folder),
+        Some(folder) => write_files(&[(FILE, &text)], folder),
+    }
+}
+
+/// Writes files, each with its name, into a folder that is empty or does not exist.
+pub(super) fn write_files(files: &[(&str, &str)], folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     fs::create_dir_all(folder).with_context(|| format!("--output {shown}: cannot create the folder"))?;
     let mut entries = fs::read_dir(folder).with_context(|| format!("--output {shown}: cannot read the folder"))?;
     if entries.next().is_some() {
         bail!("--output {shown}: the folder is not empty; name a new one");
     }
-    if objects.is_empty() {
-        return Ok(());
+    for (name, text) in files {
+        fs::write(folder.join(name), text).with_context(|| format!("--output {shown}: cannot write {name}"))?;
     }
-    let file = folder.join(FILE);
-    fs::write(&file, text).with_context(|| format!("--output {shown}: cannot write {FILE}"))
+    Ok(())
 }
 
 const FILE: &str = "gateway-api.yaml";

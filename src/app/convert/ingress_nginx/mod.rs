@@ -1,5 +1,7 @@
 //! `portico convert ingress-nginx`: reports which Ingresses of ingress-nginx Portico serves with the same responses.
 //!
+//! With `--to manifests`, `drop_in.rs` writes what serves the same Ingresses by Portico.
+//!
 //! ```text
 //!   paths ─▶ assumptions.rs ─▶ ../../offline.rs: the compiler ─▶ diagnostics
 //!               the class and the ConfigMap,                      │ findings.rs: without what the input lacks
@@ -18,6 +20,7 @@ mod args_file;
 mod assumptions;
 mod config_map;
 mod differences;
+mod drop_in;
 mod findings;
 mod flags;
 mod gateway_api;
@@ -36,6 +39,7 @@ use serde_json::Value;
 
 use self::args_file::ArgsFile;
 use self::assumptions::Assumptions;
+use self::drop_in::DropIn;
 use self::gateway_api::{GatewayApiInput, GatewayApiOutput};
 use crate::api::ingress_nginx;
 use crate::api::kong::annotations::INGRESS_CLASS;
@@ -56,9 +60,10 @@ use crate::report::{self, ReportedDiagnostic};
 use crate::schema::Channel;
 
 /// Prints the report. The exit status shows whether something is left out or invalid.
-pub(super) fn convert(options: ConvertIngressNginxOptions) -> anyhow::Result<ExitStatus> {
+pub(super) fn convert(mut options: ConvertIngressNginxOptions) -> anyhow::Result<ExitStatus> {
     let args = options.args.as_deref().map(ArgsFile::read).transpose()?.unwrap_or_default();
     ingress_nginx::set_prefixes(&args.annotation_prefixes());
+    flags::set_classes(&args.flags, &mut options.classes);
     let mut manifests = Manifests::new(options.paths.clone(), Channel::Experimental);
     let mut update = reading(&options.paths, || manifests.read());
     let unread = unread_files(&update);
@@ -68,9 +73,11 @@ pub(super) fn convert(options: ConvertIngressNginxOptions) -> anyhow::Result<Exi
     }
     let is_unreadable = update.diagnostics.iter().any(|problem| UNREADABLE.contains(&problem.reason()));
 
-    let (report, objects) = evaluate(&manifests, &mut update, &options, &args)?;
-    if options.to.is_some() {
-        manifest_output::write(&objects, options.output.as_deref())?;
+    let (report, output) = evaluate(&manifests, &mut update, &options, &args)?;
+    match &output {
+        WrittenObjects::None => {}
+        WrittenObjects::GatewayApi(objects) => manifest_output::write(objects, options.output.as_deref())?,
+        WrittenObjects::DropIn(drop_in) => drop_in.write(options.output.as_deref())?,
     }
     write_report(&report, &options)?;
 
@@ -87,13 +94,20 @@ pub(super) fn convert(options: ConvertIngressNginxOptions) -> anyhow::Result<Exi
     })
 }
 
+/// The objects of `--to`.
+enum WrittenObjects {
+    None,
+    GatewayApi(Vec<Value>),
+    DropIn(DropIn),
+}
+
 /// Compiles the objects as if Portico served them in place of ingress-nginx. Returns also the objects to write.
 fn evaluate(
     manifests: &Manifests,
     update: &mut ManifestUpdate,
     options: &ConvertIngressNginxOptions,
     args: &ArgsFile,
-) -> anyhow::Result<(MigrationReport, Vec<Value>)> {
+) -> anyhow::Result<(MigrationReport, WrittenObjects)> {
     let Assumptions { mut notes, config_map, has_config } = assumptions::add(&mut update.batch, options, args)?;
     let settings = OfflineSettings {
         gateways: GatewayOptions::default(),
@@ -153,7 +167,7 @@ fn evaluate(
         let flags = "--nginx-class and --nginx-controller-class";
         notes.push(format!("No Ingress of ingress-nginx is in the input; check the paths, and {flags}"));
     }
-    let (mut objects, mut gateway_api) = (Vec::new(), None);
+    let (mut output, mut gateway_api) = (WrittenObjects::None, None);
     if options.to == Some(MigrationOutput::GatewayApi) {
         let (with_policies, routes) = GatewayApiInput::others(store);
         let GatewayApiOutput { objects: written, rows, differences, notes: more } =
@@ -167,12 +181,15 @@ fn evaluate(
                 has_default_backend: args.default_backend().is_some(),
                 service: &|key| store.services.get(key).cloned(),
             });
-        objects = written;
+        output = WrittenObjects::GatewayApi(written);
         notes.extend(more);
         gateway_api = Some(GatewayApiReport { rows, differences });
     }
     let reported_config = config_map.as_ref().filter(|_| has_config);
     let is_of_nginx = |name: &&String| name.contains("ingress-nginx-admission");
+    if options.to == Some(MigrationOutput::Manifests) {
+        output = WrittenObjects::DropIn(DropIn::new(store, options, args, reported_config));
+    }
     let report = MigrationReport {
         ingresses,
         flags: flags::rows(&args.flags),
@@ -184,7 +201,7 @@ fn evaluate(
         without_class,
         gateway_api,
     };
-    Ok((report, objects))
+    Ok((report, output))
 }
 
 fn has_no_class(ingress: &Object<Ingress>) -> bool {

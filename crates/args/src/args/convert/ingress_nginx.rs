@@ -120,7 +120,7 @@ impl ConvertIngressNginxArgs {
 }
 
 /// The controller of ingress-nginx in its installation instructions.
-const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
+pub const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
 
 const EXAMPLES: &str = "\
 Exit codes: 0 Portico serves all of them, maybe with differences; 1 something is left out or invalid and \
@@ -142,4 +142,7 @@ Examples:
 
   # Write a Gateway and HTTPRoutes for the hosts that they serve in the same way
   kubectl get ingress,ingressclass,configmap,service -A -o yaml | \\
-    portico convert ingress-nginx --to gateway-api --output routes -";
+    portico convert ingress-nginx --to gateway-api --output routes -
+
+  # Write what Portico needs to serve the Ingresses in place of ingress-nginx
+  portico convert ingress-nginx --to manifests --args controller.yaml --output portico ./manifests";

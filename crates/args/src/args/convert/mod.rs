@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use self::ingress_nginx::ConvertIngressNginxArgs;
-pub use self::ingress_nginx::{ConvertIngressNginxOptions, MigrationFormat};
+pub use self::ingress_nginx::{ConvertIngressNginxOptions, MigrationFormat, NGINX_CONTROLLER};
 use self::kong::ConvertKongArgs;
 pub use self::kong::{ConvertKongOptions, ConvertedSource};
 pub use self::migration_output::MigrationOutput;
