@@ -191,8 +191,8 @@ const LAYERS: &[Row] = &[
         &[
             "cache_meters certificate_metrics change_meters crds endpoint_names file_descriptors \
              fingerprint_cache health_meters host_addresses ingress kong_config kong_metrics overload_meters \
-             problem_counts queue_meters rate_limit_meters request_tracer settings_json shutdown source_overlap \
-             stdout upstream_events usage_meters watch_meters",
+             problem_counts progress queue_meters rate_limit_meters request_tracer settings_json shutdown \
+             source_overlap stdout upstream_events usage_meters watch_meters",
             "addressing nginx_meters state_meters upstream_views verify",
             "data_plane",
             "control plugin_runtime",
@@ -208,9 +208,9 @@ const LAYERS: &[Row] = &[
             "access_log budgets kong location network nginx_metrics object_name otlp output_format tls",
             "label_selector tracing",
             "nginx_classes",
-            "convert slo",
+            "slo",
             "cluster gateways",
-            "ingress",
+            "convert ingress",
             "run",
             "check verify",
         ],
@@ -251,7 +251,7 @@ const LAYERS: &[Row] = &[
             "backoff delivery discovery_schedule first_list leader_write_guard middleware timestamps",
             "client raw",
             "api_error watch_health",
-            "services status_client watch",
+            "listing services status_client watch",
             "collect discovery events key_secret lease",
             "permissions referenced",
             "supervisor",

@@ -15,7 +15,7 @@ use super::control::Control;
 use super::source_overlap::SourceOverlap;
 use crate::api::{Kind, ObjectId};
 use crate::args::{ClusterAccess, ClusterOptions};
-use crate::k8s::{Access, ApiServerSource, Delivery, InstalledApis, WatchCounters};
+use crate::k8s::{Access, ApiConnection, ApiServerSource, Delivery, InstalledApis, WatchCounters};
 use crate::process_log;
 use crate::ready::{Readiness, ReadyGuard};
 use crate::status::StatusQueue;
@@ -62,18 +62,7 @@ impl ClusterSource {
         large_objects: LargeObjects,
         ready: &Readiness,
     ) -> anyhow::Result<ClusterSource> {
-        let access = match &options.access {
-            ClusterAccess::Pod => Access::InCluster,
-            ClusterAccess::Kubeconfig { file, context } => {
-                Access::Kubeconfig { file: file.clone(), context: context.clone() }
-            }
-        };
-        let connection = access.connect().await.context("cannot use the cluster")?;
-        match &connection.context {
-            // Printed before anything else, so that the user can check that this is the intended cluster.
-            Some(context) => process_log::write_stderr(&format!("Context {context}, server {}\n", connection.server)),
-            None => info!(server = connection.server, "Reading objects from the cluster of this Pod"),
-        }
+        let (access, connection) = connect(&options.access).await?;
         let (namespaces, startup_timeout) = (options.namespaces.clone(), options.startup_timeout);
         let optional = options.optional_kinds.clone();
         let source = ApiServerSource::start(access, connection, namespaces, optional, startup_timeout, large_objects);
@@ -232,6 +221,23 @@ impl ClusterSource {
     pub(super) fn take_first_event(&mut self) -> Option<Instant> {
         self.first_event.take()
     }
+}
+
+/// Connects, and prints or logs the server before anything else, so that the user can check that this is the intended
+/// cluster.
+pub(super) async fn connect(access: &ClusterAccess) -> anyhow::Result<(Access, ApiConnection)> {
+    let access = match access {
+        ClusterAccess::Pod => Access::InCluster,
+        ClusterAccess::Kubeconfig { file, context } => {
+            Access::Kubeconfig { file: file.clone(), context: context.clone() }
+        }
+    };
+    let connection = access.connect().await.context("cannot use the cluster")?;
+    match &connection.context {
+        Some(context) => process_log::write_stderr(&format!("Context {context}, server {}\n", connection.server)),
+        None => info!(server = connection.server, "Reading objects from the cluster of this Pod"),
+    }
+    Ok((access, connection))
 }
 
 /// Names one of the objects that are waited for, and their number.

@@ -38,6 +38,7 @@ mod overload_meters;
 mod own_listeners;
 mod plugin_runtime;
 mod problem_counts;
+mod progress;
 mod queue_meters;
 mod rate_limit_meters;
 mod request_tracer;

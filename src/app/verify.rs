@@ -2,11 +2,10 @@
 //! served them.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use anyhow::Context;
-use tokio::time::Instant;
 
+use super::progress::CommandProgress;
 use super::stdout::print;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::networking::{Ingress, IngressClass};
@@ -47,8 +46,10 @@ pub fn verify(options: VerifyOptions) -> anyhow::Result<ExitStatus> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let requests = runtime.block_on(async {
-        let mut progress = VerificationProgress::new(options.stderr_is_terminal);
-        let requests = verify::verify(&settings, &expectations, |done, all| progress.show(done, all)).await;
+        let mut progress = CommandProgress::new(options.stderr_is_terminal);
+        let requests =
+            verify::verify(&settings, &expectations, |done, all| progress.show(|| format!("Verified {done} of {all}")))
+                .await;
         progress.clear();
         requests
     })?;
@@ -113,40 +114,6 @@ fn left_out(store: &Store) -> String {
         counts => format!("Left out, because their connections have no requests: {}\n", counts.join(", ")),
     }
 }
-
-/// Progress on stderr: one line that is replaced on a terminal, otherwise a line now and then.
-struct VerificationProgress {
-    is_terminal: bool,
-    shown_at: Instant,
-    is_shown: bool,
-}
-
-impl VerificationProgress {
-    fn new(is_terminal: bool) -> Self {
-        VerificationProgress { is_terminal, shown_at: Instant::now(), is_shown: false }
-    }
-
-    fn show(&mut self, done: usize, all: usize) {
-        let interval = if self.is_terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-        if self.shown_at.elapsed() < interval {
-            return;
-        }
-        self.shown_at = Instant::now();
-        self.is_shown = true;
-        let (start, end) = if self.is_terminal { (CLEAR_LINE, "") } else { ("", "\n") };
-        // Verification continues if its progress cannot be written.
-        write!(io::stderr(), "{start}Verified {done} of {all}{end}").ok();
-    }
-
-    fn clear(&self) {
-        if self.is_terminal && self.is_shown {
-            write!(io::stderr(), "{CLEAR_LINE}").ok();
-        }
-    }
-}
-
-/// Carriage return, and the control sequence that erases to the end of the line.
-const CLEAR_LINE: &str = "\r\u{1b}[K";
 
 #[cfg(test)]
 mod tests {

@@ -7,16 +7,16 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use portico_e2e::cluster::Cluster;
-use portico_e2e::portico::Portico;
+use portico_e2e::portico::{Portico, program};
 use portico_e2e::process::Process;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -45,6 +45,7 @@ pub(crate) async fn traffic_moves_without_a_failed_request(cluster: &Cluster) ->
         "spec": { "controller": "k8s.io/ingress-nginx" },
     });
     apply(cluster, &[class, ingress()]).await?;
+    audit(cluster).await?;
     let nginx = Nginx::start(cluster, backend.address()).await?;
     write_status(cluster, NGINX.ip()).await?;
 
@@ -101,6 +102,30 @@ fn ingress() -> serde_json::Value {
         "metadata": { "name": NAME, "annotations": { "nginx.ingress.kubernetes.io/rewrite-target": "/$2" } },
         "spec": { "ingressClassName": NAME, "rules": [{ "host": HOST, "http": { "paths": [path] } }] },
     })
+}
+
+/// The report before the move, which only reads: it finds the Ingress in the cluster, and its class.
+async fn audit(cluster: &Cluster) -> Result<()> {
+    let mut command = cluster.netns().command(program()?);
+    command.args(["convert", "ingress-nginx", "--kubernetes", "--report", "json", "--kubeconfig"]);
+    command.arg(cluster.kubeconfig());
+    let mut command = tokio::process::Command::from(command);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(SCENARIO_TIMEOUT, command.output()).await.context("the report never ended")??;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // Ingresses of other scenarios may be invalid.
+    ensure!(matches!(output.status.code(), Some(0 | 1)), "{errors}");
+    ensure!(errors.contains("Context "), "the cluster is not named: {errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("no report: {errors}"))?;
+    let ingresses = report["ingresses"].as_array().context("the report has no Ingresses")?;
+    let object = format!("default/{NAME}");
+    let found = ingresses.iter().find(|ingress| ingress["object"] == *object);
+    let found = found.with_context(|| format!("{object} is not in {report:#}"))?;
+    ensure!(found["verdict"] == "Same", "{found:#}");
+    let is_denied = |note: &&Value| note.as_str().is_some_and(|note| note.contains("not part of the input"));
+    let denied = report["notes"].as_array().into_iter().flatten().find(is_denied);
+    ensure!(denied.is_none(), "{denied:?}");
+    Ok(())
 }
 
 fn ingresses(cluster: &Cluster) -> Api<Ingress> {

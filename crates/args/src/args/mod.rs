@@ -47,8 +47,8 @@ pub use check::CheckOptions;
 pub use cluster::{ClusterAccess, ClusterOptions};
 pub(crate) use convert::ConvertArgs;
 pub use convert::{
-    ConvertIngressNginxOptions, ConvertKongOptions, ConvertOptions, ConvertedSource, MigrationFormat, MigrationOutput,
-    NGINX_CONTROLLER,
+    ConvertIngressNginxOptions, ConvertKongOptions, ConvertOptions, ConvertedSource, IngressSource, MigrationFormat,
+    MigrationOutput, NGINX_CONTROLLER,
 };
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
@@ -140,7 +140,7 @@ fn try_parse(
         CliCommand::Convert(args) => {
             let color = color.resolve(environment.stderr_is_terminal, environment);
             let checked = run::require_single_standard_input("PATH", args.paths());
-            checked.map(|()| CliRequest::Convert(args.resolve(color)))
+            checked.and_then(|()| args.resolve(color, environment)).map(CliRequest::Convert)
         }
         CliCommand::Echo(args) => {
             Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, environment) }))
@@ -240,6 +240,13 @@ pub(crate) enum UsageError {
          so that a kubeconfig is not used by accident"
     )]
     UnknownCluster,
+    #[error(
+        "no Ingresses are given; give PATH (a file, a folder, or - for standard input), or --kubernetes with \
+         --kubeconfig FILE or --context NAME"
+    )]
+    NoIngresses,
+    #[error("files and a cluster exclude each other; remove PATH, or the flags of the cluster")]
+    PathsAndCluster,
     #[error("{flag} is given without --kubernetes, and files alone never contact a cluster; add --kubernetes")]
     RequiresKubernetes { flag: &'static str },
     #[error("--gateway-address-pool and --gateway-service-type exclude each other; remove one")]

@@ -294,6 +294,10 @@ fn contradictions_name_the_flags_and_the_fix() {
         ("run --context x --deny-endpoint-cidrs 10.0.0.1/8", "has bits set beyond its prefix; write 10.0.0.0/8 for"),
         ("run --context x --watch-namespaces a,B", "'--watch-namespaces <NAME>': not the name of a namespace"),
         ("check", "required arguments were not provided"),
+        ("convert ingress-nginx", "no Ingresses are given; give PATH"),
+        ("convert ingress-nginx --kubernetes", "--kubernetes does not select a cluster outside of a Pod"),
+        ("convert ingress-nginx --context x a.yaml", "files and a cluster exclude each other"),
+        ("convert ingress-nginx --output x a.yaml", "required arguments were not provided"),
     ];
     for (line, expected) in cases {
         let message = request(line).unwrap_err();

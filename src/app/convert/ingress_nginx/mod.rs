@@ -1,6 +1,7 @@
 //! `portico convert ingress-nginx`: reports which Ingresses of ingress-nginx Portico serves with the same responses.
 //!
-//! With `--to manifests`, `drop_in.rs` writes what serves the same Ingresses by Portico.
+//! With `--kubernetes`, `live.rs` reads the objects of a cluster in place of files; with `--to manifests`, `drop_in.rs`
+//! writes what serves the same Ingresses by Portico.
 //!
 //! ```text
 //!   paths ─▶ assumptions.rs ─▶ ../../offline.rs: the compiler ─▶ diagnostics
@@ -24,6 +25,7 @@ mod drop_in;
 mod findings;
 mod flags;
 mod gateway_api;
+mod live;
 mod manifest_output;
 mod snippets;
 mod subject;
@@ -41,6 +43,7 @@ use self::args_file::ArgsFile;
 use self::assumptions::Assumptions;
 use self::drop_in::DropIn;
 use self::gateway_api::{GatewayApiInput, GatewayApiOutput};
+use self::live::LiveObjects;
 use crate::api::ingress_nginx;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::INGRESS_CLASS_NAME;
@@ -50,8 +53,8 @@ use crate::app::ingress::nginx_classes;
 use crate::app::offline::{self, FileProblems, OfflineSettings};
 use crate::app::stdout::{print, reading};
 use crate::args::{
-    BudgetOptions, ConvertIngressNginxOptions, ExitStatus, GatewayOptions, IngressClassOptions, MigrationFormat,
-    MigrationOutput, NginxOptions,
+    BudgetOptions, ConvertIngressNginxOptions, ExitStatus, GatewayOptions, IngressClassOptions, IngressSource,
+    MigrationFormat, MigrationOutput, NginxOptions,
 };
 use crate::compile::Classes;
 use crate::manifests::{ManifestUpdate, Manifests};
@@ -64,8 +67,14 @@ pub(super) fn convert(mut options: ConvertIngressNginxOptions) -> anyhow::Result
     let args = options.args.as_deref().map(ArgsFile::read).transpose()?.unwrap_or_default();
     ingress_nginx::set_prefixes(&args.annotation_prefixes());
     flags::set_classes(&args.flags, &mut options.classes);
-    let mut manifests = Manifests::new(options.paths.clone(), Channel::Experimental);
-    let mut update = reading(&options.paths, || manifests.read());
+    let LiveObjects { manifests, mut update, notes, is_incomplete } = match &options.source {
+        IngressSource::Paths(paths) => {
+            let mut manifests = Manifests::new(paths.clone(), Channel::Experimental);
+            let update = reading(paths, || manifests.read());
+            LiveObjects { manifests, update, notes: Vec::new(), is_incomplete: false }
+        }
+        IngressSource::Cluster(access) => live::read(access, &options, &args)?,
+    };
     let unread = unread_files(&update);
     if !unread.is_empty() {
         // If stderr is closed, the exit status still shows the result.
@@ -73,7 +82,8 @@ pub(super) fn convert(mut options: ConvertIngressNginxOptions) -> anyhow::Result
     }
     let is_unreadable = update.diagnostics.iter().any(|problem| UNREADABLE.contains(&problem.reason()));
 
-    let (report, output) = evaluate(&manifests, &mut update, &options, &args)?;
+    let (mut report, output) = evaluate(&manifests, &mut update, &options, &args)?;
+    report.notes.splice(0..0, notes);
     match &output {
         WrittenObjects::None => {}
         WrittenObjects::GatewayApi(objects) => manifest_output::write(objects, options.output.as_deref())?,
@@ -83,7 +93,7 @@ pub(super) fn convert(mut options: ConvertIngressNginxOptions) -> anyhow::Result
 
     let worst = report.worst();
     let is_unconverted = report.gateway_api.as_ref().is_some_and(GatewayApiReport::is_partial);
-    let is_partial = worst >= MigrationVerdict::LeftOut || !unread.is_empty() || is_unconverted;
+    let is_partial = worst >= MigrationVerdict::LeftOut || !unread.is_empty() || is_incomplete || is_unconverted;
     let differs = options.fail_on_differences && worst >= MigrationVerdict::Differs;
     Ok(if is_unreadable {
         ExitStatus::Usage

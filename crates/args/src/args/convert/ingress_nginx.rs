@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+use super::super::cluster::ClusterAccess;
 use super::super::nginx_classes::{NGINX_CLASS, NginxClassOptions};
 use super::super::object_name::{NamespacedName, parse_class, parse_ingress_controller_name, parse_namespaced_name};
+use super::super::{Environment, UsageError};
 use super::migration_output::MigrationOutput;
 
 /// Report which Ingresses of ingress-nginx Portico serves with the same responses, and what becomes of the others
@@ -14,8 +16,22 @@ use super::migration_output::MigrationOutput;
 #[command(after_help = EXAMPLES)]
 pub(super) struct ConvertIngressNginxArgs {
     /// Files and folders of YAML with Ingresses, IngressClasses and ConfigMaps, or - for standard input
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
+
+    /// Read the objects from the API server of a cluster instead: Ingresses, IngressClasses, the ConfigMaps that they
+    /// and the flags name, and ValidatingWebhookConfigurations; no Secrets
+    #[arg(long, env = "PORTICO_KUBERNETES", value_parser = BoolishValueParser::new(), help_heading = "Cluster")]
+    kubernetes: bool,
+
+    /// Kubeconfig of the API server; default: with --context, KUBECONFIG or the kubeconfig in the home directory, else
+    /// the service account of the Pod
+    #[arg(long, value_name = "FILE", env = "PORTICO_KUBECONFIG", help_heading = "Cluster")]
+    kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig; default: its current context
+    #[arg(long, value_name = "NAME", env = "PORTICO_CONTEXT", help_heading = "Cluster")]
+    context: Option<String>,
 
     /// Also write objects for Portico, to standard output, and the report to stderr
     #[arg(long, value_enum, value_name = "TARGET", env = "PORTICO_TO")]
@@ -57,7 +73,7 @@ pub(super) struct ConvertIngressNginxArgs {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = MigrationFormat::Text, env = "PORTICO_REPORT")]
     report: MigrationFormat,
 
-    /// File for the report, instead of standard output, which then has its last line only
+    /// File for the report, which is not printed then, except for its last line
     #[arg(long, value_name = "FILE", env = "PORTICO_REPORT_FILE")]
     report_file: Option<PathBuf>,
 }
@@ -79,8 +95,7 @@ enum FailOn {
 /// `portico convert ingress-nginx`, resolved.
 #[derive(Clone, Debug)]
 pub struct ConvertIngressNginxOptions {
-    /// At least one; `-` means standard input and occurs at most once.
-    pub paths: Vec<PathBuf>,
+    pub source: IngressSource,
     /// The objects to write.
     pub to: Option<MigrationOutput>,
     /// The folder for them; `None` for standard output.
@@ -94,12 +109,37 @@ pub struct ConvertIngressNginxOptions {
     pub report: MigrationFormat,
     pub report_file: Option<PathBuf>,
     pub color_stderr: bool,
+    /// Whether a line of progress can be replaced.
+    pub stderr_is_terminal: bool,
+}
+
+/// Where Ingresses are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IngressSource {
+    /// At least one; `-` means standard input and occurs at most once.
+    Paths(Vec<PathBuf>),
+    Cluster(ClusterAccess),
 }
 
 impl ConvertIngressNginxArgs {
-    pub(super) fn resolve(self, color_stderr: bool) -> ConvertIngressNginxOptions {
-        ConvertIngressNginxOptions {
-            paths: self.paths,
+    pub(super) fn resolve(
+        self,
+        color_stderr: bool,
+        environment: &Environment,
+    ) -> Result<ConvertIngressNginxOptions, UsageError> {
+        let selects_kubeconfig = self.kubeconfig.is_some() || self.context.is_some();
+        let source = match (self.kubernetes || selects_kubeconfig, self.paths.is_empty()) {
+            (false, true) => return Err(UsageError::NoIngresses),
+            (false, false) => IngressSource::Paths(self.paths),
+            (true, false) => return Err(UsageError::PathsAndCluster),
+            (true, true) if selects_kubeconfig => {
+                IngressSource::Cluster(ClusterAccess::Kubeconfig { file: self.kubeconfig, context: self.context })
+            }
+            (true, true) if environment.in_cluster => IngressSource::Cluster(ClusterAccess::Pod),
+            (true, true) => return Err(UsageError::UnknownCluster),
+        };
+        Ok(ConvertIngressNginxOptions {
+            source,
             to: self.to,
             output: self.output.filter(|folder| folder.as_os_str() != "-"),
             args: self.args,
@@ -115,7 +155,8 @@ impl ConvertIngressNginxArgs {
             report: self.report,
             report_file: self.report_file,
             color_stderr,
-        }
+            stderr_is_terminal: environment.stderr_is_terminal,
+        })
     }
 }
 
@@ -124,13 +165,16 @@ pub const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
 
 const EXAMPLES: &str = "\
 Exit codes: 0 Portico serves all of them, maybe with differences; 1 something is left out or invalid and \
---allow-partial is not set, or it restricts requests; 1 also for differences with --fail-on differs; 2 a file cannot \
-be read.
+--allow-partial is not set, or it restricts requests; 1 also for differences with --fail-on differs; 2 a file or the \
+cluster cannot be read, or the objects cannot be written.
 
 Services and Secrets are not needed: what Ingresses refer to and the input does not have changes no verdict.
 
 Examples:
   # All Ingresses of a cluster
+  portico convert ingress-nginx --kubernetes --context prod
+
+  # The same with another program for the access
   kubectl get ingress,ingressclass,configmap -A -o yaml | portico convert ingress-nginx -
 
   # Those of a chart

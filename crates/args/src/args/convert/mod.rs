@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use self::ingress_nginx::ConvertIngressNginxArgs;
-pub use self::ingress_nginx::{ConvertIngressNginxOptions, MigrationFormat, NGINX_CONTROLLER};
+pub use self::ingress_nginx::{ConvertIngressNginxOptions, IngressSource, MigrationFormat, NGINX_CONTROLLER};
 use self::kong::ConvertKongArgs;
 pub use self::kong::{ConvertKongOptions, ConvertedSource};
 pub use self::migration_output::MigrationOutput;
+use super::{Environment, UsageError};
 
 /// Convert the configuration of another gateway, or report what becomes of it
 #[derive(Debug, Args)]
@@ -44,10 +45,10 @@ impl ConvertArgs {
         }
     }
 
-    pub(super) fn resolve(self, color_stderr: bool) -> ConvertOptions {
-        match self.source {
+    pub(super) fn resolve(self, color_stderr: bool, environment: &Environment) -> Result<ConvertOptions, UsageError> {
+        Ok(match self.source {
             ConvertSource::Kong(args) => ConvertOptions::Kong(args.resolve(color_stderr)),
-            ConvertSource::IngressNginx(args) => ConvertOptions::IngressNginx(args.resolve(color_stderr)),
-        }
+            ConvertSource::IngressNginx(args) => ConvertOptions::IngressNginx(args.resolve(color_stderr, environment)?),
+        })
     }
 }
