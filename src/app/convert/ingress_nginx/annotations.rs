@@ -16,7 +16,7 @@ pub(super) fn evaluate(subject: Subject<'_>, found: &IngressFindings<'_>) -> (Ve
     let (mut annotations, mut directives) = (Vec::new(), Vec::new());
     for (key, value) in &subject.ingress.meta.annotations {
         // Of several prefixes, one decides.
-        let is_read = |name: &&str| written_key(&subject.ingress.meta, name) == Some(&**key);
+        let is_read = |name: &&str| written_key(&subject.ingress.meta.annotations, name) == Some(&**key);
         let Some(name) = prefixes().find_map(|prefix| key.strip_prefix(prefix)).filter(is_read) else {
             annotations.extend(of_other_program(found, key, value));
             continue;

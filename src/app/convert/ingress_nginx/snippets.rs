@@ -55,7 +55,7 @@ fn rows(
     place: SnippetPlace,
     text: &str,
 ) -> Vec<FoundSnippet> {
-    let key = written_key(&subject.ingress.meta, annotation).unwrap_or_default();
+    let key = written_key(&subject.ingress.meta.annotations, annotation).unwrap_or_default();
     let problems: Vec<&Diagnostic> = found.at(&field(key)).collect();
     let row = |verdict, effect: &str, remedy: &str| FoundSnippet {
         annotation,

@@ -171,7 +171,7 @@ impl<'a> IngressSet<'a> {
 
 /// The value of an annotation; an empty one counts as missing.
 pub(super) fn value<'a>(ingress: &'a Object<Ingress>, name: &str) -> Option<&'a str> {
-    let value = written_key(&ingress.meta, name).and_then(|key| ingress.meta.annotations.get(key));
+    let value = written_key(&ingress.meta.annotations, name).and_then(|key| ingress.meta.annotations.get(key));
     value.map(|value| &**value).filter(|value| !value.is_empty())
 }
 

@@ -219,7 +219,7 @@ fn fields_of_hosts(ingress: &Ingress) -> BTreeMap<Box<str>, String> {
 /// The annotation that names a host which no other field does.
 fn field_of_alias(ingress: &Object<Ingress>, host: &Arc<str>) -> String {
     let is_of_nginx = server_alias_names(ingress).into_iter().filter_map(exact_name).any(|name| name == *host);
-    let key = written_key(&ingress.meta, "server-alias").filter(|_| is_of_nginx);
+    let key = written_key(&ingress.meta.annotations, "server-alias").filter(|_| is_of_nginx);
     annotation_field(key.unwrap_or(HOST_ALIASES))
 }
 

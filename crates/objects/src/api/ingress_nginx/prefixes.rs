@@ -1,10 +1,10 @@
 //! The prefixes of the annotations in this process, which a flag may replace. What is not read is not stored, so they
 //! are known before objects are parsed.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use super::PREFIX;
-use crate::api::Meta;
 
 static PREFIXES: OnceLock<Box<[Box<str>]>> = OnceLock::new();
 
@@ -27,15 +27,13 @@ pub fn has_other_prefixes() -> bool {
     PREFIXES.get().is_some()
 }
 
-/// The key of an annotation of an object, as it is written there.
-pub fn written_key<'m>(meta: &'m Meta, name: &str) -> Option<&'m str> {
-    prefixes().find_map(|prefix| meta.annotations.get_key_value(&*format!("{prefix}{name}"))).map(|(key, _)| &**key)
+/// The key of one of the annotations of an object, as it is written there.
+pub fn written_key<'m>(annotations: &'m BTreeMap<Arc<str>, Arc<str>>, name: &str) -> Option<&'m str> {
+    prefixes().find_map(|prefix| annotations.get_key_value(&*format!("{prefix}{name}"))).map(|(key, _)| &**key)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     /// Of all tests, only those of the running program have other prefixes.
@@ -44,9 +42,9 @@ mod tests {
         set_prefixes(&[]);
         assert!(prefixes().eq([PREFIX]) && !has_other_prefixes());
         let key = format!("{PREFIX}auth-url");
-        let annotations = json!({key.as_str(): "a", "web.example/auth-signin": "b"});
-        let meta: Meta = serde_json::from_value(json!({"name": "a", "annotations": annotations})).unwrap();
-        assert_eq!(written_key(&meta, "auth-url"), Some(&*key));
-        assert_eq!(written_key(&meta, "auth-signin"), None);
+        let keys = [&*key, "web.example/auth-signin"];
+        let annotations = keys.into_iter().map(|key| (Arc::from(key), Arc::from("a"))).collect();
+        assert_eq!(written_key(&annotations, "auth-url"), Some(&*key));
+        assert_eq!(written_key(&annotations, "auth-signin"), None);
     }
 }

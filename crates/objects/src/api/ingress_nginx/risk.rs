@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-/// How much an annotation can do to others.
+/// How much an annotation could do to the controller and to other Ingresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AnnotationRisk {
     /// It changes the own requests only.

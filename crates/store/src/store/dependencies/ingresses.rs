@@ -19,14 +19,16 @@ impl HasReferences for Ingress {
             collector.add_object(Kind::Secret, None, secret);
         }
         for (annotation, kind) in OF_NGINX {
-            if let Some(reference) = written_key(meta, annotation).and_then(|key| meta.annotations.get(key)) {
+            if let Some(reference) =
+                written_key(&meta.annotations, annotation).and_then(|key| meta.annotations.get(key))
+            {
                 let reference = reference.replace(' ', "");
                 let (namespace, name) =
                     reference.split_once('/').map_or((None, &*reference), |(namespace, name)| (Some(namespace), name));
                 collector.add_object(kind, namespace, name);
             }
         }
-        let of_fastcgi = written_key(meta, "fastcgi-params-configmap");
+        let of_fastcgi = written_key(&meta.annotations, "fastcgi-params-configmap");
         if let Some(reference) = of_fastcgi.and_then(|key| meta.annotations.get(key)) {
             // Always read in the namespace of the Ingress.
             let reference = reference.replace(' ', "");

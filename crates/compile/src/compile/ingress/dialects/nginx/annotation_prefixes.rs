@@ -22,9 +22,9 @@ pub(in crate::compile::ingress) fn with_usual_prefix(ingress: &Object<Ingress>) 
     }
     let mut changed = ingress.clone();
     changed.meta.annotations.retain(|key, _| !key.starts_with(PREFIX) && !prefixes().any(|own| key.starts_with(own)));
-    for (key, _) in &ingress.meta.annotations {
+    for key in ingress.meta.annotations.keys() {
         let name = prefixes().find_map(|prefix| key.strip_prefix(prefix));
-        let written = name.and_then(|name| Some((name, written_key(&ingress.meta, name)?)));
+        let written = name.and_then(|name| Some((name, written_key(&ingress.meta.annotations, name)?)));
         let value = written.and_then(|(_, written)| ingress.meta.annotations.get(written));
         if let (Some(name), Some(value)) = (name, value) {
             changed.meta.annotations.insert(format!("{PREFIX}{name}").into(), Arc::clone(value));
@@ -76,7 +76,7 @@ pub(super) fn restore(ingress: &Meta, diagnostics: &mut [Diagnostic]) {
     let start = format!("metadata.annotations[{PREFIX}");
     for diagnostic in diagnostics {
         let name = diagnostic.field.strip_prefix(&*start).and_then(|name| name.strip_suffix(']'));
-        if let Some(key) = name.and_then(|name| written_key(ingress, name)) {
+        if let Some(key) = name.and_then(|name| written_key(&ingress.annotations, name)) {
             diagnostic.field = annotation_field(key);
         }
     }
