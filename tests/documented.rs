@@ -224,6 +224,14 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--target-port",
     "--type",
     "--validate",
+    // ingress-nginx.
+    "--annotations-prefix",
+    "--disable-catch-all",
+    "--ingress-class-by-name",
+    "--tcp-services-configmap",
+    "--udp-services-configmap",
+    "--watch-ingress-without-class",
+    "--watch-namespace-selector",
     // Helm, and kubectl in part.
     "--atomic",
     "--create-namespace",

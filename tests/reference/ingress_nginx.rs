@@ -4,6 +4,22 @@ use portico::api::ingress_nginx::{AnnotationScope, NginxAnnotation, OnBadValue, 
 use portico::compile::{AnnotationSupport, annotation_support};
 
 use super::cell;
+use crate::root;
+
+#[test]
+fn pages_count_the_annotations_in_effect() {
+    let is_supported = |row: &NginxAnnotation| annotation_support(row.name) == AnnotationSupport::Supported;
+    let (all, in_effect) = (annotations().len(), annotations().iter().filter(|row| is_supported(row)).count());
+    for (page, text) in [
+        ("README.md", format!("{in_effect} of its {all} annotations")),
+        ("CHANGELOG.md", format!("{in_effect} of its annotations")),
+        ("docs/ingress.md", format!("[{in_effect} of ingress-nginx]")),
+        ("docs/tasks/ingress-nginx.md", format!("[{in_effect} of its {all} annotations]")),
+    ] {
+        let content = std::fs::read_to_string(root().join(page)).unwrap().replace('\n', " ");
+        assert!(content.contains(&text), "{page} does not have `{text}`");
+    }
+}
 
 pub(super) fn page() -> String {
     let mut page = "# Annotations of ingress-nginx
