@@ -1,4 +1,4 @@
-//! Which Ingresses flags about the classes and namespaces of ingress-nginx add and leave out, beside others that stay,
+//! Which Ingresses flags about the classes and namespaces of ingress-nginx add and leave out, next to others that stay,
 //! and other prefixes of annotations.
 
 use super::nginx_guards::{CLASS, echo, ingress, rule, secret, start};

@@ -3,7 +3,8 @@
 
 use portico::api::ingress_nginx::PREFIX;
 
-use super::nginx_guards::{CLASS, echo, get, ingress, rule, rule_for, service, start};
+use super::nginx_guards::{CLASS, echo, get, ingress, rule, rule_for, start};
+use super::nginx_retries::{backend, service_named};
 use crate::harness::eventually;
 use crate::harness::site::Site;
 
@@ -13,7 +14,7 @@ fn config_map(data: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{namespace: ops, name: nginx}}\ndata: {{{data}}}\n---\n")
 }
 
-/// The Ingresses of all hosts, each with an annotation of another risk. The server of the canary does not exist.
+/// The Ingresses of all hosts, each with an annotation of another risk. The canary has a server of its own.
 fn objects() -> String {
     let medium = format!("{PREFIX}denylist-source-range: 192.0.2.0/24");
     let canary = format!("{PREFIX}canary: \"true\", {PREFIX}canary-by-header: x-canary");
@@ -28,7 +29,7 @@ fn objects() -> String {
     CLASS.to_owned()
         + &echo("default")
         + &echo("other")
-        + &service("default", "canary", "@vault@")
+        + &service_named("canary", &[backend("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\ncanary")])
         + &web.concat()
         + &ingress("other", "other", "02", &medium, &rule("other.example", "/"))
         + &ingress("default", "canary", "03", &canary, &rule_for("main.example", "/", "canary"))
@@ -42,7 +43,12 @@ fn config_map_says_which_annotations_are_permitted() {
     let (program, address) = start(&site, &["--nginx-configmap", "ops/nginx"]);
     let status = |host: &str, fields: &str| get(&address, &format!("{host}.example"), "/", fields).status;
     // Of the hosts, and whether the canary gets its requests.
-    let found = || (HOSTS.map(|host| status(host, "")), status("main", "x-canary: always\r\n") != 200);
+    let found = || {
+        (
+            HOSTS.map(|host| status(host, "")),
+            get(&address, "main.example", "/", "x-canary: always\r\n").body == "canary",
+        )
+    };
     let open = [200; 7];
     assert_eq!(found(), (open, true));
     for (data, expected) in [

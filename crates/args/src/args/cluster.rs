@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 
 use super::UsageError;
+use super::cluster_access::ClusterAccess;
 use super::network::parse_network;
 use crate::api::Kind;
 use crate::quantity::WaitTime;
@@ -107,15 +108,6 @@ pub struct ClusterOptions {
     pub external_names: bool,
     /// Networks whose addresses are never connected to.
     pub denied_endpoints: Vec<IpNet>,
-}
-
-/// Source of the API server's address and of the credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClusterAccess {
-    /// The service account of this Pod.
-    Pod,
-    /// A kubeconfig; at least one of the fields was given by a flag.
-    Kubeconfig { file: Option<PathBuf>, context: Option<String> },
 }
 
 impl ClusterArgs {

@@ -11,7 +11,9 @@ mod access_log;
 mod budgets;
 mod check;
 mod cluster;
+mod cluster_access;
 mod convert;
+mod environment;
 mod gateways;
 mod ingress;
 mod kong;
@@ -30,10 +32,7 @@ mod tracing;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -44,12 +43,15 @@ pub use access_log::{AccessLogContent, AccessLogOptions};
 pub use budgets::BudgetOptions;
 pub(crate) use check::CheckArgs;
 pub use check::CheckOptions;
-pub use cluster::{ClusterAccess, ClusterOptions};
+pub use cluster::ClusterOptions;
+pub use cluster_access::ClusterAccess;
+use cluster_access::UNKNOWN_CLUSTER;
 pub(crate) use convert::ConvertArgs;
 pub use convert::{
     ConvertIngressNginxOptions, ConvertKongOptions, ConvertOptions, ConvertedSource, IngressSource, MigrationFormat,
     MigrationOutput, NGINX_CONTROLLER,
 };
+pub use environment::Environment;
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
     ConsumerScopeArg, HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions,
@@ -140,7 +142,7 @@ fn try_parse(
         CliCommand::Convert(args) => {
             let color = color.resolve(environment.stderr_is_terminal, environment);
             let checked = run::require_single_standard_input("PATH", args.paths());
-            checked.and_then(|()| args.resolve(color, environment)).map(CliRequest::Convert)
+            checked.and_then(|()| Ok(args.resolve(color, environment)?)).map(CliRequest::Convert)
         }
         CliCommand::Echo(args) => {
             Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, environment) }))
@@ -179,33 +181,6 @@ pub fn command() -> clap::Command {
         .mut_subcommands(|subcommand| subcommand.max_term_width(100).mut_args(|arg| arg.hide_env(true)))
 }
 
-/// Facts about the terminal and the machine, gathered once so that parsing is a pure function.
-#[derive(Clone, Copy, Debug)]
-pub struct Environment {
-    pub stdout_is_terminal: bool,
-    pub stderr_is_terminal: bool,
-    /// `NO_COLOR` is set and not empty.
-    pub no_color: bool,
-    pub cores: NonZeroUsize,
-    /// This process runs in a Pod, with a service account.
-    pub in_cluster: bool,
-}
-
-impl Environment {
-    pub fn detect() -> Self {
-        Environment {
-            stdout_is_terminal: std::io::stdout().is_terminal(),
-            stderr_is_terminal: std::io::stderr().is_terminal(),
-            no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
-            cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|value| !value.is_empty())
-                && Path::new(SERVICE_ACCOUNT_TOKEN).exists(),
-        }
-    }
-}
-
-const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-
 /// Exit codes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
@@ -235,18 +210,10 @@ pub(crate) enum UsageError {
          --kong-config FILE, or --kubernetes with --kubeconfig FILE or --context NAME"
     )]
     NoSource,
-    #[error(
-        "--kubernetes does not select a cluster outside of a Pod; give --kubeconfig FILE or --context NAME, \
-         so that a kubeconfig is not used by accident"
-    )]
+    #[error("{UNKNOWN_CLUSTER}")]
     UnknownCluster,
-    #[error(
-        "no Ingresses are given; give PATH (a file, a folder, or - for standard input), or --kubernetes with \
-         --kubeconfig FILE or --context NAME"
-    )]
-    NoIngresses,
-    #[error("files and a cluster exclude each other; remove PATH, or the flags of the cluster")]
-    PathsAndCluster,
+    #[error(transparent)]
+    IngressSource(#[from] convert::IngressSourceError),
     #[error("{flag} is given without --kubernetes, and files alone never contact a cluster; add --kubernetes")]
     RequiresKubernetes { flag: &'static str },
     #[error("--gateway-address-pool and --gateway-service-type exclude each other; remove one")]

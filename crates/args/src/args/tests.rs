@@ -1,6 +1,7 @@
 //! Tests of whole command lines; single values are tested next to their parsers.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 

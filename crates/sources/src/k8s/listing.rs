@@ -114,17 +114,17 @@ mod tests {
     use http::{Request, Response};
     use kube::client::Body;
     use serde_json::{Value, json};
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+    use tokio::sync::mpsc::{Receiver, channel};
     use tower::service_fn;
 
     use super::*;
 
     /// An API server that sends these statuses and bodies, and the URIs that it receives.
-    fn connection(responses: Vec<(u16, Value)>) -> (ApiConnection, UnboundedReceiver<String>) {
-        let (sender, uris) = unbounded_channel();
+    fn connection(responses: Vec<(u16, Value)>) -> (ApiConnection, Receiver<String>) {
+        let (sender, uris) = channel(responses.len());
         let mut responses = responses.into_iter();
         let service = service_fn(move |request: Request<Body>| {
-            sender.send(request.uri().to_string()).unwrap();
+            sender.try_send(request.uri().to_string()).unwrap();
             let (status, body) = responses.next().expect("a request without a response");
             let body = Body::from(body.to_string().into_bytes());
             ready(Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()))

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
-use super::super::cluster::ClusterAccess;
+use super::super::cluster_access::{ClusterAccess, UNKNOWN_CLUSTER};
+use super::super::environment::Environment;
 use super::super::nginx_classes::{NGINX_CLASS, NginxClassOptions};
 use super::super::object_name::{NamespacedName, parse_class, parse_ingress_controller_name, parse_namespaced_name};
-use super::super::{Environment, UsageError};
 use super::migration_output::MigrationOutput;
 
 /// Report which Ingresses of ingress-nginx Portico serves with the same responses, and what becomes of the others
@@ -121,22 +121,36 @@ pub enum IngressSource {
     Cluster(ClusterAccess),
 }
 
+/// Why it is not clear where Ingresses are read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum IngressSourceError {
+    #[error(
+        "no Ingresses are given; give PATH (a file, a folder, or - for standard input), or --kubernetes with \
+         --kubeconfig FILE or --context NAME"
+    )]
+    Missing,
+    #[error("files and a cluster exclude each other; remove PATH, or the flags of the cluster")]
+    PathsAndCluster,
+    #[error("{UNKNOWN_CLUSTER}")]
+    UnknownCluster,
+}
+
 impl ConvertIngressNginxArgs {
     pub(super) fn resolve(
         self,
         color_stderr: bool,
         environment: &Environment,
-    ) -> Result<ConvertIngressNginxOptions, UsageError> {
+    ) -> Result<ConvertIngressNginxOptions, IngressSourceError> {
         let selects_kubeconfig = self.kubeconfig.is_some() || self.context.is_some();
         let source = match (self.kubernetes || selects_kubeconfig, self.paths.is_empty()) {
-            (false, true) => return Err(UsageError::NoIngresses),
+            (false, true) => return Err(IngressSourceError::Missing),
             (false, false) => IngressSource::Paths(self.paths),
-            (true, false) => return Err(UsageError::PathsAndCluster),
+            (true, false) => return Err(IngressSourceError::PathsAndCluster),
             (true, true) if selects_kubeconfig => {
                 IngressSource::Cluster(ClusterAccess::Kubeconfig { file: self.kubeconfig, context: self.context })
             }
             (true, true) if environment.in_cluster => IngressSource::Cluster(ClusterAccess::Pod),
-            (true, true) => return Err(UsageError::UnknownCluster),
+            (true, true) => return Err(IngressSourceError::UnknownCluster),
         };
         Ok(ConvertIngressNginxOptions {
             source,

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use self::ingress_nginx::ConvertIngressNginxArgs;
+pub(crate) use self::ingress_nginx::IngressSourceError;
 pub use self::ingress_nginx::{ConvertIngressNginxOptions, IngressSource, MigrationFormat, NGINX_CONTROLLER};
 use self::kong::ConvertKongArgs;
 pub use self::kong::{ConvertKongOptions, ConvertedSource};
 pub use self::migration_output::MigrationOutput;
-use super::{Environment, UsageError};
+use super::environment::Environment;
 
 /// Convert the configuration of another gateway, or report what becomes of it
 #[derive(Debug, Args)]
@@ -45,7 +46,11 @@ impl ConvertArgs {
         }
     }
 
-    pub(super) fn resolve(self, color_stderr: bool, environment: &Environment) -> Result<ConvertOptions, UsageError> {
+    pub(super) fn resolve(
+        self,
+        color_stderr: bool,
+        environment: &Environment,
+    ) -> Result<ConvertOptions, IngressSourceError> {
         Ok(match self.source {
             ConvertSource::Kong(args) => ConvertOptions::Kong(args.resolve(color_stderr)),
             ConvertSource::IngressNginx(args) => ConvertOptions::IngressNginx(args.resolve(color_stderr, environment)?),

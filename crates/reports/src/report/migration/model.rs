@@ -65,7 +65,7 @@ pub struct MigrationReport {
     pub of_other_classes: usize,
     /// Ingresses without a class, which have no verdict either: namespace and name.
     pub without_class: Vec<String>,
-    /// What is said about manifests of the Gateway API, if they are written.
+    /// The part about manifests of the Gateway API, if they are written.
     pub gateway_api: Option<GatewayApiReport>,
 }
 

@@ -21,7 +21,7 @@ use crate::upstream::{ResolvedEndpoint, UpstreamKey};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointKeys {
     pub assignment: KeyAssignment,
-    /// The names of upstreams, from which their keys are derived. Others have the name of [`default_name`].
+    /// The names of upstreams, from which their keys are derived. Others have that of `default_name`.
     pub names: Box<[(UpstreamKey, Arc<str>)]>,
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::super::subject::{IngressPathOf, paths};
 use super::input::{GatewayApiInput, Obstacle};
-use super::settings::{self, IngressSettings};
+use super::settings::{self, ConvertedSettings};
 use crate::api::core::Service;
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, ENDPOINT_WEIGHTS_ANNOTATION};
 use crate::api::networking::{Ingress, IngressBackend};
@@ -210,7 +210,7 @@ impl HostGroup<'_> {
         &self,
         input: &GatewayApiInput<'_>,
         ingress: &Object<Ingress>,
-        settings: IngressSettings,
+        settings: ConvertedSettings,
         all: &mut Vec<PathPlan>,
         obstacles: &mut Vec<Obstacle>,
     ) {

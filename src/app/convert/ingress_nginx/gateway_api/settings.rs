@@ -13,7 +13,7 @@ use crate::report::migration::MigrationVerdict;
 
 /// The settings of an Ingress, with the defaults of ingress-nginx and of its ConfigMap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct IngressSettings {
+pub(super) struct ConvertedSettings {
     /// Whether a host with TLS redirects plain text.
     pub(super) redirects: bool,
     /// `None` without a limit.
@@ -52,7 +52,7 @@ pub(super) fn of_ingress(
     ingress: &Object<Ingress>,
     request: &str,
     obstacles: &mut Vec<Obstacle>,
-) -> Option<IngressSettings> {
+) -> Option<ConvertedSettings> {
     let before = obstacles.len();
     let mut add = |field: &str, reason: String, remedy: &str| {
         obstacles.push(Obstacle {
@@ -89,7 +89,7 @@ pub(super) fn of_ingress(
     }
     let config = config.filter(|_| obstacles.len() == before)?;
     let body_bytes = value(ingress, "proxy-body-size").and_then(size).unwrap_or(config.body_bytes);
-    Some(IngressSettings {
+    Some(ConvertedSettings {
         redirects: value(ingress, "ssl-redirect").and_then(flag).unwrap_or(config.ssl_redirect),
         max_body_bytes: (body_bytes > 0).then_some(body_bytes),
     })

@@ -27,8 +27,8 @@ fn of_nginx(meta: &Meta) -> impl Iterator<Item = (&Arc<str>, &str, &str)> {
 fn problem(config: &NginxConfig, key: &str, name: &str, value: &str) -> Option<Diagnostic> {
     if let Some(word) = config.blocked_words.iter().find(|word| value.contains(&***word)) {
         let message = format!(
-            "its value contains {word:?}, which annotation-value-word-blocklist of the ConfigMap lists, so requests get \
-             status 503"
+            "its value contains {word:?}, which annotation-value-word-blocklist of the ConfigMap lists, so requests \
+             get status 503"
         );
         return Some(Diagnostic::error(annotation_field(key), message, "remove the word, or take it off the list"));
     }
