@@ -205,7 +205,8 @@ const LAYERS: &[Row] = &[
     (
         "args",
         &[
-            "access_log budgets kong location network nginx_metrics object_name otlp output_format tls",
+            "cluster_access environment object_name",
+            "access_log budgets kong location network nginx_metrics otlp output_format tls",
             "label_selector tracing",
             "nginx_classes",
             "slo",
