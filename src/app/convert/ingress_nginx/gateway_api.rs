@@ -74,7 +74,7 @@ pub(super) fn convert(input: &GatewayApiInput<'_>) -> GatewayApiOutput {
     output.rows.sort_by(|left, right| (&left.object, &left.host).cmp(&(&right.object, &right.host)));
     output.objects = objects::of(&plans);
     output.differences = host_differences::of(&plans);
-    output.notes = notes(input, &plans);
+    output.notes = notes(&plans);
     output
 }
 
@@ -117,27 +117,13 @@ fn without_host(ingress: &Object<Ingress>) -> GatewayApiRow {
 }
 
 /// What the manifests need in addition.
-fn notes(input: &GatewayApiInput<'_>, plans: &[HostPlan]) -> Vec<String> {
+fn notes(plans: &[HostPlan]) -> Vec<String> {
     let mut notes = Vec::new();
     let secrets: BTreeSet<String> =
         plans.iter().filter_map(|plan| Some(format!("{}/{}", plan.namespace, plan.secret.as_ref()?))).collect();
     if !secrets.is_empty() {
         let names = secrets.into_iter().collect::<Vec<_>>().join(", ");
         notes.push(format!("The HTTPS listeners need these Secrets, which were not read: {names}"));
-    }
-    let hosts: BTreeSet<&str> = plans.iter().map(|plan| plan.host.as_str()).collect();
-    for ingress in input.ingresses {
-        let is_converted = ingress.spec.rules.iter().filter_map(|rule| rule.host.as_deref());
-        if !is_converted.into_iter().any(|host| hosts.contains(host.to_ascii_lowercase().as_str())) {
-            continue;
-        }
-        for key in ingress.meta.annotations.keys().filter(|key| settings::is_of_other_program(key)) {
-            let object = &ingress.meta.key;
-            notes.push(format!(
-                "Annotation {key} of Ingress {object} is for another program: configure it for the Gateway or the \
-                 HTTPRoutes before you delete the Ingress"
-            ));
-        }
     }
     notes
 }

@@ -115,11 +115,6 @@ fn why_not(key: &str, value: &str) -> Option<String> {
     (!is_equal).then(|| reason.to_owned())
 }
 
-/// Whether an annotation configures another program, for which the new objects may need it, too.
-pub(super) fn is_of_other_program(key: &str) -> bool {
-    !key.starts_with(PREFIX) && !INERT_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
-}
-
 /// Keys without an effect on responses that ingress-nginx sends for Ingresses without snippets.
 const INERT_KEYS: &[&str] = &[
     "allow-snippet-annotations",
@@ -133,13 +128,3 @@ const INERT_KEYS: &[&str] = &[
 
 /// Parts of annotations that Portico, or a controller for the same Ingresses, reads.
 const RELATED: &[&str] = &["ingress.kubernetes.io/", "konghq.com/", "portico.dev/"];
-
-/// Annotations of tools that apply the manifests, and of the class.
-const INERT_PREFIXES: &[&str] = &[
-    "argocd.argoproj.io/",
-    "helm.sh/",
-    "kubectl.kubernetes.io/",
-    "kubernetes.io/ingress.class",
-    "kustomize.toolkit.fluxcd.io/",
-    "meta.helm.sh/",
-];
