@@ -400,8 +400,8 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "access_logs cors error_backend escape external_auth gateway_traces handshake_limits host own_udp_listeners \
-             regex regex_steps response_rate timeouts_and_retries",
+            "access_logs cors error_backend escape external_auth gateway_traces handshake_limits host \
+             own_udp_listeners regex regex_steps response_rate timeouts_and_retries",
             "client_validation next_upstream path_edit path_reach path_regex path_regexes",
             "certs",
             "redirect uri_template",

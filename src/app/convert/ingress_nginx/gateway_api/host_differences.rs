@@ -102,7 +102,8 @@ const ROWS: &[DifferenceRow] = &[
         name: "auth-tls-pass-certificate-to-upstream",
         request: |plan| Some(format!("GET {} with Ssl-Client-Other, or Ssl-Client_Verify", url(plan, "/"))),
         before: "the backend gets no field whose name begins with Ssl-Client-",
-        after: "it gets those of other names and mixed spellings than Ssl-Client-Verify, -Cert, -Subject-Dn, -Issuer-Dn",
+        after: "it gets those of other names and mixed spellings than Ssl-Client-Verify, -Cert, -Subject-Dn and \
+                -Issuer-Dn",
     },
     DifferenceRow {
         name: "ssl-redirect",

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   TCPIngress, UDPIngress ─ ../dialects/kong/stream_ingress.rs ─┐
-//!   ConfigMaps of flags ─ ../dialects/nginx/stream_services.rs ──┴▶ plan.rs: a route for each rule
+//!   ConfigMaps of flags ─ ../dialects/nginx/stream_services.rs ──┴▶ plan.rs: a route for each rule,
+//!                                                                   behind its plugins: guarded_route.rs
 //!   all plans, the oldest first ─ listeners.rs ─▶ a Bind for each port that a rule uses
 //! ```
 //!
 //! If two rules need one port, or one server name of a port with TLS, the older object wins, then the first by name.
 
+pub(super) mod guarded_route;
 mod listeners;
 pub(super) mod plan;
 

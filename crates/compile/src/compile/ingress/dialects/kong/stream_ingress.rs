@@ -12,8 +12,9 @@ use crate::compile::backend::{StreamBackend, reference};
 use crate::compile::certificates;
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::settings::StreamProtocol;
+use crate::compile::ingress::streams::guarded_route::{GuardedRoute, UnguardedStream};
 use crate::compile::ingress::streams::plan::{PlannedRule, StreamIngressPlan, open_port};
-use crate::compile::kong::plugins::{Plugins, StreamPluginSite, StreamPlugins};
+use crate::compile::kong::plugins::{Plugins, StreamPluginSite};
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::reference_grants::Referrer;
@@ -21,7 +22,7 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBackends};
-use crate::snapshot::stream::{StreamAction, StreamRoute};
+use crate::snapshot::stream::StreamAction;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
@@ -138,18 +139,13 @@ impl RulePlanner<'_> {
             services: &services,
             rule: index,
             server_names: rule.host.map(str::to_owned).into_iter().collect(),
-            backends: match &action {
-                StreamAction::Forward(split) => split.backends(),
-                StreamAction::Reset(_) => &[],
-            },
+            backends: &[],
         };
-        let StreamPlugins { chain, missing_guards, diagnostics } = self.plugins.stream_chain(self.cx, &site);
-        let is_served = missing_guards.is_empty();
-        self.errors.extend(missing_guards);
-        self.notes.extend(diagnostics);
         let id = RuleId { route: format!("{}/{}", self.kind, self.meta.key).into(), rule: index.to_string().into() };
-        let action = if is_served { action } else { StreamAction::Reset(RouteFailure::Unsupported) };
-        let route = Arc::new(StreamRoute { id, plugins: chain, action, options: None });
+        let stream = UnguardedStream { id, action, options: None };
+        let GuardedRoute { route, errors, notes } = stream.guarded(self.cx, self.plugins, site);
+        self.errors.extend(errors);
+        self.notes.extend(notes);
         let host = HostPattern::parse(rule.host.filter(|_| protocol == StreamProtocol::Tls));
         self.planned.push(PlannedRule { port, protocol, host, route, field });
     }

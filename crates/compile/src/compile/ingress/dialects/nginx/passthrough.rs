@@ -10,7 +10,6 @@
 //! If requests for the host must not be forwarded, its connections are not either.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::host_facts::NginxHosts;
 use super::passthrough_wish::ANNOTATION;
@@ -22,11 +21,12 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend::{PortReference, StreamBackend, find_port, find_service, stream_upstream_key};
 use crate::compile::ingress::plan::PassthroughHost;
-use crate::compile::kong::plugins::{StreamPluginSite, StreamPlugins};
+use crate::compile::ingress::streams::guarded_route::{GuardedRoute, UnguardedStream};
+use crate::compile::kong::plugins::StreamPluginSite;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
-use crate::snapshot::stream::{StreamAction, StreamRoute};
+use crate::snapshot::stream::StreamAction;
 use crate::transport_protocol::TransportProtocol;
 
 /// Reads the annotation, and reports the hosts for which it has no effect. `named`: those of the Ingress.
@@ -107,27 +107,24 @@ impl RuleBuilder<'_> {
             Some(failure) => Err(failure),
             None => self.stream_backend(backend, &field),
         };
-        let failure = backend.as_ref().err().copied();
-        let backends: Vec<Backend> = backend.into_iter().collect();
+        let action = match backend {
+            Ok(backend) => WeightedBackends::new(vec![backend])
+                .map_or(StreamAction::Reset(RouteFailure::NoBackends), StreamAction::Forward),
+            Err(failure) => StreamAction::Reset(failure),
+        };
         let site = StreamPluginSite {
             kind: Kind::Ingress,
             meta: &ingress.meta,
             services: &[],
             rule: 0,
             server_names: vec![host.to_string()],
-            backends: &backends,
-        };
-        let StreamPlugins { chain, missing_guards, diagnostics } = self.plugins.stream_chain(self.cx, &site);
-        let is_guarded = missing_guards.is_empty();
-        self.errors.extend(missing_guards);
-        self.notes.extend(diagnostics);
-        let unguarded = (!is_guarded).then_some(RouteFailure::Unsupported);
-        let action = match (failure.or(unguarded), WeightedBackends::new(backends)) {
-            (None, Some(split)) => StreamAction::Forward(split),
-            (failure, _) => StreamAction::Reset(failure.unwrap_or(RouteFailure::NoBackends)),
+            backends: &[],
         };
         let id = RuleId { route: self.route(), rule: format!("passthrough {host}").into() };
-        let route = Arc::new(StreamRoute { id, plugins: chain, action, options: None });
+        let stream = UnguardedStream { id, action, options: None };
+        let GuardedRoute { route, errors, notes } = stream.guarded(self.cx, self.plugins, site);
+        self.errors.extend(errors);
+        self.notes.extend(notes);
         Some(PassthroughHost { host: host.clone(), is_written, route })
     }
 

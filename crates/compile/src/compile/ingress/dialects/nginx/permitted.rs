@@ -34,7 +34,8 @@ fn problem(config: &NginxConfig, key: &str, name: &str, value: &str) -> Option<D
     }
     let risk = risk(name).filter(|risk| *risk > config.highest_risk && !is_left_to_others(config, name, *risk))?;
     let message = format!(
-        "its risk is {risk}, and annotations-risk-level of the ConfigMap permits {} at most, so requests get status 503",
+        "its risk is {risk}, and annotations-risk-level of the ConfigMap permits {} at most, so requests get status \
+         503",
         config.highest_risk
     );
     let remedy = format!("set annotations-risk-level to {risk} there, or remove the annotation");

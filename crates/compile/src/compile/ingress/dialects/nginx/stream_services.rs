@@ -11,14 +11,15 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend::{self, PortReference, StreamBackend, reference};
 use crate::compile::ingress::settings::StreamProtocol;
+use crate::compile::ingress::streams::guarded_route::{GuardedRoute, UnguardedStream};
 use crate::compile::ingress::streams::plan::{PlannedRule, StreamIngressPlan, open_port};
-use crate::compile::kong::plugins::{Plugins, StreamPluginSite, StreamPlugins};
+use crate::compile::kong::plugins::{Plugins, StreamPluginSite};
 use crate::compile::kong::service_annotations;
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
-use crate::snapshot::stream::{StreamAction, StreamOptions, StreamRoute};
+use crate::snapshot::stream::{StreamAction, StreamOptions};
 use crate::upstream::{ProxyProtocol, UpstreamKey};
 use crate::verdict::unique_diagnostics::UniqueDiagnostics;
 
@@ -155,16 +156,8 @@ impl PortPlanner<'_> {
             services: &services,
             rule: index,
             server_names: Vec::new(),
-            backends: match &action {
-                StreamAction::Forward(split) => split.backends(),
-                StreamAction::Reset(_) => &[],
-            },
+            backends: &[],
         };
-        let StreamPlugins { chain, missing_guards, diagnostics } = self.plugins.stream_chain(self.cx, &site);
-        let is_served = missing_guards.is_empty();
-        self.errors.extend(missing_guards);
-        self.notes.extend(diagnostics);
-        let action = if is_served { action } else { StreamAction::Reset(RouteFailure::Unsupported) };
         let id = RuleId {
             route: format!("{}/{}", Kind::ConfigMap, self.config_map.meta.key).into(),
             rule: format!("{}-{port}", protocol.name()).into(),
@@ -175,8 +168,10 @@ impl PortPlanner<'_> {
             connect_attempts: Some(self.defaults.attempts()),
             connect_time: self.defaults.attempts_time(),
         });
-        let options = options.map(Arc::new);
-        let route = Arc::new(StreamRoute { id, plugins: chain, action, options });
+        let stream = UnguardedStream { id, action, options: options.map(Arc::new) };
+        let GuardedRoute { route, errors, notes } = stream.guarded(self.cx, self.plugins, site);
+        self.errors.extend(errors);
+        self.notes.extend(notes);
         PlannedRule { port, protocol, host: HostPattern::Any, route, field }
     }
 

@@ -66,9 +66,10 @@ pub(super) const ONLY_LOGS: &str = "ModSecurity only logs what it finds unless i
                                     not part of Portico, so it has no effect";
 pub(super) const ONLY_LOGS_REMEDY: &str = "remove it, or use the plugin injection-protection";
 
-pub(super) const REMEDY: &str = "use the plugin injection-protection, and remove the annotations and keys about ModSecurity; if \
-                      requests may be served without it, list the annotation in portico.dev/ignore-foreign-guards, or \
-                      set enable-modsecurity to false; otherwise let ingress-nginx serve the Ingress";
+pub(super) const REMEDY: &str = "use the plugin injection-protection, and remove the annotations and keys about \
+                                 ModSecurity; if requests may be served without it, list the annotation in \
+                                 portico.dev/ignore-foreign-guards, or set enable-modsecurity to false; otherwise let \
+                                 ingress-nginx serve the Ingress";
 
 #[cfg(test)]
 mod tests {
